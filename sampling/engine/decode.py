@@ -1,0 +1,194 @@
+"""The decoding loop of the transformers engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from sampling.engine.protocol import Completion, Request, SamplingOptions
+from stepverify.records import InputError
+
+_TAIL = 16  # tokens that are decoded to look for a stop text
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values in a buffer with room to grow: DynamicLayer copies all of it for every token."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append along the sequence and return all that is there, as views."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        used, new = self.get_seq_length(), key_states.shape[-2]
+        room = self._buffer_k.shape[-2] if hasattr(self, "_buffer_k") else 0
+        if used + new > room:
+            shape = (*key_states.shape[:-2], max(2 * used, used + new + 32), key_states.shape[-1])
+            keys, values = key_states.new_empty(shape), value_states.new_empty(shape)
+            if used:
+                keys[..., :used, :], values[..., :used, :] = self.keys, self.values
+            self._buffer_k, self._buffer_v = keys, values
+        self._buffer_k[..., used : used + new, :] = key_states
+        self._buffer_v[..., used : used + new, :] = value_states
+        self.keys, self.values = self._buffer_k[..., : used + new, :], self._buffer_v[..., : used + new, :]
+        return self.keys, self.values
+
+    def select(self, rows: Tensor) -> None:
+        """Keep or repeat rows; the buffer is made anew with room for as much again."""
+        keys, values = self.keys[rows], self.values[rows]
+        for name in ("_buffer_k", "_buffer_v"):
+            delattr(self, name)
+        self.keys = self.values = keys[..., :0, :]
+        self.update(keys, values)
+
+
+class Decoder:
+    """Draws completions for batches of requests.
+
+    Args:
+        network: a Hugging Face causal language model.
+        tokenizer: its tokenizer.
+        options: how to draw.
+        end_ids: token ids that end a completion.
+    """
+
+    def __init__(self, network: Any, tokenizer: Any, options: SamplingOptions, end_ids: set[int]) -> None:
+        self.network, self.tokenizer, self.options = network, tokenizer, options
+        self.device = network.device
+        self._end = torch.tensor(sorted(end_ids), device=self.device)
+        self._pad = tokenizer.pad_token_id or 0
+        self._limit = getattr(network.config, "max_position_embeddings", None) or 1 << 30
+
+    @torch.inference_mode()
+    def run(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """The ``n`` completions of each request."""
+        length = max(len(r.prompt_ids) for r in requests)
+        for r in requests:
+            if len(r.prompt_ids) >= self._limit:
+                raise InputError(f"{r.key}: the prompt has {len(r.prompt_ids)} tokens, the model takes {self._limit}")
+        ids = torch.full((len(requests), length), self._pad, device=self.device)
+        mask = torch.zeros_like(ids, dtype=torch.bool)
+        for i, r in enumerate(requests):
+            ids[i, length - len(r.prompt_ids) :] = torch.tensor(r.prompt_ids, device=self.device)
+            mask[i, length - len(r.prompt_ids) :] = True
+        cache = Cache(layers=[GrowingLayer() for _ in range(self.network.config.num_hidden_layers)])
+        logits = self._forward(ids, mask, (mask.long().cumsum(1) - 1).clamp(min=0), cache)
+        # The prompt was read once; from here on every sample is a row.
+        rows = torch.tensor([i for i, r in enumerate(requests) for _ in range(r.n)], device=self.device)
+        seeds = torch.tensor([r.seed + k for r in requests for k in range(r.n)], device=self.device)
+        drawn, finish = self._draw_all(logits[rows], mask[rows], seeds, cache, rows)
+        completions = iter(self._completion(tokens, why) for tokens, why in zip(drawn, finish, strict=True))
+        return [[next(completions) for _ in range(r.n)] for r in requests]
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        out = self.network(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
+        return out.logits[:, -1].float()
+
+    def _draw_all(
+        self, logits: Tensor, mask: Tensor, seeds: Tensor, cache: Cache, rows: Tensor
+    ) -> tuple[list[list[int]], list[str]]:
+        for layer in cache.layers:
+            layer.select(rows)
+        total = len(seeds)
+        drawn: list[list[int]] = [[] for _ in range(total)]
+        finish = ["length"] * total
+        live = torch.arange(total, device=self.device)  # which sample a row of the batch is
+        positions = mask.long().sum(1)
+        steps = min(self.options.max_tokens, self._limit - int(positions.max()))
+        active = torch.ones(total, dtype=torch.bool, device=self.device)  # rows not finished yet
+        for step in range(steps):
+            tokens = draw(logits, seeds, step, self.options)
+            ended = torch.isin(tokens, self._end)
+            for row, (token, is_active) in enumerate(zip(tokens.tolist(), active.tolist(), strict=True)):
+                if is_active:
+                    drawn[int(live[row])].append(token)
+            if self.options.stop:
+                ended |= self._stopped(drawn, live, active)
+            for row in (ended & active).nonzero().flatten().tolist():
+                finish[int(live[row])] = "stop"
+            active &= ~ended
+            left = int(active.sum())
+            if left == 0 or step == steps - 1:
+                break
+            # Compact when a quarter of the rows is finished: dropping each at once would copy the cache each time.
+            if left <= 0.75 * len(live):
+                keep = active.nonzero().flatten()
+                for layer in cache.layers:
+                    layer.select(keep)
+                live, tokens, mask, positions, seeds = (
+                    live[keep],
+                    tokens[keep],
+                    mask[keep],
+                    positions[keep],
+                    seeds[keep],
+                )
+                active = active[keep]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            logits = self._forward(tokens[:, None], mask, positions[:, None], cache)
+            positions = positions + 1
+        return drawn, finish
+
+    def _stopped(self, drawn: list[list[int]], live: Tensor, active: Tensor) -> Tensor:
+        found = torch.zeros_like(active)
+        for row, (sample, is_active) in enumerate(zip(live.tolist(), active.tolist(), strict=True)):
+            if is_active:
+                tail = self.tokenizer.decode(drawn[sample][-_TAIL:], skip_special_tokens=True)
+                found[row] = any(text in tail for text in self.options.stop)
+        return found
+
+    def _completion(self, tokens: list[int], finish: str) -> Completion:
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        cut = min((at for s in self.options.stop if (at := text.find(s)) >= 0), default=len(text))
+        return Completion(tokens, text[:cut], finish)
+
+
+def draw(logits: Tensor, seeds: Tensor, step: int, options: SamplingOptions) -> Tensor:
+    """One token a row by inverting the cumulative distribution at a uniform number hashed from seed and step.
+
+    Args:
+        logits: (R, V).
+        seeds: (R,) non-negative 63-bit integers.
+        step: how many tokens were drawn before.
+        options: temperature, top_p and top_k.
+
+    Returns:
+        (R,) token ids.
+    """
+    if options.temperature == 0:
+        return logits.argmax(-1)
+    probabilities = (logits / options.temperature).softmax(-1)
+    if options.top_k or options.top_p < 1:
+        ordered, order = probabilities.sort(-1, descending=True)
+        if options.top_k:
+            ordered[:, options.top_k :] = 0
+        # A token stays as long as those before it have less than top_p: the first one always does.
+        ordered[ordered.cumsum(-1) - ordered >= options.top_p] = 0
+        probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
+    cumulative = probabilities.double().cumsum(-1)
+    target = uniform(seeds, step)[:, None] * cumulative[:, -1:]
+    # right=True: a token of probability 0 is never hit, not even by a target of exactly 0.
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def uniform(seeds: Tensor, step: int) -> Tensor:
+    """(R,) uniform numbers in [0, 1): SplitMix64's finaliser (Steele et al. 2014) over seed and step."""
+    x = seeds + _wrap(0x9E3779B97F4A7C15 * (step + 1))
+    x = (x ^ _shift(x, 30)) * _wrap(0xBF58476D1CE4E5B9)
+    x = (x ^ _shift(x, 27)) * _wrap(0x94D049BB133111EB)
+    x = x ^ _shift(x, 31)
+    return _shift(x, 11).double() * 2.0**-53
+
+
+def _wrap(value: int) -> int:
+    """A 64-bit pattern as the signed integer that torch has for it."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical (zero-filling) right shift; torch's own keeps the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

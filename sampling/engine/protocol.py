@@ -1,0 +1,87 @@
+"""The border between the stages and whatever draws tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from stepverify.records import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How completions are drawn.
+
+    Attributes:
+        temperature: 0 takes the most likely token; GSM8K verifiers drew at 0.7 (Cobbe et al. 2021, section 4.2).
+        top_p: nucleus: the smallest set of tokens with this much probability (1 = all).
+        top_k: the so many most likely tokens (0 = all).
+        max_tokens: longest completion in tokens.
+        stop: texts that end a completion; neither the text nor what follows becomes part of it.
+        stop_ids: token ids that end a completion besides the model's own end-of-sequence ids.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 256
+    stop: list[str] = field(default_factory=list)
+    stop_ids: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise InputError(f"sampling.temperature: expected >= 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"sampling.top_p: expected 0 < top_p <= 1, got {self.top_p}")
+        if self.max_tokens < 1:
+            raise InputError(f"sampling.max_tokens: expected >= 1, got {self.max_tokens}")
+        if "" in self.stop:
+            raise InputError("sampling.stop: an empty text stops everything")
+
+
+@dataclass(slots=True)
+class Request:
+    """``n`` completions of one prompt. Completion i is drawn with ``seed + i``."""
+
+    key: str
+    prompt_ids: list[int]
+    n: int
+    seed: int
+
+
+@dataclass(slots=True)
+class Completion:
+    """One drawn completion: its token ids as drawn, its text up to the stop text, why it ended."""
+
+    token_ids: list[int]
+    text: str
+    finish: str
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Draws completions. An object is cheap until :meth:`generate` or :attr:`tokenizer` is used."""
+
+    model: str
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the drawn tokens, for the stage's manifest; nothing that decides only speed."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's Hugging Face tokenizer."""
+        ...
+
+    def generate(
+        self, requests: Iterable[Request], options: SamplingOptions
+    ) -> Iterator[tuple[Request, list[Completion]]]:
+        """Yield each request with its ``n`` completions as they finish, in any order.
+
+        Requests are drawn from the iterable as there is room, so a stream of any length may be passed.
+
+        Raises:
+            InputError: a prompt that leaves no room for a completion in the model's context.
+        """
+        ...

@@ -1,0 +1,125 @@
+"""Problems → solutions: the first stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from sampling.engine import Completion, Engine, Request, SamplingOptions
+from sampling.progress import Progress
+from sampling.store import Store
+from stepverify.data.encode import SolutionEncoder
+from stepverify.layout import Layout, load_export
+from stepverify.readers import Reader
+from stepverify.records import InputError, Problem, Solution, dump_line
+
+
+def generate(
+    engine: Engine,
+    problems: Reader,
+    output: Path,
+    num_samples: int = 8,
+    sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
+    layout: Layout | None = None,
+    few_shot: Reader | None = None,
+    seed: int = 0,
+) -> None:
+    """Draw solutions of problems.
+
+    Args:
+        engine: what draws them.
+        problems: the problems.
+        output: folder for the solutions; a killed run goes on where it was.
+        num_samples: solutions a problem.
+        sampling: temperature, length, stop texts.
+        layout: text around problems and steps; None takes the one that the model was exported with.
+        few_shot: worked problems in front of every prompt, for models that were not trained on the layout.
+        seed: of the run. Sample i of a problem is drawn with a seed made from this, the problem's id and i.
+    """
+    if num_samples < 1:
+        raise InputError(f"num_samples: expected >= 1, got {num_samples}")
+    layout = layout or exported_layout(engine.model)
+    todo = read_problems(problems)
+    examples = list(few_shot.problems()) if few_shot else []
+    if shared := {e.id for e in examples} & {p.id for p in todo}:
+        raise InputError(f"few_shot: example {min(shared)} is one of the problems to be solved")
+    config = {
+        "engine": engine.identity(), "num_samples": num_samples, "sampling": dataclasses.asdict(sampling),
+        "layout": dataclasses.asdict(layout), "seed": seed, "problems": digest(todo), "few_shot": digest(examples),
+    }  # fmt: skip
+    with Store(output, Solution, stage="generate", config=config, inputs={}) as store:
+        if store.finished:
+            print(f"{output}: already finished, {len(store.done)} solutions")
+            return
+        encoder = SolutionEncoder(engine.tokenizer, layout)
+        by_id = {p.id: p for p in todo}
+        prefix = layout.render_examples(examples)
+        name = Path(engine.model).name
+        with Progress("generate", "solutions", total=len(todo) * num_samples, done=len(store.done)) as progress:
+            requests = _missing(todo, num_samples, seed, store.done, encoder, prefix)
+            for request, completions in engine.generate(requests, sampling):
+                problem_id, _, first = request.key.rpartition("#")
+                store.write(
+                    _solution(by_id[problem_id], int(first) + i, request.seed + i, c, layout, name)
+                    for i, c in enumerate(completions)
+                )
+                progress.add(len(completions), tokens=sum(len(c.token_ids) for c in completions))
+        store.finish({"problems": len(todo), "solutions": len(store.done)} | progress.summary())
+    print(f"{output}: {len(store.done)} solutions of {len(todo)} problems")
+
+
+def _missing(
+    problems: list[Problem], num_samples: int, seed: int, done: set[str], encoder: SolutionEncoder, prefix: str,
+) -> Iterator[Request]:  # fmt: skip
+    for problem in problems:
+        # A kill between two lines leaves the first samples of a problem: they stay, the rest is drawn.
+        absent = [i for i in range(num_samples) if f"{problem.id}#{i}" not in done]
+        if absent:
+            first = absent[0]
+            base = derive_seed(seed, problem.id)
+            yield Request(
+                f"{problem.id}#{first}", encoder.prompt(problem.problem, prefix), num_samples - first, base + first
+            )
+
+
+def _solution(problem: Problem, index: int, seed: int, drawn: Completion, layout: Layout, generator: str) -> Solution:
+    return Solution.of(
+        problem, index, layout.split(drawn.text),
+        token_ids=drawn.token_ids, finish=drawn.finish, seed=seed, generator=generator,
+    )  # fmt: skip
+
+
+def read_problems(reader: Reader) -> list[Problem]:
+    """All problems of a reader.
+
+    Raises:
+        InputError: none there, or an id twice.
+    """
+    problems, seen = [], set()
+    for problem in reader.problems():
+        if problem.id in seen:
+            raise InputError(f"problem id {problem.id!r} occurs twice")
+        seen.add(problem.id)
+        problems.append(problem)
+    if not problems:
+        raise InputError(f"{type(reader).__name__}: no problem was read")
+    return problems
+
+
+def exported_layout(model: str) -> Layout:
+    """The layout that a model carries, or the default one for a model from elsewhere."""
+    export = load_export(model)
+    return export[0] if export else Layout()
+
+
+def derive_seed(*parts: str | int) -> int:
+    """A seed below 2^62 from the run's seed and whatever names the draw: the same in every process."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 2
+
+
+def digest(problems: list[Problem]) -> str:
+    """SHA-256 of the problems' contents."""
+    return hashlib.sha256("".join(map(dump_line, problems)).encode()).hexdigest()

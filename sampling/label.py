@@ -1,0 +1,240 @@
+"""Solutions → labelled solutions: outcomes by grading answers, steps by rollouts or by an oracle."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sampling.engine import Engine, Request, SamplingOptions
+from sampling.generate import derive_seed, exported_layout
+from sampling.progress import Progress
+from sampling.store import Store
+from sampling.tree import build, prefixes
+from stepverify.answers import Grader, extract_answer
+from stepverify.data.encode import SolutionEncoder
+from stepverify.layout import Layout
+from stepverify.readers import synthetic
+from stepverify.records import InputError, Solution, StepLabel, read_records
+
+Prefix = tuple[str, ...]
+
+
+class StepLabeller(ABC):
+    """Knows how to label the steps of solutions."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What decides the labels, for the manifest."""
+
+    @abstractmethod
+    def label(self, groups: Iterable[list[Solution]], grader: Grader) -> Iterator[tuple[list[Solution], int]]:
+        """Set ``step_labels`` of graded solutions, one problem a group; yield groups as they are done, with the tokens spent."""
+
+
+class Rollouts(StepLabeller):
+    """Math-Shepherd's labels (Wang et al. 2023, section 3.3): n completions from every distinct step prefix.
+
+    The step that states the final answer is labelled by grading that answer, not by rollouts.
+
+    Args:
+        engine: what completes; usually the generator itself.
+        num_rollouts: completions a prefix (the paper draws 8).
+        sampling: temperature, length, stop texts.
+        layout: text around problems and steps; None takes the one that the model was exported with.
+        max_solutions: step labels for the first so many solutions of each problem; None labels all.
+        seed: of the run. A prefix is completed with seeds made from this, the problem's id and the prefix.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        num_rollouts: int = 8,
+        sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
+        layout: Layout | None = None,
+        max_solutions: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if num_rollouts < 1:
+            raise InputError(f"num_rollouts: expected >= 1, got {num_rollouts}")
+        self.engine, self.num_rollouts, self.sampling = engine, num_rollouts, sampling
+        self.layout, self.max_solutions, self.seed = layout or exported_layout(engine.model), max_solutions, seed
+
+    def identity(self) -> dict[str, Any]:
+        """Engine and counts."""
+        return {
+            "labeller": "rollouts", "engine": self.engine.identity(), "num_rollouts": self.num_rollouts,
+            "sampling": dataclasses.asdict(self.sampling), "layout": dataclasses.asdict(self.layout),
+            "max_solutions": self.max_solutions, "seed": self.seed,
+        }  # fmt: skip
+
+    def label(self, groups: Iterable[list[Solution]], grader: Grader) -> Iterator[tuple[list[Solution], int]]:
+        """Stream the prefixes of all problems through the engine as one sequence of requests."""
+        encoder = SolutionEncoder(self.engine.tokenizer, self.layout)
+        open_groups: dict[str, _OpenGroup] = {}
+        ready: list[list[Solution]] = []  # problems without a prefix to complete
+
+        def requests() -> Iterator[Request]:
+            for solutions in groups:
+                group = _OpenGroup(solutions, solutions[: self.max_solutions])
+                if not group.pending:
+                    ready.append(solutions)
+                    continue
+                problem = solutions[0]
+                open_groups[problem.problem_id] = group
+                for number, prefix in enumerate(group.order):
+                    yield Request(
+                        f"{problem.problem_id}\x1f{number}", encoder.path(problem.problem, prefix), self.num_rollouts,
+                        derive_seed(self.seed, problem.problem_id, *prefix),
+                    )  # fmt: skip
+
+        for request, completions in self.engine.generate(requests(), self.sampling):
+            problem_id, _, number = request.key.rpartition("\x1f")
+            group = open_groups[problem_id]
+            group.complete(int(number), [c.text for c in completions], grader)
+            group.tokens += sum(len(c.token_ids) for c in completions)
+            if not group.pending:
+                group.finish()
+                del open_groups[problem_id]
+                yield group.solutions, group.tokens
+            while ready:
+                yield _labelled_by_grade(ready.pop()), 0
+        while ready:
+            yield _labelled_by_grade(ready.pop()), 0
+
+
+class _OpenGroup:
+    """The solutions of one problem while their prefixes are being completed."""
+
+    def __init__(self, solutions: list[Solution], chosen: list[Solution]) -> None:
+        self.solutions, self.chosen, self.tokens = solutions, chosen, 0
+        self.order = list(prefixes(build((s.id, s.steps[: _num_rolled(s)]) for s in chosen)))
+        self.pending = dict.fromkeys(self.order)
+        self.labels: dict[Prefix, StepLabel] = {}
+
+    def complete(self, number: int, texts: list[str], grader: Grader) -> None:
+        prefix, answer = self.order[number], self.solutions[0].answer
+        verdicts = grader.grade((answer, extract_answer(text)) for text in texts)
+        self.labels[prefix] = StepLabel(num_right=sum(v is True for v in verdicts), num_rollouts=len(texts))
+        self.pending.pop(prefix)
+
+    def finish(self) -> None:
+        for solution in self.chosen:
+            steps = tuple(solution.steps)
+            labels: list[StepLabel | None] = [self.labels[steps[: i + 1]] for i in range(_num_rolled(solution))]
+            solution.step_labels = labels + _final_labels(solution)
+
+
+def _num_rolled(solution: Solution) -> int:
+    """Steps that are labelled by rollouts: all but the final-answer step of a solution that ended by itself."""
+    return len(solution.steps) - (solution.finish != "length" and bool(solution.steps))
+
+
+def _final_labels(solution: Solution) -> list[StepLabel | None]:
+    if _num_rolled(solution) == len(solution.steps):
+        return []
+    return [StepLabel(rating=1 if solution.correct else -1)]
+
+
+def _labelled_by_grade(solutions: list[Solution]) -> list[Solution]:
+    for solution in solutions:
+        if _num_rolled(solution) == 0:
+            solution.step_labels = _final_labels(solution)
+    return solutions
+
+
+class SyntheticOracle(StepLabeller):
+    """Exact verdicts on the steps of synthetic problems, to measure other labels and verifiers against."""
+
+    def identity(self) -> dict[str, Any]:
+        """The oracle has no settings."""
+        return {"labeller": "synthetic_oracle"}
+
+    def label(self, groups: Iterable[list[Solution]], grader: Grader) -> Iterator[tuple[list[Solution], int]]:
+        """Judge every step."""
+        for solutions in groups:
+            for s in solutions:
+                if "modulus" not in s.meta:
+                    raise InputError(f"solution {s.id}: not of a synthetic problem (no meta.modulus), the oracle cannot judge it")
+                right = synthetic.verdicts(s.problem, s.steps, s.meta["modulus"])
+                s.step_labels = [StepLabel(rating=1 if r else -1) for r in right]
+            yield solutions, 0
+
+
+def label(input: Path, output: Path, steps: StepLabeller | None = None, time_limit: float = 3.0) -> None:
+    """Label solutions: ``predicted`` and ``correct`` by grading, and the steps if a labeller is given.
+
+    Args:
+        input: folder of solutions.
+        output: folder for the labelled solutions; a killed run goes on with the problems that are missing.
+        steps: how steps are labelled; None leaves them.
+        time_limit: seconds that grading one answer may take; one that takes longer is wrong, and counted.
+
+    Raises:
+        InputError: a problem without a reference answer; solutions of one problem that do not agree on it.
+    """
+    groups = _by_problem(input)
+    total = sum(map(len, groups))
+    config = {"steps": steps.identity() if steps else None, "time_limit": time_limit}
+    with Store(output, Solution, stage="label", config=config, inputs={"input": input}) as store:
+        if store.finished:
+            print(f"{output}: already finished, {len(store.done)} solutions")
+            return
+        kept = len(store.done)
+        with Grader(time_limit=time_limit) as grader, Progress("label", "solutions", total, kept) as progress:
+            # A problem of which a kill left some lines is labelled again as a whole; only the others are written.
+            missing = (group for group in groups if any(s.id not in store.done for s in group))
+            graded = (_grade(group, grader) for group in missing)
+            labelled = steps.label(graded, grader) if steps else ((group, 0) for group in graded)
+            for group, tokens in labelled:
+                new = [s for s in group if s.id not in store.done]
+                store.write(new)
+                progress.add(len(new), tokens)
+            timeouts = grader.num_timeouts
+        summary = _summary(read_records_unfinished(store)) | {"grading_timeouts": timeouts} | progress.summary()
+        store.finish(summary)
+    shown = {k: summary[k] for k in ("solutions", "correct", "without_answer", "cut_off", "labelled_steps")}
+    print(f"{output}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in shown.items()))
+
+
+def read_records_unfinished(store: Store[Solution]) -> Iterator[Solution]:
+    """Everything in a store that is about to be finished."""
+    for shard in sorted(store.folder.glob("part-*.jsonl")):
+        yield from read_records(shard, Solution)
+
+
+def _by_problem(path: Path) -> list[list[Solution]]:
+    groups: dict[str, list[Solution]] = {}
+    for solution in read_records(path, Solution):
+        group = groups.setdefault(solution.problem_id, [])
+        if not solution.answer:
+            raise InputError(f"{path}: solution {solution.id}: its problem has no reference answer ('answer'), it cannot be graded")
+        if group and group[0].answer != solution.answer:
+            raise InputError(f"{path}: solution {solution.id}: answer {solution.answer!r}, but {group[0].id} has {group[0].answer!r}")
+        group.append(solution)
+    return list(groups.values())
+
+
+def _grade(group: list[Solution], grader: Grader) -> list[Solution]:
+    for solution in group:
+        # An answer in a solution that was cut off is not its final one.
+        solution.predicted = None if solution.finish == "length" else extract_answer("\n".join(solution.steps))
+    for solution, verdict in zip(group, grader.grade((s.answer, s.predicted) for s in group), strict=True):
+        solution.correct = verdict is True
+    return group
+
+
+def _summary(solutions: Iterable[Solution]) -> dict[str, int]:
+    counts = dict.fromkeys(("solutions", "correct", "without_answer", "cut_off", "labelled_steps", "rollouts", "right_rollouts"), 0)
+    for s in solutions:
+        labels = [label for label in s.step_labels or [] if label]
+        counts["solutions"] += 1
+        counts["correct"] += bool(s.correct)
+        counts["without_answer"] += s.predicted is None
+        counts["cut_off"] += s.finish == "length"
+        counts["labelled_steps"] += len(labels)
+        counts["rollouts"] += sum(label.num_rollouts or 0 for label in labels)
+        counts["right_rollouts"] += sum(label.num_right or 0 for label in labels)
+    return counts

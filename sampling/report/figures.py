@@ -1,0 +1,165 @@
+"""Figures of a report as PNG bytes, for light and for dark pages."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sampling.report.curves import rule_label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+Bins = Sequence[Mapping[str, float]]  # as steps.reliability gives them
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours of one figure. ``series``: one a verifier (Okabe and Ito 2008, told apart by the colour-blind)."""
+
+    page: str
+    ink: str
+    muted: str
+    grid: str
+    series: tuple[str, ...]
+
+
+LIGHT = Theme("#ffffff", "#1c2024", "#6a737d", "#e4e7eb", ("#0072b2", "#d55e00", "#009e73", "#b8528f", "#8a6d00"))
+DARK = Theme("#15191e", "#e8eaed", "#98a1ab", "#2c333b", ("#56b4e9", "#f08a4b", "#2fc59a", "#e08fc0", "#e8c547"))
+
+
+def accuracy_figure(summary: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
+    """Accuracy against N on a binary logarithmic axis, one line a rule with its 95 % band, labelled at its end."""
+    figure, axes = _canvas(theme, (9.0, 5.2))
+    sizes = summary["sizes"]
+    styles = _styles(list(summary["curves"]), theme)
+    ends = []
+    for rule, curve in summary["curves"].items():
+        mean = [100 * point["mean"] for point in curve]
+        colour, dashes, marker = styles[rule]
+        low, high = ([100 * point[key] for point in curve] for key in ("low", "high"))
+        axes.fill_between(sizes, low, high, color=colour, alpha=0.11, linewidth=0)
+        axes.plot(
+            sizes, mean, color=colour, linestyle=dashes, marker=marker, markersize=5.5, linewidth=2, zorder=3,
+            markerfacecolor=colour if marker != "s" else theme.page, clip_on=False,
+        )  # fmt: skip
+        ends.append((mean[-1], f"{rule_label(rule)}  {mean[-1]:.1f}", colour))
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(sizes[0] / 1.08, sizes[-1] * (1.02 if len(sizes) > 1 else 1.08))
+    axes.set_xticks(_ticks(sizes), [str(n) for n in _ticks(sizes)])
+    axes.minorticks_off()
+    axes.set_xlabel("N, samples a problem")
+    axes.set_ylabel("problems solved (%)")
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(bottom, 0.0), min(top, 101.0))
+    _label_ends(axes, ends)
+    return _png(figure)
+
+
+def reliability_figure(groups: Mapping[str, Mapping[str, Bins]], theme: Theme = LIGHT) -> bytes:
+    """Share right against the value given, one panel a kind (steps, solutions), one line a verifier.
+
+    The area of a point goes with the number of values in its bin.
+    """
+    figure, first = _canvas(theme, (4.6 * len(groups), 4.4), panels=len(groups))
+    names = sorted({name for lines in groups.values() for name in lines})
+    colours = {name: theme.series[i % len(theme.series)] for i, name in enumerate(names)}
+    for axes, (title, lines) in zip(figure.axes, groups.items(), strict=True):
+        axes.plot([0, 1], [0, 1], color=theme.muted, linestyle=(0, (1, 2)), linewidth=1.5)
+        for name, bins in lines.items():
+            values, right = [b["value"] for b in bins], [b["right"] for b in bins]
+            most = max(b["count"] for b in bins)
+            axes.plot(values, right, color=colours[name], linewidth=1.6, label=name, zorder=2)
+            areas = [12 + 130 * b["count"] / most for b in bins]
+            axes.scatter(values, right, s=areas, color=colours[name], edgecolors=theme.page, linewidth=0.8, zorder=3)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", xlabel="value given by the verifier")
+        axes.set_title(title, color=theme.ink, fontsize=11, loc="left", fontweight="bold")
+        axes.legend(frameon=False, labelcolor=theme.ink, loc="upper left", fontsize=9.5)
+    first.set_ylabel("share right")
+    return _png(figure)
+
+
+def _styles(rules: Sequence[str], theme: Theme) -> dict[str, tuple[str, Any, str]]:
+    """Colour, dashes and marker of each rule: one colour a verifier, so that its two rules read as a pair."""
+    plain: dict[str, tuple[str, Any, str]] = {
+        "pass@1": (theme.muted, (0, (1, 1.6)), ""),
+        "majority": (theme.ink, "-", "o"),
+        "oracle": (theme.muted, (0, (5, 3)), ""),
+    }
+    verifiers = list(dict.fromkeys(rule.rpartition("/")[0] for rule in rules if rule not in plain))
+    styles = {}
+    for rule in rules:
+        if rule in plain:
+            styles[rule] = plain[rule]
+        else:
+            verifier, _, kind = rule.rpartition("/")
+            colour = theme.series[verifiers.index(verifier) % len(theme.series)]
+            styles[rule] = (colour, "-", "o") if kind == "best_of_n" else (colour, (0, (6, 1.5, 1.5, 1.5)), "s")
+    return styles
+
+
+def _ticks(sizes: Sequence[int]) -> list[int]:
+    """The sizes, but for those that would stand in the way of the last one's label."""
+    return [n for n in sizes[:-1] if n * 1.25 <= sizes[-1]] + [sizes[-1]]
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    bottom, top = axes.get_ylim()
+    order = sorted(range(len(ends)), key=lambda i: ends[i][0])
+    spread = spread_out([(ends[i][0] - bottom) / (top - bottom) for i in order], gap=0.052)
+    for i, height in zip(order, spread, strict=True):
+        value, text, colour = ends[i]
+        axes.annotate(
+            text, xy=(1.0, (value - bottom) / (top - bottom)), xytext=(1.035, height), xycoords="axes fraction",
+            va="center", ha="left", color=colour, fontsize=10, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 1, "shrinkB": 4},
+        )  # fmt: skip
+
+
+def spread_out(heights: Sequence[float], gap: float) -> list[float]:
+    """Move ascending heights apart to at least ``gap``, each cluster about its own mean."""
+    clusters: list[list[float]] = []
+    for height in heights:
+        clusters.append([height])
+        while len(clusters) > 1 and _bottom(clusters[-1], gap) < _top(clusters[-2], gap) + gap:
+            last = clusters.pop()
+            clusters[-1] += last
+    return [_bottom(cluster, gap) + i * gap for cluster in clusters for i in range(len(cluster))]
+
+
+def _bottom(cluster: Sequence[float], gap: float) -> float:
+    return sum(cluster) / len(cluster) - gap * (len(cluster) - 1) / 2
+
+
+def _top(cluster: Sequence[float], gap: float) -> float:
+    return _bottom(cluster, gap) + gap * (len(cluster) - 1)
+
+
+def _canvas(theme: Theme, size: tuple[float, float], panels: int = 1) -> tuple[Figure, Axes]:
+    # Not pyplot: it keeps figures, and asks the machine for a screen.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained", facecolor=theme.page)
+    for axes in figure.subplots(1, panels, squeeze=False)[0]:
+        axes.set_facecolor(theme.page)
+        axes.grid(color=theme.grid, linewidth=0.8)
+        axes.set_axisbelow(True)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side == "bottom")
+            spine.set_color(theme.muted)
+        axes.tick_params(colors=theme.muted, length=0, labelsize=10)
+        axes.xaxis.label.set_color(theme.ink)
+        axes.yaxis.label.set_color(theme.ink)
+    return figure, figure.axes[0]
+
+
+def _png(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(buffer, format="png", dpi=160, facecolor=figure.get_facecolor())
+    return buffer.getvalue()

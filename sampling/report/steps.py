@@ -1,0 +1,216 @@
+"""Scored solutions → how good the verifiers' values are: step by step, and as scores of solutions."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sampling.rank import is_right, read_light
+from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate
+from stepverify.records import StepLabel
+
+NUM_BINS = 15
+
+
+def _floats() -> array[float]:
+    return array("d")
+
+
+@dataclass(slots=True)
+class _Collected:
+    """What one verifier said. Flat arrays: of labelled steps, of solutions with labels, of graded solutions."""
+
+    values: array[float] = field(default_factory=_floats)
+    truths: array[float] = field(default_factory=_floats)
+    found: array[float] = field(default_factory=_floats)
+    first: array[float] = field(default_factory=_floats)
+    right: array[float] = field(default_factory=_floats)
+    num_steps: array[float] = field(default_factory=_floats)
+    num_tokens: array[float] = field(default_factory=_floats)
+    minimum: array[float] = field(default_factory=_floats)
+    scores: dict[str, array[float]] = field(default_factory=lambda: {how: _floats() for how in AGGREGATIONS})
+    many: bool = False
+
+
+def score_statistics(path: Path, used: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Statistics of steps and of solutions, each by verifier; a verifier without the data for them is left out.
+
+    Args:
+        path: scored solutions; those without ``correct`` count for the steps only.
+        used: verifier → aggregation, for the reliability of its solution scores; ``last`` where unknown.
+    """
+    collected: dict[str, _Collected] = {}
+    for _, solution, num_steps, num_tokens in read_light(path, labels=True):
+        for name, values in solution.scores.items():
+            into = collected.setdefault(name, _Collected())
+            if solution.step_labels and len(values) == num_steps:
+                _add_steps(into, values, solution.step_labels)
+            if solution.correct is not None and values:
+                _add_solution(into, values, is_right(solution), num_steps, num_tokens)
+    steps = {name: _steps(c) for name, c in collected.items() if c.values}
+    solutions = {name: _solutions(c, used.get(name, "last")) for name, c in collected.items() if c.right}
+    return steps, solutions
+
+
+def step_truth(label: StepLabel | None) -> bool | None:
+    """Whether a step is right: rated neutral or better, or reached the right answer in any rollout; None: unknown.
+
+    Neutral counts as right (Lightman et al. 2023, section 2.6); one rollout is enough (Wang et al. 2023, section 3.3).
+    """
+    if label is None:
+        return None
+    return label.rating >= 0 if label.rating is not None else bool(label.num_right)
+
+
+def first_error(truths: Sequence[bool | None]) -> int | None:
+    """The index of the first wrong step; -1 where all are right; None where an unknown step comes before it."""
+    for index, truth in enumerate(truths):
+        if not truth:
+            return index if truth is False else None
+    return -1
+
+
+def _add_steps(into: _Collected, values: Sequence[float], labels: Sequence[StepLabel | None]) -> None:
+    truths = [step_truth(label) for label in labels]
+    for value, truth in zip(values, truths, strict=True):
+        if truth is not None:
+            into.values.append(value)
+            into.truths.append(truth)
+    if (expected := first_error(truths)) is not None:
+        into.first.append(expected)
+        into.found.append(next((i for i, value in enumerate(values) if value < 0.5), -1))
+
+
+def _add_solution(
+    into: _Collected, values: Sequence[float], right: bool, num_steps: int, num_tokens: int | None
+) -> None:
+    into.right.append(right)
+    into.num_steps.append(num_steps)
+    into.num_tokens.append(np.nan if num_tokens is None else num_tokens)
+    last, many = values[-1], len(values) > 1
+    into.many |= many
+    how: Aggregation
+    for how in AGGREGATIONS:  # type: ignore[assignment]
+        into.scores[how].append(aggregate(values, how) if many or how == "prod" else last)
+    if many:
+        into.minimum.append(values.index(min(values)) / (len(values) - 1))
+
+
+def _steps(c: _Collected) -> dict[str, Any]:
+    values, right = np.frombuffer(c.values), np.frombuffer(c.truths) == 1
+    found, first = np.frombuffer(c.found), np.frombuffer(c.first)
+    hits, clean = found == first, first == -1
+    wrong_rate, clean_rate = _mean(hits[~clean]), _mean(hits[clean])
+    harmonic = None
+    if wrong_rate is not None and clean_rate is not None:
+        harmonic = 2 * wrong_rate * clean_rate / (wrong_rate + clean_rate) if wrong_rate + clean_rate else 0.0
+    return {
+        "num_steps": len(values),
+        "base_rate": float(right.mean()),
+        "accuracy": float(((values >= 0.5) == right).mean()),
+        "auc": _auc(values, right),
+        "f1_error": _f1(values < 0.5, ~right),
+        "ece": _calibration_error(values, right),
+        "num_solutions": len(first),
+        "first_error_accuracy": _mean(hits),
+        "first_error_accuracy_wrong": wrong_rate,
+        "first_error_accuracy_right": clean_rate,
+        "first_error_f1": harmonic,
+        "reliability": reliability(values, right),
+    }
+
+
+def _solutions(c: _Collected, used: str) -> dict[str, Any]:
+    right = np.frombuffer(c.right) == 1
+    lengths = {"steps": np.frombuffer(c.num_steps), "tokens": np.frombuffer(c.num_tokens)}
+    by_how = {}
+    for how in AGGREGATIONS if c.many else ("last",):
+        scores = np.frombuffer(c.scores[how])
+        chance = _chance(scores, how)
+        by_how[how] = {"auc": _auc(ranks(scores) / len(scores), right), "brier": float(((chance - right) ** 2).mean())}
+        by_how[how] |= _length_correlations(chance, scores, lengths)
+    minimum = np.frombuffer(c.minimum)
+    positions = {"mean": _mean(minimum), "at_first": _mean(minimum == 0), "at_last": _mean(minimum == 1)}
+    used = used if used in by_how else "last"
+    return {
+        "num_solutions": len(right),
+        "base_rate": float(right.mean()),
+        "used": used,
+        "aggregations": by_how,
+        # How far right answers themselves go with length: what a perfect verifier would show.
+        "truth": _length_correlations(right.astype(float), right, lengths),
+        "minimum_position": positions if c.many else None,
+        "reliability": reliability(_chance(np.frombuffer(c.scores[used]), used), right),
+    }
+
+
+def _chance(scores: np.ndarray, how: str) -> np.ndarray:
+    # `aggregate` gives the logarithm of a product.
+    return np.exp(scores) if how == "prod" else scores
+
+
+def _length_correlations(chance: np.ndarray, scores: np.ndarray, lengths: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    found = {}
+    for unit, length in lengths.items():
+        known = ~np.isnan(length)
+        found[f"spearman_{unit}"] = _pearson(ranks(scores[known]), ranks(length[known]))
+        found[f"pearson_{unit}"] = _pearson(chance[known], length[known])
+    return found
+
+
+def reliability(chance: np.ndarray, right: np.ndarray, num_bins: int = NUM_BINS) -> list[dict[str, float]]:
+    """Mean value, share right and count in each of ``num_bins`` equal parts of [0, 1]; empty ones are left out."""
+    places = np.clip(np.ceil(chance * num_bins).astype(int) - 1, 0, num_bins - 1)
+    counts = np.bincount(places, minlength=num_bins)
+    means, shares = (np.bincount(places, weights=w, minlength=num_bins) for w in (chance, right.astype(float)))
+    return [
+        {"value": float(means[i] / counts[i]), "right": float(shares[i] / counts[i]), "count": int(counts[i])}
+        for i in np.flatnonzero(counts)
+    ]
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1, the mean of the ranks among equals: correlating them is Spearman's coefficient."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2)[places]
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> float | None:
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _auc(scores: np.ndarray, right: np.ndarray) -> float | None:
+    """Area under the ROC curve. ``scores`` must lie in [0, 1]: outside, torchmetrics squashes them by a sigmoid."""
+    if right.all() or not right.any():
+        return None
+    import torch
+    from torchmetrics.functional.classification import binary_auroc
+
+    return float(binary_auroc(torch.tensor(scores), torch.tensor(right).long()))
+
+
+def _f1(predicted: np.ndarray, truth: np.ndarray) -> float:
+    import torch
+    from torchmetrics.functional.classification import binary_f1_score
+
+    return float(binary_f1_score(torch.tensor(predicted).long(), torch.tensor(truth).long()))
+
+
+def _calibration_error(values: np.ndarray, right: np.ndarray) -> float:
+    """Expected calibration error over 15 bins of equal width (Guo et al. 2017, section 2)."""
+    import torch
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    return float(binary_calibration_error(torch.tensor(values), torch.tensor(right).long(), n_bins=NUM_BINS, norm="l1"))

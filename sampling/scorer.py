@@ -1,0 +1,136 @@
+"""Solutions → scored solutions, by verifiers that ``stepverify fit`` exported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from sampling.progress import Progress
+from sampling.store import Store
+from stepverify.records import InputError, Solution, fingerprint, read_records
+
+_CHUNK = 2048  # solutions that are scored, written and synced together
+
+
+class Scorer(Protocol):
+    """Gives values along solutions."""
+
+    def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
+        """Values in [0, 1] along each solution; none at all for one that is too long to be read whole."""
+        ...
+
+
+class ExportedVerifier:
+    """An exported outcome verifier or process reward model, scored by the code that trained it.
+
+    Args:
+        path: the export.
+        dtype: number format of the parameters.
+        device: None takes a GPU where there is one.
+        batch_size: solutions read at the same time.
+        every_token: give an outcome verifier's value at every solution token instead of the last one.
+    """
+
+    def __init__(
+        self, path: str, dtype: str = "float32", device: str | None = None, batch_size: int = 64, every_token: bool = False
+    ) -> None:
+        self.path, self.dtype, self.device = path, dtype, device
+        self.batch_size, self.every_token = batch_size, every_token
+
+    @cached_property
+    def _loaded(self) -> Any:
+        import torch
+
+        from stepverify.models import load_verifier
+
+        model, encoder, facts = load_verifier(self.path, self.dtype)
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return model.to(device), encoder, facts["objective"], device
+
+    def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
+        """Values along each solution; sorted by length inside, given back in order."""
+        import torch
+
+        from stepverify.data.batch import collate
+        from stepverify.data.encode import LeftOut
+
+        model, encoder, objective, device = self._loaded
+        examples = {}
+        for i, solution in enumerate(solutions):
+            try:
+                examples[i] = (
+                    encoder.process(solution, None)
+                    if objective == "process"
+                    else encoder.outcome(solution, None, last_only=not self.every_token)
+                )
+            except LeftOut:
+                continue
+        values: list[list[float]] = [[] for _ in solutions]
+        order = sorted(examples, key=lambda i: -len(examples[i].input_ids))
+        for at in range(0, len(order), self.batch_size):
+            rows = order[at : at + self.batch_size]
+            batch = collate([examples[i] for i in rows], encoder.tokenizer.pad_token_id or 0).to(device)
+            with torch.inference_mode():
+                scored = batch.split(model.values(model(batch)))
+            for i, along in zip(rows, scored, strict=True):
+                values[i] = [round(v, 6) for v in along]
+        return values
+
+
+def score(
+    input: Path,
+    output: Path,
+    verifiers: dict[str, str],
+    batch_size: int = 64,
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32",
+    every_token: bool = False,
+) -> None:
+    """Score solutions with one verifier or several.
+
+    Args:
+        input: folder of solutions.
+        output: folder for the scored solutions; a killed run goes on where it was.
+        verifiers: name in the scores → folder of the export; ``orm`` and ``prm`` for example.
+        batch_size: solutions read at the same time.
+        dtype: number format of the parameters.
+        every_token: outcome verifiers give the value at every solution token instead of the last one.
+    """
+    if not verifiers:
+        raise InputError("verifiers: expected at least one name and export folder")
+    exports = {name: _identity(path) for name, path in verifiers.items()}
+    config = {"verifiers": exports, "dtype": dtype, "every_token": every_token}
+    with Store(output, Solution, stage="score", config=config, inputs={"input": input}) as store:
+        if store.finished:
+            print(f"{output}: already finished, {len(store.done)} solutions")
+            return
+        scorers: dict[str, Scorer] = {
+            n: ExportedVerifier(p, dtype, batch_size=batch_size, every_token=every_token) for n, p in verifiers.items()
+        }
+        total = sum(1 for _ in read_records(input, Solution))
+        too_long = dict.fromkeys(verifiers, 0)
+        with Progress("score", "solutions", total, len(store.done)) as progress:
+            missing = (s for s in read_records(input, Solution) if s.id not in store.done)
+            while chunk := list(islice(missing, _CHUNK)):
+                for name, scorer in scorers.items():
+                    for solution, values in zip(chunk, scorer.score(chunk), strict=True):
+                        solution.scores = solution.scores | {name: values}
+                        too_long[name] += not values
+                store.write(chunk)
+                progress.add(len(chunk))
+        store.finish({"solutions": total, "without_scores": too_long} | progress.summary())
+    print(f"{output}: {total} solutions scored by {', '.join(verifiers)}")
+    for name, count in too_long.items():
+        if count:
+            print(f"  {name}: {count} solutions have no step or are longer than the verifier reads: no score, they rank last")
+
+
+def _identity(path: str) -> str:
+    """An export is what its weights are: the same folder after another training is another verifier."""
+    weights = sorted(Path(path).glob("*.safetensors"))
+    if not weights:
+        raise InputError(f"{path}: not an exported verifier (no .safetensors file)")
+    return " ".join(fingerprint(file)[:16] for file in weights)
+

@@ -1,0 +1,48 @@
+"""Step scores → one score of the solution. Standard library only.
+
+The choices of Let's Verify (product, minimum: Lightman et al. 2023, appendix F), of Snell et al.
+2024 (last, section 5.1) and of RLHFlow (mean).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+Aggregation = Literal["prod", "min", "last", "mean", "max"]
+
+
+def _log_product(values: Sequence[float]) -> float:
+    # In log space: a product of 300 small probabilities is 0.0 in double precision, and all rank alike.
+    return sum(math.log(v) if v > 0 else -math.inf for v in values)
+
+
+_RULES: dict[str, Callable[[Sequence[float]], float]] = {
+    "prod": _log_product,
+    "min": min,
+    "last": lambda values: values[-1],
+    "mean": lambda values: math.fsum(values) / len(values),
+    "max": max,
+}
+AGGREGATIONS = tuple(_RULES)
+
+
+def aggregate(values: Sequence[float], how: Aggregation) -> float:
+    """The score of a solution from the scores along it, for ranking: higher is better.
+
+    ``prod`` returns the *logarithm* of the product; all others stay in the unit of ``values``.
+    A solution without scores is worth -inf: nothing ranks below it.
+
+    Raises:
+        ValueError: an unknown aggregation.
+    """
+    if how not in _RULES:
+        raise ValueError(f"aggregation: expected one of {AGGREGATIONS}, got {how!r}")
+    return _RULES[how](values) if values else -math.inf
+
+
+def vote_weight(values: Sequence[float], how: Aggregation) -> float:
+    """The weight of a solution in a weighted vote: its score on the scale of probabilities, >= 0."""
+    score = aggregate(values, how)
+    return math.exp(score) if how == "prod" else max(score, 0.0)

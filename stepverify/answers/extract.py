@@ -1,0 +1,146 @@
+r"""Find the final answer that a worked solution states. Standard library only; linear in the length of the text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+MAX_STATEMENT = 500
+"""Characters of a stated answer that are looked at; a longer one is no answer but prose. ``\boxed`` is exempt."""
+
+# Where a statement begins. ``A:`` is OpenAI's form of GSM8K's last line, so it counts on the last line alone.
+_LEAD_IN = re.compile(
+    r"""
+      (?P<formal> \\(?P<box>boxed|fbox)(?![A-Za-z]) | (?m:^)[ \t]*+\#\#\#\# )
+    | (?i: \banswer (?:\s{1,9}+(?:to|for|of)\s[^.\n]{0,100}?)? \s{1,9}+is\b (?!\s*+not\b)
+           (?:\s{1,9}+(?:therefore|thus|then|simply)\b)? \s{0,9}+:? )
+    | (?im: ^[\s*\#]{0,9}+ (?:final\s)? answer \s{0,9}+ \*{0,2}: )
+    | (?m:^) [ ]*+ A: (?=[^\n]*+\s*+\Z)
+    """,
+    re.VERBOSE,
+)
+_BRACE = re.compile(r"\\[\\{}]|[{}]")
+_MATH = re.compile(
+    r"\$\$(?P<display>.+?)\$\$|\$(?P<inline>[^$\n]+?)(?<!\\)\$|\\\((?P<round>.+?)\\\)|\\\[(?P<square>.+?)\\\]",
+    re.DOTALL,
+)
+_SENTENCE_END = re.compile(r"\n|[.!?](?=\s|\*|$)|,?\s(?:because|since|so|which|where|I\shope)\b")
+_MATHEMATICAL = re.compile(r"[\d$\\=^]")
+_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
+
+
+def extract_answer(text: str) -> str | None:
+    r"""Return the answer that the last clear statement in ``text`` gives, as it is written there.
+
+    Statements are GSM8K's ``#### 72`` (Cobbe et al. 2021), the last line ``A: 72`` of OpenAI's released
+    solutions, ``The (final) answer is 72.``, a line ``Answer: 72`` and ``\boxed{72}`` or ``\fbox{72}``
+    with balanced braces (Hendrycks et al. 2021). An answer in words (``The answer is Evelyn``) gives
+    way to one in mathematics, as in ``\boxed{7}. So the answer is correct``. The last number of a
+    text without a statement is no answer.
+
+    Returns:
+        The answer without surrounding ``$`` and full stop; None where nothing is stated, also where
+        the text was cut off within its only ``\boxed{``.
+
+    >>> extract_answer(r"Half of 3 is $\frac{3}{2}$. The answer is $\frac{3}{2}$.")
+    '\\frac{3}{2}'
+    >>> extract_answer("She pays 2 * 9 = $18\n#### 18")
+    '18'
+    """
+    lead_ins = list(_LEAD_IN.finditer(text))
+    closing = _closing_braces(text) if any(lead_in["box"] for lead_in in lead_ins) else {}
+    inside = list(_within_boxes(text, lead_ins, closing))
+    in_words = None
+    for lead_in, boxed in zip(reversed(lead_ins), reversed(inside), strict=True):
+        if lead_in["box"]:
+            stated = _boxed(text, lead_in.end(), closing)
+        elif boxed:  # \\boxed{The answer is 5} is one statement: the box
+            continue
+        else:
+            stated = _sentence(text, lead_in.end())
+        if not (answer := _clean(stated)):
+            continue
+        if lead_in["formal"] or _MATHEMATICAL.search(stated):
+            return answer
+        in_words = in_words or answer
+    return in_words
+
+
+def _closing_braces(text: str) -> dict[int, int]:
+    """Position of each opening brace that is closed → position of its closing brace; one pass."""
+    pairs: dict[int, int] = {}
+    open_braces: list[int] = []
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            open_braces.append(brace.start())
+        elif brace[0] == "}" and open_braces:
+            pairs[open_braces.pop()] = brace.start()
+    return pairs
+
+
+def _within_boxes(text: str, lead_ins: list[re.Match[str]], closing: dict[int, int]) -> Iterator[bool]:
+    """Whether each lead-in stands within a box that began before it."""
+    end = -1
+    for lead_in in lead_ins:
+        yield lead_in.start() < end
+        if lead_in["box"]:
+            end = max(end, closing.get(_skip_spaces(text, lead_in.end()), -1))
+
+
+def _skip_spaces(text: str, start: int) -> int:
+    while start < len(text) and text[start] in " \t":
+        start += 1
+    return start
+
+
+def _boxed(text: str, start: int, closing: dict[int, int]) -> str:
+    start = _skip_spaces(text, start)
+    if text[start : start + 1] == "{":
+        return text[start + 1 : closing[start]] if start in closing else ""
+    word = re.compile(r"[^\s$,.;}\\]{1,100}").match(
+        text, start
+    )  # \boxed 7: what TeX would take, and the rest of the number
+    return word[0] if word else ""
+
+
+def _sentence(text: str, start: int) -> str:
+    """What follows a lead-in: a formula if one begins there, else up to the end of the sentence."""
+    window = text[start : start + MAX_STATEMENT]
+    content = window.lstrip(" \t*:")
+    if content.startswith("\n"):  # a formula may stand on the next line, words may not
+        content = content.lstrip()
+        if not content.startswith(("$", r"\(", r"\[")):
+            return ""
+    formula = _MATH.match(content)
+    if formula and _ends_statement(content, formula.end()):
+        return formula[0]
+    end = _SENTENCE_END.search(content)
+    stated = content[: end.start()] if end else content
+    prose = not _MATHEMATICAL.search(stated) and len(stated.split()) > 3
+    return "" if prose or (not end and len(window) == MAX_STATEMENT) else stated
+
+
+def _ends_statement(content: str, end: int) -> bool:
+    """Whether a formula is all that is stated: not in ``$5$ and $6$``, ``$28$ percent`` or ``$5 or $6``."""
+    return bool(re.compile(r"\s*(?:\Z|[\n.,;!*]|\(|(?:because|since|so|which|where|I\shope)\b)").match(content, end))
+
+
+def _clean(stated: str) -> str:
+    """Strip what surrounds an answer: spaces, a full stop, emphasis, the delimiters of a formula, a lone ``$``."""
+    for _ in range(4):  # layers that anyone writes; a bound, since each costs a copy
+        stated = stated.strip().removesuffix(".")
+        for left, right in _DELIMITERS:
+            inner = stated[len(left) : -len(right)]
+            if (
+                len(stated) >= len(left + right)
+                and stated.startswith(left)
+                and stated.endswith(right)
+                and left not in inner
+            ):
+                stated = inner
+                break
+        if stated.startswith("$") and "$" not in stated[1:]:
+            stated = stated[1:]
+        if stated.endswith("$") and not stated.endswith(r"\$") and "$" not in stated[:-1]:
+            stated = stated[:-1]
+    return stated

@@ -1,0 +1,48 @@
+"""What a worker process of the grader runs. Importing it loads Math-Verify and warms it up.
+
+The fork server imports it once, and every worker is then born warm within milliseconds; that is
+what makes it cheap to kill one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+
+from stepverify.answers.compare import equivalent
+
+MEMORY_LIMIT = 4 << 30
+"""Bytes of address space of a worker: a tower of powers fails, and not the machine."""
+
+# Builds Math-Verify's patterns and fills the tables of its parser, which learns from what it reads.
+for _gold, _predicted in (
+    (r"\frac{x}{\sqrt{2}} + 1", r"\frac{\sqrt{2} x}{2} - y^2"),
+    (r"(-\infty, 2] \cup (3, 5)", r"\{1, 2\pi\}"),
+    (r"\begin{pmatrix} 1 & 2 \\ 3 & \frac12 \end{pmatrix}", r"(1, -\frac{3}{4})"),
+    (r"x = 3, -2", r"x \geq 30^\circ"),
+):
+    equivalent(_gold, _predicted)
+
+
+def initialize() -> None:
+    """Prepare a new worker process."""
+    # SymPy may sit in one long C call, where Python handles no signal: let SIGTERM kill at once.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(ImportError, ValueError, OSError):  # no such limit on this system, or a lower one already
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        soft = MEMORY_LIMIT if hard == resource.RLIM_INFINITY else min(MEMORY_LIMIT, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def compare_all(pairs: list[tuple[str, str]]) -> list[bool]:
+    """Compare the pairs of one task; what exhausts the memory or the stack equals nothing."""
+    return [_compare(gold, predicted) for gold, predicted in pairs]
+
+
+def _compare(gold: str, predicted: str) -> bool:
+    try:
+        return equivalent(gold, predicted)
+    except (MemoryError, RecursionError):
+        return False

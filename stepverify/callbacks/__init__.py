@@ -1,0 +1,8 @@
+"""Callbacks: export, score writing, throughput, figures."""
+
+from stepverify.callbacks.export import HuggingFaceExport
+from stepverify.callbacks.figures import CalibrationFigure, SolutionText
+from stepverify.callbacks.throughput import Throughput
+from stepverify.callbacks.writer import ScoreWriter
+
+__all__ = ["CalibrationFigure", "HuggingFaceExport", "ScoreWriter", "SolutionText", "Throughput"]

@@ -1,0 +1,137 @@
+"""What the model thinks, in TensorBoard: calibration as a figure, solutions as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from stepverify.data.batch import Batch
+from stepverify.modules import GeneratorModule, VerifierModule
+from stepverify.records import Solution
+
+
+def _writer(trainer: lightning.Trainer) -> Any:
+    """TensorBoard's writer, if that is the logger, on the process that logs."""
+    logger = trainer.logger
+    return (
+        logger.experiment
+        if trainer.is_global_zero and hasattr(getattr(logger, "experiment", None), "add_text")
+        else None
+    )
+
+
+class CalibrationFigure(lightning.Callback):
+    """Reliability diagram of a verifier on the validation set: predicted chance against share of right ones.
+
+    Args:
+        num_bins: equal bins of the predicted chance.
+    """
+
+    def __init__(self, num_bins: int = 15) -> None:
+        self.num_bins = num_bins
+        self._counts = torch.zeros(3, num_bins)
+
+    def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Forget the last epoch."""
+        self._counts = torch.zeros(3, self.num_bins)
+
+    def on_validation_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Batch,
+        batch_idx: int, dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Count values and outcomes in bins. Costs one more forward pass a batch, so only a few are taken."""
+        if isinstance(pl_module, GeneratorModule) or batch_idx >= 8 or batch.targets is None:
+            return
+        assert isinstance(pl_module, VerifierModule)
+        assert pl_module.model is not None
+        values = pl_module.model.values(pl_module.model(batch)).float()
+        self._add(values.cpu(), batch.targets.float().cpu())
+
+    def _add(self, values: Tensor, targets: Tensor) -> None:
+        bins = (values * self.num_bins).long().clamp(0, self.num_bins - 1)
+        for row, weight in enumerate((torch.ones_like(values), values, targets)):
+            self._counts[row].index_add_(0, bins, weight)
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Draw."""
+        count, predicted, observed = self._counts
+        writer = _writer(trainer)
+        if writer is None or trainer.sanity_checking or not count.any():
+            return
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib.figure import Figure
+
+        used = count > 0
+        figure = Figure(figsize=(5, 5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfect")
+        sizes = 20 + 300 * (count[used] / count.sum()).numpy()
+        axes.plot((predicted / count)[used], (observed / count)[used], color="#0072B2")
+        axes.scatter(
+            (predicted / count)[used],
+            (observed / count)[used],
+            s=sizes,
+            color="#0072B2",
+            label="area: share of positions",
+        )
+        axes.set(xlabel="predicted chance to be right", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+        axes.legend(loc="upper left")
+        writer.add_figure("calibration", figure, trainer.global_step)
+
+
+class SolutionText(lightning.Callback):
+    """Solutions as text after each validation: drawn greedily by a generator, or with a verifier's values.
+
+    Args:
+        num_solutions: how many, from the first validation batch.
+        max_tokens: longest generated solution.
+    """
+
+    def __init__(self, num_solutions: int = 4, max_tokens: int = 128) -> None:
+        self.num_solutions, self.max_tokens = num_solutions, max_tokens
+
+    def on_validation_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Batch,
+        batch_idx: int, dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Write the text of the first batch."""
+        writer = _writer(trainer)
+        # Sharded weights cannot be read by one rank alone.
+        if batch_idx or writer is None or trainer.sanity_checking or pl_module.device_mesh is not None:
+            return
+        assert isinstance(pl_module, VerifierModule)
+        assert pl_module.model is not None
+        if isinstance(pl_module, GeneratorModule):
+            texts = [self._generated(pl_module, record) for record in batch.records[: self.num_solutions]]
+        else:
+            values = batch.split(pl_module.model.values(pl_module.model(batch)))
+            texts = [_judged(r, v) for r, v in list(zip(batch.records, values, strict=True))[: self.num_solutions]]
+        for i, text in enumerate(texts):
+            writer.add_text(f"solution/{i}", text, trainer.global_step)
+
+    def _generated(self, module: GeneratorModule, record: Solution) -> str:
+        assert module.model is not None
+        ids = torch.tensor([module.encoder.prompt(record.problem)], device=module.device)
+        with torch.autocast(module.device.type, enabled=False):
+            drawn = module.model.backbone.generate(  # type: ignore[operator]
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=self.max_tokens,
+                pad_token_id=module.encoder.tokenizer.pad_token_id or module.encoder.eos_id,
+            )  # fmt: skip
+        text = module.encoder.tokenizer.decode(drawn[0, ids.shape[1] :], skip_special_tokens=True)
+        return _block(f"{record.problem}\n\n{text}\n(reference answer: {record.answer})")
+
+
+def _judged(record: Solution, values: list[float]) -> str:
+    shown = values if len(values) == len(record.steps) else [None] * (len(record.steps) - 1) + values[-1:]
+    lines = [f"{'      ' if v is None else f'{v:6.3f}'}  {step}" for v, step in zip(shown, record.steps, strict=True)]
+    return _block(f"{record.problem}\n\n" + "\n".join(lines) + f"\n(correct: {record.correct})")
+
+
+def _block(text: str) -> str:
+    # Markdown shows four leading spaces as they are.
+    return "\n".join("    " + line for line in text.splitlines())

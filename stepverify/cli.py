@@ -1,0 +1,53 @@
+"""``stepverify fit|validate|test|predict --config …``: a LightningCLI."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from stepverify.records import InputError
+
+_USAGE = """usage: stepverify COMMAND --config FILE.yaml [--config OVERLAY.yaml] [--key value ...]
+
+commands:
+  fit        train a generator, an outcome verifier or a process reward model
+  validate   loss and metrics on the validation data
+  test       loss and metrics on the test data
+  predict    score solutions and write them as records
+
+Everything of a run lies below trainer.default_root_dir: logs/ for TensorBoard, checkpoints/, and export/,
+a Hugging Face directory. `--ckpt_path last` goes on with an interrupted fit (and starts one where there is none).
+stepverify COMMAND --help lists the keys of a command.
+"""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one command. Bad input ends with one line on stderr and exit code 2.
+
+    Args:
+        args: command line; None takes the process's.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    # Answered before lightning is imported: that takes seconds.
+    if not words or words[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        sys.exit(0 if words else 2)
+    from stepverify.trainer import run
+
+    try:
+        run(words)
+    except InputError as error:
+        print(f"stepverify {words[0]}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(args: Sequence[str]) -> Any:
+    """Parse and type-check a command line without running it; for tests of configurations."""
+    from stepverify.trainer import run
+
+    return run(list(args), run_command=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Records → token ids, read positions and targets. Pure lists of integers: no torch in here.
+
+Ids are built segment by segment (prompt, each step, tag), never by tokenizing the whole text: so no
+merge across a border moves a label, and a shared prefix has the same ids in every solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from stepverify.layout import Layout
+from stepverify.records import InputError, Solution
+
+# Proposed in the error about a tag or label that is not one token of the tokenizer at hand.
+_CANDIDATES = ("+", "-", " +", " -", "<step>", "ки", " ки", "<reponame>", "<|fim_pad|>", "<|reserved_special_token_0|>", "<unused0>")  # fmt: skip
+
+
+@dataclass(slots=True)
+class Example:
+    """One encoded solution.
+
+    Attributes:
+        input_ids: T token ids.
+        positions: M ascending indices into ``input_ids`` at which the model is read.
+        targets: M targets, or none when there is nothing to learn from (prediction).
+        record: the solution that it was made from.
+    """
+
+    input_ids: list[int]
+    positions: list[int]
+    targets: list[float] | None
+    record: Solution
+
+
+class LeftOut(Exception):
+    """This record cannot be used here; the message is the reason that is counted and reported."""
+
+
+class SolutionEncoder:
+    """Turns problems and steps into ids under one layout and one tokenizer.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        layout: the texts around problems and steps.
+        max_length: longest sequence in tokens; a longer solution is left out whole, never cut.
+    """
+
+    def __init__(self, tokenizer: Any, layout: Layout, max_length: int = 1024) -> None:
+        self.tokenizer, self.layout, self.max_length = tokenizer, layout, max_length
+        if tokenizer.eos_token_id is None:
+            raise InputError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token")
+        self.eos_id: int = tokenizer.eos_token_id
+        # Llama and Gemma want every sequence to begin with BOS, Qwen has none: do as the tokenizer does.
+        self._start = [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id]
+        self._ids: Callable[[str], tuple[int, ...]] = lru_cache(maxsize=1 << 16)(self._tokenize)
+
+    def _tokenize(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    @cached_property
+    def tag_id(self) -> int:
+        """Id of the step tag."""
+        return single_token(self.tokenizer, self.layout.tag, "layout.tag")
+
+    @cached_property
+    def label_ids(self) -> tuple[int, int]:
+        """Ids of the labels (negative, positive), in the order of the classes 0 and 1."""
+        negative = single_token(self.tokenizer, self.layout.negative, "layout.negative")
+        positive = single_token(self.tokenizer, self.layout.positive, "layout.positive")
+        if len({negative, positive, self.tag_id}) < 3:
+            raise InputError(
+                f"layout: tag, positive and negative need three different tokens, got ids {self.tag_id}, {positive}, {negative}"
+            )
+        return negative, positive
+
+    def prompt(self, problem: str, prefix: str = "") -> list[int]:
+        """Ids in front of a solution; ``prefix`` is a few-shot text before the problem."""
+        return [*self._start, *(self._ids(prefix) if prefix else ()), *self._ids(self.layout.render_prompt(problem))]
+
+    def step(self, step: str) -> list[int]:
+        """Ids of one step, its end included."""
+        return list(self._ids(self.layout.render_step(step)))
+
+    def path(self, problem: str, steps: Sequence[str]) -> list[int]:
+        """Ids of a problem and the steps so far, ready to be continued."""
+        return self.prompt(problem) + [i for step in steps for i in self.step(step)]
+
+    def _solution(self, record: Solution) -> tuple[list[int], int]:
+        """Ids of prompt and solution, closed by EOS unless it was cut off; and the prompt's length."""
+        prompt = self.prompt(record.problem)
+        ids = prompt + [i for step in record.steps for i in self.step(step)]
+        if record.finish != "length":
+            ids.append(self.eos_id)
+        return self._fitting(ids), len(prompt)
+
+    def _fitting(self, ids: list[int]) -> list[int]:
+        if len(ids) > self.max_length:
+            raise LeftOut(f"longer than max_length = {self.max_length} tokens")
+        return ids
+
+    def next_token(self, record: Solution) -> Example:
+        """For the generator: read before every solution token, target that token (prompt masked)."""
+        if not record.steps:
+            raise LeftOut("without a worked solution")
+        ids, start = self._solution(record)
+        return Example(ids[:-1], list(range(start - 1, len(ids) - 1)), [float(i) for i in ids[start:]], record)
+
+    def outcome(self, record: Solution, target: float | None, *, last_only: bool = False) -> Example:
+        """For the outcome verifier: read at every solution token (Cobbe et al. 2021, section 4.2)."""
+        ids, start = self._solution(record)
+        if not record.steps:
+            raise LeftOut("without a step")
+        positions = [len(ids) - 1] if last_only else list(range(start, len(ids)))
+        return Example(ids, positions, None if target is None else [target] * len(positions), record)
+
+    def process(self, record: Solution, targets: Sequence[float | None] | None) -> Example:
+        """For the process reward model: a tag behind every step, read at the tags that have a target.
+
+        Args:
+            record: the solution.
+            targets: one probability of being right a step, None where unlabelled; or None: read all.
+        """
+        if not record.steps:
+            raise LeftOut("without a step")
+        ids, tags = self.prompt(record.problem), []
+        for step in record.steps:
+            ids += self.step(step)
+            tags.append(len(ids))
+            ids.append(self.tag_id)
+        self._fitting(ids)
+        if targets is None:
+            return Example(ids, tags, None, record)
+        read = [(at, target) for at, target in zip(tags, targets, strict=True) if target is not None]
+        if not read:
+            raise LeftOut("without a labelled step")
+        return Example(ids, [at for at, _ in read], [target for _, target in read], record)
+
+
+def single_token(tokenizer: Any, text: str, key: str) -> int:
+    """The id of ``text`` where it is exactly one known token.
+
+    Raises:
+        InputError: naming the pieces that it falls into and candidates that are one token.
+    """
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
+        return ids[0]
+    pieces = [tokenizer.decode([i]) for i in ids]
+    special = [t for t in tokenizer.added_tokens_encoder if t not in tokenizer.all_special_tokens]
+    good = []
+    for candidate in dict.fromkeys((*_CANDIDATES, *special)):
+        found = tokenizer.encode(candidate, add_special_tokens=False)
+        if len(found) == 1 and found[0] != tokenizer.unk_token_id:
+            good.append(candidate)
+    raise InputError(
+        f"{key}: {text!r} is {len(ids)} tokens {pieces} in {tokenizer.name_or_path}, it must be one known token; "
+        f"single tokens there: {', '.join(map(repr, good[:12]))}"
+    )
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a local model folder or hub id.
+
+    Raises:
+        InputError: the folder is missing or holds no tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(path)
+    if folder.is_dir():
+        if not any(
+            (folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+        ):
+            raise InputError(f"{path}: the model folder has no tokenizer (tokenizer.json)")
+    elif path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise InputError(f"{path}: no such model folder")
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: no tokenizer could be loaded: {str(error).splitlines()[0]}") from None

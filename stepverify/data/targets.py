@@ -1,0 +1,51 @@
+"""What a step label means as a training target: choices made when the labels are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from stepverify.records import StepLabel
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTargets:
+    """How step labels become probabilities of being right.
+
+    Attributes:
+        monte_carlo: ``hard`` 1 where any rollout was right, ``soft`` the share of right ones (Math-Shepherd,
+            equations 3 and 4), ``threshold`` 1 where the share is above ``threshold``.
+        threshold: for ``monte_carlo: threshold``; a share in [0, 1).
+        neutral: what a rating of 0 counts as (Let's Verify counts it as positive).
+        after_first_error: steps behind the first wrong one: left out (``ignore``, supervision up to the
+            first error as in Let's Verify, section 2.6), counted as wrong (``negative``), or taken as labelled (``keep``).
+    """
+
+    monte_carlo: Literal["hard", "soft", "threshold"] = "hard"
+    threshold: float = 0.5
+    neutral: Literal["positive", "negative", "ignore"] = "positive"
+    after_first_error: Literal["ignore", "negative", "keep"] = "keep"
+
+    def __call__(self, labels: Sequence[StepLabel | None]) -> list[float | None]:
+        """One target in [0, 1] for each step, None where there is nothing to learn."""
+        targets = [self._target(label) for label in labels]
+        wrong = next((i for i, target in enumerate(targets) if target == 0), None)
+        if wrong is not None and self.after_first_error != "keep":
+            rest = 0.0 if self.after_first_error == "negative" else None
+            targets[wrong + 1 :] = [rest] * (len(targets) - wrong - 1)
+        return targets
+
+    def _target(self, label: StepLabel | None) -> float | None:
+        if label is None:
+            return None
+        if label.rating is not None:
+            if label.rating == 0:
+                return {"positive": 1.0, "negative": 0.0, "ignore": None}[self.neutral]
+            return float(label.rating > 0)
+        assert label.num_right is not None
+        assert label.num_rollouts is not None
+        share = label.num_right / label.num_rollouts
+        if self.monte_carlo == "soft":
+            return share
+        return float(share > (self.threshold if self.monte_carlo == "threshold" else 0.0))

@@ -1,0 +1,65 @@
+"""Losses as pure functions of tensors: each returns (sum, count), so that callers normalise once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+
+def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int = 1024) -> Tensor:
+    """Negative log-likelihood of each target token, without ever holding all logits.
+
+    Logits are made for ``chunk`` positions at a time and recomputed in the backward pass: peak memory
+    is chunk × vocabulary, not positions × vocabulary.
+
+    Args:
+        hidden: (M, D) hidden states at the positions before the targets.
+        weight: (V, D) output matrix.
+        bias: (V,) or None.
+        targets: (M,) token ids.
+        chunk: positions at a time.
+
+    Returns:
+        (M,) in nats.
+    """
+
+    def piece(h: Tensor, t: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(h, weight, bias).float(), t, reduction="none")
+
+    targets = targets.long()
+    if len(hidden) <= chunk:
+        return piece(hidden, targets)
+    parts = zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    return torch.cat([checkpoint(piece, h, t, use_reentrant=False) for h, t in parts])
+
+
+def outcome_mse(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared error between value and outcome at each token (Cobbe et al. 2021, section 4.2).
+
+    Args:
+        logits: (M,) value logits; the value is their sigmoid.
+        targets: (M,) outcome of the solution that the token belongs to, in [0, 1].
+    """
+    return F.mse_loss(logits.float().sigmoid(), targets, reduction="sum"), _count(targets)
+
+
+def outcome_bce(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy between value and outcome; arguments as :func:`outcome_mse`."""
+    return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum"), _count(targets)
+
+
+def step_cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy at the step tags between the two label tokens.
+
+    Args:
+        logits: (M, 2) logits of the label tokens, negative first.
+        targets: (M,) probability that the step is right: 0, 1 or a Monte Carlo share.
+    """
+    log_p = logits.float().log_softmax(-1)
+    return -(targets * log_p[:, 1] + (1 - targets) * log_p[:, 0]).sum(), _count(targets)
+
+
+def _count(targets: Tensor) -> Tensor:
+    return torch.tensor(float(len(targets)), device=targets.device)

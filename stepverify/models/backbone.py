@@ -1,0 +1,112 @@
+"""Where the weights come from: a model folder or hub id, LoRA, dropout, gradient checkpointing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from stepverify.records import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA:
+    """Low-rank adapters on the linear layers of a frozen backbone (Hu et al. 2021).
+
+    Attributes:
+        rank: of the adapters.
+        alpha: scale; the adapters are multiplied by alpha / rank.
+        dropout: in front of the adapters.
+        targets: names of the layers, or ``all-linear``.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: str | list[str] = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """The language model under a head.
+
+    Attributes:
+        path: local folder or hub id.
+        weights: ``pretrained``, or ``random`` to train from scratch after the folder's config.json.
+        dtype: number format of the parameters; ``auto`` takes the checkpoint's.
+        attention: implementation in transformers.
+        attention_dropout: overrides the config's.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more time.
+        lora: train adapters only.
+        trust_remote_code: run model code that comes with the weights.
+    """
+
+    path: str
+    weights: Literal["pretrained", "random"] = "pretrained"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention_dropout: float | None = None
+    gradient_checkpointing: bool = False
+    lora: LoRA | None = None
+    trust_remote_code: bool = False
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    def load(self) -> nn.Module:
+        """The causal language model in training mode, with adapters where they are asked for.
+
+        Raises:
+            InputError: the folder holds no model.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        changes = dict(self.overrides)
+        if self.attention_dropout is not None:
+            changes["attention_dropout"] = self.attention_dropout
+        common: dict[str, Any] = {"attn_implementation": self.attention, "trust_remote_code": self.trust_remote_code}
+        dtype: Any = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
+        try:
+            if self.weights == "random":
+                config = AutoConfig.from_pretrained(self.path, trust_remote_code=self.trust_remote_code, **changes)
+                model = AutoModelForCausalLM.from_config(config, dtype=None if dtype == "auto" else dtype, **common)
+            else:
+                model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, **common, **changes)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{self.path}: no causal language model could be loaded: {str(error).splitlines()[0]}"
+            ) from None
+        if self.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        if self.lora:
+            model = _with_adapters(model, self.lora)
+        # from_pretrained returns evaluation mode, in which dropout does nothing.
+        return model.train()
+
+    def check(self) -> None:
+        """Fail early, before data is read, where a local folder is no model.
+
+        Raises:
+            InputError: no config.json in the folder.
+        """
+        if Path(self.path).is_dir() and not (Path(self.path) / "config.json").is_file():
+            raise InputError(f"{self.path}: the model folder has no config.json")
+
+
+def _with_adapters(model: nn.Module, lora: LoRA) -> nn.Module:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    settings = asdict(lora)
+    config = LoraConfig(
+        r=settings["rank"], lora_alpha=settings["alpha"], lora_dropout=settings["dropout"],
+        target_modules=settings["targets"], task_type=TaskType.CAUSAL_LM,
+    )  # fmt: skip
+    # Frozen embeddings give inputs without gradient; checkpointed layers need one that has it.
+    model.enable_input_require_grads()
+    return get_peft_model(model, config)
+
+
+def without_adapters(model: nn.Module) -> nn.Module:
+    """The Hugging Face model itself, whether or not adapters are wrapped around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]

@@ -1,0 +1,203 @@
+"""Heads: hidden states are picked at the read positions first, then the head is applied to those alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stepverify.data.batch import Batch
+from stepverify.data.encode import SolutionEncoder, load_tokenizer
+from stepverify.layout import load_export
+from stepverify.losses import token_nll
+from stepverify.models.backbone import Backbone, without_adapters
+from stepverify.records import InputError
+
+
+class ReadModel(nn.Module):
+    """A backbone that is read at ``batch.index``; a subclass per objective adds the head.
+
+    Args:
+        backbone: a Hugging Face causal language model, perhaps with adapters.
+    """
+
+    objective = ""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """(M, D) hidden states at the read positions."""
+        decoder = without_adapters(self.backbone).get_decoder()  # type: ignore[operator]
+        states = decoder(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False,
+        ).last_hidden_state  # (B, T, D)  # fmt: skip
+        return states.flatten(0, 1)[batch.index]
+
+    def output_matrix(self) -> tuple[Tensor, Tensor | None]:
+        """(V, D) weight and (V,) bias, if any, of the vocabulary head."""
+        head = without_adapters(self.backbone).get_output_embeddings()  # type: ignore[operator]
+        return head.weight, head.bias
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Outputs of :meth:`forward` → (M,) probabilities in [0, 1]."""
+        raise NotImplementedError
+
+    def export(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write a Hugging Face model that holds ``state``, this module's full (gathered) state."""
+        backbone = _strip(state, "backbone.")
+        if self.backbone is not without_adapters(self.backbone):
+            backbone = _merge_adapters(self.backbone, backbone)
+        without_adapters(self.backbone).save_pretrained(folder, state_dict=backbone)  # type: ignore[operator]
+
+
+class GeneratorModel(ReadModel):
+    """The generator: next-token likelihood at solution tokens."""
+
+    objective = "generator"
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(M,) negative log-likelihoods of ``batch.targets``, in nats."""
+        assert batch.targets is not None
+        weight, bias = self.output_matrix()
+        return token_nll(self.hidden(batch), weight, bias, batch.targets)
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """The probability of each token."""
+        return (-outputs).exp()
+
+
+class OutcomeModel(ReadModel):
+    """The outcome verifier: one value logit a token (Cobbe et al. 2021).
+
+    Args:
+        backbone: a causal language model, or an exported one-label token classifier, whose head is taken over.
+    """
+
+    objective = "outcome"
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__(backbone)
+        trained = getattr(backbone, "score", None)
+        if trained is None:
+            width = without_adapters(backbone).config.hidden_size  # type: ignore[union-attr]
+            self.value_head = nn.Linear(width, 1)  # type: ignore[arg-type]
+            # Starts at value 1/2 everywhere instead of at random opinions.
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
+        else:
+            self.value_head = trained
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(M,) value logits."""
+        return self.value_head(self.hidden(batch).to(self.value_head.weight.dtype)).squeeze(-1)
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """The chance that the solution's answer is right."""
+        return outputs.float().sigmoid()
+
+    def export(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write a one-label ``AutoModelForTokenClassification``: it loads without code of ours."""
+        from transformers import AutoModelForTokenClassification
+
+        causal = without_adapters(self.backbone)
+        backbone = _strip(state, "backbone.")
+        if self.backbone is not causal:
+            backbone = _merge_adapters(self.backbone, backbone)
+        with torch.device("meta"):
+            classifier = AutoModelForTokenClassification.from_config(causal.config, dtype=causal.dtype, num_labels=1)  # type: ignore[arg-type]
+        body = {k: v for k, v in backbone.items() if k in classifier.state_dict()}
+        head = {f"score.{k}": v.to(causal.dtype) for k, v in _strip(state, "value_head.").items()}  # type: ignore[arg-type]
+        missing = set(classifier.state_dict()) - set(body) - set(head)
+        assert not missing, f"export lacks {sorted(missing)[:3]}"
+        classifier.config.architectures = [type(classifier).__name__]
+        classifier.save_pretrained(folder, state_dict=body | head)
+
+
+class ProcessModel(ReadModel):
+    """The process reward model: the two label tokens' logits at each step tag (Lightman et al. 2023, section 2.6).
+
+    Args:
+        backbone: a causal language model.
+        label_ids: ids of the labels, negative first.
+    """
+
+    objective = "process"
+
+    def __init__(self, backbone: nn.Module, label_ids: tuple[int, int]) -> None:
+        super().__init__(backbone)
+        rows = self.output_matrix()[0].shape[0]
+        if max(label_ids) >= rows:
+            raise InputError(f"label id {max(label_ids)} is outside the model's {rows} output rows")
+        self.register_buffer("label_ids", torch.tensor(label_ids), persistent=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(M, 2) logits of the labels: two rows of the output matrix, not the vocabulary."""
+        weight, bias = self.output_matrix()
+        ids: Tensor = self.label_ids  # type: ignore[assignment]
+        logits = nn.functional.linear(self.hidden(batch), weight[ids], None if bias is None else bias[ids])
+        # Gemma 2 bounds its logits; the same bound here keeps P(+) : P(-) what the exported model says.
+        cap = getattr(without_adapters(self.backbone).config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """The chance that the step is right."""
+        return outputs.float().softmax(-1)[:, 1]
+
+
+def load_verifier(path: str, dtype: Any = "float32") -> tuple[ReadModel, SolutionEncoder, dict[str, Any]]:
+    """An exported verifier, in evaluation mode, with its encoder and the facts stored with it.
+
+    Raises:
+        InputError: not an export of a verifier, or its tokenizer no longer gives the stored ids.
+    """
+    export = load_export(path)
+    if export is None or export[1].get("objective") not in ("outcome", "process"):
+        raise InputError(
+            f"{path}: not an exported verifier (its stepverify.json must say objective: outcome or process)"
+        )
+    layout, facts = export
+    encoder = SolutionEncoder(load_tokenizer(path), layout, facts.get("max_length", 1024))
+    if facts["objective"] == "process":
+        now = {"tag": encoder.tag_id, "negative": encoder.label_ids[0], "positive": encoder.label_ids[1]}
+        if facts.get("ids") != now:
+            raise InputError(f"{path}: trained with ids {facts.get('ids')}, but its tokenizer now gives {now}")
+        model: ReadModel = ProcessModel(Backbone(path=path, dtype=dtype).load(), encoder.label_ids)
+    else:
+        model = OutcomeModel(_load_classifier(path, dtype))
+    return model.eval(), encoder, facts
+
+
+def _load_classifier(path: str, dtype: str) -> nn.Module:
+    from transformers import AutoModelForTokenClassification
+
+    try:
+        return AutoModelForTokenClassification.from_pretrained(
+            path, dtype=dtype if dtype == "auto" else getattr(torch, dtype)
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no token classifier could be loaded: {str(error).splitlines()[0]}") from None
+
+
+def _strip(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _merge_adapters(adapted: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fold the low-rank updates of ``state`` into the frozen weights; names are the plain model's."""
+    merged = {}
+    for key, value in state.items():
+        if ".lora_" in key:
+            continue
+        weight = value
+        if ".base_layer.weight" in key:
+            stem = key.removesuffix(".base_layer.weight")
+            layer = adapted.get_submodule(stem)
+            down, up = state[f"{stem}.lora_A.default.weight"], state[f"{stem}.lora_B.default.weight"]
+            update = layer.scaling["default"] * (up.float() @ down.float())  # type: ignore[index, operator]
+            weight = (value.float() + update).to(value.dtype)
+        merged[key.removeprefix("base_model.model.").replace(".base_layer.", ".")] = weight
+    return merged

@@ -1,0 +1,31 @@
+"""Sharding of parameters over devices with FSDP2."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+
+from stepverify.models.backbone import without_adapters
+from stepverify.models.heads import ReadModel
+
+
+def shard(model: ReadModel, mesh: DeviceMesh) -> None:
+    """Shard each decoder layer, then the rest, over the data-parallel dimension of ``mesh``.
+
+    The head is applied inside the model's own forward, so the embeddings, which FSDP2 gathers for the
+    root module, are whole whenever their rows are read.
+
+    Args:
+        model: with weights loaded, the same on every rank.
+        mesh: Lightning's device mesh, with a dimension ``data_parallel``.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    data = mesh["data_parallel"]
+    for layer in _layers(model.backbone):
+        fully_shard(layer, mesh=data)
+    fully_shard(model, mesh=data)
+
+
+def _layers(backbone: nn.Module) -> nn.ModuleList:
+    return without_adapters(backbone).get_decoder().layers  # type: ignore[operator, union-attr, return-value]

@@ -1,0 +1,164 @@
+"""What the three objectives share: one step for all stages, optimisation, logging."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from stepverify.data.batch import Batch
+from stepverify.data.encode import Example, SolutionEncoder, load_tokenizer
+from stepverify.layout import Layout, load_export
+from stepverify.models import Backbone, ReadModel
+from stepverify.records import Solution
+
+Stage = Literal["train", "val", "test"]
+
+
+class VerifierModule(lightning.LightningModule):
+    """Base of generator, outcome verifier and process reward model.
+
+    A subclass says how a record is encoded (:meth:`encode`), which model reads it (:meth:`build`) and
+    what is lost (:meth:`loss`). Nothing is saved as hyperparameters: the configuration lies beside the
+    checkpoint, and a checkpoint never overrides it.
+
+    Args:
+        backbone: the language model that training starts from.
+        layout: text around problems and steps; None takes the one that the backbone was exported with.
+        max_length: longest sequence in tokens; longer solutions are left out whole and counted.
+        optimizer: from parameter groups to an optimizer. Its weight decay goes to matrices only: not to
+            embeddings, norms and biases.
+        warmup: share of the steps over which the learning rate rises from 0.
+        decay: what it does after that: fall to 0 along a ``cosine`` or a line (``linear``), or stay (``constant``).
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layout: Layout | None = None,
+        max_length: int = 1024,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-5),
+        warmup: float = 0.05,
+        decay: Literal["cosine", "linear", "constant"] = "cosine",
+    ) -> None:
+        super().__init__()
+        backbone.check()
+        exported = load_export(backbone.path)
+        self.backbone_source = backbone
+        self.layout = layout or (exported[0] if exported else Layout())
+        tokenizer = load_tokenizer(backbone.path, trust_remote_code=backbone.trust_remote_code)
+        self.encoder = SolutionEncoder(tokenizer, self.layout, max_length)
+        self.optimizer_factory, self.warmup, self.decay = optimizer, warmup, decay
+        self.model: ReadModel | None = None
+        self.metrics = nn.ModuleDict({f"{stage}_metrics": self.build_metrics() for stage in ("val", "test")})
+
+    # ── what a subclass says ──────────────────────────────────────────────────────────────────────
+
+    def encode(self, record: Solution, *, labelled: bool) -> Example:
+        """Encode one record; raises :class:`stepverify.data.encode.LeftOut` where it is of no use."""
+        raise NotImplementedError
+
+    def build(self) -> ReadModel:
+        """Load the model."""
+        raise NotImplementedError
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """(sum, count) of the loss over the read positions."""
+        raise NotImplementedError
+
+    def build_metrics(self) -> MetricCollection:
+        """Metrics of validation and test; updated by :meth:`update_metrics`."""
+        return MetricCollection({})
+
+    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
+        """Feed one batch into the metrics."""
+
+    # ── Lightning ─────────────────────────────────────────────────────────────────────────────────
+
+    def configure_model(self) -> None:
+        """Load the weights once, after the data was read and checked; shard them where a mesh is given."""
+        if self.model is not None:
+            return
+        self.model = self.build()
+        if self.device_mesh is not None:
+            from stepverify.models.parallel import shard
+
+            shard(self.model, self.device_mesh)
+
+    def _step(self, batch: Batch, stage: Stage) -> Tensor:
+        assert self.model is not None
+        assert batch.targets is not None
+        outputs = self.model(batch)
+        total, count = self.loss(outputs, batch.targets)
+        size = len(batch.records)
+        if stage == "train":
+            # Every labelled position weighs the same, on whichever device it lies: gradients are averaged
+            # over devices, so each device's sum is divided by the mean count.
+            mean_count = self.all_gather(count).mean() if self.trainer.world_size > 1 else count
+            loss = total / mean_count
+            self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+            return loss
+        self.log(f"{stage}/loss", total / count, prog_bar=True, batch_size=int(count), sync_dist=True)
+        metrics: Any = self.metrics[f"{stage}_metrics"]
+        if len(metrics):
+            self.update_metrics(metrics, outputs.detach(), batch)
+            self.log_dict({f"{stage}/{name}": metric for name, metric in metrics.items()}, batch_size=size)
+        return total / count
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Loss per labelled position of one batch."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch) -> None:
+        """Loss and metrics of one batch."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch) -> None:
+        """Loss and metrics of one batch."""
+        self._step(batch, "test")
+
+    def predict_step(self, batch: Batch) -> list[tuple[Solution, list[float]]]:
+        """Each record with its values along the solution."""
+        assert self.model is not None
+        values = self.model.values(self.model(batch))
+        return list(zip(batch.records, batch.split(values), strict=True))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the norm of the gradient before clipping, in the steps that are logged anyway."""
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+            norms = [p.grad.norm() for p in self.parameters() if p.grad is not None]
+            total = torch.stack([n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]).norm()
+            self.log("train/grad_norm", total)
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer over two groups of parameters, and a schedule in steps."""
+        decayed, plain = [], []
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                is_matrix = parameter.ndim >= 2 and "embed" not in name
+                (decayed if is_matrix else plain).append(parameter)
+        groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        optimizer = self.optimizer_factory([g for g in groups if g["params"]])
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate_factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def learning_rate_factor(self, step: int, total: int) -> float:
+        """Share of the full learning rate at ``step`` of ``total``: a rise, then the chosen fall."""
+        rise = max(1, round(self.warmup * total)) if self.warmup else 0
+        if step < rise:
+            return (step + 1) / rise
+        done = min(1.0, (step - rise) / max(1, total - rise))
+        if self.decay == "constant":
+            return 1.0
+        return 1.0 - done if self.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+
+    def facts(self) -> dict[str, Any]:
+        """What an export says of itself besides the layout."""
+        assert self.model is not None
+        return {"objective": self.model.objective, "max_length": self.encoder.max_length}

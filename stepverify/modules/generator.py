@@ -1,0 +1,26 @@
+"""The generator: supervised fine-tuning on worked solutions."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from stepverify.data.encode import Example
+from stepverify.models import GeneratorModel
+from stepverify.modules.base import VerifierModule
+from stepverify.records import Solution
+
+
+class GeneratorModule(VerifierModule):
+    """Next-token likelihood of solutions, the problem masked. Arguments as :class:`VerifierModule`."""
+
+    def encode(self, record: Solution, *, labelled: bool) -> Example:
+        """Read before every solution token."""
+        return self.encoder.next_token(record)
+
+    def build(self) -> GeneratorModel:
+        """Load the backbone."""
+        return GeneratorModel(self.backbone_source.load())
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum of negative log-likelihoods in nats, and the number of solution tokens."""
+        return outputs.sum(), targets.new_tensor(float(len(targets)))

@@ -1,0 +1,79 @@
+"""The outcome verifier (ORM): the chance, after every token, that the solution ends right."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryCalibrationError
+
+from stepverify.data.batch import Batch
+from stepverify.data.encode import Example
+from stepverify.layout import Layout
+from stepverify.losses import outcome_bce, outcome_mse
+from stepverify.models import Backbone, OutcomeModel
+from stepverify.modules.base import VerifierModule
+from stepverify.records import InputError, Solution
+
+
+class OutcomeVerifier(VerifierModule):
+    """Token-level value head on a language model (Cobbe et al. 2021, section 4.2).
+
+    Args:
+        backbone: the generator that the verifier starts from.
+        layout: as :class:`VerifierModule`.
+        max_length: as :class:`VerifierModule`.
+        optimizer: as :class:`VerifierModule`.
+        warmup: as :class:`VerifierModule`.
+        decay: as :class:`VerifierModule`.
+        objective: ``mse`` (the paper's) or ``bce`` between value and outcome.
+        every_token: learn at every solution token (the paper's choice), or at the last one alone.
+        predict_every_token: let ``predict`` write the value at every token instead of the last one.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layout: Layout | None = None,
+        max_length: int = 1024,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-5),
+        warmup: float = 0.05,
+        decay: Literal["cosine", "linear", "constant"] = "cosine",
+        objective: Literal["mse", "bce"] = "mse",
+        every_token: bool = True,
+        predict_every_token: bool = False,
+    ) -> None:
+        super().__init__(backbone, layout, max_length, optimizer, warmup, decay)
+        self.objective, self.every_token, self.predict_every_token = objective, every_token, predict_every_token
+
+    def encode(self, record: Solution, *, labelled: bool) -> Example:
+        """Read at solution tokens; the target is the outcome."""
+        if not labelled:
+            return self.encoder.outcome(record, None, last_only=not self.predict_every_token)
+        if record.correct is None:
+            raise InputError(f"solution {record.id}: no outcome label ('correct'); run sampling label first")
+        return self.encoder.outcome(record, float(record.correct), last_only=not self.every_token)
+
+    def build(self) -> OutcomeModel:
+        """Load the backbone and add a value head that starts at 1/2."""
+        return OutcomeModel(self.backbone_source.load())
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum over solution tokens, and their number."""
+        return (outcome_mse if self.objective == "mse" else outcome_bce)(outputs, targets)
+
+    def build_metrics(self) -> MetricCollection:
+        """Of whole solutions: the value at the last token against the outcome."""
+        return MetricCollection({
+            "solution_auc": BinaryAUROC(), "solution_accuracy": BinaryAccuracy(), "calibration_error": BinaryCalibrationError(n_bins=15),
+        })  # fmt: skip
+
+    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
+        """Feed the last value of each solution."""
+        assert self.model is not None
+        assert batch.targets is not None
+        last = batch.last()
+        metrics.update(self.model.values(outputs)[last], (batch.targets[last] >= 0.5).long())

@@ -1,0 +1,84 @@
+"""The process reward model (PRM): the chance that each step is right."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryCalibrationError
+
+from stepverify.data.batch import Batch
+from stepverify.data.encode import Example
+from stepverify.data.targets import StepTargets
+from stepverify.layout import Layout
+from stepverify.losses import step_cross_entropy
+from stepverify.metrics import ErrorF1
+from stepverify.models import Backbone, ProcessModel
+from stepverify.modules.base import VerifierModule
+from stepverify.records import InputError, Solution
+
+
+class ProcessRewardModel(VerifierModule):
+    """Next-token prediction of ``+`` or ``-`` at the tag behind every step (Lightman et al. 2023, section 2.6).
+
+    Args:
+        backbone: the generator that the reward model starts from.
+        layout: as :class:`VerifierModule`.
+        max_length: as :class:`VerifierModule`.
+        optimizer: as :class:`VerifierModule`.
+        warmup: as :class:`VerifierModule`.
+        decay: as :class:`VerifierModule`.
+        targets: what the step labels mean.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layout: Layout | None = None,
+        max_length: int = 1024,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-5),
+        warmup: float = 0.05,
+        decay: Literal["cosine", "linear", "constant"] = "cosine",
+        targets: StepTargets = StepTargets(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__(backbone, layout, max_length, optimizer, warmup, decay)
+        self.targets = targets
+        _ = self.encoder.label_ids  # tag and labels must be single tokens: say so before any data is read
+
+    def encode(self, record: Solution, *, labelled: bool) -> Example:
+        """Read at the tags of labelled steps, or at all of them to predict."""
+        if not labelled:
+            return self.encoder.process(record, None)
+        if record.step_labels is None:
+            raise InputError(
+                f"solution {record.id}: no step labels ('step_labels'); run sampling label with a steps labeller first"
+            )
+        return self.encoder.process(record, self.targets(record.step_labels))
+
+    def build(self) -> ProcessModel:
+        """Load the backbone; its own output rows of the label tokens are the head."""
+        return ProcessModel(self.backbone_source.load(), self.encoder.label_ids)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy summed over labelled tags, and their number."""
+        return step_cross_entropy(outputs, targets)
+
+    def build_metrics(self) -> MetricCollection:
+        """Of steps. F1 is that of the error class: a step is positive where it is wrong."""
+        return MetricCollection({
+            "step_auc": BinaryAUROC(), "step_accuracy": BinaryAccuracy(), "error_f1": ErrorF1(), "calibration_error": BinaryCalibrationError(n_bins=15),
+        })  # fmt: skip
+
+    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
+        """Feed every labelled step; a soft target counts as right from 1/2 on."""
+        assert self.model is not None
+        assert batch.targets is not None
+        metrics.update(self.model.values(outputs), (batch.targets >= 0.5).long())
+
+    def facts(self) -> dict[str, Any]:
+        """Ids of tag and labels too: a reader of the export checks them against its tokenizer."""
+        negative, positive = self.encoder.label_ids
+        return super().facts() | {"ids": {"tag": self.encoder.tag_id, "negative": negative, "positive": positive}}

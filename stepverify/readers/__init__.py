@@ -1,0 +1,8 @@
+"""Public formats → records. Each reader is one file; all yield :class:`Problem` or :class:`Solution`."""
+
+from stepverify.readers.base import Reader
+from stepverify.readers.gsm8k import GSM8K
+from stepverify.readers.records import Problems, Solutions
+from stepverify.readers.synthetic import Synthetic
+
+__all__ = ["GSM8K", "Problems", "Reader", "Solutions", "Synthetic"]

@@ -1,0 +1,44 @@
+"""What every reader offers."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Literal
+
+from stepverify.records import InputError, Problem, Solution
+
+Fold = Literal["all", "train", "validation"]
+
+
+class Reader(ABC):
+    """A source of problems, and of the solutions that they come with."""
+
+    @abstractmethod
+    def problems(self) -> Iterator[Problem]:
+        """Yield the problems, in a fixed order.
+
+        Raises:
+            InputError: with file, line, key and value.
+        """
+
+    def solutions(self) -> Iterator[Solution]:
+        """Yield solutions: by default the worked solution of each problem that has one."""
+        for problem in self.problems():
+            if problem.steps:
+                yield Solution.of(problem, 0, problem.steps, finish="stop", predicted=problem.answer, correct=True)
+
+
+def in_fold(problem_id: str, fold: Fold, validation_fraction: float) -> bool:
+    """Whether a problem belongs to a fold: by a hash of its id, so all its solutions stay together.
+
+    Raises:
+        InputError: the fraction is not between 0 and 1, or a validation fold of nothing is asked for.
+    """
+    if not 0.0 <= validation_fraction < 1.0:
+        raise InputError(f"validation_fraction: expected 0 <= fraction < 1, got {validation_fraction}")
+    if fold == "all":
+        return True
+    draw = int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:8], "big") / 2**64
+    return (draw < validation_fraction) == (fold == "validation")

@@ -1,0 +1,74 @@
+"""GSM8K (Cobbe et al. 2021): grade-school word problems with calculator annotations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from stepverify.readers.base import Reader
+from stepverify.records import InputError, Problem, read_json_lines
+
+_ANNOTATION = re.compile(r"<<[^<>]*>>")
+_FINAL = "####"
+
+
+class GSM8K(Reader):
+    """GSM8K from a local file of the release, or from a hub id through ``datasets``.
+
+    The last step is the line ``#### answer``.
+
+    Args:
+        path: ``train.jsonl`` or ``test.jsonl`` of the release (``.gz`` too), or a hub id such as ``openai/gsm8k``.
+        split: the split of a hub dataset, and the part of the problem ids that tells splits apart.
+        start: how many problems to skip.
+        limit: how many problems to read at most.
+        annotations: keep the calculator annotations ``<<48/2=24>>`` in the steps.
+    """
+
+    def __init__(
+        self, path: str = "openai/gsm8k", split: str = "train", start: int = 0, limit: int | None = None, annotations: bool = True,
+    ) -> None:  # fmt: skip
+        self.path, self.split, self.start, self.limit, self.annotations = path, split, start, limit, annotations
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield problems with id ``gsm8k/<split>/<row>``, the row counted from 0 in the whole file."""
+        stop = None if self.limit is None else self.start + self.limit
+        for row, (where, data) in enumerate(islice(self._rows(), stop)):
+            if row >= self.start:
+                yield self._problem(row, where, data)
+
+    def _rows(self) -> Iterator[tuple[str, Any]]:
+        if Path(self.path).is_file():
+            yield from read_json_lines(self.path)
+            return
+        if self.path.endswith((".jsonl", ".gz")) or self.path.startswith((".", "/")):
+            raise InputError(f"{self.path}: no such file")
+        from datasets import load_dataset
+
+        try:
+            rows = load_dataset(self.path, "main", split=self.split)
+        except Exception as error:  # datasets raises many kinds; each means: not to be had
+            raise InputError(f"{self.path}: no such file, and no such dataset on the hub: {error}") from None
+        for row, data in enumerate(rows):
+            yield f"{self.path}[{self.split}][{row}]", data
+
+    def _problem(self, row: int, where: str, data: Any) -> Problem:
+        if not isinstance(data, dict):
+            raise InputError(f"{where}: expected an object, got {data!r:.80}")
+        for key in ("question", "answer"):
+            if key not in data:
+                raise InputError(f"{where}: missing key '{key}'; found {sorted(data)}")
+            if not isinstance(data[key], str):
+                raise InputError(f"{where}: key '{key}': expected a string, got {data[key]!r:.80}")
+        steps = [line.strip() for line in data["answer"].splitlines() if line.strip()]
+        if not steps or not steps[-1].startswith(_FINAL):
+            raise InputError(f"{where}: key 'answer': no final line '{_FINAL} …' in {data['answer'][-80:]!r}")
+        if not self.annotations:
+            steps = [_ANNOTATION.sub("", step) for step in steps]
+        answer = steps[-1].removeprefix(_FINAL).strip()
+        if not answer:
+            raise InputError(f"{where}: key 'answer': nothing behind '{_FINAL}'")
+        return Problem(id=f"gsm8k/{self.split}/{row}", problem=data["question"].strip(), answer=answer, steps=steps)

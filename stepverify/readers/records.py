@@ -1,0 +1,73 @@
+"""The project's own records: what the sampling stages write, or a user's own JSON Lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from stepverify.readers.base import Fold, Reader, in_fold
+from stepverify.records import InputError, Problem, Solution, read_records
+
+
+class Problems(Reader):
+    """Problems in the project's own format.
+
+    Args:
+        path: a ``.jsonl`` or ``.jsonl.gz`` file, or a folder of them.
+        start: how many to skip.
+        limit: how many to read at most.
+    """
+
+    def __init__(self, path: str, start: int = 0, limit: int | None = None) -> None:
+        self.path, self.start, self.limit = path, start, limit
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield the problems in the order of the file."""
+        stop = None if self.limit is None else self.start + self.limit
+        yield from islice(read_records(self.path, Problem), self.start, stop)
+
+
+class Solutions(Reader):
+    """Solutions in the project's own format: sampled, labelled or scored.
+
+    Args:
+        path: the output folder of a stage, or a file.
+        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
+        validation_fraction: share of the problems in the validation fold.
+        limit: how many solutions to read at most.
+        correct_only: only solutions whose answer was graded right (rejection sampling for SFT).
+        steps_labelled_only: only solutions with step labels.
+    """
+
+    def __init__(
+        self, path: str, fold: Fold = "all", validation_fraction: float = 0.1, limit: int | None = None,
+        correct_only: bool = False, steps_labelled_only: bool = False,
+    ) -> None:  # fmt: skip
+        self.path, self.fold, self.validation_fraction, self.limit = path, fold, validation_fraction, limit
+        self.correct_only, self.steps_labelled_only = correct_only, steps_labelled_only
+
+    def solutions(self) -> Iterator[Solution]:
+        """Yield the solutions in the order of the files."""
+        yield from islice(self._chosen(), self.limit)
+
+    def _chosen(self) -> Iterator[Solution]:
+        for solution in read_records(self.path, Solution):
+            if not in_fold(solution.problem_id, self.fold, self.validation_fraction):
+                continue
+            if self.correct_only and solution.correct is None:
+                raise InputError(
+                    f"{self.path}: solution {solution.id} has no 'correct'; run sampling label on it first"
+                )
+            if self.correct_only and not solution.correct:
+                continue
+            if self.steps_labelled_only and solution.step_labels is None:
+                continue
+            yield solution
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield each problem that occurs in the solutions once."""
+        seen = set()
+        for s in self._chosen():
+            if s.problem_id not in seen:
+                seen.add(s.problem_id)
+                yield Problem(id=s.problem_id, problem=s.problem, answer=s.answer, meta=s.meta)

@@ -1,0 +1,295 @@
+import itertools
+import json
+import subprocess
+import sys
+from math import comb
+from pathlib import Path
+from statistics import mean
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sampling.rank import Sample, best_of_n, pass_at_k, rank, rank_problem, read_light, vote
+from stepverify.records import InputError, Ranking, Solution, read_records, write_records
+
+SAMPLES = st.lists(
+    st.tuples(st.sampled_from([0.1, 0.5, 0.5, 0.9]), st.sampled_from([None, 0, 1, 2]), st.booleans()),
+    min_size=1, max_size=7,
+)  # fmt: skip
+
+
+def test_best_of_n_by_hand():
+    """Scores 3, 2, 1, of which only the middle one is right.
+
+    N = 1: 1/3. N = 2: of {3,2}, {3,1}, {2,1} only the last one picks it: 1/3. N = 3: 0.
+    """
+    assert best_of_n([3, 2, 1], [False, True, False], [1, 2, 3]) == pytest.approx([1 / 3, 1 / 3, 0])
+
+
+def test_best_of_n_picks_among_equals_with_equal_chance():
+    """Two best of equal score, one right, before a wrong one: at N = 3 the chance is 1/2.
+
+    N = 2: {right, equal} 1/2, {right, low} 1, {equal, low} 0: a mean of 1/2. Without scores all are equal.
+    """
+    assert best_of_n([2, 2, 1], [True, False, False], [2, 3]) == pytest.approx([0.5, 0.5])
+    assert best_of_n([float("-inf")] * 4, [True, False, False, False], [1, 3, 4]) == pytest.approx([0.25] * 3)
+
+
+@given(SAMPLES)
+def test_best_of_n_is_the_mean_over_all_subsets(samples):
+    sizes = range(1, len(samples) + 1)
+    expected = []
+    for n in sizes:
+        chances = []
+        for subset in itertools.combinations(samples, n):
+            top = max(score for score, _, _ in subset)
+            chances.append(mean(float(right) for score, _, right in subset if score == top))
+        expected.append(mean(chances))
+    assert best_of_n([s[0] for s in samples], [s[2] for s in samples], sizes) == pytest.approx(expected)
+
+
+def test_best_of_n_is_stable_for_many_samples():
+    """2,000 samples, right but for the best one: it is in a subset with chance N / M, so 1 - N / 2000 is left.
+
+    C(2000, 1000) has 601 digits; no double holds it.
+    """
+    curve = best_of_n(range(2000), [True] * 1999 + [False], [1, 10, 1000, 2000])
+    assert curve == pytest.approx([1 - 1 / 2000, 1 - 10 / 2000, 0.5, 0.0], abs=1e-9)
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_the_ratio_of_binomials(counts):
+    n, c, k = counts
+    assert pass_at_k(n, c, k) == pytest.approx(1 - comb(n - c, k) / comb(n, k), abs=1e-12)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30))
+def test_the_oracle_is_best_of_n_by_the_truth(correct):
+    """Whoever scores right above wrong has a right one wherever there is one."""
+    sizes = range(1, len(correct) + 1)
+    oracle = [pass_at_k(len(correct), sum(correct), n) for n in sizes]
+    assert best_of_n(correct, correct, sizes) == pytest.approx(oracle)
+
+
+def test_votes_by_hand():
+    """Answers A, A, B, none; A is right. N = 1: 2 of 4. N = 4: A has 2 votes of 3.
+
+    N = 2, of six pairs: AA 1, AB 1/2 (twice), A- 1 (twice), B- 0: (1 + 1 + 2) / 6 = 2/3.
+    With weights 1, 1, 3: B wins at N = 4 with 3 against 2.
+    """
+    classes, correct = [0, 0, 1, None], [True, True, False, False]
+    curve = vote(classes, correct, [1, 2, 4], num_subsets=20_000, seed=1)
+    assert curve[[0, 2]].tolist() == [0.5, 1.0]
+    assert curve[1] == pytest.approx(2 / 3, abs=0.02)  # six standard errors
+    assert vote(classes, correct, [4], [1, 1, 3, 9]).tolist() == [0.0]
+
+
+def test_vote_splits_ties_and_needs_a_voter():
+    """Three classes of one vote each, one right: 1/3. Sums 0.1 + 0.2 and 0.3 differ in the last bit only."""
+    assert vote([0, 1, 2], [True, False, False], [3]) == pytest.approx([1 / 3])
+    assert vote([0, 0, 1], [True, True, False], [3], [0.1, 0.2, 0.3]) == pytest.approx([0.5])
+    assert vote([None, None], [True, True], [1, 2]).tolist() == [0.0, 0.0]
+    assert vote([0, 0, 1], [True, True, False], [3], [0.0, 0.0, 0.0]) == pytest.approx([0.5]), "no weight is a vote"
+
+
+@given(SAMPLES, st.booleans())
+@settings(deadline=None)
+def test_vote_nears_the_mean_over_all_subsets(samples, weighted):
+    """With 4,000 subsets a standard error is at most 0.008; exact at N = 1 and N = M."""
+    right_class = 1
+    classes, correct = [s[1] for s in samples], [s[1] == right_class for s in samples]
+    weights = [s[0] if weighted else 1.0 for s in samples]
+    sizes = list(range(1, len(samples) + 1))
+    expected = []
+    for n in sizes:
+        chances = []
+        for subset in itertools.combinations(range(len(samples)), n):
+            sums = {}
+            for i in subset:
+                if classes[i] is not None:
+                    sums[classes[i]] = sums.get(classes[i], 0.0) + weights[i]
+            winners = [c for c, total in sums.items() if total > max(sums.values()) - 1e-9]
+            chances.append(mean(c == right_class for c in winners) if winners else 0.0)
+        expected.append(mean(chances))
+    curve = vote(classes, correct, sizes, weights if weighted else None, num_subsets=4000)
+    assert curve == pytest.approx(expected, abs=0.05)
+    assert curve[[0, -1]] == pytest.approx([expected[0], expected[-1]])
+
+
+@given(SAMPLES, st.floats(0.1, 100), st.integers(0, 9))
+def test_vote_depends_on_ratios_of_weights_only(samples, factor, seed):
+    classes, correct, weights = [s[1] for s in samples], [s[2] for s in samples], [s[0] for s in samples]
+    sizes = range(1, len(samples) + 1)
+    curve = vote(classes, correct, sizes, weights, num_subsets=20, seed=seed)
+    scaled = vote(classes, correct, sizes, [w * factor for w in weights], num_subsets=20, seed=seed)
+    equal = vote(classes, correct, sizes, [factor] * len(samples), num_subsets=20, seed=seed)
+    assert curve == pytest.approx(scaled)
+    assert equal == pytest.approx(vote(classes, correct, sizes, num_subsets=20, seed=seed))
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_sizes_beyond_the_samples_are_refused(size):
+    for call in (
+        lambda: best_of_n([1, 2, 3], [True] * 3, [size]),
+        lambda: vote([0, 0, 0], [True] * 3, [size]),
+        lambda: pass_at_k(3, 1, size),
+    ):
+        with pytest.raises(ValueError, match="1 to 3"):
+            call()
+
+
+def test_rank_problem_curves_and_choices():
+    """Five samples; the cut-off one (e) has no answer, is no vote and is wrong, but scores best.
+
+    At N = 5: majority 4 (a, b; right), best of 5 by ``v``: e, wrong; weighted: 4 has 0.2 + 0.3 against 0.6 for 5.
+    The product of ``p``: a 0.45, b 0.48, c 0.25, d 0.1, e 0.01.
+    """
+    v = {"a": 0.2, "b": 0.3, "c": 0.6, "d": 0.1, "e": 0.9}
+    p = {"a": [0.9, 0.5], "b": [0.6, 0.8], "c": [0.5, 0.5], "d": [0.1, 1.0], "e": [0.1, 0.1]}
+    samples = [Sample(i, "4", None if i == "e" else "4", i in "ab", 2, {"v": [v[i]], "p": p[i]}) for i in v]
+    ranking = rank_problem("x", samples, [0, 0, 1, 2, None], {"v": "last", "p": "prod"}, [1, 5])
+    assert {rule: curve[-1] for rule, curve in ranking.curves.items()} == pytest.approx({
+        "pass@1": 0.4, "majority": 1, "v/best_of_n": 0, "v/weighted": 0, "p/best_of_n": 1, "p/weighted": 1, "oracle": 1,
+    })  # fmt: skip
+    assert [curve[0] for curve in ranking.curves.values()] == pytest.approx([0.4] * 7), "of one sample none is chosen"
+    assert ranking.choices == {
+        "pass@1": "a", "majority": "a", "v/best_of_n": "e", "v/weighted": "c", "p/best_of_n": "b", "p/weighted": "b",
+        "oracle": "a",
+    }  # fmt: skip
+    nobody = rank_problem("x", [Sample("a", "4", None, False, 1, {})], [None], {}, [1])
+    assert nobody.choices == {"pass@1": "a", "majority": None, "oracle": None}
+
+
+# ── the stage ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def solution(problem, index, predicted="1", *, prefix="p", **known):
+    known = {"correct": predicted == "1", "finish": "stop", "scores": {"orm": [0.5], "prm": [0.5, 0.5]}} | known
+    return Solution(
+        id=f"{prefix}{problem}#{index}", problem_id=f"{prefix}{problem}", problem=f"Question {problem}", answer="1",
+        steps=["a", "b"], predicted=predicted, **known,
+    )  # fmt: skip
+
+
+def scored(folder, solutions):
+    write_records(folder / "part-00000.jsonl", solutions)
+    return folder
+
+
+def summary_of(folder):
+    return json.loads((folder / "manifest.json").read_text())["summary"]
+
+
+def test_stage(tmp_path, capsys):
+    """Problem 0, interleaved with 1: answers 1, 1.0, 2, so two of one class. Problem 1: 3, 3 and a cut-off 1."""
+    zero = [solution(0, i, a, correct=a != "2") for i, a in enumerate(("2", "1", "1.0"))]
+    one = [solution(1, i, a, finish=f) for i, (a, f) in enumerate((("3", "stop"), ("3", "stop"), ("1", "length")))]
+    data = scored(tmp_path / "in", [s for pair in zip(zero, one, strict=True) for s in pair])
+    rank(data, tmp_path / "out")
+    rankings = list(read_records(tmp_path / "out", Ranking))
+    assert [r.problem_id for r in rankings] == ["p0", "p1"]
+    assert rankings[0].sizes == [1, 2, 3]
+    assert [r.curves["majority"][-1] for r in rankings] == [1.0, 0.0]
+    assert [r.curves["oracle"][-1] for r in rankings] == [1.0, 0.0], "a cut-off solution is never right"
+    assert rankings[0].choices["majority"] == "p0#1"
+    assert summary_of(tmp_path / "out")["aggregation"] == {
+        "orm": {"how": "last", "chosen_on": "default"}, "prm": {"how": "prod", "chosen_on": "default"},
+    }  # fmt: skip
+    before = (tmp_path / "out/part-00000.jsonl").read_bytes()
+    rank(data, tmp_path / "out")
+    assert "already ranked" in capsys.readouterr().out
+    assert (tmp_path / "out/part-00000.jsonl").read_bytes() == before
+
+
+def test_an_interrupted_stage_ends_as_a_whole_one(tmp_path):
+    data = scored(tmp_path / "in", [solution(p, i, str((p + i) % 3)) for p in range(5) for i in range(6)])
+    rank(data, tmp_path / "whole", num_subsets=7)
+    rank(data, tmp_path / "torn", num_subsets=7)
+    part, manifest = tmp_path / "torn/part-00000.jsonl", tmp_path / "torn/manifest.json"
+    part.write_bytes(part.read_bytes()[:-500])
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": False}))
+    rank(data, tmp_path / "torn", num_subsets=7)
+    assert part.read_bytes() == (tmp_path / "whole/part-00000.jsonl").read_bytes()
+
+
+def test_the_aggregation_is_chosen_on_other_problems(tmp_path):
+    """On validation the right one has the better last value and the worse of all others: ``last`` solves all.
+
+    Right: 0.1, 0.9 (prod 0.09, min 0.1, mean 0.5). Wrong: 0.8, 0.7 (0.56, 0.7, 0.75).
+    """
+    scores = {"1": [0.1, 0.9], "2": [0.8, 0.7]}
+    other = [solution(p, i, a, prefix="v", scores={"prm": scores[a]}) for p in range(2) for i, a in enumerate("12")]
+    data = scored(tmp_path / "in", [solution(9, i, a, scores={"prm": scores["12"[i]]}) for i, a in enumerate("22")])
+    rank(data, tmp_path / "out", validation=scored(tmp_path / "other", other))
+    found = summary_of(tmp_path / "out")
+    assert found["aggregation"] == {"prm": {"how": "last", "chosen_on": "validation"}}
+    table = {"prod": 0.0, "min": 0.0, "last": 1.0, "mean": 0.0}
+    assert found["validation"] == {"num_problems": 2, "n": 2, "best_of_n": {"prm": table}}
+    rank(data, tmp_path / "fixed", validation=tmp_path / "other", aggregation={"prm": "min"})
+    assert summary_of(tmp_path / "fixed")["aggregation"]["prm"] == {"how": "min", "chosen_on": "configured"}
+
+
+@pytest.mark.parametrize(
+    ("solutions", "options", "message"),
+    [
+        ([solution(0, 0, correct=None)], {}, "p0#0 is not graded.*sampling label"),
+        ([solution(0, 0), solution(0, 1, scores={"orm": [0.5]})], {}, "p0#1 has no score by 'prm'"),
+        ([solution(0, 0, scores={"orm": [0.5]}), solution(0, 1)], {}, "p0#0 has no score by 'prm'"),
+        ([solution(0, i) for i in range(3)] + [solution(1, 0)], {"sizes": [2]}, "2 samples.* problem p1 has 1"),
+        ([solution(0, 0)], {"sizes": []}, "sizes: expected numbers of 1 or more"),
+        ([solution(0, 0)], {"aggregation": {"qrm": "min"}}, "aggregation.qrm"),
+        ([solution(0, 0)], {"aggregation": {"prm": "median"}}, "aggregation.prm"),
+        ([solution(0, 0)], {"num_subsets": 0}, "num_subsets"),
+        ([solution(0, 0)], {"validation": "in"}, "1 problems are in the input as well, p0"),
+    ],
+)
+def test_bad_input_is_refused_and_claims_no_folder(tmp_path, solutions, options, message):
+    data = scored(tmp_path / "in", solutions)
+    if "validation" in options:
+        options = {"validation": data}
+    with pytest.raises(InputError, match=message):
+        rank(data, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_read_light_takes_what_read_records_takes(tmp_path):
+    """Whole numbers as scores, labels, and nothing but the required keys."""
+    plain = solution(0, 0, token_ids=[1, 2, 3])
+    labelled = solution(0, 1)
+    path = tmp_path / "a.jsonl"
+    write_records(path, [plain, labelled])
+    extra = {"id": "p0#2", "problem_id": "p0", "problem": "Question 0", "steps": ["a"], "scores": {"orm": [1]}}
+    label = json.loads(path.read_text().splitlines()[1]) | {"step_labels": [None, {"rating": -1}]}
+    path.write_text(path.read_text() + json.dumps(extra) + "\n" + json.dumps(label) + "\n")
+    light, full = list(read_light(path, labels=True)), list(read_records(path, Solution))
+    assert [(n, t) for _, _, n, t in light] == [(2, 3), (2, None), (1, None), (2, None)]
+    for (_, found, _, _), expected in zip(light, full, strict=True):
+        for key in ("id", "problem_id", "problem", "answer", "finish", "predicted", "correct", "scores", "step_labels"):
+            assert getattr(found, key) == getattr(expected, key)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"correct": "yes"}, "key 'correct': expected true or false"),
+        ({"scores": {"orm": [float("nan")]}}, r"key 'scores.orm\[0\]': expected a finite number"),
+        ({"scores": {"orm": ["0.5"]}}, r"key 'scores.orm\[0\]': expected a number"),
+        ({"steps": "a"}, "key 'steps': expected a list"),
+        ({"finish": "eos"}, "finish: expected 'stop' or 'length'"),
+    ],
+)
+def test_read_light_names_line_and_key(tmp_path, change, message):
+    path = tmp_path / "a.jsonl"
+    write_records(path, [solution(0, 0)])
+    path.write_text(path.read_text() + json.dumps(json.loads(path.read_text()) | change) + "\n")
+    with pytest.raises(InputError, match=f"a.jsonl:2: {message}"):
+        list(read_light(path))
+
+
+def test_importing_is_light():
+    heavy = {"torch", "lightning", "vllm", "matplotlib"}
+    code = f"import sys, sampling.rank, sampling.report; print({heavy} & set(sys.modules))"
+    root = Path(__file__).parents[1]
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root)
+    assert found.stdout.strip() == "set()"

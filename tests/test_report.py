@@ -1,0 +1,255 @@
+import itertools
+import json
+import re
+from math import exp, log
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sampling.report import report
+from sampling.report.curves import Table, bootstrap_means, read_table, rule_label, summarise
+from sampling.report.figures import spread_out
+from sampling.report.steps import first_error, ranks, reliability, score_statistics, step_truth
+from stepverify.records import InputError, Ranking, Solution, StepLabel, write_records
+
+RULES = ["pass@1", "majority", "prm/best_of_n", "prm/weighted", "oracle"]
+
+
+def rankings(folder, num_problems=20, sizes=(1, 4)):
+    """Problem i: pass@1 i / 20; majority, at N = 4, right from the 10th problem on; the verifier from the 6th."""
+    rows = []
+    for i in range(num_problems):
+        last = {"pass@1": i / 20, "majority": float(i >= 10), "prm/best_of_n": float(i >= 6), "oracle": 1.0}
+        last["prm/weighted"] = last["majority"]
+        curves = {rule: [i / 20] * (len(sizes) - 1) + [last[rule]] for rule in RULES}
+        rows.append(Ranking(problem_id=f"p{i}", num_samples=4, sizes=list(sizes), curves=curves, answer="1"))
+    write_records(folder / "part-00000.jsonl", rows)
+    return folder
+
+
+def test_bootstrap_means_are_means_of_resamples():
+    """With three problems of values 0, 1, 4 a resampled mean is a third of a sum of three of them.
+
+    The mean of the means nears 5/3; their variance is that of the values over 3: 26/9 / 3.
+    """
+    means = bootstrap_means(np.array([[0.0], [1.0], [4.0]]), 20_000, seed=0)[:, 0]
+    sums = {a + b + c for a in (0, 1, 4) for b in (0, 1, 4) for c in (0, 1, 4)}
+    assert {round(3 * m) for m in means} == sums
+    assert means.mean() == pytest.approx(5 / 3, abs=0.04)
+    assert means.var() == pytest.approx(26 / 27, abs=0.05)
+
+
+def test_bootstrap_columns_share_resamples():
+    values = np.random.default_rng(0).random((30, 1))
+    means = bootstrap_means(np.hstack([values, values + 1, -values]), 50, seed=3)
+    assert means[:, 1] - means[:, 0] == pytest.approx(1)
+    assert means[:, 2] == pytest.approx(-means[:, 0])
+
+
+def test_interval_of_a_proportion():
+    """Of 400 problems half are solved: the interval is 0.5 ± 1.96 · sqrt(0.25 / 400) = 0.5 ± 0.049."""
+    values = np.repeat([0.0, 1.0], 200)[:, None, None]
+    found = summarise(Table(["majority"], [8], 3200, values), 4000, seed=0)
+    assert found["accuracy"]["majority"] == pytest.approx({"mean": 0.5, "low": 0.451, "high": 0.549}, abs=0.006)
+
+
+def test_paired_difference_is_narrower_than_two_intervals(tmp_path):
+    """The verifier solves problems 6 to 9 on top of majority's: 4 of 20, never fewer. Equal rules differ by 0."""
+    found = summarise(read_table(rankings(tmp_path)), 2000, seed=0)
+    paired = found["paired"]["prm/best_of_n"]
+    assert (paired["versus"], paired["difference"]) == ("majority", pytest.approx(0.2))
+    assert 0 <= paired["low"] < 0.2 < paired["high"] < 0.45
+    assert paired["high"] - paired["low"] < found["accuracy"]["majority"]["high"] - found["accuracy"]["majority"]["low"]
+    assert found["paired"]["prm/weighted"] == {"versus": "majority", "difference": 0.0, "low": 0.0, "high": 0.0}
+    assert found["paired"]["majority"]["versus"] == "pass@1"
+    assert found["paired"]["majority"]["difference"] == pytest.approx(0.5 - 0.475)
+    assert found["paired"].keys() == {"majority", "prm/best_of_n", "prm/weighted"}
+
+
+@pytest.mark.parametrize("change", [{"sizes": [1, 8]}, {"curves": {"majority": [0.0, 0.0]}}])
+def test_rankings_that_do_not_belong_together_are_refused(tmp_path, change):
+    path = rankings(tmp_path) / "part-00000.jsonl"
+    line = json.loads(path.read_text().splitlines()[0]) | {"problem_id": "odd"} | change
+    path.write_text(path.read_text() + json.dumps(line) + "\n")
+    with pytest.raises(InputError, match=r"of odd: .*, of p0: "):
+        read_table(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "truth"),
+    [
+        (None, None), (StepLabel(rating=1), True), (StepLabel(rating=0), True), (StepLabel(rating=-1), False),
+        (StepLabel(num_right=0, num_rollouts=8), False), (StepLabel(num_right=1, num_rollouts=8), True),
+    ],
+)  # fmt: skip
+def test_step_truth(label, truth):
+    assert step_truth(label) is truth
+
+
+def test_first_error():
+    assert first_error([True, False, False]) == 1
+    assert first_error([True, True]) == -1
+    assert first_error([True, None, False]) is None, "the unknown step may be the first error"
+    assert first_error([False, None]) == 0
+    assert first_error([True, None]) is None
+
+
+def solution(index, scores, *, correct=True, labels=None, num_steps=2, num_tokens=10, predicted="1"):
+    return Solution(
+        id=f"p#{index}", problem_id="p", problem="Question", answer="1", predicted=predicted, correct=correct,
+        steps=["s"] * num_steps, token_ids=[1] * num_tokens, scores=scores,
+        step_labels=labels and [r if r is None else StepLabel(rating=r) for r in labels],
+    )  # fmt: skip
+
+
+def test_step_statistics_by_hand(tmp_path):
+    """Three solutions, seven labelled steps; a step is judged right at 0.5 or more.
+
+    a: 0.9 0.2 of right, wrong: all judged right; first error 1 found.
+    b: 0.5 0.8 0.6 of right, neutral, wrong: the last judged wrongly; first error 2, none seen.
+    c: 0.4 0.7 (third step unlabelled) of right, right: the first judged wrongly; whether there is an error is
+    unknown, so it is no solution of the first-error count. d: all right, 0.9 1.0: none found, rightly.
+
+    Accuracy 7 of 9. Wrong steps: judged 0.2, 0.4, of which 0.2 is; really 0.2, 0.6: F1 = 2·1 / (2·1 + 1 + 1) = 1/2.
+    AUC: of 7 right × 2 wrong pairs, 0.2 is below all 7; 0.6 above 0.5 and 0.4 only, below 5: 12 of 14.
+    First error: a, d of a, b, d; 1/2 with an error, 1 without: harmonic mean 2/3.
+    """
+    a = solution(0, {"prm": [0.9, 0.2]}, labels=[1, -1])
+    b = solution(1, {"prm": [0.5, 0.8, 0.6]}, labels=[1, 0, -1], num_steps=3)
+    c = solution(2, {"prm": [0.4, 0.7, 0.1]}, labels=[1, 1, None], num_steps=3)
+    d = solution(3, {"prm": [0.9, 1.0], "orm": [0.3]}, labels=[1, 1])
+    write_records(tmp_path / "s.jsonl", [a, b, c, d])
+    steps, _ = score_statistics(tmp_path / "s.jsonl", {})
+    assert steps.keys() == {"prm"}, "an outcome verifier says nothing of a step"
+    found = steps["prm"]
+    counts = {"num_steps": 9, "num_solutions": 3}
+    assert {key: found[key] for key in counts} == counts
+    expected = {
+        "base_rate": 7 / 9, "accuracy": 7 / 9, "auc": 12 / 14, "f1_error": 0.5, "first_error_accuracy": 2 / 3,
+        "first_error_accuracy_wrong": 0.5, "first_error_accuracy_right": 1.0, "first_error_f1": 2 / 3,
+    }  # fmt: skip
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
+    gaps = [b["count"] * abs(b["value"] - b["right"]) for b in found["reliability"]]
+    assert found["ece"] == pytest.approx(sum(gaps) / 9, abs=1e-6), "the error drawn is the error given"
+
+
+def test_solution_statistics_by_hand(tmp_path):
+    """Scores that fall with length: 0.9 (1 step), 0.8² (2), 0.7³ (3); right, wrong, right.
+
+    Brier of the product: (0.1² + 0.64² + (1 - 0.343)²) / 3. AUC: of 2 × 1 pairs 0.9 > 0.64 only: 1/2.
+    Spearman with steps -1, with tokens (30, 20, 10) +1.
+    """
+    rows = [
+        solution(i, {"prm": [1 - 0.1 * n] * n, "orm": [0.5]}, correct=i != 1, num_steps=n, num_tokens=40 - 10 * n)
+        for i, n in enumerate((1, 2, 3))
+    ]
+    write_records(tmp_path / "s.jsonl", rows)
+    steps, solutions = score_statistics(tmp_path / "s.jsonl", {"prm": "prod"})
+    assert steps == {}
+    product = solutions["prm"]["aggregations"]["prod"]
+    assert product["brier"] == pytest.approx((0.1**2 + 0.64**2 + (1 - 0.7**3) ** 2) / 3)
+    assert product["auc"] == pytest.approx(0.5)
+    assert (product["spearman_steps"], product["spearman_tokens"]) == pytest.approx((-1, 1))
+    assert product["pearson_steps"] == pytest.approx(np.corrcoef([0.9, 0.64, 0.343], [1, 2, 3])[0, 1])
+    assert solutions["prm"]["truth"]["pearson_steps"] == pytest.approx(0)
+    assert solutions["prm"]["used"] == "prod"
+    assert solutions["prm"]["minimum_position"] == {"mean": 0.0, "at_first": 1.0, "at_last": 0.0}
+    orm = solutions["orm"]
+    assert orm["minimum_position"] is None
+    assert orm["aggregations"].keys() == {"last"}
+    assert orm["aggregations"]["last"]["spearman_steps"] is None, "a constant correlates with nothing"
+    assert orm["aggregations"]["last"]["auc"] == pytest.approx(0.5)
+
+
+def test_a_solution_without_answer_is_wrong_whatever_its_label(tmp_path):
+    rows = [solution(0, {"orm": [1.0]}), solution(1, {"orm": [1.0]}, predicted=None)]
+    write_records(tmp_path / "s.jsonl", rows)
+    assert score_statistics(tmp_path / "s.jsonl", {})[1]["orm"]["base_rate"] == 0.5
+
+
+@given(st.lists(st.sampled_from([-5.0, 0.0, 0.25, 0.5, 7.0]), min_size=1, max_size=20))
+def test_ranks_average_over_equals(values):
+    expected = [sum(o < v for o in values) + (sum(o == v for o in values) + 1) / 2 for v in values]
+    assert ranks(np.array(values)).tolist() == expected
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
+def test_reliability_keeps_every_value(pairs):
+    values, right = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
+    bins = reliability(values, right)
+    assert sum(b["count"] for b in bins) == len(pairs)
+    assert sum(b["count"] * b["value"] for b in bins) == pytest.approx(values.sum())
+    assert sum(b["count"] * b["right"] for b in bins) == pytest.approx(right.sum())
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_labels_are_moved_apart_no_further_than_needed(heights):
+    heights = sorted(heights)
+    moved = spread_out(heights, 0.05)
+    assert all(b - a >= 0.05 - 1e-9 for a, b in itertools.pairwise(moved))
+    assert sum(moved) == pytest.approx(sum(heights))
+    if all(b - a >= 0.05 for a, b in itertools.pairwise(heights)):
+        assert moved == pytest.approx(heights)
+
+
+def test_rule_labels():
+    assert [rule_label(r) for r in ("pass@1", "majority", "a/b/best_of_n", "prm/weighted")] == [
+        "pass@1", "majority vote", "a/b, best of N", "prm, weighted vote",
+    ]  # fmt: skip
+
+
+def test_report(tmp_path, capsys):
+    """All four files; names are escaped; the page asks for nothing over the network."""
+    data = rankings(tmp_path / "in")
+    aggregation = {"prm": {"how": "min", "chosen_on": "validation"}}
+    validation = {"num_problems": 3, "n": 4, "best_of_n": {"prm": {"prod": 0.25, "min": 0.5}}}
+    manifest = {"finished": True, "summary": {"aggregation": aggregation, "validation": validation}}
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    rows = [
+        solution(i, {"prm": [0.1 * i, 0.9], "<b>orm": [0.08 * i]}, correct=i > 4, labels=[1, 1 if i > 4 else -1])
+        for i in range(10)
+    ]
+    write_records(tmp_path / "scored.jsonl", rows)
+    report(data, tmp_path / "out", tmp_path / "scored.jsonl", num_bootstrap=100)
+    out = tmp_path / "out"
+    assert {p.name for p in out.iterdir()} == {"summary.json", "accuracy.png", "report.md", "report.html"}
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["accuracy"].keys() == set(RULES)
+    assert summary["accuracy"]["prm/best_of_n"]["mean"] == pytest.approx(0.7)
+    assert [point["n"] for point in summary["curves"]["majority"]] == [1, 4]
+    assert (summary["num_problems"], summary["num_samples"]) == (20, 80)
+    assert summary["aggregation"] == aggregation
+    assert summary["solutions"]["prm"]["used"] == "min"
+    assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    html, markdown = (out / "report.html").read_text(), (out / "report.md").read_text()
+    assert not re.search(r"https?://|<script|url\(", html)
+    assert html.count("data:image/png;base64,") == 4, "two figures, light and dark"
+    assert "&lt;b&gt;orm" in html
+    assert "<b>orm" not in html
+    for text in (markdown, html):
+        assert "70.0 %" in text
+        assert "validation problems" in text
+    assert "70.0 %" in capsys.readouterr().out
+
+
+def test_report_needs_neither_scores_nor_a_manifest(tmp_path):
+    report(rankings(tmp_path / "in", num_problems=1, sizes=(4,)), tmp_path / "out", num_bootstrap=10)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["aggregation"] == {}
+    assert "steps" not in summary
+    assert summary["accuracy"]["oracle"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    with pytest.raises(InputError, match="num_bootstrap"):
+        report(tmp_path / "in", tmp_path / "out", num_bootstrap=0)
+
+
+def test_a_solution_score_may_be_a_tiny_product(tmp_path):
+    """0.1 to the 400th is 0.0 in double precision; its logarithm still ranks, and nothing becomes NaN."""
+    rows = [solution(i, {"prm": [0.1] * (400 + i)}, correct=i == 0, num_steps=400 + i) for i in range(2)]
+    write_records(tmp_path / "s.jsonl", rows)
+    product = score_statistics(tmp_path / "s.jsonl", {"prm": "prod"})[1]["prm"]["aggregations"]["prod"]
+    assert exp(400 * log(0.1)) == 0.0
+    assert product["auc"] == 1.0
+    assert product["brier"] == pytest.approx(0.5)
+    json.dumps(product, allow_nan=False)
