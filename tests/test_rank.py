@@ -37,6 +37,7 @@ def test_best_of_n_picks_among_equals_with_equal_chance():
 
 
 @given(SAMPLES)
+@settings(deadline=None)
 def test_best_of_n_is_the_mean_over_all_subsets(samples):
     sizes = range(1, len(samples) + 1)
     expected = []
@@ -59,12 +60,14 @@ def test_best_of_n_is_stable_for_many_samples():
 
 
 @given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+@settings(deadline=None)
 def test_pass_at_k_is_the_ratio_of_binomials(counts):
     n, c, k = counts
     assert pass_at_k(n, c, k) == pytest.approx(1 - comb(n - c, k) / comb(n, k), abs=1e-12)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30))
+@settings(deadline=None)
 def test_the_oracle_is_best_of_n_by_the_truth(correct):
     """Whoever scores right above wrong has a right one wherever there is one."""
     sizes = range(1, len(correct) + 1)
@@ -118,6 +121,7 @@ def test_vote_nears_the_mean_over_all_subsets(samples, weighted):
 
 
 @given(SAMPLES, st.floats(0.1, 100), st.integers(0, 9))
+@settings(deadline=None)
 def test_vote_depends_on_ratios_of_weights_only(samples, factor, seed):
     classes, correct, weights = [s[1] for s in samples], [s[2] for s in samples], [s[0] for s in samples]
     sizes = range(1, len(samples) + 1)

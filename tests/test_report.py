@@ -5,13 +5,14 @@ from math import exp, log
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.report import report
 from sampling.report.curves import Table, bootstrap_means, read_table, rule_label, summarise
 from sampling.report.figures import spread_out
-from sampling.report.steps import first_error, ranks, reliability, score_statistics, step_truth
+from sampling.report.steps import aggregate_all, first_error, ranks, reliability, score_statistics, step_truth
+from stepverify.aggregate import AGGREGATIONS, aggregate
 from stepverify.records import InputError, Ranking, Solution, StepLabel, write_records
 
 RULES = ["pass@1", "majority", "prm/best_of_n", "prm/weighted", "oracle"]
@@ -169,13 +170,24 @@ def test_a_solution_without_answer_is_wrong_whatever_its_label(tmp_path):
     assert score_statistics(tmp_path / "s.jsonl", {})[1]["orm"]["base_rate"] == 0.5
 
 
+@given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=5), min_size=1, max_size=6))
+@settings(deadline=None)
+def test_all_aggregations_at_once_are_those_of_single_solutions(solutions):
+    found = aggregate_all(np.array([v for values in solutions for v in values]), np.array([*map(len, solutions)]))
+    assert found.keys() == set(AGGREGATIONS)
+    for how, scores in found.items():
+        assert scores.tolist() == pytest.approx([aggregate(values, how) for values in solutions])
+
+
 @given(st.lists(st.sampled_from([-5.0, 0.0, 0.25, 0.5, 7.0]), min_size=1, max_size=20))
+@settings(deadline=None)
 def test_ranks_average_over_equals(values):
     expected = [sum(o < v for o in values) + (sum(o == v for o in values) + 1) / 2 for v in values]
     assert ranks(np.array(values)).tolist() == expected
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
+@settings(deadline=None)
 def test_reliability_keeps_every_value(pairs):
     values, right = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
     bins = reliability(values, right)
@@ -185,6 +197,7 @@ def test_reliability_keeps_every_value(pairs):
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+@settings(deadline=None)
 def test_labels_are_moved_apart_no_further_than_needed(heights):
     heights = sorted(heights)
     moved = spread_out(heights, 0.05)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sampling.rank import is_right, read_light
-from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate
+from stepverify.aggregate import AGGREGATIONS
 from stepverify.records import StepLabel
 
 NUM_BINS = 15
@@ -23,18 +23,21 @@ def _floats() -> array[float]:
 
 @dataclass(slots=True)
 class _Collected:
-    """What one verifier said. Flat arrays: of labelled steps, of solutions with labels, of graded solutions."""
+    """What one verifier said, in flat arrays.
+
+    Of labelled steps ``values`` and ``truths``; of solutions with labels the first error ``found`` and the true
+    ``first`` one; of graded solutions the others, where ``scores`` holds ``counts`` values of each.
+    """
 
     values: array[float] = field(default_factory=_floats)
     truths: array[float] = field(default_factory=_floats)
     found: array[float] = field(default_factory=_floats)
     first: array[float] = field(default_factory=_floats)
+    scores: array[float] = field(default_factory=_floats)
+    counts: array[float] = field(default_factory=_floats)
     right: array[float] = field(default_factory=_floats)
     num_steps: array[float] = field(default_factory=_floats)
     num_tokens: array[float] = field(default_factory=_floats)
-    minimum: array[float] = field(default_factory=_floats)
-    scores: dict[str, array[float]] = field(default_factory=lambda: {how: _floats() for how in AGGREGATIONS})
-    many: bool = False
 
 
 def score_statistics(path: Path, used: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -51,7 +54,11 @@ def score_statistics(path: Path, used: Mapping[str, str]) -> tuple[dict[str, Any
             if solution.step_labels and len(values) == num_steps:
                 _add_steps(into, values, solution.step_labels)
             if solution.correct is not None and values:
-                _add_solution(into, values, is_right(solution), num_steps, num_tokens)
+                into.scores.extend(values)
+                into.counts.append(len(values))
+                into.right.append(is_right(solution))
+                into.num_steps.append(num_steps)
+                into.num_tokens.append(np.nan if num_tokens is None else num_tokens)
     steps = {name: _steps(c) for name, c in collected.items() if c.values}
     solutions = {name: _solutions(c, used.get(name, "last")) for name, c in collected.items() if c.right}
     return steps, solutions
@@ -86,21 +93,6 @@ def _add_steps(into: _Collected, values: Sequence[float], labels: Sequence[StepL
         into.found.append(next((i for i, value in enumerate(values) if value < 0.5), -1))
 
 
-def _add_solution(
-    into: _Collected, values: Sequence[float], right: bool, num_steps: int, num_tokens: int | None
-) -> None:
-    into.right.append(right)
-    into.num_steps.append(num_steps)
-    into.num_tokens.append(np.nan if num_tokens is None else num_tokens)
-    last, many = values[-1], len(values) > 1
-    into.many |= many
-    how: Aggregation
-    for how in AGGREGATIONS:  # type: ignore[assignment]
-        into.scores[how].append(aggregate(values, how) if many or how == "prod" else last)
-    if many:
-        into.minimum.append(values.index(min(values)) / (len(values) - 1))
-
-
 def _steps(c: _Collected) -> dict[str, Any]:
     values, right = np.frombuffer(c.values), np.frombuffer(c.truths) == 1
     found, first = np.frombuffer(c.found), np.frombuffer(c.first)
@@ -128,14 +120,14 @@ def _steps(c: _Collected) -> dict[str, Any]:
 def _solutions(c: _Collected, used: str) -> dict[str, Any]:
     right = np.frombuffer(c.right) == 1
     lengths = {"steps": np.frombuffer(c.num_steps), "tokens": np.frombuffer(c.num_tokens)}
-    by_how = {}
-    for how in AGGREGATIONS if c.many else ("last",):
-        scores = np.frombuffer(c.scores[how])
-        chance = _chance(scores, how)
-        by_how[how] = {"auc": _auc(ranks(scores) / len(scores), right), "brier": float(((chance - right) ** 2).mean())}
-        by_how[how] |= _length_correlations(chance, scores, lengths)
-    minimum = np.frombuffer(c.minimum)
-    positions = {"mean": _mean(minimum), "at_first": _mean(minimum == 0), "at_last": _mean(minimum == 1)}
+    counts = np.frombuffer(c.counts).astype(int)
+    many = bool((counts > 1).any())
+    by_how, scores = {}, aggregate_all(np.frombuffer(c.scores), counts)
+    for how in AGGREGATIONS if many else ("last",):
+        chance = _chance(scores[how], how)
+        order = ranks(scores[how]) / len(right)
+        by_how[how] = {"auc": _auc(order, right), "brier": float(((chance - right) ** 2).mean())}
+        by_how[how] |= _length_correlations(chance, order, lengths)
     used = used if used in by_how else "last"
     return {
         "num_solutions": len(right),
@@ -144,9 +136,38 @@ def _solutions(c: _Collected, used: str) -> dict[str, Any]:
         "aggregations": by_how,
         # How far right answers themselves go with length: what a perfect verifier would show.
         "truth": _length_correlations(right.astype(float), right, lengths),
-        "minimum_position": positions if c.many else None,
-        "reliability": reliability(_chance(np.frombuffer(c.scores[used]), used), right),
+        "minimum_position": _minimum_position(np.frombuffer(c.scores), counts) if many else None,
+        "reliability": reliability(_chance(scores[used], used), right),
     }
+
+
+def aggregate_all(values: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
+    """:func:`stepverify.aggregate.aggregate` by every rule, for many solutions at once.
+
+    Args:
+        values: (values of all solutions,), one solution after the other.
+        counts: (solutions,), how many of them belong to each; at least 1.
+    """
+    ends = np.cumsum(counts)
+    starts = ends - counts
+    with np.errstate(divide="ignore"):
+        logarithms = np.log(values)
+    return {
+        "prod": np.add.reduceat(logarithms, starts),
+        "min": np.minimum.reduceat(values, starts),
+        "last": values[ends - 1],
+        "mean": np.add.reduceat(values, starts) / counts,
+        "max": np.maximum.reduceat(values, starts),
+    }
+
+
+def _minimum_position(values: np.ndarray, counts: np.ndarray) -> dict[str, float | None]:
+    """Where the lowest value of a solution stands, from 0 (first) to 1 (last); the first one of equals."""
+    starts = np.cumsum(counts) - counts
+    lowest = np.repeat(np.minimum.reduceat(values, starts), counts)
+    places = np.where(values == lowest, np.arange(len(values)) - np.repeat(starts, counts), len(values))
+    first = np.minimum.reduceat(places, starts)[counts > 1] / (counts[counts > 1] - 1)
+    return {"mean": _mean(first), "at_first": _mean(first == 0), "at_last": _mean(first == 1)}
 
 
 def _chance(scores: np.ndarray, how: str) -> np.ndarray:

@@ -122,20 +122,25 @@ class Grader:
     def _compare(self, pairs: list[Pair]) -> dict[Pair, bool | None]:
         """Compare in chunks; the pairs of a chunk that fails once more, each by itself.
 
-        A worker may also die for a reason that has nothing to do with its pair, so a lone pair gets
-        a second try; one that ran out of time does not.
+        A worker hands a chunk back unfinished after half the time limit, so a chunk fails only if one
+        of its pairs is slow. A worker may also die for a reason that has nothing to do with its pair,
+        so a lone pair gets a second try; one that ran out of time does not.
         """
-        size = max(1, min(MAX_CHUNK, -(-len(pairs) // (4 * self.num_workers))))
-        chunks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
         found: dict[Pair, bool | None] = {}
         failed: list[Pair] = []
-        for chunk, verdicts in zip(chunks, self._run(chunks), strict=True):
-            if isinstance(verdicts, list):
-                found.update(zip(chunk, verdicts, strict=True))
-            elif len(chunk) == 1 and isinstance(verdicts, concurrent.futures.TimeoutError):
-                found[chunk[0]] = None
-            else:
-                failed += chunk
+        remaining = pairs
+        while remaining:
+            size = max(1, min(MAX_CHUNK, -(-len(remaining) // (4 * self.num_workers))))
+            chunks = [remaining[start : start + size] for start in range(0, len(remaining), size)]
+            remaining = []
+            for chunk, verdicts in zip(chunks, self._run(chunks), strict=True):
+                if isinstance(verdicts, list):
+                    found.update(zip(chunk, verdicts, strict=False))
+                    remaining += chunk[len(verdicts) :]
+                elif len(chunk) == 1 and isinstance(verdicts, concurrent.futures.TimeoutError):
+                    found[chunk[0]] = None
+                else:
+                    failed += chunk
         for last in (False, True):
             lone, failed = failed, []
             for pair, verdict in zip(lone, self._run([[pair] for pair in lone]), strict=True):
@@ -149,7 +154,7 @@ class Grader:
         return found
 
     def _run(self, chunks: list[list[Pair]]) -> list[list[bool] | BaseException]:
-        """Run every chunk in some worker: its verdicts, or why there are none.
+        """Run every chunk in some worker: the verdicts it got to, or why there are none.
 
         Raises:
             RuntimeError: the workers cannot start.
@@ -190,7 +195,7 @@ class Grader:
             pool = self._pool = pebble.ProcessPool(
                 max_workers=self.num_workers, initializer=_initialize, context=_context()
             )
-        return lambda chunk: pool.schedule(_compare_all, args=(chunk,), timeout=self.time_limit)
+        return lambda chunk: pool.schedule(_compare_all, args=(chunk, self.time_limit / 2), timeout=self.time_limit)
 
 
 def _initialize() -> None:
@@ -199,10 +204,10 @@ def _initialize() -> None:
     worker.initialize()
 
 
-def _compare_all(pairs: list[Pair]) -> list[bool]:
+def _compare_all(pairs: list[Pair], budget: float) -> list[bool]:
     from stepverify.answers import worker
 
-    return worker.compare_all(pairs)
+    return worker.compare_all(pairs, budget)
 
 
 def _num_cores() -> int:

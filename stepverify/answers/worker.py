@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 
 from stepverify.answers.compare import equivalent
 
@@ -36,9 +37,18 @@ def initialize() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def compare_all(pairs: list[tuple[str, str]]) -> list[bool]:
-    """Compare the pairs of one task; what exhausts the memory or the stack equals nothing."""
-    return [_compare(gold, predicted) for gold, predicted in pairs]
+def compare_all(pairs: list[tuple[str, str]], budget: float) -> list[bool]:
+    """Compare the pairs of one task until ``budget`` seconds are used up: as many verdicts as it got to, one at least.
+
+    What exhausts the memory or the stack equals nothing.
+    """
+    end = time.monotonic() + budget
+    verdicts: list[bool] = []
+    for gold, predicted in pairs:
+        verdicts.append(_compare(gold, predicted))
+        if time.monotonic() > end:
+            break
+    return verdicts
 
 
 def _compare(gold: str, predicted: str) -> bool:

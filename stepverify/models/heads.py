@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,10 @@ class OutcomeModel(ReadModel):
         backbone = _strip(state, "backbone.")
         if self.backbone is not causal:
             backbone = _merge_adapters(self.backbone, backbone)
+        config = copy.deepcopy(causal.config)
+        config.num_labels = 1  # type: ignore[union-attr]
         with torch.device("meta"):
-            classifier = AutoModelForTokenClassification.from_config(causal.config, dtype=causal.dtype, num_labels=1)  # type: ignore[arg-type]
+            classifier = AutoModelForTokenClassification.from_config(config, dtype=causal.dtype)
         body = {k: v for k, v in backbone.items() if k in classifier.state_dict()}
         head = {f"score.{k}": v.to(causal.dtype) for k, v in _strip(state, "value_head.").items()}  # type: ignore[arg-type]
         missing = set(classifier.state_dict()) - set(body) - set(head)
