@@ -37,11 +37,11 @@ def main(args: Sequence[str] | None = None) -> None:
     if stage not in STAGES:
         print(f"sampling: unknown stage {stage!r}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
-    from jsonargparse import ActionConfigFile, ArgumentParser
+    from jsonargparse import ArgumentParser
 
     run = getattr(importlib.import_module(STAGES[stage][0]), stage)
     parser = ArgumentParser(prog=f"sampling {stage}", description=STAGES[stage][1])
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with the keys below; may be repeated")
+    parser.add_argument("--config", action="config", help="YAML file with the keys below; may be repeated")
     parser.add_function_arguments(run)
     parsed = parser.parse_args(rest)
     try:

@@ -31,7 +31,10 @@ class StepLabeller(ABC):
 
     @abstractmethod
     def label(self, groups: Iterable[list[Solution]], grader: Grader) -> Iterator[tuple[list[Solution], int]]:
-        """Set ``step_labels`` of graded solutions, one problem a group; yield groups as they are done, with the tokens spent."""
+        """Set ``step_labels`` of graded solutions, one problem a group.
+
+        Yields each group when it is done, with the tokens that were drawn for it.
+        """
 
 
 class Rollouts(StepLabeller):
@@ -157,7 +160,9 @@ class SyntheticOracle(StepLabeller):
         for solutions in groups:
             for s in solutions:
                 if "modulus" not in s.meta:
-                    raise InputError(f"solution {s.id}: not of a synthetic problem (no meta.modulus), the oracle cannot judge it")
+                    raise InputError(
+                        f"solution {s.id}: not of a synthetic problem (no meta.modulus), the oracle cannot judge it"
+                    )
                 right = synthetic.verdicts(s.problem, s.steps, s.meta["modulus"])
                 s.step_labels = [StepLabel(rating=1 if r else -1) for r in right]
             yield solutions, 0
@@ -210,9 +215,13 @@ def _by_problem(path: Path) -> list[list[Solution]]:
     for solution in read_records(path, Solution):
         group = groups.setdefault(solution.problem_id, [])
         if not solution.answer:
-            raise InputError(f"{path}: solution {solution.id}: its problem has no reference answer ('answer'), it cannot be graded")
+            raise InputError(
+                f"{path}: solution {solution.id}: its problem has no reference answer ('answer'), it cannot be graded"
+            )
         if group and group[0].answer != solution.answer:
-            raise InputError(f"{path}: solution {solution.id}: answer {solution.answer!r}, but {group[0].id} has {group[0].answer!r}")
+            raise InputError(
+                f"{path}: solution {solution.id}: answer {solution.answer!r}, but {group[0].id} has {group[0].answer!r}"
+            )
         group.append(solution)
     return list(groups.values())
 
@@ -227,7 +236,9 @@ def _grade(group: list[Solution], grader: Grader) -> list[Solution]:
 
 
 def _summary(solutions: Iterable[Solution]) -> dict[str, int]:
-    counts = dict.fromkeys(("solutions", "correct", "without_answer", "cut_off", "labelled_steps", "rollouts", "right_rollouts"), 0)
+    counts = dict.fromkeys(
+        ("solutions", "correct", "without_answer", "cut_off", "labelled_steps", "rollouts", "right_rollouts"), 0
+    )
     for s in solutions:
         labels = [label for label in s.step_labels or [] if label]
         counts["solutions"] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,12 @@ class ExportedVerifier:
     """
 
     def __init__(
-        self, path: str, dtype: str = "float32", device: str | None = None, batch_size: int = 64, every_token: bool = False
+        self,
+        path: str,
+        dtype: str = "float32",
+        device: str | None = None,
+        batch_size: int = 64,
+        every_token: bool = False,
     ) -> None:
         self.path, self.dtype, self.device = path, dtype, device
         self.batch_size, self.every_token = batch_size, every_token
@@ -124,7 +129,9 @@ def score(
     print(f"{output}: {total} solutions scored by {', '.join(verifiers)}")
     for name, count in too_long.items():
         if count:
-            print(f"  {name}: {count} solutions have no step or are longer than the verifier reads: no score, they rank last")
+            print(
+                f"  {name}: {count} solutions have no step or are longer than the verifier reads: no score, they rank last"
+            )
 
 
 def _identity(path: str) -> str:
@@ -133,4 +140,3 @@ def _identity(path: str) -> str:
     if not weights:
         raise InputError(f"{path}: not an exported verifier (no .safetensors file)")
     return " ".join(fingerprint(file)[:16] for file in weights)
-

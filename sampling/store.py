@@ -38,9 +38,11 @@ class Store(Generic[Record]):
     """
 
     def __init__(
-        self, folder: str | Path, kind: type[Record], *, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str | Path],
+        self, folder: str | Path, kind: type[Record], *,
+        stage: str, config: Mapping[str, Any], inputs: Mapping[str, str | Path],
     ) -> None:  # fmt: skip
-        self.folder, self.kind = Path(folder), kind
+        self.folder = Path(folder)
+        self.kind: type[Record] = kind
         self._identity = json.loads(
             json.dumps({
                 "stage": stage,

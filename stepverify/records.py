@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 MANIFEST = "manifest.json"
 
@@ -163,7 +163,7 @@ def parse_record(kind: type[Record], data: Any) -> Record:
     Raises:
         InputError: naming the key and the value that is missing, unknown or of the wrong type.
     """
-    return _convert(kind, data, "")
+    return cast(Record, _convert(kind, data, ""))
 
 
 @cache
@@ -177,18 +177,24 @@ def _required(kind: type) -> frozenset[str]:
     return frozenset(f.name for f in dataclasses.fields(kind) if f.default is missing and f.default_factory is missing)
 
 
+@cache
+def _shape(expected: Any) -> tuple[bool, Any, tuple[Any, ...]]:
+    return dataclasses.is_dataclass(expected), typing.get_origin(expected), typing.get_args(expected)
+
+
 def _convert(expected: Any, value: Any, key: str) -> Any:
-    if dataclasses.is_dataclass(expected):
+    if type(value) is expected and (expected is not float or math.isfinite(value)):
+        return value
+    is_record, origin, parts = _shape(expected)
+    if is_record:
         if not isinstance(value, dict):
             raise _mismatch(key, "an object", value)
-        assert isinstance(expected, type)
         hints, prefix = _hints(expected), f"{key}." if key else ""
         if missing := _required(expected) - value.keys():
             raise InputError(f"missing key '{prefix}{min(missing)}'; found {sorted(value)}")
         if unknown := value.keys() - hints.keys():
             raise InputError(f"unknown key '{prefix}{min(unknown)}'; a {expected.__name__} has {sorted(hints)}")
         return expected(**{k: _convert(hints[k], v, prefix + k) for k, v in value.items()})
-    origin, parts = typing.get_origin(expected), typing.get_args(expected)
     if origin is types.UnionType:
         if value is None and type(None) in parts:
             return None
@@ -196,6 +202,8 @@ def _convert(expected: Any, value: Any, key: str) -> Any:
     if origin is list:
         if not isinstance(value, list):
             raise _mismatch(key, "a list", value)
+        if parts[0] in (int, str) and all(type(item) is parts[0] for item in value):
+            return value
         return [_convert(parts[0], item, f"{key}[{i}]") for i, item in enumerate(value)]
     if origin is dict:
         if not isinstance(value, dict):

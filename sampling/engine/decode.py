@@ -18,28 +18,30 @@ _TAIL = 16  # tokens that are decoded to look for a stop text
 class GrowingLayer(DynamicLayer):
     """Keys and values in a buffer with room to grow: DynamicLayer copies all of it for every token."""
 
+    _buffers: tuple[Tensor, Tensor] | None = None
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append along the sequence and return all that is there, as views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         used, new = self.get_seq_length(), key_states.shape[-2]
-        room = self._buffer_k.shape[-2] if hasattr(self, "_buffer_k") else 0
-        if used + new > room:
+        if self._buffers is None or used + new > self._buffers[0].shape[-2]:
             shape = (*key_states.shape[:-2], max(2 * used, used + new + 32), key_states.shape[-1])
             keys, values = key_states.new_empty(shape), value_states.new_empty(shape)
-            if used:
+            if self.keys is not None and self.values is not None and used:
                 keys[..., :used, :], values[..., :used, :] = self.keys, self.values
-            self._buffer_k, self._buffer_v = keys, values
-        self._buffer_k[..., used : used + new, :] = key_states
-        self._buffer_v[..., used : used + new, :] = value_states
-        self.keys, self.values = self._buffer_k[..., : used + new, :], self._buffer_v[..., : used + new, :]
+            self._buffers = keys, values
+        keys, values = self._buffers
+        keys[..., used : used + new, :], values[..., used : used + new, :] = key_states, value_states
+        self.keys, self.values = keys[..., : used + new, :], values[..., : used + new, :]
         return self.keys, self.values
 
     def select(self, rows: Tensor) -> None:
         """Keep or repeat rows; the buffer is made anew with room for as much again."""
+        assert self.keys is not None
+        assert self.values is not None
         keys, values = self.keys[rows], self.values[rows]
-        for name in ("_buffer_k", "_buffer_v"):
-            delattr(self, name)
+        self._buffers = None
         self.keys = self.values = keys[..., :0, :]
         self.update(keys, values)
 
@@ -73,26 +75,28 @@ class Decoder:
         for i, r in enumerate(requests):
             ids[i, length - len(r.prompt_ids) :] = torch.tensor(r.prompt_ids, device=self.device)
             mask[i, length - len(r.prompt_ids) :] = True
-        cache = Cache(layers=[GrowingLayer() for _ in range(self.network.config.num_hidden_layers)])
+        layers = [GrowingLayer() for _ in range(self.network.config.num_hidden_layers)]
+        cache = Cache(layers=list(layers))
         logits = self._forward(ids, mask, (mask.long().cumsum(1) - 1).clamp(min=0), cache)
         # The prompt was read once; from here on every sample is a row.
         rows = torch.tensor([i for i, r in enumerate(requests) for _ in range(r.n)], device=self.device)
         seeds = torch.tensor([r.seed + k for r in requests for k in range(r.n)], device=self.device)
-        drawn, finish = self._draw_all(logits[rows], mask[rows], seeds, cache, rows)
+        for layer in layers:
+            layer.select(rows)
+        drawn, finish = self._draw_all(logits[rows], mask[rows], seeds, cache, layers)
         completions = iter(self._completion(tokens, why) for tokens, why in zip(drawn, finish, strict=True))
         return [[next(completions) for _ in range(r.n)] for r in requests]
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         out = self.network(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1,
+            input_ids=ids, attention_mask=mask, position_ids=positions,
+            past_key_values=cache, use_cache=True, logits_to_keep=1,
         )  # fmt: skip
         return out.logits[:, -1].float()
 
     def _draw_all(
-        self, logits: Tensor, mask: Tensor, seeds: Tensor, cache: Cache, rows: Tensor
+        self, logits: Tensor, mask: Tensor, seeds: Tensor, cache: Cache, layers: Sequence[GrowingLayer]
     ) -> tuple[list[list[int]], list[str]]:
-        for layer in cache.layers:
-            layer.select(rows)
         total = len(seeds)
         drawn: list[list[int]] = [[] for _ in range(total)]
         finish = ["length"] * total
@@ -117,16 +121,10 @@ class Decoder:
             # Compact when a quarter of the rows is finished: dropping each at once would copy the cache each time.
             if left <= 0.75 * len(live):
                 keep = active.nonzero().flatten()
-                for layer in cache.layers:
+                for layer in layers:
                     layer.select(keep)
-                live, tokens, mask, positions, seeds = (
-                    live[keep],
-                    tokens[keep],
-                    mask[keep],
-                    positions[keep],
-                    seeds[keep],
-                )
-                active = active[keep]
+                live, tokens, mask = live[keep], tokens[keep], mask[keep]
+                positions, seeds, active = positions[keep], seeds[keep], active[keep]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = self._forward(tokens[:, None], mask, positions[:, None], cache)
             positions = positions + 1

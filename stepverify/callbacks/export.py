@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import lightning
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -25,16 +26,16 @@ class HuggingFaceExport(lightning.Callback):
         """Gather sharded weights on all ranks, write on rank 0."""
         assert isinstance(pl_module, VerifierModule)
         assert pl_module.model is not None
-        if trainer.interrupted or trainer.fast_dev_run:
+        if trainer.interrupted or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         # All ranks take part: with FSDP2 each holds only its shard.
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state = get_model_state_dict(pl_module.model, options=options)
+        state: dict[str, Any] = get_model_state_dict(pl_module.model, options=options)
         if trainer.is_global_zero:
             draft = self.folder.with_name(f".{self.folder.name}.draft")
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
-            pl_module.model.export(draft, dict(state))
+            pl_module.model.export(draft, state)
             pl_module.encoder.tokenizer.save_pretrained(draft)
             pl_module.layout.save(draft, **pl_module.facts())
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -15,12 +15,8 @@ from stepverify.records import Solution
 
 def _writer(trainer: lightning.Trainer) -> Any:
     """TensorBoard's writer, if that is the logger, on the process that logs."""
-    logger = trainer.logger
-    return (
-        logger.experiment
-        if trainer.is_global_zero and hasattr(getattr(logger, "experiment", None), "add_text")
-        else None
-    )
+    writer = getattr(trainer.logger, "experiment", None)
+    return writer if trainer.is_global_zero and hasattr(writer, "add_text") else None
 
 
 class CalibrationFigure(lightning.Callback):

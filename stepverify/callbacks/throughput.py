@@ -32,7 +32,7 @@ class Throughput(lightning.Callback):
         """Count a batch; log every ``log_every_n_steps``."""
         self._tokens += int(batch.attention_mask.sum())
         self._slots += batch.attention_mask.numel()
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             seconds = time.monotonic() - self._since
             pl_module.log_dict({
                 "throughput/tokens_per_second": trainer.world_size * self._tokens / max(seconds, 1e-9),

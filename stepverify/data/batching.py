@@ -29,7 +29,8 @@ class LengthBatches:
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1,
+        self, lengths: Sequence[int], batch_size: int, *,
+        shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1,
     ) -> None:  # fmt: skip
         if len(lengths) < world_size:
             raise ValueError(f"{len(lengths)} examples cannot be divided among {world_size} processes")

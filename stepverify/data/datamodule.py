@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import lightning
 from lightning.pytorch.utilities import rank_zero_info
@@ -65,23 +65,26 @@ class SolutionData(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read and encode everything this stage needs: bad data fails before the model is loaded."""
         assert self.trainer is not None
-        objective: Objective = self.trainer.lightning_module
+        objective = self._objective()
         for name in ("fit", "validate") if stage == "fit" else (stage,):
             reader = self.readers[name]
             if reader is None:
                 if name == stage:
-                    raise InputError(
-                        f"data.{'train' if name == 'fit' else name.replace('validate', 'validation')}: needed to {stage}"
-                    )
+                    key = {"fit": "train", "validate": "validation"}.get(name, name)
+                    raise InputError(f"data.{key}: needed to {stage}")
                 continue
             if name not in self.examples:
                 self.examples[name] = encode_all(reader, objective.encode, name)
+
+    def _objective(self) -> Objective:
+        assert self.trainer is not None
+        return cast(Objective, self.trainer.lightning_module)
 
     def _loader(self, name: str, cls: Callable[..., DataLoader], *, shuffle: bool) -> DataLoader:
         trainer = self.trainer
         assert trainer is not None
         examples = self.examples[name]
-        pad_id = trainer.lightning_module.encoder.tokenizer.pad_token_id or 0
+        pad_id = self._objective().encoder.tokenizer.pad_token_id or 0
         batches = LengthBatches(
             [len(e.input_ids) for e in examples], self.batch_size if shuffle else self.eval_batch_size,
             shuffle=shuffle, seed=self.seed, rank=trainer.global_rank, world_size=trainer.world_size,
@@ -122,7 +125,8 @@ def encode_all(reader: Reader, encode: Callable[..., Example], name: str) -> lis
     reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
     if not examples:
         raise InputError(
-            f"{name}: none of {total} solutions of {type(reader).__name__} can be used: {reasons or 'the reader is empty'}"
+            f"{name}: none of {total} solutions of {type(reader).__name__} can be used: "
+            + (reasons or "the reader is empty")
         )
     tokens = sum(len(e.input_ids) for e in examples)
     rank_zero_info(

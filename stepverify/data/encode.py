@@ -16,7 +16,17 @@ from stepverify.layout import Layout
 from stepverify.records import InputError, Solution
 
 # Proposed in the error about a tag or label that is not one token of the tokenizer at hand.
-_CANDIDATES = ("+", "-", " +", " -", "<step>", "ки", " ки", "<reponame>", "<|fim_pad|>", "<|reserved_special_token_0|>", "<unused0>")  # fmt: skip
+_CANDIDATES = (
+    "+",
+    "-",
+    "<step>",
+    "ки",
+    " ки",
+    "<reponame>",
+    "<|fim_pad|>",
+    "<|reserved_special_token_0|>",
+    "<unused0>",
+)
 
 
 @dataclass(slots=True)
@@ -37,7 +47,7 @@ class Example:
 
 
 class LeftOut(Exception):
-    """This record cannot be used here; the message is the reason that is counted and reported."""
+    """A record that cannot be used here; the message is the reason that is counted and reported."""
 
 
 class SolutionEncoder:
@@ -73,7 +83,8 @@ class SolutionEncoder:
         positive = single_token(self.tokenizer, self.layout.positive, "layout.positive")
         if len({negative, positive, self.tag_id}) < 3:
             raise InputError(
-                f"layout: tag, positive and negative need three different tokens, got ids {self.tag_id}, {positive}, {negative}"
+                "layout: tag, positive and negative need three different tokens, "
+                f"got ids {self.tag_id}, {positive}, {negative}"
             )
         return negative, positive
 

@@ -19,7 +19,8 @@ class StepTargets:
         threshold: for ``monte_carlo: threshold``; a share in [0, 1).
         neutral: what a rating of 0 counts as (Let's Verify counts it as positive).
         after_first_error: steps behind the first wrong one: left out (``ignore``, supervision up to the
-            first error as in Let's Verify, section 2.6), counted as wrong (``negative``), or taken as labelled (``keep``).
+            first error as in Let's Verify, section 2.6), counted as wrong (``negative``), or taken as they
+            are labelled (``keep``).
     """
 
     monte_carlo: Literal["hard", "soft", "threshold"] = "hard"

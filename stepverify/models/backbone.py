@@ -103,7 +103,7 @@ def _with_adapters(model: nn.Module, lora: LoRA) -> nn.Module:
         target_modules=settings["targets"], task_type=TaskType.CAUSAL_LM,
     )  # fmt: skip
     # Frozen embeddings give inputs without gradient; checkpointed layers need one that has it.
-    model.enable_input_require_grads()
+    model.enable_input_require_grads()  # type: ignore[operator]
     return get_peft_model(model, config)
 
 

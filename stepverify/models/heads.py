@@ -34,8 +34,11 @@ class ReadModel(nn.Module):
         """(M, D) hidden states at the read positions."""
         decoder = without_adapters(self.backbone).get_decoder()  # type: ignore[operator]
         states = decoder(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False,
-        ).last_hidden_state  # (B, T, D)  # fmt: skip
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+        ).last_hidden_state  # (B, T, D)
         return states.flatten(0, 1)[batch.index]
 
     def output_matrix(self) -> tuple[Tensor, Tensor | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning
 import torch
@@ -99,7 +99,7 @@ class VerifierModule(lightning.LightningModule):
         if stage == "train":
             # Every labelled position weighs the same, on whichever device it lies: gradients are averaged
             # over devices, so each device's sum is divided by the mean count.
-            mean_count = self.all_gather(count).mean() if self.trainer.world_size > 1 else count
+            mean_count = cast(Tensor, self.all_gather(count)).mean() if self.trainer.world_size > 1 else count
             loss = total / mean_count
             self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
             return loss
@@ -130,19 +130,20 @@ class VerifierModule(lightning.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the norm of the gradient before clipping, in the steps that are logged anyway."""
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             norms = [p.grad.norm() for p in self.parameters() if p.grad is not None]
             total = torch.stack([n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]).norm()
             self.log("train/grad_norm", total)
 
     def configure_optimizers(self) -> Any:
         """Optimizer over two groups of parameters, and a schedule in steps."""
-        decayed, plain = [], []
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 is_matrix = parameter.ndim >= 2 and "embed" not in name
                 (decayed if is_matrix else plain).append(parameter)
-        groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer_factory([g for g in groups if g["params"]])
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate_factor(step, total))

@@ -68,7 +68,8 @@ class OutcomeVerifier(VerifierModule):
     def build_metrics(self) -> MetricCollection:
         """Of whole solutions: the value at the last token against the outcome."""
         return MetricCollection({
-            "solution_auc": BinaryAUROC(), "solution_accuracy": BinaryAccuracy(), "calibration_error": BinaryCalibrationError(n_bins=15),
+            "solution_auc": BinaryAUROC(), "solution_accuracy": BinaryAccuracy(),
+            "calibration_error": BinaryCalibrationError(n_bins=15),
         })  # fmt: skip
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:

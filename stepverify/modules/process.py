@@ -69,7 +69,8 @@ class ProcessRewardModel(VerifierModule):
     def build_metrics(self) -> MetricCollection:
         """Of steps. F1 is that of the error class: a step is positive where it is wrong."""
         return MetricCollection({
-            "step_auc": BinaryAUROC(), "step_accuracy": BinaryAccuracy(), "error_f1": ErrorF1(), "calibration_error": BinaryCalibrationError(n_bins=15),
+            "step_auc": BinaryAUROC(), "step_accuracy": BinaryAccuracy(), "error_f1": ErrorF1(),
+            "calibration_error": BinaryCalibrationError(n_bins=15),
         })  # fmt: skip
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:

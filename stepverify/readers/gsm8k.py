@@ -29,7 +29,8 @@ class GSM8K(Reader):
     """
 
     def __init__(
-        self, path: str = "openai/gsm8k", split: str = "train", start: int = 0, limit: int | None = None, annotations: bool = True,
+        self, path: str = "openai/gsm8k", split: str = "train",
+        start: int = 0, limit: int | None = None, annotations: bool = True,
     ) -> None:  # fmt: skip
         self.path, self.split, self.start, self.limit, self.annotations = path, split, start, limit, annotations
 

@@ -81,7 +81,9 @@ class Synthetic(Reader):
             if text in seen or _split_of(text) != self.split:
                 misses += 1
                 if misses > 1000 * (len(seen) + 10):
-                    raise InputError(f"num_problems: found only {len(seen)} different problems of {self.num_steps} steps")
+                    raise InputError(
+                        f"num_problems: found only {len(seen)} different problems of {self.num_steps} steps"
+                    )
                 continue
             steps, answer = solve(text, self.modulus)
             number = len(seen)
