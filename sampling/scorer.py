@@ -129,9 +129,7 @@ def score(
     print(f"{output}: {total} solutions scored by {', '.join(verifiers)}")
     for name, count in too_long.items():
         if count:
-            print(
-                f"  {name}: {count} solutions have no step or are longer than the verifier reads: no score, they rank last"
-            )
+            print(f"  {name}: {count} solutions without a step or too long to be read: no score, they rank last")
 
 
 def _identity(path: str) -> str:

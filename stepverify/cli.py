@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from stepverify.records import InputError
 
@@ -40,13 +39,6 @@ def main(args: Sequence[str] | None = None) -> None:
     except InputError as error:
         print(f"stepverify {words[0]}: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def parse(args: Sequence[str]) -> Any:
-    """Parse and type-check a command line without running it; for tests of configurations."""
-    from stepverify.trainer import run
-
-    return run(list(args), run_command=False)
 
 
 if __name__ == "__main__":

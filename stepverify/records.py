@@ -148,7 +148,7 @@ def dump_line(record: Problem | Solution | Ranking) -> str:
 
 def _plain(record: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {}
-    for name in _hints(type(record)):
+    for name in _hints(record.__class__):
         value = getattr(record, name)
         if name == "step_labels" and value is not None:
             value = [label and _plain(label) for label in value]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import lightning
+import yaml
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -16,15 +19,18 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from stepverify.callbacks import CalibrationFigure, HuggingFaceExport, SolutionText, Throughput
 from stepverify.data.datamodule import SolutionData
 from stepverify.modules import VerifierModule
+from stepverify.records import InputError
 
-# Said by Lightning on every start; each is answered by this program's own design.
+# Said by Lightning and its parts on every start; each is answered by this program's own design.
 _NOISE = (
     ".*does not have many workers.*",  # collation takes microseconds: records are encoded beforehand
-    ".*LeafSpec.*",
-    ".*Trying to infer the `batch_size`.*",
-    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed or repeated run
-    ".*this may indicate.*in eval mode.*",
+    ".*is smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+    ".*there is no last checkpoint available.*",  # `--ckpt_path last` starts afresh where there is none, as documented
+    ".*'set_vital' is deprecated.*",
+    ".*No (positive|negative) samples in targets.*",
 )
+_DECIDES = ("seed_everything", "model", "data")  # what makes a checkpoint another run's
 
 
 class _RunFolder(LightningCLI):
@@ -33,45 +39,73 @@ class _RunFolder(LightningCLI):
     What the YAML names itself (a logger, a ModelCheckpoint, an export) stands; only what is missing is added.
     """
 
+    def before_instantiate_classes(self) -> None:
+        """Refuse to go on with a checkpoint that was made under another configuration."""
+        config = self.config.get(str(self.subcommand), self.config)
+        if self.subcommand != "fit" or config.get("ckpt_path") != "last":
+            return
+        root = Path(config.trainer.default_root_dir or "runs/default")
+        saved = root / "logs" / "config.yaml"
+        if not saved.is_file() or not (root / "checkpoints" / "last.ckpt").exists():
+            return
+        wanted = yaml.safe_load(self._parser("fit").dump(config, skip_none=False, format="yaml"))
+        before, now = dict(_leaves(yaml.safe_load(saved.read_text()))), dict(_leaves(wanted))
+        for key in sorted(before.keys() | now.keys()):
+            if key.split(".")[0] in _DECIDES and before.get(key) != now.get(key):
+                raise InputError(
+                    f"{root}: its checkpoint was made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
+                    "choose another trainer.default_root_dir, or remove this one"
+                )
+
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Fill in logger and callbacks."""
         config = self._get(self.config_init, "trainer", default={})
         root = Path(config.get("default_root_dir") or "runs/default")
+        logged = config.get("logger") is not False
         if config.get("logger") in (None, True):
             kwargs.setdefault("logger", TensorBoardLogger(root, name="logs", version=""))
         present = config.get("callbacks") or []
         present = present if isinstance(present, list) else [present]
-        fitting = self.subcommand == "fit" and not config.get("fast_dev_run")
         added: list[lightning.Callback] = []
-        if fitting and config.get("enable_checkpointing") is not False:
-            added.append(ModelCheckpoint(root / "checkpoints", save_last=True))
-        if fitting:
-            added += [
-                LearningRateMonitor("step"),
-                Throughput(),
-                CalibrationFigure(),
-                SolutionText(),
-                HuggingFaceExport(str(root / "export")),
-            ]
-        if config.get("logger") is False:
-            added = [c for c in added if not isinstance(c, LearningRateMonitor)]
-        kinds = tuple(type(c) for c in present)
+        if self.subcommand == "fit" and not config.get("fast_dev_run"):
+            if config.get("enable_checkpointing") is not False:
+                added.append(ModelCheckpoint(root / "checkpoints", save_last=True))
+            if logged:
+                added += [LearningRateMonitor("step"), Throughput(), CalibrationFigure(), SolutionText()]
+            added.append(HuggingFaceExport(str(root / "export")))
+        kinds = {type(c) for c in present}
         kwargs["callbacks"] = [*present, *(c for c in added if type(c) not in kinds)]
         return super().instantiate_trainer(**kwargs)
 
 
-def run(args: list[str], run_command: bool = True) -> LightningCLI:
-    """Parse the command line and, unless told otherwise, run it."""
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
+
+
+def _be_quiet() -> None:
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+
+def run(args: list[str]) -> LightningCLI:
+    """Parse the command line and run it."""
+    _be_quiet()
     # LightningCLI warns when arguments are passed while sys.argv has some: here they are the same ones.
     with mock.patch.object(sys, "argv", sys.argv[:1]):
         return _RunFolder(
             VerifierModule,
             SolutionData,
             subclass_mode_model=True,
-            args=args if run_command else args[1:],
-            run=run_command,
+            args=args,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             seed_everything_default=0,

@@ -53,7 +53,8 @@ class TransformersEngine:
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
-            return AutoModelForCausalLM.from_pretrained(self.model, dtype=dtype).to(device).eval()
+            network: Any = AutoModelForCausalLM.from_pretrained(self.model, dtype=dtype)
+            return network.to(device).eval()
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{self.model}: no causal language model could be loaded: {str(error).splitlines()[0]}"

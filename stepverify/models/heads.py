@@ -203,7 +203,7 @@ def _merge_adapters(adapted: nn.Module, state: dict[str, Tensor]) -> dict[str, T
             stem = key.removesuffix(".base_layer.weight")
             layer = adapted.get_submodule(stem)
             down, up = state[f"{stem}.lora_A.default.weight"], state[f"{stem}.lora_B.default.weight"]
-            update = layer.scaling["default"] * (up.float() @ down.float())  # type: ignore[index, operator]
+            update = layer.scaling["default"] * (up.float() @ down.float())  # type: ignore[index]
             weight = (value.float() + update).to(value.dtype)
         merged[key.removeprefix("base_model.model.").replace(".base_layer.", ".")] = weight
     return merged

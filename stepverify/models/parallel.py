@@ -28,4 +28,4 @@ def shard(model: ReadModel, mesh: DeviceMesh) -> None:
 
 
 def _layers(backbone: nn.Module) -> nn.ModuleList:
-    return without_adapters(backbone).get_decoder().layers
+    return without_adapters(backbone).get_decoder().layers  # type: ignore[operator]
