@@ -47,8 +47,10 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         values = parser.instantiate(parsed)
         run(**{key: value for key, value in values.items() if key != "config"})
-    except InputError as error:
-        print(f"sampling {stage}: {error}", file=sys.stderr)
+    except ValueError as error:
+        if (bad := InputError.within(error)) is None:
+            raise
+        print(f"sampling {stage}: {bad}", file=sys.stderr)
         sys.exit(2)
 
 

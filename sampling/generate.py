@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 from sampling.engine import Completion, Engine, Request, SamplingOptions
@@ -75,13 +76,14 @@ def _missing(
 ) -> Iterator[Request]:  # fmt: skip
     for problem in problems:
         # A kill between two lines leaves the first samples of a problem: they stay, the rest is drawn.
+        # Lines that were taken out by hand leave gaps: one request fills one gap.
         absent = [i for i in range(num_samples) if f"{problem.id}#{i}" not in done]
-        if absent:
-            first = absent[0]
-            base = derive_seed(seed, problem.id)
+        for _, gap in groupby(enumerate(absent), key=lambda pair: pair[1] - pair[0]):
+            indices = [i for _, i in gap]
             yield Request(
-                f"{problem.id}#{first}", encoder.prompt(problem.problem, prefix), num_samples - first, base + first
-            )
+                f"{problem.id}#{indices[0]}", encoder.prompt(problem.problem, prefix), len(indices),
+                derive_seed(seed, problem.id) + indices[0],
+            )  # fmt: skip
 
 
 def _solution(problem: Problem, index: int, seed: int, drawn: Completion, layout: Layout, generator: str) -> Solution:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sampling.engine import Engine, Request, SamplingOptions
+from sampling.engine import Completion, Engine, Request, SamplingOptions
 from sampling.generate import derive_seed, exported_layout
 from sampling.progress import Progress
 from sampling.store import Store
@@ -62,6 +62,8 @@ class Rollouts(StepLabeller):
     ) -> None:
         if num_rollouts < 1:
             raise InputError(f"num_rollouts: expected >= 1, got {num_rollouts}")
+        if max_solutions is not None and max_solutions < 1:
+            raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
         self.engine, self.num_rollouts, self.sampling = engine, num_rollouts, sampling
         self.layout, self.max_solutions, self.seed = layout or exported_layout(engine.model), max_solutions, seed
 
@@ -77,13 +79,13 @@ class Rollouts(StepLabeller):
         """Stream the prefixes of all problems through the engine as one sequence of requests."""
         encoder = SolutionEncoder(self.engine.tokenizer, self.layout)
         open_groups: dict[str, _OpenGroup] = {}
-        ready: list[list[Solution]] = []  # problems without a prefix to complete
+        ready: list[_OpenGroup] = []  # problems without a prefix to complete
 
         def requests() -> Iterator[Request]:
             for solutions in groups:
                 group = _OpenGroup(solutions, solutions[: self.max_solutions])
                 if not group.pending:
-                    ready.append(solutions)
+                    ready.append(group)
                     continue
                 problem = solutions[0]
                 open_groups[problem.problem_id] = group
@@ -96,16 +98,14 @@ class Rollouts(StepLabeller):
         for request, completions in self.engine.generate(requests(), self.sampling):
             problem_id, _, number = request.key.rpartition("\x1f")
             group = open_groups[problem_id]
-            group.complete(int(number), [c.text for c in completions], grader)
+            group.complete(int(number), completions, grader)
             group.tokens += sum(len(c.token_ids) for c in completions)
             if not group.pending:
-                group.finish()
-                del open_groups[problem_id]
-                yield group.solutions, group.tokens
+                ready.append(open_groups.pop(problem_id))
             while ready:
-                yield _labelled_by_grade(ready.pop()), 0
+                yield ready[-1].finish(), ready.pop().tokens
         while ready:
-            yield _labelled_by_grade(ready.pop()), 0
+            yield ready[-1].finish(), ready.pop().tokens
 
 
 class _OpenGroup:
@@ -117,17 +117,20 @@ class _OpenGroup:
         self.pending = dict.fromkeys(self.order)
         self.labels: dict[Prefix, StepLabel] = {}
 
-    def complete(self, number: int, texts: list[str], grader: Grader) -> None:
+    def complete(self, number: int, completions: list[Completion], grader: Grader) -> None:
         prefix, answer = self.order[number], self.solutions[0].answer
-        verdicts = grader.grade((answer, extract_answer(text)) for text in texts)
-        self.labels[prefix] = StepLabel(num_right=sum(v is True for v in verdicts), num_rollouts=len(texts))
+        # Judged as solutions are: as a whole, for the prefix may state the answer; and not where it was cut off.
+        found = [None if c.finish == "length" else extract_answer("\n".join((*prefix, c.text))) for c in completions]
+        verdicts = grader.grade((answer, predicted) for predicted in found)
+        self.labels[prefix] = StepLabel(num_right=sum(v is True for v in verdicts), num_rollouts=len(completions))
         self.pending.pop(prefix)
 
-    def finish(self) -> None:
+    def finish(self) -> list[Solution]:
         for solution in self.chosen:
             steps = tuple(solution.steps)
             labels: list[StepLabel | None] = [self.labels[steps[: i + 1]] for i in range(_num_rolled(solution))]
             solution.step_labels = labels + _final_labels(solution)
+        return self.solutions
 
 
 def _num_rolled(solution: Solution) -> int:
@@ -139,13 +142,6 @@ def _final_labels(solution: Solution) -> list[StepLabel | None]:
     if _num_rolled(solution) == len(solution.steps):
         return []
     return [StepLabel(rating=1 if solution.correct else -1)]
-
-
-def _labelled_by_grade(solutions: list[Solution]) -> list[Solution]:
-    for solution in solutions:
-        if _num_rolled(solution) == 0:
-            solution.step_labels = _final_labels(solution)
-    return solutions
 
 
 class SyntheticOracle(StepLabeller):

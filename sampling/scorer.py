@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from sampling.progress import Progress
 from sampling.store import Store
+from stepverify.layout import EXPORT_FILE
 from stepverify.records import InputError, Solution, fingerprint, read_records
 
 _CHUNK = 2048  # solutions that are scored, written and synced together
@@ -79,7 +80,7 @@ class ExportedVerifier:
             rows = order[at : at + self.batch_size]
             batch = collate([examples[i] for i in rows], encoder.tokenizer.pad_token_id or 0).to(device)
             with torch.inference_mode():
-                scored = batch.split(model.values(model(batch)))
+                scored = batch.split(model.score(batch))
             for i, along in zip(rows, scored, strict=True):
                 values[i] = [round(v, 6) for v in along]
         return values
@@ -115,7 +116,14 @@ def score(
             n: ExportedVerifier(p, dtype, batch_size=batch_size, every_token=every_token) for n, p in verifiers.items()
         }
         total = sum(1 for _ in read_records(input, Solution))
+        # What an earlier, killed run has written counts too.
+        written = (
+            s for shard in store.folder.glob("part-*.jsonl") if store.done for s in read_records(shard, Solution)
+        )
         too_long = dict.fromkeys(verifiers, 0)
+        for solution in written:
+            for name in verifiers:
+                too_long[name] += not solution.scores[name]
         with Progress("score", "solutions", total, len(store.done)) as progress:
             missing = (s for s in read_records(input, Solution) if s.id not in store.done)
             while chunk := list(islice(missing, _CHUNK)):
@@ -133,8 +141,11 @@ def score(
 
 
 def _identity(path: str) -> str:
-    """An export is what its weights are: the same folder after another training is another verifier."""
-    weights = sorted(Path(path).glob("*.safetensors"))
+    """An export is what its files are: the same folder after another training is another verifier."""
+    folder = Path(path)
+    weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise InputError(f"{path}: not an exported verifier (no .safetensors file)")
-    return " ".join(fingerprint(file)[:16] for file in weights)
+    # Layout, ids and tokenizer decide what is read, as much as the weights do.
+    others = [file for name in (EXPORT_FILE, "tokenizer.json") if (file := folder / name).is_file()]
+    return " ".join(fingerprint(file)[:16] for file in (*weights, *others))

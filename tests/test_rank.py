@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampling.rank import Sample, best_of_n, pass_at_k, rank, rank_problem, read_light, vote
+from sampling.estimators import best_of_n, pass_at_k, vote
+from sampling.rank import Sample, rank, rank_problem, read_scored
 from stepverify.records import InputError, Ranking, Solution, read_records, write_records
 
 SAMPLES = st.lists(
@@ -257,38 +259,47 @@ def test_bad_input_is_refused_and_claims_no_folder(tmp_path, solutions, options,
     assert not (tmp_path / "out").exists()
 
 
-def test_read_light_takes_what_read_records_takes(tmp_path):
-    """Whole numbers as scores, labels, and nothing but the required keys."""
-    plain = solution(0, 0, token_ids=[1, 2, 3])
-    labelled = solution(0, 1)
+def test_read_scored_takes_what_read_records_takes(tmp_path):
+    """Twice as many lines of each layout as are needed to take the short way; whole numbers as scores; labels."""
     path = tmp_path / "a.jsonl"
-    write_records(path, [plain, labelled])
-    extra = {"id": "p0#2", "problem_id": "p0", "problem": "Question 0", "steps": ["a"], "scores": {"orm": [1]}}
+    write_records(path, [solution(0, 0, token_ids=[1, 2, 3]), solution(0, 1)])
+    bare = {"id": "p0#2", "problem_id": "p0", "problem": "Question 0", "steps": ["a"], "scores": {"orm": [1]}}
     label = json.loads(path.read_text().splitlines()[1]) | {"step_labels": [None, {"rating": -1}]}
-    path.write_text(path.read_text() + json.dumps(extra) + "\n" + json.dumps(label) + "\n")
-    light, full = list(read_light(path, labels=True)), list(read_records(path, Solution))
-    assert [(n, t) for _, _, n, t in light] == [(2, 3), (2, None), (1, None), (2, None)]
-    for (_, found, _, _), expected in zip(light, full, strict=True):
-        for key in ("id", "problem_id", "problem", "answer", "finish", "predicted", "correct", "scores", "step_labels"):
-            assert getattr(found, key) == getattr(expected, key)
+    path.write_text(2 * (path.read_text() + json.dumps(bare) + "\n" + json.dumps(label) + "\n"))
+    found, full = list(read_scored(path, labels=True)), list(read_records(path, Solution))
+    assert [n for _, _, n in found] == 2 * [3, None, None, None]
+    assert [s for _, s, _ in found] == [dataclasses.replace(s, token_ids=None) for s in full]
+    assert all(type(value) is float for _, s, _ in found for values in s.scores.values() for value in values)
+    assert [s.step_labels for _, s, _ in read_scored(path)] == [None] * 8
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"correct": "yes"}, "key 'correct': expected true or false"),
-        ({"scores": {"orm": [float("nan")]}}, r"key 'scores.orm\[0\]': expected a finite number"),
         ({"scores": {"orm": ["0.5"]}}, r"key 'scores.orm\[0\]': expected a number"),
+        ({"scores": {"orm": 0.5}}, "key 'scores.orm': expected a list"),
         ({"steps": "a"}, "key 'steps': expected a list"),
         ({"finish": "eos"}, "finish: expected 'stop' or 'length'"),
+        ({"token_ids": 3}, "key 'token_ids': expected a list"),
+        ({"score": 1}, "unknown key 'score'"),
     ],
 )
-def test_read_light_names_line_and_key(tmp_path, change, message):
+def test_read_scored_names_line_and_key(tmp_path, change, message):
     path = tmp_path / "a.jsonl"
     write_records(path, [solution(0, 0)])
     path.write_text(path.read_text() + json.dumps(json.loads(path.read_text()) | change) + "\n")
     with pytest.raises(InputError, match=f"a.jsonl:2: {message}"):
-        list(read_light(path))
+        list(read_scored(path))
+
+
+@pytest.mark.parametrize("value", ["1e999", "NaN"])
+def test_read_scored_refuses_what_is_no_finite_number(tmp_path, value):
+    path = tmp_path / "a.jsonl"
+    write_records(path, [solution(0, 0, scores={"orm": [0.5]})])
+    path.write_text(path.read_text() + path.read_text().replace("[0.5]", f"[{value}]"))
+    with pytest.raises(InputError, match=r"a.jsonl:2: .*number"):
+        list(read_scored(path))
 
 
 def test_importing_is_light():

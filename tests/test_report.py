@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from sampling.report import report
 from sampling.report.curves import Table, bootstrap_means, read_table, rule_label, summarise
 from sampling.report.figures import spread_out
-from sampling.report.steps import aggregate_all, first_error, ranks, reliability, score_statistics, step_truth
+from sampling.report.steps import (
+    aggregate_all, auc, calibration_error, f1, first_error, ranks, reliability, score_statistics, step_truth,
+)  # fmt: skip
 from stepverify.aggregate import AGGREGATIONS, aggregate
 from stepverify.records import InputError, Ranking, Solution, StepLabel, write_records
 
@@ -196,6 +198,25 @@ def test_reliability_keeps_every_value(pairs):
     assert sum(b["count"] * b["right"] for b in bins) == pytest.approx(right.sum())
 
 
+@given(st.lists(st.tuples(st.integers(0, 99), st.booleans()), min_size=1, max_size=60))
+@settings(deadline=None, max_examples=50)
+def test_measures_are_those_of_torchmetrics(pairs):
+    """Values between the edges of the bins, where the two put a value into the same bin; many of them equal."""
+    import torch
+    from torchmetrics.functional import classification
+
+    values, right = np.array([(p[0] + 0.5) / 100 for p in pairs]), np.array([p[1] for p in pairs])
+    given_, target = torch.tensor(values), torch.tensor(right).long()
+    if right.all() or not right.any():
+        assert auc(values, right) is None
+    else:
+        assert auc(values, right) == pytest.approx(float(classification.binary_auroc(given_, target)), abs=1e-6)
+    expected = classification.binary_f1_score((given_ < 0.5).long(), 1 - target)
+    assert f1(values < 0.5, ~right) == pytest.approx(float(expected), abs=1e-6)
+    expected = classification.binary_calibration_error(given_, target, n_bins=15, norm="l1")
+    assert calibration_error(reliability(values, right)) == pytest.approx(float(expected), abs=1e-6)
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
 @settings(deadline=None)
 def test_labels_are_moved_apart_no_further_than_needed(heights):
@@ -232,7 +253,7 @@ def test_report(tmp_path, capsys):
     assert summary["accuracy"].keys() == set(RULES)
     assert summary["accuracy"]["prm/best_of_n"]["mean"] == pytest.approx(0.7)
     assert [point["n"] for point in summary["curves"]["majority"]] == [1, 4]
-    assert (summary["num_problems"], summary["num_samples"]) == (20, 80)
+    assert [summary[key] for key in ("num_problems", "num_samples", "num_solutions")] == [20, 4, 80]
     assert summary["aggregation"] == aggregation
     assert summary["solutions"]["prm"]["used"] == "min"
     assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")

@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from sampling.engine.protocol import Completion, Request, SamplingOptions
 from stepverify.records import InputError
 
-_TAIL = 16  # tokens that are decoded to look for a stop text
+_TAIL = 16  # tokens, at least, that are decoded to look for a stop text
 
 
 class GrowingLayer(DynamicLayer):
@@ -59,6 +59,8 @@ class Decoder:
     def __init__(self, network: Any, tokenizer: Any, options: SamplingOptions, end_ids: set[int]) -> None:
         self.network, self.tokenizer, self.options = network, tokenizer, options
         self.device = network.device
+        # A token of a stop text is one byte of it at least.
+        self._tail = max([_TAIL, *(len(text.encode()) + 1 for text in options.stop)])
         self._end = torch.tensor(sorted(end_ids), device=self.device)
         self._pad = tokenizer.pad_token_id or 0
         self._limit = getattr(network.config, "max_position_embeddings", None) or 1 << 30
@@ -102,9 +104,9 @@ class Decoder:
         finish = ["length"] * total
         live = torch.arange(total, device=self.device)  # which sample a row of the batch is
         positions = mask.long().sum(1)
-        steps = min(self.options.max_tokens, self._limit - int(positions.max()))
+        room = (self._limit - positions).clamp(max=self.options.max_tokens)  # of each row, whatever its neighbours
         active = torch.ones(total, dtype=torch.bool, device=self.device)  # rows not finished yet
-        for step in range(steps):
+        for step in range(self.options.max_tokens):
             tokens = draw(logits, seeds, step, self.options)
             ended = torch.isin(tokens, self._end)
             for row, (token, is_active) in enumerate(zip(tokens.tolist(), active.tolist(), strict=True)):
@@ -114,9 +116,9 @@ class Decoder:
                 ended |= self._stopped(drawn, live, active)
             for row in (ended & active).nonzero().flatten().tolist():
                 finish[int(live[row])] = "stop"
-            active &= ~ended
+            active &= ~ended & (room > step + 1)
             left = int(active.sum())
-            if left == 0 or step == steps - 1:
+            if left == 0:
                 break
             # Compact when a quarter of the rows is finished: dropping each at once would copy the cache each time.
             if left <= 0.75 * len(live):
@@ -124,7 +126,7 @@ class Decoder:
                 for layer in layers:
                     layer.select(keep)
                 live, tokens, mask = live[keep], tokens[keep], mask[keep]
-                positions, seeds, active = positions[keep], seeds[keep], active[keep]
+                positions, seeds, room, active = positions[keep], seeds[keep], room[keep], active[keep]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = self._forward(tokens[:, None], mask, positions[:, None], cache)
             positions = positions + 1
@@ -134,12 +136,14 @@ class Decoder:
         found = torch.zeros_like(active)
         for row, (sample, is_active) in enumerate(zip(live.tolist(), active.tolist(), strict=True)):
             if is_active:
-                tail = self.tokenizer.decode(drawn[sample][-_TAIL:], skip_special_tokens=True)
+                tail = self.tokenizer.decode(drawn[sample][-self._tail :], skip_special_tokens=True)
                 found[row] = any(text in tail for text in self.options.stop)
         return found
 
     def _completion(self, tokens: list[int], finish: str) -> Completion:
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        # A token that ends a completion is no text of it.
+        ended = finish == "stop" and tokens[-1] in self._end.tolist()
+        text = self.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
         cut = min((at for s in self.options.stop if (at := text.find(s)) >= 0), default=len(text))
         return Completion(tokens, text[:cut], finish)
 
@@ -163,6 +167,7 @@ def draw(logits: Tensor, seeds: Tensor, step: int, options: SamplingOptions) -> 
         ordered, order = probabilities.sort(-1, descending=True)
         if options.top_k:
             ordered[:, options.top_k :] = 0
+            ordered /= ordered.sum(-1, keepdim=True)  # top_p is a share of what top_k leaves
         # A token stays as long as those before it have less than top_p: the first one always does.
         ordered[ordered.cumsum(-1) - ordered >= options.top_p] = 0
         probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered)

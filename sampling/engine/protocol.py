@@ -15,11 +15,11 @@ class SamplingOptions:
 
     Attributes:
         temperature: 0 takes the most likely token; GSM8K verifiers drew at 0.7 (Cobbe et al. 2021, section 4.2).
-        top_p: nucleus: the smallest set of tokens with this much probability (1 = all).
+        top_p: nucleus: the smallest set of tokens with this much probability (1 = all), among those of ``top_k``.
         top_k: the so many most likely tokens (0 = all).
         max_tokens: longest completion in tokens.
         stop: texts that end a completion; neither the text nor what follows becomes part of it.
-        stop_ids: token ids that end a completion besides the model's own end-of-sequence ids.
+        stop_ids: token ids that end a completion besides the model's own end-of-sequence ids; no part of its text.
     """
 
     temperature: float = 0.7
@@ -34,6 +34,8 @@ class SamplingOptions:
             raise InputError(f"sampling.temperature: expected >= 0, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise InputError(f"sampling.top_p: expected 0 < top_p <= 1, got {self.top_p}")
+        if self.top_k < 0:
+            raise InputError(f"sampling.top_k: expected >= 0, got {self.top_k}")
         if self.max_tokens < 1:
             raise InputError(f"sampling.max_tokens: expected >= 1, got {self.max_tokens}")
         if "" in self.stop:

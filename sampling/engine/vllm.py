@@ -77,11 +77,23 @@ class VllmEngine:
         self, requests: Iterable[Request], options: SamplingOptions
     ) -> Iterator[tuple[Request, list[Completion]]]:
         """Yield each request with its completions as they finish."""
+        engine = self._engine  # first: it says what to do where vLLM is missing
+        waiting: dict[str, Request] = {}
+        try:
+            yield from self._stream(engine, waiting, iter(requests), options)
+        finally:
+            # Whoever stops in the middle leaves nothing in the engine.
+            if waiting:
+                engine.abort_request(list(waiting))
+
+    def _stream(
+        self, engine: Any, waiting: dict[str, Request], source: Iterator[Request], options: SamplingOptions
+    ) -> Iterator[tuple[Request, list[Completion]]]:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        engine, waiting, source = self._engine, {}, iter(requests)
         limit = engine.model_config.max_model_len
+        greedy = options.temperature == 0  # of n completions all are the same; vLLM refuses to draw more than one
         in_flight = 0
         while True:
             # Top up before every step, so that the batch never drains while there is work left.
@@ -92,9 +104,10 @@ class VllmEngine:
                         f"{request.key}: the prompt has {len(request.prompt_ids)} tokens, the engine takes {limit}"
                     )
                 params = SamplingParams(
-                    n=request.n, seed=request.seed, temperature=options.temperature, top_p=options.top_p,
-                    top_k=options.top_k, max_tokens=min(options.max_tokens, room), stop=options.stop or None,
-                    stop_token_ids=options.stop_ids or None, output_kind=RequestOutputKind.FINAL_ONLY,
+                    n=1 if greedy else request.n, seed=request.seed, temperature=options.temperature,
+                    top_p=options.top_p, top_k=options.top_k, max_tokens=min(options.max_tokens, room),
+                    stop=options.stop or None, stop_token_ids=options.stop_ids or None,
+                    output_kind=RequestOutputKind.FINAL_ONLY,
                 )  # fmt: skip
                 engine.add_request(request.key, {"prompt_token_ids": request.prompt_ids}, params)
                 waiting[request.key] = request
@@ -105,5 +118,5 @@ class VllmEngine:
                 if output.finished:
                     request = waiting.pop(output.request_id)
                     in_flight -= request.n
-                    drawn = sorted(output.outputs, key=lambda o: o.index)
+                    drawn = sorted(output.outputs, key=lambda o: o.index) * (request.n if greedy else 1)
                     yield request, [Completion(list(o.token_ids), o.text, o.finish_reason or "stop") for o in drawn]

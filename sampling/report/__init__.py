@@ -61,8 +61,8 @@ def _write_all(output: Path, summary: dict[str, Any]) -> None:
         figures["reliability"] = (reliability_figure(groups, LIGHT), reliability_figure(groups, DARK))
     title = "Choosing among sampled solutions"
     lead = (
-        f"{summary['num_problems']:,} problems, {summary['num_samples']:,} samples, "
-        f"up to {summary['sizes'][-1]} a problem."
+        f"{summary['num_problems']:,} problems, {summary['num_samples']:,} samples of each; "
+        f"{summary['num_solutions']:,} solutions in all."
     )
     output.mkdir(parents=True, exist_ok=True)
     _write(output / "accuracy.png", figures["accuracy"][0])

@@ -22,12 +22,13 @@ class Table:
 
     Attributes:
         rules: in the order of the file.
+        num_solutions: of all problems together.
         values: (problems, rules, sizes), the chance to be right.
     """
 
     rules: list[str]
     sizes: list[int]
-    num_samples: int
+    num_solutions: int
     values: np.ndarray
 
 
@@ -38,16 +39,16 @@ def read_table(path: Path) -> Table:
         InputError: problems that differ in their sizes or rules.
     """
     first: Ranking | None = None
-    rows, num_samples = [], 0
+    rows, num_solutions = [], 0
     for ranking in read_records(path, Ranking):
         first = first or ranking
         for key, here, there in (("sizes", ranking.sizes, first.sizes), ("rules", [*ranking.curves], [*first.curves])):
             if here != there:
                 raise InputError(f"{path}: {key} of {ranking.problem_id}: {here}, of {first.problem_id}: {there}")
         rows.append([ranking.curves[rule] for rule in first.curves])
-        num_samples += ranking.num_samples
+        num_solutions += ranking.num_samples
     assert first is not None  # read_records refuses an empty folder
-    return Table([*first.curves], first.sizes, num_samples, np.array(rows))
+    return Table([*first.curves], first.sizes, num_solutions, np.array(rows))
 
 
 def summarise(table: Table, num_bootstrap: int, seed: int) -> dict[str, Any]:
@@ -80,7 +81,8 @@ def summarise(table: Table, num_bootstrap: int, seed: int) -> dict[str, Any]:
         }  # fmt: skip
     return {
         "num_problems": num_problems,
-        "num_samples": table.num_samples,
+        "num_samples": table.sizes[-1],
+        "num_solutions": table.num_solutions,
         "sizes": table.sizes,
         "accuracy": {rule: {key: curve[-1][key] for key in ("mean", "low", "high")} for rule, curve in curves.items()},
         "paired": paired,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sampling.rank import is_right, read_light
+from sampling.rank import is_right, read_scored
 from stepverify.aggregate import AGGREGATIONS
 from stepverify.records import StepLabel
 
@@ -48,15 +48,18 @@ def score_statistics(path: Path, used: Mapping[str, str]) -> tuple[dict[str, Any
         used: verifier → aggregation, for the reliability of its solution scores; ``last`` where unknown.
     """
     collected: dict[str, _Collected] = {}
-    for _, solution, num_steps, num_tokens in read_light(path, labels=True):
+    for _, solution, num_tokens in read_scored(path, labels=True):
+        num_steps, right = len(solution.steps), is_right(solution)
         for name, values in solution.scores.items():
-            into = collected.setdefault(name, _Collected())
+            if name not in collected:
+                collected[name] = _Collected()
+            into = collected[name]
             if solution.step_labels and len(values) == num_steps:
                 _add_steps(into, values, solution.step_labels)
             if solution.correct is not None and values:
                 into.scores.extend(values)
                 into.counts.append(len(values))
-                into.right.append(is_right(solution))
+                into.right.append(right)
                 into.num_steps.append(num_steps)
                 into.num_tokens.append(np.nan if num_tokens is None else num_tokens)
     steps = {name: _steps(c) for name, c in collected.items() if c.values}
@@ -96,6 +99,7 @@ def _add_steps(into: _Collected, values: Sequence[float], labels: Sequence[StepL
 def _steps(c: _Collected) -> dict[str, Any]:
     values, right = np.frombuffer(c.values), np.frombuffer(c.truths) == 1
     found, first = np.frombuffer(c.found), np.frombuffer(c.first)
+    bins = reliability(values, right)
     hits, clean = found == first, first == -1
     wrong_rate, clean_rate = _mean(hits[~clean]), _mean(hits[clean])
     harmonic = None
@@ -105,15 +109,15 @@ def _steps(c: _Collected) -> dict[str, Any]:
         "num_steps": len(values),
         "base_rate": float(right.mean()),
         "accuracy": float(((values >= 0.5) == right).mean()),
-        "auc": _auc(values, right),
-        "f1_error": _f1(values < 0.5, ~right),
-        "ece": _calibration_error(values, right),
+        "auc": auc(values, right),
+        "f1_error": f1(values < 0.5, ~right),
+        "ece": calibration_error(bins),
         "num_solutions": len(first),
         "first_error_accuracy": _mean(hits),
         "first_error_accuracy_wrong": wrong_rate,
         "first_error_accuracy_right": clean_rate,
         "first_error_f1": harmonic,
-        "reliability": reliability(values, right),
+        "reliability": bins,
     }
 
 
@@ -125,9 +129,8 @@ def _solutions(c: _Collected, used: str) -> dict[str, Any]:
     by_how, scores = {}, aggregate_all(np.frombuffer(c.scores), counts)
     for how in AGGREGATIONS if many else ("last",):
         chance = _chance(scores[how], how)
-        order = ranks(scores[how]) / len(right)
-        by_how[how] = {"auc": _auc(order, right), "brier": float(((chance - right) ** 2).mean())}
-        by_how[how] |= _length_correlations(chance, order, lengths)
+        by_how[how] = {"auc": auc(scores[how], right), "brier": float(((chance - right) ** 2).mean())}
+        by_how[how] |= _length_correlations(chance, scores[how], lengths)
     used = used if used in by_how else "last"
     return {
         "num_solutions": len(right),
@@ -212,26 +215,20 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _auc(scores: np.ndarray, right: np.ndarray) -> float | None:
-    """Area under the ROC curve. ``scores`` must lie in [0, 1]: outside, torchmetrics squashes them by a sigmoid."""
-    if right.all() or not right.any():
+def auc(scores: np.ndarray, right: np.ndarray) -> float | None:
+    """Area under the ROC curve: the chance that a right one scores above a wrong one, a tie counting half."""
+    num_right, num_wrong = np.count_nonzero(right), np.count_nonzero(~right)
+    if not num_right or not num_wrong:
         return None
-    import torch
-    from torchmetrics.functional.classification import binary_auroc
-
-    return float(binary_auroc(torch.tensor(scores), torch.tensor(right).long()))
+    return float((ranks(scores)[right].sum() - num_right * (num_right + 1) / 2) / (num_right * num_wrong))
 
 
-def _f1(predicted: np.ndarray, truth: np.ndarray) -> float:
-    import torch
-    from torchmetrics.functional.classification import binary_f1_score
+def f1(found: np.ndarray, truth: np.ndarray) -> float:
+    """Harmonic mean of precision and recall; 0 where nothing is found and nothing is there to be found."""
+    marked = np.count_nonzero(found) + np.count_nonzero(truth)
+    return 2 * np.count_nonzero(found & truth) / marked if marked else 0.0
 
-    return float(binary_f1_score(torch.tensor(predicted).long(), torch.tensor(truth).long()))
 
-
-def _calibration_error(values: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error over 15 bins of equal width (Guo et al. 2017, section 2)."""
-    import torch
-    from torchmetrics.functional.classification import binary_calibration_error
-
-    return float(binary_calibration_error(torch.tensor(values), torch.tensor(right).long(), n_bins=NUM_BINS, norm="l1"))
+def calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
+    """Expected calibration error over the bins of :func:`reliability` (Guo et al. 2017, section 2)."""
+    return sum(b["count"] * abs(b["value"] - b["right"]) for b in bins) / sum(b["count"] for b in bins)

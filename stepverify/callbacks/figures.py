@@ -43,7 +43,7 @@ class CalibrationFigure(lightning.Callback):
             return
         assert isinstance(pl_module, VerifierModule)
         assert pl_module.model is not None
-        values = pl_module.model.values(pl_module.model(batch)).float()
+        values = pl_module.model.score(batch)
         self._add(values.cpu(), batch.targets.float().cpu())
 
     def _add(self, values: Tensor, targets: Tensor) -> None:
@@ -105,7 +105,7 @@ class SolutionText(lightning.Callback):
         if isinstance(pl_module, GeneratorModule):
             texts = [self._generated(pl_module, record) for record in batch.records[: self.num_solutions]]
         else:
-            values = batch.split(pl_module.model.values(pl_module.model(batch)))
+            values = batch.split(pl_module.model.score(batch))
             texts = [_judged(r, v) for r, v in list(zip(batch.records, values, strict=True))[: self.num_solutions]]
         for i, text in enumerate(texts):
             writer.add_text(f"solution/{i}", text, trainer.global_step)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ class Batch:
         targets: (M,) what should be read there (a token id, or a probability); None in prediction.
         owner: (M,) which of the B records a position belongs to.
         records: the B solutions.
+        lm_index: (L,) positions to read for a joint language-model loss, into the flattened (B·T); None without one.
+        lm_targets: (L,) the token ids that follow them.
     """
 
     input_ids: Tensor
@@ -33,12 +36,13 @@ class Batch:
     targets: Tensor | None
     owner: Tensor
     records: list[Solution]
+    lm_index: Tensor | None = None
+    lm_targets: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
-        tensors = ("input_ids", "attention_mask", "position_ids", "index", "targets", "owner")
-        moved = {n: t.to(device, non_blocking=non_blocking) for n in tensors if (t := getattr(self, n)) is not None}
-        return replace(self, **moved)
+        tensors: dict[str, Any] = {f.name: t for f in fields(self) if isinstance(t := getattr(self, f.name), Tensor)}
+        return replace(self, **{name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()})
 
     def last(self) -> Tensor:
         """(B,) for each record, which of the M positions is its last one."""
@@ -57,6 +61,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
     input_ids = torch.full((len(examples), length), pad_id)
     mask = torch.zeros(len(examples), length, dtype=torch.bool)
     index, owner, targets = [], [], []
+    lm_index: list[int] = []
     for row, example in enumerate(examples):
         used = len(example.input_ids)
         input_ids[row, :used] = torch.tensor(example.input_ids)
@@ -64,6 +69,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         index += [row * length + p for p in example.positions]
         owner += [row] * len(example.positions)
         targets += example.targets or []
+        lm_index += [row * length + p for p in example.lm_positions]
     return Batch(
         input_ids=input_ids,
         attention_mask=mask,
@@ -72,4 +78,7 @@ def collate(examples: Sequence[Example], pad_id: int) -> Batch:
         targets=torch.tensor(targets, dtype=torch.float64).float() if targets else None,
         owner=torch.tensor(owner),
         records=[e.record for e in examples],
+        lm_index=torch.tensor(lm_index) if lm_index else None,
+        # A position that is learned as language always has a successor in its own row.
+        lm_targets=input_ids.flatten()[torch.tensor(lm_index) + 1] if lm_index else None,
     )

@@ -66,12 +66,13 @@ class SolutionData(lightning.LightningDataModule):
         """Read and encode everything this stage needs: bad data fails before the model is loaded."""
         assert self.trainer is not None
         objective = self._objective()
+        stage = str(getattr(stage, "value", stage))
         for name in ("fit", "validate") if stage == "fit" else (stage,):
             reader = self.readers[name]
             if reader is None:
                 if name == stage:
                     key = {"fit": "train", "validate": "validation"}.get(name, name)
-                    raise InputError(f"data.{key}: needed to {stage}")
+                    raise InputError(f"data.{key}: no reader is given")
                 continue
             if name not in self.examples:
                 self.examples[name] = encode_all(reader, objective.encode, name)

@@ -7,7 +7,7 @@ merge across a border moves a label, and a shared prefix has the same ids in eve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,14 @@ class Example:
         positions: M ascending indices into ``input_ids`` at which the model is read.
         targets: M targets, or none when there is nothing to learn from (prediction).
         record: the solution that it was made from.
+        lm_positions: indices before which tokens are learned as language, for a joint loss; none by default.
     """
 
     input_ids: list[int]
     positions: list[int]
     targets: list[float] | None
     record: Solution
+    lm_positions: list[int] = field(default_factory=list)
 
 
 class LeftOut(Exception):
@@ -120,35 +122,43 @@ class SolutionEncoder:
         ids, start = self._solution(record)
         return Example(ids[:-1], list(range(start - 1, len(ids) - 1)), [float(i) for i in ids[start:]], record)
 
-    def outcome(self, record: Solution, target: float | None, *, last_only: bool = False) -> Example:
+    def outcome(
+        self, record: Solution, target: float | None, *, last_only: bool = False, with_lm: bool = False
+    ) -> Example:
         """For the outcome verifier: read at every solution token (Cobbe et al. 2021, section 4.2)."""
         ids, start = self._solution(record)
         if not record.steps:
             raise LeftOut("without a step")
         positions = [len(ids) - 1] if last_only else list(range(start, len(ids)))
-        return Example(ids, positions, None if target is None else [target] * len(positions), record)
+        targets = None if target is None else [target] * len(positions)
+        return Example(ids, positions, targets, record, list(range(start - 1, len(ids) - 1)) if with_lm else [])
 
-    def process(self, record: Solution, targets: Sequence[float | None] | None) -> Example:
+    def process(self, record: Solution, targets: Sequence[float | None] | None, *, with_lm: bool = False) -> Example:
         """For the process reward model: a tag behind every step, read at the tags that have a target.
 
         Args:
             record: the solution.
             targets: one probability of being right a step, None where unlabelled; or None: read all.
+            with_lm: learn the tokens of the steps (not the tags) as language too.
         """
         if not record.steps:
             raise LeftOut("without a step")
         ids, tags = self.prompt(record.problem), []
+        language: list[int] = []
         for step in record.steps:
-            ids += self.step(step)
+            tokens = self.step(step)
+            language += range(len(ids) - 1, len(ids) + len(tokens) - 1)
+            ids += tokens
             tags.append(len(ids))
             ids.append(self.tag_id)
         self._fitting(ids)
+        lm_positions = language if with_lm else []
         if targets is None:
             return Example(ids, tags, None, record)
         read = [(at, target) for at, target in zip(tags, targets, strict=True) if target is not None]
         if not read:
             raise LeftOut("without a labelled step")
-        return Example(ids, [at for at, _ in read], [target for _, target in read], record)
+        return Example(ids, [at for at, _ in read], [target for _, target in read], record, lm_positions)
 
 
 def single_token(tokenizer: Any, text: str, key: str) -> int:
@@ -157,16 +167,21 @@ def single_token(tokenizer: Any, text: str, key: str) -> int:
     Raises:
         InputError: naming the pieces that it falls into and candidates that are one token.
     """
+
+    def is_token(text: str, ids: list[int]) -> bool:
+        # Some tokenizers drop what they do not know, so the token must also read as the text again.
+        return len(ids) == 1 and ids[0] != tokenizer.unk_token_id and tokenizer.decode(ids).strip() == text.strip()
+
     ids = tokenizer.encode(text, add_special_tokens=False)
-    if len(ids) == 1 and ids[0] != tokenizer.unk_token_id:
+    if is_token(text, ids):
         return ids[0]
     pieces = [tokenizer.decode([i]) for i in ids]
     special = [t for t in tokenizer.added_tokens_encoder if t not in tokenizer.all_special_tokens]
-    good = []
-    for candidate in dict.fromkeys((*_CANDIDATES, *special)):
-        found = tokenizer.encode(candidate, add_special_tokens=False)
-        if len(found) == 1 and found[0] != tokenizer.unk_token_id:
-            good.append(candidate)
+    good = [
+        candidate
+        for candidate in dict.fromkeys((*_CANDIDATES, *special))
+        if is_token(candidate, tokenizer.encode(candidate, add_special_tokens=False))
+    ]
     raise InputError(
         f"{key}: {text!r} is {len(ids)} tokens {pieces} in {tokenizer.name_or_path}, it must be one known token; "
         f"single tokens there: {', '.join(map(repr, good[:12]))}"
@@ -179,17 +194,22 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
     Raises:
         InputError: the folder is missing or holds no tokenizer.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    loader: Any = AutoTokenizer
     folder = Path(path)
     if folder.is_dir():
         if not any(
             (folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
         ):
             raise InputError(f"{path}: the model folder has no tokenizer (tokenizer.json)")
+        if (folder / "tokenizer.json").is_file() and not trust_remote_code:
+            # The file says all. AutoTokenizer of transformers 5 takes the class of some model types (Qwen2) in its
+            # place, with another pre-tokenizer: line ends and tags of a custom vocabulary would be dropped.
+            loader = PreTrainedTokenizerFast
     elif path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise InputError(f"{path}: no such model folder")
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        return loader.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: no tokenizer could be loaded: {str(error).splitlines()[0]}") from None

@@ -30,8 +30,25 @@ class ReadModel(nn.Module):
         super().__init__()
         self.backbone = backbone
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """(M, D) hidden states at the read positions."""
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """What is read at ``batch.index``, and (L,) language-model losses in nats if the batch asks for them."""
+        states = self._states(batch)
+        outputs = self.read(states[batch.index], batch)
+        if batch.lm_index is None:
+            return outputs, None
+        assert batch.lm_targets is not None
+        return outputs, token_nll(states[batch.lm_index], *self.output_matrix(), batch.lm_targets)
+
+    def read(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Apply the head to (M, D) hidden states at the read positions."""
+        raise NotImplementedError
+
+    def score(self, batch: Batch) -> Tensor:
+        """(M,) probabilities in [0, 1] at the read positions."""
+        return self.values(self(batch)[0])
+
+    def _states(self, batch: Batch) -> Tensor:
+        """(B·T, D) hidden states."""
         decoder = without_adapters(self.backbone).get_decoder()  # type: ignore[operator]
         states = decoder(
             input_ids=batch.input_ids,
@@ -39,7 +56,7 @@ class ReadModel(nn.Module):
             position_ids=batch.position_ids,
             use_cache=False,
         ).last_hidden_state  # (B, T, D)
-        return states.flatten(0, 1)[batch.index]
+        return states.flatten(0, 1)
 
     def output_matrix(self) -> tuple[Tensor, Tensor | None]:
         """(V, D) weight and (V,) bias, if any, of the vocabulary head."""
@@ -47,7 +64,7 @@ class ReadModel(nn.Module):
         return head.weight, head.bias
 
     def values(self, outputs: Tensor) -> Tensor:
-        """Outputs of :meth:`forward` → (M,) probabilities in [0, 1]."""
+        """Outputs of :meth:`read` → (M,) probabilities in [0, 1]."""
         raise NotImplementedError
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
@@ -63,11 +80,10 @@ class GeneratorModel(ReadModel):
 
     objective = "generator"
 
-    def forward(self, batch: Batch) -> Tensor:
+    def read(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(M,) negative log-likelihoods of ``batch.targets``, in nats."""
         assert batch.targets is not None
-        weight, bias = self.output_matrix()
-        return token_nll(self.hidden(batch), weight, bias, batch.targets)
+        return token_nll(hidden, *self.output_matrix(), batch.targets)
 
     def values(self, outputs: Tensor) -> Tensor:
         """The probability of each token."""
@@ -95,9 +111,9 @@ class OutcomeModel(ReadModel):
         else:
             self.value_head = trained
 
-    def forward(self, batch: Batch) -> Tensor:
+    def read(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(M,) value logits."""
-        return self.value_head(self.hidden(batch).to(self.value_head.weight.dtype)).squeeze(-1)
+        return self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)
 
     def values(self, outputs: Tensor) -> Tensor:
         """The chance that the solution's answer is right."""
@@ -140,11 +156,11 @@ class ProcessModel(ReadModel):
             raise InputError(f"label id {max(label_ids)} is outside the model's {rows} output rows")
         self.register_buffer("label_ids", torch.tensor(label_ids), persistent=False)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def read(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(M, 2) logits of the labels: two rows of the output matrix, not the vocabulary."""
         weight, bias = self.output_matrix()
         ids: Tensor = self.label_ids  # type: ignore[assignment]
-        logits = nn.functional.linear(self.hidden(batch), weight[ids], None if bias is None else bias[ids])
+        logits = nn.functional.linear(hidden, weight[ids], None if bias is None else bias[ids])
         # Gemma 2 bounds its logits; the same bound here keeps P(+) : P(-) what the exported model says.
         cap = getattr(without_adapters(self.backbone).config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)

@@ -35,6 +35,8 @@ class VerifierModule(lightning.LightningModule):
             embeddings, norms and biases.
         warmup: share of the steps over which the learning rate rises from 0.
         decay: what it does after that: fall to 0 along a ``cosine`` or a line (``linear``), or stay (``constant``).
+        lm_weight: of a language-model loss on solutions that are right, joined to a verifier's own
+            (Cobbe et al. 2021, section 4.2, weigh it 1 and take reference solutions).
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class VerifierModule(lightning.LightningModule):
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-5),
         warmup: float = 0.05,
         decay: Literal["cosine", "linear", "constant"] = "cosine",
+        lm_weight: float = 0.0,
     ) -> None:
         super().__init__()
         backbone.check()
@@ -53,7 +56,7 @@ class VerifierModule(lightning.LightningModule):
         self.layout = layout or (exported[0] if exported else Layout())
         tokenizer = load_tokenizer(backbone.path, trust_remote_code=backbone.trust_remote_code)
         self.encoder = SolutionEncoder(tokenizer, self.layout, max_length)
-        self.optimizer_factory, self.warmup, self.decay = optimizer, warmup, decay
+        self.optimizer_factory, self.warmup, self.decay, self.lm_weight = optimizer, warmup, decay, lm_weight
         self.model: ReadModel | None = None
         self.metrics = nn.ModuleDict({f"{stage}_metrics": self.build_metrics() for stage in ("val", "test")})
 
@@ -93,15 +96,17 @@ class VerifierModule(lightning.LightningModule):
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
         assert self.model is not None
         assert batch.targets is not None
-        outputs = self.model(batch)
+        outputs, nll = self.model(batch)
         total, count = self.loss(outputs, batch.targets)
         size = len(batch.records)
         if stage == "train":
-            # Every labelled position weighs the same, on whichever device it lies: gradients are averaged
-            # over devices, so each device's sum is divided by the mean count.
-            mean_count = cast(Tensor, self.all_gather(count)).mean() if self.trainer.world_size > 1 else count
-            loss = total / mean_count
+            loss = self._mean(total, count)
             self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+            if self.lm_weight:
+                # A batch without right solutions still takes part in the count over all devices.
+                language = self._mean(outputs.new_zeros(()) if nll is None else nll.sum(), _number(nll, count))
+                self.log("train/lm_loss", language.detach(), batch_size=size)
+                loss = loss + self.lm_weight * language
             return loss
         self.log(f"{stage}/loss", total / count, prog_bar=True, batch_size=int(count), sync_dist=True)
         metrics: Any = self.metrics[f"{stage}_metrics"]
@@ -109,6 +114,15 @@ class VerifierModule(lightning.LightningModule):
             self.update_metrics(metrics, outputs.detach(), batch)
             self.log_dict({f"{stage}/{name}": metric for name, metric in metrics.items()}, batch_size=size)
         return total / count
+
+    def _mean(self, total: Tensor, count: Tensor) -> Tensor:
+        """Sum → mean in which every position weighs the same, on whichever device it lies.
+
+        Gradients are averaged over devices, so each device's sum is divided by the mean count.
+        """
+        if self.trainer.world_size > 1:
+            count = cast(Tensor, self.all_gather(count)).mean()
+        return total / count.clamp(min=1)
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss per labelled position of one batch."""
@@ -125,8 +139,7 @@ class VerifierModule(lightning.LightningModule):
     def predict_step(self, batch: Batch) -> list[tuple[Solution, list[float]]]:
         """Each record with its values along the solution."""
         assert self.model is not None
-        values = self.model.values(self.model(batch))
-        return list(zip(batch.records, batch.split(values), strict=True))
+        return list(zip(batch.records, batch.split(self.model.score(batch)), strict=True))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the norm of the gradient before clipping, in the steps that are logged anyway."""
@@ -163,3 +176,7 @@ class VerifierModule(lightning.LightningModule):
         """What an export says of itself besides the layout."""
         assert self.model is not None
         return {"objective": self.model.objective, "max_length": self.encoder.max_length}
+
+
+def _number(values: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if values is None else torch.full_like(like, len(values))

@@ -29,6 +29,7 @@ class OutcomeVerifier(VerifierModule):
         optimizer: as :class:`VerifierModule`.
         warmup: as :class:`VerifierModule`.
         decay: as :class:`VerifierModule`.
+        lm_weight: as :class:`VerifierModule`.
         objective: ``mse`` (the paper's) or ``bce`` between value and outcome.
         every_token: learn at every solution token (the paper's choice), or at the last one alone.
         predict_every_token: let ``predict`` write the value at every token instead of the last one.
@@ -42,11 +43,12 @@ class OutcomeVerifier(VerifierModule):
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-5),
         warmup: float = 0.05,
         decay: Literal["cosine", "linear", "constant"] = "cosine",
+        lm_weight: float = 0.0,
         objective: Literal["mse", "bce"] = "mse",
         every_token: bool = True,
         predict_every_token: bool = False,
     ) -> None:
-        super().__init__(backbone, layout, max_length, optimizer, warmup, decay)
+        super().__init__(backbone, layout, max_length, optimizer, warmup, decay, lm_weight)
         self.objective, self.every_token, self.predict_every_token = objective, every_token, predict_every_token
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
@@ -55,7 +57,8 @@ class OutcomeVerifier(VerifierModule):
             return self.encoder.outcome(record, None, last_only=not self.predict_every_token)
         if record.correct is None:
             raise InputError(f"solution {record.id}: no outcome label ('correct'); run sampling label first")
-        return self.encoder.outcome(record, float(record.correct), last_only=not self.every_token)
+        with_lm = self.lm_weight > 0 and record.correct
+        return self.encoder.outcome(record, float(record.correct), last_only=not self.every_token, with_lm=with_lm)
 
     def build(self) -> OutcomeModel:
         """Load the backbone and add a value head that starts at 1/2."""

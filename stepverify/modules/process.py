@@ -31,6 +31,7 @@ class ProcessRewardModel(VerifierModule):
         optimizer: as :class:`VerifierModule`.
         warmup: as :class:`VerifierModule`.
         decay: as :class:`VerifierModule`.
+        lm_weight: as :class:`VerifierModule`.
         targets: what the step labels mean.
     """
 
@@ -42,9 +43,10 @@ class ProcessRewardModel(VerifierModule):
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-5),
         warmup: float = 0.05,
         decay: Literal["cosine", "linear", "constant"] = "cosine",
+        lm_weight: float = 0.0,
         targets: StepTargets = StepTargets(),  # noqa: B008 - frozen
     ) -> None:
-        super().__init__(backbone, layout, max_length, optimizer, warmup, decay)
+        super().__init__(backbone, layout, max_length, optimizer, warmup, decay, lm_weight)
         self.targets = targets
         _ = self.encoder.label_ids  # tag and labels must be single tokens: say so before any data is read
 
@@ -56,7 +58,8 @@ class ProcessRewardModel(VerifierModule):
             raise InputError(
                 f"solution {record.id}: no step labels ('step_labels'); run sampling label with a steps labeller first"
             )
-        return self.encoder.process(record, self.targets(record.step_labels))
+        with_lm = self.lm_weight > 0 and bool(record.correct)
+        return self.encoder.process(record, self.targets(record.step_labels), with_lm=with_lm)
 
     def build(self) -> ProcessModel:
         """Load the backbone; its own output rows of the label tokens are the head."""

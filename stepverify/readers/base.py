@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Literal, TypeVar
 
 from stepverify.records import InputError, Problem, Solution
 
 Fold = Literal["all", "train", "validation"]
+Item = TypeVar("Item")
 
 
 class Reader(ABC):
@@ -30,6 +32,18 @@ class Reader(ABC):
                 yield Solution.of(problem, 0, problem.steps, finish="stop", predicted=problem.answer, correct=True)
 
 
+def take(items: Iterable[Item], start: int, limit: int | None) -> Iterator[Item]:
+    """Skip ``start`` items and yield ``limit`` at most.
+
+    Raises:
+        InputError: one of them is negative.
+    """
+    for key, value in (("start", start), ("limit", limit)):
+        if value is not None and value < 0:
+            raise InputError(f"{key}: expected >= 0, got {value}")
+    return islice(items, start, None if limit is None else start + limit)
+
+
 def in_fold(problem_id: str, fold: Fold, validation_fraction: float) -> bool:
     """Whether a problem belongs to a fold: by a hash of its id, so all its solutions stay together.
 
@@ -38,6 +52,8 @@ def in_fold(problem_id: str, fold: Fold, validation_fraction: float) -> bool:
     """
     if not 0.0 <= validation_fraction < 1.0:
         raise InputError(f"validation_fraction: expected 0 <= fraction < 1, got {validation_fraction}")
+    if fold == "validation" and not validation_fraction:
+        raise InputError("validation_fraction: 0 leaves nothing for fold: validation")
     if fold == "all":
         return True
     draw = int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:8], "big") / 2**64

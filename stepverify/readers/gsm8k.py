@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stepverify.readers.base import Reader
+from stepverify.readers.base import Reader, take
 from stepverify.records import InputError, Problem, read_json_lines
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
@@ -36,10 +35,8 @@ class GSM8K(Reader):
 
     def problems(self) -> Iterator[Problem]:
         """Yield problems with id ``gsm8k/<split>/<row>``, the row counted from 0 in the whole file."""
-        stop = None if self.limit is None else self.start + self.limit
-        for row, (where, data) in enumerate(islice(self._rows(), stop)):
-            if row >= self.start:
-                yield self._problem(row, where, data)
+        for row, (where, data) in take(enumerate(self._rows()), self.start, self.limit):
+            yield self._problem(row, where, data)
 
     def _rows(self) -> Iterator[tuple[str, Any]]:
         if Path(self.path).is_file():

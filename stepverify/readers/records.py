@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
-from stepverify.readers.base import Fold, Reader, in_fold
+from stepverify.readers.base import Fold, Reader, in_fold, take
 from stepverify.records import InputError, Problem, Solution, read_records
 
 
@@ -23,8 +22,7 @@ class Problems(Reader):
 
     def problems(self) -> Iterator[Problem]:
         """Yield the problems in the order of the file."""
-        stop = None if self.limit is None else self.start + self.limit
-        yield from islice(read_records(self.path, Problem), self.start, stop)
+        yield from take(read_records(self.path, Problem), self.start, self.limit)
 
 
 class Solutions(Reader):
@@ -48,7 +46,7 @@ class Solutions(Reader):
 
     def solutions(self) -> Iterator[Solution]:
         """Yield the solutions in the order of the files."""
-        yield from islice(self._chosen(), self.limit)
+        yield from take(self._chosen(), 0, self.limit)
 
     def _chosen(self) -> Iterator[Solution]:
         for solution in read_records(self.path, Solution):

@@ -1,0 +1,129 @@
+"""The chance to be right when N samples of a problem may be looked at, for every rule of choosing. Pure.
+
+Each estimate is over the random subsets of N of all M samples. Best-of-N and pass@k have closed forms; votes
+are averaged over random subsets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+
+def best_of_n(scores: Sequence[float], correct: Sequence[bool], sizes: Sequence[int]) -> np.ndarray:
+    """The chance that the best-scored of N random samples is right, exactly.
+
+    Of the subsets of N of M samples, C(M-1-i, N-1) / C(M, N) have the i-th best (from 0) as their best.
+    Solutions of equal score are picked with equal chance.
+
+    Args:
+        scores: (M,), higher is better; -inf is allowed.
+        correct: (M,).
+        sizes: (S,), each from 1 to M.
+
+    Returns:
+        (S,), in [0, 1].
+    """
+    total = len(scores)
+    values, places, counts = np.unique(-np.asarray(scores, dtype=float), return_inverse=True, return_counts=True)
+    share = np.bincount(places, weights=np.asarray(correct, dtype=float), minlength=len(values)) / counts
+    return _first_chances(total, tuple(sizes)) @ np.repeat(share, counts)
+
+
+@lru_cache(maxsize=8)
+def _first_chances(total: int, sizes: tuple[int, ...]) -> np.ndarray:
+    """(S, M): the chance that the i-th best of M is the best of N. From one to the next by a ratio below 1."""
+    n, i = np.array(sizes)[:, None], np.arange(total - 1)[None, :]
+    _check_sizes(sizes, total)
+    ratios = np.maximum(total - n - i, 0) / (total - 1 - i)
+    return np.concatenate([n / total, n / total * np.cumprod(ratios, axis=1)], axis=1)
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """The chance that one of k samples at least is right: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, section 2.1)."""
+    _check_sizes((k,), num_samples)
+    wrong = num_samples - num_correct
+    return 1.0 - math.prod(max(wrong - i, 0) / (num_samples - i) for i in range(k))
+
+
+def vote(
+    classes: Sequence[int | None],
+    correct: Sequence[bool],
+    sizes: Sequence[int],
+    weights: Sequence[float] | None = None,
+    *,
+    num_subsets: int = 200,
+    seed: int = 0,
+) -> np.ndarray:
+    """The chance that the answer with the most votes among N random samples is right.
+
+    Classes with equally many votes win with equal chance. A subset in which nobody votes is wrong.
+    Exact at N = 1 and N = M, an average over random subsets between.
+
+    Args:
+        classes: (M,), the class of each answer; None is no vote.
+        correct: (M,); a class is right as far as its members are.
+        sizes: (S,), each from 1 to M.
+        weights: (M,), at least 0; None counts every vote once (Wang et al. 2022, self-consistency).
+        seed: equal seeds draw equal subsets, whatever the votes are.
+
+    Returns:
+        (S,), in [0, 1].
+    """
+    total = len(classes)
+    _check_sizes(sizes, total)
+    known = {c: k for k, c in enumerate(dict.fromkeys(c for c in classes if c is not None))}
+    if not known:
+        return np.zeros(len(sizes))
+    grid = tuple(sorted(set(sizes)))
+    voters = np.array([i for i, c in enumerate(classes) if c is not None])
+    votes = np.array([known[c] for c in classes if c is not None])
+    weight = np.ones(len(votes)) if weights is None else np.asarray(weights, dtype=float)[voters]
+    # Subsets come last, so that numpy's inner loops are long: there are few sizes and few classes.
+    shape = (len(grid) + 1, len(known), num_subsets)
+    part = _parts(total, grid, num_subsets, seed)[voters]
+    cells = ((part * len(known) + votes[:, None]) * num_subsets + np.arange(num_subsets)).ravel()
+
+    def tally(values: np.ndarray) -> np.ndarray:
+        # Not a matrix product: that takes as many times longer as there are classes.
+        added = np.bincount(cells, weights=np.repeat(values, num_subsets), minlength=math.prod(shape))
+        return added.reshape(shape)[:-1].cumsum(axis=0)
+
+    sums = tally(weight)
+    # Votes that weigh nothing are votes still, where no others are.
+    present = (sums if weight.min() > 0 else tally(np.ones(len(votes)))) > 0
+    # Equal sums of weights differ in their last bits when they were added in another order.
+    winners = present & (sums >= sums.max(axis=1, keepdims=True) * (1 - 1e-12))
+    right = np.asarray(correct, dtype=float)[voters]
+    share = np.bincount(votes, weights=right) / np.bincount(votes)
+    chances = (winners * share[:, None]).sum(axis=1) / np.maximum(winners.sum(axis=1), 1)
+    curve = dict(zip(grid, chances.mean(axis=1), strict=True)) | {1: right.sum() / total}
+    return np.array([curve[n] for n in sizes])
+
+
+@lru_cache(maxsize=1)
+def _parts(total: int, grid: tuple[int, ...], num_subsets: int, seed: int) -> np.ndarray:
+    """(M, num_subsets): the first size at which a subset holds a sample; a subset grows from size to size."""
+    parts = np.tile(np.searchsorted(grid, np.arange(total), side="right"), (num_subsets, 1))
+    np.random.default_rng(seed).permuted(parts, axis=1, out=parts)
+    return np.ascontiguousarray(parts.T)
+
+
+def elect(classes: Sequence[int | None], weights: Sequence[float], scores: Sequence[float]) -> int | None:
+    """The best-scored member of the class with the most votes, the first of equals; None where nobody votes."""
+    sums: dict[int, float] = {}
+    for c, weight in zip(classes, weights, strict=True):
+        if c is not None:
+            sums[c] = sums.get(c, 0.0) + weight
+    if not sums:
+        return None
+    winner = max(sums, key=sums.__getitem__)
+    return max((i for i, c in enumerate(classes) if c == winner), key=scores.__getitem__)
+
+
+def _check_sizes(sizes: Sequence[int], total: int) -> None:
+    if not all(1 <= n <= total for n in sizes):
+        raise ValueError(f"sizes: expected 1 to {total}, got {list(sizes)}")

@@ -1,0 +1,138 @@
+"""Shared fixtures. Nothing heavy is imported here: torch and transformers load with the first test that needs them."""
+
+import os
+
+# Read when the libraries are imported, so they stand before all else.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from stepverify.records import Problem, Solution
+
+ROOT = Path(__file__).parents[1]
+
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
+
+# The character tokenizer: digit d is 20 + d.
+CHARACTERS = {
+    "<pad>": 0, "<eos>": 1, "<unk>": 2, "<bos>": 3, "<step>": 4,
+    "\n": 5, "Q": 6, "A": 7, "+": 8, "-": 9, "=": 10, "a": 11, "b": 12, "c": 13, " ": 14, "#": 15, ":": 16,
+    **{str(digit): 20 + digit for digit in range(10)},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def root():
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def base():
+    """Folder of the quickstart's model: a tiny Qwen2 config and a word-level tokenizer, no weights."""
+    return ROOT / "lit_configs" / "quickstart" / "base"
+
+
+@pytest.fixture(scope="session")
+def tokenizer(base):
+    """The word-level tokenizer of the quickstart."""
+    from stepverify.data.encode import load_tokenizer
+
+    return load_tokenizer(str(base))
+
+
+def _character_tokenizer(*, bos):
+    from tokenizers import AddedToken, Regex, Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Split
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(WordLevel(CHARACTERS, unk_token="<unk>"))
+    inner.pre_tokenizer = Split(Regex(r"[\s\S]"), "isolated")
+    inner.add_special_tokens(["<pad>", "<eos>", "<unk>", "<bos>"])
+    inner.add_tokens([AddedToken("<step>", normalized=False)])
+    if bos:
+        inner.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", CHARACTERS["<bos>"])])
+    names = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"} | ({"bos_token": "<bos>"} if bos else {})
+    return PreTrainedTokenizerFast(tokenizer_object=inner, name_or_path="characters", **names)
+
+
+@pytest.fixture(scope="session")
+def characters():
+    """A tokenizer with a token for each character of a small table (CHARACTERS above), and no BOS, as Qwen."""
+    return _character_tokenizer(bos=False)
+
+
+@pytest.fixture(scope="session")
+def characters_bos():
+    """The same that begins every text with ``<bos>`` = 3, as Llama."""
+    return _character_tokenizer(bos=True)
+
+
+@pytest.fixture(scope="session")
+def single_thread():
+    """PyTorch on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(base, tokenizer, tmp_path_factory, single_thread):
+    """Folder of the quickstart's model with random weights and its tokenizer, as a hub download would be."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base))).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_problem():
+    """``make_problem(3, answer="5")``: a small problem ``p/3``."""
+
+    def make(number=0, **known):
+        return Problem(**{"id": f"p/{number}", "problem": f"a = {number}"} | known)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_solution():
+    """``make_solution(["a = 1"], sample=2)``: solution ``p/0#2``."""
+
+    def make(steps=("1",), number=0, sample=0, **known):
+        own = {"id": f"p/{number}#{sample}", "problem_id": f"p/{number}", "problem": f"a = {number}"}
+        return Solution(**own | {"steps": list(steps)} | known)
+
+    return make
+
+
+def _folder(variable, what):
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set: it names the folder with {what}")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """Folder of the public data sets, from STEPVERIFY_DATA."""
+    return _folder("STEPVERIFY_DATA", "the data sets (gsm8k/train.jsonl.gz, ...)")
+
+
+@pytest.fixture(scope="session")
+def models_folder():
+    """Folder of small public models, from STEPVERIFY_MODELS."""
+    return _folder("STEPVERIFY_MODELS", "the models (smollm2-135m, qwen2.5-coder-0.5b)")

@@ -1,0 +1,214 @@
+"""``stepverify fit`` and ``predict`` through the command line, on the embedded problems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+torch = pytest.importorskip("torch")
+
+from stepverify.cli import main  # noqa: E402
+from stepverify.records import Solution, StepLabel, read_records, write_records  # noqa: E402
+
+BASE = "lit_configs/quickstart/base"
+
+
+def config(kind: str, root: Path, data: Path | None = None, **changes: Any) -> str:
+    """A small configuration: 64 problems in batches of 16, four steps an epoch."""
+    if data is None:
+        train = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "train", "num_problems": 64}}
+        held_out = {
+            "class_path": "stepverify.readers.Synthetic",
+            "init_args": {"split": "validation", "num_problems": 16},
+        }
+    else:
+        train = held_out = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(data)}}
+    settings: dict[str, Any] = {
+        "seed_everything": 3,
+        "model": {
+            "class_path": f"stepverify.modules.{kind}",
+            "init_args": {
+                "backbone": {"path": BASE, "weights": "random"},
+                "layout": {"prompt": "{problem}\n"},
+                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}},
+                "warmup": 0.0,
+                "decay": "constant",
+            },
+        },
+        "data": {"train": train, "validation": held_out, "batch_size": 16},
+        "trainer": {
+            "default_root_dir": str(root), "max_epochs": 2, "log_every_n_steps": 1,
+            "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu",
+        },
+    }  # fmt: skip
+    for key, value in changes.items():
+        node = settings
+        *path, last = key.split("__")
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    file = root.parent / f"{root.name}.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return str(file)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Graded and step-labelled solutions: half of them with a wrong last step."""
+    from stepverify.readers import Synthetic
+
+    records = []
+    for i, s in enumerate(Synthetic("train", 64).solutions()):
+        if i % 2:
+            s.steps, s.correct = [*s.steps[:-1], "#### 99"], False
+        s.step_labels = [StepLabel(num_right=3, num_rollouts=4)] * 4 + [StepLabel(rating=1 if s.correct else -1)]
+        records.append(s)
+    write_records(tmp_path / "labelled" / "part-00000.jsonl", records)
+    return tmp_path / "labelled"
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "export" / "model.safetensors")
+
+
+def scalars(root: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(root / "logs"), size_guidance={"scalars": 0})
+    events.Reload()
+    found = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return found | {tag: [] for tag in (*events.Tags()["images"], *events.Tags()["tensors"])}
+
+
+@pytest.mark.parametrize(
+    ("kind", "metrics"),
+    [
+        ("GeneratorModule", {"solution/0/text_summary"}),
+        ("OutcomeVerifier", {"val/solution_auc", "val/solution_accuracy", "calibration", "solution/0/text_summary"}),
+        (
+            "ProcessRewardModel",
+            {"val/step_auc", "val/step_accuracy", "val/error_f1", "val/calibration_error", "calibration"},
+        ),
+    ],
+)
+def test_fit_ends_in_an_export_and_is_watched(kind: str, metrics: set[str], tmp_path: Path, labelled: Path):
+    root = tmp_path / "run"
+    data = None if kind == "GeneratorModule" else labelled
+    main(["fit", "--config", config(kind, root, data, trainer__max_epochs=8)])
+    seen = scalars(root)
+    expected = {"train/loss", "train/grad_norm", "val/loss", "throughput/tokens_per_second", "lr-AdamW/pg1"} | metrics
+    assert expected <= seen.keys()
+    losses = [value for _, value in seen["train/loss"]]
+    assert len(losses) == 32
+    assert sum(losses[-4:]) < sum(losses[:4])
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "stepverify.json"):
+        assert (root / "export" / name).is_file()
+    assert (root / "checkpoints" / "last.ckpt").exists()
+
+
+def test_resumed_in_the_middle_of_an_epoch_equals_uninterrupted(tmp_path: Path):
+    """8 steps at once, and 3 + 5 steps over a checkpoint inside the first epoch: the same weights and losses, bit for bit."""
+    every_step = [
+        {"class_path": "ModelCheckpoint", "init_args": {"save_last": True, "every_n_train_steps": 1, "dirpath": None}}
+    ]
+    roots = {name: tmp_path / name for name in ("whole", "parts")}
+    for name, root in roots.items():
+        every_step[0]["init_args"]["dirpath"] = str(root / "checkpoints")
+        stops = (8,) if name == "whole" else (3, 8)
+        for stop in stops:
+            changes = {"trainer__max_steps": stop, "trainer__max_epochs": None, "trainer__callbacks": every_step}
+            main(["fit", "--config", config("GeneratorModule", root, **changes), "--ckpt_path", "last"])
+    whole, parts = weights(roots["whole"]), weights(roots["parts"])
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+    losses = [dict(scalars(root)["train/loss"]) for root in roots.values()]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 8
+
+
+def test_resume_refuses_another_configuration(tmp_path: Path, capsys: pytest.CaptureFixture):
+    root = tmp_path / "run"
+    main(["fit", "--config", config("GeneratorModule", root)])
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", config("GeneratorModule", root, model__init_args__warmup=0.5), "--ckpt_path", "last"])
+    assert stopped.value.code == 2
+    assert "model.init_args.warmup = 0.0, now it is 0.5" in capsys.readouterr().err
+
+
+def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path):
+    """Trained, exported, predicted through Lightning; and scored by the sampling side: the same numbers, every record once."""
+    from sampling.scorer import score
+
+    root = tmp_path / "run"
+    main(["fit", "--config", config("ProcessRewardModel", root, labelled)])
+    predicting = config(
+        "ProcessRewardModel", tmp_path / "predict",
+        model__init_args__backbone={"path": str(root / "export")}, model__init_args__layout=None,
+        data__train=None, data__validation=None, data__batch_size=7,
+        data__predict={"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(labelled)}},
+        trainer__logger=False,
+        trainer__callbacks=[{"class_path": "stepverify.callbacks.ScoreWriter", "init_args": {"folder": str(tmp_path / "a"), "name": "prm"}}],
+    )  # fmt: skip
+    main(["predict", "--config", predicting])
+    score(input=labelled, output=tmp_path / "b", verifiers={"prm": str(root / "export")}, batch_size=11)
+    one = {s.id: s.scores["prm"] for s in read_records(tmp_path / "a", Solution)}
+    two = {s.id: s.scores["prm"] for s in read_records(tmp_path / "b", Solution)}
+    assert one.keys() == two.keys()
+    assert len(one) == 64
+    for key, values in one.items():
+        assert values == pytest.approx(two[key], abs=2e-6)
+        assert len(values) == 5
+    with pytest.raises(SystemExit):
+        main(["predict", "--config", predicting])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__init_args__backbone": {"path": "/nowhere/model"}}, "/nowhere/model: no such model folder"),
+        ({"model__init_args__layout": {"prompt": "{problem}\n", "tag": "<step> <step>"}}, "layout.tag: '<step> <step>' is 2 tokens"),
+        ({"model__init_args__layout": {"prompt": "no problem"}}, "expected exactly one {problem}"),
+        ({"model__init_args__max_length": 10}, "none of 64 solutions of Solutions can be used: 64 longer than max_length = 10 tokens"),
+        ({"data__train": None}, "data.train: no reader is given"),
+        ({"data__train__init_args": {"path": "/nowhere/data"}}, "/nowhere/data: no such file or folder"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(changes, message, tmp_path: Path, labelled: Path, capsys):
+    root = tmp_path / "run"
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", config("ProcessRewardModel", root, labelled, **changes)])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (root / "export").exists()
+
+
+def test_unlabelled_solutions_are_refused(tmp_path: Path, capsys):
+    from stepverify.readers import Synthetic
+
+    records = list(Synthetic("train", 4).solutions())
+    for record in records:
+        record.correct = None
+    write_records(tmp_path / "data" / "part-00000.jsonl", records)
+    for kind, message in (("OutcomeVerifier", "no outcome label"), ("ProcessRewardModel", "no step labels")):
+        with pytest.raises(SystemExit):
+            main(["fit", "--config", config(kind, tmp_path / kind, tmp_path / "data")])
+        assert message in capsys.readouterr().err
+
+
+def test_learning_rate_schedule():
+    """Warm-up over 10 of 100 steps, then a line to zero: 1/10, 1, 1/2 at the middle of what is left, 0."""
+    from stepverify.modules import GeneratorModule
+
+    module = GeneratorModule.__new__(GeneratorModule)
+    module.__dict__.update(warmup=0.1, decay="linear")
+    assert [module.learning_rate_factor(s, 100) for s in (0, 9, 10, 55, 100)] == [0.1, 1.0, 1.0, 0.5, 0.0]
+    module.__dict__.update(decay="cosine")
+    assert module.learning_rate_factor(55, 100) == pytest.approx(0.5)
+    module.__dict__.update(decay="constant")
+    assert module.learning_rate_factor(99, 100) == 1.0

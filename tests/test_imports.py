@@ -1,0 +1,89 @@
+"""Which part may know which: the borders of the packages, and what a quick command must not load."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "lightning", "vllm", "transformers"}
+# What sampling may know of stepverify; the scorer also loads models.
+SHARED = ("records", "layout", "answers", "aggregate", "readers", "data.encode")
+SCORER = ("models", "data.batch")
+
+
+def imports(path):
+    """Absolute names of all modules that a file imports anywhere; ``from a import b`` gives ``a.b``."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def files(root, *packages):
+    found = {
+        path.relative_to(root).as_posix(): imports(path)
+        for package in packages
+        for path in sorted((root / package).rglob("*.py"))
+    }
+    assert len(found) > 10
+    return found
+
+
+def within(name, modules):
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+@pytest.mark.parametrize(
+    "modules", ["stepverify.records, sampling.rank", "stepverify.cli, sampling.__main__", "stepverify.data.encode"]
+)
+def test_quick_modules_load_nothing_heavy(modules):
+    code = f"import {modules}, sys; print(sorted({HEAVY} & sys.modules.keys()), 'stepverify.records' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] True\n"
+
+
+def test_training_knows_nothing_of_sampling(root):
+    for path, names in files(root, "stepverify").items():
+        foreign = {name for name in names if within(name, ("sampling", "vllm", "ray"))}
+        assert not foreign, f"{path} imports {foreign}"
+
+
+def test_vllm_is_met_in_one_file(root):
+    everywhere = files(root, "stepverify", "sampling")
+    assert [path for path, names in everywhere.items() if any(within(name, ("vllm",)) for name in names)] == [
+        "sampling/engine/vllm.py"
+    ]
+    assert not [path for path, names in everywhere.items() if any(within(name, ("ray",)) for name in names)]
+
+
+def test_sampling_knows_little_of_training(root):
+    for path, names in files(root, "sampling").items():
+        allowed = SHARED + (SCORER if path == "sampling/scorer.py" else ())
+        foreign = {
+            name
+            for name in names
+            if within(name, ("stepverify",)) and not within(name, [f"stepverify.{module}" for module in allowed])
+        }
+        assert not foreign, f"{path} imports {foreign}"
+
+
+def test_records_and_aggregate_need_the_standard_library_only(root):
+    own = ("stepverify.records", "stepverify.aggregate")
+    for name in ("records", "aggregate"):
+        foreign = {
+            module
+            for module in imports(root / "stepverify" / f"{name}.py")
+            if module.split(".")[0] not in sys.stdlib_module_names and not within(module, own)
+        }
+        assert not foreign, f"stepverify/{name}.py imports {foreign}"
+
+
+def test_the_checks_above_see_every_kind_of_import(tmp_path):
+    path = tmp_path / "x.py"
+    path.write_text("import os.path\ndef f():\n    from vllm import LLM\n    import ray as r\n")
+    assert imports(path) == {"os.path", "vllm.LLM", "ray"}

