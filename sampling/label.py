@@ -16,7 +16,7 @@ from sampling.tree import build, prefixes
 from stepverify.answers import Grader, extract_answer
 from stepverify.data.encode import SolutionEncoder
 from stepverify.layout import Layout
-from stepverify.readers import synthetic
+from stepverify.readers import Reader, synthetic
 from stepverify.records import InputError, Solution, StepLabel, read_records
 
 Prefix = tuple[str, ...]
@@ -47,6 +47,7 @@ class Rollouts(StepLabeller):
         num_rollouts: completions a prefix (the paper draws 8).
         sampling: temperature, length, stop texts.
         layout: text around problems and steps; None takes the one that the model was exported with.
+        few_shot: worked problems in front of every prompt: the same ones that the solutions were drawn with.
         max_solutions: step labels for the first so many solutions of each problem; None labels all.
         seed: of the run. A prefix is completed with seeds made from this, the problem's id and the prefix.
     """
@@ -57,6 +58,7 @@ class Rollouts(StepLabeller):
         num_rollouts: int = 8,
         sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
         layout: Layout | None = None,
+        few_shot: Reader | None = None,
         max_solutions: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -66,13 +68,14 @@ class Rollouts(StepLabeller):
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
         self.engine, self.num_rollouts, self.sampling = engine, num_rollouts, sampling
         self.layout, self.max_solutions, self.seed = layout or exported_layout(engine.model), max_solutions, seed
+        self.few_shot = self.layout.render_examples(list(few_shot.problems())) if few_shot else ""
 
     def identity(self) -> dict[str, Any]:
         """Engine and counts."""
         return {
             "labeller": "rollouts", "engine": self.engine.identity(), "num_rollouts": self.num_rollouts,
             "sampling": dataclasses.asdict(self.sampling), "layout": dataclasses.asdict(self.layout),
-            "max_solutions": self.max_solutions, "seed": self.seed,
+            "few_shot": self.few_shot, "max_solutions": self.max_solutions, "seed": self.seed,
         }  # fmt: skip
 
     def label(self, groups: Iterable[list[Solution]], grader: Grader) -> Iterator[tuple[list[Solution], int]]:
@@ -91,7 +94,7 @@ class Rollouts(StepLabeller):
                 open_groups[problem.problem_id] = group
                 for number, prefix in enumerate(group.order):
                     yield Request(
-                        f"{problem.problem_id}\x1f{number}", encoder.path(problem.problem, prefix), self.num_rollouts,
+                        f"{problem.problem_id}\x1f{number}", encoder.path(problem.problem, prefix, self.few_shot), self.num_rollouts,
                         derive_seed(self.seed, problem.problem_id, *prefix),
                     )  # fmt: skip
 

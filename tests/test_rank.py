@@ -260,7 +260,7 @@ def test_bad_input_is_refused_and_claims_no_folder(tmp_path, solutions, options,
 
 
 def test_read_scored_takes_what_read_records_takes(tmp_path):
-    """Twice as many lines of each layout as are needed to take the short way; whole numbers as scores; labels."""
+    """Each line twice: the second one goes the short way. Whole numbers as scores, labels, and only required keys."""
     path = tmp_path / "a.jsonl"
     write_records(path, [solution(0, 0, token_ids=[1, 2, 3]), solution(0, 1)])
     bare = {"id": "p0#2", "problem_id": "p0", "problem": "Question 0", "steps": ["a"], "scores": {"orm": [1]}}
@@ -269,7 +269,6 @@ def test_read_scored_takes_what_read_records_takes(tmp_path):
     found, full = list(read_scored(path, labels=True)), list(read_records(path, Solution))
     assert [n for _, _, n in found] == 2 * [3, None, None, None]
     assert [s for _, s, _ in found] == [dataclasses.replace(s, token_ids=None) for s in full]
-    assert all(type(value) is float for _, s, _ in found for values in s.scores.values() for value in values)
     assert [s.step_labels for _, s, _ in read_scored(path)] == [None] * 8
 
 

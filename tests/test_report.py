@@ -12,8 +12,16 @@ from sampling.report import report
 from sampling.report.curves import Table, bootstrap_means, read_table, rule_label, summarise
 from sampling.report.figures import spread_out
 from sampling.report.steps import (
-    aggregate_all, auc, calibration_error, f1, first_error, ranks, reliability, score_statistics, step_truth,
-)  # fmt: skip
+    aggregate_all,
+    auc,
+    calibration_error,
+    f1,
+    first_error,
+    ranks,
+    reliability,
+    score_statistics,
+    step_truth,
+)
 from stepverify.aggregate import AGGREGATIONS, aggregate
 from stepverify.records import InputError, Ranking, Solution, StepLabel, write_records
 

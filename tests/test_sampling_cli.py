@@ -9,6 +9,8 @@ import pytest
 from sampling.__main__ import STAGES, main
 from stepverify.records import Solution, write_records
 
+SPLIT_OF_NONE = {"split": "test", "num_problems": 0}
+
 
 def stopped(*args):
     with pytest.raises(SystemExit) as stop:
@@ -46,7 +48,7 @@ try:
 except SystemExit as stop:
     assert stop.code == 0
 loaded = {"torch", "transformers", "vllm", "lightning", "jsonargparse"} & set(sys.modules)
-sys.exit(", ".join(loaded))
+sys.exit(", ".join(loaded) or 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -159,7 +161,7 @@ def test_every_input_error_is_one_line(arguments, message, tmp_path, capsys):
         ({"sampling": {"temperature": -1}}, "sampling.temperature: expected >= 0, got -1"),
         ({"layout": {"prompt": "no place"}}, "layout.prompt: expected exactly one {problem}"),
         (
-            {"problems": {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "test", "num_problems": 0}}},
+            {"few_shot": {"class_path": "stepverify.readers.Synthetic", "init_args": SPLIT_OF_NONE}},
             "num_problems: expected >= 1, got 0",
         ),
     ],

@@ -262,14 +262,14 @@ def test_ids_that_the_tokenizer_no_longer_gives_are_refused(given, tmp_path, pro
     ids = facts["ids"]
     facts["ids"] = ids | {"negative": ids["positive"], "positive": ids["negative"]}
     (changed / "stepverify.json").write_text(json.dumps(facts))
-    with pytest.raises(InputError, match="trained with ids .*, but its tokenizer now gives"):
+    with pytest.raises(InputError, match=r"trained with ids .*, but its tokenizer now gives"):
         score(given, tmp_path / "a", {"prm": str(changed)})
     (changed / "stepverify.json").write_text(stored)
     tokenizer = json.loads((changed / "tokenizer.json").read_text())
     words = tokenizer["model"]["vocab"]
     words["+"], words["-"] = words["-"], words["+"]
     (changed / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(InputError, match="trained with ids .*, but its tokenizer now gives"):
+    with pytest.raises(InputError, match=r"trained with ids .*, but its tokenizer now gives"):
         score(given, tmp_path / "b", {"prm": str(changed)})
 
 

