@@ -93,10 +93,9 @@ class Rollouts(StepLabeller):
                 problem = solutions[0]
                 open_groups[problem.problem_id] = group
                 for number, prefix in enumerate(group.order):
-                    yield Request(
-                        f"{problem.problem_id}\x1f{number}", encoder.path(problem.problem, prefix, self.few_shot), self.num_rollouts,
-                        derive_seed(self.seed, problem.problem_id, *prefix),
-                    )  # fmt: skip
+                    ids = encoder.path(problem.problem, prefix, self.few_shot)
+                    seed = derive_seed(self.seed, problem.problem_id, *prefix)
+                    yield Request(f"{problem.problem_id}\x1f{number}", ids, self.num_rollouts, seed)
 
         for request, completions in self.engine.generate(requests(), self.sampling):
             problem_id, _, number = request.key.rpartition("\x1f")

@@ -95,9 +95,21 @@ def small_gsm8k(out: Path, base: Path) -> list[list[str]]:
     engine = {"class_path": "sampling.engine.TransformersEngine", "init_args": {"model": str(base)}}
     layout = '{"prompt": "Question: {problem}\\nAnswer:\\n", "tag": "<step>"}'
     short = ["--sampling.max_tokens", "12"]
-    common = lambda prefix: [f"--{prefix}engine={engine}", f"--{prefix}layout={layout}"]  # noqa: E731
-    few_shot = lambda prefix: [f"--{prefix}few_shot.init_args.path={out}/gsm8k.jsonl", f"--{prefix}few_shot.init_args.limit=2"]  # noqa: E731
-    fit = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false", "--model.init_args.backbone.path", str(base)]
+
+    def common(prefix: str) -> list[str]:
+        return [f"--{prefix}engine={engine}", f"--{prefix}layout={layout}"]
+
+    def few_shot(prefix: str) -> list[str]:
+        return [f"--{prefix}few_shot.init_args.path={out}/gsm8k.jsonl", f"--{prefix}few_shot.init_args.limit=2"]
+
+    fit = [
+        "--trainer.max_epochs",
+        "1",
+        "--trainer.enable_progress_bar",
+        "false",
+        "--model.init_args.backbone.path",
+        str(base),
+    ]
     labelled = [f"--data.{part}.init_args.path={out}/labels_train" for part in ("train", "validation")]
     everything = [f"--data.{part}.init_args.fold=all" for part in ("train", "validation")]
     verifiers = f'{{"orm": "{out}/orm/export", "prm": "{out}/prm/export"}}'

@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_generate import CodePoints, run_with_kills, yaml
 
 from sampling.__main__ import main
 from sampling.engine import Completion, SamplingOptions
@@ -18,6 +17,7 @@ from sampling.tree import build, prefixes
 from stepverify.layout import Layout
 from stepverify.readers import Synthetic
 from stepverify.records import InputError, Solution, StepLabel, read_records, write_records
+from tests.test_generate import CodePoints, run_with_kills, yaml
 
 LAYOUT = Layout(prompt="Q{problem}\n")
 
@@ -302,7 +302,7 @@ def test_oracle_refuses_other_problems(tmp_path):
 CHILD = """
 import sys, time
 from pathlib import Path
-from test_label import LAYOUT, KnownRollouts, Rollouts, label
+from tests.test_label import LAYOUT, KnownRollouts, Rollouts, label
 class Slow(KnownRollouts):
     def generate(self, requests, options):
         for request in requests:

@@ -16,7 +16,9 @@ def main(runs: int = 7) -> None:
             start = time.perf_counter()
             subprocess.run([sys.executable, "-m", module, "--help"], check=True, capture_output=True)
             seconds.append(time.perf_counter() - start)
-        print(f"{module:16} --help: median {statistics.median(seconds):.2f} s of {runs} runs (max {max(seconds):.2f} s)")
+        print(
+            f"{module:16} --help: median {statistics.median(seconds):.2f} s of {runs} runs (max {max(seconds):.2f} s)"
+        )
 
 
 if __name__ == "__main__":
