@@ -17,7 +17,7 @@ from sampling.tree import build, prefixes
 from stepverify.layout import Layout
 from stepverify.readers import Synthetic
 from stepverify.records import InputError, Solution, StepLabel, read_records, write_records
-from tests.test_generate import CodePoints, run_with_kills, yaml
+from tests.test_generate import CodePoints, Given, problem, run_with_kills, yaml
 
 LAYOUT = Layout(prompt="Q{problem}\n")
 
@@ -252,6 +252,15 @@ def test_every_distinct_prefix_is_asked_once_and_every_step_is_labelled(tmp_path
         by_rollouts = path if cut else path[:-1]
         expected = [counted(right[step], 2) for step in by_rollouts] + [WRONG] * (len(path) - len(by_rollouts))
         assert s.step_labels == expected
+
+
+def test_few_shot_examples_stand_in_front_of_every_prefix(tmp_path):
+    shots = Given(problem(9, steps=["9 is 9"]))
+    engine = KnownRollouts({})
+    labelled(tmp_path, [solution(0, ["A", "#### 5"])], Rollouts(engine, layout=LAYOUT, few_shot=shots))
+    assert [path for path, _, _ in engine.asked] == ["QWhat is 9?\n9 is 9\n\nQof p/0\nA\n"]
+    with pytest.raises(InputError, match=r"was made with config\.steps\.few_shot"):
+        label(tmp_path / "in.jsonl", tmp_path / "out", Rollouts(engine, layout=LAYOUT))
 
 
 @pytest.mark.parametrize("changed", [{"num_rollouts": 3}, {"seed": 1}, {"max_solutions": 9}, {"layout": Layout()}])
