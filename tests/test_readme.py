@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,9 @@ def test_stages_are_the_programs_own():
 
 def test_programs_answer_help():
     for program, word in (("stepverify.cli", "fit"), ("sampling", "generate")):
-        shown = subprocess.run(["python", "-m", program, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+        shown = subprocess.run(
+            [sys.executable, "-m", program, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
         assert word in shown.stdout
 
 
