@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def config(kind: str, root: Path, data: Path | None = None, **changes: Any) -> s
     file = root.parent / f"{root.name}.yaml"
     file.write_text(yaml.safe_dump(settings))
     return str(file)
+
+
+@pytest.fixture(autouse=True)
+def lightning_logs_to_a_closed_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning keeps the stderr of the test that imported it; what it says there later is lost, not an error."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
 
 
 @pytest.fixture
