@@ -35,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> None:
     from stepverify.trainer import run
 
     try:
-        run(words)
+        run(args)
     except ValueError as error:
         if (bad := InputError.within(error)) is None:
             raise

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import lightning
 import yaml
@@ -29,6 +27,7 @@ _NOISE = (
     ".*there is no last checkpoint available.*",  # `--ckpt_path last` starts afresh where there is none, as documented
     ".*'set_vital' is deprecated.*",
     ".*LeafSpec.*",
+    ".*LightningCLI's args parameter.*",  # a caller in Python knows what it passes
     ".*custom batch sampler.*",  # LengthBatches yields every index, by test
     ".*No (positive|negative) samples in targets.*",
 )
@@ -98,19 +97,20 @@ def _be_quiet() -> None:
     disable_progress_bar()
 
 
-def run(args: list[str]) -> LightningCLI:
-    """Parse the command line and run it."""
+def run(args: Sequence[str] | None = None) -> LightningCLI:
+    """Parse the command line, or ``args`` in its place, and run it.
+
+    With None the process's own line is used: Lightning starts further processes of DDP and FSDP2 with it.
+    """
     _be_quiet()
-    # LightningCLI warns when arguments are passed while sys.argv has some: here they are the same ones.
-    with mock.patch.object(sys, "argv", sys.argv[:1]):
-        return _RunFolder(
-            VerifierModule,
-            SolutionData,
-            subclass_mode_model=True,
-            args=args,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults={"gradient_clip_val": 1.0, "log_every_n_steps": 10, "num_sanity_val_steps": 0},
-        )
+    return _RunFolder(
+        VerifierModule,
+        SolutionData,
+        subclass_mode_model=True,
+        args=None if args is None else list(args),
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"gradient_clip_val": 1.0, "log_every_n_steps": 10, "num_sanity_val_steps": 0},
+    )

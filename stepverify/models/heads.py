@@ -72,7 +72,11 @@ class ReadModel(nn.Module):
         backbone = _strip(state, "backbone.")
         if self.backbone is not without_adapters(self.backbone):
             backbone = _merge_adapters(self.backbone, backbone)
-        without_adapters(self.backbone).save_pretrained(folder, state_dict=backbone)  # type: ignore[operator]
+        causal: Any = without_adapters(self.backbone)
+        if causal.config.tie_word_embeddings:
+            # A state that was gathered from shards holds the tied matrix twice.
+            backbone = {k: v for k, v in backbone.items() if k not in causal._tied_weights_keys}
+        causal.save_pretrained(folder, state_dict=backbone)
 
 
 class GeneratorModel(ReadModel):
