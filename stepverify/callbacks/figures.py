@@ -38,13 +38,10 @@ class CalibrationFigure(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Batch,
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Count values and outcomes in bins. Costs one more forward pass a batch, so only a few are taken."""
-        if isinstance(pl_module, GeneratorModule) or batch_idx >= 8 or batch.targets is None:
+        """Count values and outcomes in bins."""
+        if isinstance(pl_module, GeneratorModule) or batch.targets is None:
             return
-        assert isinstance(pl_module, VerifierModule)
-        assert pl_module.model is not None
-        values = pl_module.model.score(batch)
-        self._add(values.cpu(), batch.targets.float().cpu())
+        self._add(outputs.float().cpu(), batch.targets.float().cpu())
 
     def _add(self, values: Tensor, targets: Tensor) -> None:
         bins = (values * self.num_bins).long().clamp(0, self.num_bins - 1)
@@ -105,7 +102,7 @@ class SolutionText(lightning.Callback):
         if isinstance(pl_module, GeneratorModule):
             texts = [self._generated(pl_module, record) for record in batch.records[: self.num_solutions]]
         else:
-            values = batch.split(pl_module.model.score(batch))
+            values = batch.split(outputs)
             texts = [_judged(r, v) for r, v in list(zip(batch.records, values, strict=True))[: self.num_solutions]]
         for i, text in enumerate(texts):
             writer.add_text(f"solution/{i}", text, trainer.global_step)

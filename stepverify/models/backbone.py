@@ -42,6 +42,7 @@ class Backbone:
         gradient_checkpointing: recompute activations in the backward pass: less memory, a third more time.
         lora: train adapters only.
         trust_remote_code: run model code that comes with the weights.
+        overrides: further entries of the model's config.json to change.
     """
 
     path: str

@@ -94,6 +94,7 @@ class VerifierModule(lightning.LightningModule):
             shard(self.model, self.device_mesh)
 
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
+        """Training: the loss to minimise. Validation and test: (M,) values, for the callbacks to draw."""
         assert self.model is not None
         assert batch.targets is not None
         outputs, nll = self.model(batch)
@@ -113,7 +114,7 @@ class VerifierModule(lightning.LightningModule):
         if len(metrics):
             self.update_metrics(metrics, outputs.detach(), batch)
             self.log_dict({f"{stage}/{name}": metric for name, metric in metrics.items()}, batch_size=size)
-        return total / count
+        return self.model.values(outputs)
 
     def _mean(self, total: Tensor, count: Tensor) -> Tensor:
         """Sum → mean in which every position weighs the same, on whichever device it lies.
@@ -128,9 +129,9 @@ class VerifierModule(lightning.LightningModule):
         """Loss per labelled position of one batch."""
         return self._step(batch, "train")
 
-    def validation_step(self, batch: Batch) -> None:
-        """Loss and metrics of one batch."""
-        self._step(batch, "val")
+    def validation_step(self, batch: Batch) -> Tensor:
+        """Loss and metrics of one batch; gives its (M,) values to the callbacks."""
+        return self._step(batch, "val")
 
     def test_step(self, batch: Batch) -> None:
         """Loss and metrics of one batch."""
