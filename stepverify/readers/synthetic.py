@@ -2,13 +2,17 @@
 
 A problem assigns variables one after the other and asks for the last one::
 
-    a = 7 ; b = a * 3 ; c = 5 - b ; c ?
+    a = 4 ; b = a * 3 ; c = 6 - b ; c ?
 
-A solution has one step an assignment, values put in, and the final answer (modulo 11 here)::
+A careful solution has one step an assignment, values put in, and the final answer (modulo 7 here); a hasty one does
+two assignments in one step::
 
-    b = 7 * 3 = 10
-    c = 5 - 10 = 6
-    #### 6
+    b = 4 * 3 = 5               c = 6 - ( 4 * 3 ) = 1
+    c = 6 - 5 = 1               #### 1
+    #### 1
+
+Whoever learns from both manners writes in both, and errs far more often in the hasty one: there are some dozens of
+different single operations to learn, and thousands of pairs. That is what a verifier can find out from answers alone.
 """
 
 from __future__ import annotations
@@ -39,8 +43,7 @@ class Synthetic(Reader):
         modulus: all arithmetic is modulo this.
         num_steps: assignments after the first one.
         operators: some of ``+-*``.
-        reuse: chance that the second operand is an earlier variable, not a constant. The first is always
-            the newest variable, so no step is idle.
+        hasty: chance that a worked solution does an assignment together with the next one.
         worked: give the worked solution too; without it only the final answer is known.
         seed: of the problems.
     """
@@ -49,10 +52,10 @@ class Synthetic(Reader):
         self,
         split: Literal["demonstrations", "train", "validation", "test"],
         num_problems: int,
-        modulus: int = 11,
-        num_steps: int = 4,
+        modulus: int = 7,
+        num_steps: int = 6,
         operators: str = "+-*",
-        reuse: float = 0.5,
+        hasty: float = 0.0,
         worked: bool = True,
         seed: int = 0,
     ) -> None:
@@ -64,8 +67,10 @@ class Synthetic(Reader):
             raise InputError(f"num_steps: expected 1 to {len(_VARIABLES) - 1}, got {num_steps}")
         if not operators or set(operators) - _OPERATORS.keys():
             raise InputError(f"operators: expected some of '+-*', got {operators!r}")
+        if not 0.0 <= hasty <= 1.0:
+            raise InputError(f"hasty: expected a chance from 0 to 1, got {hasty}")
         self.split, self.num_problems, self.modulus, self.num_steps = split, num_problems, modulus, num_steps
-        self.operators, self.reuse, self.worked, self.seed = operators, reuse, worked, seed
+        self.operators, self.hasty, self.worked, self.seed = operators, hasty, worked, seed
 
     def problems(self) -> Iterator[Problem]:
         """Yield the problems with id ``synthetic/<split>/<number>``; no text occurs twice.
@@ -85,24 +90,23 @@ class Synthetic(Reader):
                         f"num_problems: found only {len(seen)} different problems of {self.num_steps} steps"
                     )
                 continue
-            steps, answer = solve(text, self.modulus)
+            chain = Chain(text, self.modulus)
             number = len(seen)
             seen.add(text)
             yield Problem(
                 id=f"synthetic/{self.split}/{number}",
                 problem=text,
-                answer=str(answer),
-                steps=steps if self.worked else [],
+                answer=str(chain.answer),
+                steps=chain.worked(self.hasty, random.Random(text)) if self.worked else [],
                 meta={"modulus": self.modulus},
             )
 
     def _draw(self, rng: random.Random) -> str:
         assignments = [f"a = {rng.randrange(self.modulus)}"]
         for i in range(1, self.num_steps + 1):
-            newest = _VARIABLES[i - 1]
-            other = _VARIABLES[rng.randrange(i)] if rng.random() < self.reuse else str(rng.randrange(1, self.modulus))
-            left, right = (newest, other) if rng.random() < 0.5 else (other, newest)
-            assignments.append(f"{_VARIABLES[i]} = {left} {rng.choice(self.operators)} {right}")
+            operands = [_VARIABLES[i - 1], str(rng.randrange(1, self.modulus))]
+            rng.shuffle(operands)
+            assignments.append(f"{_VARIABLES[i]} = {operands[0]} {rng.choice(self.operators)} {operands[1]}")
         return " ; ".join([*assignments, f"{_VARIABLES[self.num_steps]} ?"])
 
 
@@ -110,36 +114,54 @@ def _split_of(text: str) -> str:
     return SPLITS[hashlib.sha256(text.encode()).digest()[0] % len(SPLITS)]
 
 
-def solve(problem: str, modulus: int) -> tuple[list[str], int]:
-    """The worked solution of a problem text, final line included, and its answer.
+class Chain:
+    """A problem text, worked out.
+
+    Attributes:
+        single: for each assignment after the first one, the step that does it alone.
+        double: for each of them but the first, the step that does it together with the one before.
+        answer: the value asked for.
 
     Raises:
         InputError: not a problem of this kind.
     """
-    *assignments, question = problem.split(" ; ")
-    values: dict[str, int] = {}
-    steps: list[str] = []
-    try:
-        for assignment in assignments:
-            name, expression = assignment.split(" = ")
-            parts = expression.split(" ")
-            if len(parts) == 1:
-                values[name] = int(parts[0])
-                continue
-            left, operator, right = parts
-            x, y = (values[p] if p in values else int(p) for p in (left, right))
-            values[name] = _OPERATORS[operator](x, y) % modulus
-            steps.append(f"{name} = {x} {operator} {y} = {values[name]}")
-        answer = values[question.removesuffix(" ?")]
-    except (ValueError, KeyError) as error:
-        raise InputError(f"not a synthetic problem: {problem[:80]!r} ({error!r})") from None
-    return [*steps, f"#### {answer}"], answer
+
+    def __init__(self, problem: str, modulus: int) -> None:
+        *assignments, question = problem.split(" ; ")
+        try:
+            name, first = assignments[0].split(" = ")
+            value, before, self.single, self.double = int(first), "", list[str](), list[str]()
+            for assignment in assignments[1:]:
+                newest, (name, expression) = name, assignment.split(" = ")
+                left, operator, right = expression.split(" ")
+                x, y = (value if operand == newest else int(operand) for operand in (left, right))
+                written = [str(value) if operand == newest else operand for operand in (left, right)]
+                nested = [f"( {before} )" if operand == newest else operand for operand in (left, right)]
+                value, before = _OPERATORS[operator](x, y) % modulus, f"{written[0]} {operator} {written[1]}"
+                if self.single:
+                    self.double.append(f"{name} = {nested[0]} {operator} {nested[1]} = {value}")
+                self.single.append(f"{name} = {before} = {value}")
+            if question != f"{name} ?":
+                raise ValueError(question)
+        except (ValueError, KeyError, IndexError) as error:
+            raise InputError(f"not a synthetic problem: {problem[:80]!r} ({error!r})") from None
+        self.answer = value
+
+    def worked(self, hasty: float, rng: random.Random) -> list[str]:
+        """A solution, final line included, in which an assignment goes with the next one by chance ``hasty``."""
+        steps, i = [], 0
+        while i < len(self.single):
+            together = i < len(self.double) and rng.random() < hasty
+            steps.append(self.double[i] if together else self.single[i])
+            i += 1 + together
+        return [*steps, f"#### {self.answer}"]
 
 
 def verdicts(problem: str, steps: Sequence[str], modulus: int) -> list[bool]:
-    """The oracle: a step is right if and only if it is a line of the worked solution, word for word.
+    """The oracle: a step is right if and only if it is, word for word, a line of some right solution.
 
     So a step that calculates rightly from a wrong value is wrong, and a step behind a wrong one can be right.
     """
-    right = set(solve(problem, modulus)[0])
+    chain = Chain(problem, modulus)
+    right = {*chain.single, *chain.double, f"#### {chain.answer}"}
     return [step in right for step in steps]
