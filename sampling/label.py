@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from stepverify.readers import Reader, synthetic
 from stepverify.records import InputError, Solution, StepLabel, read_records
 
 Prefix = tuple[str, ...]
+_WINDOW = 64  # problems whose prefixes are sent in turns
 
 
 class StepLabeller(ABC):
@@ -84,20 +87,16 @@ class Rollouts(StepLabeller):
         open_groups: dict[str, _OpenGroup] = {}
         ready: list[_OpenGroup] = []  # problems without a prefix to complete
 
-        def requests() -> Iterator[Request]:
+        def opened() -> Iterator[Iterator[Request]]:
             for solutions in groups:
                 group = _OpenGroup(solutions, solutions[: self.max_solutions])
-                if not group.pending:
+                if group.pending:
+                    open_groups[solutions[0].problem_id] = group
+                    yield self._requests(solutions[0], group.order, encoder)
+                else:
                     ready.append(group)
-                    continue
-                problem = solutions[0]
-                open_groups[problem.problem_id] = group
-                for number, prefix in enumerate(group.order):
-                    ids = encoder.path(problem.problem, prefix, self.few_shot)
-                    seed = derive_seed(self.seed, problem.problem_id, *prefix)
-                    yield Request(f"{problem.problem_id}\x1f{number}", ids, self.num_rollouts, seed)
 
-        for request, completions in self.engine.generate(requests(), self.sampling):
+        for request, completions in self.engine.generate(_in_turns(opened()), self.sampling):
             problem_id, _, number = request.key.rpartition("\x1f")
             group = open_groups[problem_id]
             group.complete(int(number), completions, grader)
@@ -108,6 +107,23 @@ class Rollouts(StepLabeller):
                 yield ready[-1].finish(), ready.pop().tokens
         while ready:
             yield ready[-1].finish(), ready.pop().tokens
+
+    def _requests(self, problem: Solution, order: list[Prefix], encoder: SolutionEncoder) -> Iterator[Request]:
+        for number, prefix in enumerate(order):
+            ids = encoder.path(problem.problem, prefix, self.few_shot)
+            seed = derive_seed(self.seed, problem.problem_id, *prefix)
+            yield Request(f"{problem.problem_id}\x1f{number}", ids, self.num_rollouts, seed)
+
+
+def _in_turns(sources: Iterable[Iterator[Request]]) -> Iterator[Request]:
+    """One request of each problem in turn: when a longer prefix comes, the engine has cached the shorter one."""
+    waiting = iter(sources)
+    while window := deque(islice(waiting, _WINDOW)):
+        while window:
+            source = window.popleft()
+            if (request := next(source, None)) is not None:
+                yield request
+                window.append(source)
 
 
 class _OpenGroup:

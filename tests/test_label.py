@@ -140,6 +140,15 @@ def test_prefixes_are_the_distinct_ones_parents_first(paths):
 # ── rollouts ──────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_the_prefixes_of_problems_take_turns(tmp_path):
+    """p/0 has the prefixes a and ab, p/1 c only, p/2 d, de and def: first prefixes first, so longer ones hit the cache."""
+    engine = KnownRollouts({})
+    paths = {"p/0": ["a", "b", "#### 5"], "p/1": ["c", "#### 5"], "p/2": ["d", "e", "f", "#### 5"]}
+    labelled(tmp_path, [solution(0, steps, name) for name, steps in paths.items()], Rollouts(engine, 1, layout=LAYOUT))
+    asked = ["".join(path.splitlines()[1:]) for path, _, _ in engine.asked]
+    assert asked == ["a", "c", "d", "ab", "de", "def"]
+
+
 def test_rollouts_by_hand(tmp_path):
     """Four solutions of one problem; A is shared by three of them, A B by two.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from stepverify.readers.base import Fold, Reader, in_fold, take
@@ -33,22 +34,27 @@ class Solutions(Reader):
         fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
         validation_fraction: share of the problems in the validation fold.
         limit: how many solutions to read at most.
+        max_solutions: the first so many of each problem, of those that the other choices leave; None takes all.
         correct_only: only solutions whose answer was graded right (rejection sampling for SFT).
         steps_labelled_only: only solutions with step labels.
     """
 
     def __init__(
         self, path: str, fold: Fold = "all", validation_fraction: float = 0.1, limit: int | None = None,
-        correct_only: bool = False, steps_labelled_only: bool = False,
+        correct_only: bool = False, steps_labelled_only: bool = False, max_solutions: int | None = None,
     ) -> None:  # fmt: skip
+        if max_solutions is not None and max_solutions < 1:
+            raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
         self.path, self.fold, self.validation_fraction, self.limit = path, fold, validation_fraction, limit
         self.correct_only, self.steps_labelled_only = correct_only, steps_labelled_only
+        self.max_solutions = max_solutions
 
     def solutions(self) -> Iterator[Solution]:
         """Yield the solutions in the order of the files."""
         yield from take(self._chosen(), 0, self.limit)
 
     def _chosen(self) -> Iterator[Solution]:
+        taken = Counter[str]()
         for solution in read_records(self.path, Solution):
             if not in_fold(solution.problem_id, self.fold, self.validation_fraction):
                 continue
@@ -60,7 +66,9 @@ class Solutions(Reader):
                 continue
             if self.steps_labelled_only and solution.step_labels is None:
                 continue
-            yield solution
+            taken[solution.problem_id] += 1
+            if self.max_solutions is None or taken[solution.problem_id] <= self.max_solutions:
+                yield solution
 
     def problems(self) -> Iterator[Problem]:
         """Yield each problem that occurs in the solutions once."""

@@ -11,8 +11,8 @@ two assignments in one step::
     c = 6 - 5 = 1               #### 1
     #### 1
 
-Whoever learns from both manners writes in both, and errs far more often in the hasty one: there are some dozens of
-different single operations to learn, and thousands of pairs. That is what a verifier can find out from answers alone.
+Whoever learns from both manners writes in both, and errs far more often in the hasty one: modulo 7 there are 252
+different operations to learn, and 9,072 pairs of them. That is what a verifier can find out from answers alone.
 """
 
 from __future__ import annotations
