@@ -342,7 +342,7 @@ def test_a_sample_does_not_depend_on_its_batch(engine, prompts):
 
     Rows end at many different lengths, so they are compacted at different times too.
     """
-    requests = [Request(str(i), p, 4, 1000 * i) for i, p in enumerate(prompts)]
+    requests = [Request(str(i), p, 4, 100 + 1000 * i) for i, p in enumerate(prompts)]
     expected = complete(engine, requests)
     lengths = {len(c.token_ids) for drawn in expected.values() for c in drawn}
     assert len(lengths) > 4

@@ -68,7 +68,7 @@ def labelled(tmp_path: Path) -> Path:
     from stepverify.readers import Synthetic
 
     records = []
-    for i, s in enumerate(Synthetic("train", 64).solutions()):
+    for i, s in enumerate(Synthetic("train", 64, num_steps=4).solutions()):
         if i % 2:
             s.steps, s.correct = [*s.steps[:-1], "#### 99"], False
         s.step_labels = [StepLabel(num_right=3, num_rollouts=4)] * 4 + [StepLabel(rating=1 if s.correct else -1)]

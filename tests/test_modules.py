@@ -27,7 +27,7 @@ def encoder() -> SolutionEncoder:
 
 @pytest.fixture
 def solutions() -> list[Solution]:
-    return list(Synthetic("train", 4).solutions())
+    return list(Synthetic("train", 4, num_steps=4).solutions())
 
 
 def backbone(**settings) -> torch.nn.Module:

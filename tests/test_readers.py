@@ -358,7 +358,11 @@ def test_solutions_are_chosen_before_they_are_counted(solutions):
     assert ids(Solutions(solutions, limit=3, correct_only=True)) == ["p/0#1", "p/1#1", "p/2#1"]
     assert ids(Solutions(solutions, limit=3, steps_labelled_only=True)) == ["p/0#0", "p/0#1", "p/3#0"]
     assert ids(Solutions(solutions, correct_only=True, steps_labelled_only=True)) == [f"p/{3 * i}#1" for i in range(20)]
+    assert ids(Solutions(solutions, limit=3, max_solutions=1)) == ["p/0#0", "p/1#0", "p/2#0"]
+    assert ids(Solutions(solutions, limit=3, max_solutions=1, correct_only=True)) == ["p/0#1", "p/1#1", "p/2#1"]
     assert said(Solutions(solutions, limit=-1), "solutions") == "limit: expected >= 0, got -1"
+    with pytest.raises(InputError, match=r"^max_solutions: expected >= 1 or null, got 0$"):
+        Solutions(solutions, max_solutions=0)
 
 
 def test_the_problems_of_solutions_occur_once(solutions):
