@@ -174,6 +174,18 @@ def test_solution_statistics_by_hand(tmp_path):
     assert orm["aggregations"]["last"]["auc"] == pytest.approx(0.5)
 
 
+def test_one_value_for_one_step_is_no_judgement_of_steps(tmp_path):
+    """An outcome verifier has one value a solution, so a solution of one step looks judged step by step."""
+    rows = [
+        solution(0, {"orm": [0.9], "prm": [0.9]}, num_steps=1, labels=[1]),
+        solution(1, {"orm": [0.2], "prm": [0.8, 0.1]}, labels=[1, -1]),
+    ]
+    write_records(tmp_path / "s.jsonl", rows)
+    steps, _ = score_statistics(tmp_path / "s.jsonl", {})
+    assert steps.keys() == {"prm"}
+    assert steps["prm"]["num_steps"] == 3
+
+
 def test_a_solution_without_answer_is_wrong_whatever_its_label(tmp_path):
     rows = [solution(0, {"orm": [1.0]}), solution(1, {"orm": [1.0]}, predicted=None)]
     write_records(tmp_path / "s.jsonl", rows)

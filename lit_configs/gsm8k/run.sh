@@ -15,8 +15,8 @@ sampling generate --config $here/01_samples_train.yaml $engine --problems.init_a
 sampling generate --config $here/02_samples_test.yaml $engine --problems.init_args.path "$test" --few_shot.init_args.path "$train"
 sampling label    --config $here/03_labels_train.yaml ${engine//--engine/--steps.init_args.engine} --steps.init_args.few_shot.init_args.path "$train"
 sampling label    --config $here/04_labels_test.yaml
-stepverify fit    --config $here/05_orm.yaml --model.init_args.backbone.path "$verifier" --ckpt_path last
-stepverify fit    --config $here/06_prm.yaml --model.init_args.backbone.path "$verifier" --ckpt_path last
+stepverify fit    --config $here/05_orm.yaml --config lit_configs/overlays/lora.yaml --model.init_args.backbone.path "$verifier" --ckpt_path last
+stepverify fit    --config $here/06_prm.yaml --config lit_configs/overlays/lora.yaml --model.init_args.backbone.path "$verifier" --ckpt_path last
 sampling score    --config $here/07_scores.yaml
 sampling rank     --config $here/08_rank.yaml
 sampling report   --config $here/09_report.yaml

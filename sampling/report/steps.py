@@ -26,9 +26,12 @@ class _Collected:
     """What one verifier said, in flat arrays.
 
     Of labelled steps ``values`` and ``truths``; of solutions with labels the first error ``found`` and the true
-    ``first`` one; of graded solutions the others, where ``scores`` holds ``counts`` values of each.
+    ``first`` one; of graded solutions the others, where ``scores`` holds ``counts`` values of each. ``by_step``:
+    every solution had one value a step. One that has one step and one value does not make an outcome verifier's a
+    judgement of steps.
     """
 
+    by_step: bool = True
     values: array[float] = field(default_factory=_floats)
     truths: array[float] = field(default_factory=_floats)
     found: array[float] = field(default_factory=_floats)
@@ -54,6 +57,7 @@ def score_statistics(path: Path, used: Mapping[str, str]) -> tuple[dict[str, Any
             if name not in collected:
                 collected[name] = _Collected()
             into = collected[name]
+            into.by_step &= not values or len(values) == num_steps
             if solution.step_labels and len(values) == num_steps:
                 _add_steps(into, values, solution.step_labels)
             if solution.correct is not None and values:
@@ -62,7 +66,7 @@ def score_statistics(path: Path, used: Mapping[str, str]) -> tuple[dict[str, Any
                 into.right.append(right)
                 into.num_steps.append(num_steps)
                 into.num_tokens.append(np.nan if num_tokens is None else num_tokens)
-    steps = {name: _steps(c) for name, c in collected.items() if c.values}
+    steps = {name: _steps(c) for name, c in collected.items() if c.values and c.by_step}
     solutions = {name: _solutions(c, used.get(name, "last")) for name, c in collected.items() if c.right}
     return steps, solutions
 
