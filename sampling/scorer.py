@@ -13,7 +13,7 @@ from sampling.store import Store
 from stepverify.layout import EXPORT_FILE
 from stepverify.records import InputError, Solution, fingerprint, read_records
 
-_CHUNK = 2048  # solutions that are scored, written and synced together
+_CHUNK = 4  # batches that are sorted by length, scored, written and synced together
 
 
 class Scorer(Protocol):
@@ -126,7 +126,7 @@ def score(
                 too_long[name] += not solution.scores[name]
         with Progress("score", "solutions", total, len(store.done)) as progress:
             missing = (s for s in read_records(input, Solution) if s.id not in store.done)
-            while chunk := list(islice(missing, _CHUNK)):
+            while chunk := list(islice(missing, _CHUNK * batch_size)):
                 for name, scorer in scorers.items():
                     for solution, values in zip(chunk, scorer.score(chunk), strict=True):
                         solution.scores = solution.scores | {name: values}
