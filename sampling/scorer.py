@@ -13,7 +13,7 @@ from sampling.store import Store
 from stepverify.layout import EXPORT_FILE
 from stepverify.records import InputError, Solution, fingerprint, read_records
 
-_CHUNK = 4  # batches that are sorted by length, scored, written and synced together
+_CHUNK = 512  # solutions that are packed, scored, written and synced together
 
 
 class Scorer(Protocol):
@@ -31,7 +31,7 @@ class ExportedVerifier:
         path: the export.
         dtype: number format of the parameters.
         device: None takes a GPU where there is one.
-        batch_size: solutions read at the same time.
+        pack_tokens: tokens read at the same time, what solutions of a problem share counted once.
         every_token: give an outcome verifier's value at every solution token instead of the last one.
     """
 
@@ -40,11 +40,11 @@ class ExportedVerifier:
         path: str,
         dtype: str = "float32",
         device: str | None = None,
-        batch_size: int = 64,
+        pack_tokens: int = 8192,
         every_token: bool = False,
     ) -> None:
         self.path, self.dtype, self.device = path, dtype, device
-        self.batch_size, self.every_token = batch_size, every_token
+        self.pack_tokens, self.every_token = pack_tokens, every_token
 
     @cached_property
     def _loaded(self) -> Any:
@@ -57,11 +57,12 @@ class ExportedVerifier:
         return model.to(device), encoder, facts["objective"], device
 
     def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
-        """Values along each solution; sorted by length inside, given back in order."""
+        """Values along each solution, in the order given."""
         import torch
 
         from stepverify.data.batch import collate
         from stepverify.data.encode import LeftOut
+        from stepverify.data.packing import ByTokens
 
         model, encoder, objective, device = self._loaded
         examples = {}
@@ -75,10 +76,13 @@ class ExportedVerifier:
             except LeftOut:
                 continue
         values: list[list[float]] = [[] for _ in solutions]
-        order = sorted(examples, key=lambda i: -len(examples[i].input_ids))
-        for at in range(0, len(order), self.batch_size):
-            rows = order[at : at + self.batch_size]
-            batch = collate([examples[i] for i in rows], encoder.tokenizer.pad_token_id or 0).to(device)
+        if not examples:
+            return values
+        numbers, sequences = list(examples), [e.input_ids for e in examples.values()]
+        budget = max(self.pack_tokens, *map(len, sequences))
+        for pack in ByTokens(sequences, [solutions[i].problem_id for i in numbers], budget)(None):
+            rows = [numbers[i] for i in pack]
+            batch = collate([examples[i] for i in rows]).to(device)
             with torch.inference_mode():
                 scored = batch.split(model.score(batch))
             for i, along in zip(rows, scored, strict=True):
@@ -90,7 +94,7 @@ def score(
     input: Path,
     output: Path,
     verifiers: dict[str, str],
-    batch_size: int = 64,
+    pack_tokens: int = 8192,
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32",
     every_token: bool = False,
 ) -> None:
@@ -100,7 +104,7 @@ def score(
         input: folder of solutions.
         output: folder for the scored solutions; a killed run goes on where it was.
         verifiers: name in the scores → folder of the export; ``orm`` and ``prm`` for example.
-        batch_size: solutions read at the same time.
+        pack_tokens: tokens read at the same time, what solutions of a problem share counted once.
         dtype: number format of the parameters.
         every_token: outcome verifiers give the value at every solution token instead of the last one.
     """
@@ -113,7 +117,8 @@ def score(
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
         scorers: dict[str, Scorer] = {
-            n: ExportedVerifier(p, dtype, batch_size=batch_size, every_token=every_token) for n, p in verifiers.items()
+            n: ExportedVerifier(p, dtype, pack_tokens=pack_tokens, every_token=every_token)
+            for n, p in verifiers.items()
         }
         total = sum(1 for _ in read_records(input, Solution))
         # What an earlier, killed run has written counts too.
@@ -126,7 +131,7 @@ def score(
                 too_long[name] += not solution.scores[name]
         with Progress("score", "solutions", total, len(store.done)) as progress:
             missing = (s for s in read_records(input, Solution) if s.id not in store.done)
-            while chunk := list(islice(missing, _CHUNK * batch_size)):
+            while chunk := list(islice(missing, _CHUNK)):
                 for name, scorer in scorers.items():
                     for solution, values in zip(chunk, scorer.score(chunk), strict=True):
                         solution.scores = solution.scores | {name: values}

@@ -35,31 +35,35 @@ def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
     return torch.cat([checkpoint(piece, h, t, use_reentrant=False) for h, t in parts])
 
 
-def outcome_mse(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def outcome_mse(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Squared error between value and outcome at each token (Cobbe et al. 2021, section 4.2).
 
     Args:
         logits: (M,) value logits; the value is their sigmoid.
         targets: (M,) outcome of the solution that the token belongs to, in [0, 1].
+        weights: (M,) how many solutions each stands for; None is 1 each.
     """
-    return F.mse_loss(logits.float().sigmoid(), targets, reduction="sum"), _count(targets)
+    return weighted((logits.float().sigmoid() - targets).square(), weights)
 
 
-def outcome_bce(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def outcome_bce(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy between value and outcome; arguments as :func:`outcome_mse`."""
-    return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="sum"), _count(targets)
+    return weighted(F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none"), weights)
 
 
-def step_cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def step_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Cross-entropy at the step tags between the two label tokens.
 
     Args:
         logits: (M, 2) logits of the label tokens, negative first.
         targets: (M,) probability that the step is right: 0, 1 or a Monte Carlo share.
+        weights: (M,) how many solutions each stands for; None is 1 each.
     """
     log_p = logits.float().log_softmax(-1)
-    return -(targets * log_p[:, 1] + (1 - targets) * log_p[:, 0]).sum(), _count(targets)
+    return weighted(-(targets * log_p[:, 1] + (1 - targets) * log_p[:, 0]), weights)
 
 
-def _count(targets: Tensor) -> Tensor:
-    return torch.tensor(float(len(targets)), device=targets.device)
+def weighted(losses: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(M,) losses and weights, or None for 1 each → (sum, count)."""
+    weights = torch.ones_like(losses) if weights is None else weights
+    return (losses * weights).sum(), weights.sum()

@@ -155,13 +155,13 @@ def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path):
     predicting = config(
         "ProcessRewardModel", tmp_path / "predict",
         model__init_args__backbone={"path": str(root / "export")}, model__init_args__layout=None,
-        data__train=None, data__validation=None, data__batch_size=7,
+        data__train=None, data__validation=None, data__eval_pack_tokens=300,
         data__predict={"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(labelled)}},
         trainer__logger=False,
         trainer__callbacks=[{"class_path": "stepverify.callbacks.ScoreWriter", "init_args": {"folder": str(tmp_path / "a"), "name": "prm"}}],
     )  # fmt: skip
     main(["predict", "--config", predicting])
-    score(input=labelled, output=tmp_path / "b", verifiers={"prm": str(root / "export")}, batch_size=11)
+    score(input=labelled, output=tmp_path / "b", verifiers={"prm": str(root / "export")}, pack_tokens=500)
     one = {s.id: s.scores["prm"] for s in read_records(tmp_path / "a", Solution)}
     two = {s.id: s.scores["prm"] for s in read_records(tmp_path / "b", Solution)}
     assert one.keys() == two.keys()

@@ -9,7 +9,7 @@ import pytest
 HEAVY = {"torch", "lightning", "vllm", "transformers"}
 # What sampling may know of stepverify; the scorer also loads models.
 SHARED = ("records", "layout", "answers", "aggregate", "readers", "data.encode")
-SCORER = ("models", "data.batch")
+SCORER = ("data.packing", "models", "data.batch")
 
 
 def imports(path):

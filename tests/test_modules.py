@@ -45,22 +45,24 @@ def test_prm_learns_a_toy_rule_at_the_tag_and_nowhere_else(encoder: SolutionEnco
     model = ProcessModel(backbone(), encoder.label_ids)
     records = [Solution(id=f"p#{i}", problem_id="p", problem="a ?", steps=[f"a = {i % 10}"]) for i in range(40)]
     targets = [[float(i % 2 == 0)] for i in range(40)]
-    batch = collate([encoder.process(r, t) for r, t in zip(records, targets, strict=True)], 0)
+    batch = collate([encoder.process(r, t) for r, t in zip(records, targets, strict=True)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(60):
         outputs, _ = model(batch)
-        total, count = step_cross_entropy(outputs, batch.targets)
+        total, count = step_cross_entropy(outputs, batch.reads.targets)
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()
     with torch.inference_mode():
-        assert torch.equal(model.score(batch) > 0.5, batch.targets > 0.5)
+        assert torch.equal(model.score(batch) > 0.5, batch.reads.targets > 0.5)
         assert total / count < 0.05
-        before = collate([encoder.process(r, None) for r in records], 0)
+        before = collate([encoder.process(r, None) for r in records])
         for shift in (1, 2):
-            before.index = batch.index - shift
+            before.reads.index = batch.reads.index - shift
             hidden = model.score(before)
-            assert (hidden - batch.targets).abs().mean() > (model.score(batch) - batch.targets).abs().mean() + 0.1
+            assert (hidden - batch.reads.targets).abs().mean() > (
+                model.score(batch) - batch.reads.targets
+            ).abs().mean() + 0.1
 
 
 @pytest.mark.parametrize("kind", ["process", "outcome", "generator"])
@@ -76,7 +78,7 @@ def test_only_read_positions_have_a_gradient(kind: str, encoder: SolutionEncoder
         torch.nn.init.normal_(model.value_head.weight)
     else:
         model, example = GeneratorModel(backbone()), encoder.next_token(solutions[0])
-    batch = collate([example], 0)
+    batch = collate([example])
     kept = []
 
     def keep(module, args, output):
@@ -105,7 +107,7 @@ def test_export_reloads_to_identical_scores(kind, lora, encoder, solutions, tmp_
     encoder.tokenizer.save_pretrained(tmp_path)
     LAYOUT.save(tmp_path, objective=kind, max_length=128, **({"ids": ids} if kind == "process" else {}))
     encode = encoder.process if kind == "process" else encoder.outcome
-    batch = collate([encode(s, None) for s in solutions], 0)
+    batch = collate([encode(s, None) for s in solutions])
     loaded, reader, facts = load_verifier(str(tmp_path))
     with torch.inference_mode():
         before, after = model.eval().score(batch), loaded.score(batch)
@@ -128,7 +130,7 @@ def test_outcome_export_is_a_plain_token_classifier(encoder, solutions, tmp_path
     example = encoder.outcome(solutions[0], None)
     with torch.inference_mode():
         logits = plain(torch.tensor([example.input_ids])).logits[0, example.positions, 0]
-        ours = model.eval().score(collate([example], 0))
+        ours = model.eval().score(collate([example]))
     torch.testing.assert_close(logits.sigmoid(), ours, atol=1e-6, rtol=1e-5)
 
 
@@ -142,37 +144,36 @@ def test_process_values_are_the_causal_models_own(encoder, solutions, tmp_path: 
     example = encoder.process(solutions[0], None)
     with torch.inference_mode():
         logits = plain(torch.tensor([example.input_ids])).logits[0, example.positions]
-        ours = model.eval().score(collate([example], 0))
+        ours = model.eval().score(collate([example]))
     torch.testing.assert_close(logits[:, list(encoder.label_ids)].softmax(-1)[:, 1], ours, atol=1e-6, rtol=1e-5)
 
 
 def test_outcome_verifier_starts_undecided(encoder, solutions):
     """The value head begins at zero: every value is 1/2."""
     model = OutcomeModel(backbone())
-    values = model.score(collate([encoder.outcome(s, None) for s in solutions], 0))
+    values = model.score(collate([encoder.outcome(s, None) for s in solutions]))
     assert torch.equal(values, torch.full_like(values, 0.5))
 
 
-def test_padding_changes_nothing(encoder, solutions):
+def test_company_changes_nothing(encoder, solutions):
     """A solution alone, and beside one that is three times as long: the same values."""
     model = ProcessModel(backbone(), encoder.label_ids).eval()
     short = Solution(id="s#0", problem_id="s", problem="a = 3 ; a ?", steps=["#### 3"])
     with torch.inference_mode():
-        alone = model.score(collate([encoder.process(short, None)], 0))
-        beside = model.score(collate([encoder.process(s, None) for s in (*solutions, short)], 0))
-    torch.testing.assert_close(alone, beside[-1:], atol=1e-6, rtol=1e-5)
+        alone = model.score(collate([encoder.process(short, None)]))
+        batch = collate([encoder.process(s, None) for s in (*solutions, short)])
+        beside = batch.split(model.score(batch))[-1]
+    assert beside == pytest.approx(alone.tolist(), abs=1e-6)
 
 
 def test_joint_language_loss_reads_solution_tokens_and_no_tags(encoder, solutions):
     """The tokens that are learned as language are exactly those of the steps, in order; others ask for none."""
     right, wrong = solutions[:2]
-    batch = collate(
-        [encoder.process(right, [1.0] * 5, with_lm=True), encoder.process(wrong, [0.0] * 5)], 0
-    )  # fmt: skip
-    assert batch.lm_targets.tolist() == [i for step in right.steps for i in encoder.step(step)]
+    batch = collate([encoder.process(right, [1.0] * 5, with_lm=True), encoder.process(wrong, [0.0] * 5)])
+    assert batch.language.targets.tolist() == [i for step in right.steps for i in encoder.step(step)]
     model = ProcessModel(backbone(), encoder.label_ids)
     _, nll = model(batch)
-    assert nll.shape == batch.lm_targets.shape
+    assert nll.shape == batch.language.targets.shape
 
 
 def test_lora_trains_adapters_only(encoder, solutions):
@@ -180,9 +181,9 @@ def test_lora_trains_adapters_only(encoder, solutions):
     model = ProcessModel(backbone(lora=LoRA(rank=2)), encoder.label_ids)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    batch = collate([encoder.process(s, [1.0, 0.0, 1.0, 0.0, 1.0]) for s in solutions], 0)
+    batch = collate([encoder.process(s, [1.0, 0.0, 1.0, 0.0, 1.0]) for s in solutions])
     for _ in range(2):
-        total, count = step_cross_entropy(model(batch)[0], batch.targets)
+        total, count = step_cross_entropy(model(batch)[0], batch.reads.targets)
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()

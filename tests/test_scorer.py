@@ -140,11 +140,11 @@ def test_an_end_that_was_not_written_is_not_read(outcome):
     assert first != second
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_values_do_not_depend_on_batch_or_order(outcome, process, batch_size):
+@pytest.mark.parametrize("pack_tokens", [1, 40, 8192])
+def test_values_do_not_depend_on_batch_or_order(outcome, process, pack_tokens):
     for path in (outcome, process):
         whole = ExportedVerifier(path, device="cpu").score(SOLUTIONS)
-        parts = ExportedVerifier(path, device="cpu", batch_size=batch_size).score(SOLUTIONS[::-1])[::-1]
+        parts = ExportedVerifier(path, device="cpu", pack_tokens=pack_tokens).score(SOLUTIONS[::-1])[::-1]
         for values, again in zip(whole, parts, strict=True):
             assert again == pytest.approx(values, abs=2e-6)
 
@@ -275,7 +275,7 @@ def test_ids_that_the_tokenizer_no_longer_gives_are_refused(given, tmp_path, pro
 
 def test_the_program_takes_a_yaml(given, tmp_path, outcome, capsys):
     (tmp_path / "s.yaml").write_text(f"input: {given}\nverifiers: {{ orm: {outcome} }}\noutput: {tmp_path / 'o'}\n")
-    main(["score", "--config", str(tmp_path / "s.yaml"), "--batch_size", "2"])
+    main(["score", "--config", str(tmp_path / "s.yaml"), "--pack_tokens", "20"])
     assert len(list(read_records(tmp_path / "o", Solution))) == 7
     with pytest.raises(SystemExit) as stopped:
         main(["score", "--config", str(tmp_path / "s.yaml"), "--verifiers", f"{{orm: {tmp_path}}}"])

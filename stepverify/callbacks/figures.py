@@ -39,9 +39,10 @@ class CalibrationFigure(lightning.Callback):
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Count values and outcomes in bins."""
-        if isinstance(pl_module, GeneratorModule) or batch.targets is None:
+        targets, entries = batch.reads.targets, batch.reads.entries
+        if isinstance(pl_module, GeneratorModule) or targets is None:
             return
-        self._add(outputs.float().cpu(), batch.targets.float().cpu())
+        self._add(outputs[entries].float().cpu(), targets[entries].float().cpu())
 
     def _add(self, values: Tensor, targets: Tensor) -> None:
         bins = (values * self.num_bins).long().clamp(0, self.num_bins - 1)

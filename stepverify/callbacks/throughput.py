@@ -1,41 +1,75 @@
-"""How fast training goes."""
+"""How fast training goes, and in how much memory."""
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from typing import Any
 
 import lightning
+import torch
 
 from stepverify.data.batch import Batch
 
 
 class Throughput(lightning.Callback):
-    """Logs ``throughput/tokens_per_second`` (without padding, all devices) and ``throughput/padding_share``."""
+    """Logs, every ``log_every_n_steps``, over all devices and since the last time:
 
-    def __init__(self) -> None:
-        self._tokens = self._slots = 0
-        self._since = 0.0
+    - ``throughput/solutions_per_second``,
+    - ``throughput/tokens_per_second``: tokens of solutions, each counted in full,
+    - ``throughput/computed_tokens_per_second``: tokens that the model read, shared prefixes once,
+    - ``throughput/shared``: the share of the former that sharing saved,
+    - ``throughput/waiting``: the share of time between batches, which is waiting for data and saving checkpoints,
+    - ``memory/peak_gib``: of this process's device; on the CPU, of the process.
+    """  # noqa: D415
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock; a run that goes on in mid-epoch has no start of an epoch."""
+        self._start()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock behind validation and set-up."""
-        self._tokens, self._slots, self._since = 0, 0, time.monotonic()
+        self._start()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Validation is no training time."""
+        self._start()
+
+    def _start(self) -> None:
+        self._solutions = self._tokens = self._computed = 0
+        self._waited = 0.0
+        self._since = self._ended = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The wait is over."""
+        self._waited += time.monotonic() - self._ended
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Batch,
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Batch,
         batch_idx: int,
-    ) -> None:
-        """Count a batch; log every ``log_every_n_steps``."""
-        self._tokens += int(batch.attention_mask.sum())
-        self._slots += batch.attention_mask.numel()
+    ) -> None:  # fmt: skip
+        """Count a batch."""
+        self._solutions += len(batch.records)
+        self._tokens += batch.num_tokens
+        self._computed += len(batch.input_ids)
+        self._ended = time.monotonic()
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            seconds = time.monotonic() - self._since
+            seconds = max(self._ended - self._since, 1e-9)
             pl_module.log_dict({
-                "throughput/tokens_per_second": trainer.world_size * self._tokens / max(seconds, 1e-9),
-                "throughput/padding_share": 1 - self._tokens / self._slots,
+                "throughput/solutions_per_second": trainer.world_size * self._solutions / seconds,
+                "throughput/tokens_per_second": trainer.world_size * self._tokens / seconds,
+                "throughput/computed_tokens_per_second": trainer.world_size * self._computed / seconds,
+                "throughput/shared": 1 - self._computed / self._tokens,
+                "throughput/waiting": self._waited / seconds,
+                "memory/peak_gib": _peak_bytes(pl_module.device) / 2**30,
             })  # fmt: skip
-            self._tokens, self._slots, self._since = 0, 0, time.monotonic()
+            self._start()
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,84 +1,154 @@
-"""What a model reads: padded ids and the positions at which its head is applied."""
+"""What a model reads: token ids in which shared prefixes stand once, and the positions at which its head is applied."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stepverify.data.encode import Example
+from stepverify.data.tree import share
 from stepverify.records import Solution
 
 
+class _Movable:
+    __slots__ = ()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same on another device."""
+        moved: dict[str, Any] = {}
+        for f in fields(self):  # type: ignore[arg-type]
+            if isinstance(value := getattr(self, f.name), Tensor | _Movable):
+                moved[f.name] = value.to(device, non_blocking=non_blocking)
+        return replace(self, **moved)  # type: ignore[type-var]
+
+
 @dataclass(kw_only=True, slots=True)
-class Batch:
-    """B sequences of T tokens, read at M positions in all.
+class Tree(_Movable):
+    """How L tokens in one row continue each other, along B sequences of at most T tokens.
 
     Attributes:
-        input_ids: (B, T) token ids, padded on the right.
-        attention_mask: (B, T) true at tokens, false at padding.
-        position_ids: (B, T) positions along each sequence.
-        index: (M,) positions to read, into the flattened (B·T); ascending within a sequence.
+        depth: (L,) position of each token along its sequence.
+        end: (L,) token i sees token j exactly where j ≤ i < end[j].
+        rows: (B, T) the token at each place of each sequence, padded on the right with any token.
+        origin: (L,) a place of each token among the flattened (B·T).
+        masks: what attention has made of this, to be used by every layer.
+    """
+
+    depth: Tensor
+    end: Tensor
+    rows: Tensor
+    origin: Tensor
+    masks: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(kw_only=True, slots=True)
+class Reads(_Movable):
+    """M distinct things to read, and which record reads what.
+
+    Attributes:
+        index: (M,) token behind whose hidden state the head is applied.
         targets: (M,) what should be read there (a token id, or a probability); None in prediction.
-        owner: (M,) which of the B records a position belongs to.
+        weights: (M,) how much each counts in the loss.
+        entries: (N,) which of the M each record reads along its solution, one record after the other.
+        owner: (N,) the record.
+    """
+
+    index: Tensor
+    targets: Tensor | None
+    weights: Tensor
+    entries: Tensor
+    owner: Tensor
+
+
+@dataclass(kw_only=True, slots=True)
+class Batch(_Movable):
+    """B solutions in L tokens.
+
+    Attributes:
+        input_ids: (L,) token ids.
+        tree: how they continue each other.
+        reads: where the head is applied.
+        language: where a joint language-model loss reads, ``targets`` being token ids; None without one.
         records: the B solutions.
-        lm_index: (L,) positions to read for a joint language-model loss, into the flattened (B·T); None without one.
-        lm_targets: (L,) the token ids that follow them.
+        num_tokens: tokens of all solutions, each counted in full.
+        norms: of the summed losses in training, see :class:`stepverify.data.batching.Plan`.
     """
 
     input_ids: Tensor
-    attention_mask: Tensor
-    position_ids: Tensor
-    index: Tensor
-    targets: Tensor | None
-    owner: Tensor
+    tree: Tree
+    reads: Reads
+    language: Reads | None
     records: list[Solution]
-    lm_index: Tensor | None = None
-    lm_targets: Tensor | None = None
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device."""
-        tensors: dict[str, Any] = {f.name: t for f in fields(self) if isinstance(t := getattr(self, f.name), Tensor)}
-        return replace(self, **{name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()})
+    num_tokens: int
+    norms: tuple[float, float] | None = None
 
     def last(self) -> Tensor:
-        """(B,) for each record, which of the M positions is its last one."""
-        counts = torch.bincount(self.owner, minlength=len(self.records))
-        return counts.cumsum(0) - 1
+        """(B,) which of the M reads is the last one of each record."""
+        counts = torch.bincount(self.reads.owner, minlength=len(self.records))
+        return self.reads.entries[counts.cumsum(0) - 1]
 
     def split(self, values: Tensor) -> list[list[float]]:
         """(M,) values → for each record the values along it."""
-        counts = torch.bincount(self.owner, minlength=len(self.records)).tolist()
-        return [part.tolist() for part in values.float().cpu().split(counts)]
+        counts = torch.bincount(self.reads.owner, minlength=len(self.records)).tolist()
+        return [part.tolist() for part in values[self.reads.entries].float().cpu().split(counts)]
 
 
-def collate(examples: Sequence[Example], pad_id: int) -> Batch:
-    """Pad examples on the right into one batch."""
-    length = max(len(e.input_ids) for e in examples)
-    input_ids = torch.full((len(examples), length), pad_id)
-    mask = torch.zeros(len(examples), length, dtype=torch.bool)
-    index, owner, targets = [], [], []
-    lm_index: list[int] = []
-    for row, example in enumerate(examples):
-        used = len(example.input_ids)
-        input_ids[row, :used] = torch.tensor(example.input_ids)
-        mask[row, :used] = True
-        index += [row * length + p for p in example.positions]
-        owner += [row] * len(example.positions)
-        targets += example.targets or []
-        lm_index += [row * length + p for p in example.lm_positions]
-    return Batch(
-        input_ids=input_ids,
-        attention_mask=mask,
-        position_ids=torch.arange(length).expand(len(examples), length).contiguous(),
-        index=torch.tensor(index),
-        targets=torch.tensor(targets, dtype=torch.float64).float() if targets else None,
-        owner=torch.tensor(owner),
-        records=[e.record for e in examples],
-        lm_index=torch.tensor(lm_index) if lm_index else None,
-        # A position that is learned as language always has a successor in its own row.
-        lm_targets=input_ids.flatten()[torch.tensor(lm_index) + 1] if lm_index else None,
+def collate(examples: Sequence[Example], *, pad_to: int = 1, norms: tuple[float, float] | None = None) -> Batch:
+    """Lay examples out in one row of tokens, what they share once.
+
+    Args:
+        examples: B encoded solutions.
+        pad_to: L is padded to a multiple of it with tokens that nobody reads: compiled models see fewer shapes.
+        norms: passed on.
+    """
+    forest = share([e.input_ids for e in examples])
+    used = len(forest.ids)
+    longest = max(map(len, forest.paths))
+    padding = -used % pad_to
+    rows = np.stack([np.pad(path, (0, longest - len(path)), mode="edge") for path in forest.paths])
+    tree = Tree(
+        depth=_tensor(np.pad(forest.depth, (0, padding))),
+        end=_tensor(np.concatenate([forest.end, np.arange(used, used + padding) + 1])),
+        rows=_tensor(rows),
+        origin=_tensor(np.pad(forest.owner * longest + forest.depth, (0, padding))),
     )
+    places = [path[e.positions] for path, e in zip(forest.paths, examples, strict=True)]
+    targets = None if examples[0].targets is None else [t for e in examples for t in e.targets or ()]
+    lm_places = [path[e.lm_positions] for path, e in zip(forest.paths, examples, strict=True)]
+    successors = [t for e in examples for t in e.lm_targets()]
+    return Batch(
+        input_ids=_tensor(np.pad(forest.ids, (0, padding))),
+        tree=tree,
+        reads=_reads(places, targets, [e.weights for e in examples]),
+        language=_reads(lm_places, successors, [e.lm_weights for e in examples]) if successors else None,
+        records=[e.record for e in examples],
+        num_tokens=sum(map(len, forest.paths)),
+        norms=norms,
+    )
+
+
+def _reads(
+    places: Sequence[np.ndarray], targets: Sequence[float] | None, weights: Sequence[Sequence[float] | None]
+) -> Reads:
+    """Merge what is read at one token with one target; its weights add up."""
+    flat = np.concatenate(places)
+    wanted = np.zeros(len(flat)) if targets is None else np.array(targets, np.float64)
+    kinds, kind = np.unique(wanted, return_inverse=True)
+    keys, first, entries = np.unique(flat * len(kinds) + kind, return_index=True, return_inverse=True)
+    each = np.concatenate([np.ones(len(p)) if w is None else np.array(w) for p, w in zip(places, weights, strict=True)])
+    return Reads(
+        index=_tensor(keys // len(kinds)),
+        targets=None if targets is None else torch.from_numpy(wanted[first]).float(),
+        weights=torch.from_numpy(np.bincount(entries, weights=each, minlength=len(keys))).float(),
+        entries=_tensor(entries),
+        owner=_tensor(np.repeat(np.arange(len(places)), [len(p) for p in places])),
+    )
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.int64))

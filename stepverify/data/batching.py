@@ -1,68 +1,135 @@
-"""Which examples go into a batch together: neighbours in length, in random order, split over ranks."""
+"""Which examples go into a batch together, in which order, split over ranks: a pure function of seed and epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-# Batches are cut from windows of so many batches that are sorted by length: little padding, and still random.
-_WINDOW = 16
+# Batches are made in windows of so many: alike in length or well packed, and still in random company.
+WINDOW = 16
+_ATTEMPTS = 4
 
 
-class LengthBatches:
-    """A batch sampler: lists of indices, the same number of lists on every rank, no index twice.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One batch.
 
-    A pure function of (seed, epoch, rank), so an interrupted epoch is continued by skipping.
+    Attributes:
+        indices: of its examples.
+        norms: by how much its summed loss is divided, for positions and for language positions: the weight of all
+            batches that take part in the same optimizer step on all ranks, over the number of those batches. Gradients
+            are averaged over ranks and accumulated batches, so every position weighs the same however it is split.
+    """
+
+    indices: list[int]
+    norms: tuple[float, float]
+
+
+class BatchMaker(Protocol):
+    """Divides all examples into batches."""
+
+    def __call__(self, rng: np.random.Generator | None) -> list[np.ndarray]:
+        """Batches of indices in random company, or without ``rng`` in that which costs least."""
+        ...
+
+
+class ByLength:
+    """Batches of a number of solutions that are alike in length.
 
     Args:
         lengths: tokens of each example.
-        batch_size: examples in a batch, at most.
-        shuffle: a new random order each epoch (training); otherwise longest first, so that a batch that
-            does not fit into memory fails at once.
+        batch_size: solutions in a batch, at most.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int) -> None:
+        self.lengths, self.batch_size = np.asarray(lengths), batch_size
+
+    def __call__(self, rng: np.random.Generator | None) -> list[np.ndarray]:
+        """Cut windows of a random order, each sorted by length."""
+        if rng is None:
+            ordered = np.argsort(-self.lengths, kind="stable")
+        else:
+            order = rng.permutation(len(self.lengths))
+            window = self.batch_size * WINDOW
+            pieces = [order[i : i + window] for i in range(0, len(order), window)]
+            ordered = np.concatenate([piece[np.argsort(self.lengths[piece], kind="stable")] for piece in pieces])
+        return np.array_split(ordered, -(-len(ordered) // self.batch_size))
+
+
+class Plans:
+    """A sampler of plans: the same number on every rank and in every epoch, no example twice.
+
+    Batches that are computed at the same time on different ranks cost about the same. As a pure function of
+    (seed, epoch, rank) an interrupted epoch is continued by skipping.
+
+    Args:
+        maker: divides the examples into batches.
+        costs: (E,) tokens of each example, to balance ranks.
+        weights: (E, 2) weight of each example's positions and language positions in the loss.
+        shuffle: a new random order each epoch (training); otherwise dearest first, so that a batch that does not
+            fit into memory fails at once.
         seed: of the order.
         rank: of this process ...
-        world_size: ... among so many.
+        num_ranks: ... among so many.
+        accumulate: batches on each rank that make one optimizer step.
 
     Raises:
         ValueError: fewer examples than ranks.
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, *,
-        shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1,
+        self, maker: BatchMaker, costs: Sequence[int], weights: np.ndarray, *,
+        shuffle: bool, seed: int = 0, rank: int = 0, num_ranks: int = 1, accumulate: int = 1,
     ) -> None:  # fmt: skip
-        if len(lengths) < world_size:
-            raise ValueError(f"{len(lengths)} examples cannot be divided among {world_size} processes")
-        self.lengths, self.batch_size, self.shuffle, self.seed = np.asarray(lengths), batch_size, shuffle, seed
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
-        # As many batches on every rank: with sharded parameters a rank that stops early hangs the others.
-        batches = -(-len(lengths) // batch_size)
-        self._num_batches = min(-(-batches // world_size) * world_size, len(lengths) // world_size * world_size)
-
-    @property
-    def sampler(self) -> LengthBatches:
-        """Lightning announces the epoch to ``batch_sampler.sampler``."""
-        return self
+        if len(costs) < num_ranks:
+            raise ValueError(f"{len(costs)} examples cannot be divided among {num_ranks} processes")
+        self.maker, self.costs, self.weights = maker, np.asarray(costs), weights
+        self.shuffle, self.seed, self.rank, self.num_ranks = shuffle, seed, rank, num_ranks
+        self.accumulate, self.epoch = accumulate, 0
+        # Each rank reads as many batches: with sharded parameters one that stops early hangs the others.
+        # Each epoch has as many, too: trainer and learning rate schedule count on it.
+        count = len(maker(self._rng(0, 0)))
+        self.num_batches = min(-(-count // num_ranks) * num_ranks, len(costs) // num_ranks * num_ranks)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the random order of this epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self._num_batches // self.world_size
+        return self.num_batches // self.num_ranks
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Plan]:
+        steps = self._steps()
+        for at in range(0, len(steps), self.accumulate):
+            window = steps[at : at + self.accumulate]
+            total = sum(self.weights[batch].sum(0) for step in window for batch in step)
+            # An epoch's last window may be shorter, and is divided by the full number all the same.
+            norms = total / (self.accumulate * self.num_ranks)
+            for step in window:
+                yield Plan(step[self.rank].tolist(), (float(norms[0]), float(norms[1])))
+
+    def _rng(self, epoch: int, attempt: int) -> np.random.Generator | None:
+        return np.random.default_rng([self.seed, epoch, attempt]) if self.shuffle else None
+
+    def _steps(self) -> list[list[np.ndarray]]:
+        """Batches, grouped into those that all ranks compute at the same time."""
         batches = self._batches()
-        yield from (batch.tolist() for batch in batches[self.rank :: self.world_size])
+        cost = np.array([self.costs[batch].sum() for batch in batches])
+        batches = [batches[i] for i in np.argsort(-cost, kind="stable")]
+        steps = [batches[i : i + self.num_ranks] for i in range(0, len(batches), self.num_ranks)]
+        rng = self._rng(self.epoch, _ATTEMPTS)
+        return steps if rng is None else [steps[i] for i in rng.permutation(len(steps))]
 
     def _batches(self) -> list[np.ndarray]:
-        if not self.shuffle:
-            return np.array_split(np.argsort(-self.lengths, kind="stable"), self._num_batches)
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.lengths))
-        window = self.batch_size * _WINDOW
-        pieces = [order[i : i + window] for i in range(0, len(order), window)]
-        ordered = np.concatenate([piece[np.argsort(self.lengths[piece], kind="stable")] for piece in pieces])
-        batches = np.array_split(ordered, self._num_batches)
-        return [batches[i] for i in rng.permutation(self._num_batches)]
+        """Exactly ``num_batches``: where an epoch comes out shorter, the largest are halved."""
+        attempts = (self.maker(self._rng(self.epoch, attempt)) for attempt in range(_ATTEMPTS))
+        batches = next((b for b in attempts if len(b) <= self.num_batches), None) or self.maker(self._rng(0, 0))
+        while len(batches) < self.num_batches:
+            largest = max(range(len(batches)), key=lambda i: len(batches[i]))
+            batches[largest : largest + 1] = np.array_split(batches[largest], 2)
+        if len(batches) > self.num_batches:  # fewer examples than a full step of all ranks
+            batches = np.array_split(np.concatenate(batches), self.num_batches)
+        return batches

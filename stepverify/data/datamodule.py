@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import lightning
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from stepverify.data.batch import Batch, collate
-from stepverify.data.batching import LengthBatches
+from stepverify.data.batching import BatchMaker, ByLength, Plan, Plans
 from stepverify.data.encode import Example, LeftOut, SolutionEncoder
+from stepverify.data.packing import ByTokens, count_once
 from stepverify.readers import Reader
 from stepverify.records import InputError, Solution
 
@@ -23,6 +24,7 @@ class Objective(Protocol):
     """What the data needs to know of a module."""
 
     encoder: SolutionEncoder
+    pad_to: int
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
         """Encode one record, or raise :class:`LeftOut`."""
@@ -39,8 +41,12 @@ class SolutionData(lightning.LightningDataModule):
         validation: solutions to validate on.
         test: solutions for ``stepverify test``.
         predict: solutions for ``stepverify predict``.
-        batch_size: solutions in a batch on each device.
-        eval_batch_size: the same outside training; None takes ``batch_size``.
+        batch_size: solutions in a training batch on each device, drawn from all problems.
+        pack_tokens: tokens in a training batch on each device, in place of ``batch_size``: all solutions of a problem
+            together, their shared prefixes computed and counted once.
+        eval_pack_tokens: the same outside training; more where one solution is longer.
+        shared: what a position counts that several solutions of a problem share: once for ``each`` of them, as if they
+            were computed apart, or ``once`` in all.
         num_workers: processes that collate; 0 collates in the training process.
         seed: of the order of the training batches.
     """
@@ -52,14 +58,16 @@ class SolutionData(lightning.LightningDataModule):
         test: Reader | None = None,
         predict: Reader | None = None,
         batch_size: int = 32,
-        eval_batch_size: int | None = None,
+        pack_tokens: int | None = None,
+        eval_pack_tokens: int = 8192,
+        shared: Literal["each", "once"] = "each",
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.readers = {"fit": train, "validate": validation, "test": test, "predict": predict}
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.num_workers, self.seed = num_workers, seed
+        self.batch_size, self.pack_tokens, self.eval_pack_tokens = batch_size, pack_tokens, eval_pack_tokens
+        self.shared, self.num_workers, self.seed = shared, num_workers, seed
         self.examples: dict[str, list[Example]] = {}
 
     def setup(self, stage: str) -> None:
@@ -76,6 +84,8 @@ class SolutionData(lightning.LightningDataModule):
                 continue
             if name not in self.examples:
                 self.examples[name] = encode_all(reader, objective.encode, name)
+                if self.shared == "once" and name != "predict":
+                    count_once(self.examples[name])
 
     def _objective(self) -> Objective:
         assert self.trainer is not None
@@ -85,20 +95,31 @@ class SolutionData(lightning.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         examples = self.examples[name]
-        pad_id = self._objective().encoder.tokenizer.pad_token_id or 0
-        batches = LengthBatches(
-            [len(e.input_ids) for e in examples], self.batch_size if shuffle else self.eval_batch_size,
-            shuffle=shuffle, seed=self.seed, rank=trainer.global_rank, world_size=trainer.world_size,
+        ranks = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
+        plans = Plans(
+            self._maker(examples, shuffle), [len(e.input_ids) for e in examples],
+            np.array([e.weight() for e in examples]), shuffle=shuffle, seed=self.seed, rank=ranks["rank"],
+            num_ranks=ranks["num_replicas"], accumulate=trainer.accumulate_grad_batches if shuffle else 1,
         )  # fmt: skip
-        collate_fn: Callable[[Sequence[Example]], Batch] = partial(collate, pad_id=pad_id)
-        return cls(examples, batch_sampler=batches, collate_fn=collate_fn, num_workers=self.num_workers)
+        batches = _Batches(examples, self._objective().pad_to)
+        return cls(batches, sampler=plans, batch_size=None, num_workers=self.num_workers)
+
+    def _maker(self, examples: Sequence[Example], train: bool) -> BatchMaker:
+        sequences = [e.input_ids for e in examples]
+        longest = max(map(len, sequences))
+        if train and self.pack_tokens is None:
+            return ByLength([len(s) for s in sequences], self.batch_size)
+        budget = self.pack_tokens if train and self.pack_tokens else max(self.eval_pack_tokens, longest)
+        if longest > budget:
+            raise InputError(f"data.pack_tokens: the longest solution has {longest} tokens, a pack only {budget}")
+        return ByTokens(sequences, [e.record.problem_id for e in examples], budget)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches; the loader's state is part of the checkpoint, so resume goes on mid-epoch."""
         return self._loader("fit", StatefulDataLoader, shuffle=True)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Validation batches, longest first."""
+        """Validation batches, largest first."""
         return self._loader("validate", DataLoader, shuffle=False) if "validate" in self.examples else []
 
     def test_dataloader(self) -> DataLoader:
@@ -108,6 +129,19 @@ class SolutionData(lightning.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Batches to score."""
         return self._loader("predict", DataLoader, shuffle=False)
+
+
+class _Batches(Dataset):
+    """Plan → batch."""
+
+    def __init__(self, examples: Sequence[Example], pad_to: int) -> None:
+        self.examples, self.pad_to = examples, pad_to
+
+    def __getitem__(self, plan: Plan) -> Batch:
+        return collate([self.examples[i] for i in plan.indices], pad_to=self.pad_to, norms=plan.norms)
+
+    def __len__(self) -> int:
+        return len(self.examples)
 
 
 def encode_all(reader: Reader, encode: Callable[..., Example], name: str) -> list[Example]:

@@ -39,6 +39,8 @@ class Example:
         targets: M targets, or none when there is nothing to learn from (prediction).
         record: the solution that it was made from.
         lm_positions: indices before which tokens are learned as language, for a joint loss; none by default.
+        weights: of the M positions in the loss; None is 1 each.
+        lm_weights: the same of ``lm_positions``.
     """
 
     input_ids: list[int]
@@ -46,6 +48,19 @@ class Example:
     targets: list[float] | None
     record: Solution
     lm_positions: list[int] = field(default_factory=list)
+    weights: list[float] | None = None
+    lm_weights: list[float] | None = None
+
+    def lm_targets(self) -> list[int]:
+        """The tokens behind ``lm_positions``."""
+        return [self.input_ids[p + 1] for p in self.lm_positions]
+
+    def weight(self) -> tuple[float, float]:
+        """Sum of the weights of positions, and of language positions."""
+        return (
+            float(len(self.positions)) if self.weights is None else sum(self.weights),
+            float(len(self.lm_positions)) if self.lm_weights is None else sum(self.lm_weights),
+        )
 
 
 class LeftOut(Exception):

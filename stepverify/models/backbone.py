@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from stepverify.models.attention import Attention, register
 from stepverify.records import InputError
 
 
@@ -37,8 +38,10 @@ class Backbone:
         path: local folder or hub id.
         weights: ``pretrained``, or ``random`` to train from scratch after the folder's config.json.
         dtype: number format of the parameters; ``auto`` takes the checkpoint's.
-        attention: implementation in transformers.
+        attention: along a batch's tree of tokens: ``paths`` unrolls solutions for the attention alone, ``flex`` skips
+            blocks that nobody sees (GPU), ``sdpa`` and ``eager`` hold the whole mask; ``auto`` is ``paths``.
         attention_dropout: overrides the config's.
+        compile: each layer by torch.compile; needs a C++ compiler on CPU.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a third more time.
         lora: train adapters only.
         trust_remote_code: run model code that comes with the weights.
@@ -48,8 +51,9 @@ class Backbone:
     path: str
     weights: Literal["pretrained", "random"] = "pretrained"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Attention = "auto"
     attention_dropout: float | None = None
+    compile: bool = False
     gradient_checkpointing: bool = False
     lora: LoRA | None = None
     trust_remote_code: bool = False
@@ -66,7 +70,10 @@ class Backbone:
         changes = dict(self.overrides)
         if self.attention_dropout is not None:
             changes["attention_dropout"] = self.attention_dropout
-        common: dict[str, Any] = {"attn_implementation": self.attention, "trust_remote_code": self.trust_remote_code}
+        common: dict[str, Any] = {
+            "attn_implementation": register(self.attention),
+            "trust_remote_code": self.trust_remote_code,
+        }
         dtype: Any = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
         try:
             if self.weights == "random":
@@ -82,6 +89,9 @@ class Backbone:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.lora:
             model = _with_adapters(model, self.lora)
+        if self.compile:
+            for layer in without_adapters(model).get_decoder().layers:
+                layer.compile(dynamic=True)
         # from_pretrained returns evaluation mode, in which dropout does nothing.
         return model.train()
 

@@ -13,12 +13,13 @@ from stepverify.data.batch import Batch
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.layout import load_export
 from stepverify.losses import token_nll
+from stepverify.models.attention import register
 from stepverify.models.backbone import Backbone, without_adapters
 from stepverify.records import InputError
 
 
 class ReadModel(nn.Module):
-    """A backbone that is read at ``batch.index``; a subclass per objective adds the head.
+    """A backbone that is read at ``batch.reads``; a subclass per objective adds the head.
 
     Args:
         backbone: a Hugging Face causal language model, perhaps with adapters.
@@ -31,13 +32,13 @@ class ReadModel(nn.Module):
         self.backbone = backbone
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """What is read at ``batch.index``, and (L,) language-model losses in nats if the batch asks for them."""
+        """What is read at ``batch.reads``, and the losses in nats at ``batch.language`` if there is any."""
         states = self._states(batch)
-        outputs = self.read(states[batch.index], batch)
-        if batch.lm_index is None:
+        outputs = self.read(states[batch.reads.index], batch)
+        if batch.language is None:
             return outputs, None
-        assert batch.lm_targets is not None
-        return outputs, token_nll(states[batch.lm_index], *self.output_matrix(), batch.lm_targets)
+        assert batch.language.targets is not None
+        return outputs, token_nll(states[batch.language.index], *self.output_matrix(), batch.language.targets)
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Apply the head to (M, D) hidden states at the read positions."""
@@ -48,15 +49,14 @@ class ReadModel(nn.Module):
         return self.values(self(batch)[0])
 
     def _states(self, batch: Batch) -> Tensor:
-        """(B·T, D) hidden states."""
+        """(L, D) hidden states."""
         decoder = without_adapters(self.backbone).get_decoder()  # type: ignore[operator]
-        states = decoder(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
+        return decoder(
+            input_ids=batch.input_ids[None],
+            position_ids=batch.tree.depth[None],
             use_cache=False,
-        ).last_hidden_state  # (B, T, D)
-        return states.flatten(0, 1)
+            tree=batch.tree,
+        ).last_hidden_state[0]
 
     def output_matrix(self) -> tuple[Tensor, Tensor | None]:
         """(V, D) weight and (V,) bias, if any, of the vocabulary head."""
@@ -85,9 +85,9 @@ class GeneratorModel(ReadModel):
     objective = "generator"
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """(M,) negative log-likelihoods of ``batch.targets``, in nats."""
-        assert batch.targets is not None
-        return token_nll(hidden, *self.output_matrix(), batch.targets)
+        """(M,) negative log-likelihoods of the targets, in nats."""
+        assert batch.reads.targets is not None
+        return token_nll(hidden, *self.output_matrix(), batch.reads.targets)
 
     def values(self, outputs: Tensor) -> Tensor:
         """The probability of each token."""
@@ -202,7 +202,7 @@ def _load_classifier(path: str, dtype: str) -> nn.Module:
 
     try:
         return AutoModelForTokenClassification.from_pretrained(
-            path, dtype=dtype if dtype == "auto" else getattr(torch, dtype)
+            path, dtype=dtype if dtype == "auto" else getattr(torch, dtype), attn_implementation=register("auto")
         )
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no token classifier could be loaded: {str(error).splitlines()[0]}") from None

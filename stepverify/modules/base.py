@@ -9,11 +9,12 @@ import lightning
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example, SolutionEncoder, load_tokenizer
 from stepverify.layout import Layout, load_export
+from stepverify.losses import weighted
 from stepverify.models import Backbone, ReadModel
 from stepverify.records import Solution
 
@@ -58,7 +59,13 @@ class VerifierModule(lightning.LightningModule):
         self.encoder = SolutionEncoder(tokenizer, self.layout, max_length)
         self.optimizer_factory, self.warmup, self.decay, self.lm_weight = optimizer, warmup, decay, lm_weight
         self.model: ReadModel | None = None
-        self.metrics = nn.ModuleDict({f"{stage}_metrics": self.build_metrics() for stage in ("val", "test")})
+        self.mean_losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
+        self.metrics = nn.ModuleDict({stage: self.build_metrics() for stage in ("val", "test")})
+
+    @property
+    def pad_to(self) -> int:
+        """Tokens of a batch are padded to a multiple of this, where few shapes are worth it."""
+        return 256 if self.backbone_source.compile else 1
 
     # ── what a subclass says ──────────────────────────────────────────────────────────────────────
 
@@ -70,8 +77,8 @@ class VerifierModule(lightning.LightningModule):
         """Load the model."""
         raise NotImplementedError
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """(sum, count) of the loss over the read positions."""
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """(sum, count) of the loss over the (M,) read positions."""
         raise NotImplementedError
 
     def build_metrics(self) -> MetricCollection:
@@ -96,34 +103,27 @@ class VerifierModule(lightning.LightningModule):
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
         """Training: the loss to minimise. Validation and test: (M,) values, for the callbacks to draw."""
         assert self.model is not None
-        assert batch.targets is not None
+        assert batch.reads.targets is not None
         outputs, nll = self.model(batch)
-        total, count = self.loss(outputs, batch.targets)
+        total, count = self.loss(outputs, batch.reads.targets, batch.reads.weights)
         size = len(batch.records)
         if stage == "train":
-            loss = self._mean(total, count)
-            self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
-            if self.lm_weight:
-                # A batch without right solutions still takes part in the count over all devices.
-                language = self._mean(outputs.new_zeros(()) if nll is None else nll.sum(), _number(nll, count))
-                self.log("train/lm_loss", language.detach(), batch_size=size)
-                loss = loss + self.lm_weight * language
+            assert batch.norms is not None
+            self.log("train/loss", (total / count).detach(), prog_bar=True, batch_size=size)
+            loss = total / batch.norms[0]
+            if nll is not None:
+                assert batch.language is not None
+                language, number = weighted(nll, batch.language.weights)
+                self.log("train/lm_loss", (language / number).detach(), batch_size=size)
+                loss = loss + self.lm_weight * language / batch.norms[1]
             return loss
-        self.log(f"{stage}/loss", total / count, prog_bar=True, batch_size=int(count), sync_dist=True)
-        metrics: Any = self.metrics[f"{stage}_metrics"]
+        mean_loss, metrics = cast(MeanMetric, self.mean_losses[stage]), cast(MetricCollection, self.metrics[stage])
+        mean_loss.update(total / count, count)
+        self.log(f"{stage}/loss", mean_loss, prog_bar=True, batch_size=size)
         if len(metrics):
             self.update_metrics(metrics, outputs.detach(), batch)
             self.log_dict({f"{stage}/{name}": metric for name, metric in metrics.items()}, batch_size=size)
         return self.model.values(outputs)
-
-    def _mean(self, total: Tensor, count: Tensor) -> Tensor:
-        """Sum → mean in which every position weighs the same, on whichever device it lies.
-
-        Gradients are averaged over devices, so each device's sum is divided by the mean count.
-        """
-        if self.trainer.world_size > 1:
-            count = cast(Tensor, self.all_gather(count)).mean()
-        return total / count.clamp(min=1)
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss per labelled position of one batch."""
@@ -177,7 +177,3 @@ class VerifierModule(lightning.LightningModule):
         """What an export says of itself besides the layout."""
         assert self.model is not None
         return {"objective": self.model.objective, "max_length": self.encoder.max_length}
-
-
-def _number(values: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if values is None else torch.full_like(like, len(values))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from stepverify.data.encode import Example
+from stepverify.losses import weighted
 from stepverify.models import GeneratorModel
 from stepverify.modules.base import VerifierModule
 from stepverify.records import Solution
@@ -24,6 +25,6 @@ class GeneratorModule(VerifierModule):
         """Load the backbone."""
         return GeneratorModel(self.backbone_source.load())
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of negative log-likelihoods in nats, and the number of solution tokens."""
-        return outputs.sum(), targets.new_tensor(float(len(targets)))
+        return weighted(outputs, weights)

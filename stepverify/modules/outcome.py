@@ -64,9 +64,9 @@ class OutcomeVerifier(VerifierModule):
         """Load the backbone and add a value head that starts at 1/2."""
         return OutcomeModel(self.backbone_source.load())
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Sum over solution tokens, and their number."""
-        return (outcome_mse if self.objective == "mse" else outcome_bce)(outputs, targets)
+        return (outcome_mse if self.objective == "mse" else outcome_bce)(outputs, targets, weights)
 
     def build_metrics(self) -> MetricCollection:
         """Of whole solutions: the value at the last token against the outcome."""
@@ -78,6 +78,6 @@ class OutcomeVerifier(VerifierModule):
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
         """Feed the last value of each solution."""
         assert self.model is not None
-        assert batch.targets is not None
+        assert batch.reads.targets is not None
         last = batch.last()
-        metrics.update(self.model.values(outputs)[last], (batch.targets[last] >= 0.5).long())
+        metrics.update(self.model.values(outputs)[last], (batch.reads.targets[last] >= 0.5).long())

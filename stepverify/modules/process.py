@@ -65,9 +65,9 @@ class ProcessRewardModel(VerifierModule):
         """Load the backbone; its own output rows of the label tokens are the head."""
         return ProcessModel(self.backbone_source.load(), self.encoder.label_ids)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over labelled tags, and their number."""
-        return step_cross_entropy(outputs, targets)
+        return step_cross_entropy(outputs, targets, weights)
 
     def build_metrics(self) -> MetricCollection:
         """Of steps. F1 is that of the error class: a step is positive where it is wrong."""
@@ -77,10 +77,11 @@ class ProcessRewardModel(VerifierModule):
         })  # fmt: skip
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Feed every labelled step; a soft target counts as right from 1/2 on."""
+        """Feed every labelled step of every solution; a soft target counts as right from 1/2 on."""
         assert self.model is not None
-        assert batch.targets is not None
-        metrics.update(self.model.values(outputs), (batch.targets >= 0.5).long())
+        targets, entries = batch.reads.targets, batch.reads.entries
+        assert targets is not None
+        metrics.update(self.model.values(outputs)[entries], (targets[entries] >= 0.5).long())
 
     def facts(self) -> dict[str, Any]:
         """Ids of tag and labels too: a reader of the export checks them against its tokenizer."""

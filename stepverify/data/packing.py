@@ -1,0 +1,96 @@
+"""Packs: all solutions of a problem together, within a budget of tokens, shared prefixes counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from stepverify.data.batching import WINDOW
+from stepverify.data.encode import Example
+from stepverify.data.tree import common_prefix, in_order, share
+
+
+class ByTokens:
+    """Batches of a number of tokens: first-fit-decreasing over shuffled windows of problems.
+
+    Args:
+        sequences: token ids of each example.
+        groups: what each example shares its prefix with: its problem.
+        budget: tokens in a batch, at most, what is shared counted once; no sequence is longer.
+    """
+
+    def __init__(self, sequences: Sequence[Sequence[int]], groups: Sequence[Hashable], budget: int) -> None:
+        self.budget = budget
+        self.bundles: list[np.ndarray] = []
+        sizes: list[int] = []
+        members: dict[Hashable, list[int]] = {}
+        for i, group in enumerate(groups):
+            members.setdefault(group, []).append(i)
+        for group in members.values():
+            for bundle, size in bundles([sequences[i] for i in group], budget):
+                self.bundles.append(np.array([group[i] for i in bundle]))
+                sizes.append(size)
+        self.sizes = np.array(sizes)
+
+    def __call__(self, rng: np.random.Generator | None) -> list[np.ndarray]:
+        """Packs of indices."""
+        # Large and small ones fit together best: a random order even where none is asked for.
+        order = (rng or np.random.default_rng(0)).permutation(len(self.sizes))
+        window = max(1, round(WINDOW * self.budget / self.sizes.mean()))
+        packs: list[np.ndarray] = []
+        for at in range(0, len(order), window):
+            piece = order[at : at + window]
+            piece = piece[np.argsort(-self.sizes[piece], kind="stable")]
+            packs += [np.concatenate([self.bundles[i] for i in pack]) for pack in self._first_fit(piece)]
+        return packs
+
+    def _first_fit(self, pieces: np.ndarray) -> list[list[int]]:
+        packs: list[list[int]] = []
+        room = np.zeros(len(pieces), np.int64)
+        for i in pieces:
+            fits = room[: len(packs)] >= self.sizes[i]
+            if fits.any():
+                at = int(fits.argmax())
+            else:
+                at = len(packs)
+                packs.append([])
+                room[at] = self.budget
+            packs[at].append(int(i))
+            room[at] -= self.sizes[i]
+        return packs
+
+
+def bundles(sequences: Sequence[Sequence[int]], budget: int) -> list[tuple[list[int], int]]:
+    """Divide one problem's sequences into as few bundles as their order allows, each within the budget.
+
+    Args:
+        sequences: token ids.
+        budget: tokens, shared prefixes counted once.
+
+    Returns:
+        Indices and number of distinct tokens of each bundle; neighbours in the tree stay together.
+    """
+    made: list[tuple[list[int], int]] = []
+    before: Sequence[int] = ()
+    for i in in_order(sequences):
+        new = len(sequences[i]) - common_prefix(before, sequences[i])
+        if made and made[-1][1] + new <= budget:
+            made[-1] = ([*made[-1][0], i], made[-1][1] + new)
+        else:
+            made.append(([i], len(sequences[i])))
+        before = sequences[i]
+    return made
+
+
+def count_once(examples: Sequence[Example]) -> None:
+    """Give every position that several solutions of a problem share the weight of one, divided among them."""
+    members: dict[str, list[Example]] = {}
+    for example in examples:
+        members.setdefault(example.record.problem_id, []).append(example)
+    for group in members.values():
+        forest = share([e.input_ids for e in group])
+        weight = 1.0 / forest.passing()
+        for path, example in zip(forest.paths, group, strict=True):
+            example.weights = weight[path[example.positions]].tolist()
+            example.lm_weights = weight[path[example.lm_positions]].tolist()
