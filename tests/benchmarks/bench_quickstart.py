@@ -18,7 +18,9 @@ def main() -> None:
         ["bash", "-c", f"PATH={environment_bin}:$PATH bash lit_configs/quickstart/run.sh"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    for stage, seconds in re.findall(r"── .*/(\S+\.yaml).*?\n.*?^   (\d+) s$", done.stdout, re.DOTALL | re.MULTILINE):
+    for stage, seconds in re.findall(
+        r"^── [^\n]*/(\S+\.yaml)[^\n]*\n.*?^   (\d+) s$", done.stdout, re.DOTALL | re.MULTILINE
+    ):
         print(f"{stage:26}{seconds:>5} s")
     print(done.stdout.strip().splitlines()[-1])
 
