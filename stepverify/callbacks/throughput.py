@@ -14,7 +14,7 @@ from stepverify.data.batch import Batch
 
 
 class Throughput(lightning.Callback):
-    """Logs, every ``log_every_n_steps``, over all devices and since the last time:
+    """Logs speed and memory every ``log_every_n_steps``, over all devices and since the last time.
 
     - ``throughput/solutions_per_second``,
     - ``throughput/tokens_per_second``: tokens of solutions, each counted in full,
@@ -22,7 +22,7 @@ class Throughput(lightning.Callback):
     - ``throughput/shared``: the share of the former that sharing saved,
     - ``throughput/waiting``: the share of time between batches, which is waiting for data and saving checkpoints,
     - ``memory/peak_gib``: of this process's device; on the CPU, of the process.
-    """  # noqa: D415
+    """
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock; a run that goes on in mid-epoch has no start of an epoch."""

@@ -27,9 +27,9 @@ class ByTokens:
         members: dict[Hashable, list[int]] = {}
         for i, group in enumerate(groups):
             members.setdefault(group, []).append(i)
-        for group in members.values():
-            for bundle, size in bundles([sequences[i] for i in group], budget):
-                self.bundles.append(np.array([group[i] for i in bundle]))
+        for together in members.values():
+            for bundle, size in bundles([sequences[i] for i in together], budget):
+                self.bundles.append(np.array([together[i] for i in bundle]))
                 sizes.append(size)
         self.sizes = np.array(sizes)
 

@@ -59,7 +59,7 @@ def share(sequences: Sequence[Sequence[int]]) -> Forest:
 
 def in_order(sequences: Sequence[Sequence[int]]) -> list[int]:
     """Indices of sequences in the order of their ids: each shares with its neighbour as much as with anyone."""
-    return sorted(range(len(sequences)), key=sequences.__getitem__)
+    return sorted(range(len(sequences)), key=lambda i: list(sequences[i]))
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

@@ -1,8 +1,7 @@
 """Attention along a tree of tokens: four ways to compute the same thing, behind transformers' attention interface.
 
-A model that is loaded with :func:`register`'s name as its attention reads a whole batch as one row of L tokens, each token
-seeing those that it continues (:class:`stepverify.data.batch.Tree`). Everything else in the model sees each shared
-token once.
+A model that is loaded with :func:`register`'s name as its attention reads a whole batch as one row of L tokens, each
+seeing those that it continues (:class:`stepverify.data.batch.Tree`). All other layers see each shared token once.
 """
 
 from __future__ import annotations

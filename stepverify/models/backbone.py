@@ -90,7 +90,7 @@ class Backbone:
         if self.lora:
             model = _with_adapters(model, self.lora)
         if self.compile:
-            for layer in without_adapters(model).get_decoder().layers:
+            for layer in without_adapters(model).get_decoder().layers:  # type: ignore[operator]
                 layer.compile(dynamic=True)
         # from_pretrained returns evaluation mode, in which dropout does nothing.
         return model.train()
