@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 
-def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int = 1024) -> Tensor:
+def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int | None = None) -> Tensor:
     """Negative log-likelihood of each target token, without ever holding all logits.
 
     Logits are made for ``chunk`` positions at a time and recomputed in the backward pass: peak memory
@@ -19,7 +19,7 @@ def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
         weight: (V, D) output matrix.
         bias: (V,) or None.
         targets: (M,) token ids.
-        chunk: positions at a time.
+        chunk: positions at a time; None takes as many as make 32 Mi logits.
 
     Returns:
         (M,) in nats.
@@ -28,6 +28,7 @@ def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
     def piece(h: Tensor, t: Tensor) -> Tensor:
         return F.cross_entropy(F.linear(h, weight, bias).float(), t, reduction="none")
 
+    chunk = chunk or max(1, (1 << 25) // len(weight))
     targets = targets.long()
     if len(hidden) <= chunk:
         return piece(hidden, targets)
