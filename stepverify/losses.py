@@ -8,7 +8,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 
-def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int | None = None) -> Tensor:
+def token_nll(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *,
+    softcap: float | None = None, chunk: int | None = None,
+) -> Tensor:  # fmt: skip
     """Negative log-likelihood of each target token, without ever holding all logits.
 
     Logits are made for ``chunk`` positions at a time and recomputed in the backward pass: peak memory
@@ -19,6 +22,7 @@ def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
         weight: (V, D) output matrix.
         bias: (V,) or None.
         targets: (M,) token ids.
+        softcap: bound of the logits (Gemma 2).
         chunk: positions at a time; None takes as many as make 32 Mi logits.
 
     Returns:
@@ -26,7 +30,7 @@ def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
     """
 
     def piece(h: Tensor, t: Tensor) -> Tensor:
-        return F.cross_entropy(F.linear(h, weight, bias).float(), t, reduction="none")
+        return F.cross_entropy(bounded(F.linear(h, weight, bias).float(), softcap), t, reduction="none")
 
     chunk = chunk or max(1, (1 << 25) // len(weight))
     targets = targets.long()
@@ -34,6 +38,11 @@ def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
         return piece(hidden, targets)
     parts = zip(hidden.split(chunk), targets.split(chunk), strict=True)
     return torch.cat([checkpoint(piece, h, t, use_reentrant=False) for h, t in parts])
+
+
+def bounded(logits: Tensor, softcap: float | None) -> Tensor:
+    """Logits within ±``softcap``, smoothly; None leaves them."""
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 
 def outcome_mse(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -107,9 +107,14 @@ def test_hidden_states_equal_plain_transformers(architecture, attention):
             torch.testing.assert_close(states[row[: len(sequence)]], plain, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("architecture", ["qwen2-window", "gemma2", "llama"])
-def test_flex_equals_paths(architecture):
+def test_flex_equals_paths(architecture, compiled, monkeypatch):
     """On the CPU without gradients; with them where there is a GPU."""
+    if not compiled:
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        monkeypatch.setattr("stepverify.models.attention._flex_functions", lambda: (flex_attention, create_block_mask))
     rng = np.random.default_rng(1)
     sequences = [[3, 4, *rng.integers(3, 7, rng.integers(1, 9)).tolist()] for _ in range(8)]
     batch = collate(examples_of(sequences), pad_to=128)
@@ -158,6 +163,52 @@ def test_packed_equals_unpacked(architecture, objective, sequences, once, pad_to
     largest = max(g.abs().max().item() for g in other.values())
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], rtol=1e-4, atol=2e-5 * largest, msg=name)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_token_losses_are_the_causal_models_own(architecture):
+    """Against the cross-entropy of transformers' own logits, bounded ones (Gemma 2) too."""
+    sequences = [[3, 4, 5, 6, 3], [3, 4, 4, 7]]
+    examples = [
+        Example(s[:-1], list(range(len(s) - 1)), [float(i) for i in s[1:]], solution(i))
+        for i, s in enumerate(sequences)
+    ]
+    model = model_of(architecture, "paths", "generator").eval()
+    if architecture == "gemma2":
+        assert model.softcap
+    batch = collate(examples)
+    with torch.no_grad():
+        found = batch.split(model(batch)[0])
+        model.backbone.set_attn_implementation("eager")
+        for values, sequence in zip(found, sequences, strict=True):
+            logits = model.backbone(torch.tensor([sequence[:-1]])).logits[0]
+            expected = torch.nn.functional.cross_entropy(logits, torch.tensor(sequence[1:]), reduction="none")
+            assert values == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_layers_compute_the_same_in_one_graph():
+    """Twelve packs of different shapes: the losses of the plain model, one graph for all layers, no recompilation."""
+    import torch._dynamo as dynamo
+
+    from stepverify.models import Backbone, OutcomeModel
+
+    rng = np.random.default_rng(0)
+    packs = [
+        collate(examples_of([[3, 4, *rng.integers(3, 30, rng.integers(2, 40)).tolist()] for _ in range(rng.integers(3, 30))]), pad_to=256)
+        for _ in range(12)
+    ]  # fmt: skip
+    losses = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = OutcomeModel(Backbone(path="lit_configs/quickstart/base", weights="random", compile=compiled).load())
+        torch.nn.init.normal_(model.value_head.weight)
+        dynamo.reset()
+        dynamo.utils.counters.clear()
+        losses.append([_loss_and_gradients(model, [pack])[0] for pack in packs])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert not dynamo.utils.counters["graph_break"]
 
 
 @given(token_lists, st.data())

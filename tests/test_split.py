@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stepverify.cli import main
-from stepverify.records import StepLabel, write_records
+from stepverify.records import Solution, StepLabel, read_records, write_records
 
 ROOT = Path(__file__).parents[1]
 # One optimizer step sees all 21 solutions; the last split packs them, shared prefixes once.
@@ -78,6 +78,31 @@ def whole(solutions, tmp_path_factory):
         lora: fit(tmp_path_factory.mktemp("whole") / "run", solutions, *SPLITS["whole"], lora=lora)
         for lora in (False, True)
     }
+
+
+def test_prediction_on_two_ranks_writes_every_record_once(solutions, tmp_path):
+    """21 solutions in packs over two processes: the scores of one process, each record once."""
+    fit(tmp_path / "run", solutions, *SPLITS["whole"])
+    found = {}
+    for ranks in (1, 2):
+        folder = tmp_path / f"on-{ranks}"
+        (tmp_path / "predict.yaml").write_text(
+            f"model: {{class_path: stepverify.modules.ProcessRewardModel, init_args: {{backbone: {{path: {tmp_path / 'run' / 'export'}}}}}}}\n"
+            f"data: {{predict: {{class_path: stepverify.readers.Solutions, init_args: {{path: {solutions}}}}}, eval_pack_tokens: 256}}\n"
+            f"trainer: {{accelerator: cpu, logger: false, enable_progress_bar: false, callbacks: [{{class_path: stepverify.callbacks.ScoreWriter, init_args: {{folder: {folder}, name: prm}}}}]}}\n"
+        )
+        command = ["predict", "--config", str(tmp_path / "predict.yaml"), "--config", "lit_configs/overlays/ddp.yaml", "--trainer.devices", str(ranks)]  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "stepverify.cli", *command], check=False, cwd=ROOT, capture_output=True, text=True,
+            timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert len(list(folder.glob("part-*.jsonl"))) == ranks
+        records = list(read_records(folder, Solution))
+        assert len(records) == len({r.id for r in records}) == 21
+        found[ranks] = {r.id: r.scores["prm"] for r in records}
+    for key, values in found[1].items():
+        assert found[2][key] == pytest.approx(values, abs=2e-6)
 
 
 @pytest.mark.parametrize("split", [name for name in SPLITS if name != "whole"])

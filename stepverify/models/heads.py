@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stepverify.data.batch import Batch
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.layout import load_export
-from stepverify.losses import token_nll
+from stepverify.losses import bounded, token_nll
 from stepverify.models.attention import register
 from stepverify.models.backbone import Backbone, without_adapters
 from stepverify.records import InputError
@@ -30,6 +30,12 @@ class ReadModel(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
+        config: Any = without_adapters(backbone).config
+        # Gemma 2 bounds its logits; with the same bound here they are what the exported model says.
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        for key in ("logits_scaling", "logit_scale"):
+            if getattr(config, key, 1) != 1:
+                raise InputError(f"{config.model_type}: models that scale their logits ({key}) are not supported")
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """What is read at ``batch.reads``, and the losses in nats at ``batch.language`` if there is any."""
@@ -38,7 +44,7 @@ class ReadModel(nn.Module):
         if batch.language is None:
             return outputs, None
         assert batch.language.targets is not None
-        return outputs, token_nll(states[batch.language.index], *self.output_matrix(), batch.language.targets)
+        return outputs, self.token_nll(states[batch.language.index], batch.language.targets)
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Apply the head to (M, D) hidden states at the read positions."""
@@ -57,6 +63,10 @@ class ReadModel(nn.Module):
             use_cache=False,
             tree=batch.tree,
         ).last_hidden_state[0]
+
+    def token_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """(M,) negative log-likelihoods of (M,) token ids after (M, D) hidden states, in nats."""
+        return token_nll(hidden, *self.output_matrix(), targets, softcap=self.softcap)
 
     def output_matrix(self) -> tuple[Tensor, Tensor | None]:
         """(V, D) weight and (V,) bias, if any, of the vocabulary head."""
@@ -87,7 +97,7 @@ class GeneratorModel(ReadModel):
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(M,) negative log-likelihoods of the targets, in nats."""
         assert batch.reads.targets is not None
-        return token_nll(hidden, *self.output_matrix(), batch.reads.targets)
+        return self.token_nll(hidden, batch.reads.targets)
 
     def values(self, outputs: Tensor) -> Tensor:
         """The probability of each token."""
@@ -165,9 +175,7 @@ class ProcessModel(ReadModel):
         weight, bias = self.output_matrix()
         ids: Tensor = self.label_ids  # type: ignore[assignment]
         logits = nn.functional.linear(hidden, weight[ids], None if bias is None else bias[ids])
-        # Gemma 2 bounds its logits; the same bound here keeps P(+) : P(-) what the exported model says.
-        cap = getattr(without_adapters(self.backbone).config, "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return bounded(logits, self.softcap)
 
     def values(self, outputs: Tensor) -> Tensor:
         """The chance that the step is right."""
