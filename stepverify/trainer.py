@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 import lightning
 import yaml
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from stepverify.callbacks import CalibrationFigure, HuggingFaceExport, SolutionText, Throughput
+from stepverify.callbacks import CalibrationFigure, HuggingFaceExport, SolutionText, Throughput, checkpoints
 from stepverify.data.datamodule import SolutionData
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
@@ -23,8 +25,6 @@ from stepverify.records import InputError
 _NOISE = (
     ".*does not have many workers.*",  # collation takes microseconds: records are encoded beforehand
     ".*is smaller than the logging interval.*",
-    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
-    ".*there is no last checkpoint available.*",  # `--ckpt_path last` starts afresh where there is none, as documented
     ".*'set_vital' is deprecated.*",
     ".*LeafSpec.*",
     ".*LightningCLI's args parameter.*",  # a caller in Python knows what it passes
@@ -37,7 +37,7 @@ _DECIDES = ("seed_everything", "model", "data")  # what makes a checkpoint anoth
 class _RunFolder(LightningCLI):
     """Puts logs, checkpoints and export of a run below ``trainer.default_root_dir``.
 
-    What the YAML names itself (a logger, a ModelCheckpoint, an export) stands; only what is missing is added.
+    What the YAML names itself (a logger, Checkpoints, an export) stands; only what is missing is added.
     """
 
     def before_instantiate_classes(self) -> None:
@@ -45,9 +45,9 @@ class _RunFolder(LightningCLI):
         config = self.config.get(str(self.subcommand), self.config)
         if self.subcommand != "fit" or config.get("ckpt_path") != "last":
             return
-        root = Path(config.trainer.default_root_dir or "runs/default")
+        root = Path(config.trainer.default_root_dir)
         saved = root / "logs" / "config.yaml"
-        if not saved.is_file() or not (root / "checkpoints" / "last.ckpt").exists():
+        if not saved.is_file() or not checkpoints.find(root):
             return
         wanted = yaml.safe_load(self._parser("fit").dump(config, skip_none=False, format="yaml"))
         before, now = dict(_leaves(yaml.safe_load(saved.read_text()))), dict(_leaves(wanted))
@@ -61,7 +61,7 @@ class _RunFolder(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Fill in logger and callbacks."""
         config = self._get(self.config_init, "trainer", default={})
-        root = Path(config.get("default_root_dir") or "runs/default")
+        root = Path(config.get("default_root_dir"))
         logged = config.get("logger") is not False
         if config.get("logger") in (None, True):
             kwargs.setdefault("logger", TensorBoardLogger(root, name="logs", version=""))
@@ -70,13 +70,28 @@ class _RunFolder(LightningCLI):
         added: list[lightning.Callback] = []
         if self.subcommand == "fit" and not config.get("fast_dev_run"):
             if config.get("enable_checkpointing") is not False:
-                added.append(ModelCheckpoint(root / "checkpoints", save_last=True))
+                added.append(checkpoints.Checkpoints())
             if logged:
                 added += [LearningRateMonitor("step"), Throughput(), CalibrationFigure(), SolutionText()]
             added.append(HuggingFaceExport(str(root / "export")))
         kinds = {type(c) for c in present}
         kwargs["callbacks"] = [*present, *(c for c in added if type(c) not in kinds)]
         return super().instantiate_trainer(**kwargs)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Find the last checkpoint that is whole, and have checkpoints read as data, never as pickled code."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        root, path = str(self.trainer.default_root_dir), kwargs.get("ckpt_path")
+        if path == "last":
+            kwargs["ckpt_path"] = checkpoints.last(root)
+            if kwargs["ckpt_path"] is None and subcommand != "fit":
+                raise InputError(f"{root}: there is no checkpoint to {subcommand}")
+        elif path and Path(path).exists() and (reason := checkpoints.defect(Path(path))):
+            raise InputError(f"{path}: the checkpoint is torn ({reason})")
+        kwargs["weights_only"] = kwargs.get("weights_only") is not False
+        # torch's sharded checkpoints do not take the argument, and Lightning does not hand it on to them.
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = str(int(kwargs["weights_only"]))
+        return kwargs
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -103,14 +118,22 @@ def run(args: Sequence[str] | None = None) -> LightningCLI:
     With None the process's own line is used: Lightning starts further processes of DDP and FSDP2 with it.
     """
     _be_quiet()
-    return _RunFolder(
-        VerifierModule,
-        SolutionData,
-        subclass_mode_model=True,
-        args=None if args is None else list(args),
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={"gradient_clip_val": 1.0, "log_every_n_steps": 10, "num_sanity_val_steps": 0},
-    )
+    try:
+        return _RunFolder(
+            VerifierModule,
+            SolutionData,
+            subclass_mode_model=True,
+            args=None if args is None else list(args),
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "default_root_dir": "runs/default", "gradient_clip_val": 1.0, "log_every_n_steps": 10,
+                "num_sanity_val_steps": 0,
+            },
+        )  # fmt: skip
+    except SIGTERMException as stopped:
+        # Lightning's code is 0, by which a script would go on to its next stage.
+        stopped.code = 143 if stopped.code is None else stopped.code
+        raise

@@ -1,8 +1,9 @@
-"""Callbacks: export, score writing, throughput, figures."""
+"""Callbacks: checkpoints, export, score writing, throughput, figures."""
 
+from stepverify.callbacks.checkpoints import Checkpoints
 from stepverify.callbacks.export import HuggingFaceExport
 from stepverify.callbacks.figures import CalibrationFigure, SolutionText
 from stepverify.callbacks.throughput import Throughput
 from stepverify.callbacks.writer import ScoreWriter
 
-__all__ = ["CalibrationFigure", "HuggingFaceExport", "ScoreWriter", "SolutionText", "Throughput"]
+__all__ = ["CalibrationFigure", "Checkpoints", "HuggingFaceExport", "ScoreWriter", "SolutionText", "Throughput"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, Literal, cast
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from stepverify.data.encode import Example, SolutionEncoder, load_tokenizer
 from stepverify.layout import Layout, load_export
 from stepverify.losses import weighted
 from stepverify.models import Backbone, ReadModel
-from stepverify.records import Solution
+from stepverify.records import InputError, Solution
 
 Stage = Literal["train", "val", "test"]
 
@@ -59,6 +61,9 @@ class VerifierModule(lightning.LightningModule):
         self.encoder = SolutionEncoder(tokenizer, self.layout, max_length)
         self.optimizer_factory, self.warmup, self.decay, self.lm_weight = optimizer, warmup, decay, lm_weight
         self.model: ReadModel | None = None
+        self._data_states: list[dict[str, Any]] = []
+        self.register_state_dict_post_hook(lambda module, state, prefix, _: module._leave_out_frozen(state, prefix))
+        self.register_load_state_dict_post_hook(lambda module, keys: module._check_keys(keys))
         self.mean_losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
         self.metrics = nn.ModuleDict({stage: self.build_metrics() for stage in ("val", "test")})
 
@@ -99,6 +104,47 @@ class VerifierModule(lightning.LightningModule):
             from stepverify.models.parallel import shard
 
             shard(self.model, self.device_mesh)
+
+    def _leave_out_frozen(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Checkpoints hold what is trained; frozen weights come from ``backbone.path`` again."""
+        for name in self._frozen():
+            state_dict.pop(prefix + name, None)
+
+    def _check_keys(self, keys: Any) -> None:
+        """What was loaded must lack the frozen weights at most."""
+        keys.missing_keys[:] = sorted(set(keys.missing_keys) - self._frozen())
+        for kind, names in (("lacks", keys.missing_keys), ("has unknown", keys.unexpected_keys)):
+            if names:
+                raise InputError(f"the checkpoint {kind} {len(names)} weights of this model, {names[0]} among them")
+
+    def _frozen(self) -> set[str]:
+        if self.backbone_source.weights == "random":
+            return set()
+        return {n for n, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember how far the training data was read."""
+        self._data_states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+
+    def on_train_start(self) -> None:
+        """Go on with the data where the checkpoint was saved.
+
+        Lightning would not where the length of the schedule is asked for by epochs: it then opens the data too early.
+        """
+        loop: Any = self.trainer.fit_loop
+        if self._data_states:
+            for loader in loop._combined_loader.flattened:
+                loader.sampler.set_epoch(loop.epoch_progress.current.processed)
+            if not loop.epoch_loop.batch_progress.is_last_batch:
+                loop._combined_loader._load_state_dicts(self._data_states)
+            iter(loop._data_fetcher)
+            self._data_states = []
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Draw dropout from (seed, rank, batch), so that a resumed run draws what the uninterrupted one does."""
+        if (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
+            parts = [int(seed), self.global_rank, self.trainer.fit_loop.total_batch_idx]
+            torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]))
 
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
         """Training: the loss to minimise. Validation and test: (M,) values, for the callbacks to draw."""
