@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 
 import lightning  # noqa: E402
 
+from stepverify.callbacks import checkpoints  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from tests.test_fit import BASE, config, scalars, weights  # noqa: E402
 
@@ -92,13 +93,15 @@ def assert_same(root: Path, whole: Path) -> None:
 @pytest.mark.parametrize(
     ("hook", "step", "stopped"),
     [
-        ("on_before_optimizer_step", 1, 1),
+        pytest.param("on_before_optimizer_step", 1, 1, marks=pytest.mark.slow),
         ("on_before_optimizer_step", 6, 6),
-        ("on_train_batch_end", 3, 3),
-        ("on_before_optimizer_step", 4, 4),  # the last step of an epoch: its validation is broken off
+        pytest.param("on_train_batch_end", 3, 3, marks=pytest.mark.slow),
+        pytest.param(
+            "on_before_optimizer_step", 4, 4, marks=pytest.mark.slow
+        ),  # the last step of an epoch: its validation is broken off
         ("on_validation_batch_start", 4, 4),
-        ("on_validation_epoch_end", 4, 5),
-        ("on_before_optimizer_step", 8, 8),  # the last step of all
+        pytest.param("on_validation_epoch_end", 4, 5, marks=pytest.mark.slow),
+        pytest.param("on_before_optimizer_step", 8, 8, marks=pytest.mark.slow),  # the last step of all
     ],
 )
 def test_sigterm_ends_after_the_running_step(
@@ -133,3 +136,65 @@ def test_killed_twice_equals_uninterrupted(tmp_path: Path, whole: Path):
     resumed = fit_apart(root, every(2))
     assert resumed.returncode == 0, resumed.stderr
     assert_same(root, whole)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A run of 4 steps with a checkpoint after steps 2 and 4."""
+    root = tmp_path / "run"
+    fit(root, every(2), trainer__max_steps=4, trainer__max_epochs=None)
+    assert sorted(p.name for p in (root / "checkpoints").iterdir()) == ["last.ckpt", "step=2.ckpt", "step=4.ckpt"]
+    return root
+
+
+def test_a_torn_checkpoint_is_passed_over(two: Path, capsys: pytest.CaptureFixture):
+    """Half of a file, and one flipped byte in the middle; where no checkpoint is whole, nothing starts afresh."""
+    newest, older = (two / "checkpoints" / f"step={n}.ckpt" for n in (4, 2))
+    assert checkpoints.last(two) == newest
+    data = newest.read_bytes()
+    newest.write_bytes(data[: len(data) // 2])
+    assert checkpoints.last(two) == older
+    assert f"{newest} is torn" in capsys.readouterr().err
+    newest.write_bytes(data)
+    assert checkpoints.last(two) == newest
+    flipped = bytearray(older.read_bytes())
+    flipped[len(flipped) // 2] ^= 255
+    older.write_bytes(flipped)
+    newest.write_bytes(data[:-1])
+    with pytest.raises(SystemExit) as ended:
+        fit(two, trainer__max_steps=6, trainer__max_epochs=None)
+    assert ended.value.code == 2
+    assert "no other checkpoint is there: remove" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path):
+    """From step 3 on no file may grow beyond 100 kB: step 4 cannot be saved, step 2 is there and goes on."""
+    root = tmp_path / "run"
+    # The signal that comes with the limit is ignored by Python, so the write fails as on a full disk.
+    failed = fit_apart(root, every(2), interrupt("on_before_optimizer_step", 3, "SIGXFSZ", size=100_000))
+    assert failed.returncode == 2
+    assert "step=4.ckpt: not saved" in failed.stderr
+    assert checkpoints.last(root) == root / "checkpoints" / "step=2.ckpt"
+
+
+def test_checkpoints_hold_data_alone(two: Path):
+    checkpoint = torch.load(two / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 4
+
+
+def test_lora_checkpoints_hold_what_is_trained(tmp_path: Path, tiny_model_dir: Path):
+    """The adapters alone; and 3 + 5 steps from them are 8 steps at once."""
+    backbone = {"path": str(tiny_model_dir), "lora": {"rank": 2, "dropout": 0.1}}
+    for name, stops in (("whole", (8,)), ("parts", (3, 8))):
+        for stop in stops:
+            limits = {"trainer__max_steps": stop, "trainer__max_epochs": None}
+            config_file = config(
+                "GeneratorModule", tmp_path / name, model__init_args__backbone=backbone, **limits,
+                trainer__callbacks=[every(1)],
+            )  # fmt: skip
+            main(["fit", "--config", config_file, "--ckpt_path", "last"])
+    saved = torch.load(tmp_path / "parts" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert saved
+    assert all("lora_" in name for name in saved)
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(one[k], other[k]) for k in one)
