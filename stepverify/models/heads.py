@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from stepverify.data.batch import Batch
@@ -15,7 +15,10 @@ from stepverify.layout import load_export
 from stepverify.losses import bounded, token_nll
 from stepverify.models.attention import register
 from stepverify.models.backbone import Backbone, without_adapters
+from stepverify.models.export import merged, save_causal, save_classifier
 from stepverify.records import InputError
+
+CLASSIFIER = "classifier"  # folder of a process reward model's second form, and that form's name
 
 
 class ReadModel(nn.Module):
@@ -79,14 +82,7 @@ class ReadModel(nn.Module):
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write a Hugging Face model that holds ``state``, this module's full (gathered) state."""
-        backbone = _strip(state, "backbone.")
-        if self.backbone is not without_adapters(self.backbone):
-            backbone = _merge_adapters(self.backbone, backbone)
-        causal: Any = without_adapters(self.backbone)
-        if causal.config.tie_word_embeddings:
-            # A state that was gathered from shards holds the tied matrix twice.
-            backbone = {k: v for k, v in backbone.items() if k not in causal._tied_weights_keys}
-        causal.save_pretrained(folder, state_dict=backbone)
+        save_causal(self.backbone, _strip(state, "backbone."), folder)
 
 
 class GeneratorModel(ReadModel):
@@ -135,22 +131,9 @@ class OutcomeModel(ReadModel):
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write a one-label ``AutoModelForTokenClassification``: it loads without code of ours."""
-        from transformers import AutoModelForTokenClassification
-
-        causal = without_adapters(self.backbone)
+        head = _strip(state, "value_head.")
         backbone = _strip(state, "backbone.")
-        if self.backbone is not causal:
-            backbone = _merge_adapters(self.backbone, backbone)
-        config = copy.deepcopy(causal.config)
-        config.num_labels = 1  # type: ignore[union-attr]
-        with torch.device("meta"):
-            classifier = AutoModelForTokenClassification.from_config(config, dtype=causal.dtype)
-        body = {k: v for k, v in backbone.items() if k in classifier.state_dict()}
-        head = {f"score.{k}": v.to(causal.dtype) for k, v in _strip(state, "value_head.").items()}  # type: ignore[arg-type]
-        missing = set(classifier.state_dict()) - set(body) - set(head)
-        assert not missing, f"export lacks {sorted(missing)[:3]}"
-        classifier.config.architectures = [type(classifier).__name__]
-        classifier.save_pretrained(folder, state_dict=body | head)
+        save_classifier(self.backbone, backbone, head["weight"], head["bias"], ["right"], folder)
 
 
 class ProcessModel(ReadModel):
@@ -181,6 +164,39 @@ class ProcessModel(ReadModel):
         """The chance that the step is right."""
         return outputs.float().softmax(-1)[:, 1]
 
+    def export(self, folder: Path, state: dict[str, Tensor]) -> None:
+        """Write the causal model, and in ``classifier/`` the same with the labels' two output rows as its only head."""
+        super().export(folder, state)
+        if self.softcap is not None:
+            rank_zero_info("no two-label classifier is exported: its logits could not be bounded as this model's are")
+            return
+        backbone = _strip(state, "backbone.")
+        plain = merged(self.backbone, backbone)
+        name = next(n for n, p in self._causal().named_parameters() if p is self.output_matrix()[0])
+        ids: Tensor = self.label_ids.cpu()  # type: ignore[assignment]
+        bias = plain.get(name.removesuffix("weight") + "bias", torch.zeros(len(plain[name])))
+        labels = ["wrong", "right"]
+        save_classifier(self.backbone, backbone, plain[name][ids], bias[ids], labels, folder / CLASSIFIER)
+
+    def _causal(self) -> nn.Module:
+        return without_adapters(self.backbone)
+
+
+class StepClassifier(ReadModel):
+    """A process reward model in its two-label form.
+
+    Args:
+        classifier: an exported token classifier with the labels wrong and right.
+    """
+
+    objective = "process"
+
+    def read(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """(M, 2) logits of wrong and right."""
+        return self.backbone.score(hidden)  # type: ignore[operator]
+
+    values = ProcessModel.values
+
 
 def load_verifier(path: str, dtype: Any = "float32") -> tuple[ReadModel, SolutionEncoder, dict[str, Any]]:
     """An exported verifier, in evaluation mode, with its encoder and the facts stored with it.
@@ -199,7 +215,11 @@ def load_verifier(path: str, dtype: Any = "float32") -> tuple[ReadModel, Solutio
         now = {"tag": encoder.tag_id, "negative": encoder.label_ids[0], "positive": encoder.label_ids[1]}
         if facts.get("ids") != now:
             raise InputError(f"{path}: trained with ids {facts.get('ids')}, but its tokenizer now gives {now}")
-        model: ReadModel = ProcessModel(Backbone(path=path, dtype=dtype).load(), encoder.label_ids)
+        model: ReadModel
+        if facts.get("form") == CLASSIFIER:
+            model = StepClassifier(_load_classifier(path, dtype))
+        else:
+            model = ProcessModel(Backbone(path=path, dtype=dtype).load(), encoder.label_ids)
     else:
         model = OutcomeModel(_load_classifier(path, dtype))
     return model.eval(), encoder, facts
@@ -218,20 +238,3 @@ def _load_classifier(path: str, dtype: str) -> nn.Module:
 
 def _strip(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
-def _merge_adapters(adapted: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fold the low-rank updates of ``state`` into the frozen weights; names are the plain model's."""
-    merged = {}
-    for key, value in state.items():
-        if ".lora_" in key:
-            continue
-        weight = value
-        if ".base_layer.weight" in key:
-            stem = key.removesuffix(".base_layer.weight")
-            layer = adapted.get_submodule(stem)
-            down, up = state[f"{stem}.lora_A.default.weight"], state[f"{stem}.lora_B.default.weight"]
-            update = layer.scaling["default"] * (up.float() @ down.float())  # type: ignore[index]
-            weight = (value.float() + update).to(value.dtype)
-        merged[key.removeprefix("base_model.model.").replace(".base_layer.", ".")] = weight
-    return merged
