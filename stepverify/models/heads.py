@@ -176,7 +176,10 @@ class ProcessModel(ReadModel):
         ids: Tensor = self.label_ids.cpu()  # type: ignore[assignment]
         bias = plain.get(name.removesuffix("weight") + "bias", torch.zeros(len(plain[name])))
         labels = ["wrong", "right"]
-        save_classifier(self.backbone, backbone, plain[name][ids], bias[ids], labels, folder / CLASSIFIER)
+        try:
+            save_classifier(self.backbone, backbone, plain[name][ids], bias[ids], labels, folder / CLASSIFIER)
+        except ValueError as error:
+            rank_zero_info(f"no two-label classifier is exported: {str(error).splitlines()[0]}")
 
     def _causal(self) -> nn.Module:
         return without_adapters(self.backbone)
