@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of solutions (stepverify/records.py); synthetic ones if left out")
     parser.add_argument("--cache", default=os.environ.get("STEPVERIFY_BENCH_CACHE"), help="where to install TRL")
     parser.add_argument("--tasks", default="prm,sft,score")
-    parser.add_argument("--problems", type=int, default=8)
+    parser.add_argument("--problems", type=int, default=4)
     parser.add_argument("--samples", type=int, default=16, help="solutions a problem")
     parser.add_argument("--steps", type=int, help="of the epoch; one problem a step if left out")
     parser.add_argument("--runs", type=int, default=3)
