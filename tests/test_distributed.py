@@ -54,3 +54,52 @@ def test_torchrun_on_two_processes(tmp_path: Path):
     assert "Starting with 2 processes" in done.stderr
     assert (tmp_path / "run" / "export" / "model.safetensors").is_file()
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("overlay", "lora"), [("ddp", False), ("fsdp2", True)])
+def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Path, tiny_model_dir: Path):
+    """SIGTERM on rank 1 alone stops both after the same step; going on, from behind a torn checkpoint, changes nothing."""
+    from stepverify.callbacks import checkpoints
+    from tests.test_fit import config, scalars, weights
+    from tests.test_interrupt import every, interrupt
+
+    def fit(root: Path, *callbacks: dict) -> subprocess.CompletedProcess:
+        backbone = {"path": str(tiny_model_dir)} | ({"lora": {"rank": 2, "dropout": 0.1}} if lora else {})
+        file = config(
+            "GeneratorModule", root, data__batch_size=8, model__init_args__backbone=backbone,
+            trainer__callbacks=[*callbacks],
+        )  # fmt: skip
+        command = [
+            sys.executable, "-m", "stepverify.cli", "fit", "--config", file, "--ckpt_path", "last",
+            "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2",
+        ]  # fmt: skip
+        return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert fit(whole).returncode == 0
+    stopped = fit(parts, every(1), interrupt("on_before_optimizer_step", 3, rank=1))
+    assert stopped.returncode == 143, stopped.stderr[-2000:]
+    assert stopped.stderr.count("stopped by SIGTERM after step 3; go on with --ckpt_path last\n") == 1
+    assert "Traceback" not in stopped.stderr
+    assert not (parts / "export").exists()
+
+    newest, older = (parts / "checkpoints" / f"step={n}.ckpt" for n in (3, 2))
+    assert checkpoints.find(parts) == [newest, older]
+    assert newest.is_dir() == (overlay == "fsdp2")
+    torn = max(newest.rglob("*.distcp"), key=lambda file: file.stat().st_size) if newest.is_dir() else newest
+    os.truncate(torn, torn.stat().st_size // 2)
+    resumed = fit(parts, every(1))
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert resumed.stderr.count(f"{newest} is torn") == 1
+    one, other = (scalars(root)["train/loss"] for root in (whole, parts))
+    assert sorted(set(one)) == sorted(set(other))
+    one, other = weights(whole), weights(parts)
+    assert all(one[name].equal(other[name]) for name in one)
+    if lora:
+        from torch.distributed.checkpoint import FileSystemReader
+
+        kept = FileSystemReader(parts / "checkpoints" / "last.ckpt").read_metadata().state_dict_metadata
+        saved = [name for name in kept if name.startswith("state_dict.")]
+        assert saved
+        assert all("lora_" in name for name in saved)

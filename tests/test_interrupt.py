@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import resource
 import signal
@@ -64,10 +65,15 @@ def fit(root: Path, *callbacks: dict[str, Any], **changes: Any) -> None:
     )
 
 
-def fit_apart(root: Path, *callbacks: dict[str, Any], **changes: Any) -> subprocess.CompletedProcess:
+def fit_apart(
+    root: Path, *callbacks: dict[str, Any], env: dict[str, str] | None = None, **changes: Any
+) -> subprocess.CompletedProcess:
     file = config("GeneratorModule", root, **RUN, **changes, trainer__callbacks=[*callbacks])
     command = [sys.executable, "-m", "stepverify.cli", "fit", "--config", file, "--ckpt_path", "last"]
-    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    environment = os.environ | (env or {})
+    return subprocess.run(
+        command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment
+    )  # fmt: skip
 
 
 def traces(root: Path) -> dict[str, list[tuple[int, float]]]:
@@ -180,6 +186,63 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path):
 def test_checkpoints_hold_data_alone(two: Path):
     checkpoint = torch.load(two / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 4
+
+
+@pytest.mark.parametrize(
+    "hook", ["on_train_batch_end", "on_before_optimizer_step"]
+)  # between two steps, and in the middle of one
+@pytest.mark.slow
+def test_slurm_requeues(hook: str, tmp_path: Path, whole: Path):
+    """SIGUSR1 has Lightning save and requeue; the SIGTERM by which SLURM then ends the job saves the step, and goes first."""
+    root, tools = tmp_path / "run", tmp_path / "bin"
+    tools.mkdir()
+    (tools / "scontrol").write_text('#!/bin/sh\necho "$@" > "$(dirname "$0")/called"\n')
+    (tools / "scontrol").chmod(0o755)
+    slurm = {f"SLURM_{key}": "0" for key in ("PROCID", "LOCALID", "NODEID")} | {
+        "SLURM_NTASKS": "1",
+        "SLURM_JOB_ID": "7",
+    }
+    env = slurm | {"SLURM_JOB_NAME": "fit", "PATH": f"{tools}:{os.environ['PATH']}"}
+    stopped = fit_apart(root, interrupt(hook, 3, "SIGUSR1"), interrupt("on_train_batch_end", 3), env=env)
+    assert stopped.returncode == 143, stopped.stderr
+    assert (tools / "called").read_text() == "requeue 7\n"
+    assert (root / "hpc_ckpt_1.ckpt").is_file()
+    assert [path.name for path in checkpoints.find(root)] == ["step=3.ckpt", "hpc_ckpt_1.ckpt"]
+    assert fit_apart(root, env=env).returncode == 0
+    assert_same(root, whole)
+
+
+def test_saved_by_the_clock(tmp_path: Path):
+    """An interval of nothing saves every step; so many are kept."""
+    clock = {
+        "class_path": "stepverify.callbacks.Checkpoints",
+        "init_args": {"train_time_interval": "0:00:00", "keep": 3},
+    }
+    fit(tmp_path / "run", clock, trainer__max_steps=4, trainer__max_epochs=None)
+    assert [p.name for p in checkpoints.find(tmp_path / "run")] == ["step=4.ckpt", "step=3.ckpt", "step=2.ckpt"]
+
+
+class Planted:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_code_in_a_checkpoint_is_not_run(two: Path, tmp_path: Path):
+    """Neither from a file nor from a folder of shards, the latter without ``meta.pt`` being read at all."""
+    newest = checkpoints.last(two)
+    torch.save(torch.load(newest, weights_only=True) | {"more": Planted(tmp_path / "ran")}, newest)
+    with pytest.raises(pickle.UnpicklingError):
+        fit(two, trainer__max_steps=6, trainer__max_epochs=None)
+    shards = tmp_path / "shards.ckpt"
+    shards.mkdir()
+    (shards / ".metadata").write_bytes(pickle.dumps(Planted(tmp_path / "ran")))
+    assert "posix.mkdir has no place in a checkpoint" in str(checkpoints.defect(shards))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_lora_checkpoints_hold_what_is_trained(tmp_path: Path, tiny_model_dir: Path):
