@@ -35,7 +35,10 @@ class Interrupt(lightning.Callback):
 
     def __init__(self, hook: str, step: int, signal: str, rank: int = 0, size: int | None = None) -> None:
         def strike(trainer: lightning.Trainer, *args: Any, **kwargs: Any) -> None:
-            if trainer.global_step + (hook == "on_before_optimizer_step") == step and trainer.global_rank == rank:
+            if (
+                trainer.global_step + (hook in ("on_before_optimizer_step", "on_train_batch_start")) == step
+                and trainer.global_rank == rank
+            ):
                 if size is not None:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
                 else:
