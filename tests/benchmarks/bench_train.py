@@ -11,7 +11,8 @@ STEPVERIFY_BENCH_CACHE) names a folder outside the repository, in which an envir
   the same problems into as many steps. Ours makes packs of a number of tokens, so its steps differ in solutions.
 - Time runs from the end of the first step, which is the warm-up, to the end of the last one. Solutions a second are
   tokens a second (of solutions, each counted in full, no padding) over the mean length of all solutions, so that it
-  does not matter which of them the first step had. Memory is the peak of the resident size of the process.
+  does not matter which of them the first step had. The same over the CPU seconds of the process is what other work on
+  the machine disturbs least; the share of the ceiling is of CPU seconds too. Memory is the peak of the resident size of the process.
 - Ceiling: a product of 2048 × 2048 matrices, measured between the runs. Share of it, with P parameters in matrices of
   the layers, N positions computed (padding counted, shared prefixes once), T the length of each row of the attention,
   D heads × their width, H hidden width and O logits computed:
@@ -119,11 +120,14 @@ class Bench:
         assert python is not None
         command = [python, "-m", f"tests.benchmarks.peers.{module}", spec.dump()]
         result = work.parse(setup.call(command, self.arguments.threads))
-        result["rate"] = result["tokens"] / result["seconds"] / result["mean_length"]
+        result["rate"], result["cpu_rate"] = (
+            result["tokens"] / result[time] / result["mean_length"] for time in ("seconds", "cpu")
+        )
         if self.arguments.output:
             with self.arguments.output.open("a") as file:
                 file.write(json.dumps({"contestant": name, "task": spec.task, **result}) + "\n")
-        print(f"{spec.task} {name}: {result['rate']:.3f} solutions/s", file=sys.stderr, flush=True)
+        rates = f"{result['rate']:.3f} solutions/s, {result['cpu_rate']:.3f} a CPU second"
+        print(f"{spec.task} {name}: {rates}", file=sys.stderr, flush=True)
         return result
 
     def compare(self, task: str, model: str, data: str) -> None:
@@ -137,14 +141,18 @@ class Bench:
                 results[name].append(self.measure(name, module, work.Spec(task, model, data, self.steps, options)))
         fp32, bf16 = (median(c[k] for c in ceilings) for k in ("float32", "bfloat16"))
         print(f"{task}: ceiling {fp32 / 1e9:.0f} GFLOP/s in fp32, {bf16 / 1e9:.0f} in bf16\n")
-        header("", "solutions/s", "min – max", "ratio", "computed/full tokens", "share of ceiling", "peak GiB", "ratio")
+        header(
+            "", "solutions/s", "ratio", "solutions/CPU s", "min – max", "ratio", "computed/full tokens",
+            "share of ceiling", "peak GiB", "ratio",
+        )  # fmt: skip
         base = next(iter(results.values()))
         for name, runs in results.items():
-            rates, peak = [r["rate"] for r in runs], mid(runs, "peak")
+            rates, peak = [r["cpu_rate"] for r in runs], mid(runs, "peak")
             row(
-                name, f"{median(rates):.2f}", f"{min(rates):.2f} – {max(rates):.2f}",
-                f"{median(rates) / mid(base, 'rate'):.2f}", f"{runs[0]['positions'] / runs[0]['tokens']:.2f}",
-                f"{median(r['flops'] / r['seconds'] for r in runs) / fp32:.0%}", f"{peak / 2**30:.2f}",
+                name, f"{mid(runs, 'rate'):.2f}", f"{mid(runs, 'rate') / mid(base, 'rate'):.2f}",
+                f"{median(rates):.2f}", f"{min(rates):.2f} – {max(rates):.2f}",
+                f"{median(rates) / mid(base, 'cpu_rate'):.2f}", f"{runs[0]['positions'] / runs[0]['tokens']:.2f}",
+                f"{median(r['flops'] / r['cpu'] for r in runs) / fp32:.0%}", f"{peak / 2**30:.2f}",
                 f"{peak / mid(base, 'peak'):.2f}",
             )  # fmt: skip
         print(flush=True)

@@ -1,11 +1,13 @@
 """TRL's PRMTrainer and SFTTrainer, on the same ids. Needs TRL, which the benchmark installs beside the environment.
 
 Options: ``packing`` (SFT) to this length, one pack a forward pass, accumulated; ``checkpointing``; ``random_order``.
-Without the latter two, solutions of one length go together and nothing is recomputed: what is fastest on a CPU.
+Without the latter two, solutions of one length go together and nothing is recomputed: what is fastest on a CPU. The
+benchmark sorts by itself: ``group_by_length`` of transformers leaves so small an epoch in random order.
 """
 
 from __future__ import annotations
 
+import random
 import tempfile
 from typing import Any
 
@@ -42,7 +44,7 @@ def main() -> None:
         "gradient_checkpointing": bool(spec.options.get("checkpointing")), "bf16": False, "use_cpu": True,
         "save_strategy": "no", "report_to": [], "disable_tqdm": True, "max_length": packing or 4096,
         "dataloader_pin_memory": False,
-        "train_sampling_strategy": "random" if packing or spec.options.get("random_order") else "group_by_length",
+        "train_sampling_strategy": "random" if packing or spec.options.get("random_order") else "sequential",
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         trainer = (sft if spec.task == "sft" else prm)(spec, folder, common)
@@ -63,6 +65,7 @@ def prm(spec: Spec, folder: str, common: dict[str, Any]) -> Any:
         for at, target in zip(e.positions, e.targets or [], strict=True):
             labels[at] = int(target >= 0.5)
         rows.append({"input_ids": e.input_ids, "labels": labels})
+    rows = by_length(rows, spec.steps)
     model = AutoModelForTokenClassification.from_pretrained(spec.model, num_labels=2, dtype=torch.float32)
     return PRMTrainer(
         model=model, args=PRMConfig(folder, **common), train_dataset=Dataset.from_list(rows),
@@ -75,11 +78,20 @@ def sft(spec: Spec, folder: str, common: dict[str, Any]) -> Any:
     from trl import SFTConfig, SFTTrainer
 
     rows = [{"input_ids": ids, "completion_mask": [int(x != -100) for x in labels]} for ids, labels in spec.rows()]
+    rows = by_length(rows, spec.steps)
     args = SFTConfig(folder, packing="packing" in spec.options, completion_only_loss=True, **common)
     model = AutoModelForCausalLM.from_pretrained(spec.model, dtype=torch.float32)
     return SFTTrainer(
         model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=spec.tokenizer
     )  # fmt: skip
+
+
+def by_length(rows: list[dict[str, Any]], steps: int) -> list[dict[str, Any]]:
+    """Batches of rows that are alike in length, in random order."""
+    ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
+    size = len(rows) // steps
+    starts = random.Random(0).sample(range(0, len(rows), size), -(-len(rows) // size))
+    return [row for start in starts for row in ordered[start : start + size]]
 
 
 def counting(spec: Spec, collate: Any, taken: list[Work], vocabulary: int) -> Any:

@@ -114,7 +114,7 @@ class Clock:
     """Time of a run from the end of its first step, which is the warm-up, to the end of the last one."""
 
     def __init__(self, spec: Spec, model: Any) -> None:
-        self.spec, self.times, self.done = spec, list[float](), list[Work]()
+        self.spec, self.times, self.done = spec, list[tuple[float, float]](), list[Work]()
         body = [p.numel() for name, p in model.named_parameters() if p.ndim > 1 and ".layers." in f".{name}"]
         config = model.config
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -123,7 +123,7 @@ class Clock:
         self.width, self.loaded = config.hidden_size, memory("VmRSS")
 
     def tick(self, work: Work) -> None:
-        self.times.append(time.perf_counter())
+        self.times.append((time.perf_counter(), time.process_time()))
         self.done.append(work)
 
     def report(self, **more: Any) -> None:
@@ -132,7 +132,7 @@ class Clock:
         passes = 1 if self.spec.task == "score" else 3  # forward; backward is two more
         flops = passes * 2 * (self.body * work.positions + self.attention * work.squares + self.width * work.logits)
         result = asdict(work) | {
-            "seconds": self.times[-1] - self.times[0], "flops": flops, "peak": memory("VmHWM"), "loaded": self.loaded,
+            "seconds": self.times[-1][0] - self.times[0][0], "cpu": self.times[-1][1] - self.times[0][1], "flops": flops, "peak": memory("VmHWM"), "loaded": self.loaded,
             "parameters": self.all, "steps": len(self.times),
             "per_step": sum(w.solutions for w in self.done) / len(self.done),
             "mean_length": sum(len(e.input_ids) for e in self.spec.examples) / len(self.spec.examples), **more,
