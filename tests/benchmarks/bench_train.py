@@ -169,8 +169,8 @@ class Bench:
             "Random Llama, width 256, 4 layers; synthetic problems\n"
         )
         header("pack tokens", "vocabulary", "samples", "solutions/step", "PRM", "generator", "plain PRM")
-        cases = [(p, 32768, 16) for p in (1024, 2048, 4096, 8192)]
-        cases += [(4096, v, 16) for v in (2048, 151936)] + [(4096, 32768, s) for s in (1, 4, 64)]
+        cases = [(p, 8192, 16) for p in (1024, 2048, 4096, 8192)]
+        cases += [(1024, v, 16) for v in (2048, 32768, 151936)] + [(2048, 8192, s) for s in (1, 4, 64)]
         for pack, vocabulary, samples in cases:
             self.arguments.problems = 1024 // samples
             model, data = self.model(vocabulary, 256, 4), self.data(samples)
