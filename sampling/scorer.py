@@ -79,8 +79,7 @@ class ExportedVerifier:
         if not examples:
             return values
         numbers, sequences = list(examples), [e.input_ids for e in examples.values()]
-        budget = max(self.pack_tokens, *map(len, sequences))
-        for pack in ByTokens(sequences, [solutions[i].problem_id for i in numbers], budget)(None):
+        for pack in ByTokens(sequences, [solutions[i].problem_id for i in numbers], self.pack_tokens)(None):
             rows = [numbers[i] for i in pack]
             batch = collate([examples[i] for i in rows]).to(device)
             with torch.inference_mode():

@@ -23,12 +23,11 @@ from stepverify.records import InputError
 
 # Said by Lightning and its parts on every start; each is answered by this program's own design.
 _NOISE = (
-    ".*does not have many workers.*",  # collation takes microseconds: records are encoded beforehand
+    ".*does not have many workers.*",  # collation takes milliseconds: records are encoded beforehand
     ".*is smaller than the logging interval.*",
     ".*'set_vital' is deprecated.*",
     ".*LeafSpec.*",
     ".*LightningCLI's args parameter.*",  # a caller in Python knows what it passes
-    ".*custom batch sampler.*",  # LengthBatches yields every index, by test
     ".*No (positive|negative) samples in targets.*",
 )
 _DECIDES = ("seed_everything", "model", "data")  # what makes a checkpoint another run's

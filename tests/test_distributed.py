@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.processes import stepverify
 
 
 def test_ddp_equals_fsdp2(tmp_path: Path):
@@ -18,17 +17,12 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
     weights = {}
     for overlay in ("ddp", "fsdp2"):
         root = tmp_path / overlay
-        command = [
-            sys.executable, "-m", "stepverify.cli", "fit", "--config", "lit_configs/quickstart/01_generator.yaml",
-            "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2",
+        done = stepverify(
+            "fit", "--config", "lit_configs/quickstart/01_generator.yaml", "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2",
             "--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.default_root_dir", str(root),
             "--data.train.init_args.num_problems", "128", "--data.batch_size", "16", "--data.validation.init_args.num_problems", "33",
             "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
-        ]  # fmt: skip
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment
-        )
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
         weights[overlay] = load_file(root / "export" / "model.safetensors")
     ddp, fsdp2 = weights.values()
@@ -38,17 +32,13 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
 
 def test_torchrun_on_two_processes(tmp_path: Path):
     """The command of the README: two processes by torchrun, each with its share; one export and one set of logs."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--standalone",
-        "-m", "stepverify.cli", "fit", "--config", "lit_configs/quickstart/01_generator.yaml",
+    launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--standalone", "-m")
+    done = stepverify(
+        "fit", "--config", "lit_configs/quickstart/01_generator.yaml",
         "--config", "lit_configs/overlays/ddp.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2",
         "--trainer.max_steps", "2", "--trainer.default_root_dir", str(tmp_path / "run"),
         "--data.train.init_args.num_problems", "64", "--data.validation.init_args.num_problems", "8",
-        "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false", launcher=launcher,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Starting with 2 processes" in done.stderr
@@ -64,17 +54,16 @@ def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Pat
     from tests.test_fit import config, scalars, weights
     from tests.test_interrupt import every, interrupt
 
-    def fit(root: Path, *callbacks: dict) -> subprocess.CompletedProcess:
+    def fit(root: Path, *callbacks: dict) -> CompletedProcess:
         backbone = {"path": str(tiny_model_dir)} | ({"lora": {"rank": 2, "dropout": 0.1}} if lora else {})
         file = config(
             "GeneratorModule", root, data__batch_size=8, model__init_args__backbone=backbone,
             trainer__callbacks=[*callbacks],
         )  # fmt: skip
-        command = [
-            sys.executable, "-m", "stepverify.cli", "fit", "--config", file, "--ckpt_path", "last",
-            "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2",
-        ]  # fmt: skip
-        return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        return stepverify(
+            "fit", "--config", file, "--ckpt_path", "last", "--config", f"lit_configs/overlays/{overlay}.yaml",
+            "--trainer.accelerator", "cpu", "--trainer.devices", "2",
+        )  # fmt: skip
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert fit(whole).returncode == 0

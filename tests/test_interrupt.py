@@ -8,7 +8,6 @@ import random
 import resource
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ import lightning  # noqa: E402
 
 from stepverify.callbacks import checkpoints  # noqa: E402
 from stepverify.cli import main  # noqa: E402
+from tests.processes import stepverify  # noqa: E402
 from tests.test_fit import BASE, config, scalars, weights  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
 # 8 steps in two epochs, with dropout; validation has two batches.
 RUN = {
     "data__eval_pack_tokens": 800,
@@ -72,11 +71,7 @@ def fit_apart(
     root: Path, *callbacks: dict[str, Any], env: dict[str, str] | None = None, **changes: Any
 ) -> subprocess.CompletedProcess:
     file = config("GeneratorModule", root, **RUN, **changes, trainer__callbacks=[*callbacks])
-    command = [sys.executable, "-m", "stepverify.cli", "fit", "--config", file, "--ckpt_path", "last"]
-    environment = os.environ | (env or {})
-    return subprocess.run(
-        command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment
-    )  # fmt: skip
+    return stepverify("fit", "--config", file, "--ckpt_path", "last", env=env)
 
 
 def traces(root: Path) -> dict[str, list[tuple[int, float]]]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from stepverify.cli import main
 from stepverify.records import Solution, StepLabel, read_records, write_records
+from tests.processes import stepverify
 
-ROOT = Path(__file__).parents[1]
 # One optimizer step sees all 21 solutions; the last split packs them, shared prefixes once.
 SPLITS = {
     "whole": ["--data.batch_size", "21"],
@@ -60,10 +57,7 @@ def fit(root: Path, solutions: Path, *arguments: str, lora: bool = False):
         "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false", *arguments,
     ]  # fmt: skip
     if "--config" in arguments:
-        done = subprocess.run(
-            [sys.executable, "-m", "stepverify.cli", *command], check=False, cwd=ROOT, capture_output=True, text=True,
-            timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        done = stepverify(*command)
         assert done.returncode == 0, done.stderr[-3000:]
     else:
         main(command)
@@ -92,10 +86,7 @@ def test_prediction_on_two_ranks_writes_every_record_once(solutions, tmp_path):
             f"trainer: {{accelerator: cpu, logger: false, enable_progress_bar: false, callbacks: [{{class_path: stepverify.callbacks.ScoreWriter, init_args: {{folder: {folder}, name: prm}}}}]}}\n"
         )
         command = ["predict", "--config", str(tmp_path / "predict.yaml"), "--config", "lit_configs/overlays/ddp.yaml", "--trainer.devices", str(ranks)]  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "stepverify.cli", *command], check=False, cwd=ROOT, capture_output=True, text=True,
-            timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+        done = stepverify(*command)
         assert done.returncode == 0, done.stderr[-3000:]
         assert len(list(folder.glob("part-*.jsonl"))) == ranks
         records = list(read_records(folder, Solution))

@@ -89,13 +89,15 @@ class Batch(_Movable):
 
     def last(self) -> Tensor:
         """(B,) which of the M reads is the last one of each record."""
-        counts = torch.bincount(self.reads.owner, minlength=len(self.records))
-        return self.reads.entries[counts.cumsum(0) - 1]
+        return self.reads.entries[self._counts().cumsum(0) - 1]
 
     def split(self, values: Tensor) -> list[list[float]]:
         """(M,) values → for each record the values along it."""
-        counts = torch.bincount(self.reads.owner, minlength=len(self.records)).tolist()
-        return [part.tolist() for part in values[self.reads.entries].float().cpu().split(counts)]
+        parts = values[self.reads.entries].float().cpu().split(self._counts().tolist())
+        return [part.tolist() for part in parts]
+
+    def _counts(self) -> Tensor:
+        return torch.bincount(self.reads.owner, minlength=len(self.records))
 
 
 def collate(examples: Sequence[Example], *, pad_to: int = 1, norms: tuple[float, float] | None = None) -> Batch:

@@ -106,12 +106,12 @@ class SolutionData(lightning.LightningDataModule):
 
     def _maker(self, examples: Sequence[Example], train: bool) -> BatchMaker:
         sequences = [e.input_ids for e in examples]
-        longest = max(map(len, sequences))
-        if train and self.pack_tokens is None:
-            return ByLength([len(s) for s in sequences], self.batch_size)
-        budget = self.pack_tokens if train and self.pack_tokens else max(self.eval_pack_tokens, longest)
-        if longest > budget:
-            raise InputError(f"data.pack_tokens: the longest solution has {longest} tokens, a pack only {budget}")
+        lengths = [len(s) for s in sequences]
+        budget = self.pack_tokens if train else self.eval_pack_tokens
+        if budget is None:
+            return ByLength(lengths, self.batch_size)
+        if train and max(lengths) > budget:
+            raise InputError(f"data.pack_tokens: the longest solution has {max(lengths)} tokens, a pack only {budget}")
         return ByTokens(sequences, [e.record.problem_id for e in examples], budget)
 
     def train_dataloader(self) -> DataLoader:
@@ -139,9 +139,6 @@ class _Batches(Dataset):
 
     def __getitem__(self, plan: Plan) -> Batch:
         return collate([self.examples[i] for i in plan.indices], pad_to=self.pad_to, norms=plan.norms)
-
-    def __len__(self) -> int:
-        return len(self.examples)
 
 
 def encode_all(reader: Reader, encode: Callable[..., Example], name: str) -> list[Example]:

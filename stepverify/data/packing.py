@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
@@ -17,18 +17,15 @@ class ByTokens:
     Args:
         sequences: token ids of each example.
         groups: what each example shares its prefix with: its problem.
-        budget: tokens in a batch, at most, what is shared counted once; no sequence is longer.
+        budget: tokens in a batch, at most, what is shared counted once; more where one sequence is longer.
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]], groups: Sequence[Hashable], budget: int) -> None:
-        self.budget = budget
+        self.budget = max(budget, *map(len, sequences))
         self.bundles: list[np.ndarray] = []
         sizes: list[int] = []
-        members: dict[Hashable, list[int]] = {}
-        for i, group in enumerate(groups):
-            members.setdefault(group, []).append(i)
-        for together in members.values():
-            for bundle, size in bundles([sequences[i] for i in together], budget):
+        for together in _members(groups):
+            for bundle, size in bundles([sequences[i] for i in together], self.budget):
                 self.bundles.append(np.array([together[i] for i in bundle]))
                 sizes.append(size)
         self.sizes = np.array(sizes)
@@ -85,12 +82,18 @@ def bundles(sequences: Sequence[Sequence[int]], budget: int) -> list[tuple[list[
 
 def count_once(examples: Sequence[Example]) -> None:
     """Give every position that several solutions of a problem share the weight of one, divided among them."""
-    members: dict[str, list[Example]] = {}
-    for example in examples:
-        members.setdefault(example.record.problem_id, []).append(example)
-    for group in members.values():
+    for together in _members([e.record.problem_id for e in examples]):
+        group = [examples[i] for i in together]
         forest = share([e.input_ids for e in group])
         weight = 1.0 / forest.passing()
         for path, example in zip(forest.paths, group, strict=True):
             example.weights = weight[path[example.positions]].tolist()
             example.lm_weights = weight[path[example.lm_positions]].tolist()
+
+
+def _members(groups: Sequence[Hashable]) -> Iterable[list[int]]:
+    """Indices of the members of each group."""
+    members: dict[Hashable, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    return members.values()

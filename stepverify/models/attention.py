@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stepverify.data.batch import Tree
+from stepverify.losses import bounded
 
 Attention = Literal["auto", "paths", "flex", "sdpa", "eager"]
 
@@ -69,17 +70,32 @@ def attend(
     return how(query, key, value, tree, dropout, scale, sliding_window, softcap).transpose(1, 2), None
 
 
-def _sees(tree: Tree, window: int | None) -> Tensor:
-    """(L, L) true where the row's token sees the column's; made once a batch."""
-    if ("dense", window) not in tree.masks:
-        tree.masks["dense", window] = _dense(tree, window)
-    return tree.masks["dense", window]
+def _sees(tree: Tree, window: int | None, row: Tensor, column: Tensor) -> Tensor:
+    """Whether tokens see others; indices of any shapes that go together."""
+    seen = (column <= row) & (row < tree.end[column])
+    return seen if window is None else seen & (tree.depth[row] - tree.depth[column] < window)
+
+
+def _mask(tree: Tree, window: int | None, make: Callable[[Tree, int | None], Any]) -> Any:
+    """The mask that ``make`` gives, made once a batch for all layers."""
+    if (make, window) not in tree.masks:
+        tree.masks[make, window] = make(tree, window)
+    return tree.masks[make, window]
 
 
 def _dense(tree: Tree, window: int | None) -> Tensor:
+    """(L, L) true where the row's token sees the column's."""
     place = torch.arange(len(tree.end), device=tree.end.device)
-    seen = (place <= place[:, None]) & (place[:, None] < tree.end)
-    return seen if window is None else seen & (tree.depth[:, None] - tree.depth < window)
+    return _sees(tree, window, place[:, None], place)
+
+
+def _blocks(tree: Tree, window: int | None) -> Any:
+    """FlexAttention's mask of the same."""
+    length = len(tree.end)
+    return _flex_functions()[1](
+        lambda batch, head, row, column: _sees(tree, window, row, column), None, None, length, length,
+        device=tree.end.device,
+    )  # fmt: skip
 
 
 def _paths(
@@ -110,7 +126,7 @@ def _sdpa(
 ) -> Tensor:  # fmt: skip
     """The exact (L, L) mask."""
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=_sees(tree, window), dropout_p=dropout, scale=scale,
+        query, key, value, attn_mask=_mask(tree, window, _dense), dropout_p=dropout, scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
 
@@ -122,9 +138,7 @@ def _eager(
     """Written out, for models whose products are bounded, and to compare with."""
     groups = query.shape[1] // key.shape[1]
     products = query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scale
-    if softcap is not None:
-        products = softcap * torch.tanh(products / softcap)
-    products = products.masked_fill(~_sees(tree, window), float("-inf"))
+    products = bounded(products, softcap).masked_fill(~_mask(tree, window, _dense), float("-inf"))
     weights = F.dropout(products.softmax(-1, dtype=torch.float32).to(query.dtype), dropout)
     return weights @ value.repeat_interleave(groups, 1)
 
@@ -137,24 +151,10 @@ def _flex(
     if dropout:
         raise NotImplementedError("attention: flex has no attention dropout; choose paths")
 
-    def bounded(product: Tensor, *where: Tensor) -> Tensor:
-        return product if softcap is None else softcap * torch.tanh(product / softcap)
-
-    if ("block", window) not in tree.masks:
-        tree.masks["block", window] = _blocks(tree, window)
     return _flex_functions()[0](
-        query, key, value, score_mod=bounded, block_mask=tree.masks["block", window], scale=scale,
-        enable_gqa=query.shape[1] != key.shape[1],
+        query, key, value, score_mod=lambda product, *where: bounded(product, softcap),
+        block_mask=_mask(tree, window, _blocks), scale=scale, enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
-
-
-def _blocks(tree: Tree, window: int | None) -> Any:
-    def seen(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        inside = (column <= row) & (row < tree.end[column])
-        return inside if window is None else inside & (tree.depth[row] - tree.depth[column] < window)
-
-    length = len(tree.end)
-    return _flex_functions()[1](seen, None, None, length, length, device=tree.end.device)
 
 
 @cache

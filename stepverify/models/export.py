@@ -12,30 +12,27 @@ from torch import Tensor, nn
 from stepverify.models.backbone import without_adapters
 
 
-def save_causal(backbone: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+def save_causal(causal: Any, state: dict[str, Tensor], folder: Path) -> None:
     """Write the causal language model.
 
     Args:
-        backbone: the model, perhaps with adapters, which are merged.
-        state: its full (gathered) state.
+        causal: the Hugging Face model.
+        state: its full (gathered) state, adapters merged.
         folder: where to.
     """
-    causal: Any = without_adapters(backbone)
-    state = merged(backbone, state)
-    if causal.config.tie_word_embeddings:
-        # A state that was gathered from shards holds the tied matrix twice.
-        state = {k: v for k, v in state.items() if k not in causal._tied_weights_keys}
-    causal.save_pretrained(folder, state_dict=state)
+    # A state that was gathered from shards holds a tied matrix twice. A copy, because saving empties what it is given.
+    twice = causal._tied_weights_keys if causal.config.tie_word_embeddings else ()
+    causal.save_pretrained(folder, state_dict={k: v for k, v in state.items() if k not in twice})
 
 
 def save_classifier(
-    backbone: nn.Module, state: dict[str, Tensor], weight: Tensor, bias: Tensor, labels: list[str], folder: Path
+    causal: Any, state: dict[str, Tensor], weight: Tensor, bias: Tensor, labels: list[str], folder: Path
 ) -> None:
     """Write an ``AutoModelForTokenClassification`` whose logits are a linear head's at every token.
 
     Args:
-        backbone: the causal model, perhaps with adapters, which are merged.
-        state: its full (gathered) state.
+        causal: the Hugging Face model.
+        state: its full (gathered) state, adapters merged.
         weight: (C, D) of the head.
         bias: (C,).
         labels: names of the C classes.
@@ -46,14 +43,13 @@ def save_classifier(
     """
     from transformers import AutoModelForTokenClassification
 
-    causal: Any = without_adapters(backbone)
     config = copy.deepcopy(causal.config)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
     with torch.device("meta"):
         classifier = AutoModelForTokenClassification.from_config(config, dtype=causal.dtype)
     wanted = classifier.state_dict()
-    body = {k: v for k, v in merged(backbone, state).items() if k in wanted}
+    body = {k: v for k, v in state.items() if k in wanted}
     head = {"score.weight": weight.to(causal.dtype), "score.bias": bias.to(causal.dtype)}
     missing = set(wanted) - set(body) - set(head)
     assert not missing, f"export lacks {sorted(missing)[:3]}"

@@ -82,7 +82,11 @@ class ReadModel(nn.Module):
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write a Hugging Face model that holds ``state``, this module's full (gathered) state."""
-        save_causal(self.backbone, _strip(state, "backbone."), folder)
+        save_causal(without_adapters(self.backbone), self._plain(state), folder)
+
+    def _plain(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The part of ``state`` that is the Hugging Face model's, adapters merged."""
+        return merged(self.backbone, _strip(state, "backbone."))
 
 
 class GeneratorModel(ReadModel):
@@ -132,8 +136,8 @@ class OutcomeModel(ReadModel):
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write a one-label ``AutoModelForTokenClassification``: it loads without code of ours."""
         head = _strip(state, "value_head.")
-        backbone = _strip(state, "backbone.")
-        save_classifier(self.backbone, backbone, head["weight"], head["bias"], ["right"], folder)
+        causal = without_adapters(self.backbone)
+        save_classifier(causal, self._plain(state), head["weight"], head["bias"], ["right"], folder)
 
 
 class ProcessModel(ReadModel):
@@ -166,30 +170,27 @@ class ProcessModel(ReadModel):
 
     def export(self, folder: Path, state: dict[str, Tensor]) -> None:
         """Write the causal model, and in ``classifier/`` the same with the labels' two output rows as its only head."""
-        super().export(folder, state)
+        causal, plain = without_adapters(self.backbone), self._plain(state)
+        save_causal(causal, plain, folder)
         if self.softcap is not None:
             rank_zero_info("no two-label classifier is exported: its logits could not be bounded as this model's are")
             return
-        backbone = _strip(state, "backbone.")
-        plain = merged(self.backbone, backbone)
-        name = next(n for n, p in self._causal().named_parameters() if p is self.output_matrix()[0])
+        matrix = self.output_matrix()[0]
+        name = next(n for n, p in causal.named_parameters() if p is matrix)
         ids: Tensor = self.label_ids.cpu()  # type: ignore[assignment]
         bias = plain.get(name.removesuffix("weight") + "bias", torch.zeros(len(plain[name])))
         labels = ["wrong", "right"]
         try:
-            save_classifier(self.backbone, backbone, plain[name][ids], bias[ids], labels, folder / CLASSIFIER)
+            save_classifier(causal, plain, plain[name][ids], bias[ids], labels, folder / CLASSIFIER)
         except ValueError as error:
             rank_zero_info(f"no two-label classifier is exported: {str(error).splitlines()[0]}")
-
-    def _causal(self) -> nn.Module:
-        return without_adapters(self.backbone)
 
 
 class StepClassifier(ReadModel):
     """A process reward model in its two-label form.
 
     Args:
-        classifier: an exported token classifier with the labels wrong and right.
+        backbone: an exported token classifier with the labels wrong and right.
     """
 
     objective = "process"
