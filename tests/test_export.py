@@ -1,94 +1,113 @@
-"""The two forms of an exported process reward model: the same scores, in plain transformers too."""
+"""The forms of an export: the same scores in plain transformers, or a reason why there is none."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-import transformers  # noqa: E402
-
 from sampling.scorer import ExportedVerifier  # noqa: E402
-from stepverify.data.batch import collate  # noqa: E402
-from stepverify.data.encode import SolutionEncoder, load_tokenizer  # noqa: E402
+from stepverify.callbacks import HuggingFaceExport  # noqa: E402
 from stepverify.layout import Layout  # noqa: E402
-from stepverify.models import LoRA, ProcessModel, load_verifier  # noqa: E402
-from stepverify.models.backbone import _with_adapters  # noqa: E402
+from stepverify.models import Backbone, LoRA, OutcomeModel, ProcessModel  # noqa: E402
+from stepverify.modules import OutcomeVerifier, ProcessRewardModel  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
+from stepverify.records import InputError  # noqa: E402
 
-BASE = "lit_configs/quickstart/base"
 LAYOUT = Layout(prompt="{problem}\n")
-SOLUTIONS = list(Synthetic("train", 4).solutions())
-SIZES = {
+TAG, NEGATIVE, POSITIVE = 3, 8, 7
+SMALL = {
     "vocab_size": 35, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.3,
+    "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.2, "eos_token_id": 1, "pad_token_id": 0,
+    "bos_token_id": None,
 }  # fmt: skip
 
 
-@pytest.fixture
-def encoder() -> SolutionEncoder:
-    return SolutionEncoder(load_tokenizer(BASE), LAYOUT, max_length=128)
-
-
-def export(folder: Path, encoder: SolutionEncoder, architecture: str, *, lora: bool = False, **extra) -> ProcessModel:
-    from stepverify.models.attention import register
-    from stepverify.modules import ProcessRewardModel
+def model_folder(kind: str, folder: Path, tokenizer: Any, **changes: Any) -> Path:
+    """A model of an architecture with random weights, as a hub download would be."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    config = getattr(transformers, f"{architecture}Config")(**SIZES | extra)
-    backbone = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=register("auto"))
-    model = ProcessModel(_with_adapters(backbone, LoRA(rank=2)) if lora else backbone, encoder.label_ids)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.2)
-    module = ProcessRewardModel.__new__(ProcessRewardModel)
-    module.__dict__.update(_modules={"model": model}, encoder=encoder, layout=LAYOUT)
-    model.export(folder, model.state_dict())
-    module.describe(folder)
-    return model.eval()
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL | changes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
-@pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize(
-    ("architecture", "extra"),
-    [("Qwen2", {"tie_word_embeddings": True}), ("Llama", {"tie_word_embeddings": False})],
+    ("kind", "tied"), [("qwen2", True), ("qwen2", False), ("llama", False), ("gemma", True), ("mistral", False)]
 )
-def test_both_forms_give_the_trained_models_scores(architecture, extra, lora, encoder, tmp_path):
-    """Values of the module, of both exports by ``sampling score``'s code, and of plain transformers: within 1e-5."""
-    model = export(tmp_path / "prm", encoder, architecture, lora=lora, **extra)
-    examples = [encoder.process(s, None) for s in SOLUTIONS]
-    batch = collate(examples)
-    with torch.inference_mode():
-        expected = batch.split(model.score(batch))
-    for path in (tmp_path / "prm", tmp_path / "prm" / "classifier"):
-        for values, found in zip(expected, ExportedVerifier(str(path), device="cpu").score(SOLUTIONS), strict=True):
-            assert found == pytest.approx(values, abs=1e-5)
-    plain = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "prm" / "classifier").eval()
+def test_the_classifier_says_what_the_causal_form_says(kind, tied, tokenizer, tmp_path: Path):
+    """The two logits at every position, in plain transformers, and the scores that we read."""
+    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+
+    base = model_folder(kind, tmp_path / "base", tokenizer, tie_word_embeddings=tied)
+    model = ProcessModel(Backbone(path=str(base)).load(), (NEGATIVE, POSITIVE))
+    for form in ("causal", "classifier"):
+        model.export(tmp_path / form, model.state_dict(), form)
+        tokenizer.save_pretrained(tmp_path / form)
+        ids = {"tag": TAG, "negative": NEGATIVE, "positive": POSITIVE}
+        LAYOUT.save(tmp_path / form, objective="process", form=form, max_length=128, ids=ids)
+    causal = AutoModelForCausalLM.from_pretrained(tmp_path / "causal").eval()
+    plain, report = AutoModelForTokenClassification.from_pretrained(tmp_path / "classifier", output_loading_info=True)
+    assert not any(report[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert plain.config.id2label == {0: "wrong", 1: "right"}
-    for values, example in zip(expected, examples, strict=True):
-        with torch.inference_mode():
-            chances = plain(torch.tensor([example.input_ids])).logits.softmax(-1)[0, example.positions, 1]
-        assert chances.tolist() == pytest.approx(values, abs=1e-5)
-
-
-def test_the_classifier_says_what_it_is(encoder, tmp_path):
-    export(tmp_path / "prm", encoder, "Qwen2")
-    facts = [load_verifier(str(tmp_path / name))[2] for name in ("prm", "prm/classifier")]
-    assert facts[1] == facts[0] | {"form": "classifier"}
-
-
-@pytest.mark.parametrize("architecture", ["Gemma2", "Gemma3Text"])
-def test_some_architectures_have_the_causal_form_alone(architecture, encoder, tmp_path):
-    """Gemma 2's bound lies behind the head, where a token classifier has nothing; Gemma 3 has no token classifier."""
-    model = export(tmp_path / "prm", encoder, architecture, query_pre_attn_scalar=8)
-    assert not (tmp_path / "prm" / "classifier").exists()
-    batch = collate([encoder.process(s, None) for s in SOLUTIONS])
+    assert plain.config.label2id == {"wrong": 0, "right": 1}
+    assert plain.config.architectures == [type(plain).__name__]
+    assert torch.equal(plain.score.bias, torch.zeros(2))
+    assert torch.equal(plain.score.weight, causal.get_output_embeddings().weight[[NEGATIVE, POSITIVE]])
+    given = torch.randint(5, 35, (2, 30))
     with torch.inference_mode():
-        expected = batch.split(model.score(batch))
-    for values, found in zip(
-        expected, ExportedVerifier(str(tmp_path / "prm"), device="cpu").score(SOLUTIONS), strict=True
-    ):
-        assert found == pytest.approx(values, abs=1e-5)
+        wanted, found = causal(given).logits[..., [NEGATIVE, POSITIVE]], plain.eval()(given).logits
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-6)
+    records = list(Synthetic("train", 6).solutions())
+    scores = [ExportedVerifier(str(tmp_path / form), device="cpu").score(records) for form in ("causal", "classifier")]
+    for one, two in zip(*scores, strict=True):
+        assert one == pytest.approx(two, abs=2e-6)
+    assert len({value for values in scores[0] for value in values}) > 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "reason"),
+    [
+        ("gemma2", {"final_logit_softcapping": 30.0}, "its logits are bounded (final_logit_softcapping: 30.0)"),
+        ("gemma3_text", {}, "gemma3_text: transformers has no token classifier"),
+        ("gpt2", {"n_embd": 32, "n_head": 4, "n_layer": 2}, "gpt2: transformers has no token classifier with a linear head"),
+    ],
+)  # fmt: skip
+def test_what_no_classifier_can_say_is_not_written(kind, changes, reason, tokenizer, tmp_path: Path, caplog):
+    """A process reward model goes without that form and says why; an outcome verifier, which has no other, refuses."""
+    base = model_folder(kind, tmp_path / "base", tokenizer, **changes)
+    backbone = Backbone(path=str(base))
+    callback, trainer = HuggingFaceExport(str(tmp_path / "export")), SimpleNamespace(fast_dev_run=False)
+    module = ProcessRewardModel(backbone, LAYOUT)
+    module.model = module.build()
+    with caplog.at_level("INFO"):
+        callback.on_fit_start(trainer, module)
+    assert callback._forms == {"causal": "."}
+    assert reason in caplog.text
+    if kind != "gemma2":  # its value head is a linear layer of its own, not bounded
+        outcome = OutcomeVerifier(backbone, LAYOUT)
+        outcome.model = outcome.build()
+        with pytest.raises(InputError, match="has no token classifier"):
+            callback.on_fit_start(trainer, outcome)
+
+
+def test_a_backbone_that_is_a_classifier_keeps_its_head(tokenizer, tmp_path: Path):
+    """Read as a causal model it would start with another head: a verifier that goes on from it takes it over."""
+    base = model_folder("llama", tmp_path / "base", tokenizer)
+    model = OutcomeModel(Backbone(path=str(base)).load())
+    torch.nn.init.normal_(model.value_head.weight)
+    model.export(tmp_path / "orm", model.state_dict())
+    again = OutcomeModel(Backbone(path=str(tmp_path / "orm")).load())
+    assert torch.equal(again.value_head.weight, model.value_head.weight)
+    again.export(tmp_path / "again", again.state_dict())
+    with pytest.raises(InputError, match="a token classifier of 1 labels is no process reward model"):
+        ProcessModel(Backbone(path=str(tmp_path / "orm")).load(), (NEGATIVE, POSITIVE))
+    with pytest.raises(InputError, match="takes no adapters"):
+        Backbone(path=str(tmp_path / "orm"), lora=LoRA()).load()
+    with pytest.raises(InputError, match="without a vocabulary head"):
+        again.output_matrix()

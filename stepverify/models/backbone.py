@@ -60,12 +60,14 @@ class Backbone:
     overrides: dict[str, Any] = field(default_factory=dict)
 
     def load(self) -> nn.Module:
-        """The causal language model in training mode, with adapters where they are asked for.
+        """The language model in training mode, with adapters where they are asked for.
+
+        It is a causal one; of a folder that holds a token classifier, that one with its head.
 
         Raises:
-            InputError: the folder holds no model.
+            InputError: the folder holds no model, or adapters are asked for on a token classifier.
         """
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
         changes = dict(self.overrides)
         if self.attention_dropout is not None:
@@ -76,15 +78,20 @@ class Backbone:
         }
         dtype: Any = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
         try:
+            config = AutoConfig.from_pretrained(self.path, trust_remote_code=self.trust_remote_code, **changes)
+            # Read as a causal model, a classifier would silently lose its head.
+            is_classifier = any(name.endswith("ForTokenClassification") for name in config.architectures or ())
+            auto: Any = AutoModelForTokenClassification if is_classifier else AutoModelForCausalLM
             if self.weights == "random":
-                config = AutoConfig.from_pretrained(self.path, trust_remote_code=self.trust_remote_code, **changes)
-                model = AutoModelForCausalLM.from_config(config, dtype=None if dtype == "auto" else dtype, **common)
+                model = auto.from_config(config, dtype=None if dtype == "auto" else dtype, **common)
             else:
-                model = AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, **common, **changes)
+                model = auto.from_pretrained(self.path, dtype=dtype, **common, **changes)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{self.path}: no causal language model could be loaded: {str(error).splitlines()[0]}"
             ) from None
+        if self.lora and is_classifier:
+            raise InputError(f"{self.path}: a token classifier takes no adapters: start from a causal language model")
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.lora:

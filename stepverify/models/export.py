@@ -1,67 +1,135 @@
-"""Trained weights → Hugging Face models that load without code of ours."""
+"""Trained weights → Hugging Face folders that load without code of ours: causal models, token classifiers, adapters."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from stepverify.models.backbone import without_adapters
+from stepverify.records import InputError
+
+Form = Literal["causal", "classifier", "adapter"]
 
 
-def save_causal(causal: Any, state: dict[str, Tensor], folder: Path) -> None:
-    """Write the causal language model.
+@dataclass(frozen=True)
+class Head:
+    """The last layer of a token classifier.
 
-    Args:
-        causal: the Hugging Face model.
-        state: its full (gathered) state, adapters merged.
-        folder: where to.
+    Attributes:
+        weight: (K, D).
+        bias: (K,), or None for zeros.
+        labels: K names.
     """
-    # A state that was gathered from shards holds a tied matrix twice. A copy, because saving empties what it is given.
-    twice = causal._tied_weights_keys if causal.config.tie_word_embeddings else ()
-    causal.save_pretrained(folder, state_dict={k: v for k, v in state.items() if k not in twice})
+
+    weight: Tensor
+    bias: Tensor | None
+    labels: tuple[str, ...]
 
 
-def save_classifier(
-    causal: Any, state: dict[str, Tensor], weight: Tensor, bias: Tensor, labels: list[str], folder: Path
-) -> None:
-    """Write an ``AutoModelForTokenClassification`` whose logits are a linear head's at every token.
+def plain_state(backbone: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's part of a read model's full state, adapters merged, under the names of the plain model."""
+    own = strip(state, "backbone.")
+    return own if backbone is without_adapters(backbone) else _merge_adapters(backbone, own)
 
-    Args:
-        causal: the Hugging Face model.
-        state: its full (gathered) state, adapters merged.
-        weight: (C, D) of the head.
-        bias: (C,).
-        labels: names of the C classes.
-        folder: where to.
+
+def strip(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries that begin with ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def output_rows(backbone: nn.Module, state: dict[str, Tensor], ids: list[int]) -> tuple[Tensor, Tensor | None]:
+    """Rows of the vocabulary head and its bias, if any, in a :func:`plain_state`."""
+    causal: Any = without_adapters(backbone)
+    names = {module: name for name, module in causal.named_modules()}
+    head = names[causal.get_output_embeddings()]
+    weight = state.get(f"{head}.weight")
+    if weight is None:  # tied, and held under the other name
+        weight = state[f"{names[causal.get_input_embeddings()]}.weight"]
+    bias = state.get(f"{head}.bias")
+    # A copy: a view would have the whole matrix written.
+    return weight[ids].clone(), None if bias is None else bias[ids].clone()
+
+
+def save_causal(backbone: nn.Module, folder: Path, state: dict[str, Tensor]) -> None:
+    """Write a causal language model that holds a :func:`plain_state`."""
+    causal: Any = without_adapters(backbone)
+    if causal.config.tie_word_embeddings:
+        # A state that was gathered from shards holds the tied matrix twice.
+        state = {k: v for k, v in state.items() if k not in causal._tied_weights_keys}
+    causal.save_pretrained(folder, state_dict=state)
+
+
+def empty_classifier(backbone: nn.Module, labels: tuple[str, ...]) -> Any:
+    """The token classifier of the backbone's architecture, without weights.
 
     Raises:
-        ValueError: transformers has no token classifier of this architecture.
+        InputError: transformers has none, or one with another head than a linear layer ``score``.
     """
     from transformers import AutoModelForTokenClassification
 
+    causal: Any = without_adapters(backbone)
     config = copy.deepcopy(causal.config)
     config.id2label = dict(enumerate(labels))
-    config.label2id = {label: i for i, label in enumerate(labels)}
-    with torch.device("meta"):
-        classifier = AutoModelForTokenClassification.from_config(config, dtype=causal.dtype)
-    wanted = classifier.state_dict()
-    body = {k: v for k, v in state.items() if k in wanted}
-    head = {"score.weight": weight.to(causal.dtype), "score.bias": bias.to(causal.dtype)}
-    missing = set(wanted) - set(body) - set(head)
-    assert not missing, f"export lacks {sorted(missing)[:3]}"
+    config.label2id = {label: i for i, label in config.id2label.items()}
+    try:
+        with torch.device("meta"):
+            classifier = AutoModelForTokenClassification.from_config(config, dtype=causal.dtype)
+    except ValueError:
+        classifier = None
+    if not isinstance(getattr(classifier, "score", None), nn.Linear):
+        raise InputError(f"{config.model_type}: transformers has no token classifier with a linear head for this model")
     classifier.config.architectures = [type(classifier).__name__]
-    classifier.save_pretrained(folder, state_dict=body | head)
+    return classifier
 
 
-def merged(adapted: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fold low-rank updates, if there are any, into the frozen weights; names are the plain model's."""
-    if adapted is without_adapters(adapted):
-        return state
-    plain = {}
+def save_classifier(backbone: nn.Module, folder: Path, state: dict[str, Tensor], head: Head) -> None:
+    """Write an ``AutoModelForTokenClassification`` of a :func:`plain_state` and a head."""
+    classifier = empty_classifier(backbone, head.labels)
+    wanted = classifier.state_dict()
+    weights = {k: v for k, v in state.items() if k in wanted} | {"score.weight": head.weight.to(classifier.dtype)}
+    if classifier.score.bias is not None:
+        bias = torch.zeros(len(head.labels)) if head.bias is None else head.bias
+        weights["score.bias"] = bias.to(classifier.dtype)
+    elif head.bias is not None:
+        raise InputError(f"{classifier.config.model_type}: its token classifier has no bias, but the trained head has")
+    missing = wanted.keys() - weights.keys()
+    assert not missing, f"export lacks {sorted(missing)[:3]}"
+    classifier.save_pretrained(folder, state_dict=weights)
+
+
+def save_adapter(backbone: nn.Module, folder: Path, state: dict[str, Tensor], base: str, head: Head | None) -> None:
+    """Write the low-rank adapters alone, as peft reads them on top of the model ``base``.
+
+    Args:
+        backbone: with adapters.
+        folder: where to.
+        state: the backbone's full state, not merged.
+        base: what ``base_model_name_or_path`` says.
+        head: travels with the adapters; base is then loaded as a token classifier.
+    """
+    from peft import TaskType
+    from safetensors.torch import save_file
+
+    adapted: Any = backbone
+    config = copy.deepcopy(adapted.peft_config["default"])
+    config.base_model_name_or_path, config.inference_mode = base, True
+    weights = {k.replace(".default.", "."): v.contiguous() for k, v in state.items() if ".lora_" in k}
+    if head is not None:
+        assert head.bias is not None
+        config.task_type, config.modules_to_save = TaskType.TOKEN_CLS, ["score"]
+        weights |= {"base_model.model.score.weight": head.weight, "base_model.model.score.bias": head.bias}
+    config.save_pretrained(str(folder))
+    save_file(weights, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
+
+
+def _merge_adapters(adapted: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fold the low-rank updates of ``state`` into the frozen weights; names are the plain model's."""
+    merged = {}
     for key, value in state.items():
         if ".lora_" in key:
             continue
@@ -72,5 +140,5 @@ def merged(adapted: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
             down, up = state[f"{stem}.lora_A.default.weight"], state[f"{stem}.lora_B.default.weight"]
             update = layer.scaling["default"] * (up.float() @ down.float())  # type: ignore[index]
             weight = (value.float() + update).to(value.dtype)
-        plain[key.removeprefix("base_model.model.").replace(".base_layer.", ".")] = weight
-    return plain
+        merged[key.removeprefix("base_model.model.").replace(".base_layer.", ".")] = weight
+    return merged

@@ -6,19 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from stepverify.data.batch import Batch
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.layout import load_export
 from stepverify.losses import bounded, token_nll
-from stepverify.models.attention import register
 from stepverify.models.backbone import Backbone, without_adapters
-from stepverify.models.export import merged, save_causal, save_classifier
+from stepverify.models.export import (
+    Form,
+    Head,
+    empty_classifier,
+    output_rows,
+    plain_state,
+    save_adapter,
+    save_causal,
+    save_classifier,
+    strip,
+)
 from stepverify.records import InputError
-
-CLASSIFIER = "classifier"  # folder of a process reward model's second form, and that form's name
 
 
 class ReadModel(nn.Module):
@@ -29,6 +35,8 @@ class ReadModel(nn.Module):
     """
 
     objective = ""
+    form: Form = "causal"
+    labels: tuple[str, ...] = ()
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -74,19 +82,49 @@ class ReadModel(nn.Module):
     def output_matrix(self) -> tuple[Tensor, Tensor | None]:
         """(V, D) weight and (V,) bias, if any, of the vocabulary head."""
         head = without_adapters(self.backbone).get_output_embeddings()  # type: ignore[operator]
+        if head is None:
+            raise InputError("the backbone is a token classifier, without a vocabulary head: take its causal form")
         return head.weight, head.bias
 
     def values(self, outputs: Tensor) -> Tensor:
         """Outputs of :meth:`read` → (M,) probabilities in [0, 1]."""
         raise NotImplementedError
 
-    def export(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write a Hugging Face model that holds ``state``, this module's full (gathered) state."""
-        save_causal(without_adapters(self.backbone), self._plain(state), folder)
+    def export(self, folder: Path, state: dict[str, Tensor], form: Form | None = None, base: str = "") -> None:
+        """Write a Hugging Face model.
 
-    def _plain(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The part of ``state`` that is the Hugging Face model's, adapters merged."""
-        return merged(self.backbone, _strip(state, "backbone."))
+        Args:
+            folder: where to.
+            state: this module's full (gathered) state.
+            form: None is the model's own :attr:`form`.
+            base: of an adapter: the model that it goes on top of.
+        """
+        form = form or self.form
+        if form == "adapter":
+            head = self.classifier_head(state) if self.form == "classifier" else None
+            save_adapter(self.backbone, folder, strip(state, "backbone."), base, head)
+            return
+        plain = plain_state(self.backbone, state)
+        if form == "classifier":
+            save_classifier(self.backbone, folder, plain, self.classifier_head(state | plain))
+        else:
+            save_causal(self.backbone, folder, plain)
+
+    def classifier_head(self, state: dict[str, Tensor]) -> Head:
+        """The head of the token classifier that gives this model's scores.
+
+        Args:
+            state: this module's, and the names of the plain backbone beside its own.
+        """
+        raise NotImplementedError
+
+    def check_classifier(self) -> None:
+        """Fail before training where no token classifier can give this model's scores.
+
+        Raises:
+            InputError: with the reason.
+        """
+        empty_classifier(self.backbone, self.labels)
 
 
 class GeneratorModel(ReadModel):
@@ -112,6 +150,8 @@ class OutcomeModel(ReadModel):
     """
 
     objective = "outcome"
+    form: Form = "classifier"
+    labels = ("right",)
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
@@ -133,32 +173,36 @@ class OutcomeModel(ReadModel):
         """The chance that the solution's answer is right."""
         return outputs.float().sigmoid()
 
-    def export(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write a one-label ``AutoModelForTokenClassification``: it loads without code of ours."""
-        head = _strip(state, "value_head.")
-        causal = without_adapters(self.backbone)
-        save_classifier(causal, self._plain(state), head["weight"], head["bias"], ["right"], folder)
+    def classifier_head(self, state: dict[str, Tensor]) -> Head:
+        """The value head."""
+        return Head(state["value_head.weight"], state["value_head.bias"], self.labels)
 
 
 class ProcessModel(ReadModel):
     """The process reward model: the two label tokens' logits at each step tag (Lightman et al. 2023, section 2.6).
 
     Args:
-        backbone: a causal language model.
+        backbone: a causal language model, or a two-label token classifier, whose head is those two rows.
         label_ids: ids of the labels, negative first.
     """
 
     objective = "process"
+    labels = ("wrong", "right")
 
     def __init__(self, backbone: nn.Module, label_ids: tuple[int, int]) -> None:
         super().__init__(backbone)
-        rows = self.output_matrix()[0].shape[0]
-        if max(label_ids) >= rows:
+        if (trained := getattr(backbone, "score", None)) is not None:
+            self.form = "classifier"
+            if trained.out_features != len(self.labels):
+                raise InputError(f"a token classifier of {trained.out_features} labels is no process reward model")
+        elif max(label_ids) >= (rows := self.output_matrix()[0].shape[0]):
             raise InputError(f"label id {max(label_ids)} is outside the model's {rows} output rows")
         self.register_buffer("label_ids", torch.tensor(label_ids), persistent=False)
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(M, 2) logits of the labels: two rows of the output matrix, not the vocabulary."""
+        if self.form == "classifier":
+            return self.backbone.score(hidden)  # type: ignore[operator]
         weight, bias = self.output_matrix()
         ids: Tensor = self.label_ids  # type: ignore[assignment]
         logits = nn.functional.linear(hidden, weight[ids], None if bias is None else bias[ids])
@@ -168,38 +212,20 @@ class ProcessModel(ReadModel):
         """The chance that the step is right."""
         return outputs.float().softmax(-1)[:, 1]
 
-    def export(self, folder: Path, state: dict[str, Tensor]) -> None:
-        """Write the causal model, and in ``classifier/`` the same with the labels' two output rows as its only head."""
-        causal, plain = without_adapters(self.backbone), self._plain(state)
-        save_causal(causal, plain, folder)
+    def classifier_head(self, state: dict[str, Tensor]) -> Head:
+        """The labels' two rows of the vocabulary head."""
+        if self.form == "classifier":
+            return Head(state["score.weight"], state.get("score.bias"), self.labels)
+        ids: Tensor = self.label_ids  # type: ignore[assignment]
+        return Head(*output_rows(self.backbone, state, ids.tolist()), self.labels)
+
+    def check_classifier(self) -> None:
+        """Bounded logits cannot be told apart from others by a linear head."""
         if self.softcap is not None:
-            rank_zero_info("no two-label classifier is exported: its logits could not be bounded as this model's are")
-            return
-        matrix = self.output_matrix()[0]
-        name = next(n for n, p in causal.named_parameters() if p is matrix)
-        ids: Tensor = self.label_ids.cpu()  # type: ignore[assignment]
-        bias = plain.get(name.removesuffix("weight") + "bias", torch.zeros(len(plain[name])))
-        labels = ["wrong", "right"]
-        try:
-            save_classifier(causal, plain, plain[name][ids], bias[ids], labels, folder / CLASSIFIER)
-        except ValueError as error:
-            rank_zero_info(f"no two-label classifier is exported: {str(error).splitlines()[0]}")
-
-
-class StepClassifier(ReadModel):
-    """A process reward model in its two-label form.
-
-    Args:
-        backbone: an exported token classifier with the labels wrong and right.
-    """
-
-    objective = "process"
-
-    def read(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """(M, 2) logits of wrong and right."""
-        return self.backbone.score(hidden)  # type: ignore[operator]
-
-    values = ProcessModel.values
+            raise InputError(
+                f"its logits are bounded (final_logit_softcapping: {self.softcap}), a classifier's are not"
+            )
+        super().check_classifier()
 
 
 def load_verifier(path: str, dtype: Any = "float32") -> tuple[ReadModel, SolutionEncoder, dict[str, Any]]:
@@ -214,31 +240,16 @@ def load_verifier(path: str, dtype: Any = "float32") -> tuple[ReadModel, Solutio
             f"{path}: not an exported verifier (its stepverify.json must say objective: outcome or process)"
         )
     layout, facts = export
+    if facts.get("form") == "adapter":
+        raise InputError(f"{path}: an adapter; score with the merged export that it lies in")
     encoder = SolutionEncoder(load_tokenizer(path), layout, facts.get("max_length", 1024))
     if facts["objective"] == "process":
         now = {"tag": encoder.tag_id, "negative": encoder.label_ids[0], "positive": encoder.label_ids[1]}
         if facts.get("ids") != now:
             raise InputError(f"{path}: trained with ids {facts.get('ids')}, but its tokenizer now gives {now}")
-        model: ReadModel
-        if facts.get("form") == CLASSIFIER:
-            model = StepClassifier(_load_classifier(path, dtype))
-        else:
-            model = ProcessModel(Backbone(path=path, dtype=dtype).load(), encoder.label_ids)
+    backbone = Backbone(path=path, dtype=dtype).load()
+    if facts["objective"] == "process":
+        model: ReadModel = ProcessModel(backbone, encoder.label_ids)
     else:
-        model = OutcomeModel(_load_classifier(path, dtype))
+        model = OutcomeModel(backbone)
     return model.eval(), encoder, facts
-
-
-def _load_classifier(path: str, dtype: str) -> nn.Module:
-    from transformers import AutoModelForTokenClassification
-
-    try:
-        return AutoModelForTokenClassification.from_pretrained(
-            path, dtype=dtype if dtype == "auto" else getattr(torch, dtype), attn_implementation=register("auto")
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no token classifier could be loaded: {str(error).splitlines()[0]}") from None
-
-
-def _strip(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import lightning
@@ -19,7 +18,6 @@ from stepverify.data.encode import Example, SolutionEncoder, load_tokenizer
 from stepverify.layout import Layout, load_export
 from stepverify.losses import weighted
 from stepverify.models import Backbone, ReadModel
-from stepverify.models.heads import CLASSIFIER
 from stepverify.records import InputError, Solution
 
 Stage = Literal["train", "val", "test"]
@@ -225,10 +223,3 @@ class VerifierModule(lightning.LightningModule):
         """What an export says of itself besides the layout."""
         assert self.model is not None
         return {"objective": self.model.objective, "max_length": self.encoder.max_length}
-
-    def describe(self, folder: Path) -> None:
-        """Put tokenizer, layout and facts beside exported weights: a reader needs nothing else."""
-        for path, form in ((folder, {}), (folder / CLASSIFIER, {"form": CLASSIFIER})):
-            if path.is_dir():
-                self.encoder.tokenizer.save_pretrained(path)
-                self.layout.save(path, **self.facts(), **form)

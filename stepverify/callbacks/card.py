@@ -1,0 +1,181 @@
+"""The model card of an export: what it is, what it was made of, and code to use it that a test runs."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import yaml
+from lightning.pytorch.cli import SaveConfigCallback
+
+import stepverify
+from stepverify.callbacks.usage import Usage
+from stepverify.models.export import Form
+from stepverify.modules import VerifierModule
+
+_KINDS = {
+    "generator": (
+        "Generator",
+        "Writes worked solutions step by step, one step a line.",
+        ("text-generation", ["math"]),
+    ),
+    "outcome": (
+        "Outcome verifier",
+        "Says after every token of a worked solution how likely its final answer is right; the value at the last "
+        "token is the solution's score.",
+        ("token-classification", ["math", "reward-model", "outcome-reward-model"]),
+    ),
+    "process": (
+        "Process reward model",
+        "Says of every step of a worked solution how likely it is right, at the tag behind the step.",
+        ("token-classification", ["math", "reward-model", "process-reward-model"]),
+    ),
+}
+_FORMS: dict[Form, str] = {
+    "causal": "`AutoModelForCausalLM`",
+    "classifier": "`AutoModelForTokenClassification`",
+    "adapter": "LoRA adapters for peft, alone",
+}
+_TRAINER = ("max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val", "strategy")
+
+
+class Card:
+    """Collects what is said of a run; made on all ranks, as reading the metrics may reduce them.
+
+    Args:
+        trainer: at the end of fit.
+        module: what was trained.
+        forms: form → its place in the export.
+        repository: on the hub, if it goes there.
+    """
+
+    def __init__(
+        self, trainer: lightning.Trainer, module: VerifierModule, forms: dict[Form, str], repository: str | None
+    ) -> None:
+        self.module, self.forms, self.repository = module, forms, repository
+        self.facts, self.source = module.facts(), module.backbone_source
+        self.metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        self.epochs, self.steps = trainer.current_epoch, trainer.global_step
+        self.devices = trainer.world_size
+        self.data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        saved = next((c for c in trainer.callbacks if isinstance(c, SaveConfigCallback)), None)  # type: ignore[attr-defined]
+        self.config: dict[str, Any] = {}
+        if saved is not None:
+            self.config = yaml.safe_load(saved.parser.dump(saved.config, skip_none=True, skip_validation=True))
+
+    def render(self, form: Form, folder: Path) -> str:
+        """The card of one form, whose weights and tokenizer lie in ``folder``."""
+        title, purpose, _ = _KINDS[self.facts["objective"]]
+        start = "a random start" if self.source.weights == "random" else f"`{self.source.path}`"
+        parts = [
+            self._front_matter(form),
+            f"# {title}, from {start}\n\n{purpose} {self._form(form)}",
+            self._usage(form, folder),
+            self._text(),
+            self._data(),
+            self._metrics(),
+            self._recipe(),
+            self._versions(),
+        ]
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def _front_matter(self, form: Form) -> str:
+        pipeline, tags = _KINDS[self.facts["objective"]][2]
+        matter: dict[str, Any] = {"library_name": "peft" if form == "adapter" else "transformers"}
+        if self.source.weights == "pretrained" and not Path(self.source.path).exists():
+            matter["base_model"] = self.source.path
+            matter["base_model_relation"] = "adapter" if form == "adapter" else "finetune"
+        matter |= {"pipeline_tag": pipeline, "tags": ["stepverify", *tags]}
+        return f"---\n{yaml.safe_dump(matter, sort_keys=False)}---"
+
+    def _form(self, form: Form) -> str:
+        others = {other: place for other, place in self.forms.items() if place != "." and self.forms[form] == "."}
+        merged = ", the adapters merged" if self.source.lora and form != "adapter" else ""
+        here = f"This folder holds it as {_FORMS[form]}{merged}"
+        return "; ".join([here, *(f"`{place}/` as {_FORMS[other]}" for other, place in others.items())]) + "."
+
+    def _usage(self, form: Form, folder: Path) -> str:
+        usage = Usage(self.module, form, folder, self._where(form))
+        parts = ["## Use", f"```python\n{usage.transformers()}\n```"]
+        if self.facts["objective"] != "generator":
+            place = "." if form == "classifier" else self.forms.get("classifier") if form == "causal" else None
+            if place is not None:
+                how = f"With vLLM (0.32 or newer), the ids as above{'' if place == '.' else f', from `{place}/`'}:"
+                parts += [how, f"```python\n{usage.vllm(place)}\n```"]
+        parts.append(
+            f"Texts are turned into ids piece by piece, as above, never as a whole. Longest sequence in training: "
+            f"{self.facts['max_length']} tokens."
+        )
+        return "\n\n".join(parts)
+
+    def _where(self, form: Form) -> str:
+        if self.repository is None:
+            return 'path = "."  # the folder of this card'
+        below = "" if self.forms[form] == "." else f' + "/{self.forms[form]}"'
+        return f'from huggingface_hub import snapshot_download\n\npath = snapshot_download("{self.repository}"){below}'
+
+    def _text(self) -> str:
+        layout = self.module.layout
+        rows = {"prompt": layout.prompt, "step_end": layout.step_end}
+        ids: dict[str, int] = self.facts.get("ids", {})
+        rows |= {name: getattr(layout, name) for name in ids}
+        lines = ["| | text | id |", "|---|---|---|"]
+        lines += [f"| {k} | `{json.dumps(v, ensure_ascii=False)}` | {ids.get(k, '')} |" for k, v in rows.items()]
+        return "## Text\n\n" + "\n".join(lines)
+
+    def _data(self) -> str:
+        used = getattr(self.data, "examples", {})
+        names = {"train": "fit", "validation": "validate"}
+        lines = []
+        for key, stage in names.items():
+            reader = self.config.get("data", {}).get(key)
+            if reader is None or stage not in used:
+                continue
+            tokens = sum(len(e.input_ids) for e in used[stage])
+            arguments = ", ".join(f"{k}: {v}" for k, v in _pruned(reader.get("init_args") or {}).items())
+            size = f"{len(used[stage]):,} solutions, {tokens:,} tokens"
+            lines.append(f"- {key}: {size}, read by `{reader['class_path']}` ({arguments})")
+        return "## Data\n\n" + "\n".join(lines) if lines else ""
+
+    def _metrics(self) -> str:
+        if not self.metrics:
+            return ""
+        rows = [f"| {name.removeprefix('val/')} | {value:.4g} |" for name, value in sorted(self.metrics.items())]
+        return "## Validation at the end\n\n" + "\n".join(["| metric | value |", "|---|---|", *rows])
+
+    def _recipe(self) -> str:
+        told: dict[str, Any] = {k: self.config[k] for k in ("seed_everything", "model", "data") if k in self.config}
+        if trainer := {k: v for k, v in self.config.get("trainer", {}).items() if k in _TRAINER}:
+            told["trainer"] = trainer
+        ran = f"{self.steps:,} steps in {self.epochs} epochs on {self.devices} device{'s' * (self.devices > 1)}."
+        text = yaml.dump(
+            _pruned(told), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
+        )
+        return f"## Recipe\n\n{ran}" + (f"\n\n```yaml\n{text}```" if told else "")
+
+    def _versions(self) -> str:
+        packages = ["torch", "lightning", "transformers", *(["peft"] if self.source.lora else [])]
+        found = [f"stepverify {stepverify.__version__}", f"Python {platform.python_version()}"]
+        return "## Versions\n\n" + ", ".join(found + [f"{name} {version(name)}" for name in packages])
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts with line ends in quotes, as they are written in a recipe."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else None),
+)
+
+
+def _pruned(tree: Any) -> Any:
+    """Without what is empty."""
+    if not isinstance(tree, dict):
+        return tree
+    kept = {k: _pruned(v) for k, v in tree.items()}
+    return {k: v for k, v in kept.items() if v is not None and v not in ({}, [])}

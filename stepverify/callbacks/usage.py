@@ -1,0 +1,139 @@
+"""Code that uses an export without this package, for its model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from stepverify.models.export import Form
+from stepverify.modules import VerifierModule
+
+_AUTO = {"causal": "AutoModelForCausalLM", "classifier": "AutoModelForTokenClassification"}
+_ENCODE = """
+def encode(text):
+    return tokenizer.encode(text, add_special_tokens=False)
+
+"""
+
+
+class Usage:
+    """Writes snippets for one form of an export.
+
+    Args:
+        module: what was trained.
+        form: of the export.
+        folder: its tokenizer says how it is to be loaded.
+        where: code that sets ``path``.
+    """
+
+    def __init__(self, module: VerifierModule, form: Form, folder: Path, where: str) -> None:
+        assert module.model is not None
+        self.objective, self.form, self.where = module.model.objective, form, where
+        self.auto = _AUTO[module.model.form if form == "adapter" else form]
+        self.layout, self.encoder, self.base = module.layout, module.encoder, module.backbone_source.path
+        self.labels, self.dtype = module.model.labels, next(module.model.parameters()).dtype
+        # AutoTokenizer takes the class of some model types in place of the file, with another pre-tokenizer.
+        self.tokenizer = "PreTrainedTokenizerFast" if (folder / "tokenizer.json").is_file() else "AutoTokenizer"
+
+    def transformers(self) -> str:
+        """From the weights to a score or a text."""
+        peft = "from peft import PeftModel\n" if self.form == "adapter" else ""
+        return "\n".join([
+            f"import torch\n{peft}from transformers import {', '.join(sorted({self.auto, self.tokenizer}))}",
+            "",
+            self.where,
+            f"tokenizer = {self.tokenizer}.from_pretrained(path)",
+            *self._model(),
+            "",
+            _ENCODE,
+            *self._ids(),
+            *self._scores(),
+        ])  # fmt: skip
+
+    def vllm(self, place: str) -> str:
+        """A token classifier in vLLM's pooling runner; ``place`` is its folder below ``path``."""
+        path = "path" if place == "." else f'path + "/{place}"'
+        dtype = str(self.dtype).removeprefix("torch.")
+        process = self.objective == "process"
+        pooler = f'tok_pooling_type="STEP", step_tag_id={self.encoder.tag_id}' if process else 'tok_pooling_type="ALL"'
+        scores = ["scores = output.outputs.data[:, 1].tolist()", "print(scores)  # the chance that each step is right"]
+        if not process:
+            scores = [
+                "score = output.outputs.data[-1, 0].item()",
+                "print(score)  # the chance that the final answer is right",
+            ]
+        return "\n".join([
+            "from vllm import LLM",
+            "from vllm.config import PoolerConfig",
+            "",
+            f"pooler = PoolerConfig({pooler})",
+            f'llm = LLM({path}, runner="pooling", pooler_config=pooler, dtype="{dtype}")',
+            '(output,) = llm.encode([{"prompt_token_ids": ids}], pooling_task="token_classify")',
+            *scores,
+        ])  # fmt: skip
+
+    def _model(self) -> list[str]:
+        if self.form != "adapter":
+            return [f"model = {self.auto}.from_pretrained(path).eval()"]
+        labels = "" if self.auto == _AUTO["causal"] else f", num_labels={len(self.labels)}"
+        dtype = f", dtype={self.dtype}"
+        return [
+            f"base = {self.auto}.from_pretrained({_quoted(self.base)}{labels}{dtype})",
+            "model = PeftModel.from_pretrained(base, path).eval()",
+        ]
+
+    def _ids(self) -> list[str]:
+        tokenizer = self.encoder.tokenizer
+        start = "[tokenizer.bos_token_id] + " if tokenizer.bos_token_id in tokenizer("").input_ids else ""
+        prompt = f'{start}encode({_quoted(self.layout.prompt)}.replace("{{problem}}", problem))'
+        if self.objective == "generator":
+            return ['problem = "What is 2 + 3?"', f"ids = {prompt}"]
+        lines = ['problem, steps = "What is 2 + 3?", ["2 + 3 = 5", "#### 5"]', f"ids = {prompt}"]
+        step = f"encode(step + {_quoted(self.layout.step_end)})"
+        if self.objective == "outcome":
+            return [
+                *lines,
+                "for step in steps:",
+                f"    ids += {step}",
+                "ids.append(tokenizer.eos_token_id)  # unless it was cut off",
+            ]
+        return [
+            *lines,
+            "tags = []",
+            "for step in steps:",
+            f"    ids += {step} + [{self.encoder.tag_id}]  # {self.layout.tag}",
+            "    tags.append(len(ids) - 1)",
+        ]
+
+    def _scores(self) -> list[str]:
+        if self.objective == "generator":
+            return [
+                "with torch.inference_mode():",
+                "    prompt = torch.tensor([ids])",
+                "    drawn = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=64)",
+                "text = tokenizer.decode(drawn[0, len(ids) :], skip_special_tokens=True)",
+                "print(text)",
+            ]
+        run = ["with torch.inference_mode():", "    logits = model(input_ids=torch.tensor([ids])).logits[0]"]
+        if self.objective == "outcome":
+            return [
+                *run,
+                "score = logits[-1, 0].sigmoid().item()",
+                "print(score)  # the chance that the final answer is right",
+            ]
+        negative, positive = self.encoder.label_ids
+        columns, note = (
+            ("", "")
+            if self.auto == _AUTO["classifier"]
+            else (f"[:, [{negative}, {positive}]]", f"  # {self.layout.negative} and {self.layout.positive}")
+        )
+        return [
+            *run,
+            f"logits = logits[tags]{columns}{note}",
+            "scores = logits.float().softmax(-1)[:, 1].tolist()",
+            "print(scores)  # the chance that each step is right",
+        ]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,48 @@
+"""Short fits through the program, for the tests of what they leave behind."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stepverify.readers import Synthetic
+from stepverify.records import StepLabel, write_records
+
+
+def write_labelled(folder: Path) -> Path:
+    """48 graded and step-labelled solutions: half of them with a wrong last step."""
+    records = []
+    for i, s in enumerate(Synthetic("train", 48, num_steps=3).solutions()):
+        if i % 2:
+            s.steps, s.correct = [*s.steps[:-1], "#### 99"], False
+        s.step_labels = [StepLabel(rating=1)] * (len(s.steps) - 1) + [StepLabel(rating=1 if s.correct else -1)]
+        records.append(s)
+    write_records(folder / "part-00000.jsonl", records)
+    return folder
+
+
+def fit(root: Path, kind: str, data: Path, backbone: dict[str, Any], **export: Any) -> Path:
+    """Six steps of a verifier or generator; ``export`` goes to the callback. Gives the folder of the export."""
+    from stepverify.cli import main
+
+    reader = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(data)}}
+    settings = {
+        "seed_everything": 3,
+        "model": {
+            "class_path": f"stepverify.modules.{kind}",
+            "init_args": {
+                "backbone": backbone, "layout": {"prompt": "{problem}\n"}, "warmup": 0.0,
+                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-2}},
+            },
+        },
+        "data": {"train": reader, "validation": reader, "batch_size": 16},
+        "trainer": {
+            "default_root_dir": str(root), "max_epochs": 2, "accelerator": "cpu", "logger": False,
+            "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False,
+            "callbacks": [{"class_path": "HuggingFaceExport", "init_args": export}],
+        },
+    }  # fmt: skip
+    root.mkdir(parents=True)
+    (root / "config.yaml").write_text(yaml.safe_dump(settings))
+    main(["fit", "--config", str(root / "config.yaml")])
+    return root / "export"
