@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from stepverify.losses import step_cross_entropy  # noqa: E402
 from stepverify.models import Backbone, GeneratorModel, LoRA, OutcomeModel, ProcessModel, load_verifier  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
+from tests.fits import fit, write_labelled  # noqa: E402
 
 BASE = "lit_configs/quickstart/base"
 LAYOUT = Layout(prompt="{problem}\n")
@@ -212,3 +214,20 @@ def test_label_ids_outside_the_model():
 def test_layout_travels_with_the_export(tmp_path: Path):
     LAYOUT.save(tmp_path, objective="generator", max_length=7)
     assert load_export(tmp_path) == (LAYOUT, {"objective": "generator", "max_length": 7})
+
+
+def test_what_an_attention_cannot_do_is_said_before_the_first_step(tmp_path: Path):
+    with pytest.raises(InputError, match=r"flex has no dropout, attention_dropout is 0\.1; choose paths"):
+        backbone(attention="flex", attention_dropout=0.1)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "vocab_size": 64, "head_dim": 8, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 2}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt_oss", **sizes, **heads}))
+    with pytest.raises(InputError, match="gpt_oss: attention sinks are not supported"):
+        Backbone(path=str(tmp_path), weights="random").load()
+
+
+def test_flex_does_not_train_on_a_cpu(tiny_model_dir: Path, tmp_path: Path, capsys):
+    flex = {"path": str(tiny_model_dir), "attention": "flex"}
+    with pytest.raises(SystemExit):
+        fit(tmp_path / "run", "GeneratorModule", write_labelled(tmp_path / "data"), flex)
+    assert "flex has no backward pass on a CPU; choose paths" in capsys.readouterr().err

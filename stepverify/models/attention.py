@@ -53,13 +53,11 @@ def attend(
         softcap: bound of the products (Gemma 2).
         tree: how the tokens continue each other; None is a plain causal sequence, as in ``generate``.
         how: one of the four functions below.
-        kwargs: what other models pass; an attention sink is refused.
+        kwargs: what other models pass.
 
     Returns:
         (1, L, H, D), and no weights.
     """
-    if kwargs.get("s_aux") is not None:
-        raise NotImplementedError(f"{type(module).__name__}: attention sinks are not supported")
     if tree is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -147,10 +145,7 @@ def _flex(
     query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
     window: int | None, softcap: float | None,
 ) -> Tensor:  # fmt: skip
-    """FlexAttention with a block mask: blocks in which nothing is seen are skipped. No backward pass on CPU."""
-    if dropout:
-        raise NotImplementedError("attention: flex has no attention dropout; choose paths")
-
+    """FlexAttention, skipping blocks in which nothing is seen. No dropout, no backward pass on CPU."""
     return _flex_functions()[0](
         query, key, value, score_mod=lambda product, *where: bounded(product, softcap),
         block_mask=_mask(tree, window, _blocks), scale=scale, enable_gqa=query.shape[1] != key.shape[1],

@@ -65,7 +65,8 @@ class Backbone:
         It is a causal one; of a folder that holds a token classifier, that one with its head.
 
         Raises:
-            InputError: the folder holds no model, or adapters are asked for on a token classifier.
+            InputError: the folder holds no model, adapters are asked for on a token classifier, or the model's
+                attention is not supported.
         """
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
@@ -92,6 +93,7 @@ class Backbone:
             ) from None
         if self.lora and is_classifier:
             raise InputError(f"{self.path}: a token classifier takes no adapters: start from a causal language model")
+        self._check_attention(model)
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.lora:
@@ -110,6 +112,14 @@ class Backbone:
         """
         if Path(self.path).is_dir() and not (Path(self.path) / "config.json").is_file():
             raise InputError(f"{self.path}: the model folder has no config.json")
+
+    def _check_attention(self, model: nn.Module) -> None:
+        """What this package's attention does not compute is refused here, not found out in the first step."""
+        config: Any = model.config
+        if self.attention == "flex" and (dropout := getattr(config, "attention_dropout", 0.0)):
+            raise InputError(f"backbone.attention: flex has no dropout, attention_dropout is {dropout}; choose paths")
+        if any(name.endswith(".sinks") for name, _ in model.named_parameters()):
+            raise InputError(f"{self.path}: {config.model_type}: attention sinks are not supported")
 
 
 def _with_adapters(model: nn.Module, lora: LoRA) -> nn.Module:

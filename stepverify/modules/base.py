@@ -95,6 +95,12 @@ class VerifierModule(lightning.LightningModule):
 
     # ── Lightning ─────────────────────────────────────────────────────────────────────────────────
 
+    def setup(self, stage: str) -> None:
+        """Refuse what would fail in the first backward pass."""
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        if stage == "fit" and on_cpu and self.backbone_source.attention == "flex":
+            raise InputError("backbone.attention: flex has no backward pass on a CPU; choose paths")
+
     def configure_model(self) -> None:
         """Load the weights once, after the data was read and checked; shard them where a mesh is given."""
         if self.model is not None:
