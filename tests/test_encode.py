@@ -50,28 +50,42 @@ def test_the_outcome_verifier_is_read_at_every_solution_token(encoder_and_start,
     one = len(start)
     ids = start + PROMPT + FIRST + SECOND + [EOS]
     positions = [p + one for p in range(6, 16)]
-    assert encoder.outcome(record, 1.0) == Example(ids, positions, [1.0] * 10, record)
-    assert encoder.outcome(record, 0.0).targets == [0.0] * 10
+    assert encoder.outcome(record, [1.0, 1.0]) == Example(ids, positions, [1.0] * 10, record)
+    assert encoder.outcome(record, [0.0, 0.0]).targets == [0.0] * 10
     assert encoder.outcome(record, None) == Example(ids, positions, None, record)
-    assert encoder.outcome(record, 1.0, last_only=True) == Example(ids, [15 + one], [1.0], record)
-    joint = encoder.outcome(record, 1.0, with_lm=True)
-    assert joint == Example(ids, positions, [1.0] * 10, record, [p + one for p in range(5, 15)])
+    assert encoder.outcome(record, [0.5, 1.0], last_only=True) == Example(ids, [15 + one], [1.0], record)
+
+
+def test_each_step_has_its_own_value(encoder_and_start, record):
+    """Six tokens of the first step, three of the second, and EOS, which belongs to the last step."""
+    encoder, start = encoder_and_start
+    one = len(start)
+    assert encoder.outcome(record, [0.75, 0.25]).targets == [0.75] * 6 + [0.25] * 4
+    known = encoder.outcome(record, [None, 0.25])
+    assert (known.positions, known.targets) == ([p + one for p in range(12, 16)], [0.25] * 4)
+    assert encoder.outcome(record, [0.75, None]).positions == [p + one for p in range(6, 12)]
+    with pytest.raises(LeftOut, match=r"^without a known value$"):
+        encoder.outcome(record, [0.75, None], last_only=True)
+
+
+def test_language_is_read_before_every_solution_token_and_judged_nowhere(encoder_and_start, record):
+    """Read one before the solution tokens 6 to 14 and EOS at 15: at 5 to 14."""
+    encoder, start = encoder_and_start
+    one = len(start)
+    ids = start + PROMPT + FIRST + SECOND + [EOS]
+    example = encoder.language(record)
+    assert example == Example(ids, [], [], record, [p + one for p in range(5, 15)])
+    assert example.lm_targets() == FIRST + SECOND + [EOS]
+    assert example.weight() == (0.0, 10.0)
 
 
 def test_the_process_reward_model_is_read_at_the_tags(encoder_and_start, record):
-    """Prompt 0-5, first step 6-11, its tag 12, second step 13-15, its tag 16; no EOS.
-
-    As language are learned the step tokens 6-11 and 13-15, read one before; the tags are not.
-    """
+    """Prompt 0-5, first step 6-11, its tag 12, second step 13-15, its tag 16; no EOS."""
     encoder, start = encoder_and_start
     one = len(start)
     ids = start + PROMPT + FIRST + [TAG] + SECOND + [TAG]
     assert encoder.process(record, [1.0, 0.25]) == Example(ids, [12 + one, 16 + one], [1.0, 0.25], record)
     assert encoder.process(record, None) == Example(ids, [12 + one, 16 + one], None, record)
-    language = [p + one for p in (5, 6, 7, 8, 9, 10, 12, 13, 14)]
-    assert encoder.process(record, [1.0, 0.25], with_lm=True) == Example(
-        ids, [12 + one, 16 + one], [1.0, 0.25], record, language
-    )
 
 
 def test_unlabelled_steps_are_there_but_not_read(characters, record):
@@ -89,13 +103,13 @@ def test_unlabelled_steps_are_there_but_not_read(characters, record):
 def test_what_was_cut_off_has_no_end(characters, cut_off):
     """Without EOS the generator learns 9 tokens and not 10, and the verifier is read at 9."""
     encoder = SolutionEncoder(characters, LAYOUT)
-    generator, verifier = encoder.next_token(cut_off), encoder.outcome(cut_off, 0.0)
+    generator, verifier = encoder.next_token(cut_off), encoder.outcome(cut_off, [0.0] * len(cut_off.steps))
     assert generator.input_ids == [*PROMPT, *FIRST, *SECOND][:-1]
     assert generator.targets == [float(i) for i in [*FIRST, *SECOND]]
     assert generator.positions == list(range(5, 14))
     assert verifier.input_ids == [*PROMPT, *FIRST, *SECOND]
     assert verifier.positions == list(range(6, 15))
-    assert encoder.outcome(cut_off, 0.0, last_only=True).positions == [14]
+    assert encoder.outcome(cut_off, [0.0] * len(cut_off.steps), last_only=True).positions == [14]
 
 
 def test_what_is_too_long_is_left_out_whole(characters, record):
@@ -104,7 +118,7 @@ def test_what_is_too_long_is_left_out_whole(characters, record):
         encoder = SolutionEncoder(characters, LAYOUT, max_length=length)
         calls = [
             (lambda e=encoder: e.next_token(record), fits[0]),
-            (lambda e=encoder: e.outcome(record, 1.0), fits[0]),
+            (lambda e=encoder: e.outcome(record, [1.0] * len(record.steps)), fits[0]),
             (lambda e=encoder: e.process(record, [1.0, 1.0]), fits[1]),
         ]
         for call, fitting in calls:
@@ -120,7 +134,7 @@ def test_without_steps_there_is_nothing_to_read(characters, make_solution):
     with pytest.raises(LeftOut, match=r"^without a worked solution$"):
         encoder.next_token(empty)
     with pytest.raises(LeftOut, match=r"^without a step$"):
-        encoder.outcome(empty, 0.0)
+        encoder.outcome(empty, [])
     with pytest.raises(LeftOut, match=r"^without a step$"):
         encoder.process(empty, None)
 
@@ -178,7 +192,11 @@ def test_generator_and_verifiers_agree_on_the_text(characters_bos, make_solution
     """The token read for is the next one; the tags come out of the ids of the path and nothing else does."""
     encoder = SolutionEncoder(characters_bos, LAYOUT)
     record = make_solution(steps, problem="1", finish="stop" if stopped else "length")
-    path, generator, outcome = encoder.path("1", steps), encoder.next_token(record), encoder.outcome(record, 1.0)
+    path, generator, outcome = (
+        encoder.path("1", steps),
+        encoder.next_token(record),
+        encoder.outcome(record, [1.0] * len(steps)),
+    )
     assert outcome.input_ids == path + [EOS] * stopped
     assert generator.input_ids == outcome.input_ids[:-1]
     assert generator.targets == [float(outcome.input_ids[p + 1]) for p in generator.positions]

@@ -76,7 +76,7 @@ def test_only_read_positions_have_a_gradient(kind: str, encoder: SolutionEncoder
         model, example = ProcessModel(backbone(), encoder.label_ids), encoder.process(solutions[0], labels)
         assert [example.input_ids[p] for p in example.positions] == [encoder.tag_id] * 2
     elif kind == "outcome":
-        model, example = OutcomeModel(backbone()), encoder.outcome(solutions[0], 1.0)
+        model, example = OutcomeModel(backbone()), encoder.outcome(solutions[0], [1.0] * 5)
         torch.nn.init.normal_(model.value_head.weight)
     else:
         model, example = GeneratorModel(backbone()), encoder.next_token(solutions[0])
@@ -168,14 +168,68 @@ def test_company_changes_nothing(encoder, solutions):
     assert beside == pytest.approx(alone.tolist(), abs=1e-6)
 
 
-def test_joint_language_loss_reads_solution_tokens_and_no_tags(encoder, solutions):
-    """The tokens that are learned as language are exactly those of the steps, in order; others ask for none."""
-    right, wrong = solutions[:2]
-    batch = collate([encoder.process(right, [1.0] * 5, with_lm=True), encoder.process(wrong, [0.0] * 5)])
-    assert batch.language.targets.tolist() == [i for step in right.steps for i in encoder.step(step)]
-    model = ProcessModel(backbone(), encoder.label_ids)
-    _, nll = model(batch)
-    assert nll.shape == batch.language.targets.shape
+def test_joint_language_loss_is_the_generators_own(encoder, solutions):
+    """A reference beside two judged samples: their values are as without it, its token losses those of a generator."""
+    reference, *samples = solutions[:3]
+    judged = [encoder.outcome(s, [1.0] * len(s.steps)) for s in samples]
+    model = OutcomeModel(backbone(), encoder.tag_id).eval()
+    alone, nothing = model(collate(judged))
+    outputs, nll = model(batch := collate([*judged, encoder.language(reference)]))
+    assert nothing is None
+    torch.testing.assert_close(outputs[batch.reads.entries], alone[collate(judged).reads.entries], rtol=1e-4, atol=1e-5)
+    own = collate([encoder.next_token(reference)])
+    torch.testing.assert_close(batch.split(outputs)[-1], [])
+    expected = GeneratorModel(model.backbone)(own)[0][own.reads.entries]
+    torch.testing.assert_close(nll[batch.language.entries], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_duplicate_is_computed_once_and_counts_twice(encoder, solutions):
+    """Same tokens, same row of the attention; each of its positions weighs 2."""
+    example = encoder.outcome(solutions[0], [1.0] * len(solutions[0].steps))
+    once, twice = collate([example]), collate([example, example])
+    assert twice.input_ids.tolist() == once.input_ids.tolist()
+    assert twice.tree.rows.tolist() == once.tree.rows.tolist()
+    assert twice.reads.weights.tolist() == [2.0] * len(once.reads.weights)
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
+def test_a_reserved_logit_starts_undecided_and_exports_as_a_linear_head(lora, encoder, solutions, tmp_path: Path):
+    """gain · logit + bias by hand; the export's own linear head gives the same values."""
+    model = OutcomeModel(backbone(lora=lora), encoder.tag_id).eval()
+    model.start_undecided(encoder.probe())
+    batch = collate([encoder.outcome(s, None) for s in solutions])
+    assert 0.3 < model.score(batch).mean() < 0.7
+    with torch.no_grad():
+        model.value_head.gain.fill_(1.5)
+        logits = model._states(batch)[batch.reads.index] @ model.output_matrix()[0][encoder.tag_id]
+        torch.testing.assert_close(model(batch)[0], 1.5 * logits + model.value_head.bias)
+        model.export(tmp_path, model.state_dict())
+        encoder.tokenizer.save_pretrained(tmp_path)
+        LAYOUT.save(tmp_path, objective="outcome", probe=encoder.probe())
+        again, _, _ = load_verifier(str(tmp_path))
+        torch.testing.assert_close(again.score(batch), model.score(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_is_of_both_branches_in_training_only(encoder, solutions):
+    batch = collate([encoder.outcome(s, None) for s in solutions])
+    plain, dropping = OutcomeModel(backbone(), encoder.tag_id), OutcomeModel(backbone(dropout=0.5), encoder.tag_id)
+    with torch.no_grad():
+        assert not torch.allclose(dropping(batch)[0], plain(batch)[0])
+        torch.testing.assert_close(dropping.eval()(batch)[0], plain.eval()(batch)[0])
+    ones = torch.ones(1, 1000, 1)
+    layer = dropping.train().backbone.get_decoder().layers[0]
+    for hook in (*layer.self_attn._forward_hooks.values(), *layer.mlp._forward_hooks.values()):
+        dropped = hook(dropping, (), (ones, None))[0]
+        assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    with pytest.raises(InputError, match=r"backbone.dropout: expected 0 <= share < 1, got 1.0"):
+        Backbone(path=BASE, dropout=1.0).check()
+
+
+def test_an_export_with_another_tokenizer_is_refused(encoder, tmp_path: Path):
+    encoder.tokenizer.save_pretrained(tmp_path)
+    LAYOUT.save(tmp_path, objective="outcome", probe=[1, 2, 3])
+    with pytest.raises(InputError, match="its tokenizer gives other ids than in training"):
+        load_verifier(str(tmp_path))
 
 
 def test_lora_trains_adapters_only(encoder, solutions):

@@ -76,7 +76,11 @@ def test_a_forest_holds_every_sequence_and_each_prefix_once(sequences):
             assert seen == path[: place + 1].tolist()
     prefixes = {tuple(s[: i + 1]) for s in sequences for i in range(len(s))}
     assert len(forest.ids) == len(prefixes)
-    assert all(token in forest.paths[owner] for token, owner in enumerate(forest.owner))
+    # Every token lies on a leaf's path, and no leaf is a prefix of another.
+    assert {t for leaf in forest.leaves for t in forest.paths[leaf]} == set(range(len(forest.ids)))
+    ends = {tuple(sequences[leaf]) for leaf in forest.leaves}
+    assert len(ends) == len(forest.leaves)
+    assert not any(a != b and a == b[: len(a)] for a in ends for b in ends)
     assert forest.passing().sum() == sum(map(len, sequences))
 
 
@@ -102,9 +106,9 @@ def test_hidden_states_equal_plain_transformers(architecture, attention):
     with torch.no_grad():
         states = model._states(batch)
         model.backbone.set_attn_implementation("eager")
-        for sequence, row in zip(sequences, batch.tree.rows, strict=True):
+        for sequence, row in zip(sequences, share(sequences).paths, strict=True):
             plain = model.backbone.get_decoder()(torch.tensor([sequence])).last_hidden_state[0]
-            torch.testing.assert_close(states[row[: len(sequence)]], plain, rtol=2e-5, atol=2e-5)
+            torch.testing.assert_close(states[torch.from_numpy(row)], plain, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -153,7 +157,7 @@ def test_packed_equals_unpacked(architecture, objective, sequences, once, pad_to
         targets = [float(3 + i % 4) for i in range(len(sequences))]
     examples = examples_of(sequences, targets)
     if once:
-        count_once(examples)
+        count_once(examples, [0] * len(examples))
         assert sum(e.weight()[0] for e in examples) == pytest.approx(len(share(sequences).ids))
     model = model_of(architecture, "paths", objective)
     packed, one = _loss_and_gradients(model, [collate(examples, pad_to=pad_to)])
@@ -231,7 +235,7 @@ def test_shared_positions_are_read_once_for_each_target():
     reads = zip(batch.reads.index.tolist(), batch.reads.targets.tolist(), batch.reads.weights.tolist(), strict=True)
     assert sorted(reads) == [(0, 0.0, 1.0), (0, 1.0, 2.0), (1, 1.0, 1.0), (2, 1.0, 1.0), (3, 0.0, 1.0)]
     examples = examples_of([[3, 4], [3, 5], [3, 6]], [1.0, 1.0, 0.0])
-    count_once(examples)
+    count_once(examples, [0, 0, 0])
     assert collate(examples).reads.weights.sum().item() == pytest.approx(4)
 
 

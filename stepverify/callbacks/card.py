@@ -135,7 +135,7 @@ class Card:
             reader = self.config.get("data", {}).get(key)
             if reader is None or stage not in used:
                 continue
-            tokens = sum(len(e.input_ids) for e in used[stage])
+            tokens = int(used[stage].lengths.sum())
             arguments = ", ".join(f"{k}: {v}" for k, v in _pruned(reader.get("init_args") or {}).items())
             size = f"{len(used[stage]):,} solutions, {tokens:,} tokens"
             lines.append(f"- {key}: {size}, read by `{reader['class_path']}` ({arguments})")

@@ -29,13 +29,13 @@ class _Movable:
 
 @dataclass(kw_only=True, slots=True)
 class Tree(_Movable):
-    """How L tokens in one row continue each other, along B sequences of at most T tokens.
+    """How L tokens in one row continue each other, along R sequences of at most T tokens; no other continues these.
 
     Attributes:
         depth: (L,) position of each token along its sequence.
         end: (L,) token i sees token j exactly where j ≤ i < end[j].
-        rows: (B, T) the token at each place of each sequence, padded on the right with any token.
-        origin: (L,) a place of each token among the flattened (B·T).
+        rows: (R, T) the token at each place of each sequence, padded on the right with any token.
+        origin: (L,) a place of each token among the flattened (R·T).
         masks: what attention has made of this, to be used by every layer.
     """
 
@@ -112,12 +112,17 @@ def collate(examples: Sequence[Example], *, pad_to: int = 1, norms: tuple[float,
     used = len(forest.ids)
     longest = max(map(len, forest.paths))
     padding = -used % pad_to
-    rows = np.stack([np.pad(path, (0, longest - len(path)), mode="edge") for path in forest.paths])
+    rows = np.empty((len(forest.leaves), longest), np.int64)
+    origin = np.zeros(used, np.int64)
+    for row, leaf in enumerate(forest.leaves):
+        path = forest.paths[leaf]
+        rows[row, : len(path)], rows[row, len(path) :] = path, path[-1]
+        origin[path] = row * longest + np.arange(len(path))
     tree = Tree(
         depth=_tensor(np.pad(forest.depth, (0, padding))),
         end=_tensor(np.concatenate([forest.end, np.arange(used, used + padding) + 1])),
         rows=_tensor(rows),
-        origin=_tensor(np.pad(forest.owner * longest + forest.depth, (0, padding))),
+        origin=_tensor(np.pad(origin, (0, padding))),
     )
     places = [path[e.positions] for path, e in zip(forest.paths, examples, strict=True)]
     targets = None if examples[0].targets is None else [t for e in examples for t in e.targets or ()]

@@ -44,7 +44,7 @@ class ByLength:
         batch_size: solutions in a batch, at most.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int) -> None:
+    def __init__(self, lengths: Sequence[int] | np.ndarray, batch_size: int) -> None:
         self.lengths, self.batch_size = np.asarray(lengths), batch_size
 
     def __call__(self, rng: np.random.Generator | None) -> list[np.ndarray]:
@@ -81,7 +81,7 @@ class Plans:
     """
 
     def __init__(
-        self, maker: BatchMaker, costs: Sequence[int], weights: np.ndarray, *,
+        self, maker: BatchMaker, costs: Sequence[int] | np.ndarray, weights: np.ndarray, *,
         shuffle: bool, seed: int = 0, rank: int = 0, num_ranks: int = 1, accumulate: int = 1,
     ) -> None:  # fmt: skip
         if len(costs) < num_ranks:
@@ -108,6 +108,7 @@ class Plans:
             total = sum(self.weights[batch].sum(0) for step in window for batch in step)
             # An epoch's last window may be shorter, and is divided by the full number all the same.
             norms = total / (self.accumulate * self.num_ranks)
+            norms[norms == 0] = 1.0  # nothing of this kind is read
             for step in window:
                 yield Plan(step[self.rank].tolist(), (float(norms[0]), float(norms[1])))
 

@@ -105,6 +105,10 @@ class SolutionEncoder:
             )
         return negative, positive
 
+    def probe(self) -> list[int]:
+        """Ids of a fixed text: they tell whether a tokenizer is the one of training."""
+        return [*self.prompt("Ana's 1,234.5 + 6/7?"), *self.step("12 <<3*4=12>> = $12\u00bd"), self.eos_id]
+
     def prompt(self, problem: str, prefix: str = "") -> list[int]:
         """Ids in front of a solution; ``prefix`` is a few-shot text before the problem."""
         return [*self._start, *(self._ids(prefix) if prefix else ()), *self._ids(self.layout.render_prompt(problem))]
@@ -137,43 +141,55 @@ class SolutionEncoder:
         ids, start = self._solution(record)
         return Example(ids[:-1], list(range(start - 1, len(ids) - 1)), [float(i) for i in ids[start:]], record)
 
-    def outcome(
-        self, record: Solution, target: float | None, *, last_only: bool = False, with_lm: bool = False
-    ) -> Example:
-        """For the outcome verifier: read at every solution token (Cobbe et al. 2021, section 4.2)."""
+    def language(self, record: Solution) -> Example:
+        """For a joint language-model loss: nothing is judged, every solution token is learned."""
+        if not record.steps:
+            raise LeftOut("without a worked solution")
         ids, start = self._solution(record)
+        return Example(ids, [], [], record, list(range(start - 1, len(ids) - 1)))
+
+    def outcome(self, record: Solution, targets: Sequence[float | None] | None, *, last_only: bool = False) -> Example:
+        """For the outcome verifier: read at every solution token (Cobbe et al. 2021, section 4.2).
+
+        Args:
+            record: the solution.
+            targets: one value a step, for all of its tokens, None where it is unknown; or None: read all.
+            last_only: read at the last token alone.
+        """
         if not record.steps:
             raise LeftOut("without a step")
+        ids, start = self._solution(record)
         positions = [len(ids) - 1] if last_only else list(range(start, len(ids)))
-        targets = None if target is None else [target] * len(positions)
-        return Example(ids, positions, targets, record, list(range(start - 1, len(ids) - 1)) if with_lm else [])
+        if targets is None:
+            return Example(ids, positions, None, record)
+        along = [t for step, t in zip(record.steps, targets, strict=True) for _ in self.step(step)]
+        along += [targets[-1]] * (len(ids) - start - len(along))  # the end of the sequence
+        read = [(at, target) for at in positions if (target := along[at - start]) is not None]
+        if not read:
+            raise LeftOut("without a known value")
+        return Example(ids, [at for at, _ in read], [target for _, target in read], record)
 
-    def process(self, record: Solution, targets: Sequence[float | None] | None, *, with_lm: bool = False) -> Example:
+    def process(self, record: Solution, targets: Sequence[float | None] | None) -> Example:
         """For the process reward model: a tag behind every step, read at the tags that have a target.
 
         Args:
             record: the solution.
             targets: one probability of being right a step, None where unlabelled; or None: read all.
-            with_lm: learn the tokens of the steps (not the tags) as language too.
         """
         if not record.steps:
             raise LeftOut("without a step")
         ids, tags = self.prompt(record.problem), []
-        language: list[int] = []
         for step in record.steps:
-            tokens = self.step(step)
-            language += range(len(ids) - 1, len(ids) + len(tokens) - 1)
-            ids += tokens
+            ids += self.step(step)
             tags.append(len(ids))
             ids.append(self.tag_id)
         self._fitting(ids)
-        lm_positions = language if with_lm else []
         if targets is None:
             return Example(ids, tags, None, record)
         read = [(at, target) for at, target in zip(tags, targets, strict=True) if target is not None]
         if not read:
             raise LeftOut("without a labelled step")
-        return Example(ids, [at for at, _ in read], [target for _, target in read], record, lm_positions)
+        return Example(ids, [at for at, _ in read], [target for _, target in read], record)
 
 
 def single_token(tokenizer: Any, text: str, key: str) -> int:

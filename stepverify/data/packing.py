@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, MutableSequence, Sequence
 
 import numpy as np
 
 from stepverify.data.batching import WINDOW
 from stepverify.data.encode import Example
+from stepverify.data.shelf import Shelf
 from stepverify.data.tree import common_prefix, in_order, share
 
 
@@ -15,13 +16,13 @@ class ByTokens:
     """Batches of a number of tokens: first-fit-decreasing over shuffled windows of problems.
 
     Args:
-        sequences: token ids of each example.
+        sequences: token ids of each example; read once.
         groups: what each example shares its prefix with: its problem.
-        budget: tokens in a batch, at most, what is shared counted once; more where one sequence is longer.
+        budget: tokens in a batch, at most, what is shared counted once; a longer sequence is a batch by itself.
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]], groups: Sequence[Hashable], budget: int) -> None:
-        self.budget = max(budget, *map(len, sequences))
+        self.budget = budget
         self.bundles: list[np.ndarray] = []
         sizes: list[int] = []
         for together in _members(groups):
@@ -80,15 +81,16 @@ def bundles(sequences: Sequence[Sequence[int]], budget: int) -> list[tuple[list[
     return made
 
 
-def count_once(examples: Sequence[Example]) -> None:
-    """Give every position that several solutions of a problem share the weight of one, divided among them."""
-    for together in _members([e.record.problem_id for e in examples]):
+def count_once(examples: MutableSequence[Example] | Shelf, groups: Sequence[Hashable]) -> None:
+    """Give every position that several examples of a group share the weight of one, divided among them."""
+    for together in _members(groups):
         group = [examples[i] for i in together]
         forest = share([e.input_ids for e in group])
         weight = 1.0 / forest.passing()
-        for path, example in zip(forest.paths, group, strict=True):
+        for i, path, example in zip(together, forest.paths, group, strict=True):
             example.weights = weight[path[example.positions]].tolist()
             example.lm_weights = weight[path[example.lm_positions]].tolist()
+            examples[i] = example
 
 
 def _members(groups: Sequence[Hashable]) -> Iterable[list[int]]:

@@ -19,15 +19,15 @@ class Forest:
         ids: (L,) token ids.
         depth: (L,) position of each token along its sequence.
         end: (L,) one past the last token that continues this one: token i sees token j exactly where j ≤ i < end[j].
-        owner: (L,) one of the sequences that pass through each token.
         paths: for each sequence, in the order given, the indices of its tokens.
+        leaves: the sequences that no other continues, one of equal ones: every token lies on one of them.
     """
 
     ids: np.ndarray
     depth: np.ndarray
     end: np.ndarray
-    owner: np.ndarray
     paths: list[np.ndarray]
+    leaves: list[int]
 
     def passing(self) -> np.ndarray:
         """(L,) how many of the sequences pass through each token."""
@@ -40,21 +40,25 @@ def share(sequences: Sequence[Sequence[int]]) -> Forest:
     Args:
         sequences: B lists of token ids.
     """
-    ids, depth, end, owner = (np.zeros(sum(map(len, sequences)), np.int64) for _ in range(4))
+    ids, depth, end = (np.zeros(sum(map(len, sequences)), np.int64) for _ in range(3))
     paths: list[np.ndarray] = [np.empty(0, np.int64)] * len(sequences)
     before: Sequence[int] = ()
     path = paths[0]
     used = 0
-    for b in in_order(sequences):
+    order = in_order(sequences)
+    leaves = order[-1:]
+    for previous, b in zip([order[0], *order], order, strict=False):
         sequence = sequences[b]
         common = common_prefix(before, sequence)
+        if common < len(before):
+            leaves.append(previous)
         end[path[common:]] = used
         new = np.arange(used, used + len(sequence) - common)
-        ids[new], depth[new], owner[new] = sequence[common:], np.arange(common, len(sequence)), b
+        ids[new], depth[new] = sequence[common:], np.arange(common, len(sequence))
         path = paths[b] = np.concatenate([path[:common], new])
         before, used = sequence, used + len(new)
     end[path] = used
-    return Forest(ids[:used], depth[:used], end[:used], owner[:used], paths)
+    return Forest(ids[:used], depth[:used], end[:used], paths, sorted(leaves))
 
 
 def in_order(sequences: Sequence[Sequence[int]]) -> list[int]:

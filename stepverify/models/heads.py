@@ -100,12 +100,11 @@ class ReadModel(nn.Module):
             base: of an adapter: the model that it goes on top of.
         """
         form = form or self.form
-        if form == "adapter":
-            head = self.classifier_head(state) if self.form == "classifier" else None
-            save_adapter(self.backbone, folder, strip(state, "backbone."), base, head)
-            return
         plain = plain_state(self.backbone, state)
-        if form == "classifier":
+        if form == "adapter":
+            head = self.classifier_head(state | plain) if self.form == "classifier" else None
+            save_adapter(self.backbone, folder, strip(state, "backbone."), base, head)
+        elif form == "classifier":
             save_classifier(self.backbone, folder, plain, self.classifier_head(state | plain))
         else:
             save_causal(self.backbone, folder, plain)
@@ -142,32 +141,73 @@ class GeneratorModel(ReadModel):
         return (-outputs).exp()
 
 
+class ReservedLogit(nn.Module):
+    """Gain and bias on the logit of one token of the vocabulary that is never written (Cobbe et al. 2021, appendix E).
+
+    Args:
+        token_id: its id; its row of the output matrix is trained with the backbone.
+    """
+
+    def __init__(self, token_id: int) -> None:
+        super().__init__()
+        self.token_id = token_id
+        self.gain, self.bias = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, hidden: Tensor, matrix: Tensor) -> Tensor:
+        """(M, D) hidden states, (V, D) output matrix → (M,) value logits."""
+        return self.gain * (hidden @ matrix[self.token_id]).to(self.gain.dtype) + self.bias
+
+
 class OutcomeModel(ReadModel):
     """The outcome verifier: one value logit a token (Cobbe et al. 2021).
 
     Args:
         backbone: a causal language model, or an exported one-label token classifier, whose head is taken over.
+        reserved: id of the token whose logit is the value; None puts a linear layer of its own on the hidden state.
     """
 
     objective = "outcome"
     form: Form = "classifier"
     labels = ("right",)
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, reserved: int | None = None) -> None:
         super().__init__(backbone)
-        trained = getattr(backbone, "score", None)
-        if trained is None:
+        self.value_head: nn.Module
+        if (trained := getattr(backbone, "score", None)) is not None:
+            self.value_head = trained
+        elif reserved is not None:
+            if reserved >= (rows := self.output_matrix()[0].shape[0]):
+                raise InputError(f"token {reserved} is outside the model's {rows} output rows")
+            self.value_head = ReservedLogit(reserved)
+        else:
             width = without_adapters(backbone).config.hidden_size  # type: ignore[union-attr]
             self.value_head = nn.Linear(width, 1)  # type: ignore[arg-type]
             # Starts at value 1/2 everywhere instead of at random opinions.
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
-        else:
-            self.value_head = trained
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(M,) value logits."""
-        return self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)
+        if isinstance(self.value_head, ReservedLogit):
+            return self.value_head(hidden, self.output_matrix()[0])
+        return self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def start_undecided(self, ids: list[int]) -> None:
+        """Set a reserved logit's bias so that the mean value along a text is 1/2: its own level is arbitrary.
+
+        Args:
+            ids: token ids of the text.
+        """
+        if not isinstance(self.value_head, ReservedLogit):
+            return
+        decoder = without_adapters(self.backbone).get_decoder()  # type: ignore[operator]
+        was_training = self.training
+        self.eval()
+        hidden = decoder(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
+        self.train(was_training)
+        # The first token's state is unlike all others (an attention sink).
+        self.value_head.bias.copy_(-self.value_head(hidden[1:], self.output_matrix()[0]).mean())
 
     def values(self, outputs: Tensor) -> Tensor:
         """The chance that the solution's answer is right."""
@@ -175,6 +215,9 @@ class OutcomeModel(ReadModel):
 
     def classifier_head(self, state: dict[str, Tensor]) -> Head:
         """The value head."""
+        if isinstance(self.value_head, ReservedLogit):
+            row, _ = output_rows(self.backbone, state, [self.value_head.token_id])
+            return Head(state["value_head.gain"] * row, state["value_head.bias"], self.labels)
         return Head(state["value_head.weight"], state["value_head.bias"], self.labels)
 
 
@@ -243,6 +286,8 @@ def load_verifier(path: str, dtype: Any = "float32") -> tuple[ReadModel, Solutio
     if facts.get("form") == "adapter":
         raise InputError(f"{path}: an adapter; score with the merged export that it lies in")
     encoder = SolutionEncoder(load_tokenizer(path), layout, facts.get("max_length", 1024))
+    if facts.get("probe", probe := encoder.probe()) != probe:
+        raise InputError(f"{path}: its tokenizer gives other ids than in training: was a file of the export replaced?")
     if facts["objective"] == "process":
         now = {"tag": encoder.tag_id, "negative": encoder.label_ids[0], "positive": encoder.label_ids[1]}
         if facts.get("ids") != now:

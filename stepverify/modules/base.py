@@ -38,8 +38,8 @@ class VerifierModule(lightning.LightningModule):
             embeddings, norms and biases.
         warmup: share of the steps over which the learning rate rises from 0.
         decay: what it does after that: fall to 0 along a ``cosine`` or a line (``linear``), or stay (``constant``).
-        lm_weight: of a language-model loss on solutions that are right, joined to a verifier's own
-            (Cobbe et al. 2021, section 4.2, weigh it 1 and take reference solutions).
+        lm_weight: of a language-model loss on ``data.language``, joined to a verifier's own (Cobbe et al. 2021,
+            section 4.2, weigh it 1).
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class VerifierModule(lightning.LightningModule):
         size = len(batch.records)
         if stage == "train":
             assert batch.norms is not None
-            self.log("train/loss", (total / count).detach(), prog_bar=True, batch_size=size)
+            self.log("train/loss", (total / count.clamp(min=1e-9)).detach(), prog_bar=True, batch_size=size)
             loss = total / batch.norms[0]
             if nll is not None:
                 assert batch.language is not None
@@ -228,4 +228,5 @@ class VerifierModule(lightning.LightningModule):
     def facts(self) -> dict[str, Any]:
         """What an export says of itself besides the layout."""
         assert self.model is not None
-        return {"objective": self.model.objective, "max_length": self.encoder.max_length}
+        own = {"objective": self.model.objective, "max_length": self.encoder.max_length}
+        return own | {"probe": self.encoder.probe()}

@@ -14,7 +14,7 @@ from stepverify.records import Solution
 class GeneratorModule(VerifierModule):
     """Next-token likelihood of solutions, the problem masked.
 
-    Arguments as :class:`VerifierModule`; ``lm_weight`` has no meaning here, the whole loss is of that kind.
+    Arguments as :class:`VerifierModule`.
     """
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:

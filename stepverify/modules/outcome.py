@@ -12,6 +12,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryCalib
 
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example
+from stepverify.data.targets import StepTargets
 from stepverify.layout import Layout
 from stepverify.losses import outcome_bce, outcome_mse
 from stepverify.models import Backbone, OutcomeModel
@@ -30,8 +31,13 @@ class OutcomeVerifier(VerifierModule):
         warmup: as :class:`VerifierModule`.
         decay: as :class:`VerifierModule`.
         lm_weight: as :class:`VerifierModule`.
-        objective: ``mse`` (the paper's) or ``bce`` between value and outcome.
+        objective: ``mse`` (the paper's) or ``bce`` between value and target.
         every_token: learn at every solution token (the paper's choice), or at the last one alone.
+        head: gain and bias on the logit of the layout's tag, a token that no solution contains (``reserved``, the
+            paper's choice), or a ``linear`` layer of its own. With LoRA the tag's row of the output matrix is frozen.
+        target: the solution's ``outcome`` at all of its tokens, or the share of right ``rollouts`` from the end of the
+            step that a token belongs to (needs step labels).
+        label_smoothing: a target y becomes (1 - s) · y + s / 2.
         predict_every_token: let ``predict`` write the value at every token instead of the last one.
     """
 
@@ -46,23 +52,45 @@ class OutcomeVerifier(VerifierModule):
         lm_weight: float = 0.0,
         objective: Literal["mse", "bce"] = "mse",
         every_token: bool = True,
+        head: Literal["reserved", "linear"] = "reserved",
+        target: Literal["outcome", "rollouts"] = "outcome",
+        label_smoothing: float = 0.0,
         predict_every_token: bool = False,
     ) -> None:
         super().__init__(backbone, layout, max_length, optimizer, warmup, decay, lm_weight)
+        if not 0.0 <= label_smoothing < 1.0:
+            raise InputError(f"label_smoothing: expected 0 <= s < 1, got {label_smoothing}")
         self.objective, self.every_token, self.predict_every_token = objective, every_token, predict_every_token
+        self.target, self.label_smoothing = target, label_smoothing
+        self.reserved = self.encoder.tag_id if head == "reserved" else None  # one token: said before data is read
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
-        """Read at solution tokens; the target is the outcome."""
+        """Read at solution tokens; the target is the outcome, or that of rollouts."""
         if not labelled:
             return self.encoder.outcome(record, None, last_only=not self.predict_every_token)
-        if record.correct is None:
+        return self.encoder.outcome(record, self._targets(record), last_only=not self.every_token)
+
+    def _targets(self, record: Solution) -> list[float | None]:
+        """One a step."""
+        known: list[float | None]
+        if self.target == "rollouts":
+            if record.step_labels is None:
+                raise InputError(
+                    f"solution {record.id}: no step labels ('step_labels'); run sampling label with a steps labeller"
+                )
+            known = StepTargets(monte_carlo="soft")(record.step_labels)
+        elif record.correct is None:
             raise InputError(f"solution {record.id}: no outcome label ('correct'); run sampling label first")
-        with_lm = self.lm_weight > 0 and record.correct
-        return self.encoder.outcome(record, float(record.correct), last_only=not self.every_token, with_lm=with_lm)
+        else:
+            known = [float(record.correct)] * len(record.steps)
+        s = self.label_smoothing
+        return [None if y is None else (1 - s) * y + s / 2 for y in known]
 
     def build(self) -> OutcomeModel:
         """Load the backbone and add a value head that starts at 1/2."""
-        return OutcomeModel(self.backbone_source.load())
+        model = OutcomeModel(self.backbone_source.load(), self.reserved)
+        model.start_undecided(self.encoder.probe())
+        return model
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Sum over solution tokens, and their number."""

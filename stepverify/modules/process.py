@@ -58,8 +58,7 @@ class ProcessRewardModel(VerifierModule):
             raise InputError(
                 f"solution {record.id}: no step labels ('step_labels'); run sampling label with a steps labeller first"
             )
-        with_lm = self.lm_weight > 0 and bool(record.correct)
-        return self.encoder.process(record, self.targets(record.step_labels), with_lm=with_lm)
+        return self.encoder.process(record, self.targets(record.step_labels))
 
     def build(self) -> ProcessModel:
         """Load the backbone; its own output rows of the label tokens are the head."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import islice
 from typing import Literal, TypeVar
 
@@ -16,6 +18,11 @@ Item = TypeVar("Item")
 
 class Reader(ABC):
     """A source of problems, and of the solutions that they come with."""
+
+    @cached_property
+    def left_out(self) -> Counter[str]:
+        """Reason → number of solutions that the last call of :meth:`solutions` has left out by choice."""
+        return Counter()
 
     @abstractmethod
     def problems(self) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Literal
 
 from stepverify.readers.base import Fold, Reader, in_fold, take
 from stepverify.records import InputError, Problem, Solution, read_records
@@ -34,6 +35,7 @@ class Solutions(Reader):
         fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
         validation_fraction: share of the problems in the validation fold.
         limit: how many solutions to read at most.
+        one_sided: problems whose solutions are all right or all wrong: ``keep`` them, or ``drop`` them with a count.
         max_solutions: the first so many of each problem, of those that the other choices leave; None takes all.
         correct_only: only solutions whose answer was graded right (rejection sampling for SFT).
         steps_labelled_only: only solutions with step labels.
@@ -42,16 +44,34 @@ class Solutions(Reader):
     def __init__(
         self, path: str, fold: Fold = "all", validation_fraction: float = 0.1, limit: int | None = None,
         correct_only: bool = False, steps_labelled_only: bool = False, max_solutions: int | None = None,
+        one_sided: Literal["keep", "drop"] = "keep",
     ) -> None:  # fmt: skip
         if max_solutions is not None and max_solutions < 1:
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
         self.path, self.fold, self.validation_fraction, self.limit = path, fold, validation_fraction, limit
         self.correct_only, self.steps_labelled_only = correct_only, steps_labelled_only
-        self.max_solutions = max_solutions
+        self.max_solutions, self.one_sided = max_solutions, one_sided
 
     def solutions(self) -> Iterator[Solution]:
         """Yield the solutions in the order of the files."""
-        yield from take(self._chosen(), 0, self.limit)
+        self.left_out.clear()
+        yield from take(self._mixed() if self.one_sided == "drop" else self._chosen(), 0, self.limit)
+
+    def _mixed(self) -> Iterator[Solution]:
+        """Those of problems with a right and a wrong one; the file is read twice, so that memory stays small."""
+        seen: dict[str, set[bool]] = {}
+        for solution in self._chosen():
+            if solution.correct is None:
+                raise InputError(
+                    f"{self.path}: solution {solution.id} has no 'correct'; run sampling label on it first"
+                )
+            seen.setdefault(solution.problem_id, set()).add(solution.correct)
+        for solution in self._chosen():
+            sides = seen[solution.problem_id]
+            if len(sides) == 2:
+                yield solution
+            else:
+                self.left_out["of problems without a " + ("wrong" if True in sides else "right") + " solution"] += 1
 
     def _chosen(self) -> Iterator[Solution]:
         taken = Counter[str]()

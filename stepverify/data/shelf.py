@@ -1,0 +1,94 @@
+"""Encoded examples on disk: a hundred samples a problem take the memory of a few numbers each."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from array import array
+from collections.abc import Hashable, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from stepverify.data.encode import Example
+
+
+class Shelf(Sequence[Example]):
+    """A sequence of examples in a temporary file that is gone with the process.
+
+    Kept in memory are place, length, weights and group of each, 44 bytes. Several entries may be one example.
+    The file lies in the folder that Python's ``tempfile`` chooses (``TMPDIR``).
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.NamedTemporaryFile(prefix="stepverify-", suffix=".examples")  # noqa: SIM115
+        self._end = 0
+        self._places, self._sizes = array("q"), array("i")
+        self._lengths, self._groups = array("i"), array("i")
+        self._weights = array("d")
+        self._numbers: dict[Hashable, int] = {}
+
+    def append(self, example: Example) -> None:
+        """Add one."""
+        place, size = self._write(example)
+        self._places.append(place)
+        self._sizes.append(size)
+        self._lengths.append(len(example.input_ids))
+        self._groups.append(self._numbers.setdefault(example.record.problem_id, len(self._numbers)))
+        self._weights.extend(example.weight())
+
+    def repeat(self, index: int, times: int) -> None:
+        """Add an entry again."""
+        for column in (self._places, self._sizes, self._lengths, self._groups):
+            column.extend(column[index : index + 1] * times)
+        self._weights.extend(self._weights[2 * index : 2 * index + 2] * times)
+
+    def __setitem__(self, index: int, example: Example) -> None:
+        """Put another in the place of one; its group stays."""
+        self._places[index], self._sizes[index] = self._write(example)
+        self._lengths[index] = len(example.input_ids)
+        self._weights[2 * index], self._weights[2 * index + 1] = example.weight()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        place, size = self._places[index], self._sizes[index]
+        self._file.flush()
+        # Safe: it was written by this very run.
+        return pickle.loads(os.pread(self._file.fileno(), size, place))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(E,) tokens of each."""
+        return np.array(self._lengths)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """(E,) number of the problem that each belongs to."""
+        return np.array(self._groups)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(E, 2) weight of the positions of each, and of its language positions."""
+        return np.array(self._weights).reshape(-1, 2)
+
+    def _write(self, example: Example) -> tuple[int, int]:
+        place, size = self._end, self._file.write(pickle.dumps(example, pickle.HIGHEST_PROTOCOL))
+        self._end += size
+        return place, size
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes that are not forked: they open the file by its name."""
+        self._file.flush()
+        return self.__dict__ | {"_file": self._file.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state | {"_file": open(state["_file"], "rb")}  # noqa: SIM115
