@@ -118,6 +118,32 @@ def test_fit_ends_in_an_export_and_is_watched(kind: str, metrics: set[str], tmp_
     assert (root / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.parametrize("packs", [{}, {"data__pack_tokens": 512, "data__shared": "once"}])
+def test_a_verifier_learns_language_beside_its_labels(packs, tmp_path: Path, labelled: Path):
+    """Reference solutions are mixed in, right and wrong labels weigh the same, packed or not."""
+    reference = {
+        "class_path": "stepverify.readers.Synthetic",
+        "init_args": {"split": "train", "num_problems": 8, "num_steps": 4},
+    }
+    changes = {
+        "data__language": reference,
+        "data__label_mix": "balanced",
+        "model__init_args__lm_weight": 0.5,
+        "trainer__max_epochs": 8,
+    }
+    changes |= {
+        "model__init_args__objective": "bce",
+        "model__init_args__label_smoothing": 0.1,
+        "model__init_args__backbone": {"path": BASE, "weights": "random", "dropout": 0.1},
+    }
+    root = tmp_path / "run"
+    main(["fit", "--config", config("OutcomeVerifier", root, labelled, **changes, **packs)])
+    seen = scalars(root)
+    losses = [value for _, value in seen["train/lm_loss"]]
+    assert sum(losses[-4:]) < sum(losses[:4])
+    assert all(value == value for _, value in seen["train/loss"])
+
+
 def test_resumed_in_the_middle_of_an_epoch_equals_uninterrupted(tmp_path: Path):
     """8 steps at once, and 3 + 5 steps over a checkpoint inside the first epoch: the same weights and losses, bit for bit."""
     every_step = [
@@ -181,6 +207,9 @@ def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path):
         ({"model__init_args__layout": {"prompt": "no problem"}}, "expected exactly one {problem}"),
         ({"model__init_args__max_length": 10}, "none of 64 solutions of Solutions can be used: 64 longer than max_length = 10 tokens"),
         ({"data__train": None}, "data.train: no reader is given"),
+        ({"model__init_args__lm_weight": 1.0}, "model.lm_weight is 1.0, but data.language names no solutions"),
+        ({"data__language_ratio": 0.0}, "data.language_ratio: expected more than 0, got 0.0"),
+        ({"model__init_args__backbone": {"path": BASE, "dropout": 1.5}}, "backbone.dropout: expected 0 <= share < 1, got 1.5"),
         ({"data__train__init_args": {"path": "/nowhere/data"}}, "/nowhere/data: no such file or folder"),
     ],
 )  # fmt: skip

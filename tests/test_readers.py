@@ -365,6 +365,23 @@ def test_solutions_are_chosen_before_they_are_counted(solutions):
         Solutions(solutions, max_solutions=0)
 
 
+def test_problems_with_one_kind_of_answers_are_dropped_and_counted(tmp_path, make_solution):
+    """p/0 has both kinds, p/1 is all right, p/2 all wrong; what another choice leaves decides."""
+    kinds = [(0, True), (0, False), (1, True), (1, True), (2, False), (2, False), (2, False)]
+    path = tmp_path / "s.jsonl"
+    write_records(path, [make_solution(number=n, sample=i, correct=c) for i, (n, c) in enumerate(kinds)])
+    reader = Solutions(str(path), one_sided="drop")
+    for _ in range(2):
+        assert ids(reader) == ["p/0#0", "p/0#1"]
+        assert reader.left_out == {"of problems without a wrong solution": 2, "of problems without a right solution": 3}
+    assert ids(Solutions(str(path), one_sided="drop", limit=1)) == ["p/0#0"]
+    only_first = Solutions(str(path), one_sided="drop", max_solutions=1)
+    assert ids(only_first) == []
+    assert len(ids(Solutions(str(path)))) == 7
+    write_records(path, [make_solution(sample=0)])
+    assert said(reader, "solutions") == f"{path}: solution p/0#0 has no 'correct'; run sampling label on it first"
+
+
 def test_the_problems_of_solutions_occur_once(solutions):
     problems = list(Solutions(solutions).problems())
     assert [p.id for p in problems] == [f"p/{i}" for i in range(60)]
