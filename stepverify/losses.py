@@ -40,6 +40,24 @@ def token_nll(
     return torch.cat([checkpoint(piece, h, t, use_reentrant=False) for h, t in parts])
 
 
+def log_partition(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, *, softcap: float | None = None, chunk: int | None = None
+) -> Tensor:
+    """Logarithm of the sum of all exponentiated logits; arguments and memory as :func:`token_nll`.
+
+    Returns:
+        (M,) in nats.
+    """
+
+    def piece(h: Tensor) -> Tensor:
+        return bounded(F.linear(h, weight, bias).float(), softcap).logsumexp(-1)
+
+    chunk = chunk or max(1, (1 << 25) // len(weight))
+    if len(hidden) <= chunk:
+        return piece(hidden)
+    return torch.cat([checkpoint(piece, h, use_reentrant=False) for h in hidden.split(chunk)])
+
+
 def bounded(logits: Tensor, softcap: float | None) -> Tensor:
     """Logits within ±``softcap``, smoothly; None leaves them."""
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
@@ -61,15 +79,18 @@ def outcome_bce(logits: Tensor, targets: Tensor, weights: Tensor | None = None) 
     return weighted(F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none"), weights)
 
 
-def step_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Cross-entropy at the step tags between the two label tokens.
+def step_cross_entropy(
+    logits: Tensor, targets: Tensor, weights: Tensor | None = None, *, normalized: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy at the step tags of the two label tokens.
 
     Args:
         logits: (M, 2) logits of the label tokens, negative first.
         targets: (M,) probability that the step is right: 0, 1 or a Monte Carlo share.
         weights: (M,) how many solutions each stands for; None is 1 each.
+        normalized: the logits are logarithms of probabilities among more tokens than these two.
     """
-    log_p = logits.float().log_softmax(-1)
+    log_p = logits.float() if normalized else logits.float().log_softmax(-1)
     return weighted(-(targets * log_p[:, 1] + (1 - targets) * log_p[:, 0]), weights)
 
 

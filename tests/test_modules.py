@@ -150,6 +150,26 @@ def test_process_values_are_the_causal_models_own(encoder, solutions, tmp_path: 
     torch.testing.assert_close(logits[:, list(encoder.label_ids)].softmax(-1)[:, 1], ours, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_among_the_whole_vocabulary_the_loss_is_next_token_prediction(chunk, encoder, solutions, monkeypatch):
+    """transformers' own cross-entropy of + or - behind each tag, on the same ids; the scores do not change."""
+    from stepverify import losses
+    from stepverify.models import heads
+
+    monkeypatch.setattr(heads, "log_partition", lambda *a, **k: losses.log_partition(*a, **k, chunk=chunk))
+    model = ProcessModel(backbone(), encoder.label_ids, among_all=True).eval()
+    batch = collate([encoder.process(solutions[0], [1.0, 1.0, 0.0, 1.0, 0.0])])
+    outputs = model(batch)[0]
+    total, count = step_cross_entropy(outputs, batch.reads.targets, normalized=True)
+    logits = model.backbone(batch.input_ids[None]).logits[0, batch.reads.index]
+    labels = torch.tensor(encoder.label_ids)[batch.reads.targets.long()]
+    torch.testing.assert_close(total / count, torch.nn.functional.cross_entropy(logits, labels), rtol=1e-4, atol=1e-5)
+    (total / count).backward()
+    assert model.output_matrix()[0].grad.abs().sum(1).gt(0).all()
+    alone = ProcessModel(model.backbone, encoder.label_ids).eval()
+    torch.testing.assert_close(model.score(batch), alone.score(batch))
+
+
 def test_outcome_verifier_starts_undecided(encoder, solutions):
     """The value head begins at zero: every value is 1/2."""
     model = OutcomeModel(backbone())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stepverify.data.batch import Batch
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.layout import load_export
-from stepverify.losses import bounded, token_nll
+from stepverify.losses import bounded, log_partition, token_nll
 from stepverify.models.backbone import Backbone, without_adapters
 from stepverify.models.export import (
     Form,
@@ -227,13 +227,16 @@ class ProcessModel(ReadModel):
     Args:
         backbone: a causal language model, or a two-label token classifier, whose head is those two rows.
         label_ids: ids of the labels, negative first.
+        among_all: outputs are logarithms of the labels' probabilities among the whole vocabulary; otherwise the labels'
+            logits alone. The values are the same.
     """
 
     objective = "process"
     labels = ("wrong", "right")
 
-    def __init__(self, backbone: nn.Module, label_ids: tuple[int, int]) -> None:
+    def __init__(self, backbone: nn.Module, label_ids: tuple[int, int], among_all: bool = False) -> None:
         super().__init__(backbone)
+        self.among_all = among_all
         if (trained := getattr(backbone, "score", None)) is not None:
             self.form = "classifier"
             if trained.out_features != len(self.labels):
@@ -243,13 +246,16 @@ class ProcessModel(ReadModel):
         self.register_buffer("label_ids", torch.tensor(label_ids), persistent=False)
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """(M, 2) logits of the labels: two rows of the output matrix, not the vocabulary."""
+        """(M, 2) logits of the labels: two rows of the output matrix, and the vocabulary only if asked for."""
         if self.form == "classifier":
             return self.backbone.score(hidden)  # type: ignore[operator]
         weight, bias = self.output_matrix()
         ids: Tensor = self.label_ids  # type: ignore[assignment]
         logits = nn.functional.linear(hidden, weight[ids], None if bias is None else bias[ids])
-        return bounded(logits, self.softcap)
+        logits = bounded(logits, self.softcap)
+        if self.among_all:
+            logits = logits - log_partition(hidden, weight, bias, softcap=self.softcap)[:, None]
+        return logits
 
     def values(self, outputs: Tensor) -> Tensor:
         """The chance that the step is right."""

@@ -33,6 +33,8 @@ class ProcessRewardModel(VerifierModule):
         decay: as :class:`VerifierModule`.
         lm_weight: as :class:`VerifierModule`.
         targets: what the step labels mean.
+        among: the loss is of the labels' probabilities among the two ``labels`` alone, or among the whole
+            ``vocabulary`` at the tags, as next-token prediction has it. Scores compare the two labels either way.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class ProcessRewardModel(VerifierModule):
         decay: Literal["cosine", "linear", "constant"] = "cosine",
         lm_weight: float = 0.0,
         targets: StepTargets = StepTargets(),  # noqa: B008 - frozen
+        among: Literal["labels", "vocabulary"] = "labels",
     ) -> None:
         super().__init__(backbone, layout, max_length, optimizer, warmup, decay, lm_weight)
-        self.targets = targets
+        self.targets, self.among_all = targets, among == "vocabulary"
         _ = self.encoder.label_ids  # tag and labels must be single tokens: say so before any data is read
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
@@ -62,11 +65,11 @@ class ProcessRewardModel(VerifierModule):
 
     def build(self) -> ProcessModel:
         """Load the backbone; its own output rows of the label tokens are the head."""
-        return ProcessModel(self.backbone_source.load(), self.encoder.label_ids)
+        return ProcessModel(self.backbone_source.load(), self.encoder.label_ids, self.among_all)
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over labelled tags, and their number."""
-        return step_cross_entropy(outputs, targets, weights)
+        return step_cross_entropy(outputs, targets, weights, normalized=self.among_all)
 
     def build_metrics(self) -> MetricCollection:
         """Of steps. F1 is that of the error class: a step is positive where it is wrong."""
