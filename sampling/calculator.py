@@ -225,10 +225,9 @@ class CalculatorEngine:
                 continue
             through = text[: match.end()]
             end = bisect_left(range(len(ids)), True, key=lambda k: self._decode(ids[:k]).startswith(through))
-            reached = self._decode(ids[:end])
-            if any(stop in reached for stop in options.stop):
+            if end == len(drawn.token_ids):  # it ended with this very token: by a stop text, or at the limit
                 return None
-            if reached == through:
+            if self._decode(ids[:end]) == through:
                 right = ids[:end] + self._encode(value + _CLOSE)
             else:
                 before = self._decode(ids[: end - 1])
