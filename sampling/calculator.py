@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from sampling.engine.protocol import Completion, Engine, Request, SamplingOptions, completed
+from sampling.engine.protocol import Completion, Engine, Request, SamplingOptions
 from stepverify.records import InputError
 
 _OPEN = re.compile(r"<<([^<>=\n]*)=")
@@ -207,9 +207,6 @@ class CalculatorEngine:
             return replace(drawn, forced=branch.forced)
         ids, branch.settled = wrong
         branch.forced += 1
-        kept = completed(self.tokenizer, ids, "length", options)
-        if kept.finish == "stop":  # the value itself completed a stop text
-            return replace(kept, forced=branch.forced)
         request = branch.group.request
         key = f"{request.key}\x1e{branch.index}\x1e{len(ids)}"
         return Request(key, request.prompt_ids, 1, request.seed + branch.index, ids)

@@ -291,7 +291,7 @@ def by_calculator(choose, options):
     return tuple(c.token_ids), c.text, c.finish
 
 
-@pytest.mark.parametrize("options", [{"max_tokens": 7}, {"max_tokens": 7, "stop": ["2>>2", "\n<"]}, {"max_tokens": 4}])
+@pytest.mark.parametrize("options", [{"max_tokens": 9}, {"max_tokens": 9, "stop": ["2>>2", "\n<"]}, {"max_tokens": 4}])
 def test_the_law_is_that_of_stopping_at_every_equals_sign(options):
     """Every solution has the same probability, in exact fractions, over all executions of both."""
     options = SamplingOptions(temperature=1, **options)
@@ -304,7 +304,7 @@ def test_the_law_is_that_of_stopping_at_every_equals_sign(options):
 
 def test_the_law_differs_where_the_calculator_is_missing():
     """The comparison above can fail: the chain draws wrong values, and the same text in other tokens."""
-    options = SamplingOptions(temperature=1, max_tokens=7)
+    options = SamplingOptions(temperature=1, max_tokens=9)
     start = [ID["\n"]]
     plain = law(lambda choose: next(iter(Choosing(choose).generate([Request("r", start, 1, 0)], options)))[1][0].text)
     forced = law(lambda choose: by_calculator(choose, options)[1])

@@ -71,9 +71,13 @@ class Decoder:
         for r in requests:
             if len(r.prompt_ids) >= self._limit:
                 raise InputError(f"{r.key}: the prompt has {len(r.prompt_ids)} tokens, the model takes {self._limit}")
-        # A prefix ends where the completion has to; it is then all of it.
+        # A prefix may be all of a completion: it ends at the limit, and at a stop text.
         longest = [min(self.options.max_tokens, self._limit - len(r.prompt_ids)) for r in requests]
-        prefixes = [r.prefix_ids[:most] for r, most in zip(requests, longest, strict=True)]
+        begun = [
+            completed(self.tokenizer, r.prefix_ids[:most], "length", self.options)
+            for r, most in zip(requests, longest, strict=True)
+        ]
+        prefixes = [b.token_ids for b in begun]
         read = [r.prompt_ids + prefix for r, prefix in zip(requests, prefixes, strict=True)]
         length = max(map(len, read))
         ids = torch.full((len(requests), length), self._pad, device=self.device)
@@ -95,7 +99,8 @@ class Decoder:
             ],
             device=self.device,
         )
-        room = torch.tensor([m - len(p) for m, p in zip(longest, prefixes, strict=True)], device=self.device)
+        left = [0 if b.finish == "stop" else most - len(b.token_ids) for b, most in zip(begun, longest, strict=True)]
+        room = torch.tensor(left, device=self.device)
         drawn = [list(prefixes[row]) for row in rows.tolist()]
         for layer in layers:
             layer.select(rows)

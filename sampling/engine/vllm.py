@@ -104,9 +104,9 @@ class VllmEngine:
                         f"{request.key}: the prompt has {len(request.prompt_ids)} tokens, the engine takes {limit}"
                     )
                 prefix = request.prefix_ids
-                if len(prefix) >= room:
-                    full = completed(self.tokenizer, prefix[:room], "length", options)
-                    yield request, [full] * request.n
+                begun = completed(self.tokenizer, prefix[:room], "length", options)
+                if begun.finish == "stop" or len(prefix) >= room:  # it is all of the completion
+                    yield request, [begun] * request.n
                     continue
                 # Another generator behind another prefix: its first numbers were those of tokens that are gone.
                 seed = (request.seed + GOLDEN * len(prefix)) % (1 << 62)
