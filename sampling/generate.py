@@ -90,6 +90,7 @@ def _solution(problem: Problem, index: int, seed: int, drawn: Completion, layout
     return Solution.of(
         problem, index, layout.split(drawn.text),
         token_ids=drawn.token_ids, finish=drawn.finish, seed=seed, generator=generator,
+        forced=drawn.forced,
     )  # fmt: skip
 
 

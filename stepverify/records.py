@@ -86,6 +86,7 @@ class Solution:
         steps: the lines of the solution, the final-answer line included.
         token_ids: the sampled tokens, exactly as the engine drew them.
         finish: ``stop`` (ended by itself) or ``length`` (cut off at the token limit).
+        forced: values in it that the calculator put in; right ones that were drawn do not count.
         predicted: the final answer that was extracted from the steps; None where there is none.
         correct: whether ``predicted`` equals ``answer``.
         step_labels: one entry a step; None where nothing is known of it.
@@ -102,6 +103,7 @@ class Solution:
     finish: str | None = None
     seed: int | None = None
     generator: str | None = None
+    forced: int = 0
     predicted: str | None = None
     correct: bool | None = None
     step_labels: list[StepLabel | None] | None = None

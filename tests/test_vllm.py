@@ -154,3 +154,51 @@ def test_a_stream_that_is_left_early_leaves_the_engine_usable(vllm, prompts):
     next(stream)
     stream.close()
     assert complete(vllm, requests) == expected
+
+
+def test_a_prefix_is_part_of_the_completion(vllm, prompts):
+    """Greedy completions go on as they were from any place; a stop text is found across it, and ``max_tokens`` counts all."""
+    whole = complete(vllm, one_each(prompts), temperature=0)
+    for cut in (1, 7, 23, 24, 30):
+        requests = [Request(f"p/{i}", p, 2, 5, whole[f"p/{i}"][0].token_ids[:cut]) for i, p in enumerate(prompts)]
+        again = without_edges(complete(vllm, requests, temperature=0))
+        assert again == {key: drawn * 2 for key, drawn in without_edges(whole).items()}
+    (c,) = whole["p/0"]
+    decode = vllm.tokenizer.decode
+    stop = decode(c.token_ids[:8])[len(decode(c.token_ids[:4])) :]
+    options = SamplingOptions(temperature=0, max_tokens=24, stop=[stop])
+    ((_, (stopped,)),) = vllm.generate([Request("r", prompts[0], 1, 0)], options)
+    ((_, (across,)),) = vllm.generate([Request("r", prompts[0], 1, 0, stopped.token_ids[:-1])], options)
+    ((_, (known,)),) = vllm.generate([Request("r", prompts[0], 1, 0, c.token_ids)], options)
+    assert across.token_ids == known.token_ids == stopped.token_ids
+    assert across.text.strip() == known.text.strip() == stopped.text.strip()
+    assert {across.finish, known.finish, stopped.finish} == {"stop"}
+
+
+def test_a_prefix_has_other_random_numbers(vllm, prompts):
+    """Else a token that was dropped would come back at once."""
+    first = complete(vllm, [Request("r", prompts[0], 1, 3)], temperature=2.0)["r"][0]
+    further = complete(vllm, [Request("r", prompts[0], 1, 3, first.token_ids[:1])], temperature=2.0)["r"][0]
+    assert further.token_ids[:1] == first.token_ids[:1]
+    assert further.token_ids != first.token_ids
+    assert further == complete(vllm, [Request("r", prompts[0], 1, 3, first.token_ids[:1])], temperature=2.0)["r"][0]
+
+
+def test_what_comes_back_is_fed_into_the_stream(vllm, prompts):
+    """The engine asks its source again after each completion, so one call draws what follows from others."""
+    waiting, drawn = [Request("0", prompts[0], 1, 0)], []
+
+    class Source:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not waiting:
+                raise StopIteration
+            return waiting.pop()
+
+    for request, _ in vllm.generate(Source(), SamplingOptions(max_tokens=2)):
+        drawn.append(request.key)
+        if len(drawn) < 4:
+            waiting.append(Request(str(len(drawn)), prompts[0], 1, 0))
+    assert drawn == ["0", "1", "2", "3"]

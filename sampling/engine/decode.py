@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from sampling.engine.protocol import Completion, Request, SamplingOptions
+from sampling.engine.protocol import GOLDEN, Completion, Request, SamplingOptions, completed
 from stepverify.records import InputError
 
 _TAIL = 16  # tokens, at least, that are decoded to look for a stop text
@@ -61,32 +61,54 @@ class Decoder:
         self.device = network.device
         # A token of a stop text is one byte of it at least.
         self._tail = max([_TAIL, *(len(text.encode()) + 1 for text in options.stop)])
-        self._end = torch.tensor(sorted(end_ids), device=self.device)
+        self._end_ids, self._end = end_ids, torch.tensor(sorted(end_ids), device=self.device)
         self._pad = tokenizer.pad_token_id or 0
         self._limit = getattr(network.config, "max_position_embeddings", None) or 1 << 30
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """The ``n`` completions of each request."""
-        length = max(len(r.prompt_ids) for r in requests)
         for r in requests:
             if len(r.prompt_ids) >= self._limit:
                 raise InputError(f"{r.key}: the prompt has {len(r.prompt_ids)} tokens, the model takes {self._limit}")
+        # A prefix may be all of a completion: it ends at the limit, and at a stop text.
+        longest = [min(self.options.max_tokens, self._limit - len(r.prompt_ids)) for r in requests]
+        begun = [
+            completed(self.tokenizer, r.prefix_ids[:most], "length", self.options)
+            for r, most in zip(requests, longest, strict=True)
+        ]
+        prefixes = [b.token_ids for b in begun]
+        read = [r.prompt_ids + prefix for r, prefix in zip(requests, prefixes, strict=True)]
+        length = max(map(len, read))
         ids = torch.full((len(requests), length), self._pad, device=self.device)
         mask = torch.zeros_like(ids, dtype=torch.bool)
-        for i, r in enumerate(requests):
-            ids[i, length - len(r.prompt_ids) :] = torch.tensor(r.prompt_ids, device=self.device)
-            mask[i, length - len(r.prompt_ids) :] = True
+        for i, row in enumerate(read):
+            ids[i, length - len(row) :] = torch.tensor(row, device=self.device)
+            mask[i, length - len(row) :] = True
         layers = [GrowingLayer() for _ in range(self.network.config.num_hidden_layers)]
         cache = Cache(layers=list(layers))
         logits = self._forward(ids, mask, (mask.long().cumsum(1) - 1).clamp(min=0), cache)
         # The prompt was read once; from here on every sample is a row.
         rows = torch.tensor([i for i, r in enumerate(requests) for _ in range(r.n)], device=self.device)
-        seeds = torch.tensor([r.seed + k for r in requests for k in range(r.n)], device=self.device)
+        # SplitMix64 adds a constant a step: a seed so much further begins behind the prefix.
+        seeds = torch.tensor(
+            [
+                _wrap(r.seed + k + GOLDEN * len(prefix))
+                for r, prefix in zip(requests, prefixes, strict=True)
+                for k in range(r.n)
+            ],
+            device=self.device,
+        )
+        left = [0 if b.finish == "stop" else most - len(b.token_ids) for b, most in zip(begun, longest, strict=True)]
+        room = torch.tensor(left, device=self.device)
+        drawn = [list(prefixes[row]) for row in rows.tolist()]
         for layer in layers:
             layer.select(rows)
-        drawn, finish = self._draw_all(logits[rows], mask[rows], seeds, cache, layers)
-        completions = iter(self._completion(tokens, why) for tokens, why in zip(drawn, finish, strict=True))
+        finish = self._draw_all(drawn, logits[rows], mask[rows], seeds, room[rows], cache, layers)
+        completions = iter(
+            completed(self.tokenizer, tokens, why, self.options, self._end_ids)
+            for tokens, why in zip(drawn, finish, strict=True)
+        )
         return [[next(completions) for _ in range(r.n)] for r in requests]
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
@@ -97,15 +119,15 @@ class Decoder:
         return out.logits[:, -1].float()
 
     def _draw_all(
-        self, logits: Tensor, mask: Tensor, seeds: Tensor, cache: Cache, layers: Sequence[GrowingLayer]
-    ) -> tuple[list[list[int]], list[str]]:
+        self, drawn: list[list[int]], logits: Tensor, mask: Tensor, seeds: Tensor, room: Tensor,
+        cache: Cache, layers: Sequence[GrowingLayer],
+    ) -> list[str]:  # fmt: skip
+        """Draw on at the end of ``drawn``, at most ``room`` tokens a row; why each ended."""
         total = len(seeds)
-        drawn: list[list[int]] = [[] for _ in range(total)]
         finish = ["length"] * total
         live = torch.arange(total, device=self.device)  # which sample a row of the batch is
         positions = mask.long().sum(1)
-        room = (self._limit - positions).clamp(max=self.options.max_tokens)  # of each row, whatever its neighbours
-        active = torch.ones(total, dtype=torch.bool, device=self.device)  # rows not finished yet
+        active = room > 0  # rows not finished yet
         for step in range(self.options.max_tokens):
             tokens = draw(logits, seeds, step, self.options)
             ended = torch.isin(tokens, self._end)
@@ -130,7 +152,7 @@ class Decoder:
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = self._forward(tokens[:, None], mask, positions[:, None], cache)
             positions = positions + 1
-        return drawn, finish
+        return finish
 
     def _stopped(self, drawn: list[list[int]], live: Tensor, active: Tensor) -> Tensor:
         found = torch.zeros_like(active)
@@ -139,13 +161,6 @@ class Decoder:
                 tail = self.tokenizer.decode(drawn[sample][-self._tail :], skip_special_tokens=True)
                 found[row] = any(text in tail for text in self.options.stop)
         return found
-
-    def _completion(self, tokens: list[int], finish: str) -> Completion:
-        # A token that ends a completion is no text of it.
-        ended = finish == "stop" and tokens[-1] in self._end.tolist()
-        text = self.tokenizer.decode(tokens[:-1] if ended else tokens, skip_special_tokens=True)
-        cut = min((at for s in self.options.stop if (at := text.find(s)) >= 0), default=len(text))
-        return Completion(tokens, text[:cut], finish)
 
 
 def draw(logits: Tensor, seeds: Tensor, step: int, options: SamplingOptions) -> Tensor:
@@ -179,7 +194,7 @@ def draw(logits: Tensor, seeds: Tensor, step: int, options: SamplingOptions) -> 
 
 def uniform(seeds: Tensor, step: int) -> Tensor:
     """(R,) uniform numbers in [0, 1): SplitMix64's finaliser (Steele et al. 2014) over seed and step."""
-    x = seeds + _wrap(0x9E3779B97F4A7C15 * (step + 1))
+    x = seeds + _wrap(GOLDEN * (step + 1))
     x = (x ^ _shift(x, 30)) * _wrap(0xBF58476D1CE4E5B9)
     x = (x ^ _shift(x, 27)) * _wrap(0x94D049BB133111EB)
     x = x ^ _shift(x, 31)

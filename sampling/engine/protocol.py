@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from stepverify.records import InputError
+
+GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64's increment (Steele et al. 2014): seeds so far apart have nothing in common
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,21 +47,60 @@ class SamplingOptions:
 
 @dataclass(slots=True)
 class Request:
-    """``n`` completions of one prompt. Completion i is drawn with ``seed + i``."""
+    """``n`` completions of one prompt. Completion i is drawn with ``seed + i``.
+
+    ``prefix_ids`` are there already: every completion begins with them, and they count as if drawn (``max_tokens``,
+    stop texts). What follows is drawn with other random numbers than a shorter prefix's next ``len(prefix_ids)``
+    tokens at the same seed: to drop tokens and draw on behind others leaves no trace of what was dropped.
+    """
 
     key: str
     prompt_ids: list[int]
     n: int
     seed: int
+    prefix_ids: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Completion:
-    """One drawn completion: its token ids as drawn, its text up to the stop text, why it ended."""
+    """One drawn completion: its token ids as drawn, its text up to the stop text, why it ended.
+
+    ``forced`` counts the values in it that are the calculator's.
+    """
 
     token_ids: list[int]
     text: str
     finish: str
+    forced: int = 0
+
+
+def completed(
+    tokenizer: Any, ids: list[int], finish: str, options: SamplingOptions, end_ids: Collection[int] = ()
+) -> Completion:
+    """The completion that ``ids`` are, ended behind the first token that completes a stop text.
+
+    Args:
+        tokenizer: the model's.
+        ids: token ids as drawn.
+        finish: why they end, unless by a stop text.
+        options: stop texts and ids.
+        end_ids: further ids that end a completion; one that did is no text of it.
+    """
+
+    def decode(count: int) -> str:
+        return tokenizer.decode(ids[:count], skip_special_tokens=True)
+
+    def stopped(count: int) -> bool:
+        text = decode(count)
+        return any(stop in text for stop in options.stop)
+
+    ended = finish == "stop" and bool(ids) and (ids[-1] in end_ids or ids[-1] in options.stop_ids)
+    length = len(ids) - ended
+    if not options.stop or not stopped(length):
+        return Completion(ids, decode(length), finish)
+    length = bisect_left(range(length), True, key=stopped)
+    text = decode(length)
+    return Completion(ids[:length], text[: min(at for s in options.stop if (at := text.find(s)) >= 0)], "stop")
 
 
 @runtime_checkable
@@ -81,7 +123,8 @@ class Engine(Protocol):
     ) -> Iterator[tuple[Request, list[Completion]]]:
         """Yield each request with its ``n`` completions as they finish, in any order.
 
-        Requests are drawn from the iterable as there is room, so a stream of any length may be passed.
+        Requests are drawn from the iterable as there is room, so a stream of any length may be passed. Once it
+        has no more it is asked again when a completion was yielded, so it may be fed with what follows from them.
 
         Raises:
             InputError: a prompt that leaves no room for a completion in the model's context.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
-from sampling.engine.protocol import Completion, Request, SamplingOptions
+from sampling.engine.protocol import GOLDEN, Completion, Request, SamplingOptions, completed
 from stepverify.data.encode import load_tokenizer
 from stepverify.records import InputError
 
@@ -98,18 +98,25 @@ class VllmEngine:
         while True:
             # Top up before every step, so that the batch never drains while there is work left.
             while in_flight < self.max_in_flight and (request := next(source, None)) is not None:
-                room = limit - len(request.prompt_ids)
+                room = min(options.max_tokens, limit - len(request.prompt_ids))
                 if room < 1:
                     raise InputError(
                         f"{request.key}: the prompt has {len(request.prompt_ids)} tokens, the engine takes {limit}"
                     )
+                prefix = request.prefix_ids
+                begun = completed(self.tokenizer, prefix[:room], "length", options)
+                if begun.finish == "stop" or len(prefix) >= room:  # it is all of the completion
+                    yield request, [begun] * request.n
+                    continue
+                # Another generator behind another prefix: its first numbers were those of tokens that are gone.
+                seed = (request.seed + GOLDEN * len(prefix)) % (1 << 62)
                 params = SamplingParams(
-                    n=1 if greedy else request.n, seed=request.seed, temperature=options.temperature,
-                    top_p=options.top_p, top_k=options.top_k, max_tokens=min(options.max_tokens, room),
+                    n=1 if greedy else request.n, seed=seed, temperature=options.temperature,
+                    top_p=options.top_p, top_k=options.top_k, max_tokens=room - len(prefix),
                     stop=options.stop or None, stop_token_ids=options.stop_ids or None,
                     output_kind=RequestOutputKind.FINAL_ONLY,
                 )  # fmt: skip
-                engine.add_request(request.key, {"prompt_token_ids": request.prompt_ids}, params)
+                engine.add_request(request.key, {"prompt_token_ids": request.prompt_ids + prefix}, params)
                 waiting[request.key] = request
                 in_flight += request.n
             if not waiting:
@@ -119,4 +126,9 @@ class VllmEngine:
                     request = waiting.pop(output.request_id)
                     in_flight -= request.n
                     drawn = sorted(output.outputs, key=lambda o: o.index) * (request.n if greedy else 1)
-                    yield request, [Completion(list(o.token_ids), o.text, o.finish_reason or "stop") for o in drawn]
+                    yield request, [self._completion(request.prefix_ids, o, options) for o in drawn]
+
+    def _completion(self, prefix: list[int], output: Any, options: SamplingOptions) -> Completion:
+        ids, finish = [*prefix, *output.token_ids], output.finish_reason or "stop"
+        # vLLM looks for stop texts and writes the text of what it drew alone.
+        return completed(self.tokenizer, ids, finish, options) if prefix else Completion(ids, output.text, finish)
