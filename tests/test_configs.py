@@ -8,12 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "lit_configs"
 YAMLS = sorted(CONFIGS.rglob("*.yaml"))
-RECIPES = [p for p in YAMLS if p.parent.name != "overlays"]
 OVERLAYS = [p for p in YAMLS if p.parent.name == "overlays"]
+ABLATIONS = [p for p in YAMLS if p.parent.name == "ablations"]
+RECIPES = [p for p in YAMLS if p not in OVERLAYS + ABLATIONS]
 
 
 def parse(command: list[str], capsys: pytest.CaptureFixture) -> str:
@@ -32,6 +34,7 @@ def parse(command: list[str], capsys: pytest.CaptureFixture) -> str:
 def test_there_are_configurations():
     assert len(RECIPES) >= 19
     assert len(OVERLAYS) == 4
+    assert len(ABLATIONS) == 7
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")
@@ -54,6 +57,33 @@ def test_overlay_goes_over_a_recipe(overlay: Path, capsys, monkeypatch):
     laid_over = parse(["stepverify", "fit", "--config", recipe, "--config", str(overlay)], capsys)
     assert plain != laid_over
     assert "ProcessRewardModel" in laid_over
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda p: p.name)
+def test_ablation_changes_what_its_header_says(ablation: Path, capsys, monkeypatch):
+    """The command in the header parses; beside its own keys nothing differs from the recipe but the run's folder."""
+    monkeypatch.chdir(ROOT)
+    command = re.search(r"^#   (stepverify .*)$", ablation.read_text(), re.MULTILINE)[1].split()
+    assert str(ablation.relative_to(ROOT)) == command[-1]
+    full, changed = (yaml.safe_load(parse(c, capsys)) for c in (command[:-2], command))
+    wanted = leaves(yaml.safe_load(ablation.read_text()))
+    before, after = leaves(full), leaves(changed)
+    for key in wanted:
+        assert key not in before or before[key] != after[key], key
+    siblings = {key.rpartition(".")[0] for key in wanted}  # a layout of its own brings its defaults
+    for key in before.keys() & after.keys():
+        assert before[key] == after[key] or key.rpartition(".")[0] in siblings, key
+    assert "trainer.default_root_dir" in wanted
+
+
+def leaves(tree: dict, prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= leaves(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")
@@ -90,49 +120,56 @@ def small_quickstart(out: Path) -> list[list[str]]:
 
 
 def small_gsm8k(out: Path, base: Path) -> list[list[str]]:
-    """The GSM8K recipe on eight made-up problems, with the transformers engine and an untrained tiny model."""
-    here = "lit_configs/gsm8k"
-    engine = {"class_path": "sampling.engine.TransformersEngine", "init_args": {"model": str(base)}}
+    """The GSM8K recipe on twelve made-up problems, with the transformers engine and an untrained tiny model."""
+    here, problems = "lit_configs/gsm8k", f"{out}/gsm8k.jsonl"
+    engine = {"class_path": "sampling.engine.TransformersEngine", "init_args": {"model": f"{out}/generator/export"}}
+    calculator = {"class_path": "sampling.calculator.CalculatorEngine", "init_args": {"engine": engine}}
     layout = '{"prompt": "Question: {problem}\\nAnswer:\\n", "tag": "<step>"}'
-    short = ["--sampling.max_tokens", "12"]
-
-    def common(prefix: str) -> list[str]:
-        return [f"--{prefix}engine={engine}", f"--{prefix}layout={layout}"]
-
-    def few_shot(prefix: str) -> list[str]:
-        return [f"--{prefix}few_shot.init_args.path={out}/gsm8k.jsonl", f"--{prefix}few_shot.init_args.limit=2"]
-
-    fit = [
-        "--trainer.max_epochs",
-        "1",
-        "--trainer.enable_progress_bar",
-        "false",
-        "--model.init_args.backbone.path",
-        str(base),
-    ]
+    fit = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
     labelled = [f"--data.{part}.init_args.path={out}/labels_train" for part in ("train", "validation")]
     everything = [f"--data.{part}.init_args.fold=all" for part in ("train", "validation")]
-    verifiers = f'{{"orm": "{out}/orm/export", "prm": "{out}/prm/export"}}'
     return [
-        *(["sampling", "generate", "--config", f"{here}/{name}.yaml", *common(""), *few_shot(""), *short,
-           f"--problems.init_args.path={out}/gsm8k.jsonl", "--problems.init_args.start=4", "--problems.init_args.limit=4",
-           "--num_samples", "2", "--output", f"{out}/{name[3:]}"] for name in ("01_samples_train", "02_samples_test")),
-        ["sampling", "label", "--config", f"{here}/03_labels_train.yaml", *common("steps.init_args."), *few_shot("steps.init_args."),
-         "--steps.init_args.sampling.max_tokens", "12", "--input", f"{out}/samples_train", "--output", f"{out}/labels_train"],
-        ["sampling", "label", "--config", f"{here}/04_labels_test.yaml", "--input", f"{out}/samples_test",
-         "--output", f"{out}/labels_test"],
-        *(["stepverify", "fit", "--config", f"{here}/{name}.yaml", *fit, *labelled, *everything, f"--model.init_args.layout={layout}",
-           "--trainer.default_root_dir", f"{out}/{name[3:]}"] for name in ("05_orm", "06_prm")),
+        ["stepverify", "fit", "--config", f"{here}/01_generator.yaml", *fit, "--model.init_args.backbone.path", str(base),
+         f"--model.init_args.layout={layout}", "--data.train.init_args.path", problems, "--data.train.init_args.limit", "8",
+         "--data.validation.init_args.path", problems, "--data.validation.init_args.start", "8",
+         "--trainer.default_root_dir", f"{out}/generator"],
+        *(["sampling", "generate", "--config", f"{here}/{name}.yaml", f"--engine={calculator}",
+           f"--problems.init_args.path={problems}", "--problems.init_args.limit=4", "--num_samples", "2",
+           "--sampling.max_tokens", "12", "--output", f"{out}/{name[3:]}"] for name in ("02_samples_train", "03_samples_test")),
+        *(["sampling", "label", "--config", f"{here}/{name}.yaml", "--input", f"{out}/samples_{name[10:]}",
+           "--output", f"{out}/{name[3:]}"] for name in ("04_labels_train", "05_labels_test")),
+        ["stepverify", "fit", "--config", f"{here}/06_orm.yaml", *fit, *labelled, *everything,
+         "--model.init_args.backbone.path", f"{out}/generator/export", "--data.language.init_args.path", problems,
+         "--trainer.default_root_dir", f"{out}/orm"],
         ["sampling", "score", "--config", f"{here}/07_scores.yaml", "--input", f"{out}/labels_test",
-         "--verifiers", verifiers, "--output", f"{out}/scores_test"],
+         "--verifiers", f'{{"orm": "{out}/orm/export"}}', "--output", f"{out}/scores_test"],
         ["sampling", "rank", "--config", f"{here}/08_rank.yaml", "--input", f"{out}/scores_test", "--output", f"{out}/rankings"],
         ["sampling", "report", "--config", f"{here}/09_report.yaml", "--input", f"{out}/rankings",
          "--scores", f"{out}/scores_test", "--output", f"{out}/report"],
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("recipe", ["quickstart", "gsm8k"])
-def test_recipe_runs_in_small(recipe: str, tmp_path: Path, monkeypatch, tiny_model_dir: Path):
+@pytest.fixture
+def ascii_model_dir(base, tmp_path: Path) -> Path:
+    """An untrained model that can write whatever GSM8K contains: a token for each character."""
+    from tokenizers import AddedToken, Regex, Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Split
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    characters = ["<pad>", "<eos>", "\n", *map(chr, range(32, 127))]
+    inner = Tokenizer(WordLevel({c: i for i, c in enumerate(characters)}, unk_token="<pad>"))
+    inner.pre_tokenizer = Split(Regex(r"[\s\S]"), "isolated")
+    inner.add_tokens([AddedToken("<step>", normalized=False)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>")
+    config = AutoConfig.from_pretrained(str(base), vocab_size=128, eos_token_id=1, pad_token_id=0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(str(tmp_path / "ascii"))
+    tokenizer.save_pretrained(str(tmp_path / "ascii"))
+    return tmp_path / "ascii"
+
+
+@pytest.mark.parametrize(("recipe", "verifiers"), [("quickstart", ["orm", "prm"]), ("gsm8k", ["orm"])])
+def test_recipe_runs_in_small(recipe: str, verifiers: list[str], tmp_path: Path, monkeypatch, ascii_model_dir: Path):
     """Every stage of the recipe, one after the other; each finds what the one before has written."""
     import json
 
@@ -143,17 +180,19 @@ def test_recipe_runs_in_small(recipe: str, tmp_path: Path, monkeypatch, tiny_mod
     if recipe == "quickstart":
         commands = small_quickstart(tmp_path)
     else:
-        rows = [{"question": f"{i} + 1 ?", "answer": f"{i} + 1 = {i + 1}\n#### {i + 1}"} for i in range(8)]
+        rows = [
+            {"question": f"{i} + 1 ?", "answer": f"{i} + 1 = <<{i}+1={i + 1}>>{i + 1}\n#### {i + 1}"} for i in range(12)
+        ]
         (tmp_path / "gsm8k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        commands = small_gsm8k(tmp_path, tiny_model_dir)
+        commands = small_gsm8k(tmp_path, ascii_model_dir)
     run = {"sampling": sampling, "stepverify": stepverify}
     stages = [re.search(r"\w+\.yaml", " ".join(c))[0] for c in commands]
     assert stages == sorted(p.name for p in (CONFIGS / recipe).glob("*.yaml"))
     for program, *args in commands:
         run[program](args)
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
-    rules = {"pass@1", "majority", "orm/best_of_n", "prm/best_of_n", "orm/weighted", "prm/weighted", "oracle"}
-    assert summary["accuracy"].keys() == rules
+    rules = {f"{v}/{rule}" for v in verifiers for rule in ("best_of_n", "weighted")}
+    assert summary["accuracy"].keys() >= {"pass@1", "majority", "oracle"} | rules
     assert (tmp_path / "report" / "accuracy.png").stat().st_size > 10_000
 
 
