@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sampling.engine import Completion, Engine, Request, SamplingOptions
-from sampling.generate import derive_seed, exported_layout
+from sampling.generate import derive_seed, digest, exported_layout
 from sampling.progress import Progress
 from sampling.store import Store
 from sampling.tree import build, prefixes
@@ -182,11 +182,12 @@ class SyntheticOracle(StepLabeller):
             yield solutions, 0
 
 
-def label(input: Path, output: Path, steps: StepLabeller | None = None, time_limit: float = 3.0) -> None:
+def label(input: Path | Reader, output: Path, steps: StepLabeller | None = None, time_limit: float = 3.0) -> None:
     """Label solutions: ``predicted`` and ``correct`` by grading, and the steps if a labeller is given.
 
     Args:
-        input: folder of solutions.
+        input: folder of solutions, or a reader of solutions that others released. Verdicts that these come with are
+            graded anew, and those that change are counted and named in the manifest.
         output: folder for the labelled solutions; a killed run goes on with the problems that are missing.
         steps: how steps are labelled; None leaves them.
         time_limit: seconds that grading one answer may take; one that takes longer is wrong, and counted.
@@ -196,8 +197,14 @@ def label(input: Path, output: Path, steps: StepLabeller | None = None, time_lim
     """
     groups = _by_problem(input)
     total = sum(map(len, groups))
-    config = {"steps": steps.identity() if steps else None, "time_limit": time_limit}
-    with Store(output, Solution, stage="label", config=config, inputs={"input": input}) as store:
+    given = {s.id: s.correct for group in groups for s in group if s.correct is not None}
+    config: dict[str, Any] = {"steps": steps.identity() if steps else None, "time_limit": time_limit}
+    inputs = {}
+    if isinstance(input, Reader):
+        config["input"] = {"reader": type(input).__name__, "sha256": digest(s for group in groups for s in group)}
+    else:
+        inputs["input"] = input
+    with Store(output, Solution, stage="label", config=config, inputs=inputs) as store:
         if store.finished:
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
@@ -212,10 +219,19 @@ def label(input: Path, output: Path, steps: StepLabeller | None = None, time_lim
                 store.write(new)
                 progress.add(len(new), tokens)
             timeouts = grader.num_timeouts
-        summary = _summary(read_records_unfinished(store)) | {"grading_timeouts": timeouts} | progress.summary()
+        summary = _summary(read_records_unfinished(store), given) | {"grading_timeouts": timeouts} | progress.summary()
         store.finish(summary)
-    shown = {k: summary[k] for k in ("solutions", "correct", "without_answer", "cut_off", "labelled_steps")}
-    print(f"{output}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in shown.items()))
+    print(f"{output}: {_counts(summary, 'solutions', 'correct', *_BAD, 'labelled_steps')}")
+    print(f"  {_counts(summary, 'problems', 'problems_without_right', 'problems_without_wrong')}")
+    for name, found in summary.get("by_generator", {}).items():
+        share = 100 * found["correct"] / found["solutions"]
+        print(f"  {name}: {found['correct']} of {found['solutions']} right, {share:.2f} %")
+    if given:
+        print(f"  {len(summary['changed_verdicts'])} of {len(given)} verdicts that the input came with have changed")
+
+
+def _counts(summary: dict[str, Any], *keys: str) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {summary[key]}" for key in keys)
 
 
 def read_records_unfinished(store: Store[Solution]) -> Iterator[Solution]:
@@ -224,9 +240,14 @@ def read_records_unfinished(store: Store[Solution]) -> Iterator[Solution]:
         yield from read_records(shard, Solution)
 
 
-def _by_problem(path: Path) -> list[list[Solution]]:
+def _by_problem(source: Path | Reader) -> list[list[Solution]]:
+    path = type(source).__name__ if isinstance(source, Reader) else source
     groups: dict[str, list[Solution]] = {}
-    for solution in read_records(path, Solution):
+    seen = set()
+    for solution in source.solutions() if isinstance(source, Reader) else read_records(source, Solution):
+        if solution.id in seen:
+            raise InputError(f"{path}: solution id {solution.id!r} occurs twice")
+        seen.add(solution.id)
         group = groups.setdefault(solution.problem_id, [])
         if not solution.answer:
             raise InputError(
@@ -249,17 +270,36 @@ def _grade(group: list[Solution], grader: Grader) -> list[Solution]:
     return group
 
 
-def _summary(solutions: Iterable[Solution]) -> dict[str, int]:
-    counts = dict.fromkeys(
-        ("solutions", "correct", "without_answer", "cut_off", "labelled_steps", "rollouts", "right_rollouts"), 0
-    )
+_BAD = ("without_answer", "cut_off", "duplicates")  # a duplicate has the steps of an earlier solution
+_STEPS = ("labelled_steps", "rollouts", "right_rollouts")
+
+
+def _summary(solutions: Iterable[Solution], given: dict[str, bool]) -> dict[str, Any]:
+    """Counts of everything. ``given``: the verdicts that solutions came with."""
+    counts = Counter[str](dict.fromkeys(("solutions", "correct", *_BAD, *_STEPS), 0))
+    texts: dict[str, set[Prefix]] = {}
+    sizes, right, generators = Counter[str](), Counter[str](), dict[str, Counter[str]]()
+    changed = []
     for s in solutions:
         labels = [label for label in s.step_labels or [] if label]
-        counts["solutions"] += 1
-        counts["correct"] += bool(s.correct)
-        counts["without_answer"] += s.predicted is None
-        counts["cut_off"] += s.finish == "length"
-        counts["labelled_steps"] += len(labels)
-        counts["rollouts"] += sum(label.num_rollouts or 0 for label in labels)
-        counts["right_rollouts"] += sum(label.num_right or 0 for label in labels)
-    return counts
+        known = texts.setdefault(s.problem_id, set())
+        counts.update(
+            solutions=1, correct=bool(s.correct), without_answer=s.predicted is None, cut_off=s.finish == "length",
+            duplicates=tuple(s.steps) in known, labelled_steps=len(labels),
+            rollouts=sum(label.num_rollouts or 0 for label in labels),
+            right_rollouts=sum(label.num_right or 0 for label in labels),
+        )  # fmt: skip
+        known.add(tuple(s.steps))
+        right[s.problem_id] += bool(s.correct)
+        sizes[s.problem_id] += 1
+        generators.setdefault(s.generator or "unknown", Counter()).update(solutions=1, correct=bool(s.correct))
+        if given.get(s.id, s.correct) != s.correct:
+            changed.append(s.id)
+    summary: dict[str, Any] = dict(counts) | {
+        "problems": len(sizes),
+        "problems_without_right": sum(not right[problem] for problem in sizes),
+        "problems_without_wrong": sum(right[problem] == size for problem, size in sizes.items()),
+    }
+    if len(generators) > 1:
+        summary["by_generator"] = {name: dict(found) for name, found in generators.items()}
+    return summary | ({"changed_verdicts": changed} if given else {})
