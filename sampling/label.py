@@ -15,6 +15,7 @@ from sampling.generate import derive_seed, digest, exported_layout
 from sampling.progress import Progress
 from sampling.store import Store
 from sampling.tree import build, prefixes
+from stepverify import answers
 from stepverify.answers import Grader, extract_answer
 from stepverify.data.encode import SolutionEncoder
 from stepverify.layout import Layout
@@ -182,7 +183,13 @@ class SyntheticOracle(StepLabeller):
             yield solutions, 0
 
 
-def label(input: Path | Reader, output: Path, steps: StepLabeller | None = None, time_limit: float = 3.0) -> None:
+def label(
+    input: Path | Reader,
+    output: Path,
+    steps: StepLabeller | None = None,
+    time_limit: float = 3.0,
+    last_number: bool = False,
+) -> None:
     """Label solutions: ``predicted`` and ``correct`` by grading, and the steps if a labeller is given.
 
     Args:
@@ -191,6 +198,8 @@ def label(input: Path | Reader, output: Path, steps: StepLabeller | None = None,
         output: folder for the labelled solutions; a killed run goes on with the problems that are missing.
         steps: how steps are labelled; None leaves them.
         time_limit: seconds that grading one answer may take; one that takes longer is wrong, and counted.
+        last_number: a solution that states no answer means the last number in it. For solutions in prose; rollouts
+            are not judged so.
 
     Raises:
         InputError: a problem without a reference answer; solutions of one problem that do not agree on it.
@@ -200,6 +209,8 @@ def label(input: Path | Reader, output: Path, steps: StepLabeller | None = None,
     given = {s.id: s.correct for group in groups for s in group if s.correct is not None}
     config: dict[str, Any] = {"steps": steps.identity() if steps else None, "time_limit": time_limit}
     inputs = {}
+    if last_number:
+        config["last_number"] = True
     if isinstance(input, Reader):
         config["input"] = {"reader": type(input).__name__, "sha256": digest(s for group in groups for s in group)}
     else:
@@ -212,7 +223,7 @@ def label(input: Path | Reader, output: Path, steps: StepLabeller | None = None,
         with Grader(time_limit=time_limit) as grader, Progress("label", "solutions", total, kept) as progress:
             # A problem of which a kill left some lines is labelled again as a whole; only the others are written.
             missing = (group for group in groups if any(s.id not in store.done for s in group))
-            graded = (_grade(group, grader) for group in missing)
+            graded = (_grade(group, grader, last_number) for group in missing)
             labelled = steps.label(graded, grader) if steps else ((group, 0) for group in graded)
             for group, tokens in labelled:
                 new = [s for s in group if s.id not in store.done]
@@ -261,10 +272,13 @@ def _by_problem(source: Path | Reader) -> list[list[Solution]]:
     return list(groups.values())
 
 
-def _grade(group: list[Solution], grader: Grader) -> list[Solution]:
+def _grade(group: list[Solution], grader: Grader, last_number: bool) -> list[Solution]:
     for solution in group:
+        text = "\n".join(solution.steps)
         # An answer in a solution that was cut off is not its final one.
-        solution.predicted = None if solution.finish == "length" else extract_answer("\n".join(solution.steps))
+        solution.predicted = None if solution.finish == "length" else extract_answer(text)
+        if last_number and solution.predicted is None and solution.finish != "length":
+            solution.predicted = answers.last_number(text)
     for solution, verdict in zip(group, grader.grade((s.answer, s.predicted) for s in group), strict=True):
         solution.correct = verdict is True
     return group

@@ -26,6 +26,7 @@ _MATH = re.compile(
 )
 _SENTENCE_END = re.compile(r"\n|[.!?](?=\s|\*|$)|,?\s(?:because|since|so|which|where|I\shope)\b")
 _MATHEMATICAL = re.compile(r"[\d$\\=^]")
+_NUMBER = re.compile(r"(?:(?<![\w.)])-)?\d+(?:(?:,|\{,\})\d{3})*(?:\.\d+)?")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
 
 
@@ -64,6 +65,18 @@ def extract_answer(text: str) -> str | None:
             return answer
         in_words = in_words or answer
     return in_words
+
+
+def last_number(text: str) -> str | None:
+    """The last number in ``text``, without separators: the rule for solutions in prose that state no answer.
+
+    It is wrong where a number follows the answer (``4 days to save the remaining $8``).
+
+    >>> last_number("16 - 7 = 9, so she makes $1,018.50 a day.")
+    '1018.50'
+    """
+    found = _NUMBER.findall(text)
+    return re.sub(r"[,{}]", "", found[-1]) if found else None
 
 
 def _closing_braces(text: str) -> dict[int, int]:
