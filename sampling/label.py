@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sampling.counts import count, describe
 from sampling.engine import Completion, Engine, Request, SamplingOptions
 from sampling.generate import derive_seed, digest, exported_layout
 from sampling.progress import Progress
@@ -230,19 +231,9 @@ def label(
                 store.write(new)
                 progress.add(len(new), tokens)
             timeouts = grader.num_timeouts
-        summary = _summary(read_records_unfinished(store), given) | {"grading_timeouts": timeouts} | progress.summary()
+        summary = count(read_records_unfinished(store), given) | {"grading_timeouts": timeouts} | progress.summary()
         store.finish(summary)
-    print(f"{output}: {_counts(summary, 'solutions', 'correct', *_BAD, 'labelled_steps')}")
-    print(f"  {_counts(summary, 'problems', 'problems_without_right', 'problems_without_wrong')}")
-    for name, found in summary.get("by_generator", {}).items():
-        share = 100 * found["correct"] / found["solutions"]
-        print(f"  {name}: {found['correct']} of {found['solutions']} right, {share:.2f} %")
-    if given:
-        print(f"  {len(summary['changed_verdicts'])} of {len(given)} verdicts that the input came with have changed")
-
-
-def _counts(summary: dict[str, Any], *keys: str) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {summary[key]}" for key in keys)
+    print(f"{output}: {describe(summary)}")
 
 
 def read_records_unfinished(store: Store[Solution]) -> Iterator[Solution]:
@@ -282,38 +273,3 @@ def _grade(group: list[Solution], grader: Grader, last_number: bool) -> list[Sol
     for solution, verdict in zip(group, grader.grade((s.answer, s.predicted) for s in group), strict=True):
         solution.correct = verdict is True
     return group
-
-
-_BAD = ("without_answer", "cut_off", "duplicates")  # a duplicate has the steps of an earlier solution
-_STEPS = ("labelled_steps", "rollouts", "right_rollouts")
-
-
-def _summary(solutions: Iterable[Solution], given: dict[str, bool]) -> dict[str, Any]:
-    """Counts of everything. ``given``: the verdicts that solutions came with."""
-    counts = Counter[str](dict.fromkeys(("solutions", "correct", *_BAD, *_STEPS), 0))
-    texts: dict[str, set[Prefix]] = {}
-    sizes, right, generators = Counter[str](), Counter[str](), dict[str, Counter[str]]()
-    changed = []
-    for s in solutions:
-        labels = [label for label in s.step_labels or [] if label]
-        known = texts.setdefault(s.problem_id, set())
-        counts.update(
-            solutions=1, correct=bool(s.correct), without_answer=s.predicted is None, cut_off=s.finish == "length",
-            duplicates=tuple(s.steps) in known, labelled_steps=len(labels),
-            rollouts=sum(label.num_rollouts or 0 for label in labels),
-            right_rollouts=sum(label.num_right or 0 for label in labels),
-        )  # fmt: skip
-        known.add(tuple(s.steps))
-        right[s.problem_id] += bool(s.correct)
-        sizes[s.problem_id] += 1
-        generators.setdefault(s.generator or "unknown", Counter()).update(solutions=1, correct=bool(s.correct))
-        if given.get(s.id, s.correct) != s.correct:
-            changed.append(s.id)
-    summary: dict[str, Any] = dict(counts) | {
-        "problems": len(sizes),
-        "problems_without_right": sum(not right[problem] for problem in sizes),
-        "problems_without_wrong": sum(right[problem] == size for problem, size in sizes.items()),
-    }
-    if len(generators) > 1:
-        summary["by_generator"] = {name: dict(found) for name, found in generators.items()}
-    return summary | ({"changed_verdicts": changed} if given else {})

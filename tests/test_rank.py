@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.estimators import best_of_n, pass_at_k, vote
-from sampling.rank import Sample, rank, rank_problem, read_scored
+from sampling.rank import Sample, rank, rank_problem
+from sampling.scored import read_scored
 from stepverify.records import InputError, Ranking, Solution, read_records, write_records
 
 SAMPLES = st.lists(

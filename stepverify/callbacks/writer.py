@@ -37,6 +37,8 @@ class ScoreWriter(lightning.Callback):
         """Keep the scored records of this rank."""
         for record, values in outputs:
             record.scores = record.scores | {self.name: [round(v, 6) for v in values]}
+            if getattr(pl_module, "predict_every_token", False) and values:
+                record.pieces = record.pieces | {self.name: pl_module.encoder.pieces(record)}
             self._scored.append(record)
 
     def on_predict_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
