@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sampling.counts import count, describe
 from sampling.engine import Completion, Engine, Request, SamplingOptions
@@ -16,14 +16,17 @@ from sampling.generate import derive_seed, digest, exported_layout
 from sampling.progress import Progress
 from sampling.store import Store
 from sampling.tree import build, prefixes
-from stepverify import answers
-from stepverify.answers import Grader, extract_answer
+from stepverify.answers import Grader, concluded_number, extract_answer, last_number
 from stepverify.data.encode import SolutionEncoder
 from stepverify.layout import Layout
 from stepverify.readers import Reader, synthetic
 from stepverify.records import InputError, Solution, StepLabel, read_records
 
 Prefix = tuple[str, ...]
+Unstated = Literal["no_answer", "last_number", "conclusion"]
+_UNSTATED: dict[str, Callable[[str], str | None]] = {
+    "no_answer": lambda text: None, "last_number": last_number, "conclusion": concluded_number,
+}  # fmt: skip
 _WINDOW = 64  # problems whose prefixes are sent in turns
 
 
@@ -189,7 +192,7 @@ def label(
     output: Path,
     steps: StepLabeller | None = None,
     time_limit: float = 3.0,
-    last_number: bool = False,
+    unstated: Unstated = "no_answer",
 ) -> None:
     """Label solutions: ``predicted`` and ``correct`` by grading, and the steps if a labeller is given.
 
@@ -199,8 +202,9 @@ def label(
         output: folder for the labelled solutions; a killed run goes on with the problems that are missing.
         steps: how steps are labelled; None leaves them.
         time_limit: seconds that grading one answer may take; one that takes longer is wrong, and counted.
-        last_number: a solution that states no answer means the last number in it. For solutions in prose; rollouts
-            are not judged so.
+        unstated: what a solution in prose that states no answer means: nothing, its last number, or its last
+            result if the last line repeats that (see :func:`stepverify.answers.concluded_number`). Rollouts are not
+            judged so.
 
     Raises:
         InputError: a problem without a reference answer; solutions of one problem that do not agree on it.
@@ -210,8 +214,8 @@ def label(
     given = {s.id: s.correct for group in groups for s in group if s.correct is not None}
     config: dict[str, Any] = {"steps": steps.identity() if steps else None, "time_limit": time_limit}
     inputs = {}
-    if last_number:
-        config["last_number"] = True
+    if unstated != "no_answer":
+        config["unstated"] = unstated
     if isinstance(input, Reader):
         config["input"] = {"reader": type(input).__name__, "sha256": digest(s for group in groups for s in group)}
     else:
@@ -224,7 +228,7 @@ def label(
         with Grader(time_limit=time_limit) as grader, Progress("label", "solutions", total, kept) as progress:
             # A problem of which a kill left some lines is labelled again as a whole; only the others are written.
             missing = (group for group in groups if any(s.id not in store.done for s in group))
-            graded = (_grade(group, grader, last_number) for group in missing)
+            graded = (_grade(group, grader, unstated) for group in missing)
             labelled = steps.label(graded, grader) if steps else ((group, 0) for group in graded)
             for group, tokens in labelled:
                 new = [s for s in group if s.id not in store.done]
@@ -263,13 +267,11 @@ def _by_problem(source: Path | Reader) -> list[list[Solution]]:
     return list(groups.values())
 
 
-def _grade(group: list[Solution], grader: Grader, last_number: bool) -> list[Solution]:
+def _grade(group: list[Solution], grader: Grader, unstated: Unstated) -> list[Solution]:
     for solution in group:
         text = "\n".join(solution.steps)
         # An answer in a solution that was cut off is not its final one.
-        solution.predicted = None if solution.finish == "length" else extract_answer(text)
-        if last_number and solution.predicted is None and solution.finish != "length":
-            solution.predicted = answers.last_number(text)
+        solution.predicted = None if solution.finish == "length" else extract_answer(text) or _UNSTATED[unstated](text)
     for solution, verdict in zip(group, grader.grade((s.answer, s.predicted) for s in group), strict=True):
         solution.correct = verdict is True
     return group

@@ -58,16 +58,14 @@ def accuracy_figure(summary: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
     for i, kind in enumerate(kinds):
         marker = "os^vD"[i % 5]
         styles |= {f"{v}/{kind}": (theme.series[i % len(theme.series)], "-", marker) for v in verifiers}
-    points = [p for rule in rules if rule != "oracle" for p in summary["curves"][rule]]
+    points = [point for curve in summary["curves"].values() for point in curve]
     low, high = (100 * f(p[key] for p in points) for f, key in ((min, "low"), (max, "high")))
     for axes in figure.axes[len(verifiers) :]:
         axes.remove()
     for axes, verifier in zip(figure.axes, verifiers, strict=True):
         own = [rule for rule in rules if split_rule(rule)[0] in ("", verifier)]
         _draw_curves(axes, summary, own, styles, theme)
-        axes.set_ylim(
-            max(low - 1, 0), min(max(high, 100 * summary["accuracy"].get("oracle", {"mean": 0})["mean"]) + 1, 101)
-        )
+        axes.set_ylim(max(low - 1, 0), min(high + 1, 101))
         axes.set_title(verifier, color=theme.ink, fontsize=11, loc="left", fontweight="bold")
     figure.supylabel("problems solved (%)", color=theme.ink, fontsize=10)
     lines = dict(zip([kind_label(split_rule(r)[1] or r) for r in own], axes.get_lines(), strict=True))
@@ -78,15 +76,19 @@ def accuracy_figure(summary: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
 
 
 def _draw_curves(
-    axes: Axes, summary: Mapping[str, Any], rules: Sequence[str], styles: Mapping[str, tuple[str, Any, str]], theme: Theme,
-) -> list[tuple[float, str, str]]:  # fmt: skip
+    axes: Axes,
+    summary: Mapping[str, Any],
+    rules: Sequence[str],
+    styles: Mapping[str, tuple[str, Any, str]],
+    theme: Theme,
+) -> list[tuple[float, str, str]]:
     """Draw rules with their bands; value, text and colour of each at the largest N."""
     sizes, ends = summary["sizes"], []
     for rule in rules:
         curve = summary["curves"][rule]
         mean, low, high = ([100 * point[key] for point in curve] for key in ("mean", "low", "high"))
         colour, dashes, marker = styles[rule]
-        axes.fill_between(sizes, low, high, color=colour, alpha=0.11, linewidth=0)
+        axes.fill_between(sizes, low, high, color=colour, alpha=0.11 if len(rules) < 7 else 0.07, linewidth=0)
         axes.plot(
             sizes, mean, color=colour, linestyle=dashes, marker=marker, markersize=5.5, linewidth=2, zorder=3,
             markerfacecolor=colour if marker != "s" else theme.page, clip_on=False,

@@ -89,7 +89,7 @@ def to_page(chosen: dict[str, dict[str, list[Shown]]]) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Values along solutions</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}{_STYLE}</style></head>\n'
         "<body><main><header><h1>Values along solutions</h1><p>The colour of a text is the value behind it: the chance "
-        "that the solution is right so far. The frame marks where it falls most; point at a text to read its value."
+        "that the solution is right so far. ▼ and a line mark where it falls most; point at a text to read its value."
         f'</p><p class="legend">wrong {steps} right</p></header>\n{body}</main></body></html>\n'
     )
 
@@ -136,8 +136,8 @@ pre{margin:0;white-space:pre-wrap;overflow-wrap:anywhere;font:.92rem/1.9 ui-mono
 pre span,.legend span{padding:.12rem 0;border-radius:2px}
 .legend span{padding:.12rem .45rem;color:var(--ink);font-variant-numeric:tabular-nums}
 pre span:hover{outline:1px solid var(--ink)}
-pre .fall{outline:2px solid var(--ink);outline-offset:1px}
-pre .fall::before{content:"▼";font-size:.7em}
+pre .fall{box-shadow:inset 0 -2px var(--ink);-webkit-box-decoration-break:clone;box-decoration-break:clone}
+pre .fall::before{content:"▼"}
 """ + "".join(
     f".v{level}{{background:rgb(var(--{'low' if level < _LEVELS / 2 else 'high'})/"
     f"{abs(level - _LEVELS / 2) / (_LEVELS / 2) * 0.62:.2f})}}\n"
