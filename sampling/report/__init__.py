@@ -32,7 +32,7 @@ def report(
             They may be of other problems than the rankings.
         num_bootstrap: resamples of the problems behind every interval.
         seed: of the resamples.
-        tokens: write ``tokens.html`` too: so many solutions of each kind (wrong and believed, right and believed, the
+        tokens: write ``tokens.html`` too: so many solutions of each kind (the best-scored wrong and right ones, the
             deepest falls) with the value behind every token, or every step, as a colour. Values of tokens are there
             after ``sampling score`` with ``every_token``.
 

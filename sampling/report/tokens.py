@@ -15,8 +15,8 @@ from stepverify.records import Solution, read_records
 
 _LEVELS = 10
 _KINDS = {
-    "wrong": "Wrong, and believed to be right",
-    "right": "Right, and believed to be right",
+    "wrong": "Wrong, with the highest scores",
+    "right": "Right, with the highest scores",
     "fall": "The deepest falls",
 }
 

@@ -168,7 +168,7 @@ def token_figure(visible: Sequence[tuple[str, float]], width: int = 90) -> Figur
         column += len(text)
         if "\n" in piece:
             column, line = 0, line + 1
-    figure = Figure(figsize=(0.095 * width + 1, 0.26 * (line + 2) + 0.5), layout="constrained")
+    figure = Figure(figsize=(0.078 * width + 1, 0.26 * (line + 2) + 0.5), layout="constrained")
     axes = figure.add_subplot(xlim=(0, width), ylim=(line + 1.5, -0.5))
     axes.set_axis_off()
     for column, line, text, value in boxes:
