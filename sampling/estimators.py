@@ -104,6 +104,65 @@ def vote(
     return np.array([curve[n] for n in sizes])
 
 
+def top_k_votes(
+    scores: Sequence[float],
+    classes: Sequence[int | None],
+    correct: Sequence[bool],
+    sizes: Sequence[int],
+    ks: Sequence[int],
+    *,
+    num_subsets: int = 200,
+    seed: int = 0,
+) -> np.ndarray:
+    """The chance that the majority among the k best-scored of N random samples is right (Cobbe et al. 2021, section 4).
+
+    Solutions of equal score are ordered by chance, classes with equally many votes win with equal chance. A sample
+    without a class takes a place among the best, and is no vote. Best-of-N for k = 1, exactly; beyond, an average over
+    the random subsets of :func:`vote`, and up to N = k the very curve of that.
+
+    Args:
+        scores: (M,), higher is better; -inf is allowed.
+        classes: (M,), the class of each answer; None is no vote.
+        correct: (M,); a class is right as far as its members are.
+        sizes: (S,), each from 1 to M.
+        ks: (K,), how many vote, each at least 1.
+        num_subsets: random subsets for each N.
+        seed: as for :func:`vote`.
+
+    Returns:
+        (K, S), in [0, 1].
+    """
+    total, grid = len(scores), tuple(sorted(set(sizes)))
+    _check_sizes(sizes, total)
+    known = {c: i for i, c in enumerate(dict.fromkeys(c for c in classes if c is not None))}
+    if not known:
+        return np.zeros((len(ks), len(sizes)))
+    none = len(known)
+    votes = np.array([none if c is None else known[c] for c in classes])
+    right = np.bincount(votes, weights=np.asarray(correct, dtype=float), minlength=none + 1)
+    share = (right / np.maximum(np.bincount(votes, minlength=none + 1), 1))[:none, None]
+    places = np.unique(-np.asarray(scores, dtype=float), return_inverse=True)[1]
+    # Not from the stream of the subsets: equals must not come in the order in which they were drawn.
+    chance = np.random.default_rng((seed, 1)).random((total, num_subsets))
+    order = np.argsort(places[:, None] + chance, axis=0)
+    first = np.take_along_axis(_parts(total, grid, num_subsets, seed), order, axis=0)
+    cells = votes[order] * num_subsets + np.arange(num_subsets)
+    curves = np.empty((len(ks), len(sizes)))
+    for s, size in enumerate(sizes):
+        drawn = first <= grid.index(size)
+        rank = drawn.cumsum(axis=0)
+        for i, k in enumerate(ks):
+            counts = np.bincount(cells[drawn & (rank <= k)], minlength=(none + 1) * num_subsets)
+            counts = counts.reshape(-1, num_subsets)[:none]
+            winners = (counts > 0) & (counts == counts.max(axis=0))
+            chances = (winners * share).sum(axis=0) / np.maximum(winners.sum(axis=0), 1)
+            curves[i, s] = chances.mean() if size > 1 else right[:none].sum() / total
+    for i, k in enumerate(ks):
+        if k == 1:
+            curves[i] = best_of_n(scores, correct, sizes)
+    return curves
+
+
 @lru_cache(maxsize=1)
 def _parts(total: int, grid: tuple[int, ...], num_subsets: int, seed: int) -> np.ndarray:
     """(M, num_subsets): the first size at which a subset holds a sample; a subset grows from size to size."""

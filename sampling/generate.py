@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -123,6 +123,9 @@ def derive_seed(*parts: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 2
 
 
-def digest(problems: list[Problem]) -> str:
-    """SHA-256 of the problems' contents."""
-    return hashlib.sha256("".join(map(dump_line, problems)).encode()).hexdigest()
+def digest(items: Iterable[Problem | Solution]) -> str:
+    """SHA-256 of the contents of problems or solutions."""
+    sha = hashlib.sha256()
+    for item in items:
+        sha.update(dump_line(item).encode())
+    return sha.hexdigest()

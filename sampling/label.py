@@ -5,23 +5,28 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from sampling.counts import count, describe
 from sampling.engine import Completion, Engine, Request, SamplingOptions
-from sampling.generate import derive_seed, exported_layout
+from sampling.generate import derive_seed, digest, exported_layout
 from sampling.progress import Progress
 from sampling.store import Store
 from sampling.tree import build, prefixes
-from stepverify.answers import Grader, extract_answer
+from stepverify.answers import Grader, concluded_number, extract_answer, last_number
 from stepverify.data.encode import SolutionEncoder
 from stepverify.layout import Layout
 from stepverify.readers import Reader, synthetic
 from stepverify.records import InputError, Solution, StepLabel, read_records
 
 Prefix = tuple[str, ...]
+Unstated = Literal["no_answer", "last_number", "conclusion"]
+_UNSTATED: dict[str, Callable[[str], str | None]] = {
+    "no_answer": lambda text: None, "last_number": last_number, "conclusion": concluded_number,
+}  # fmt: skip
 _WINDOW = 64  # problems whose prefixes are sent in turns
 
 
@@ -182,22 +187,40 @@ class SyntheticOracle(StepLabeller):
             yield solutions, 0
 
 
-def label(input: Path, output: Path, steps: StepLabeller | None = None, time_limit: float = 3.0) -> None:
+def label(
+    input: Path | Reader,
+    output: Path,
+    steps: StepLabeller | None = None,
+    time_limit: float = 3.0,
+    unstated: Unstated = "no_answer",
+) -> None:
     """Label solutions: ``predicted`` and ``correct`` by grading, and the steps if a labeller is given.
 
     Args:
-        input: folder of solutions.
+        input: folder of solutions, or a reader of solutions that others released. Verdicts that these come with are
+            graded anew, and those that change are counted and named in the manifest.
         output: folder for the labelled solutions; a killed run goes on with the problems that are missing.
         steps: how steps are labelled; None leaves them.
         time_limit: seconds that grading one answer may take; one that takes longer is wrong, and counted.
+        unstated: what a solution in prose that states no answer means: nothing, its last number, or its last
+            result if the last line repeats that (see :func:`stepverify.answers.concluded_number`). Rollouts are not
+            judged so.
 
     Raises:
         InputError: a problem without a reference answer; solutions of one problem that do not agree on it.
     """
     groups = _by_problem(input)
     total = sum(map(len, groups))
-    config = {"steps": steps.identity() if steps else None, "time_limit": time_limit}
-    with Store(output, Solution, stage="label", config=config, inputs={"input": input}) as store:
+    given = {s.id: s.correct for group in groups for s in group if s.correct is not None}
+    config: dict[str, Any] = {"steps": steps.identity() if steps else None, "time_limit": time_limit}
+    inputs = {}
+    if unstated != "no_answer":
+        config["unstated"] = unstated
+    if isinstance(input, Reader):
+        config["input"] = {"reader": type(input).__name__, "sha256": digest(s for group in groups for s in group)}
+    else:
+        inputs["input"] = input
+    with Store(output, Solution, stage="label", config=config, inputs=inputs) as store:
         if store.finished:
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
@@ -205,17 +228,16 @@ def label(input: Path, output: Path, steps: StepLabeller | None = None, time_lim
         with Grader(time_limit=time_limit) as grader, Progress("label", "solutions", total, kept) as progress:
             # A problem of which a kill left some lines is labelled again as a whole; only the others are written.
             missing = (group for group in groups if any(s.id not in store.done for s in group))
-            graded = (_grade(group, grader) for group in missing)
+            graded = (_grade(group, grader, unstated) for group in missing)
             labelled = steps.label(graded, grader) if steps else ((group, 0) for group in graded)
             for group, tokens in labelled:
                 new = [s for s in group if s.id not in store.done]
                 store.write(new)
                 progress.add(len(new), tokens)
             timeouts = grader.num_timeouts
-        summary = _summary(read_records_unfinished(store)) | {"grading_timeouts": timeouts} | progress.summary()
+        summary = count(read_records_unfinished(store), given) | {"grading_timeouts": timeouts} | progress.summary()
         store.finish(summary)
-    shown = {k: summary[k] for k in ("solutions", "correct", "without_answer", "cut_off", "labelled_steps")}
-    print(f"{output}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in shown.items()))
+    print(f"{output}: {describe(summary)}")
 
 
 def read_records_unfinished(store: Store[Solution]) -> Iterator[Solution]:
@@ -224,9 +246,14 @@ def read_records_unfinished(store: Store[Solution]) -> Iterator[Solution]:
         yield from read_records(shard, Solution)
 
 
-def _by_problem(path: Path) -> list[list[Solution]]:
+def _by_problem(source: Path | Reader) -> list[list[Solution]]:
+    path = type(source).__name__ if isinstance(source, Reader) else source
     groups: dict[str, list[Solution]] = {}
-    for solution in read_records(path, Solution):
+    seen = set()
+    for solution in source.solutions() if isinstance(source, Reader) else read_records(source, Solution):
+        if solution.id in seen:
+            raise InputError(f"{path}: solution id {solution.id!r} occurs twice")
+        seen.add(solution.id)
         group = groups.setdefault(solution.problem_id, [])
         if not solution.answer:
             raise InputError(
@@ -240,26 +267,11 @@ def _by_problem(path: Path) -> list[list[Solution]]:
     return list(groups.values())
 
 
-def _grade(group: list[Solution], grader: Grader) -> list[Solution]:
+def _grade(group: list[Solution], grader: Grader, unstated: Unstated) -> list[Solution]:
     for solution in group:
+        text = "\n".join(solution.steps)
         # An answer in a solution that was cut off is not its final one.
-        solution.predicted = None if solution.finish == "length" else extract_answer("\n".join(solution.steps))
+        solution.predicted = None if solution.finish == "length" else extract_answer(text) or _UNSTATED[unstated](text)
     for solution, verdict in zip(group, grader.grade((s.answer, s.predicted) for s in group), strict=True):
         solution.correct = verdict is True
     return group
-
-
-def _summary(solutions: Iterable[Solution]) -> dict[str, int]:
-    counts = dict.fromkeys(
-        ("solutions", "correct", "without_answer", "cut_off", "labelled_steps", "rollouts", "right_rollouts"), 0
-    )
-    for s in solutions:
-        labels = [label for label in s.step_labels or [] if label]
-        counts["solutions"] += 1
-        counts["correct"] += bool(s.correct)
-        counts["without_answer"] += s.predicted is None
-        counts["cut_off"] += s.finish == "length"
-        counts["labelled_steps"] += len(labels)
-        counts["rollouts"] += sum(label.num_rollouts or 0 for label in labels)
-        counts["right_rollouts"] += sum(label.num_right or 0 for label in labels)
-    return counts

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 
-from sampling.estimators import best_of_n, elect, pass_at_k, vote
+from sampling.estimators import best_of_n, elect, pass_at_k, top_k_votes, vote
+from sampling.scored import is_right, read_scored
 from sampling.store import Store
 from stepverify import records
 from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate, vote_weight
-from stepverify.records import InputError, Ranking, Solution
+from stepverify.records import InputError, Ranking
 
 CANDIDATES: tuple[Aggregation, ...] = ("prod", "min", "last", "mean")
 _BATCH = 64  # rankings a write: each one waits for the disk
@@ -57,6 +58,8 @@ def rank(
     sizes: list[int] | None = None,
     num_subsets: int = 200,
     seed: int = 0,
+    top_k: list[int] | None = None,
+    every_aggregation: bool = False,
 ) -> None:
     """Rank scored solutions by every rule; write one Ranking a problem.
 
@@ -71,6 +74,10 @@ def rank(
             a problem has, and that number.
         num_subsets: random subsets for each N and problem over which votes are averaged.
         seed: of the subsets.
+        top_k: numbers k of the best-scored samples that vote; of 100 samples 3 to 5 are best (Cobbe et al. 2021,
+            section 4). Each is a rule ``v/top_<k>`` for every verifier ``v``.
+        every_aggregation: give the rules of every verifier that has several values a solution under all aggregations
+            too, as ``v/best_of_n/min`` for example: to be looked at, not to choose from.
 
     Raises:
         InputError: ungraded or unscored solutions, too few samples, or validation problems in ``input``.
@@ -78,6 +85,10 @@ def rank(
     if num_subsets < 1:
         raise InputError(f"num_subsets: expected 1 or more, got {num_subsets}")
     config = {"aggregation": aggregation or {}, "sizes": sizes, "num_subsets": num_subsets, "seed": seed}
+    # What was not asked for is left out, so that folders made before it could be are found as they are.
+    config |= ({"top_k": top_k} if top_k else {}) | ({"every_aggregation": True} if every_aggregation else {})
+    if top_k and (min(top_k) < 1 or len({*top_k}) < len(top_k)):
+        raise InputError(f"top_k: expected different numbers of 1 or more, got {top_k}")
     inputs = {"input": input} | ({"validation": validation} if validation else {})
 
     def store() -> Store[Ranking]:
@@ -92,6 +103,7 @@ def rank(
     chosen, table = _choose_aggregations(pool, aggregation or {}, validation, grid[-1])
 
     aggregations = {name: choice["how"] for name, choice in chosen.items()}
+    compared = [name for name in aggregations if every_aggregation and _has_many(pool, name)]
 
     from stepverify.answers import Grader
 
@@ -102,15 +114,18 @@ def rank(
             for problem_id in waiting[start : start + _BATCH]:
                 samples, draw = pool[problem_id], {"num_subsets": num_subsets, "seed": _seed(seed, problem_id)}
                 classes = grader.classes([sample.predicted for sample in samples])
-                batch.append(rank_problem(problem_id, samples, classes, aggregations, grid, **draw))
+                batch.append(
+                    rank_problem(problem_id, samples, classes, aggregations, grid, top_k or (), compared, **draw)
+                )
             out.write(batch)
         out.finish({
             "num_problems": len(pool), "num_samples": grid[-1], "num_solutions": sum(map(len, pool.values())),
-            "sizes": grid, "aggregation": chosen, "validation": table,
+            "sizes": grid, "aggregation": chosen, "validation": table, **_counts(pool),
         })  # fmt: skip
     rankings = list(records.read_records(output, Ranking))
     print(f"{output}: {len(rankings)} problems; accuracy at N = {grid[-1]}")
-    for rule in rankings[0].curves:
+    print("  " + ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in _counts(pool).items()))
+    for rule in (r for r in rankings[0].curves if r.rpartition("/")[2] not in AGGREGATIONS):
         print(f"  {rule:<28} {100 * math.fsum(r.curves[rule][-1] for r in rankings) / len(rankings):6.2f} %")
 
 
@@ -120,6 +135,8 @@ def rank_problem(
     classes: Sequence[int | None],
     aggregation: Mapping[str, Aggregation],
     sizes: Sequence[int],
+    top_k: Sequence[int] = (),
+    compared: Collection[str] = (),
     *,
     num_subsets: int = 200,
     seed: int = 0,
@@ -127,15 +144,18 @@ def rank_problem(
     """Curves and choices of every rule for one problem.
 
     The rules are ``pass@1``, ``majority``, ``oracle``, and for every verifier ``v`` of ``aggregation``
-    ``v/best_of_n`` and ``v/weighted``. A choice takes all samples; where a curve splits a tie evenly, a
-    choice takes the first. The choice of a vote is the solution of the winning class that the verifier
+    ``v/best_of_n``, ``v/weighted`` and ``v/top_<k>`` for each k of ``top_k``; for the verifiers in ``compared`` also
+    ``v/best_of_n/prod`` and so on, under every aggregation. A choice takes all samples; where a curve splits a tie
+    evenly, a choice takes the first. The choice of a vote is the solution of the winning class that the verifier
     scores best, or the first one for ``majority``. ``classes``: as for :func:`vote`.
     """
     ids, right = [sample.id for sample in samples], [sample.right for sample in samples]
     total, equal = len(samples), [1.0] * len(samples)
 
-    def elected(weights: Sequence[float], scores: Sequence[float]) -> str | None:
-        place = elect(classes, weights, scores)
+    def elected(
+        weights: Sequence[float], scores: Sequence[float], voting: Sequence[int | None] = classes
+    ) -> str | None:
+        place = elect(voting, weights, scores)
         return None if place is None else ids[place]
 
     curves = {
@@ -143,13 +163,28 @@ def rank_problem(
         "majority": vote(classes, right, sizes, num_subsets=num_subsets, seed=seed),
     }
     choices = {"pass@1": ids[0], "majority": elected(equal, equal)}
-    for name, how in aggregation.items():
-        scores = [aggregate(sample.scores[name], how) for sample in samples]
-        weights = [vote_weight(sample.scores[name], how) for sample in samples]
-        curves[f"{name}/best_of_n"] = best_of_n(scores, right, sizes)
-        curves[f"{name}/weighted"] = vote(classes, right, sizes, weights, num_subsets=num_subsets, seed=seed)
-        choices[f"{name}/best_of_n"] = ids[max(range(total), key=scores.__getitem__)]
-        choices[f"{name}/weighted"] = elected(weights, scores)
+    for name, used in aggregation.items():
+        ways: Sequence[Aggregation] = AGGREGATIONS if name in compared else (used,)
+        for how in ways:
+            scores = [aggregate(sample.scores[name], how) for sample in samples]
+            weights = [vote_weight(sample.scores[name], how) for sample in samples]
+            order = sorted(range(total), key=scores.__getitem__, reverse=True)
+            found = {
+                "best_of_n": (best_of_n(scores, right, sizes), ids[order[0]]),
+                "weighted": (
+                    vote(classes, right, sizes, weights, num_subsets=num_subsets, seed=seed),
+                    elected(weights, scores),
+                ),
+            }
+            voted = top_k_votes(scores, classes, right, sizes, top_k, num_subsets=num_subsets, seed=seed)
+            for k, curve in zip(top_k, voted, strict=True):
+                voting = [c if i in order[:k] else None for i, c in enumerate(classes)]
+                found[f"top_{k}"] = curve, elected(equal, scores, voting)
+            for rule, (curve, choice) in found.items():
+                if how == used:
+                    curves[f"{name}/{rule}"], choices[f"{name}/{rule}"] = curve, choice
+                if name in compared:
+                    curves[f"{name}/{rule}/{how}"], choices[f"{name}/{rule}/{how}"] = curve, choice
     curves["oracle"] = np.array([pass_at_k(total, sum(right), n) for n in sizes])
     choices["oracle"] = ids[right.index(True)] if any(right) else None
     plain = {rule: curve.tolist() for rule, curve in curves.items()}
@@ -175,7 +210,7 @@ def _choose_aggregations(
     chosen: dict[str, Choice] = {}
     table: dict[str, dict[Aggregation, float]] = {}
     for name in names:
-        many = any(len(sample.scores[name]) > 1 for sample in samples)
+        many = _has_many(pool, name)
         if name in configured:
             chosen[name] = {"how": configured[name], "chosen_on": "configured"}
         elif other and many:
@@ -188,6 +223,20 @@ def _choose_aggregations(
             by_step = many and all(len(sample.scores[name]) == sample.num_steps for sample in samples)
             chosen[name] = {"how": "prod" if by_step else "last", "chosen_on": "default"}
     return chosen, {"num_problems": len(other), "n": size, "best_of_n": table} if other else None
+
+
+def _has_many(pool: Pool, name: str) -> bool:
+    return any(len(sample.scores[name]) > 1 for samples in pool.values() for sample in samples)
+
+
+def _counts(pool: Pool) -> dict[str, int]:
+    """Solutions that are no vote, and problems that no rule can solve, or that every one does."""
+    groups = [[sample.right for sample in samples] for samples in pool.values()]
+    return {
+        "without_answer": sum(sample.predicted is None for samples in pool.values() for sample in samples),
+        "problems_without_right": sum(not any(right) for right in groups),
+        "problems_without_wrong": sum(map(all, groups)),
+    }
 
 
 def _mean_best_of_n(pool: Pool, name: str, how: Aggregation, size: int) -> float:
@@ -213,11 +262,6 @@ def _seed(seed: int, problem_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{problem_id}".encode()).digest()[:8])
 
 
-def is_right(solution: Solution) -> bool:
-    """Whether the solution counts as right: a right final answer, reached before the token limit."""
-    return bool(solution.correct) and solution.predicted is not None and solution.finish != "length"
-
-
 def _read_pool(path: Path) -> Pool:
     pool: Pool = {}
     first, names = "", set[str]()
@@ -235,35 +279,3 @@ def _read_pool(path: Path) -> Pool:
         sample = Sample(solution.id, solution.answer, answer, right, num_steps, solution.scores)
         pool.setdefault(solution.problem_id, []).append(sample)
     return pool
-
-
-def read_scored(path: Path, *, labels: bool = False) -> Iterator[tuple[str, Solution, int | None]]:
-    """Yield ``(file:line, solution, number of tokens)`` of scored solutions.
-
-    As :func:`stepverify.records.read_records` does, in half its time: token ids are only counted, step labels
-    are left out without ``labels``, and in a line with the keys and types of a good one only scores are checked.
-    """
-    taken: set[tuple[object, ...]] = set()
-    for where, data in (line for shard in records.shards(path) for line in records.read_json_lines(shard)):
-        layout: tuple[object, ...] = ()
-        num_tokens = None
-        if isinstance(data, dict):
-            if isinstance(data.get("token_ids"), list):
-                num_tokens = len(data.pop("token_ids"))
-            if not labels:
-                data.pop("step_labels", None)
-            layout = (*data, *map(type, data.values()))
-        try:
-            if layout in taken and all(map(_is_plain, data.get("scores", {}).values())):
-                solution = Solution(**data)
-            else:
-                solution = records.parse_record(Solution, data)
-                if solution.step_labels is None:  # labels are not taken as they are
-                    taken.add(layout)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        yield where, solution, num_tokens
-
-
-def _is_plain(values: Any) -> bool:
-    return type(values) is list and {*map(type, values)} <= {float} and math.isfinite(sum(values))

@@ -23,6 +23,10 @@ class Scorer(Protocol):
         """Values in [0, 1] along each solution; none at all for one that is too long to be read whole."""
         ...
 
+    def pieces(self, solution: Solution) -> list[str]:
+        """The text of the token behind each of its values; none where they are not values of tokens."""
+        ...
+
 
 class ExportedVerifier:
     """An exported outcome verifier or process reward model, scored by the code that trained it.
@@ -88,6 +92,11 @@ class ExportedVerifier:
                 values[i] = [round(v, 6) for v in along]
         return values
 
+    def pieces(self, solution: Solution) -> list[str]:
+        """Texts of all solution tokens, where an outcome verifier is read at every one."""
+        _, encoder, objective, _ = self._loaded
+        return encoder.pieces(solution) if self.every_token and objective != "process" else []
+
 
 def score(
     input: Path,
@@ -134,6 +143,8 @@ def score(
                 for name, scorer in scorers.items():
                     for solution, values in zip(chunk, scorer.score(chunk), strict=True):
                         solution.scores = solution.scores | {name: values}
+                        if values and (texts := scorer.pieces(solution)):
+                            solution.pieces = solution.pieces | {name: texts}
                         too_long[name] += not values
                 store.write(chunk)
                 progress.add(len(chunk))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 Aggregation = Literal["prod", "min", "last", "mean", "max"]
@@ -18,14 +19,14 @@ def _log_product(values: Sequence[float]) -> float:
     return sum(math.log(v) if v > 0 else -math.inf for v in values)
 
 
-_RULES: dict[str, Callable[[Sequence[float]], float]] = {
+_RULES: dict[Aggregation, Callable[[Sequence[float]], float]] = {
     "prod": _log_product,
     "min": min,
     "last": lambda values: values[-1],
     "mean": lambda values: math.fsum(values) / len(values),
     "max": max,
 }
-AGGREGATIONS = tuple(_RULES)
+AGGREGATIONS: tuple[Aggregation, ...] = tuple(_RULES)
 
 
 def aggregate(values: Sequence[float], how: Aggregation) -> float:
@@ -46,3 +47,10 @@ def vote_weight(values: Sequence[float], how: Aggregation) -> float:
     """The weight of a solution in a weighted vote: its score on the scale of probabilities, >= 0."""
     score = aggregate(values, how)
     return math.exp(score) if how == "prod" else max(score, 0.0)
+
+
+def deepest_fall(values: Sequence[float]) -> int | None:
+    """The index of the value that lies furthest below the one before it, the first of equals; None without a fall."""
+    falls = [before - after for before, after in pairwise(values)]
+    deepest = max(falls, default=0.0)
+    return falls.index(deepest) + 1 if deepest > 0 else None

@@ -92,6 +92,8 @@ class Solution:
         step_labels: one entry a step; None where nothing is known of it.
         scores: verifier name → its values along the solution, in [0, 1]: one a step from a process
             reward model, one a token or the last one alone from an outcome verifier.
+        pieces: verifier name → the text of the token behind each of its values, where they are values of tokens; some
+            are empty, see :meth:`stepverify.data.encode.SolutionEncoder.pieces`.
     """
 
     id: str
@@ -108,6 +110,7 @@ class Solution:
     correct: bool | None = None
     step_labels: list[StepLabel | None] | None = None
     scores: dict[str, list[float]] = field(default_factory=dict)
+    pieces: dict[str, list[str]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepverify.aggregate import AGGREGATIONS, aggregate, vote_weight
+from stepverify.aggregate import AGGREGATIONS, aggregate, deepest_fall, vote_weight
 
 VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 
@@ -70,3 +70,9 @@ def test_the_rules_stand_in_order(values):
     assert average == pytest.approx(mean(values))
     assert aggregate(values, "last") == values[-1]
     assert aggregate([*values, 0.5], "last") == 0.5
+
+
+def test_the_deepest_fall_by_hand():
+    assert deepest_fall([0.9, 0.8, 0.3, 0.7, 0.2, 0.2]) == 2, "the first of equals, 0.8 to 0.3 and 0.7 to 0.2"
+    assert deepest_fall([0.1, 0.1, 0.5]) is None
+    assert deepest_fall([0.5]) is deepest_fall([]) is None

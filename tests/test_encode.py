@@ -348,3 +348,52 @@ def test_real_tokenizers_do_not_move_the_tags(models_folder, make_solution, name
             assert encoder.path("How many?", steps)[: len(part)] == part
     if name.startswith("qwen"):
         assert len(real.encode(".\n", add_special_tokens=False)) == 1
+
+
+# ── texts of tokens ───────────────────────────────────────────────────────────────────────────────
+
+
+def byte_tokenizer(*, trim):
+    """A token a byte, but for `` 1`` and the first two of the four bytes of an emoji; as GPT-2 and Qwen do it."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.processors import ByteLevel as Offsets
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*alphabet, "Ġ1", "ðŁ", "<eos>"])}
+    inner = Tokenizer(BPE(vocabulary, merges=[("Ġ", "1"), ("ð", "Ł")]))
+    inner.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    if trim:
+        inner.post_processor = Offsets(trim_offsets=True)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, name_or_path="bytes", eos_token="<eos>")
+
+
+@pytest.mark.parametrize("trim", [False, True])
+def test_pieces_of_characters_of_several_tokens(trim, make_solution):
+    """é has two bytes, € three, 😀 four of which two are one token; spaces stay, though spans may leave them out."""
+    encoder = SolutionEncoder(byte_tokenizer(trim=trim), Layout(prompt="{problem}\n"))
+    record = make_solution(["é= 1€", "😀  1", "é"], finish="stop")
+    assert encoder.pieces(record) == [
+        "", "é", "=", " 1", "", "", "€", "\n", "", "", "😀", " ", " 1", "\n", "", "é", "\n", "<eos>",
+    ]  # fmt: skip
+    record.finish = "length"
+    assert encoder.pieces(record)[-1] == "\n"
+    assert len(encoder.pieces(record)) == len(encoder.outcome(record, None).positions)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=1, max_size=4), st.booleans())
+@settings(deadline=None, max_examples=50)
+def test_pieces_are_the_solution_token_by_token(make_solution, steps, trim):
+    encoder = SolutionEncoder(byte_tokenizer(trim=trim), Layout(prompt="{problem}\n"))
+    record = make_solution(steps, finish="stop")
+    pieces, positions = encoder.pieces(record), encoder.outcome(record, None).positions
+    assert len(pieces) == len(positions)
+    assert "".join(pieces) == "".join(step + "\n" for step in steps) + "<eos>"
+
+
+def test_pieces_of_words(tokenizer, make_solution):
+    """The quickstart's word-level tokenizer leaves spaces out; a piece has those in front of it."""
+    pieces = SolutionEncoder(tokenizer, Layout()).pieces(make_solution(["b = 1", "#### 1"], finish="length"))
+    assert pieces == ["b", " =", " 1", "\n", "####", " 1", "\n"]

@@ -96,7 +96,10 @@ def scalars(root: Path) -> dict[str, list[tuple[int, float]]]:
     ("kind", "metrics"),
     [
         ("GeneratorModule", {"solution/0/text_summary"}),
-        ("OutcomeVerifier", {"val/solution_auc", "val/solution_accuracy", "calibration", "solution/0/text_summary"}),
+        (
+            "OutcomeVerifier",
+            {"val/solution_auc", "val/solution_accuracy", "calibration", "solution/0/text_summary", "solution/0"},
+        ),
         (
             "ProcessRewardModel",
             {"val/step_auc", "val/step_accuracy", "val/error_f1", "val/calibration_error", "calibration"},

@@ -15,7 +15,7 @@ from sampling.generate import derive_seed
 from sampling.label import Rollouts, SyntheticOracle, label
 from sampling.tree import build, prefixes
 from stepverify.layout import Layout
-from stepverify.readers import Synthetic
+from stepverify.readers import Solutions, Synthetic
 from stepverify.records import InputError, Solution, StepLabel, read_records, write_records
 from tests.test_generate import CodePoints, Given, problem, run_with_kills, yaml
 
@@ -98,6 +98,50 @@ def test_outcomes_by_grading(tmp_path):
     assert {key: summary[key] for key in expected} == expected
 
 
+def test_what_is_counted(tmp_path, capsys):
+    """Problem 0: right, right again in the same words, wrong. Problem 1 has no right one, 2 no wrong one."""
+    rows = [
+        solution(0, ["#### 5"], generator="a", correct=True), solution(1, ["#### 5"], generator="b", correct=False),
+        solution(2, ["#### 6"], generator="b"),
+        solution(0, ["#### 6"], "p/1", generator="b"), solution(0, ["#### 5"], "p/2", generator="a", correct=True),
+    ]  # fmt: skip
+    labelled(tmp_path, rows)
+    summary = json.loads((tmp_path / "out" / "manifest.json").read_text())["summary"]
+    expected = {
+        "duplicates": 1, "problems": 3, "problems_without_right": 1, "problems_without_wrong": 1,
+        "changed_verdicts": ["p/0#1"],
+        "by_generator": {"a": {"solutions": 2, "correct": 2}, "b": {"solutions": 3, "correct": 1}},
+    }  # fmt: skip
+    assert {key: summary[key] for key in expected} == expected
+    printed = capsys.readouterr().out
+    assert "problems 3, problems without right 1, problems without wrong 1" in printed
+    assert "b: 1 of 3 right, 33.33 %" in printed
+    assert "verdicts of the input that have changed: 1" in printed
+
+
+@pytest.mark.parametrize(
+    ("unstated", "expected"),
+    [("no_answer", [None, "5"]), ("last_number", ["8", "5"]), ("conclusion", ["5", "5"])],
+)
+def test_answers_that_are_not_stated(tmp_path, unstated, expected):
+    rows = [solution(0, ["10 / 2 = $5", "It takes 5 days to save $8."]), solution(1, ["#### 5", "of 9"])]
+    write_records(tmp_path / "in.jsonl", rows)
+    label(tmp_path / "in.jsonl", tmp_path / "out", unstated=unstated)
+    assert [s.predicted for s in read_records(tmp_path / "out", Solution)] == expected
+
+
+def test_a_reader_in_the_place_of_a_folder(tmp_path):
+    """Another content is another input, as it is with folders; so is another reader."""
+    write_records(tmp_path / "in.jsonl", [solution(0, ["#### 5"])])
+    reader = Solutions(str(tmp_path / "in.jsonl"))
+    label(reader, tmp_path / "out")
+    assert [s.correct for s in read_records(tmp_path / "out", Solution)] == [True]
+    label(reader, tmp_path / "out")
+    write_records(tmp_path / "in.jsonl", [solution(0, ["#### 6"])])
+    with pytest.raises(InputError, match=r"was made with config\.input\.sha256"):
+        label(reader, tmp_path / "out")
+
+
 def test_labelling_keeps_everything_else(tmp_path):
     given_record = solution(0, ["#### 5"], token_ids=[1, 2], seed=9, generator="g", meta={"a": 1}, scores={"x": [0.5]})
     (found,) = labelled(tmp_path, [given_record]).values()
@@ -109,6 +153,7 @@ def test_labelling_keeps_everything_else(tmp_path):
     ("solutions", "message"),
     [
         ([solution(0, ["#### 5"]), solution(1, ["x"], answer=None)], "p/0#1: its problem has no reference answer"),
+        ([solution(0, ["#### 5"]), solution(0, ["x"])], "solution id 'p/0#0' occurs twice"),
         ([solution(0, ["#### 5"]), solution(1, ["x"], answer="6")], "p/0#1: answer '6', but p/0#0 has '5'"),
     ],
 )

@@ -32,6 +32,24 @@ def solutions() -> list[Solution]:
     return list(Synthetic("train", 4, num_steps=4).solutions())
 
 
+def test_predicted_values_of_tokens_come_with_their_texts(tmp_path: Path, solutions: list[Solution]):
+    from stepverify.callbacks import ScoreWriter
+    from stepverify.modules import OutcomeVerifier
+
+    for every_token in (True, False):
+        module = OutcomeVerifier(Backbone(path=BASE, weights="random"), LAYOUT, predict_every_token=every_token)
+        writer = ScoreWriter(str(tmp_path / str(every_token)), "orm")
+        module.configure_model()
+        with torch.inference_mode():
+            batch = collate([module.encode(s, labelled=False) for s in solutions])
+            outputs = list(zip(solutions, batch.split(module.model.score(batch)), strict=True))
+        writer.on_predict_batch_end(None, module, outputs, batch, 0)
+        for s in writer._scored:
+            assert len(s.scores["orm"]) == (len(module.encoder.pieces(s)) if every_token else 1)
+            assert s.pieces == ({"orm": module.encoder.pieces(s)} if every_token else {})
+            s.pieces = {}
+
+
 def backbone(**settings) -> torch.nn.Module:
     torch.manual_seed(0)
     return Backbone(path=BASE, weights="random", **settings).load()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.report import report
-from sampling.report.curves import Table, bootstrap_means, read_table, rule_label, summarise
+from sampling.report.curves import Table, bootstrap_means, read_table, rule_label, split_rule, summarise
 from sampling.report.figures import spread_out
 from sampling.report.steps import (
     aggregate_all,
@@ -162,6 +162,7 @@ def test_solution_statistics_by_hand(tmp_path):
     product = solutions["prm"]["aggregations"]["prod"]
     assert product["brier"] == pytest.approx((0.1**2 + 0.64**2 + (1 - 0.7**3) ** 2) / 3)
     assert product["auc"] == pytest.approx(0.5)
+    assert product["ece"] == pytest.approx((0.1 + 0.64 + 1 - 0.7**3) / 3), "each score in a bin of its own"
     assert (product["spearman_steps"], product["spearman_tokens"]) == pytest.approx((-1, 1))
     assert product["pearson_steps"] == pytest.approx(np.corrcoef([0.9, 0.64, 0.343], [1, 2, 3])[0, 1])
     assert solutions["prm"]["truth"]["pearson_steps"] == pytest.approx(0)
@@ -172,6 +173,7 @@ def test_solution_statistics_by_hand(tmp_path):
     assert orm["aggregations"].keys() == {"last"}
     assert orm["aggregations"]["last"]["spearman_steps"] is None, "a constant correlates with nothing"
     assert orm["aggregations"]["last"]["auc"] == pytest.approx(0.5)
+    assert orm["aggregations"]["last"]["ece"] == pytest.approx(2 / 3 - 0.5)
 
 
 def test_one_value_for_one_step_is_no_judgement_of_steps(tmp_path):
@@ -249,9 +251,35 @@ def test_labels_are_moved_apart_no_further_than_needed(heights):
 
 
 def test_rule_labels():
-    assert [rule_label(r) for r in ("pass@1", "majority", "a/b/best_of_n", "prm/weighted")] == [
-        "pass@1", "majority vote", "a/b, best of N", "prm, weighted vote",
+    assert [rule_label(r) for r in ("pass@1", "majority", "a/b/best_of_n", "prm/weighted", "p/top_3")] == [
+        "pass@1", "majority vote", "a/b, best of N", "prm, weighted vote", "p, vote of the best 3",
     ]  # fmt: skip
+    assert [split_rule(r) for r in ("oracle", "a/b/top_3", "a/b/top_3/min")] == [
+        ("", "oracle", ""), ("a/b", "top_3", ""), ("a/b", "top_3", "min"),
+    ]  # fmt: skip
+
+
+def test_one_table_of_every_rule_under_every_aggregation(tmp_path, capsys):
+    """Ten verifiers: each has a panel. ``last`` solves all 20 problems and majority none: marked; ``min`` a tenth more."""
+    curves = {"pass@1": [0.1], "majority": [0.0]}
+    curves |= {f"v{i}/{kind}": [0.5] for i in range(10) for kind in ("best_of_n", "top_3")} | {"oracle": [1.0]}
+    rows = []
+    for p in range(20):
+        compared = {
+            f"v{i}/best_of_n/{how}": [x] for i in range(10) for how, x in (("min", float(p == 0)), ("last", 1.0))
+        }
+        rows.append(Ranking(problem_id=f"p{p}", num_samples=4, sizes=[4], curves=curves | compared))
+    write_records(tmp_path / "in" / "part-00000.jsonl", rows)
+    report(tmp_path / "in", tmp_path / "out", num_bootstrap=200)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["accuracy"].keys() == curves.keys() == summary["curves"].keys()
+    found = summary["every_aggregation"]["v3/best_of_n"]
+    assert found["last"]["paired"] == {"versus": "majority", "difference": 1.0, "low": 1.0, "high": 1.0}
+    assert found["min"]["mean"] == pytest.approx(0.05)
+    markdown = (tmp_path / "out/report.md").read_text()
+    assert "| v3, best of N | 5.0 (0.0 – 15.0) | 100.0 (100.0 – 100.0)* |" in markdown
+    assert "Every rule under every aggregation" not in capsys.readouterr().out
+    assert (tmp_path / "out/accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_report(tmp_path, capsys):

@@ -183,6 +183,17 @@ def test_two_verifiers_score_side_by_side(given, tmp_path, outcome, process, cap
     assert "orm: 2 solutions without a step or too long to be read" in capsys.readouterr().out
 
 
+def test_values_of_tokens_come_with_their_texts(given, tmp_path, outcome, process):
+    score(given, tmp_path / "o", {"orm": outcome, "prm": process}, every_token=True)
+    found = {s.id: s for s in read_records(tmp_path / "o", Solution)}
+    first = found["p/0#0"]
+    assert first.pieces == {"orm": ["b", " =", " 0", " +", " 1", " =", " 1", "\n", "####", " 1", "\n", "<eos>"]}
+    assert first.scores["orm"] == pytest.approx(outcome_by_hand(outcome, SOLUTIONS[0], every_token=True), abs=2e-6)
+    for s in SOLUTIONS:
+        assert len(found[s.id].pieces["orm"]) == len(found[s.id].scores["orm"])
+    assert found[LONG.id].pieces == found[EMPTY.id].pieces == {}
+
+
 def test_earlier_scores_stay(given, tmp_path, outcome, process):
     score(given, tmp_path / "a", {"orm": outcome})
     score(tmp_path / "a", tmp_path / "b", {"prm": process})

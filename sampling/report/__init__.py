@@ -12,7 +12,14 @@ from sampling.report.curves import read_aggregation, read_table, summarise
 from stepverify.records import InputError
 
 
-def report(input: Path, output: Path, scores: Path | None = None, num_bootstrap: int = 2000, seed: int = 0) -> None:
+def report(
+    input: Path,
+    output: Path,
+    scores: Path | None = None,
+    num_bootstrap: int = 2000,
+    seed: int = 0,
+    tokens: int = 0,
+) -> None:
     """Report the accuracy of every rule over N, and how good the verifiers' values are.
 
     Writes ``summary.json`` (shares in [0, 1]), ``accuracy.png``, ``report.md`` and ``report.html`` (one page that
@@ -25,25 +32,38 @@ def report(input: Path, output: Path, scores: Path | None = None, num_bootstrap:
             They may be of other problems than the rankings.
         num_bootstrap: resamples of the problems behind every interval.
         seed: of the resamples.
+        tokens: write ``tokens.html`` too: so many solutions of each kind (the best-scored wrong and right ones, the
+            deepest falls) with the value behind every token, or every step, as a colour. Values of tokens are there
+            after ``sampling score`` with ``every_token``.
 
     Raises:
-        InputError: rankings that do not belong together, or num_bootstrap below 1.
+        InputError: rankings that do not belong together, num_bootstrap below 1, or tokens without scores.
     """
+    if tokens and (tokens < 0 or scores is None):
+        raise InputError(f"tokens: expected 0 or more, and scores to show, got {tokens} with scores {scores}")
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
     aggregation, validation = read_aggregation(input)
+    used = {name: entry["how"] for name, entry in aggregation.items()}
     summary: dict[str, Any] = summarise(read_table(input), num_bootstrap, seed)
     summary |= {"aggregation": aggregation, "validation": validation}
     if scores is not None:
         from sampling.report.steps import score_statistics
 
-        used = {name: entry["how"] for name, entry in aggregation.items()}
         summary["steps"], summary["solutions"] = score_statistics(scores, used)
     summary["config"] = {
         "rankings": str(input), "scores": None if scores is None else str(scores),
         "num_bootstrap": num_bootstrap, "seed": seed, "stepverify": _version(),
     }  # fmt: skip
     _write_all(output, summary)
+    if scores is not None and tokens:
+        from sampling.report.tokens import choose, to_page
+
+        chosen = choose(scores, used, tokens)
+        if not chosen:
+            raise InputError(f"tokens: {scores} has no verifier with a value a token or a step, and grades")
+        _write(output / "tokens.html", to_page(chosen).encode())
+        print(output / "tokens.html")
 
 
 def _write_all(output: Path, summary: dict[str, Any]) -> None:

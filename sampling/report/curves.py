@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stepverify.aggregate import AGGREGATIONS
 from stepverify.records import MANIFEST, InputError, Ranking, read_records
 
 BASELINE = "majority"
@@ -62,30 +62,34 @@ def summarise(table: Table, num_bootstrap: int, seed: int) -> dict[str, Any]:
     resampled = bootstrap_means(table.values.reshape(num_problems, -1), num_bootstrap, seed)
     resampled = resampled.reshape(num_bootstrap, num_rules, num_sizes)
     low, high = _interval(resampled)
-    curves = {
-        rule: [
-            {"n": n, "mean": float(mean[r, s]), "low": float(low[r, s]), "high": float(high[r, s])}
-            for s, n in enumerate(table.sizes)
-        ]
-        for r, rule in enumerate(table.rules)
-    }
-    paired = {}
-    for rule in table.rules:
-        versus = {"pass@1": None, "oracle": None, BASELINE: "pass@1"}.get(rule, BASELINE)
-        if versus is None or versus not in table.rules:
-            continue
-        r, b = table.rules.index(rule), table.rules.index(versus)
+    plain = [rule for rule in table.rules if not split_rule(rule)[2]]
+    place = {rule: r for r, rule in enumerate(table.rules)}
+
+    def versus(rule: str, baseline: str) -> dict[str, Any]:
+        r, b = place[rule], place[baseline]
         below, above = _interval(resampled[:, r, -1] - resampled[:, b, -1])
-        paired[rule] = {
-            "versus": versus, "difference": float(mean[r, -1] - mean[b, -1]), "low": float(below), "high": float(above),
-        }  # fmt: skip
+        difference = float(mean[r, -1] - mean[b, -1])
+        return {"versus": baseline, "difference": difference, "low": float(below), "high": float(above)}
+
+    def point(rule: str, s: int) -> dict[str, float]:
+        return {key: float(found[place[rule], s]) for key, found in (("mean", mean), ("low", low), ("high", high))}
+
+    curves = {rule: [{"n": n} | point(rule, s) for s, n in enumerate(table.sizes)] for rule in plain}
+    baselines = {rule: {BASELINE: "pass@1"}.get(rule, BASELINE) for rule in plain if rule not in ("pass@1", "oracle")}
+    paired = {rule: versus(rule, baseline) for rule, baseline in baselines.items() if baseline in place}
+    compared: dict[str, dict[str, Any]] = {}
+    for rule in table.rules:
+        if how := split_rule(rule)[2]:
+            entry = point(rule, -1) | ({"paired": versus(rule, BASELINE)} if BASELINE in place else {})
+            compared.setdefault(rule.removesuffix(f"/{how}"), {})[how] = entry
     return {
         "num_problems": num_problems,
         "num_samples": table.sizes[-1],
         "num_solutions": table.num_solutions,
         "sizes": table.sizes,
-        "accuracy": {rule: {key: curve[-1][key] for key in ("mean", "low", "high")} for rule, curve in curves.items()},
+        "accuracy": {rule: point(rule, -1) for rule in plain},
         "paired": paired,
+        "every_aggregation": compared,
         "curves": curves,
     }
 
@@ -105,7 +109,7 @@ def bootstrap_means(values: np.ndarray, num_bootstrap: int, seed: int) -> np.nda
     return np.concatenate(means)
 
 
-def read_aggregation(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, Any] | None]:
+def read_aggregation(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
     """What the rank stage wrote down: verifier → aggregation and where it was chosen; the table of validation."""
     manifest = path / MANIFEST
     if not manifest.is_file():
@@ -114,12 +118,27 @@ def read_aggregation(path: Path) -> tuple[dict[str, dict[str, str]], dict[str, A
     return summary.get("aggregation") or {}, summary.get("validation")
 
 
-def rule_label(rule: str, others: Sequence[str] = ("best_of_n", "weighted")) -> str:
-    """How a rule is named in figures and tables: ``prm/weighted`` → ``prm, weighted vote``."""
-    verifier, _, kind = rule.rpartition("/")
-    if not verifier or kind not in others:
-        return {"majority": "majority vote", "oracle": "oracle (pass@N)"}.get(rule, rule)
-    return f"{verifier}, {'best of N' if kind == 'best_of_n' else 'weighted vote'}"
+def split_rule(rule: str) -> tuple[str, str, str]:
+    """Verifier, rule and aggregation of ``prm/best_of_n/min``; empty where there is none."""
+    rest, _, how = rule.rpartition("/")
+    if not rest or how not in AGGREGATIONS:
+        rest, how = rule, ""
+    verifier, _, kind = rest.rpartition("/")
+    return verifier, kind, how
+
+
+def kind_label(kind: str) -> str:
+    """How a rule is named in figures and tables: ``top_3`` → ``vote of the best 3``."""
+    if kind.startswith("top_"):
+        return f"vote of the best {kind.removeprefix('top_')}"
+    names = {"best_of_n": "best of N", "weighted": "weighted vote", "majority": "majority vote"}
+    return (names | {"oracle": "oracle (pass@N)"}).get(kind, kind)
+
+
+def rule_label(rule: str) -> str:
+    """The same with its verifier: ``prm/weighted`` → ``prm, weighted vote``."""
+    verifier, kind, _ = split_rule(rule)
+    return f"{verifier}, {kind_label(kind)}" if verifier else kind_label(kind)
 
 
 def _interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sampling.report.curves import rule_label
+from sampling.report.curves import kind_label, rule_label, split_rule
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,17 +32,63 @@ LIGHT = Theme("#ffffff", "#1c2024", "#6a737d", "#e4e7eb", ("#0072b2", "#d55e00",
 DARK = Theme("#15191e", "#e8eaed", "#98a1ab", "#2c333b", ("#56b4e9", "#f08a4b", "#2fc59a", "#e08fc0", "#e8c547"))
 
 
+_MOST_LINES = 9  # in one panel
+
+
 def accuracy_figure(summary: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
-    """Accuracy against N on a binary logarithmic axis, one line a rule with its 95 % band, labelled at its end."""
-    figure, axes = _canvas(theme, (9.0, 5.2))
-    sizes = summary["sizes"]
-    styles = _styles(list(summary["curves"]), theme)
-    ends = []
-    for rule, curve in summary["curves"].items():
-        mean = [100 * point["mean"] for point in curve]
+    """Accuracy against N on a binary logarithmic axis, one line a rule with its 95 % band, labelled at its end.
+
+    Where that would be too many lines, each verifier has a panel of its own, with the same colours for the same rules.
+    """
+    rules = list(summary["curves"])
+    verifiers = list(dict.fromkeys(v for rule in rules if (v := split_rule(rule)[0])))
+    if len(rules) <= _MOST_LINES or not verifiers:
+        figure, axes = _canvas(theme, (9.0, 5.2))
+        ends = _draw_curves(axes, summary, rules, _styles(rules, theme), theme)
+        axes.set_ylabel("problems solved (%)")
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(max(bottom, 0.0), min(top, 101.0))
+        _label_ends(axes, ends)
+        return _png(figure)
+    columns = min(3, len(verifiers))
+    height = -(-len(verifiers) // columns)
+    figure, _ = _canvas(theme, (4.2 * columns, 3.3 * height + 0.7), panels=columns, rows=height)
+    kinds = list(dict.fromkeys(kind for rule in rules if (kind := split_rule(rule)[1]) and split_rule(rule)[0]))
+    styles = _plain_styles(theme)
+    for i, kind in enumerate(kinds):
+        marker = "os^vD"[i % 5]
+        styles |= {f"{v}/{kind}": (theme.series[i % len(theme.series)], "-", marker) for v in verifiers}
+    points = [point for curve in summary["curves"].values() for point in curve]
+    low, high = (100 * f(p[key] for p in points) for f, key in ((min, "low"), (max, "high")))
+    for axes in figure.axes[len(verifiers) :]:
+        axes.remove()
+    for axes, verifier in zip(figure.axes, verifiers, strict=True):
+        own = [rule for rule in rules if split_rule(rule)[0] in ("", verifier)]
+        _draw_curves(axes, summary, own, styles, theme)
+        axes.set_ylim(max(low - 1, 0), min(high + 1, 101))
+        axes.set_title(verifier, color=theme.ink, fontsize=11, loc="left", fontweight="bold")
+    figure.supylabel("problems solved (%)", color=theme.ink, fontsize=10)
+    lines = dict(zip([kind_label(split_rule(r)[1] or r) for r in own], axes.get_lines(), strict=True))
+    figure.legend(
+        lines.values(), lines.keys(), loc="outside upper center", ncols=5, frameon=False, labelcolor=theme.ink,
+    )  # fmt: skip
+    return _png(figure)
+
+
+def _draw_curves(
+    axes: Axes,
+    summary: Mapping[str, Any],
+    rules: Sequence[str],
+    styles: Mapping[str, tuple[str, Any, str]],
+    theme: Theme,
+) -> list[tuple[float, str, str]]:
+    """Draw rules with their bands; value, text and colour of each at the largest N."""
+    sizes, ends = summary["sizes"], []
+    for rule in rules:
+        curve = summary["curves"][rule]
+        mean, low, high = ([100 * point[key] for point in curve] for key in ("mean", "low", "high"))
         colour, dashes, marker = styles[rule]
-        low, high = ([100 * point[key] for point in curve] for key in ("low", "high"))
-        axes.fill_between(sizes, low, high, color=colour, alpha=0.11, linewidth=0)
+        axes.fill_between(sizes, low, high, color=colour, alpha=0.11 if len(rules) < 7 else 0.07, linewidth=0)
         axes.plot(
             sizes, mean, color=colour, linestyle=dashes, marker=marker, markersize=5.5, linewidth=2, zorder=3,
             markerfacecolor=colour if marker != "s" else theme.page, clip_on=False,
@@ -53,11 +99,7 @@ def accuracy_figure(summary: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
     axes.set_xticks(_ticks(sizes), [str(n) for n in _ticks(sizes)])
     axes.minorticks_off()
     axes.set_xlabel("N, samples a problem")
-    axes.set_ylabel("problems solved (%)")
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(max(bottom, 0.0), min(top, 101.0))
-    _label_ends(axes, ends)
-    return _png(figure)
+    return ends
 
 
 def reliability_figure(groups: Mapping[str, Mapping[str, Bins]], theme: Theme = LIGHT) -> bytes:
@@ -83,22 +125,25 @@ def reliability_figure(groups: Mapping[str, Mapping[str, Bins]], theme: Theme = 
     return _png(figure)
 
 
-def _styles(rules: Sequence[str], theme: Theme) -> dict[str, tuple[str, Any, str]]:
-    """Colour, dashes and marker of each rule: one colour a verifier, so that its two rules read as a pair."""
-    plain: dict[str, tuple[str, Any, str]] = {
+def _plain_styles(theme: Theme) -> dict[str, tuple[str, Any, str]]:
+    """Colour, dashes and marker of the rules without a verifier."""
+    return {
         "pass@1": (theme.muted, (0, (1, 1.6)), ""),
         "majority": (theme.ink, "-", "o"),
         "oracle": (theme.muted, (0, (5, 3)), ""),
     }
-    verifiers = list(dict.fromkeys(rule.rpartition("/")[0] for rule in rules if rule not in plain))
-    styles = {}
+
+
+def _styles(rules: Sequence[str], theme: Theme) -> dict[str, tuple[str, Any, str]]:
+    """Colour, dashes and marker of each rule: one colour a verifier, so that its rules read as a family."""
+    styles = _plain_styles(theme)
+    verifiers = list(dict.fromkeys(split_rule(rule)[0] for rule in rules if rule not in styles))
+    looks = {"best_of_n": ("-", "o"), "weighted": ((0, (6, 1.5, 1.5, 1.5)), "s")}
     for rule in rules:
-        if rule in plain:
-            styles[rule] = plain[rule]
-        else:
-            verifier, _, kind = rule.rpartition("/")
-            colour = theme.series[verifiers.index(verifier) % len(theme.series)]
-            styles[rule] = (colour, "-", "o") if kind == "best_of_n" else (colour, (0, (6, 1.5, 1.5, 1.5)), "s")
+        if rule not in styles:
+            verifier, kind, _ = split_rule(rule)
+            dashes, marker = looks.get(kind, ((0, (2, 1.2)), "^"))
+            styles[rule] = (theme.series[verifiers.index(verifier) % len(theme.series)], dashes, marker)
     return styles
 
 
@@ -139,12 +184,12 @@ def _top(cluster: Sequence[float], gap: float) -> float:
     return _bottom(cluster, gap) + gap * (len(cluster) - 1)
 
 
-def _canvas(theme: Theme, size: tuple[float, float], panels: int = 1) -> tuple[Figure, Axes]:
+def _canvas(theme: Theme, size: tuple[float, float], panels: int = 1, rows: int = 1) -> tuple[Figure, Axes]:
     # Not pyplot: it keeps figures, and asks the machine for a screen.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained", facecolor=theme.page)
-    for axes in figure.subplots(1, panels, squeeze=False)[0]:
+    for axes in figure.subplots(rows, panels, squeeze=False, sharey=rows > 1).flat:
         axes.set_facecolor(theme.page)
         axes.grid(color=theme.grid, linewidth=0.8)
         axes.set_axisbelow(True)

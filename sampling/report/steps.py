@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sampling.rank import is_right, read_scored
+from sampling.scored import is_right, read_scored
 from stepverify.aggregate import AGGREGATIONS
 from stepverify.records import StepLabel
 
@@ -134,6 +134,7 @@ def _solutions(c: _Collected, used: str) -> dict[str, Any]:
     for how in AGGREGATIONS if many else ("last",):
         chance = _chance(scores[how], how)
         by_how[how] = {"auc": auc(scores[how], right), "brier": float(((chance - right) ** 2).mean())}
+        by_how[how]["ece"] = calibration_error(reliability(chance, right))
         by_how[how] |= _length_correlations(chance, scores[how], lengths)
     used = used if used in by_how else "last"
     return {

@@ -26,6 +26,8 @@ _MATH = re.compile(
 )
 _SENTENCE_END = re.compile(r"\n|[.!?](?=\s|\*|$)|,?\s(?:because|since|so|which|where|I\shope)\b")
 _MATHEMATICAL = re.compile(r"[\d$\\=^]")
+_NUMBER = re.compile(r"(?:(?<![\w.)])-)?\d+(?:(?:,|\{,\})\d{3})*(?:\.\d+)?")
+_RESULT = re.compile(r"=[^\w=\-]{0,9}+(" + _NUMBER.pattern + ")")
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
 
 
@@ -64,6 +66,37 @@ def extract_answer(text: str) -> str | None:
             return answer
         in_words = in_words or answer
     return in_words
+
+
+def last_number(text: str) -> str | None:
+    """The last number in ``text``, without separators: a rule for solutions in prose that state no answer.
+
+    It is wrong where a number follows the answer (``4 days to save the remaining $8``).
+
+    >>> last_number("16 - 7 = 9, so she makes $1,018.50 a day.")
+    '1018.50'
+    """
+    found = _NUMBER.findall(text)
+    return _plain_number(found[-1]) if found else None
+
+
+def concluded_number(text: str) -> str | None:
+    r"""The last result of an equation, where the last line repeats it; else as :func:`last_number`.
+
+    >>> concluded_number("\[ 8 / 2 = 4 \text{ days} \]\nIt takes 4 days to save the remaining $8.")
+    '4'
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    results = _RESULT.findall("\n".join(lines[:-1])) or _RESULT.findall(text)
+    if results:
+        result = _plain_number(results[-1])
+        if float(result) in [float(_plain_number(number)) for number in _NUMBER.findall(lines[-1])]:
+            return result
+    return last_number(text)
+
+
+def _plain_number(number: str) -> str:
+    return re.sub(r"[,{}]", "", number)
 
 
 def _closing_braces(text: str) -> dict[int, int]:

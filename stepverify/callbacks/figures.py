@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
 from torch import Tensor
 
+from stepverify.aggregate import deepest_fall
 from stepverify.data.batch import Batch
-from stepverify.modules import GeneratorModule, VerifierModule
+from stepverify.layout import Layout
+from stepverify.modules import GeneratorModule, OutcomeVerifier, VerifierModule
 from stepverify.records import Solution
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def _writer(trainer: lightning.Trainer) -> Any:
@@ -81,6 +88,9 @@ class CalibrationFigure(lightning.Callback):
 class SolutionText(lightning.Callback):
     """Solutions as text after each validation: drawn greedily by a generator, or with a verifier's values.
 
+    Of an outcome verifier that is read at every token, each line shows the value behind it, and a figure all values as
+    colours.
+
     Args:
         num_solutions: how many, from the first validation batch.
         max_tokens: longest generated solution.
@@ -103,8 +113,16 @@ class SolutionText(lightning.Callback):
         if isinstance(pl_module, GeneratorModule):
             texts = [self._generated(pl_module, record) for record in batch.records[: self.num_solutions]]
         else:
-            values = batch.split(outputs)
-            texts = [_judged(r, v) for r, v in list(zip(batch.records, values, strict=True))[: self.num_solutions]]
+            texts = []
+            judged = list(zip(batch.records, batch.split(outputs), strict=True))[: self.num_solutions]
+            for i, (record, values) in enumerate(judged):
+                pieces = pl_module.encoder.pieces(record) if isinstance(pl_module, OutcomeVerifier) else []
+                if len(pieces) != len(values):  # values of steps, or the last one alone
+                    texts.append(_judged(record, values))
+                    continue
+                visible = [(piece, value) for piece, value in zip(pieces, values, strict=True) if piece]
+                texts.append(_judged(record, _behind_steps(visible, record, pl_module.encoder.layout)))
+                writer.add_figure(f"solution/{i}", token_figure(visible), trainer.global_step)
         for i, text in enumerate(texts):
             writer.add_text(f"solution/{i}", text, trainer.global_step)
 
@@ -118,6 +136,46 @@ class SolutionText(lightning.Callback):
             )  # fmt: skip
         text = module.encoder.tokenizer.decode(drawn[0, ids.shape[1] :], skip_special_tokens=True)
         return _block(f"{record.problem}\n\n{text}\n(reference answer: {record.answer})")
+
+
+def _behind_steps(visible: Sequence[tuple[str, float]], record: Solution, layout: Layout) -> list[float]:
+    """The value behind the last token of each step."""
+    ends = list(accumulate(len(piece) for piece, _ in visible))
+    steps = accumulate(len(layout.render_step(step)) for step in record.steps)
+    return [visible[ends.index(end)][1] for end in steps]
+
+
+def token_figure(visible: Sequence[tuple[str, float]], width: int = 90) -> Figure:
+    """Texts of tokens on the colours of their values, from orange (0) through white to blue (1); ▼ at the deepest fall.
+
+    Args:
+        visible: text and value in [0, 1] of each token.
+        width: characters a line.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    colours = LinearSegmentedColormap.from_list("values", ["#e69055", "#ffffff", "#5aa7d6"])
+    fall = deepest_fall([value for _, value in visible])
+    boxes, column, line = [], 0, 0
+    for i, (piece, value) in enumerate(visible):
+        text = ("▼" if i == fall else "") + piece.replace("\n", "↵")
+        if column and column + len(text) > width:
+            column, line = 0, line + 1
+        boxes.append((column, line, text, value))
+        column += len(text)
+        if "\n" in piece:
+            column, line = 0, line + 1
+    figure = Figure(figsize=(0.078 * width + 1, 0.26 * (line + 2) + 0.5), layout="constrained")
+    axes = figure.add_subplot(xlim=(0, width), ylim=(line + 1.5, -0.5))
+    axes.set_axis_off()
+    for column, line, text, value in boxes:
+        axes.add_patch(Rectangle((column, line - 0.45), len(text), 0.9, color=colours(value), linewidth=0))
+        axes.text(column, line, text, family="monospace", fontsize=9, va="center", color="black", parse_math=False)
+    figure.colorbar(ScalarMappable(Normalize(0, 1), colours), ax=axes, shrink=0.8, label="value")
+    return figure
 
 
 def _judged(record: Solution, values: list[float]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning
 
+from stepverify.modules import OutcomeVerifier
 from stepverify.records import MANIFEST, InputError, Solution, write_records
 
 
@@ -37,6 +38,8 @@ class ScoreWriter(lightning.Callback):
         """Keep the scored records of this rank."""
         for record, values in outputs:
             record.scores = record.scores | {self.name: [round(v, 6) for v in values]}
+            if values and isinstance(pl_module, OutcomeVerifier) and pl_module.predict_every_token:
+                record.pieces = record.pieces | {self.name: pl_module.encoder.pieces(record)}
             self._scored.append(record)
 
     def on_predict_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

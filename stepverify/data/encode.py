@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,22 @@ class SolutionEncoder:
     def step(self, step: str) -> list[int]:
         """Ids of one step, its end included."""
         return list(self._ids(self.layout.render_step(step)))
+
+    def pieces(self, record: Solution) -> list[str]:
+        """The text of each solution token, in the order in which :meth:`outcome` reads them.
+
+        Joined they are the steps with their ends, and the end-of-sequence token. A character of several tokens belongs
+        to the last of them; the others are empty.
+        """
+        texts = [text for step in record.steps for text in self._pieces(self.layout.render_step(step))]
+        return texts if record.finish == "length" else [*texts, self.tokenizer.eos_token]
+
+    def _pieces(self, text: str) -> list[str]:
+        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+        # Some tokenizers leave spaces out of their spans; what stands between two tokens belongs to the second one.
+        ends = [min(end, following) for (_, end), (following, _) in pairwise(spans)] + [len(text)] * bool(spans)
+        ends = list(accumulate(ends, max))
+        return [text[a:b] for a, b in pairwise([0, *ends])]
 
     def path(self, problem: str, steps: Sequence[str], prefix: str = "") -> list[int]:
         """Ids of a problem and the steps so far, ready to be continued; ``prefix`` as in :meth:`prompt`."""

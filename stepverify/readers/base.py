@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from stepverify.records import InputError, Problem, Solution
 
 Fold = Literal["all", "train", "validation"]
 Item = TypeVar("Item")
+Kind = TypeVar("Kind")
+_KINDS = {str: "a string", bool: "true or false", list: "a list", dict: "an object"}
 
 
 class Reader(ABC):
@@ -37,6 +39,26 @@ class Reader(ABC):
         for problem in self.problems():
             if problem.steps:
                 yield Solution.of(problem, 0, problem.steps, finish="stop", predicted=problem.answer, correct=True)
+
+
+def entry(where: str, data: Any, key: str, kind: type[Kind]) -> Kind:
+    """The value under ``key`` of a decoded object.
+
+    Raises:
+        InputError: no object, the key is missing, or its value is of another type.
+    """
+    if not isinstance(data, dict):
+        raise InputError(f"{where}: expected an object, got {data!r:.80}")
+    if key not in data:
+        raise InputError(f"{where}: missing key '{key}'; found {sorted(data)}")
+    if not isinstance(data[key], kind):
+        raise InputError(f"{where}: key '{key}': expected {_KINDS[kind]}, got {data[key]!r:.80}")
+    return data[key]
+
+
+def lines(text: str) -> list[str]:
+    """The steps of a text: its lines, stripped; empty lines are no steps."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def take(items: Iterable[Item], start: int, limit: int | None) -> Iterator[Item]:

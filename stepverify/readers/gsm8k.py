@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stepverify.readers.base import Reader, take
+from stepverify.readers.base import Reader, entry, lines, take
 from stepverify.records import InputError, Problem, read_json_lines
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
@@ -54,19 +54,13 @@ class GSM8K(Reader):
             yield f"{self.path}[{self.split}][{row}]", data
 
     def _problem(self, row: int, where: str, data: Any) -> Problem:
-        if not isinstance(data, dict):
-            raise InputError(f"{where}: expected an object, got {data!r:.80}")
-        for key in ("question", "answer"):
-            if key not in data:
-                raise InputError(f"{where}: missing key '{key}'; found {sorted(data)}")
-            if not isinstance(data[key], str):
-                raise InputError(f"{where}: key '{key}': expected a string, got {data[key]!r:.80}")
-        steps = [line.strip() for line in data["answer"].splitlines() if line.strip()]
+        question, worked = (entry(where, data, key, str) for key in ("question", "answer"))
+        steps = lines(worked)
         if not steps or not steps[-1].startswith(_FINAL):
-            raise InputError(f"{where}: key 'answer': no final line '{_FINAL} …' in {data['answer'][-80:]!r}")
+            raise InputError(f"{where}: key 'answer': no final line '{_FINAL} …' in {worked[-80:]!r}")
         if not self.annotations:
             steps = [_ANNOTATION.sub("", step) for step in steps]
         answer = steps[-1].removeprefix(_FINAL).strip()
         if not answer:
             raise InputError(f"{where}: key 'answer': nothing behind '{_FINAL}'")
-        return Problem(id=f"gsm8k/{self.split}/{row}", problem=data["question"].strip(), answer=answer, steps=steps)
+        return Problem(id=f"gsm8k/{self.split}/{row}", problem=question.strip(), answer=answer, steps=steps)

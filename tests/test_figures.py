@@ -1,0 +1,20 @@
+from stepverify.callbacks.figures import _behind_steps, token_figure
+from stepverify.layout import Layout
+
+
+def test_the_value_behind_a_step_is_that_of_its_last_token(make_solution):
+    """Tokens that bring a line end do not tell steps apart: the first step has two lines."""
+    visible = [("a\n", 0.1), ("b", 0.2), ("\n", 0.3), ("c", 0.4), ("\n", 0.5), ("<eos>", 0.6)]
+    assert _behind_steps(visible, make_solution(["a\nb", "c"]), Layout()) == [0.3, 0.5]
+
+
+def test_token_figure_puts_every_text_on_its_colour():
+    figure = token_figure([("$1", 0.5), (" <b>", 1.0), ("\n", 0.9), ("€", 0.0), ("x" * 9, 0.2)], width=8)
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["$1", " <b>", "↵", "▼€", "x" * 9]
+    assert [patch.get_y() + 0.45 for patch in axes.patches] == [0, 0, 0, 1, 2], "a line end, then too little room"
+    colours = [patch.get_facecolor()[:3] for patch in axes.patches]
+    assert colours[0] == (1.0, 1.0, 1.0) or min(colours[0]) > 0.98
+    assert colours[1][2] > colours[1][0], "right is blue"
+    assert colours[3][0] > colours[3][2], "wrong is orange"
+    figure.canvas.draw()
