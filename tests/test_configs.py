@@ -152,7 +152,7 @@ def small_gsm8k(out: Path, base: Path) -> list[list[str]]:
 @pytest.fixture
 def ascii_model_dir(base, tmp_path: Path) -> Path:
     """An untrained model that can write whatever GSM8K contains: a token for each character."""
-    from tokenizers import AddedToken, Regex, Tokenizer
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Split
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -160,6 +160,7 @@ def ascii_model_dir(base, tmp_path: Path) -> Path:
     characters = ["<pad>", "<eos>", "\n", *map(chr, range(32, 127))]
     inner = Tokenizer(WordLevel({c: i for i, c in enumerate(characters)}, unk_token="<pad>"))
     inner.pre_tokenizer = Split(Regex(r"[\s\S]"), "isolated")
+    inner.decoder = decoders.Fuse()
     inner.add_tokens([AddedToken("<step>", normalized=False)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>")
     config = AutoConfig.from_pretrained(str(base), vocab_size=128, eos_token_id=1, pad_token_id=0)
