@@ -205,7 +205,7 @@ def label(input: Path, output: Path, steps: StepLabeller | None = None, time_lim
         with Grader(time_limit=time_limit) as grader, Progress("label", "solutions", total, kept) as progress:
             # A problem of which a kill left some lines is labelled again as a whole; only the others are written.
             missing = (group for group in groups if any(s.id not in store.done for s in group))
-            graded = (_grade(group, grader) for group in missing)
+            graded = (grade(group, grader) for group in missing)
             labelled = steps.label(graded, grader) if steps else ((group, 0) for group in graded)
             for group, tokens in labelled:
                 new = [s for s in group if s.id not in store.done]
@@ -240,7 +240,8 @@ def _by_problem(path: Path) -> list[list[Solution]]:
     return list(groups.values())
 
 
-def _grade(group: list[Solution], grader: Grader) -> list[Solution]:
+def grade(group: list[Solution], grader: Grader) -> list[Solution]:
+    """Fill in ``predicted`` and ``correct`` of solutions whose problems have answers; gives them back."""
     for solution in group:
         # An answer in a solution that was cut off is not its final one.
         solution.predicted = None if solution.finish == "length" else extract_answer("\n".join(solution.steps))

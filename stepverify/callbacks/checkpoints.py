@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
-import pickle
 import shutil
 import signal
 import sys
 import threading
 import time
-import zipfile
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -21,7 +21,26 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from stepverify.callbacks.stored import defect
+from stepverify.modules import VerifierModule
 from stepverify.records import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The checkpoint chosen by a metric: its name, the step and epoch it is of, and what that validation gave."""
+
+    monitor: str
+    mode: str
+    name: str
+    step: int
+    epoch: int
+    metrics: dict[str, float]
+
+    @property
+    def value(self) -> float:
+        """Of the metric that it was chosen by."""
+        return self.metrics[self.monitor]
 
 
 class Checkpoints(Checkpoint):
@@ -29,12 +48,15 @@ class Checkpoints(Checkpoint):
 
     Saves at the end of each epoch, at the end of training, in between as the arguments say, and on SIGTERM,
     which ends the run with exit code 143 once the running optimizer step is done. The link ``last.ckpt`` names
-    the newest. To keep a best one as well, add Lightning's ModelCheckpoint.
+    the newest, ``best.ckpt`` the one whose validation was the best by ``monitor``, which is kept besides and whose
+    weights :class:`HuggingFaceExport` writes. To stop early as well, add Lightning's EarlyStopping.
 
     Args:
         every_n_train_steps: save after each so many optimizer steps.
         train_time_interval: save in the middle of an epoch when the last save is so long ago, ``0:15:00`` in YAML.
         keep: how many are kept, the newest ones.
+        monitor: metric of the validation, ``val/loss`` for example; null chooses none: the last weights are exported.
+        mode: whether its ``min`` or ``max`` is the best. Of equal ones the first is kept.
     """
 
     def __init__(
@@ -42,28 +64,86 @@ class Checkpoints(Checkpoint):
         every_n_train_steps: int | None = None,
         train_time_interval: timedelta | None = timedelta(minutes=15),
         keep: int = 2,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] | None = None,
     ) -> None:
         if keep < 1 or (every_n_train_steps is not None and every_n_train_steps < 1):
             raise InputError(f"Checkpoints: keep and every_n_train_steps start at 1, not {keep}, {every_n_train_steps}")
+        if (monitor is None) != (mode is None):
+            raise InputError(f"Checkpoints: monitor and mode (min or max) go together, not {monitor} and {mode}")
         self.every_n_train_steps, self.train_time_interval, self.keep = every_n_train_steps, train_time_interval, keep
+        self.monitor, self.mode = monitor, mode
         self._names: list[str] = []
+        self._best: Best | None = None
+        self._kept: list[str] = []
         self._dropped: list[str] = []
+        self._known: set[str] = set()
         self._asked, self._written = False, False
         self._step, self._time = -1, 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Names of the checkpoints that are kept: a resumed run removes no others."""
-        return {"names": self._names}
+        """Names of the checkpoints that are kept: a resumed run removes no others. And which is the best."""
+        return {"names": self._names, "best": self._best and asdict(self._best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the names."""
+        """Take over the names, and the best one where it was chosen as it is now."""
         self._names = list(state_dict["names"])
+        if (best := state_dict.get("best")) and (best["monitor"], best["mode"]) == (self.monitor, self.mode):
+            self._best = Best(**best)
+        self._kept = self._wanted()
+
+    def _wanted(self) -> list[str]:
+        return list(dict.fromkeys([*self._names, *([self._best.name] if self._best else [])]))
+
+    # ── the best ──────────────────────────────────────────────────────────────────────────────────
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Refuse a metric that no validation will give, as far as it is known before one."""
+        if self.monitor is None or stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if getattr(trainer.datamodule, "readers", {"validate": ()})["validate"] is None:  # type: ignore[attr-defined]
+            raise InputError(f"Checkpoints.monitor: {self.monitor} is of the validation; give data.validation")
+        self._known = pl_module.val_names() if isinstance(pl_module, VerifierModule) else set()
+        others = [c for c in trainer.callbacks if type(c).__module__.split(".")[0] not in ("lightning", "stepverify")]  # type: ignore[attr-defined]
+        self._known |= {name for c in others for name in getattr(c, "logged", ())}
+        if all(hasattr(c, "logged") for c in others):
+            self._check(self._known)
+
+    def _check(self, known: set[str]) -> None:
+        if self.monitor not in known:
+            raise InputError(f"Checkpoints.monitor: there is no {self.monitor}, but {', '.join(sorted(known))}")
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Compare, once all callbacks have logged. Within an epoch save now; at its end that comes anyway."""
+        if self.monitor is None or trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._publish(trainer)
+        metrics = {
+            k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/") or k == self.monitor
+        }
+        if self.monitor not in metrics:
+            return self._check(self._known | metrics.keys())
+        value, sign = metrics[self.monitor], 1 if self.mode == "max" else -1
+        if math.isnan(value) or (self._best and sign * value <= sign * self._best.value):
+            return None
+        step, epoch = trainer.global_step, trainer.current_epoch
+        self._best = Best(
+            monitor=self.monitor, mode=str(self.mode), name=_name(step), step=step, epoch=epoch, metrics=metrics
+        )
+        if not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            self._save(trainer)
+        return None
 
     # ── when ──────────────────────────────────────────────────────────────────────────────────────
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Listen for SIGTERM in Lightning's place; Lightning puts the handlers from before the fit back at its end."""
         self._step, self._time, self._asked = trainer.global_step, time.monotonic(), trainer.received_sigterm
+        if self._best is not None:
+            path = _folder(trainer.default_root_dir) / self._best.name
+            if (reason := trainer.strategy.broadcast(defect(path) if trainer.is_global_zero else None)) is not None:
+                _say(f"{path} was the best, but is torn ({reason}): the best of what follows is chosen")
+                self._best = None
         # Lightning's own handler broadcasts right away, wherever the other ranks are, and heeds rank 0 only.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask)
@@ -140,9 +220,8 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: lightning.Trainer) -> None:
         self._publish(trainer)
         folder = _folder(trainer.default_root_dir)
-        name = f"step={trainer.global_step}.ckpt"
-        self._names = [*(n for n in self._names if n != name), name]
-        kept, self._names = self._names, self._names[-self.keep :]
+        name = _name(trainer.global_step)
+        self._names = [*(n for n in self._names if n != name), name][-self.keep :]
         if trainer.is_global_zero:
             _remove(folder / ".draft")
         trainer.strategy.barrier("draft")
@@ -152,7 +231,8 @@ class Checkpoints(Checkpoint):
             if trainer.is_global_zero:
                 _remove(folder / ".draft")
             raise InputError(f"{folder / name}: not saved, {error}; the checkpoint before it is still there") from error
-        self._dropped = [n for n in kept if n not in self._names]
+        kept, self._kept = self._kept, self._wanted()
+        self._dropped = [n for n in kept if n not in self._kept]
         self._written, self._time = True, time.monotonic()
 
     def _publish(self, trainer: lightning.Trainer) -> None:
@@ -163,9 +243,11 @@ class Checkpoints(Checkpoint):
             folder = _folder(trainer.default_root_dir)
             _flush(folder / ".draft")
             _replace(folder / ".draft", folder / self._names[-1])
-            _remove(folder / ".link")
-            (folder / ".link").symlink_to(self._names[-1])
-            _replace(folder / ".link", folder / "last.ckpt")
+            for link, name in (("last.ckpt", self._names[-1]), ("best.ckpt", self._best and self._best.name)):
+                if name is not None:
+                    _remove(folder / ".link")
+                    (folder / ".link").symlink_to(name)
+                    _replace(folder / ".link", folder / link)
             _flush(folder)
             for name in self._dropped:
                 _remove(folder / name)
@@ -203,6 +285,10 @@ def _stop(trainer: lightning.Trainer) -> None:
 
 def _folder(root: str | Path) -> Path:
     return Path(root) / "checkpoints"
+
+
+def _name(step: int) -> str:
+    return f"step={step}.ckpt"
 
 
 def _remove(path: Path) -> None:
@@ -256,40 +342,22 @@ def last(root: str | Path) -> Path | None:
     return None
 
 
-def defect(path: Path) -> str | None:
-    """What is wrong with a checkpoint, a file or a folder of shards; None where it is whole."""
-    try:
-        if path.is_dir():
-            with (path / ".metadata").open("rb") as file:
-                stored = _Metadata(file).load().storage_data.values()
-            for name in {info.relative_path for info in stored}:
-                expected = max(info.offset + info.length for info in stored if info.relative_path == name)
-                if (size := (path / name).stat().st_size) != expected:
-                    return f"{name} has {size} of {expected} bytes"
-            path = path / "meta.pt"
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except Exception as error:  # damaged bytes fail in any way
-        return str(error) or type(error).__name__
-    return f"wrong checksum of {bad}" if bad else None
+def chosen(trainer: lightning.Trainer) -> tuple[Best, Path] | None:
+    """The best checkpoint of a run whose :class:`Checkpoints` has a ``monitor``; None means the last weights.
 
-
-class _Metadata(pickle.Unpickler):
-    """Reads a sharded checkpoint's ``.metadata``, which torch pickles; other classes are refused."""
-
-    _KNOWN = frozenset({
-        *(("torch.distributed.checkpoint.metadata", name) for name in (
-            "Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata", "BytesStorageMetadata",
-            "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING",
-        )),
-        ("torch.distributed.checkpoint.filesystem", "_StorageInfo"), ("torch.serialization", "_get_layout"),
-        ("torch", "Size"), ("pathlib", "PosixPath"), ("pathlib._local", "PosixPath"),
-    })  # fmt: skip
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._KNOWN or (module == "torch" and isinstance(getattr(torch, name, 0), torch.dtype)):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
+    Where the metric was never a number, or the checkpoint is torn, it says so.
+    """
+    kept = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
+    if kept is None or kept.monitor is None:
+        return None
+    if kept._best is None:
+        _say(f"no validation gave a {kept.monitor}: the last weights are exported")
+        return None
+    path = _folder(trainer.default_root_dir) / kept._best.name
+    if (reason := defect(path)) is not None:
+        _say(f"{path} was the best, but is torn ({reason}): the last weights are exported")
+        return None
+    return kept._best, path
 
 
 @rank_zero_only

@@ -1,0 +1,67 @@
+"""What lies in a checkpoint, a file or a folder of shards: checked for damage, and read as data alone."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def defect(path: Path) -> str | None:
+    """What is wrong with a checkpoint, a file or a folder of shards; None where it is whole."""
+    try:
+        if path.is_dir():
+            with (path / ".metadata").open("rb") as file:
+                stored = _Metadata(file).load().storage_data.values()
+            for name in {info.relative_path for info in stored}:
+                expected = max(info.offset + info.length for info in stored if info.relative_path == name)
+                if (size := (path / name).stat().st_size) != expected:
+                    return f"{name} has {size} of {expected} bytes"
+            path = path / "meta.pt"
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except Exception as error:  # damaged bytes fail in any way
+        return str(error) or type(error).__name__
+    return f"wrong checksum of {bad}" if bad else None
+
+
+class _Metadata(pickle.Unpickler):
+    """Reads a sharded checkpoint's ``.metadata``, which torch pickles; other classes are refused."""
+
+    _KNOWN = frozenset({
+        *(("torch.distributed.checkpoint.metadata", name) for name in (
+            "Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata", "BytesStorageMetadata",
+            "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING",
+        )),
+        ("torch.distributed.checkpoint.filesystem", "_StorageInfo"), ("torch.serialization", "_get_layout"),
+        ("torch", "Size"), ("pathlib", "PosixPath"), ("pathlib._local", "PosixPath"),
+    })  # fmt: skip
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self._KNOWN or (module == "torch" and isinstance(getattr(torch, name, 0), torch.dtype)):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
+
+
+def read_weights(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those weights of a model that a checkpoint of its module holds: of a LoRA run the adapters alone.
+
+    Args:
+        path: a whole checkpoint; shards are put together, by this process alone.
+        like: the model's full state; left as it is.
+    """
+    if path.is_file():
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        return {name: state[f"model.{name}"] for name in like if f"model.{name}" in state}
+    from torch.distributed.checkpoint import FileSystemReader, load
+
+    reader = FileSystemReader(path)
+    held = reader.read_metadata().state_dict_metadata
+    found = {n: torch.empty_like(v, device="cpu") for n, v in like.items() if f"state_dict.model.{n}" in held}
+    load({"state_dict": {f"model.{n}": v for n, v in found.items()}}, storage_reader=reader, no_dist=True)
+    return found
