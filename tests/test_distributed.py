@@ -50,7 +50,7 @@ def test_torchrun_on_two_processes(tmp_path: Path):
 @pytest.mark.parametrize(("overlay", "lora"), [("ddp", False), ("fsdp2", True)])
 def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Path, tiny_model_dir: Path):
     """SIGTERM on rank 1 alone stops both after the same step; going on, from behind a torn checkpoint, changes nothing."""
-    from stepverify.callbacks import checkpoints
+    from stepverify.callbacks import files
     from tests.test_fit import config, scalars, weights
     from tests.test_interrupt import every, interrupt
 
@@ -74,7 +74,7 @@ def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Pat
     assert not (parts / "export").exists()
 
     newest, older = (parts / "checkpoints" / f"step={n}.ckpt" for n in (3, 2))
-    assert checkpoints.find(parts) == [newest, older]
+    assert files.find(parts) == [newest, older]
     assert newest.is_dir() == (overlay == "fsdp2")
     torn = max(newest.rglob("*.distcp"), key=lambda file: file.stat().st_size) if newest.is_dir() else newest
     os.truncate(torn, torn.stat().st_size // 2)

@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
 import stepverify
-from stepverify.callbacks.checkpoints import Best
+from stepverify.callbacks.best import Best
 from stepverify.callbacks.usage import Usage
 from stepverify.models.export import Form
 from stepverify.modules import VerifierModule
@@ -161,11 +161,7 @@ class Card:
             told["trainer"] = trainer
         ran = f"{self.steps:,} steps in {self.epochs} epochs on {self.devices} device{'s' * (self.devices > 1)}."
         if self.best is not None:
-            extreme = "highest" if self.best.mode == "max" else "lowest"
-            ran += (
-                f" These weights are of step {self.best.step:,}, chosen by its {self.best.monitor} of "
-                f"{self.best.value:.4g}, the {extreme}."
-            )
+            ran += f" These weights are of {self.best}."
         text = yaml.dump(
             _pruned(told), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
         )

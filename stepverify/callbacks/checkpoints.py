@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import os
-import shutil
 import signal
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -18,29 +14,11 @@ import lightning
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from stepverify.callbacks.stored import defect
-from stepverify.modules import VerifierModule
+from stepverify.callbacks import files
+from stepverify.callbacks.best import Best, Choice
 from stepverify.records import InputError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Best:
-    """The checkpoint chosen by a metric: its name, the step and epoch it is of, and what that validation gave."""
-
-    monitor: str
-    mode: str
-    name: str
-    step: int
-    epoch: int
-    metrics: dict[str, float]
-
-    @property
-    def value(self) -> float:
-        """Of the metric that it was chosen by."""
-        return self.metrics[self.monitor]
 
 
 class Checkpoints(Checkpoint):
@@ -69,81 +47,45 @@ class Checkpoints(Checkpoint):
     ) -> None:
         if keep < 1 or (every_n_train_steps is not None and every_n_train_steps < 1):
             raise InputError(f"Checkpoints: keep and every_n_train_steps start at 1, not {keep}, {every_n_train_steps}")
-        if (monitor is None) != (mode is None):
-            raise InputError(f"Checkpoints: monitor and mode (min or max) go together, not {monitor} and {mode}")
         self.every_n_train_steps, self.train_time_interval, self.keep = every_n_train_steps, train_time_interval, keep
-        self.monitor, self.mode = monitor, mode
+        self.choice = Choice(monitor, mode)
         self._names: list[str] = []
-        self._best: Best | None = None
         self._kept: list[str] = []
         self._dropped: list[str] = []
-        self._known: set[str] = set()
         self._asked, self._written = False, False
         self._step, self._time = -1, 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Names of the checkpoints that are kept: a resumed run removes no others. And which is the best."""
-        return {"names": self._names, "best": self._best and asdict(self._best)}
+        return {"names": self._names, "best": self.choice.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the names, and the best one where it was chosen as it is now."""
+        """Take over the names and the best."""
         self._names = list(state_dict["names"])
-        if (best := state_dict.get("best")) and (best["monitor"], best["mode"]) == (self.monitor, self.mode):
-            self._best = Best(**best)
+        self.choice.load(state_dict.get("best"))
         self._kept = self._wanted()
 
     def _wanted(self) -> list[str]:
-        return list(dict.fromkeys([*self._names, *([self._best.name] if self._best else [])]))
-
-    # ── the best ──────────────────────────────────────────────────────────────────────────────────
+        best = self.choice.best
+        return self._names if best is None or best.name in self._names else [best.name, *self._names]
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Refuse a metric that no validation will give, as far as it is known before one."""
-        if self.monitor is None or stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        if getattr(trainer.datamodule, "readers", {"validate": ()})["validate"] is None:  # type: ignore[attr-defined]
-            raise InputError(f"Checkpoints.monitor: {self.monitor} is of the validation; give data.validation")
-        self._known = pl_module.val_names() if isinstance(pl_module, VerifierModule) else set()
-        others = [c for c in trainer.callbacks if type(c).__module__.split(".")[0] not in ("lightning", "stepverify")]  # type: ignore[attr-defined]
-        self._known |= {name for c in others for name in getattr(c, "logged", ())}
-        if all(hasattr(c, "logged") for c in others):
-            self._check(self._known)
-
-    def _check(self, known: set[str]) -> None:
-        if self.monitor not in known:
-            raise InputError(f"Checkpoints.monitor: there is no {self.monitor}, but {', '.join(sorted(known))}")
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Compare, once all callbacks have logged. Within an epoch save now; at its end that comes anyway."""
-        if self.monitor is None or trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        self._publish(trainer)
-        metrics = {
-            k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/") or k == self.monitor
-        }
-        if self.monitor not in metrics:
-            return self._check(self._known | metrics.keys())
-        value, sign = metrics[self.monitor], 1 if self.mode == "max" else -1
-        if math.isnan(value) or (self._best and sign * value <= sign * self._best.value):
-            return None
-        step, epoch = trainer.global_step, trainer.current_epoch
-        self._best = Best(
-            monitor=self.monitor, mode=str(self.mode), name=_name(step), step=step, epoch=epoch, metrics=metrics
-        )
-        if not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
-            self._save(trainer)
-        return None
+        """Refuse a ``monitor`` that no validation will give, as far as that is known before one."""
+        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.choice.check(trainer, pl_module)
 
     # ── when ──────────────────────────────────────────────────────────────────────────────────────
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Listen for SIGTERM in Lightning's place; Lightning puts the handlers from before the fit back at its end."""
         self._step, self._time, self._asked = trainer.global_step, time.monotonic(), trainer.received_sigterm
-        if self._best is not None:
-            path = _folder(trainer.default_root_dir) / self._best.name
-            if (reason := trainer.strategy.broadcast(defect(path) if trainer.is_global_zero else None)) is not None:
-                _say(f"{path} was the best, but is torn ({reason}): the best of what follows is chosen")
-                self._best = None
+        if (best := self.choice.best) is not None:
+            path = files.folder(trainer.default_root_dir) / best.name
+            if (
+                reason := trainer.strategy.broadcast(files.defect(path) if trainer.is_global_zero else None)
+            ) is not None:
+                files.say(f"{path} was the best, but is torn ({reason}): the best of what follows is chosen")
+                self.choice.best = None
         # Lightning's own handler broadcasts right away, wherever the other ranks are, and heeds rank 0 only.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask)
@@ -183,6 +125,14 @@ class Checkpoints(Checkpoint):
         if trainer.received_sigterm and not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
             self._save(trainer)
 
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Compare it, now that all callbacks have logged. At the end of an epoch, a new best one is saved there."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._publish(trainer)
+        if self.choice.compare(trainer) and not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            self._save(trainer)
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save a finished epoch; one that ``max_steps`` cut off was saved after its step."""
         if trainer.fit_loop.epoch_loop._num_ready_batches_reached():
@@ -219,17 +169,17 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: lightning.Trainer) -> None:
         self._publish(trainer)
-        folder = _folder(trainer.default_root_dir)
-        name = _name(trainer.global_step)
+        folder = files.folder(trainer.default_root_dir)
+        name = files.name(trainer.global_step)
         self._names = [*(n for n in self._names if n != name), name][-self.keep :]
         if trainer.is_global_zero:
-            _remove(folder / ".draft")
+            files.remove(folder / ".draft")
         trainer.strategy.barrier("draft")
         try:
             trainer.save_checkpoint(folder / ".draft", weights_only=False)
         except OSError as error:
             if trainer.is_global_zero:
-                _remove(folder / ".draft")
+                files.remove(folder / ".draft")
             raise InputError(f"{folder / name}: not saved, {error}; the checkpoint before it is still there") from error
         kept, self._kept = self._kept, self._wanted()
         self._dropped = [n for n in kept if n not in self._kept]
@@ -240,17 +190,17 @@ class Checkpoints(Checkpoint):
         if self._written and trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.save()
-            folder = _folder(trainer.default_root_dir)
-            _flush(folder / ".draft")
-            _replace(folder / ".draft", folder / self._names[-1])
-            for link, name in (("last.ckpt", self._names[-1]), ("best.ckpt", self._best and self._best.name)):
-                if name is not None:
-                    _remove(folder / ".link")
-                    (folder / ".link").symlink_to(name)
-                    _replace(folder / ".link", folder / link)
-            _flush(folder)
+            folder = files.folder(trainer.default_root_dir)
+            files.flush(folder / ".draft")
+            files.replace(folder / ".draft", folder / self._names[-1])
+            links = {"last.ckpt": self._names[-1]} | ({"best.ckpt": best.name} if (best := self.choice.best) else {})
+            for link, name in links.items():
+                files.remove(folder / ".link")
+                (folder / ".link").symlink_to(name)
+                files.replace(folder / ".link", folder / link)
+            files.flush(folder)
             for name in self._dropped:
-                _remove(folder / name)
+                files.remove(folder / name)
         self._written = False
 
     def on_train_batch_start(
@@ -280,86 +230,19 @@ def _stop(trainer: lightning.Trainer) -> None:
     trainer._signal_connector.received_sigterm = True
 
 
-# ── files ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _folder(root: str | Path) -> Path:
-    return Path(root) / "checkpoints"
-
-
-def _name(step: int) -> str:
-    return f"step={step}.ckpt"
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Rename; unlike a file, a folder must be out of the way first."""
-    aside = target.with_name(".aside")
-    if target.is_dir() and not target.is_symlink():
-        _remove(aside)
-        target.rename(aside)
-    source.replace(target)
-    _remove(aside)
-
-
-def _flush(path: Path) -> None:
-    for item in [*(path.iterdir() if path.name == ".draft" and path.is_dir() else ()), path]:
-        descriptor = os.open(item, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def find(root: str | Path) -> list[Path]:
-    """All checkpoints of a run, newest first; SLURM's, which Lightning puts into the root, among them."""
-    found = {path.resolve() for path in [*_folder(root).glob("*.ckpt"), *Path(root).glob("hpc_ckpt_*.ckpt")]}
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns if path.exists() else 0, reverse=True)
-
-
-def last(root: str | Path) -> Path | None:
-    """The newest checkpoint of a run that is whole; None where there is none at all.
-
-    Raises:
-        InputError: there are checkpoints, but each is torn.
-    """
-    torn: list[str] = []
-    for path in find(root):
-        reason = defect(path)
-        if reason is None:
-            if torn:
-                _say(f"{', '.join(torn)}: going on with {path} instead")
-            return path
-        torn.append(f"{path} is torn ({reason})")
-    if torn:
-        raise InputError(f"{', '.join(torn)}; no other checkpoint is there: remove {_folder(root)} to start afresh")
-    return None
-
-
 def chosen(trainer: lightning.Trainer) -> tuple[Best, Path] | None:
     """The best checkpoint of a run whose :class:`Checkpoints` has a ``monitor``; None means the last weights.
 
     Where the metric was never a number, or the checkpoint is torn, it says so.
     """
     kept = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
-    if kept is None or kept.monitor is None:
+    if kept is None or kept.choice.monitor is None:
         return None
-    if kept._best is None:
-        _say(f"no validation gave a {kept.monitor}: the last weights are exported")
+    if (best := kept.choice.best) is None:
+        files.say(f"no validation gave a {kept.choice.monitor}: the last weights are exported")
         return None
-    path = _folder(trainer.default_root_dir) / kept._best.name
-    if (reason := defect(path)) is not None:
-        _say(f"{path} was the best, but is torn ({reason}): the last weights are exported")
+    path = files.folder(trainer.default_root_dir) / best.name
+    if (reason := files.defect(path)) is not None:
+        files.say(f"{path} was the best, but is torn ({reason}): the last weights are exported")
         return None
-    return kept._best, path
-
-
-@rank_zero_only
-def _say(message: str) -> None:
-    print(f"stepverify: {message}", file=sys.stderr, flush=True)
+    return best, path

@@ -12,7 +12,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from stepverify.callbacks import checkpoints
 from stepverify.callbacks.card import Card
-from stepverify.callbacks.stored import read_weights
+from stepverify.callbacks.files import read_weights
 from stepverify.models.export import Form
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError

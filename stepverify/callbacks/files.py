@@ -1,15 +1,84 @@
-"""What lies in a checkpoint, a file or a folder of shards: checked for damage, and read as data alone."""
+"""Checkpoints on disk, files or folders of shards: found, checked for damage, read as data alone."""
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+
+from stepverify.records import InputError
+
+
+def folder(root: str | Path) -> Path:
+    """Where a run's checkpoints lie."""
+    return Path(root) / "checkpoints"
+
+
+def name(step: int) -> str:
+    """Of the checkpoint after a step."""
+    return f"step={step}.ckpt"
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename; unlike a file, a folder must be out of the way first."""
+    aside = target.with_name(".aside")
+    if target.is_dir() and not target.is_symlink():
+        remove(aside)
+        target.rename(aside)
+    source.replace(target)
+    remove(aside)
+
+
+def flush(path: Path) -> None:
+    """Bring a checkpoint, or the entries of a folder, to disk."""
+    for item in [*(path.iterdir() if path.name == ".draft" and path.is_dir() else ()), path]:
+        descriptor = os.open(item, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def find(root: str | Path) -> list[Path]:
+    """All checkpoints of a run, newest first; SLURM's, which Lightning puts into the root, among them."""
+    found = {path.resolve() for path in [*folder(root).glob("*.ckpt"), *Path(root).glob("hpc_ckpt_*.ckpt")]}
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns if path.exists() else 0, reverse=True)
+
+
+def last(root: str | Path) -> Path | None:
+    """The newest checkpoint of a run that is whole; None where there is none at all.
+
+    Raises:
+        InputError: there are checkpoints, but each is torn.
+    """
+    torn: list[str] = []
+    for path in find(root):
+        reason = defect(path)
+        if reason is None:
+            if torn:
+                say(f"{', '.join(torn)}: going on with {path} instead")
+            return path
+        torn.append(f"{path} is torn ({reason})")
+    if torn:
+        raise InputError(f"{', '.join(torn)}; no other checkpoint is there: remove {folder(root)} to start afresh")
+    return None
 
 
 def defect(path: Path) -> str | None:
@@ -58,10 +127,17 @@ def read_weights(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if path.is_file():
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
         return {name: state[f"model.{name}"] for name in like if f"model.{name}" in state}
-    from torch.distributed.checkpoint import FileSystemReader, load
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     reader = FileSystemReader(path)
     held = reader.read_metadata().state_dict_metadata
     found = {n: torch.empty_like(v, device="cpu") for n, v in like.items() if f"state_dict.model.{n}" in held}
     load({"state_dict": {f"model.{n}": v for n, v in found.items()}}, storage_reader=reader, no_dist=True)
     return found
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """On stderr, from one process."""
+    print(f"stepverify: {message}", file=sys.stderr, flush=True)
