@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ from tests.test_fit import config, weights  # noqa: E402
 
 
 class Scripted(lightning.Callback):
-    """Logs what it is told, one value a validation epoch."""
+    """Logs what it is told, a value for each so many steps."""
 
     logged = ("val/scripted",)
 
-    def __init__(self, values: list[float]) -> None:
-        self.values = values
+    def __init__(self, values: list[float], every: int = 4) -> None:
+        self.values, self.every = values, every
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        pl_module.log("val/scripted", self.values[trainer.global_step // 4 - 1])
+        pl_module.log("val/scripted", self.values[trainer.global_step // self.every - 1])
 
 
 def scripted(*values: float) -> dict[str, Any]:
@@ -37,7 +38,8 @@ def best_of(monitor: str = "val/scripted", mode: str | None = "max", **more: Any
 
 
 def fit(root: Path, epochs: int, *callbacks: dict[str, Any], **changes: Any) -> None:
-    file = config("GeneratorModule", root, **changes, trainer__max_epochs=epochs, trainer__callbacks=[*callbacks])
+    settings = {"trainer__max_epochs": epochs, "trainer__callbacks": [*callbacks], "trainer__logger": False} | changes
+    file = config("GeneratorModule", root, **settings)
     main(["fit", "--config", file, "--ckpt_path", "last"])
 
 
@@ -81,17 +83,25 @@ def test_the_best_is_exported_over_a_resume(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_the_best_within_an_epoch(tmp_path: Path, tiny_model_dir: Path):
-    """Validated every second step, of LoRA: the best is saved where it was; EarlyStopping ends the run on the same metric."""
-    root = tmp_path / "run"
-    stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss", "mode": "min", "patience": 2}}
-    fit(
-        root, 9, stop, best_of("val/loss", "min"), trainer__val_check_interval=2,
-        model__init_args__backbone={"path": str(tiny_model_dir), "lora": {"rank": 2}},
-        model__init_args__optimizer__init_args__lr=0.3,
-    )  # fmt: skip
-    best = torch.load(root / "checkpoints" / "best.ckpt", weights_only=True)
-    print(names(root))
-    assert all("lora_" in name for name in best["state_dict"])
+    """With adapters, the best after 2 of 4 steps: saved there, and gone on with from there; EarlyStopping ends the run."""
+    stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/scripted", "mode": "max", "patience": 2}}
+    script = {"class_path": "tests.test_best.Scripted", "init_args": {"values": [0.5, 0.1, 0.3, 0.2], "every": 2}}
+    backbone = {"path": str(tiny_model_dir), "lora": {"rank": 2, "dropout": 0.1}}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for root in (whole, killed):
+        fit(root, 4, stop, script, best_of(), trainer__val_check_interval=2, model__init_args__backbone=backbone)
+        links = {"best.ckpt": "step=2.ckpt", "last.ckpt": names(root)["last.ckpt"]}
+        assert names(root) == {name: name for name in links.values()} | links
+        assert "These weights are of step 2, with 0.5 the" in (root / "export" / "README.md").read_text()
+        if root == whole:  # killed with nothing but this one on disk
+            (killed / "checkpoints").mkdir(parents=True)
+            shutil.copy(whole / "checkpoints" / "step=2.ckpt", killed / "checkpoints")
+    assert names(whole) == names(killed)
+    for one, other in [(weights(whole), weights(killed)), (saved(whole, "last.ckpt"), saved(killed, "last.ckpt"))]:
+        assert all(torch.equal(one[k], other[k]) for k in one)
+    adapters = saved(whole, "best.ckpt")
+    assert all("lora_" in name for name in adapters)
+    assert not all(torch.equal(adapters[k], other[k]) for k in adapters)
 
 
 def test_a_metric_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture):
