@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -33,7 +32,6 @@ class SamplingAccuracy(lightning.Callback):
         every_n_epochs: draw in the validations of each so many epochs only.
         batch_size: completions drawn at the same time on each device.
         num_texts: how many solutions TensorBoard shows as text.
-        wrapper: put around the engine, for one that changes what is drawn.
         seed: of the draws, the same in every validation.
     """
 
@@ -47,7 +45,6 @@ class SamplingAccuracy(lightning.Callback):
         every_n_epochs: int = 1,
         batch_size: int = 64,
         num_texts: int = 4,
-        wrapper: Callable[[Engine], Engine] | None = None,
         seed: int = 0,
     ) -> None:
         for key, value in (
@@ -61,10 +58,9 @@ class SamplingAccuracy(lightning.Callback):
             raise InputError(
                 f"SamplingAccuracy.num_samples: {num_samples} greedy samples are the same; set sampling.temperature"
             )
-        self.problems, self.num_samples, self.sampling, self.every_n_epochs = (
-            problems, num_samples, sampling, every_n_epochs,
-        )  # fmt: skip
-        self.batch_size, self.num_texts, self.wrapper, self.seed = batch_size, num_texts, wrapper, seed
+        self.problems, self.num_samples, self.sampling = problems, num_samples, sampling
+        self.every_n_epochs = every_n_epochs
+        self.batch_size, self.num_texts, self.seed = batch_size, num_texts, seed
         self._problems: list[Problem] = []
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -105,18 +101,23 @@ class SamplingAccuracy(lightning.Callback):
             for i, solution in enumerate(solutions[: self.num_texts]):
                 writer.add_text(f"sample/{i}", _shown(solution), trainer.global_step)
 
+    def wrap(self, engine: Engine) -> Engine:
+        """The engine that draws, made of the one around the model in training; a subclass may put its own around it."""
+        return engine
+
     def _draw(self, trainer: lightning.Trainer, module: GeneratorModule, problems: list[Problem]) -> list[Solution]:
         network = _Network(trainer, module)
         loaded = LoadedEngine(
             network, module.encoder.tokenizer, "in training", self.batch_size, inference_mode=not network.sharded
         )
-        engine: Engine = self.wrapper(loaded) if self.wrapper else loaded
         requests = [
             Request(p.id, module.encoder.prompt(p.problem), self.num_samples, derive_seed(self.seed, p.id))
             for p in problems
         ]
         with trainer.precision_plugin.val_step_context(), torch.compiler.set_stance("force_eager"):
-            drawn = {request.key: completions for request, completions in engine.generate(requests, self.sampling)}
+            drawn = {
+                request.key: completions for request, completions in self.wrap(loaded).generate(requests, self.sampling)
+            }
             network.wait()
         return [
             Solution.of(p, i, module.layout.split(c.text), token_ids=c.token_ids, finish=c.finish)
