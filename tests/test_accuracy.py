@@ -20,7 +20,7 @@ from stepverify.data.encode import SolutionEncoder  # noqa: E402
 from stepverify.layout import load_export  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
 from stepverify.records import Solution  # noqa: E402
-from tests.test_fit import config, scalars, weights  # noqa: E402
+from tests.test_fit import BASE, config, scalars, weights  # noqa: E402
 
 PROBLEMS = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "test", "num_problems": 11}}
 DRAWN = {"max_tokens": 40}
@@ -35,13 +35,13 @@ def fit(root: Path, *callbacks: dict[str, Any], kind: str = "GeneratorModule", *
     main(["fit", "--config", config(kind, root, **changes, trainer__callbacks=[*callbacks])])
 
 
-def drawn(export: Path, options: SamplingOptions, n: int = 1) -> list[Solution]:
+def drawn(export: Path, temperature: float = 0.0, n: int = 1) -> list[Solution]:
     """What the engine draws from an export, graded."""
     engine, problems = TransformersEngine(str(export), device="cpu"), read_problems(Synthetic("test", 11))
     layout, _ = load_export(export)
     encoder = SolutionEncoder(engine.tokenizer, layout)
     requests = [Request(p.id, encoder.prompt(p.problem), n, derive_seed(0, p.id)) for p in problems]
-    found = {r.key: c for r, c in engine.generate(requests, options)}
+    found = {r.key: c for r, c in engine.generate(requests, SamplingOptions(temperature=temperature, **DRAWN))}
     solutions = [Solution.of(p, i, layout.split(c.text), finish=c.finish) for p in problems for i, c in enumerate(found[p.id])]  # fmt: skip
     with Grader(num_workers=1) as grader:
         return grade(solutions, grader)
@@ -74,32 +74,22 @@ class Wrapped(SamplingAccuracy):
         return Forgetful(engine)
 
 
-def test_it_is_what_the_export_solves_and_disturbs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture):
-    """Dropout in training and gradient checkpointing: bit-equal training, and the shares that the exported model has."""
-    backbone = {
-        "path": "lit_configs/quickstart/base",
-        "weights": "random",
-        "attention_dropout": 0.1,
-        "gradient_checkpointing": True,
-    }
+def test_it_is_what_the_export_solves_and_disturbs_nothing(tmp_path: Path):
+    """With dropout and gradient checkpointing: bit-equal training, and the shares that the exported model has."""
     changes = {
-        "model__init_args__backbone": backbone,
-        "trainer__max_epochs": 6,
-        "model__init_args__optimizer__init_args__lr": 1e-2,
-    }
+        "model__init_args__backbone": {"path": BASE, "weights": "random", "attention_dropout": 0.1, "gradient_checkpointing": True},
+        "model__init_args__optimizer__init_args__lr": 1e-2, "trainer__max_epochs": 4, "trainer__check_val_every_n_epoch": 2,
+    }  # fmt: skip
     watched, plain = tmp_path / "watched", tmp_path / "plain"
-    fit(watched, accuracy(num_samples=2, sampling=DRAWN | {"temperature": 0.5}, every_n_epochs=3), **changes)
-    fit(plain, **changes)
+    fit(watched, accuracy(num_samples=2, sampling=DRAWN | {"temperature": 0.5}, every_n_epochs=4), **changes)
+    fit(plain, **changes, trainer__logger=False)
     one, other = weights(watched), weights(plain)
     assert all(torch.equal(one[k], other[k]) for k in one)
-    seen = scalars(watched)
-    assert seen["train/loss"] == scalars(plain)["train/loss"]
-    solutions = drawn(watched / "export", SamplingOptions(temperature=0.5, max_tokens=40), n=2)
-    right, unfinished = sum(bool(s.correct) for s in solutions), sum(s.predicted is None for s in solutions)
-    print(right, unfinished)
-    assert [step for step, _ in seen["val/sampling_accuracy"]] == [11, 23]
-    assert seen["val/sampling_accuracy"][-1][1] == pytest.approx(right / 22)
-    assert seen["val/sampling_unfinished"][-1][1] == pytest.approx(unfinished / 22)
+    seen, solutions = scalars(watched), drawn(watched / "export", 0.5, n=2)
+    unfinished = sum(s.predicted is None for s in solutions)
+    assert 0 < unfinished < 22
+    assert seen["val/sampling_unfinished"] == [(15, pytest.approx(unfinished / 22))]
+    assert seen["val/sampling_accuracy"] == [(15, pytest.approx(sum(bool(s.correct) for s in solutions) / 22))]
     assert "sample/0/text_summary" in seen
 
 
