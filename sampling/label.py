@@ -228,7 +228,7 @@ def label(
         with Grader(time_limit=time_limit) as grader, Progress("label", "solutions", total, kept) as progress:
             # A problem of which a kill left some lines is labelled again as a whole; only the others are written.
             missing = (group for group in groups if any(s.id not in store.done for s in group))
-            graded = (_grade(group, grader, unstated) for group in missing)
+            graded = (grade(group, grader, unstated) for group in missing)
             labelled = steps.label(graded, grader) if steps else ((group, 0) for group in graded)
             for group, tokens in labelled:
                 new = [s for s in group if s.id not in store.done]
@@ -267,7 +267,8 @@ def _by_problem(source: Path | Reader) -> list[list[Solution]]:
     return list(groups.values())
 
 
-def _grade(group: list[Solution], grader: Grader, unstated: Unstated) -> list[Solution]:
+def grade(group: list[Solution], grader: Grader, unstated: Unstated = "no_answer") -> list[Solution]:
+    """Fill in ``predicted`` and ``correct`` of solutions whose problems have answers; gives them back."""
     for solution in group:
         text = "\n".join(solution.steps)
         # An answer in a solution that was cut off is not its final one.

@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from stepverify.callbacks import CalibrationFigure, HuggingFaceExport, SolutionText, Throughput, checkpoints
+from stepverify.callbacks import CalibrationFigure, Checkpoints, HuggingFaceExport, SolutionText, Throughput, files
 from stepverify.data.datamodule import SolutionData
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
@@ -46,7 +46,7 @@ class _RunFolder(LightningCLI):
             return
         root = Path(config.trainer.default_root_dir)
         saved = root / "logs" / "config.yaml"
-        if not saved.is_file() or not checkpoints.find(root):
+        if not saved.is_file() or not files.find(root):
             return
         wanted = yaml.safe_load(self._parser("fit").dump(config, skip_none=False, format="yaml"))
         before, now = dict(_leaves(yaml.safe_load(saved.read_text()))), dict(_leaves(wanted))
@@ -69,7 +69,7 @@ class _RunFolder(LightningCLI):
         added: list[lightning.Callback] = []
         if self.subcommand == "fit" and not config.get("fast_dev_run"):
             if config.get("enable_checkpointing") is not False:
-                added.append(checkpoints.Checkpoints())
+                added.append(Checkpoints())
             if logged:
                 added += [LearningRateMonitor("step"), Throughput(), CalibrationFigure(), SolutionText()]
             added.append(HuggingFaceExport(str(root / "export")))
@@ -82,10 +82,10 @@ class _RunFolder(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         root, path = str(self.trainer.default_root_dir), kwargs.get("ckpt_path")
         if path == "last":
-            kwargs["ckpt_path"] = checkpoints.last(root)
+            kwargs["ckpt_path"] = files.last(root)
             if kwargs["ckpt_path"] is None and subcommand != "fit":
                 raise InputError(f"{root}: there is no checkpoint to {subcommand}")
-        elif path and Path(path).exists() and (reason := checkpoints.defect(Path(path))):
+        elif path and Path(path).exists() and (reason := files.defect(Path(path))):
             raise InputError(f"{path}: the checkpoint is torn ({reason})")
         kwargs["weights_only"] = kwargs.get("weights_only") is not False
         # torch's sharded checkpoints do not take the argument, and Lightning does not hand it on to them.

@@ -7,12 +7,25 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+import yaml
 
 from tests.processes import stepverify
 
 
 def test_ddp_equals_fsdp2(tmp_path: Path):
-    """The same batches on the same ranks, the same updates: exported weights agree to 1e-6 after 4 steps."""
+    """The same batches on the same ranks, the same updates: exported weights agree to 1e-6.
+
+    They are those of step 3 of 4, the only one that was validated: 11 problems drawn by both ranks, each once, in two batches and in one.
+    """
+    from tests.test_accuracy import accuracy, drawn
+
+    best = {
+        "class_path": "stepverify.callbacks.Checkpoints",
+        "init_args": {"monitor": "val/sampling_accuracy", "mode": "max"},
+    }
+    (tmp_path / "best.yaml").write_text(
+        yaml.safe_dump({"trainer": {"callbacks": [accuracy(batch_size=5), best], "val_check_interval": 3}})
+    )
     load_file = pytest.importorskip("safetensors.torch").load_file
     weights = {}
     for overlay in ("ddp", "fsdp2"):
@@ -22,8 +35,20 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
             "--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.default_root_dir", str(root),
             "--data.train.init_args.num_problems", "128", "--data.batch_size", "16", "--data.validation.init_args.num_problems", "33",
             "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
+            "--config", str(tmp_path / "best.yaml"),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
+        assert {p.name: p.resolve().name for p in (root / "checkpoints").glob("*t.ckpt")} == {
+            "best.ckpt": "step=3.ckpt",
+            "last.ckpt": "step=4.ckpt",
+        }
+        card, solutions = (root / "export" / "README.md").read_text(), drawn(root / "export")
+        assert "These weights are of step 3, with " in card
+        for name, count in (
+            ("accuracy", sum(bool(s.correct) for s in solutions)),
+            ("unfinished", sum(s.predicted is None for s in solutions)),
+        ):
+            assert f"| sampling_{name} | {count / 11:.4g} |" in card
         weights[overlay] = load_file(root / "export" / "model.safetensors")
     ddp, fsdp2 = weights.values()
     assert ddp.keys() == fsdp2.keys()
@@ -50,7 +75,7 @@ def test_torchrun_on_two_processes(tmp_path: Path):
 @pytest.mark.parametrize(("overlay", "lora"), [("ddp", False), ("fsdp2", True)])
 def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Path, tiny_model_dir: Path):
     """SIGTERM on rank 1 alone stops both after the same step; going on, from behind a torn checkpoint, changes nothing."""
-    from stepverify.callbacks import checkpoints
+    from stepverify.callbacks import files
     from tests.test_fit import config, scalars, weights
     from tests.test_interrupt import every, interrupt
 
@@ -74,7 +99,7 @@ def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Pat
     assert not (parts / "export").exists()
 
     newest, older = (parts / "checkpoints" / f"step={n}.ckpt" for n in (3, 2))
-    assert checkpoints.find(parts) == [newest, older]
+    assert files.find(parts) == [newest, older]
     assert newest.is_dir() == (overlay == "fsdp2")
     torn = max(newest.rglob("*.distcp"), key=lambda file: file.stat().st_size) if newest.is_dir() else newest
     os.truncate(torn, torn.stat().st_size // 2)

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 import lightning  # noqa: E402
 
-from stepverify.callbacks import checkpoints  # noqa: E402
+from stepverify.callbacks import files  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from tests.processes import stepverify  # noqa: E402
 from tests.test_fit import BASE, config, scalars, weights  # noqa: E402
@@ -154,13 +154,13 @@ def two(tmp_path: Path) -> Path:
 def test_a_torn_checkpoint_is_passed_over(two: Path, capsys: pytest.CaptureFixture):
     """Half of a file, and one flipped byte in the middle; where no checkpoint is whole, nothing starts afresh."""
     newest, older = (two / "checkpoints" / f"step={n}.ckpt" for n in (4, 2))
-    assert checkpoints.last(two) == newest
+    assert files.last(two) == newest
     data = newest.read_bytes()
     newest.write_bytes(data[: len(data) // 2])
-    assert checkpoints.last(two) == older
+    assert files.last(two) == older
     assert f"{newest} is torn" in capsys.readouterr().err
     newest.write_bytes(data)
-    assert checkpoints.last(two) == newest
+    assert files.last(two) == newest
     flipped = bytearray(older.read_bytes())
     flipped[len(flipped) // 2] ^= 255
     older.write_bytes(flipped)
@@ -178,7 +178,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path):
     failed = fit_apart(root, every(2), interrupt("on_before_optimizer_step", 3, "SIGXFSZ", size=100_000))
     assert failed.returncode == 2
     assert "step=4.ckpt: not saved" in failed.stderr
-    assert checkpoints.last(root) == root / "checkpoints" / "step=2.ckpt"
+    assert files.last(root) == root / "checkpoints" / "step=2.ckpt"
 
 
 def test_checkpoints_hold_data_alone(two: Path):
@@ -205,7 +205,7 @@ def test_slurm_requeues(hook: str, tmp_path: Path, whole: Path):
     assert stopped.returncode == 143, stopped.stderr
     assert (tools / "called").read_text() == "requeue 7\n"
     assert (root / "hpc_ckpt_1.ckpt").is_file()
-    assert [path.name for path in checkpoints.find(root)] == ["step=3.ckpt", "hpc_ckpt_1.ckpt"]
+    assert [path.name for path in files.find(root)] == ["step=3.ckpt", "hpc_ckpt_1.ckpt"]
     assert fit_apart(root, env=env).returncode == 0
     assert_same(root, whole)
 
@@ -217,7 +217,7 @@ def test_saved_by_the_clock(tmp_path: Path):
         "init_args": {"train_time_interval": "0:00:00", "keep": 3},
     }
     fit(tmp_path / "run", clock, trainer__max_steps=4, trainer__max_epochs=None)
-    assert [p.name for p in checkpoints.find(tmp_path / "run")] == ["step=4.ckpt", "step=3.ckpt", "step=2.ckpt"]
+    assert [p.name for p in files.find(tmp_path / "run")] == ["step=4.ckpt", "step=3.ckpt", "step=2.ckpt"]
 
 
 class Planted:
@@ -232,14 +232,14 @@ class Planted:
 
 def test_code_in_a_checkpoint_is_not_run(two: Path, tmp_path: Path):
     """Neither from a file nor from a folder of shards, the latter without ``meta.pt`` being read at all."""
-    newest = checkpoints.last(two)
+    newest = files.last(two)
     torch.save(torch.load(newest, weights_only=True) | {"more": Planted(tmp_path / "ran")}, newest)
     with pytest.raises(pickle.UnpicklingError):
         fit(two, trainer__max_steps=6, trainer__max_epochs=None)
     shards = tmp_path / "shards.ckpt"
     shards.mkdir()
     (shards / ".metadata").write_bytes(pickle.dumps(Planted(tmp_path / "ran")))
-    assert "posix.mkdir has no place in a checkpoint" in str(checkpoints.defect(shards))
+    assert "posix.mkdir has no place in a checkpoint" in str(files.defect(shards))
     assert not (tmp_path / "ran").exists()
 
 

@@ -1,7 +1,7 @@
 """Engines draw completions of token-id prompts; all of them keep one Protocol."""
 
 from sampling.engine.protocol import Completion, Engine, Request, SamplingOptions
-from sampling.engine.transformers import TransformersEngine
+from sampling.engine.transformers import LoadedEngine, TransformersEngine
 from sampling.engine.vllm import VllmEngine
 
-__all__ = ["Completion", "Engine", "Request", "SamplingOptions", "TransformersEngine", "VllmEngine"]
+__all__ = ["Completion", "Engine", "LoadedEngine", "Request", "SamplingOptions", "TransformersEngine", "VllmEngine"]

@@ -65,9 +65,12 @@ class Decoder:
         self._pad = tokenizer.pad_token_id or 0
         self._limit = getattr(network.config, "max_position_embeddings", None) or 1 << 30
 
-    @torch.inference_mode()
-    def run(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """The ``n`` completions of each request."""
+    def run(self, requests: Sequence[Request], inference_mode: bool = True) -> list[list[Completion]]:
+        """The ``n`` completions of each request; without ``inference_mode``, without gradients alone."""
+        with torch.inference_mode() if inference_mode else torch.no_grad():
+            return self._run(requests)
+
+    def _run(self, requests: Sequence[Request]) -> list[list[Completion]]:
         for r in requests:
             if len(r.prompt_ids) >= self._limit:
                 raise InputError(f"{r.key}: the prompt has {len(r.prompt_ids)} tokens, the model takes {self._limit}")

@@ -20,6 +20,59 @@ from stepverify.records import InputError
 _WINDOW = 8
 
 
+class LoadedEngine:
+    """A Hugging Face causal language model that is in memory already, one in training among them.
+
+    Args:
+        network: called as transformers does; has its ``config``, ``generation_config`` and ``device``. The caller
+            puts it into evaluation mode.
+        tokenizer: its tokenizer.
+        model: what it is called.
+        batch_size: completions drawn at the same time.
+        inference_mode: draw in torch's inference mode, which is faster than without gradients alone, but not for
+            sharded weights: what is gathered there stays, and could not be trained with.
+    """
+
+    def __init__(
+        self, network: Any, tokenizer: Any, model: str = "loaded", batch_size: int = 256, inference_mode: bool = True
+    ) -> None:
+        self.network, self.tokenizer, self.model, self.batch_size = network, tokenizer, model, batch_size
+        self.inference_mode = inference_mode
+
+    def identity(self) -> dict[str, Any]:
+        """Engine and model."""
+        return {"engine": "loaded", "model": self.model}
+
+    def generate(
+        self, requests: Iterable[Request], options: SamplingOptions
+    ) -> Iterator[tuple[Request, list[Completion]]]:
+        """Yield each request with its completions, batch by batch."""
+        from sampling.engine.decode import Decoder
+
+        decoder = Decoder(self.network, self.tokenizer, options, self._end_ids() | set(options.stop_ids))
+        source = iter(requests)
+        while window := self._window(source):
+            window.sort(key=lambda r: -len(r.prompt_ids))
+            batch: list[Request] = []
+            for request in window:
+                if batch and sum(r.n for r in batch) + request.n > self.batch_size:
+                    yield from zip(batch, decoder.run(batch, self.inference_mode), strict=True)
+                    batch = []
+                batch.append(request)
+            yield from zip(batch, decoder.run(batch, self.inference_mode), strict=True)
+
+    def _end_ids(self) -> set[int]:
+        configured = self.network.generation_config.eos_token_id
+        listed = configured if isinstance(configured, list) else [configured]
+        return {i for i in (*listed, self.tokenizer.eos_token_id) if i is not None}
+
+    def _window(self, source: Iterator[Request]) -> list[Request]:
+        window: list[Request] = []
+        while sum(r.n for r in window) < _WINDOW * self.batch_size and (more := list(islice(source, 16))):
+            window += more
+        return window
+
+
 class TransformersEngine:
     """A Hugging Face causal language model in this process.
 
@@ -60,31 +113,9 @@ class TransformersEngine:
                 f"{self.model}: no causal language model could be loaded: {str(error).splitlines()[0]}"
             ) from None
 
-    def _end_ids(self) -> set[int]:
-        configured = self._network.generation_config.eos_token_id
-        listed = configured if isinstance(configured, list) else [configured]
-        return {i for i in (*listed, self.tokenizer.eos_token_id) if i is not None}
-
     def generate(
         self, requests: Iterable[Request], options: SamplingOptions
     ) -> Iterator[tuple[Request, list[Completion]]]:
         """Yield each request with its completions, batch by batch."""
-        from sampling.engine.decode import Decoder
-
-        decoder = Decoder(self._network, self.tokenizer, options, self._end_ids() | set(options.stop_ids))
-        source = iter(requests)
-        while window := self._window(source):
-            window.sort(key=lambda r: -len(r.prompt_ids))
-            batch: list[Request] = []
-            for request in window:
-                if batch and sum(r.n for r in batch) + request.n > self.batch_size:
-                    yield from zip(batch, decoder.run(batch), strict=True)
-                    batch = []
-                batch.append(request)
-            yield from zip(batch, decoder.run(batch), strict=True)
-
-    def _window(self, source: Iterator[Request]) -> list[Request]:
-        window: list[Request] = []
-        while sum(r.n for r in window) < _WINDOW * self.batch_size and (more := list(islice(source, 16))):
-            window += more
-        return window
+        loaded = LoadedEngine(self._network, self.tokenizer, self.model, self.batch_size)
+        yield from loaded.generate(requests, options)

@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
 import stepverify
+from stepverify.callbacks.best import Best
 from stepverify.callbacks.usage import Usage
 from stepverify.models.export import Form
 from stepverify.modules import VerifierModule
@@ -51,7 +52,12 @@ class Card:
         module: what was trained.
         forms: form → its place in the export.
         repository: on the hub, if it goes there.
+
+    Attributes:
+        best: whose weights these are; None for the last ones.
     """
+
+    best: Best | None = None
 
     def __init__(
         self, trainer: lightning.Trainer, module: VerifierModule, forms: dict[Form, str], repository: str | None
@@ -142,16 +148,20 @@ class Card:
         return "## Data\n\n" + "\n".join(lines) if lines else ""
 
     def _metrics(self) -> str:
-        if not self.metrics:
+        metrics = self.best.metrics if self.best else self.metrics
+        if not metrics:
             return ""
-        rows = [f"| {name.removeprefix('val/')} | {value:.4g} |" for name, value in sorted(self.metrics.items())]
-        return "## Validation at the end\n\n" + "\n".join(["| metric | value |", "|---|---|", *rows])
+        rows = [f"| {name.removeprefix('val/')} | {value:.4g} |" for name, value in sorted(metrics.items())]
+        when = f"of step {self.best.step:,}" if self.best else "at the end"
+        return f"## Validation {when}\n\n" + "\n".join(["| metric | value |", "|---|---|", *rows])
 
     def _recipe(self) -> str:
         told: dict[str, Any] = {k: self.config[k] for k in ("seed_everything", "model", "data") if k in self.config}
         if trainer := {k: v for k, v in self.config.get("trainer", {}).items() if k in _TRAINER}:
             told["trainer"] = trainer
         ran = f"{self.steps:,} steps in {self.epochs} epochs on {self.devices} device{'s' * (self.devices > 1)}."
+        if self.best is not None:
+            ran += f" These weights are of {self.best}."
         text = yaml.dump(
             _pruned(told), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None
         )

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import shutil
 import signal
 import sys
 import threading
 import time
-import zipfile
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from stepverify.callbacks import files
+from stepverify.callbacks.best import Best, Choice
 from stepverify.records import InputError
 
 
@@ -29,12 +26,15 @@ class Checkpoints(Checkpoint):
 
     Saves at the end of each epoch, at the end of training, in between as the arguments say, and on SIGTERM,
     which ends the run with exit code 143 once the running optimizer step is done. The link ``last.ckpt`` names
-    the newest. To keep a best one as well, add Lightning's ModelCheckpoint.
+    the newest, ``best.ckpt`` the one whose validation was the best by ``monitor``, which is kept besides and whose
+    weights :class:`HuggingFaceExport` writes. To stop early as well, add Lightning's EarlyStopping.
 
     Args:
         every_n_train_steps: save after each so many optimizer steps.
         train_time_interval: save in the middle of an epoch when the last save is so long ago, ``0:15:00`` in YAML.
         keep: how many are kept, the newest ones.
+        monitor: metric of the validation, ``val/loss`` for example; null chooses none: the last weights are exported.
+        mode: whether its ``min`` or ``max`` is the best. Of equal ones the first is kept.
     """
 
     def __init__(
@@ -42,28 +42,50 @@ class Checkpoints(Checkpoint):
         every_n_train_steps: int | None = None,
         train_time_interval: timedelta | None = timedelta(minutes=15),
         keep: int = 2,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] | None = None,
     ) -> None:
         if keep < 1 or (every_n_train_steps is not None and every_n_train_steps < 1):
             raise InputError(f"Checkpoints: keep and every_n_train_steps start at 1, not {keep}, {every_n_train_steps}")
         self.every_n_train_steps, self.train_time_interval, self.keep = every_n_train_steps, train_time_interval, keep
+        self.choice = Choice(monitor, mode)
         self._names: list[str] = []
+        self._kept: list[str] = []
         self._dropped: list[str] = []
         self._asked, self._written = False, False
         self._step, self._time = -1, 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Names of the checkpoints that are kept: a resumed run removes no others."""
-        return {"names": self._names}
+        """Names of the checkpoints that are kept: a resumed run removes no others. And which is the best."""
+        return {"names": self._names, "best": self.choice.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the names."""
+        """Take over the names and the best."""
         self._names = list(state_dict["names"])
+        self.choice.load(state_dict.get("best"))
+        self._kept = self._wanted()
+
+    def _wanted(self) -> list[str]:
+        best = self.choice.best
+        return self._names if best is None or best.name in self._names else [best.name, *self._names]
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Refuse a ``monitor`` that no validation will give, as far as that is known before one."""
+        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.choice.check(trainer, pl_module)
 
     # ── when ──────────────────────────────────────────────────────────────────────────────────────
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Listen for SIGTERM in Lightning's place; Lightning puts the handlers from before the fit back at its end."""
         self._step, self._time, self._asked = trainer.global_step, time.monotonic(), trainer.received_sigterm
+        if (best := self.choice.best) is not None:
+            path = files.folder(trainer.default_root_dir) / best.name
+            if (
+                reason := trainer.strategy.broadcast(files.defect(path) if trainer.is_global_zero else None)
+            ) is not None:
+                files.say(f"{path} was the best, but is torn ({reason}): the best of what follows is chosen")
+                self.choice.best = None
         # Lightning's own handler broadcasts right away, wherever the other ranks are, and heeds rank 0 only.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask)
@@ -103,6 +125,14 @@ class Checkpoints(Checkpoint):
         if trainer.received_sigterm and not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
             self._save(trainer)
 
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Compare it, now that all callbacks have logged. At the end of an epoch, a new best one is saved there."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._publish(trainer)
+        if self.choice.compare(trainer) and not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            self._save(trainer)
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save a finished epoch; one that ``max_steps`` cut off was saved after its step."""
         if trainer.fit_loop.epoch_loop._num_ready_batches_reached():
@@ -139,20 +169,20 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: lightning.Trainer) -> None:
         self._publish(trainer)
-        folder = _folder(trainer.default_root_dir)
-        name = f"step={trainer.global_step}.ckpt"
-        self._names = [*(n for n in self._names if n != name), name]
-        kept, self._names = self._names, self._names[-self.keep :]
+        folder = files.folder(trainer.default_root_dir)
+        name = files.name(trainer.global_step)
+        self._names = [*(n for n in self._names if n != name), name][-self.keep :]
         if trainer.is_global_zero:
-            _remove(folder / ".draft")
+            files.remove(folder / ".draft")
         trainer.strategy.barrier("draft")
         try:
             trainer.save_checkpoint(folder / ".draft", weights_only=False)
         except OSError as error:
             if trainer.is_global_zero:
-                _remove(folder / ".draft")
+                files.remove(folder / ".draft")
             raise InputError(f"{folder / name}: not saved, {error}; the checkpoint before it is still there") from error
-        self._dropped = [n for n in kept if n not in self._names]
+        kept, self._kept = self._kept, self._wanted()
+        self._dropped = [n for n in kept if n not in self._kept]
         self._written, self._time = True, time.monotonic()
 
     def _publish(self, trainer: lightning.Trainer) -> None:
@@ -160,15 +190,17 @@ class Checkpoints(Checkpoint):
         if self._written and trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.save()
-            folder = _folder(trainer.default_root_dir)
-            _flush(folder / ".draft")
-            _replace(folder / ".draft", folder / self._names[-1])
-            _remove(folder / ".link")
-            (folder / ".link").symlink_to(self._names[-1])
-            _replace(folder / ".link", folder / "last.ckpt")
-            _flush(folder)
+            folder = files.folder(trainer.default_root_dir)
+            files.flush(folder / ".draft")
+            files.replace(folder / ".draft", folder / self._names[-1])
+            links = {"last.ckpt": self._names[-1]} | ({"best.ckpt": best.name} if (best := self.choice.best) else {})
+            for link, name in links.items():
+                files.remove(folder / ".link")
+                (folder / ".link").symlink_to(name)
+                files.replace(folder / ".link", folder / link)
+            files.flush(folder)
             for name in self._dropped:
-                _remove(folder / name)
+                files.remove(folder / name)
         self._written = False
 
     def on_train_batch_start(
@@ -198,100 +230,19 @@ def _stop(trainer: lightning.Trainer) -> None:
     trainer._signal_connector.received_sigterm = True
 
 
-# ── files ─────────────────────────────────────────────────────────────────────────────────────────────
+def chosen(trainer: lightning.Trainer) -> tuple[Best, Path] | None:
+    """The best checkpoint of a run whose :class:`Checkpoints` has a ``monitor``; None means the last weights.
 
-
-def _folder(root: str | Path) -> Path:
-    return Path(root) / "checkpoints"
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Rename; unlike a file, a folder must be out of the way first."""
-    aside = target.with_name(".aside")
-    if target.is_dir() and not target.is_symlink():
-        _remove(aside)
-        target.rename(aside)
-    source.replace(target)
-    _remove(aside)
-
-
-def _flush(path: Path) -> None:
-    for item in [*(path.iterdir() if path.name == ".draft" and path.is_dir() else ()), path]:
-        descriptor = os.open(item, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def find(root: str | Path) -> list[Path]:
-    """All checkpoints of a run, newest first; SLURM's, which Lightning puts into the root, among them."""
-    found = {path.resolve() for path in [*_folder(root).glob("*.ckpt"), *Path(root).glob("hpc_ckpt_*.ckpt")]}
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns if path.exists() else 0, reverse=True)
-
-
-def last(root: str | Path) -> Path | None:
-    """The newest checkpoint of a run that is whole; None where there is none at all.
-
-    Raises:
-        InputError: there are checkpoints, but each is torn.
+    Where the metric was never a number, or the checkpoint is torn, it says so.
     """
-    torn: list[str] = []
-    for path in find(root):
-        reason = defect(path)
-        if reason is None:
-            if torn:
-                _say(f"{', '.join(torn)}: going on with {path} instead")
-            return path
-        torn.append(f"{path} is torn ({reason})")
-    if torn:
-        raise InputError(f"{', '.join(torn)}; no other checkpoint is there: remove {_folder(root)} to start afresh")
-    return None
-
-
-def defect(path: Path) -> str | None:
-    """What is wrong with a checkpoint, a file or a folder of shards; None where it is whole."""
-    try:
-        if path.is_dir():
-            with (path / ".metadata").open("rb") as file:
-                stored = _Metadata(file).load().storage_data.values()
-            for name in {info.relative_path for info in stored}:
-                expected = max(info.offset + info.length for info in stored if info.relative_path == name)
-                if (size := (path / name).stat().st_size) != expected:
-                    return f"{name} has {size} of {expected} bytes"
-            path = path / "meta.pt"
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except Exception as error:  # damaged bytes fail in any way
-        return str(error) or type(error).__name__
-    return f"wrong checksum of {bad}" if bad else None
-
-
-class _Metadata(pickle.Unpickler):
-    """Reads a sharded checkpoint's ``.metadata``, which torch pickles; other classes are refused."""
-
-    _KNOWN = frozenset({
-        *(("torch.distributed.checkpoint.metadata", name) for name in (
-            "Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata", "BytesStorageMetadata",
-            "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING",
-        )),
-        ("torch.distributed.checkpoint.filesystem", "_StorageInfo"), ("torch.serialization", "_get_layout"),
-        ("torch", "Size"), ("pathlib", "PosixPath"), ("pathlib._local", "PosixPath"),
-    })  # fmt: skip
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._KNOWN or (module == "torch" and isinstance(getattr(torch, name, 0), torch.dtype)):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
-
-
-@rank_zero_only
-def _say(message: str) -> None:
-    print(f"stepverify: {message}", file=sys.stderr, flush=True)
+    kept = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
+    if kept is None or kept.choice.monitor is None:
+        return None
+    if (best := kept.choice.best) is None:
+        files.say(f"no validation gave a {kept.choice.monitor}: the last weights are exported")
+        return None
+    path = files.folder(trainer.default_root_dir) / best.name
+    if (reason := files.defect(path)) is not None:
+        files.say(f"{path} was the best, but is torn ({reason}): the last weights are exported")
+        return None
+    return best, path

@@ -10,7 +10,9 @@ import lightning
 from lightning.pytorch.utilities import rank_zero_info
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from stepverify.callbacks import checkpoints
 from stepverify.callbacks.card import Card
+from stepverify.callbacks.files import read_weights
 from stepverify.models.export import Form
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
@@ -19,6 +21,7 @@ from stepverify.records import InputError
 class HuggingFaceExport(lightning.Callback):
     """Writes the trained model when fit ends, as a whole or not at all.
 
+    Its weights are the last ones, or those of the best checkpoint where ``Checkpoints`` has a ``monitor``.
     The folder holds the model, adapters merged: a causal language model (generator, process reward model) or a
     one-label token classifier (outcome verifier). Each further form is a folder in it that stands alone.
 
@@ -90,6 +93,9 @@ class HuggingFaceExport(lightning.Callback):
         card = Card(trainer, pl_module, self._forms, self.push_to_hub)
         target = self.folder or Path(trainer.default_root_dir) / "export"
         if trainer.is_global_zero:
+            if (best := checkpoints.chosen(trainer)) is not None:
+                card.best, path = best
+                state = state | read_weights(path, state)
             draft = target.with_name(f".{target.name}.draft")
             shutil.rmtree(draft, ignore_errors=True)
             for form, place in self._forms.items():

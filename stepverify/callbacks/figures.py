@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _writer(trainer: lightning.Trainer) -> Any:
+def text_writer(trainer: lightning.Trainer) -> Any:
     """TensorBoard's writer, if that is the logger, on the process that logs."""
     writer = getattr(trainer.logger, "experiment", None)
     return writer if trainer.is_global_zero and hasattr(writer, "add_text") else None
@@ -59,7 +59,7 @@ class CalibrationFigure(lightning.Callback):
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Draw."""
         count, predicted, observed = self._counts
-        writer = _writer(trainer)
+        writer = text_writer(trainer)
         if writer is None or trainer.sanity_checking or not count.any():
             return
         import matplotlib
@@ -104,7 +104,7 @@ class SolutionText(lightning.Callback):
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Write the text of the first batch."""
-        writer = _writer(trainer)
+        writer = text_writer(trainer)
         # Sharded weights cannot be read by one rank alone.
         if batch_idx or writer is None or trainer.sanity_checking or pl_module.device_mesh is not None:
             return
@@ -135,7 +135,7 @@ class SolutionText(lightning.Callback):
                 pad_token_id=module.encoder.tokenizer.pad_token_id or module.encoder.eos_id,
             )  # fmt: skip
         text = module.encoder.tokenizer.decode(drawn[0, ids.shape[1] :], skip_special_tokens=True)
-        return _block(f"{record.problem}\n\n{text}\n(reference answer: {record.answer})")
+        return block(f"{record.problem}\n\n{text}\n(reference answer: {record.answer})")
 
 
 def _behind_steps(visible: Sequence[tuple[str, float]], record: Solution, layout: Layout) -> list[float]:
@@ -181,9 +181,10 @@ def token_figure(visible: Sequence[tuple[str, float]], width: int = 90) -> Figur
 def _judged(record: Solution, values: list[float]) -> str:
     shown = values if len(values) == len(record.steps) else [None] * (len(record.steps) - 1) + values[-1:]
     lines = [f"{'      ' if v is None else f'{v:6.3f}'}  {step}" for v, step in zip(shown, record.steps, strict=True)]
-    return _block(f"{record.problem}\n\n" + "\n".join(lines) + f"\n(correct: {record.correct})")
+    return block(f"{record.problem}\n\n" + "\n".join(lines) + f"\n(correct: {record.correct})")
 
 
-def _block(text: str) -> str:
+def block(text: str) -> str:
+    """Text as TensorBoard shows it as it is."""
     # Markdown shows four leading spaces as they are.
     return "\n".join("    " + line for line in text.splitlines())

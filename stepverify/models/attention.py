@@ -6,7 +6,8 @@ seeing those that it continues (:class:`stepverify.data.batch.Tree`). All other 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, Literal
 
@@ -32,6 +33,18 @@ def register(attention: Attention) -> str:
     function = {"paths": _paths, "flex": _flex, "sdpa": _sdpa, "eager": _eager}[how]
     AttentionInterface.register(name := f"stepverify_{how}", partial(attend, how=function))
     return name
+
+
+@contextmanager
+def plain(config: Any) -> Iterator[None]:
+    """Transformers' own attention meanwhile: it masks padding, which rows that are decoded have and a tree has not."""
+    ours = config._attn_implementation
+    bounds = getattr(config, "attn_logit_softcapping", None) is not None
+    config._attn_implementation = "eager" if bounds else "sdpa"  # no fused kernel bounds its products
+    try:
+        yield
+    finally:
+        config._attn_implementation = ours
 
 
 def attend(

@@ -12,6 +12,7 @@ from stepverify.data.batch import Batch
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.layout import load_export
 from stepverify.losses import bounded, log_partition, token_nll
+from stepverify.models.attention import plain
 from stepverify.models.backbone import Backbone, without_adapters
 from stepverify.models.export import (
     Form,
@@ -74,6 +75,11 @@ class ReadModel(nn.Module):
             use_cache=False,
             tree=batch.tree,
         ).last_hidden_state[0]
+
+    def decode(self, **inputs: Any) -> Any:
+        """What the causal language model says, called as transformers does: rows with padding, and a cache."""
+        with plain(without_adapters(self.backbone).config):
+            return self.backbone(**inputs)
 
     def token_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """(M,) negative log-likelihoods of (M,) token ids after (M, D) hidden states, in nats."""

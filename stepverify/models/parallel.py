@@ -19,12 +19,13 @@ def shard(model: ReadModel, mesh: DeviceMesh) -> None:
         model: with weights loaded, the same on every rank.
         mesh: Lightning's device mesh, with a dimension ``data_parallel``.
     """
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     data = mesh["data_parallel"]
     for layer in _layers(model.backbone):
         fully_shard(layer, mesh=data)
     fully_shard(model, mesh=data)
+    register_fsdp_forward_method(model, "decode")
 
 
 def _layers(backbone: nn.Module) -> nn.ModuleList:

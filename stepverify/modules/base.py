@@ -93,6 +93,10 @@ class VerifierModule(lightning.LightningModule):
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
         """Feed one batch into the metrics."""
 
+    def val_names(self) -> set[str]:
+        """Names under which a validation logs loss and metrics."""
+        return {f"val/{name}" for name in ("loss", *cast(MetricCollection, self.metrics["val"]))}
+
     # ── Lightning ─────────────────────────────────────────────────────────────────────────────────
 
     def setup(self, stage: str) -> None:

@@ -1,0 +1,100 @@
+"""The best checkpoint of a run, by a metric of its validations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import lightning
+
+from stepverify.callbacks import files
+from stepverify.modules import VerifierModule
+from stepverify.records import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The checkpoint that was chosen: its name, the step and epoch it is of, and all that its validation gave."""
+
+    monitor: str
+    mode: str
+    name: str
+    step: int
+    epoch: int
+    metrics: dict[str, float]
+
+    def __str__(self) -> str:
+        extreme = "highest" if self.mode == "max" else "lowest"
+        return f"step {self.step:,}, with {self.metrics[self.monitor]:.4g} the {extreme} {self.monitor}"
+
+
+class Choice:
+    """Compares validations by one metric.
+
+    Args:
+        monitor: the metric; None never chooses.
+        mode: ``min`` or ``max``. Of equal ones the first is the best.
+
+    Attributes:
+        best: so far.
+    """
+
+    def __init__(self, monitor: str | None, mode: str | None) -> None:
+        if (monitor is None) != (mode is None):
+            raise InputError(f"Checkpoints: monitor and mode (min or max) go together, not {monitor} and {mode}")
+        self.monitor, self.mode = monitor, str(mode)
+        self.best: Best | None = None
+        self._known: set[str] = set()
+
+    def state(self) -> dict[str, Any] | None:
+        """Plain values of the best."""
+        return asdict(self.best) if self.best else None
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        """Take over the best where it was chosen as it is now."""
+        if state and (state["monitor"], state["mode"]) == (self.monitor, self.mode):
+            self.best = Best(**state)
+
+    def check(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Refuse a metric that no validation will give.
+
+        What a callback logs is known where it says so in its attribute ``logged``; where another one may log more,
+        the first validation tells.
+        """
+        if self.monitor is None:
+            return
+        if getattr(trainer.datamodule, "readers", {"validate": ()})["validate"] is None:  # type: ignore[attr-defined]
+            raise InputError(f"Checkpoints.monitor: {self.monitor} is of the validation; give data.validation")
+        callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        others = [c for c in callbacks if type(c).__module__.split(".")[0] not in ("lightning", "stepverify")]
+        self._known = {name for c in others for name in getattr(c, "logged", ())}
+        if isinstance(module, VerifierModule):
+            self._known |= module.val_names()
+        if all(hasattr(c, "logged") for c in others):
+            self._refuse_unknown(self._known)
+
+    def _refuse_unknown(self, known: set[str]) -> None:
+        if self.monitor not in known:
+            raise InputError(f"Checkpoints.monitor: there is no {self.monitor}, but {', '.join(sorted(known))}")
+
+    def compare(self, trainer: lightning.Trainer) -> bool:
+        """Whether the validation that has just ended is the best so far, which :attr:`best` then says."""
+        if self.monitor is None:
+            return False
+        metrics = {
+            k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/") or k == self.monitor
+        }
+        metrics = trainer.strategy.broadcast(metrics)  # the ranks decide alike, whatever a callback logs on each
+        if self.monitor not in metrics:
+            self._refuse_unknown(self._known | metrics.keys())
+            return False  # a callback that does not log in every validation
+        value, sign = metrics[self.monitor], 1 if self.mode == "max" else -1
+        if math.isnan(value) or (self.best and sign * value <= sign * self.best.metrics[self.monitor]):
+            return False
+        step = trainer.global_step
+        self.best = Best(
+            monitor=self.monitor, mode=self.mode, name=files.name(step), step=step, epoch=trainer.current_epoch,
+            metrics=metrics,
+        )  # fmt: skip
+        return True

@@ -1,0 +1,143 @@
+"""Checkpoints on disk, files or folders of shards: found, checked for damage, read as data alone."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from stepverify.records import InputError
+
+
+def folder(root: str | Path) -> Path:
+    """Where a run's checkpoints lie."""
+    return Path(root) / "checkpoints"
+
+
+def name(step: int) -> str:
+    """Of the checkpoint after a step."""
+    return f"step={step}.ckpt"
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename; unlike a file, a folder must be out of the way first."""
+    aside = target.with_name(".aside")
+    if target.is_dir() and not target.is_symlink():
+        remove(aside)
+        target.rename(aside)
+    source.replace(target)
+    remove(aside)
+
+
+def flush(path: Path) -> None:
+    """Bring a checkpoint, or the entries of a folder, to disk."""
+    for item in [*(path.iterdir() if path.name == ".draft" and path.is_dir() else ()), path]:
+        descriptor = os.open(item, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def find(root: str | Path) -> list[Path]:
+    """All checkpoints of a run, newest first; SLURM's, which Lightning puts into the root, among them."""
+    found = {path.resolve() for path in [*folder(root).glob("*.ckpt"), *Path(root).glob("hpc_ckpt_*.ckpt")]}
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns if path.exists() else 0, reverse=True)
+
+
+def last(root: str | Path) -> Path | None:
+    """The newest checkpoint of a run that is whole; None where there is none at all.
+
+    Raises:
+        InputError: there are checkpoints, but each is torn.
+    """
+    torn: list[str] = []
+    for path in find(root):
+        reason = defect(path)
+        if reason is None:
+            if torn:
+                say(f"{', '.join(torn)}: going on with {path} instead")
+            return path
+        torn.append(f"{path} is torn ({reason})")
+    if torn:
+        raise InputError(f"{', '.join(torn)}; no other checkpoint is there: remove {folder(root)} to start afresh")
+    return None
+
+
+def defect(path: Path) -> str | None:
+    """What is wrong with a checkpoint, a file or a folder of shards; None where it is whole."""
+    try:
+        if path.is_dir():
+            with (path / ".metadata").open("rb") as file:
+                stored = _Metadata(file).load().storage_data.values()
+            for name in {info.relative_path for info in stored}:
+                expected = max(info.offset + info.length for info in stored if info.relative_path == name)
+                if (size := (path / name).stat().st_size) != expected:
+                    return f"{name} has {size} of {expected} bytes"
+            path = path / "meta.pt"
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except Exception as error:  # damaged bytes fail in any way
+        return str(error) or type(error).__name__
+    return f"wrong checksum of {bad}" if bad else None
+
+
+class _Metadata(pickle.Unpickler):
+    """Reads a sharded checkpoint's ``.metadata``, which torch pickles; other classes are refused."""
+
+    _KNOWN = frozenset({
+        *(("torch.distributed.checkpoint.metadata", name) for name in (
+            "Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata", "BytesStorageMetadata",
+            "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING",
+        )),
+        ("torch.distributed.checkpoint.filesystem", "_StorageInfo"), ("torch.serialization", "_get_layout"),
+        ("torch", "Size"), ("pathlib", "PosixPath"), ("pathlib._local", "PosixPath"),
+    })  # fmt: skip
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self._KNOWN or (module == "torch" and isinstance(getattr(torch, name, 0), torch.dtype)):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
+
+
+def read_weights(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those weights of a model that a checkpoint of its module holds: of a LoRA run the adapters alone.
+
+    Args:
+        path: a whole checkpoint; shards are put together, by this process alone.
+        like: the model's full state; left as it is.
+    """
+    if path.is_file():
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        return {name: state[f"model.{name}"] for name in like if f"model.{name}" in state}
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    reader = FileSystemReader(path)
+    held = reader.read_metadata().state_dict_metadata
+    found = {n: torch.empty_like(v, device="cpu") for n, v in like.items() if f"state_dict.model.{n}" in held}
+    load({"state_dict": {f"model.{n}": v for n, v in found.items()}}, storage_reader=reader, no_dist=True)
+    return found
+
+
+@rank_zero_only
+def say(message: str) -> None:
+    """On stderr, from one process."""
+    print(f"stepverify: {message}", file=sys.stderr, flush=True)
