@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import sys
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,7 +134,9 @@ def read_weights(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     reader = FileSystemReader(path)
     held = reader.read_metadata().state_dict_metadata
     found = {n: torch.empty_like(v, device="cpu") for n, v in like.items() if f"state_dict.model.{n}" in held}
-    load({"state_dict": {f"model.{n}": v for n, v in found.items()}}, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is what no_dist asks for
+        load({"state_dict": {f"model.{n}": v for n, v in found.items()}}, storage_reader=reader, no_dist=True)
     return found
 
 
