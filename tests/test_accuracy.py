@@ -10,7 +10,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sampling.accuracy import SamplingAccuracy  # noqa: E402
 from sampling.engine import Completion, Engine, Request, SamplingOptions, TransformersEngine  # noqa: E402
 from sampling.generate import derive_seed, read_problems  # noqa: E402
 from sampling.label import grade  # noqa: E402
@@ -67,13 +66,6 @@ class Forgetful:
             yield request, [Completion(c.token_ids, "#### 1", "stop") for c in completions]
 
 
-class Wrapped(SamplingAccuracy):
-    """Draws by an engine around the model's own."""
-
-    def wrap(self, engine: Engine) -> Engine:
-        return Forgetful(engine)
-
-
 def test_it_is_what_the_export_solves_and_disturbs_nothing(tmp_path: Path):
     """With dropout and gradient checkpointing: bit-equal training, and the shares that the exported model has."""
     changes = {
@@ -93,14 +85,15 @@ def test_it_is_what_the_export_solves_and_disturbs_nothing(tmp_path: Path):
     assert "sample/0/text_summary" in seen
 
 
-def test_the_best_by_accuracy_with_adapters(tmp_path: Path, tiny_model_dir: Path):
-    """In any order of callbacks; an engine put around the model's own is the one that draws."""
+def test_the_best_by_accuracy_with_adapters(tmp_path: Path, tiny_model_dir: Path, monkeypatch):
+    """In any order of callbacks; the calculator, here one that writes it all, is around the engine that draws."""
+    monkeypatch.setattr("sampling.accuracy.CalculatorEngine", Forgetful)
     best = {
         "class_path": "stepverify.callbacks.Checkpoints",
         "init_args": {"monitor": "val/sampling_accuracy", "mode": "max"},
     }
     fit(
-        tmp_path / "run", best, accuracy() | {"class_path": "tests.test_accuracy.Wrapped"}, trainer__logger=False,
+        tmp_path / "run", best, accuracy(calculator=True), trainer__logger=False,
         model__init_args__backbone={"path": str(tiny_model_dir), "lora": {"rank": 2}},
     )  # fmt: skip
     share = sum(p.answer == "1" for p in Synthetic("test", 11).problems()) / 11

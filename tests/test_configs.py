@@ -132,6 +132,7 @@ def small_gsm8k(out: Path, base: Path) -> list[list[str]]:
         ["stepverify", "fit", "--config", f"{here}/01_generator.yaml", *fit, "--model.init_args.backbone.path", str(base),
          f"--model.init_args.layout={layout}", "--data.train.init_args.path", problems, "--data.train.init_args.limit", "8",
          "--data.validation.init_args.path", problems, "--data.validation.init_args.start", "8",
+         "--trainer.callbacks.init_args.problems.init_args", f'{{"path": "{problems}", "start": 8}}',
          "--trainer.default_root_dir", f"{out}/generator"],
         *(["sampling", "generate", "--config", f"{here}/{name}.yaml", f"--engine={calculator}",
            f"--problems.init_args.path={problems}", "--problems.init_args.limit=4", "--num_samples", "2",

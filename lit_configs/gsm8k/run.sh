@@ -14,7 +14,8 @@ overlay=${OVERLAY:+--config $OVERLAY}
 backbone=${MODEL:+--model.init_args.backbone.path $MODEL}
 dtype="--engine.init_args.engine.init_args.dtype ${DTYPE:-auto}"
 stepverify fit    --config $here/01_generator.yaml $overlay $backbone --ckpt_path last \
-  --data.train.init_args.path "$train" --data.validation.init_args.path "$train" --data.train.init_args.limit "${EXAMPLES:-7000}"
+  --data.train.init_args.path "$train" --data.validation.init_args.path "$train" --data.train.init_args.limit "${EXAMPLES:-7000}" \
+  --trainer.callbacks.init_args.problems.init_args.path "$train"
 sampling generate --config $here/02_samples_train.yaml $dtype --problems.init_args.path "$train" \
   --problems.init_args.limit "${PROBLEMS:-7000}" --num_samples "${SAMPLES:-100}"
 sampling generate --config $here/03_samples_test.yaml $dtype --problems.init_args.path "$test" \
