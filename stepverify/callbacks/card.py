@@ -159,7 +159,8 @@ class Card:
         told: dict[str, Any] = {k: self.config[k] for k in ("seed_everything", "model", "data") if k in self.config}
         if trainer := {k: v for k, v in self.config.get("trainer", {}).items() if k in _TRAINER}:
             told["trainer"] = trainer
-        ran = f"{self.steps:,} steps in {self.epochs} epochs on {self.devices} device{'s' * (self.devices > 1)}."
+        epochs = f"{self.epochs} epoch{'s' * (self.epochs != 1)}"
+        ran = f"{self.steps:,} steps in {epochs} on {self.devices} device{'s' * (self.devices > 1)}."
         if self.best is not None:
             ran += f" These weights are of {self.best}."
         text = yaml.dump(
