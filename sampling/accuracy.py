@@ -81,8 +81,8 @@ class SamplingAccuracy(lightning.Callback):
                 raise InputError(
                     f"SamplingAccuracy.problems: {problem.id}: the prompt has {length} tokens, max_length is {limit}"
                 )
-        examples = getattr(trainer.datamodule, "examples", {}).get("fit", [])  # type: ignore[attr-defined]
-        if known := {e.record.problem_id for e in examples} & {p.id for p in self._problems}:
+        examples = getattr(trainer.datamodule, "examples", {}).get("fit")  # type: ignore[attr-defined]
+        if examples and (known := {p.id for p in self._problems}.intersection(examples.problems)):
             rank_zero_warn(f"SamplingAccuracy.problems: {len(known)} of {len(self._problems)} are trained on too")
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

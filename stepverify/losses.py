@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,12 +34,7 @@ def token_nll(
     def piece(h: Tensor, t: Tensor) -> Tensor:
         return F.cross_entropy(bounded(F.linear(h, weight, bias).float(), softcap), t, reduction="none")
 
-    chunk = chunk or max(1, (1 << 25) // len(weight))
-    targets = targets.long()
-    if len(hidden) <= chunk:
-        return piece(hidden, targets)
-    parts = zip(hidden.split(chunk), targets.split(chunk), strict=True)
-    return torch.cat([checkpoint(piece, h, t, use_reentrant=False) for h, t in parts])
+    return _in_chunks(piece, chunk or _fitting(weight), hidden, targets.long())
 
 
 def log_partition(
@@ -52,10 +49,20 @@ def log_partition(
     def piece(h: Tensor) -> Tensor:
         return bounded(F.linear(h, weight, bias).float(), softcap).logsumexp(-1)
 
-    chunk = chunk or max(1, (1 << 25) // len(weight))
-    if len(hidden) <= chunk:
-        return piece(hidden)
-    return torch.cat([checkpoint(piece, h, use_reentrant=False) for h in hidden.split(chunk)])
+    return _in_chunks(piece, chunk or _fitting(weight), hidden)
+
+
+def _fitting(weight: Tensor) -> int:
+    """Positions that make 32 Mi logits."""
+    return max(1, (1 << 25) // len(weight))
+
+
+def _in_chunks(piece: Callable[..., Tensor], chunk: int, *tensors: Tensor) -> Tensor:
+    """``piece`` of (M, …) tensors, ``chunk`` rows at a time and recomputed in the backward pass."""
+    if len(tensors[0]) <= chunk:
+        return piece(*tensors)
+    parts = zip(*(t.split(chunk) for t in tensors), strict=True)
+    return torch.cat([checkpoint(piece, *part, use_reentrant=False) for part in parts])
 
 
 def bounded(logits: Tensor, softcap: float | None) -> Tensor:

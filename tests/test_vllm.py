@@ -16,6 +16,7 @@ from sampling.generate import generate
 from stepverify.layout import Layout
 from stepverify.readers import Synthetic
 from stepverify.records import InputError, Solution, read_records
+from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.vllm
 
@@ -32,21 +33,7 @@ def model(base, tmp_path_factory):
         if not folder.is_dir():
             pytest.skip(f"{folder}: STEPVERIFY_MODELS holds no smollm2-135m")
         return str(folder)
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("vllm") / "tiny"
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(base))
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=CONTEXT, initializer_range=0.1, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    return str(folder)
+    return str(tiny_llama(base, tmp_path_factory.mktemp("vllm") / "tiny", CONTEXT))
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, cast
+from collections.abc import Callable
+from typing import Literal, Protocol, cast
 
 import lightning
 from torch.utils.data import DataLoader, Dataset
@@ -132,7 +132,7 @@ class SolutionData(lightning.LightningDataModule):
             return ByLength(examples.lengths, self.batch_size)
         if train and (longest := examples.lengths.max()) > budget:
             raise InputError(f"data.pack_tokens: the longest solution has {longest} tokens, a pack only {budget}")
-        return ByTokens(_Ids(examples), examples.groups.tolist(), budget)
+        return ByTokens(examples.sequences, examples.groups.tolist(), budget)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches; the loader's state is part of the checkpoint, so resume goes on mid-epoch."""
@@ -149,19 +149,6 @@ class SolutionData(lightning.LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Batches to score."""
         return self._loader("predict", DataLoader, shuffle=False)
-
-
-class _Ids(Sequence[list[int]]):
-    """The token ids of examples, read when they are asked for."""
-
-    def __init__(self, examples: Shelf) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.examples[index].input_ids
 
 
 class _Batches(Dataset):

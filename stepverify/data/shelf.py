@@ -6,7 +6,7 @@ import os
 import pickle
 import tempfile
 from array import array
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -71,6 +71,16 @@ class Shelf(Sequence[Example]):
         return np.array(self._lengths)
 
     @property
+    def sequences(self) -> Sequence[list[int]]:
+        """The token ids of each, read when they are asked for."""
+        return _Ids(self)
+
+    @property
+    def problems(self) -> Collection[Hashable]:
+        """Ids of the problems that they belong to."""
+        return self._numbers.keys()
+
+    @property
     def groups(self) -> np.ndarray:
         """(E,) number of the problem that each belongs to."""
         return np.array(self._groups)
@@ -92,3 +102,14 @@ class Shelf(Sequence[Example]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state | {"_file": open(state["_file"], "rb")}  # noqa: SIM115
+
+
+class _Ids(Sequence[list[int]]):
+    def __init__(self, examples: Shelf) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.examples[index].input_ids

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stepverify.records import StepLabel
+from stepverify.records import InputError, Solution, StepLabel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,18 @@ class StepTargets:
     threshold: float = 0.5
     neutral: Literal["positive", "negative", "ignore"] = "positive"
     after_first_error: Literal["ignore", "negative", "keep"] = "keep"
+
+    def of(self, record: Solution) -> list[float | None]:
+        """The targets of a solution's steps.
+
+        Raises:
+            InputError: it has no step labels.
+        """
+        if record.step_labels is None:
+            raise InputError(
+                f"solution {record.id}: no step labels ('step_labels'); run sampling label with a steps labeller first"
+            )
+        return self(record.step_labels)
 
     def __call__(self, labels: Sequence[StepLabel | None]) -> list[float | None]:
         """One target in [0, 1] for each step, None where there is nothing to learn."""

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from stepverify.data.batch import Batch
-from stepverify.data.encode import SolutionEncoder, load_tokenizer
-from stepverify.layout import load_export
 from stepverify.losses import bounded, log_partition, token_nll
 from stepverify.models.attention import plain
-from stepverify.models.backbone import Backbone, without_adapters
+from stepverify.models.backbone import without_adapters
 from stepverify.models.export import (
     Form,
     Head,
@@ -281,32 +279,3 @@ class ProcessModel(ReadModel):
                 f"its logits are bounded (final_logit_softcapping: {self.softcap}), a classifier's are not"
             )
         super().check_classifier()
-
-
-def load_verifier(path: str, dtype: Any = "float32") -> tuple[ReadModel, SolutionEncoder, dict[str, Any]]:
-    """An exported verifier, in evaluation mode, with its encoder and the facts stored with it.
-
-    Raises:
-        InputError: not an export of a verifier, or its tokenizer no longer gives the stored ids.
-    """
-    export = load_export(path)
-    if export is None or export[1].get("objective") not in ("outcome", "process"):
-        raise InputError(
-            f"{path}: not an exported verifier (its stepverify.json must say objective: outcome or process)"
-        )
-    layout, facts = export
-    if facts.get("form") == "adapter":
-        raise InputError(f"{path}: an adapter; score with the merged export that it lies in")
-    encoder = SolutionEncoder(load_tokenizer(path), layout, facts.get("max_length", 1024))
-    if facts.get("probe", probe := encoder.probe()) != probe:
-        raise InputError(f"{path}: its tokenizer gives other ids than in training: was a file of the export replaced?")
-    if facts["objective"] == "process":
-        now = {"tag": encoder.tag_id, "negative": encoder.label_ids[0], "positive": encoder.label_ids[1]}
-        if facts.get("ids") != now:
-            raise InputError(f"{path}: trained with ids {facts.get('ids')}, but its tokenizer now gives {now}")
-    backbone = Backbone(path=path, dtype=dtype).load()
-    if facts["objective"] == "process":
-        model: ReadModel = ProcessModel(backbone, encoder.label_ids)
-    else:
-        model = OutcomeModel(backbone)
-    return model.eval(), encoder, facts

@@ -74,11 +74,7 @@ class OutcomeVerifier(VerifierModule):
         """One a step."""
         known: list[float | None]
         if self.target == "rollouts":
-            if record.step_labels is None:
-                raise InputError(
-                    f"solution {record.id}: no step labels ('step_labels'); run sampling label with a steps labeller"
-                )
-            known = StepTargets(monte_carlo="soft")(record.step_labels)
+            known = StepTargets(monte_carlo="soft").of(record)
         elif record.correct is None:
             raise InputError(f"solution {record.id}: no outcome label ('correct'); run sampling label first")
         else:

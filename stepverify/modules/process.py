@@ -18,7 +18,7 @@ from stepverify.losses import step_cross_entropy
 from stepverify.metrics import ErrorF1
 from stepverify.models import Backbone, ProcessModel
 from stepverify.modules.base import VerifierModule
-from stepverify.records import InputError, Solution
+from stepverify.records import Solution
 
 
 class ProcessRewardModel(VerifierModule):
@@ -57,11 +57,7 @@ class ProcessRewardModel(VerifierModule):
         """Read at the tags of labelled steps, or at all of them to predict."""
         if not labelled:
             return self.encoder.process(record, None)
-        if record.step_labels is None:
-            raise InputError(
-                f"solution {record.id}: no step labels ('step_labels'); run sampling label with a steps labeller first"
-            )
-        return self.encoder.process(record, self.targets(record.step_labels))
+        return self.encoder.process(record, self.targets.of(record))
 
     def build(self) -> ProcessModel:
         """Load the backbone; its own output rows of the label tokens are the head."""

@@ -61,11 +61,7 @@ class Solutions(Reader):
         """Those of problems with a right and a wrong one; the file is read twice, so that memory stays small."""
         seen: dict[str, set[bool]] = {}
         for solution in self._chosen():
-            if solution.correct is None:
-                raise InputError(
-                    f"{self.path}: solution {solution.id} has no 'correct'; run sampling label on it first"
-                )
-            seen.setdefault(solution.problem_id, set()).add(solution.correct)
+            seen.setdefault(solution.problem_id, set()).add(self._is_right(solution))
         for solution in self._chosen():
             sides = seen[solution.problem_id]
             if len(sides) == 2:
@@ -73,16 +69,17 @@ class Solutions(Reader):
             else:
                 self.left_out["of problems without a " + ("wrong" if True in sides else "right") + " solution"] += 1
 
+    def _is_right(self, solution: Solution) -> bool:
+        if solution.correct is None:
+            raise InputError(f"{self.path}: solution {solution.id} has no 'correct'; run sampling label on it first")
+        return solution.correct
+
     def _chosen(self) -> Iterator[Solution]:
         taken = Counter[str]()
         for solution in read_records(self.path, Solution):
             if not in_fold(solution.problem_id, self.fold, self.validation_fraction):
                 continue
-            if self.correct_only and solution.correct is None:
-                raise InputError(
-                    f"{self.path}: solution {solution.id} has no 'correct'; run sampling label on it first"
-                )
-            if self.correct_only and not solution.correct:
+            if self.correct_only and not self._is_right(solution):
                 continue
             if self.steps_labelled_only and solution.step_labels is None:
                 continue

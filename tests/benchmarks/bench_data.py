@@ -57,27 +57,16 @@ def measure(folder: str, in_memory: bool) -> dict[str, float]:
 
     if in_memory:
         examples = [encode(r) for r in Solutions(folder).solutions()]
-        groups = [e.record.problem_id for e in examples]
+        sequences, groups = [e.input_ids for e in examples], [e.record.problem_id for e in examples]
     else:
         examples = encode_all(Solutions(folder), encode, "train")
-        groups = examples.groups.tolist()
+        sequences, groups = examples.sequences, examples.groups.tolist()
     encoded = time.process_time()
-    packs = ByTokens(_Ids(examples), groups, 8192)(None)
+    packs = ByTokens(sequences, groups, 8192)(None)
     return {
         "solutions": len(examples), "tokens": sum(len(e.input_ids) for e in examples), "packs": len(packs),
         "encode": encoded - start, "pack": time.process_time() - encoded, "grown": memory("VmHWM") - before,
     }  # fmt: skip
-
-
-class _Ids:
-    def __init__(self, examples) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> list[int]:
-        return self.examples[index].input_ids
 
 
 def main() -> None:

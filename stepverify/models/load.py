@@ -1,0 +1,40 @@
+"""Exports of this package → models that score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepverify.data.encode import SolutionEncoder, load_tokenizer
+from stepverify.layout import load_export
+from stepverify.models.backbone import Backbone
+from stepverify.models.heads import OutcomeModel, ProcessModel, ReadModel
+from stepverify.records import InputError
+
+
+def load_verifier(path: str, dtype: Any = "float32") -> tuple[ReadModel, SolutionEncoder, dict[str, Any]]:
+    """An exported verifier, in evaluation mode, with its encoder and the facts stored with it.
+
+    Raises:
+        InputError: not an export of a verifier, or its tokenizer no longer gives the stored ids.
+    """
+    export = load_export(path)
+    if export is None or export[1].get("objective") not in ("outcome", "process"):
+        raise InputError(
+            f"{path}: not an exported verifier (its stepverify.json must say objective: outcome or process)"
+        )
+    layout, facts = export
+    if facts.get("form") == "adapter":
+        raise InputError(f"{path}: an adapter; score with the merged export that it lies in")
+    encoder = SolutionEncoder(load_tokenizer(path), layout, facts.get("max_length", 1024))
+    if facts.get("probe", probe := encoder.probe()) != probe:
+        raise InputError(f"{path}: its tokenizer gives other ids than in training: was a file of the export replaced?")
+    if facts["objective"] == "process":
+        now = {"tag": encoder.tag_id, "negative": encoder.label_ids[0], "positive": encoder.label_ids[1]}
+        if facts.get("ids") != now:
+            raise InputError(f"{path}: trained with ids {facts.get('ids')}, but its tokenizer now gives {now}")
+    backbone = Backbone(path=path, dtype=dtype).load()
+    if facts["objective"] == "process":
+        model: ReadModel = ProcessModel(backbone, encoder.label_ids)
+    else:
+        model = OutcomeModel(backbone)
+    return model.eval(), encoder, facts
