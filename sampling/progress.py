@@ -25,10 +25,15 @@ class Progress:
     def add(self, count: int, tokens: int = 0) -> None:
         """Count finished items and the tokens that were drawn or read for them."""
         self._count += count
+        self.draw(tokens)
+        self._bar.update(count)
+
+    def draw(self, tokens: int, note: str = "") -> None:
+        """Count tokens that were drawn or read for items that are not finished; ``note`` follows their rate."""
         self._tokens += tokens
         if self._tokens:
-            self._bar.set_postfix_str(f"{self._tokens / (time.monotonic() - self._start):,.0f} tokens/s", refresh=False)
-        self._bar.update(count)
+            rate = f"{self._tokens / (time.monotonic() - self._start):,.0f} tokens/s"
+            self._bar.set_postfix_str(f"{rate}, {note}" if note else rate, refresh=False)
 
     def summary(self) -> dict[str, Any]:
         """Figures of this run: seconds, items and tokens (an earlier, killed run is not counted)."""

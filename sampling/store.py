@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Generic
 
-from stepverify.records import MANIFEST, InputError, Record, dump_line, fingerprint, parse_record
+from stepverify.records import MANIFEST, InputError, Record, dump_line, fingerprint, parse_record, read_records
 
 SHARD_BYTES = 256 << 20
 _DRAFT = f".{MANIFEST}.draft"  # all that is there of a stage that was killed while it began
@@ -75,6 +75,11 @@ class Store(Generic[Record]):
 
     def _shards(self) -> list[Path]:
         return sorted(self.folder.glob("part-*.jsonl"))
+
+    def records(self) -> Iterator[Record]:
+        """What is there so far, finished or not."""
+        for shard in self._shards():
+            yield from read_records(shard, self.kind)
 
     def write(self, records: Iterable[Record]) -> None:
         """Append a batch and bring it to disk."""

@@ -5,7 +5,8 @@ A stage reads a folder of ``*.jsonl`` shards and writes another one::
     problems ─ generate ▶ solutions ─ label ▶ labelled solutions ─ score ▶ scored ─ rank ▶ rankings
 
 Every problem is a :class:`Problem`; from sampling to scoring every line is a :class:`Solution`
-that fills up on its way; ranking writes one :class:`Ranking` a problem.
+that fills up on its way; ranking writes one :class:`Ranking` a problem, and whoever draws completions of step
+prefixes keeps them as :class:`Rollout`.
 """
 
 from __future__ import annotations
@@ -149,13 +150,39 @@ class Ranking:
     choices: dict[str, str | None] = field(default_factory=dict)
 
 
-Record = TypeVar("Record", Problem, Solution, Ranking)
+@dataclass(kw_only=True, slots=True)
+class Rollout:
+    """Completions of one step prefix, drawn together to learn what the prefix is worth.
+
+    Attributes:
+        id: the problem's id, a digest of the prefix, and which of its completions the first one is.
+        steps: the prefix.
+        seed: that the first completion was drawn with; the next one with ``seed + 1``.
+        completions: the texts behind the prefix.
+        finish: as of a :class:`Solution`, for each of them.
+        answers: their final answers; None where there is none.
+        right: whether that is the problem's answer.
+        tokens: drawn for all of them.
+    """
+
+    id: str
+    problem_id: str
+    steps: list[str]
+    seed: int
+    completions: list[str]
+    finish: list[str]
+    answers: list[str | None]
+    right: list[bool]
+    tokens: int
+
+
+Record = TypeVar("Record", Problem, Solution, Ranking, Rollout)
 
 
 # ── dataclass ↔ JSON ──────────────────────────────────────────────────────────────────────────────
 
 
-def dump_line(record: Problem | Solution | Ranking) -> str:
+def dump_line(record: Problem | Solution | Ranking | Rollout) -> str:
     """One line of JSON, line end included. Fields at their default are left out.
 
     Raises:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sampling.__main__ import main
 from sampling.engine import Completion, SamplingOptions
 from sampling.generate import derive_seed
-from sampling.label import Rollouts, SyntheticOracle, label
-from sampling.tree import build, prefixes
+from sampling.label import label
+from sampling.labellers import Exhaustive, Rollouts, SyntheticOracle
+from sampling.tree import build
 from stepverify.layout import Layout
 from stepverify.readers import Solutions, Synthetic
 from stepverify.records import InputError, Solution, StepLabel, read_records, write_records
@@ -169,14 +170,14 @@ def test_answers_that_cannot_be_graded(tmp_path, solutions, message):
 def test_prefixes_by_hand():
     """a → b → c, a → b, a → d: five paths in all with a and a, b shared, a parent before its children."""
     root = build([("x", ["a", "b", "c"]), ("y", ["a", "b"]), ("z", ["a", "d"]), ("none", [])])
-    assert list(prefixes(root)) == [("a",), ("a", "b"), ("a", "b", "c"), ("a", "d")]
+    assert [n.steps() for n in root.nodes()] == [("a",), ("a", "b"), ("a", "b", "c"), ("a", "d")]
     assert root.solutions == ["x", "y", "z", "none"]
     assert root.children["a"].children["b"].solutions == ["x", "y"]
 
 
 @given(st.lists(st.lists(st.sampled_from("ab"), max_size=5), max_size=8))
 def test_prefixes_are_the_distinct_ones_parents_first(paths):
-    found = list(prefixes(build((str(i), path) for i, path in enumerate(paths))))
+    found = [n.steps() for n in build((str(i), path) for i, path in enumerate(paths)).nodes()]
     assert len(found) == len(set(found))
     assert set(found) == {tuple(path[:end]) for path in paths for end in range(1, len(path) + 1)}
     assert all(prefix[:-1] in found[:at] for at, prefix in enumerate(found) if len(prefix) > 1)
@@ -189,7 +190,11 @@ def test_the_prefixes_of_problems_take_turns(tmp_path):
     """p/0 has the prefixes a and ab, p/1 c only, p/2 d, de and def: first prefixes first, so longer ones hit the cache."""
     engine = KnownRollouts({})
     paths = {"p/0": ["a", "b", "#### 5"], "p/1": ["c", "#### 5"], "p/2": ["d", "e", "f", "#### 5"]}
-    labelled(tmp_path, [solution(0, steps, name) for name, steps in paths.items()], Rollouts(engine, 1, layout=LAYOUT))
+    labelled(
+        tmp_path,
+        [solution(0, steps, name) for name, steps in paths.items()],
+        Rollouts(engine, Exhaustive(1), layout=LAYOUT),
+    )
     asked = ["".join(path.splitlines()[1:]) for path, _, _ in engine.asked]
     assert asked == ["a", "c", "d", "ab", "de", "def"]
 
@@ -216,7 +221,7 @@ def test_rollouts_by_hand(tmp_path):
             solution(2, ["A", "D", "the end"]),
             solution(3, ["E"], finish="length"),
         ],
-        Rollouts(engine, num_rollouts=4, layout=LAYOUT),
+        Rollouts(engine, strategy=Exhaustive(4), layout=LAYOUT),
     )
     a, b = counted(3, 4), counted(0, 4)
     assert [found[f"p/0#{i}"].step_labels for i in range(4)] == [
@@ -225,17 +230,17 @@ def test_rollouts_by_hand(tmp_path):
         [a, counted(2, 4), WRONG],
         [counted(1, 4)],
     ]
-    # Each distinct prefix once, as the prompt and the steps so far, with a seed of its own.
+    # Each distinct prefix once, as the prompt and the steps so far, with a seed of its own; shared ones first.
     problem = "Qof p/0\n"
     assert [path for path, _, _ in engine.asked] == [
-        f"{problem}A\n", f"{problem}A\nB\n", f"{problem}A\nB\nC\n", f"{problem}A\nD\n", f"{problem}E\n",
+        f"{problem}A\n", f"{problem}A\nB\n", f"{problem}E\n", f"{problem}A\nD\n", f"{problem}A\nB\nC\n",
     ]  # fmt: skip
     assert {n for _, n, _ in engine.asked} == {4}
     assert engine.asked[1][2] == derive_seed(0, "p/0", "A", "B")
     assert len({seed for _, _, seed in engine.asked}) == 5
     summary = json.loads((tmp_path / "out" / "manifest.json").read_text())["summary"]
-    # The summary counts labels, shared ones with every solution: 8 counted and 3 graded ones.
-    expected = {"labelled_steps": 11, "rollouts": 8 * 4, "right_rollouts": (3 + 0 + 4) + (3 + 0) + (3 + 2) + 1}
+    # Labels are counted with every solution, 8 counted and 3 graded ones; completions once.
+    expected = {"labelled_steps": 11, "prefixes_completed": 5, "rollouts": 5 * 4, "right_rollouts": 3 + 0 + 4 + 2 + 1}
     assert {key: summary[key] for key in expected} == expected
     assert summary["tokens_this_run"] == 5 * 4 * 3
 
@@ -244,7 +249,9 @@ def test_a_rollout_is_judged_together_with_its_prefix(tmp_path):
     """The prefix states the answer and every rollout ends at once: as solutions they are right."""
     engine = KnownRollouts({"#### 5": [""], "check: 5": ["#### 6", ""]})
     found = labelled(
-        tmp_path, [solution(0, ["A", "#### 5", "check: 5", "done"])], Rollouts(engine, num_rollouts=2, layout=LAYOUT)
+        tmp_path,
+        [solution(0, ["A", "#### 5", "check: 5", "done"])],
+        Rollouts(engine, strategy=Exhaustive(2), layout=LAYOUT),
     )
     assert found["p/0#0"].step_labels == [counted(0, 2), counted(2, 2), counted(1, 2), RIGHT]
 
@@ -262,7 +269,7 @@ def test_problems_are_apart_and_those_without_a_prefix_need_no_rollout(tmp_path)
             solution(0, ["A", "x"], "p/3", answer="6"),
             solution(1, [], "p/2", finish="length"),
         ],
-        Rollouts(engine, num_rollouts=3, layout=LAYOUT),
+        Rollouts(engine, strategy=Exhaustive(3), layout=LAYOUT),
     )
     assert {key: s.step_labels for key, s in found.items()} == {
         "p/1#0": [RIGHT], "p/1#1": [WRONG], "p/0#0": [counted(3, 3), RIGHT], "p/2#0": [], "p/2#1": [],
@@ -277,7 +284,7 @@ def test_max_solutions_labels_the_first_ones_only(tmp_path):
     engine = KnownRollouts({})
     solutions = [solution(i, [step, "#### 1"]) for i, step in enumerate("AAB")]
     solutions += [solution(i, ["#### 5"], "p/1") for i in range(3)]
-    found = labelled(tmp_path, solutions, Rollouts(engine, num_rollouts=1, layout=LAYOUT, max_solutions=2))
+    found = labelled(tmp_path, solutions, Rollouts(engine, strategy=Exhaustive(1), layout=LAYOUT, max_solutions=2))
     assert [path for path, _, _ in engine.asked] == ["Qof p/0\nA\n"]
     assert {key: s.step_labels for key, s in found.items()} == {
         "p/0#0": [counted(0, 1), WRONG], "p/0#1": [counted(0, 1), WRONG], "p/0#2": None,
@@ -286,7 +293,7 @@ def test_max_solutions_labels_the_first_ones_only(tmp_path):
     assert [s.correct for s in found.values()].count(True) == 3
 
 
-@pytest.mark.parametrize(("key", "value"), [("num_rollouts", 0), ("max_solutions", 0), ("max_solutions", -1)])
+@pytest.mark.parametrize(("key", "value"), [("max_solutions", 0), ("max_solutions", -1)])
 def test_bad_counts(key, value):
     with pytest.raises(InputError, match=f"{key}: expected >= 1.*, got {value}"):
         Rollouts(KnownRollouts({}), layout=LAYOUT, **{key: value})
@@ -297,7 +304,7 @@ def test_bad_counts(key, value):
 def test_every_distinct_prefix_is_asked_once_and_every_step_is_labelled(tmp_path_factory, drawn):
     solutions = [solution(i, path, finish="length" if cut else "stop") for i, (path, cut) in enumerate(drawn)]
     engine = KnownRollouts({"a": ["#### 5"], "b": ["#### 5", "#### 4"], "c": ["none"]})
-    found = labelled(tmp_path_factory.mktemp("law"), solutions, Rollouts(engine, num_rollouts=2, layout=LAYOUT))
+    found = labelled(tmp_path_factory.mktemp("law"), solutions, Rollouts(engine, strategy=Exhaustive(2), layout=LAYOUT))
     rolled = {tuple(path[: len(path) - (not cut)][:end]) for path, cut in drawn for end in range(1, len(path) + 1)}
     asked = Counter(path for path, _, _ in engine.asked)
     assert asked == Counter("Qof p/0\n" + "".join(f"{step}\n" for step in prefix) for prefix in rolled - {()})
@@ -317,28 +324,35 @@ def test_few_shot_examples_stand_in_front_of_every_prefix(tmp_path):
         label(tmp_path / "in.jsonl", tmp_path / "out", Rollouts(engine, layout=LAYOUT))
 
 
-@pytest.mark.parametrize("changed", [{"num_rollouts": 3}, {"seed": 1}, {"max_solutions": 9}, {"layout": Layout()}])
+@pytest.mark.parametrize(
+    "changed", [{"strategy": Exhaustive(3)}, {"seed": 1}, {"max_solutions": 9}, {"layout": Layout()}]
+)
 def test_another_labeller_is_refused_by_name(tmp_path, changed):
-    settled = {"num_rollouts": 2, "layout": LAYOUT}
+    settled = {"strategy": Exhaustive(2), "layout": LAYOUT}
     labelled(tmp_path, [solution(0, ["A", "#### 5"])], Rollouts(KnownRollouts({}), **settled))
     with pytest.raises(InputError, match=rf"was made with config\.steps\.{next(iter(changed))}"):
         label(tmp_path / "in.jsonl", tmp_path / "out", Rollouts(KnownRollouts({}), **settled | changed))
 
 
-def test_resume_labels_the_problems_that_are_missing(tmp_path):
-    """A kill left 3 of 6 lines and a torn one: p/0 is whole and is not rolled again, p/1 is there by half, p/2 not."""
+def test_resume_asks_for_what_is_not_on_record(tmp_path):
+    """A kill left 3 of 6 lines and a torn one, and the completions of p/0 and p/1: those of p/2 are drawn again."""
     solutions = [solution(i, ["A", f"#### {5 + i}"], p) for p in ("p/0", "p/1", "p/2") for i in range(2)]
-    steps = Rollouts(KnownRollouts({"A": ["#### 5", "#### 6"]}), num_rollouts=4, layout=LAYOUT)
+    steps = Rollouts(KnownRollouts({"A": ["#### 5", "#### 6"]}), strategy=Exhaustive(4), layout=LAYOUT)
     whole = labelled(tmp_path, solutions, steps)
-    shard, manifest = (tmp_path / "out" / name for name in ("part-00000.jsonl", "manifest.json"))
-    shard.write_text("".join(shard.read_text().splitlines(keepends=True)[:3]) + '{"id": "torn')
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": False, "summary": {}}))
-    again = Rollouts(KnownRollouts({"A": ["#### 5", "#### 6"]}), num_rollouts=4, layout=LAYOUT)
+    for folder, kept in ((tmp_path / "out", 3), (tmp_path / "out" / "rollouts", 2)):
+        shard, manifest = folder / "part-00000.jsonl", folder / "manifest.json"
+        shard.write_text("".join(shard.read_text().splitlines(keepends=True)[:kept]) + '{"id": "torn')
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": False, "summary": {}}))
+    again = Rollouts(KnownRollouts({"A": ["#### 5", "#### 6"]}), strategy=Exhaustive(4), layout=LAYOUT)
     label(tmp_path / "in.jsonl", tmp_path / "out", again)
-    assert [path for path, _, _ in again.engine.asked] == ["Qof p/1\nA\n", "Qof p/2\nA\n"]
+    assert [path for path, _, _ in again.engine.asked] == ["Qof p/2\nA\n"]
     found = list(read_records(tmp_path / "out", Solution))
     assert len(found) == 6
     assert {s.id: s for s in found} == whole
+    summary = json.loads((tmp_path / "out" / "manifest.json").read_text())["summary"]
+    assert {key: summary[key] for key in ("prefixes_completed", "rollouts", "right_rollouts")} == {
+        "prefixes_completed": 3, "rollouts": 12, "right_rollouts": 6,
+    }  # fmt: skip
 
 
 # ── the oracle ────────────────────────────────────────────────────────────────────────────────────
@@ -365,14 +379,14 @@ def test_oracle_refuses_other_problems(tmp_path):
 CHILD = """
 import sys, time
 from pathlib import Path
-from tests.test_label import LAYOUT, KnownRollouts, Rollouts, label
+from tests.test_label import LAYOUT, Exhaustive, KnownRollouts, Rollouts, label
 class Slow(KnownRollouts):
     def generate(self, requests, options):
         for request in requests:
             time.sleep(0.005)
             yield from super().generate([request], options)
 engine = Slow({"A": ["#### 5"], "B": ["#### 5", "#### 4"]})
-label(Path(sys.argv[1]), Path(sys.argv[2]), Rollouts(engine, num_rollouts=4, layout=LAYOUT))
+label(Path(sys.argv[1]), Path(sys.argv[2]), Rollouts(engine, strategy=Exhaustive(4), layout=LAYOUT))
 """
 
 
@@ -381,7 +395,7 @@ def test_sigkill_at_random_moments_loses_and_doubles_nothing(tmp_path):
         solution(i, [*step, "#### 5"], f"p/{p}") for p in range(50) for i, step in enumerate(("A", "AB", "B", ""))
     ]
     known = KnownRollouts({"A": ["#### 5"], "B": ["#### 5", "#### 4"]})
-    whole = labelled(tmp_path, solutions, Rollouts(known, num_rollouts=4, layout=LAYOUT))
+    whole = labelled(tmp_path, solutions, Rollouts(known, strategy=Exhaustive(4), layout=LAYOUT))
     command = [sys.executable, "-c", CHILD, str(tmp_path / "in.jsonl"), str(tmp_path / "killed")]
     assert run_with_kills(command, tmp_path / "killed", len(solutions), kills=3, rng=random.Random(3)) == 3
     found = list(read_records(tmp_path / "killed", Solution))
@@ -402,12 +416,12 @@ def test_sigkill_of_the_program_with_a_real_network(tiny_model_dir, tmp_path):
     config.write_text(f"""
 input: {tmp_path / "in.jsonl"}
 steps:
-  class_path: sampling.label.Rollouts
+  class_path: sampling.labellers.Rollouts
   init_args:
     engine:
       class_path: sampling.engine.TransformersEngine
       init_args: {{ model: {tiny_model_dir}, device: cpu, batch_size: 2 }}
-    num_rollouts: 2
+    strategy: {{ class_path: sampling.labellers.Exhaustive, init_args: {{ num_rollouts: 2 }} }}
     sampling: {{ temperature: 1.0, max_tokens: 12 }}
 """)
     arguments = ["label", "--config", str(config), "--output"]

@@ -58,6 +58,7 @@ class Grader:
         self.time_limit = time_limit
         self.num_timeouts = 0
         self._pool: pebble.ProcessPool | None = None
+        self._lock = threading.Lock()  # one thread draws and one grades
 
     def __enter__(self) -> Grader:
         return self
@@ -88,7 +89,8 @@ class Grader:
         ]
         if not open_pairs:
             return verdicts
-        found = self._compare(list(dict.fromkeys(open_pairs)))
+        with self._lock:
+            found = self._compare(list(dict.fromkeys(open_pairs)))
         remaining = iter(open_pairs)
         return [found[next(remaining)] if verdict is None else verdict for verdict in verdicts]
 

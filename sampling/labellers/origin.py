@@ -1,0 +1,51 @@
+"""Where solutions came from, as the manifests of the stages before say it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sampling.generate import digest
+from stepverify.records import MANIFEST, InputError
+
+if TYPE_CHECKING:
+    from sampling.labellers.rollouts import Rollouts
+
+
+def check_origin(folder: Path | None, rollouts: Rollouts) -> None:
+    """Check that the solutions of ``folder`` were drawn as ``rollouts`` draws: they can count as its completions.
+
+    The token limit may differ: it holds for whole solutions there, for completions here.
+
+    Raises:
+        InputError: naming the key that differs, or that it is not known how they were drawn.
+    """
+    drawn = _how_drawn(folder)
+    here = rollouts.identity()
+    for key in ("engine", "sampling", "layout"):
+        before, now = dict(drawn[key]), dict(here[key])
+        for name in sorted((before.keys() | now.keys()) - {"max_tokens"}):
+            if before.get(name) != now.get(name):
+                raise InputError(
+                    f"reuse_samples: {folder} was drawn with {key}.{name} = {before.get(name)!r}, rollouts with "
+                    f"{now.get(name)!r}; only solutions drawn alike are completions of their own prefixes"
+                )
+    if drawn["few_shot"] != digest(rollouts.examples):
+        raise InputError(f"reuse_samples: {folder} was drawn behind other few-shot examples")
+
+
+def _how_drawn(folder: Path | None) -> dict[str, Any]:
+    """The configuration of the generate stage behind a folder, through the stages in between."""
+    at = folder
+    while at is not None and (at / MANIFEST).is_file():
+        manifest = json.loads((at / MANIFEST).read_text())
+        if manifest["stage"] == "generate":
+            config: dict[str, Any] = json.loads(json.dumps(manifest["config"]))
+            return config
+        path = manifest["inputs"].get("input", {}).get("path")
+        at = Path(path) if path else None
+    raise InputError(
+        f"reuse_samples: no manifest of sampling generate is behind {folder or 'these solutions'}, so it is not known "
+        "how they were drawn; switch it off"
+    )

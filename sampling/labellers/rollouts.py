@@ -1,0 +1,140 @@
+"""Step labels by rollouts: completions of step prefixes, streamed through an engine and kept on disk.
+
+Every completion is a record in ``rollouts/`` of the stage's folder, graded, before it counts. A run that goes on
+after a kill asks the strategy the same questions again, and the engine only those that have no record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from sampling.engine import Engine, SamplingOptions
+from sampling.generate import exported_layout
+from sampling.labellers.base import Stage, StepLabeller
+from sampling.labellers.origin import check_origin
+from sampling.labellers.run import Ask, Run, judged
+from sampling.labellers.strategies import Exhaustive, Strategy
+from sampling.store import Store
+from stepverify.layout import Layout
+from stepverify.readers import Reader
+from stepverify.records import InputError, Rollout, Solution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Where to stop although labels are unsettled; the most informative prefixes come first.
+
+    Attributes:
+        rollouts: completions a problem.
+        tokens: drawn tokens a problem; the round in which they run out is still drawn.
+        seconds: of one run of the stage, from the first prefix on. It decides by the clock: what it cuts off is
+            another thing in every run.
+    """
+
+    rollouts: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for key, value in dataclasses.asdict(self).items():
+            if value is not None and not value > 0:
+                raise InputError(f"budget.{key}: expected above 0, got {value}")
+
+
+class Rollouts(StepLabeller):
+    """Labels by completions from every distinct step prefix (Math-Shepherd: Wang et al. 2023, section 3.3).
+
+    The step that states the final answer is labelled by grading that answer, not by rollouts. A completion without
+    an answer, or cut off at the token limit, counts as wrong.
+
+    **Reuse.** A sampled solution is itself a completion of each of its prefixes, and a completion of a prefix is one
+    of every longer prefix of the tree that it passes through: behind a given prefix all of them are drawn alike.
+    So with ``reuse_samples`` and ``reuse_rollouts`` counts are pooled, and right / total is unbiased as long as
+    neither the solutions nor the numbers drawn were chosen by outcomes: with :class:`~sampling.labellers.Exhaustive`
+    on all samples of a problem it is; on samples that were kept because they are wrong, or with a strategy that
+    stops on outcomes, it is not. Completions of a longer prefix never count for a shorter one: they are no fair
+    draw from it. A label that includes its own solution's outcome leans towards an outcome label; with few samples
+    through a prefix that matters.
+
+    Args:
+        engine: what completes; the generator itself, or another model.
+        strategy: which prefixes are completed, how often, and when that is enough.
+        sampling: temperature, length, stop texts.
+        layout: text around problems and steps; None takes the one that the model was exported with.
+        few_shot: worked problems in front of every prompt: the same ones that the solutions were drawn with.
+        max_solutions: step labels for the first so many solutions of each problem; None labels all.
+        reuse_samples: count the solutions themselves. They must have been drawn by this engine, with these options.
+        reuse_rollouts: count a completion for the longer prefixes that it passes through.
+        budget: limits of rollouts, tokens and time.
+        seed: of the run. A prefix's completion i is drawn with a seed made from this, the problem's id, the prefix
+            and i: whatever the strategy.
+    """
+
+    def __init__(
+        self, engine: Engine, strategy: Strategy = Exhaustive(),  # noqa: B008 - frozen
+        sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
+        layout: Layout | None = None, few_shot: Reader | None = None, max_solutions: int | None = None,
+        reuse_samples: bool = False, reuse_rollouts: bool = False,
+        budget: Budget = Budget(),
+        seed: int = 0,
+    ) -> None:  # fmt: skip
+        if max_solutions is not None and max_solutions < 1:
+            raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
+        self.engine, self.strategy, self.sampling, self.budget = engine, strategy, sampling, budget
+        self.layout, self.max_solutions, self.seed = layout or exported_layout(engine.model), max_solutions, seed
+        self.reuse_samples, self.reuse_rollouts = reuse_samples, reuse_rollouts
+        self.examples = list(few_shot.problems()) if few_shot else []
+        self._summary: dict[str, Any] = {}
+
+    def identity(self) -> dict[str, Any]:
+        """Engine, strategy and counts."""
+        return {
+            "labeller": "rollouts", "engine": self.engine.identity(), "strategy": self.strategy.identity(),
+            "sampling": dataclasses.asdict(self.sampling), "layout": dataclasses.asdict(self.layout),
+            "few_shot": self.layout.render_examples(self.examples), "max_solutions": self.max_solutions,
+            "reuse_samples": self.reuse_samples, "reuse_rollouts": self.reuse_rollouts,
+            "budget": dataclasses.asdict(self.budget), "seed": self.seed,
+        }  # fmt: skip
+
+    def label(self, groups: Iterable[list[Solution]], stage: Stage) -> Iterator[list[Solution]]:
+        """Stream the prefixes of many problems through the engine; answers are graded in a thread meanwhile."""
+        if self.reuse_samples:
+            check_origin(stage.input, self)
+        kept = Store(stage.output / "rollouts", Rollout, stage="rollouts", config=self.identity(), inputs={})
+        with kept as store, ThreadPoolExecutor(1, "grading") as pool:
+            run = Run(self, groups, store)
+            judging: set[Future[tuple[Ask, Rollout]]] = set()
+            while True:
+                for request, completions in self.engine.generate(run, self.sampling):
+                    judging.add(pool.submit(judged, run.asked.pop(request.key), completions, stage))
+                    done = {future for future in judging if future.done()}
+                    judging -= done
+                    yield from run.take(done, stage)
+                yield from run.finished()
+                if judging:  # the engine has nothing to do until some answer is graded
+                    done, judging = wait(judging, return_when=FIRST_COMPLETED)
+                    yield from run.take(done, stage)
+                elif run.exhausted:
+                    break
+            self._summary = _count(store.records())
+            store.finish(self._summary)
+
+    def summary(self) -> dict[str, Any]:
+        """Completions drawn for these labels, by this run and those before."""
+        return self._summary
+
+
+def _count(rollouts: Iterable[Rollout]) -> dict[str, int]:
+    counts, prefixes = Counter[str](), set()
+    for rollout in rollouts:
+        prefixes.add(rollout.id.rpartition("+")[0])
+        counts.update(
+            rollouts=len(rollout.right), right_rollouts=sum(rollout.right), rollout_tokens=rollout.tokens,
+            rollouts_without_answer=rollout.answers.count(None), rollouts_cut_off=rollout.finish.count("length"),
+        )  # fmt: skip
+    return {"prefixes_completed": len(prefixes), **counts}

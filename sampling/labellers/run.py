@@ -1,0 +1,194 @@
+"""One run of the rollouts: which prefix is completed next, what comes of it, and when a problem is done."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sampling.engine import Completion, Request
+from sampling.generate import derive_seed
+from sampling.labellers.base import Stage
+from sampling.labellers.strategies import Paths, informative
+from sampling.store import Store
+from sampling.tree import Node, build
+from stepverify.answers import extract_answer
+from stepverify.data.encode import SolutionEncoder
+from stepverify.records import Rollout, Solution, StepLabel
+
+if TYPE_CHECKING:
+    from sampling.labellers.rollouts import Rollouts
+
+_WINDOW = 64  # problems in work at the same time
+
+
+@dataclass(slots=True)
+class Opened:
+    """The solutions of one problem while their prefixes are being completed."""
+
+    solutions: list[Solution]
+    chosen: list[Solution]
+    view: Paths
+    pending: int = 0
+    rollouts: int = 0
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class Ask:
+    """So many completions of one prefix, from the ``first`` on."""
+
+    problem: Opened
+    node: Node
+    first: int
+    number: int
+    run_seed: int
+    key: str = field(init=False)
+    seed: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        start = derive_seed(self.run_seed, self.problem.solutions[0].problem_id, *self.node.steps())
+        self.key = f"{self.problem.solutions[0].problem_id}@{start:x}+{self.first}"
+        self.seed = start + self.first
+
+
+class Run:
+    """One run of the stage: the requests that an engine draws from, and what comes of them."""
+
+    def __init__(self, labeller: Rollouts, groups: Iterable[list[Solution]], store: Store[Rollout]) -> None:
+        self.labeller, self.store, self._groups = labeller, store, iter(groups)
+        self._encoder = SolutionEncoder(labeller.engine.tokenizer, labeller.layout)
+        self._examples = labeller.layout.render_examples(labeller.examples)
+        self._known = {record.id: record for record in store.records()}
+        self.asked: dict[str, Ask] = {}
+        self.exhausted = False
+        self._waiting: list[tuple[tuple[float, int, int], Ask]] = []
+        self._ready: list[Opened] = []
+        self._num_open, self._number = 0, 0
+        self._end = time.monotonic() + (labeller.budget.seconds or float("inf"))
+
+    def __iter__(self) -> Iterator[Request]:
+        return self
+
+    def __next__(self) -> Request:
+        """The most informative prefix of the problems in work."""
+        while self._num_open + len(self._ready) < _WINDOW and (solutions := next(self._groups, None)) is not None:
+            self._open(solutions)
+        if time.monotonic() > self._end:
+            self._drop_waiting()
+        if not self._waiting:
+            self.exhausted = not self._num_open and not self._ready
+            raise StopIteration
+        ask = heapq.heappop(self._waiting)[1]
+        self.asked[ask.key] = ask
+        ids = self._encoder.path(ask.problem.solutions[0].problem, ask.node.steps(), self._examples)
+        return Request(ask.key, ids, ask.number, ask.seed)
+
+    def _drop_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for _, ask in waiting:
+            ask.problem.pending -= 1
+            if not ask.problem.pending:
+                self._advance(ask.problem)
+
+    def _open(self, solutions: list[Solution]) -> None:
+        chosen = solutions[: self.labeller.max_solutions]
+        root = build((s.id, s.steps[: _num_rolled(s)]) for s in chosen)
+        if self.labeller.reuse_samples:
+            for s in solutions:
+                for node in root.follow(s.steps[: _num_rolled(s)]):
+                    node.total += 1
+                    node.right += bool(s.correct)
+        paths = [(list(root.follow(s.steps[: _num_rolled(s)])), bool(s.correct)) for s in chosen]
+        self._num_open += 1
+        self._advance(Opened(solutions, chosen, Paths(root, paths, self.labeller.reuse_rollouts)))
+
+    def _advance(self, problem: Opened) -> None:
+        """Ask the strategy, and again as long as all that it wants is on record."""
+        while asks := self._within_budget(problem):
+            missing = []
+            for ask in asks:
+                if (record := self._known.pop(ask.key, None)) is not None:
+                    self._count(ask, record)
+                else:
+                    missing.append(ask)
+            for ask in missing:
+                self._number += 1
+                # Of equal ones the shorter first: when a longer prefix comes, the engine has cached the shorter one.
+                order = (-informative(ask.node), len(ask.node.steps()), self._number)
+                heapq.heappush(self._waiting, (order, ask))
+            problem.pending = len(missing)
+            if missing:
+                return
+        self._num_open -= 1
+        self._ready.append(problem)
+
+    def _within_budget(self, problem: Opened) -> list[Ask]:
+        budget, asks = self.labeller.budget, []
+        if time.monotonic() > self._end or (budget.tokens is not None and problem.tokens >= budget.tokens):
+            return []
+        left = budget.rollouts - problem.rollouts if budget.rollouts is not None else None
+        for node, wanted in self.labeller.strategy.ask(problem.view):
+            number = wanted if left is None else min(wanted, left)
+            if number:
+                asks.append(Ask(problem, node, node.drawn, number, self.labeller.seed))
+                left = None if left is None else left - number
+        return asks
+
+    def take(self, done: Iterable[Future[tuple[Ask, Rollout]]], stage: Stage) -> Iterator[list[Solution]]:
+        """Keep and count graded completions; yield the problems that are done by them."""
+        for future in done:
+            ask, record = future.result()
+            self.store.write([record])
+            self._count(ask, record)
+            stage.progress.draw(record.tokens)
+            ask.problem.pending -= 1
+            if not ask.problem.pending:
+                self._advance(ask.problem)
+        yield from self.finished()
+
+    def _count(self, ask: Ask, record: Rollout) -> None:
+        ask.node.drawn += ask.number
+        ask.problem.rollouts += ask.number
+        ask.problem.tokens += record.tokens
+        for text, finish, right in zip(record.completions, record.finish, record.right, strict=True):
+            steps = self.labeller.layout.split(text)
+            # What was cut off ends in a step that would have gone on.
+            through = steps[: len(steps) - (finish == "length")] if self.labeller.reuse_rollouts else []
+            ask.node.count(through, right=right)
+
+    def finished(self) -> Iterator[list[Solution]]:
+        """Label and yield the problems about which nothing is left to ask."""
+        while self._ready:
+            problem = self._ready.pop()
+            label = self.labeller.strategy.conclude(problem.view)
+            for solution, (path, _) in zip(problem.chosen, problem.view.paths, strict=True):
+                solution.step_labels = [*map(label, path), *_final_labels(solution)]
+            yield problem.solutions
+
+
+def judged(ask: Ask, completions: list[Completion], stage: Stage) -> tuple[Ask, Rollout]:
+    """The completions of a prefix, graded."""
+    problem, steps = ask.problem.solutions[0], ask.node.steps()
+    # Judged as solutions are: as a whole, for the prefix may state the answer; and not where it was cut off.
+    answers = [None if c.finish == "length" else extract_answer("\n".join((*steps, c.text))) for c in completions]
+    verdicts = stage.grader.grade((problem.answer, answer) for answer in answers)
+    return ask, Rollout(
+        id=ask.key, problem_id=problem.problem_id, steps=list(steps), seed=ask.seed,
+        completions=[c.text for c in completions], finish=[c.finish for c in completions], answers=answers,
+        right=[v is True for v in verdicts], tokens=sum(len(c.token_ids) for c in completions),
+    )  # fmt: skip
+
+
+def _num_rolled(solution: Solution) -> int:
+    """Steps that are labelled by rollouts: all but the final-answer step of a solution that ended by itself."""
+    return len(solution.steps) - (solution.finish != "length" and bool(solution.steps))
+
+
+def _final_labels(solution: Solution) -> list[StepLabel | None]:
+    if _num_rolled(solution) == len(solution.steps):
+        return []
+    return [StepLabel(rating=1 if solution.correct else -1)]

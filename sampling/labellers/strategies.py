@@ -1,0 +1,248 @@
+"""Which prefixes are completed how often, and what is concluded from that. Pure: no engine in here.
+
+A strategy is asked in rounds. Each round it sees the counts of all completions asked for so far and names what it
+wants next; when it wants nothing more, the steps are labelled. So its decisions, and the labels, depend on the
+completions alone and not on the order in which an engine returns them.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sampling.tree import Node
+from stepverify.records import InputError, StepLabel
+
+Ask = tuple[Node, int]
+"""A prefix, and how many completions of it are wanted."""
+
+
+@dataclass(slots=True)
+class Paths:
+    """What a strategy sees of one problem.
+
+    Attributes:
+        root: the trie of the steps to be labelled.
+        paths: for each solution its prefixes, and whether its final answer is right.
+        passing: completions of a prefix count for the longer prefixes that they pass through.
+    """
+
+    root: Node
+    paths: Sequence[tuple[Sequence[Node], bool]]
+    passing: bool = False
+
+
+class Strategy(ABC):
+    """Asks for completions of prefixes in rounds, and labels prefixes by their counts."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the labels, for the manifest."""
+        return {"strategy": type(self).__name__} | asdict(self)  # type: ignore[call-overload]
+
+    @abstractmethod
+    def ask(self, problem: Paths) -> list[Ask]:
+        """What to draw next, the most informative first; nothing when all is settled."""
+
+    def conclude(self, problem: Paths) -> Callable[[Node], StepLabel | None]:
+        """The labels of a problem's prefixes. None where nothing is known."""
+        return counted
+
+
+def counted(node: Node) -> StepLabel | None:
+    """The counts of a prefix."""
+    return StepLabel(num_right=node.right, num_rollouts=node.total) if node.total else None
+
+
+def informative(node: Node) -> float:
+    """How much one more completion tells: the variance of its value, for every solution that passes through.
+
+    The value is taken to be distributed as Beta(1 + right, 1 + wrong), uniform before anything is known.
+    """
+    a, b = 1 + node.right, 1 + node.total - node.right
+    return len(node.solutions) * a * b / ((a + b) ** 2 * (a + b + 1))
+
+
+def confidence_sequence(right: int, total: int, error: float) -> tuple[float, float]:
+    """An interval for a chance that may be looked at after every draw.
+
+    With a chance of 1 - ``error`` at least, *all* intervals of a growing sequence of draws hold the true chance:
+    one may stop whenever one likes, because of the interval too. It is the set in which the posterior density under
+    a uniform prior exceeds ``error`` (the prior-posterior ratio is a martingale, so Ville's inequality holds:
+    Waudby-Smith and Ramdas 2020, "Confidence sequences for sampling without replacement", section 2).
+
+    >>> [round(bound, 3) for bound in confidence_sequence(8, 8, 0.05)]
+    [0.522, 1.0]
+    """
+    log_norm = math.lgamma(total + 2) - math.lgamma(right + 1) - math.lgamma(total - right + 1) - math.log(error)
+
+    def inside(p: float) -> bool:
+        parts = ((right, p), (total - right, 1 - p))
+        return log_norm + sum(n * (math.log(q) if q > 0 else -math.inf) for n, q in parts if n) > 0
+
+    def border(within: float, beyond: float) -> float:
+        if inside(beyond):
+            return beyond
+        for _ in range(40):
+            middle = (within + beyond) / 2
+            within, beyond = (middle, beyond) if inside(middle) else (within, middle)
+        return within
+
+    mode = right / total if total else 0.5
+    return border(mode, 0.0), border(mode, 1.0)
+
+
+@dataclass(frozen=True)
+class Exhaustive(Strategy):
+    """n completions of every prefix (Math-Shepherd: Wang et al. 2023, section 3.3).
+
+    Where completions count for longer prefixes, shorter ones are completed first and only what is missing is drawn:
+    the numbers drawn then depend on where completions went and not on whether they were right, so right / total
+    stays an unbiased estimate of a prefix's value.
+
+    Attributes:
+        num_rollouts: completions a prefix.
+    """
+
+    num_rollouts: int = 8
+
+    def __post_init__(self) -> None:
+        _at_least(1, num_rollouts=self.num_rollouts)
+
+    def ask(self, problem: Paths) -> list[Ask]:
+        """What is missing everywhere, or at the shortest prefixes that miss something."""
+        missing = [n for n in problem.root.nodes() if n.total < self.num_rollouts]
+        if problem.passing:
+            unknown = set(map(id, missing))
+            missing = [n for n in missing if not any(id(a) in unknown for a in n.ancestors())]
+        return _sorted((n, self.num_rollouts - n.total) for n in missing)
+
+
+@dataclass(frozen=True)
+class EarlyStop(Strategy):
+    """Completions in rounds, until the label of a prefix is settled.
+
+    ``threshold: 0`` (a prefix is right if any completion is, Math-Shepherd's hard label): settled by the first right
+    one. The labels are those of :class:`Exhaustive` with ``num_rollouts: max_rollouts``, exactly: the same
+    completions, fewer of them. A prefix of value v is called wrong with chance (1 - v) ** max_rollouts.
+
+    ``threshold: t`` above 0 (right if the value is above t): settled when the confidence sequence lies on one side
+    of t; the chance of an error among labels so settled is ``error`` at most, whatever the value.
+
+    ``width`` (soft labels): settled when the confidence sequence is no wider.
+
+    Stopping depends on what was drawn, so right / total is a biased estimate: with threshold 0 too high. The bias of
+    a soft label is within the interval; where unbiased counts are wanted, take :class:`Exhaustive`.
+
+    Attributes:
+        max_rollouts: completions a prefix at most; what is not settled by then keeps its counts.
+        round_size: completions a prefix and round.
+        threshold: see above; a share in [0, 1).
+        width: see above; None for hard labels.
+        error: chance of an error, see above.
+    """
+
+    max_rollouts: int = 8
+    round_size: int = 2
+    threshold: float = 0.0
+    width: float | None = None
+    error: float = 0.05
+
+    def __post_init__(self) -> None:
+        _at_least(1, max_rollouts=self.max_rollouts, round_size=self.round_size)
+        if not 0 <= self.threshold < 1:
+            raise InputError(f"threshold: expected a share from 0 to below 1, got {self.threshold}")
+        if self.width is not None and (self.threshold or not 0 < self.width < 1):
+            raise InputError(f"width: expected above 0 and below 1, and no threshold with it, got {self.width}")
+        if not 0 < self.error < 1:
+            raise InputError(f"error: expected above 0 and below 1, got {self.error}")
+
+    def settled(self, node: Node) -> bool:
+        """Whether nothing more is to be drawn."""
+        if node.total >= self.max_rollouts:
+            return True
+        if not self.threshold and self.width is None:
+            return node.right > 0
+        low, high = confidence_sequence(node.right, node.total, self.error)
+        if self.width is not None:
+            return high - low <= self.width
+        return low > self.threshold or high <= self.threshold
+
+    def ask(self, problem: Paths) -> list[Ask]:
+        """A round for every prefix that is not settled."""
+        open_nodes = (n for n in problem.root.nodes() if not self.settled(n))
+        return _sorted((n, min(self.round_size, self.max_rollouts - n.total)) for n in open_nodes)
+
+
+@dataclass(frozen=True)
+class BinarySearch(Strategy):
+    """The first wrong step of every wrong solution, by bisection (OmegaPRM: Luo et al. 2024, section 3.2).
+
+    A prefix is right if it can be completed. Then so can all shorter ones; and if it cannot, no longer one can:
+    so of m steps about log2(m) are tried. What is known of one solution's prefixes holds for every other one that
+    shares them, and a right solution proves its own: it needs no completion.
+
+    Prefixes that were tried keep their counts. The others get the rating that follows, 1 or -1; steps behind the
+    first wrong one are wrong. These are hard labels: read as soft ones, tried and concluded steps would mix.
+
+    Attributes:
+        num_rollouts: completions without a right one after which a prefix is wrong.
+        round_size: completions a prefix and round.
+    """
+
+    num_rollouts: int = 8
+    round_size: int = 2
+
+    def __post_init__(self) -> None:
+        _at_least(1, num_rollouts=self.num_rollouts, round_size=self.round_size)
+
+    def ask(self, problem: Paths) -> list[Ask]:
+        """A round for the prefix in the middle of what is unknown, of every wrong solution."""
+        known = self._verdicts(problem)
+        middles: dict[int, Node] = {}
+        for path, right in problem.paths:
+            unknown = [n for n in path if known.get(id(n)) is None]
+            if unknown and not right:
+                begun = (n for n in unknown if n.drawn)  # in an earlier round, when the middle was another
+                middle = next(begun, unknown[len(unknown) // 2])
+                middles[id(middle)] = middle
+        return _sorted((n, min(self.round_size, self.num_rollouts - n.total)) for n in middles.values())
+
+    def conclude(self, problem: Paths) -> Callable[[Node], StepLabel | None]:
+        """Counts where they say the same as the verdict, else the verdict."""
+        known = self._verdicts(problem)
+
+        def label(node: Node) -> StepLabel | None:
+            verdict = known.get(id(node))
+            if node.total and verdict in (None, node.right > 0):
+                return counted(node)
+            return None if verdict is None else StepLabel(rating=1 if verdict else -1)
+
+        return label
+
+    def _verdicts(self, problem: Paths) -> dict[int, bool]:
+        """Node → whether it can be completed, where that is known."""
+        nodes = list(problem.root.nodes())
+        possible = {id(n) for path, right in problem.paths if right for n in path}
+        for node in reversed(nodes):  # children before their parent
+            if node.right or any(id(child) in possible for child in node.children.values()):
+                possible.add(id(node))
+        verdicts = dict.fromkeys(possible, True)
+        for node in nodes:  # a parent before its children
+            if id(node) not in possible:
+                lost = node.parent is not None and verdicts.get(id(node.parent)) is False
+                if lost or node.total >= self.num_rollouts:
+                    verdicts[id(node)] = False
+        return verdicts
+
+
+def _sorted(asks: Iterable[Ask]) -> list[Ask]:
+    return sorted(asks, key=lambda ask: -informative(ask[0]))
+
+
+def _at_least(least: int, **values: int) -> None:
+    for key, value in values.items():
+        if value < least:
+            raise InputError(f"{key}: expected >= {least}, got {value}")
