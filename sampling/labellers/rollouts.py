@@ -24,6 +24,8 @@ from stepverify.layout import Layout
 from stepverify.readers import Reader
 from stepverify.records import InputError, Rollout, Solution
 
+_MAX_JUDGING = 64  # prefixes whose completions wait for their grades: a kill loses them
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -109,24 +111,30 @@ class Rollouts(StepLabeller):
         with kept as store, ThreadPoolExecutor(1, "grading") as pool:
             run = Run(self, groups, store)
             judging: set[Future[tuple[Ask, Rollout]]] = set()
-            while True:
-                for request, completions in self.engine.generate(run, self.sampling):
-                    judging.add(pool.submit(judged, run.asked.pop(request.key), completions, stage))
-                    done = {future for future in judging if future.done()}
-                    judging -= done
-                    yield from run.take(done, stage)
-                yield from run.finished()
-                if judging:  # the engine has nothing to do until some answer is graded
-                    done, judging = wait(judging, return_when=FIRST_COMPLETED)
-                    yield from run.take(done, stage)
-                elif run.exhausted:
-                    break
+            try:
+                while not run.exhausted:
+                    for request, completions in self.engine.generate(run, self.sampling):
+                        judging.add(pool.submit(judged, run.asked.pop(request.key), completions, stage))
+                        done = _done(judging, wait_for_one=len(judging) > _MAX_JUDGING)
+                        yield from run.take(done, stage)
+                    yield from run.finished()
+                    # The engine has nothing to do until some answer is graded.
+                    yield from run.take(_done(judging, wait_for_one=True), stage)
+            finally:  # whoever interrupts loses nothing that was drawn
+                store.write(future.result()[1] for future in judging)
             self._summary = _count(store.records())
             store.finish(self._summary)
 
     def summary(self) -> dict[str, Any]:
         """Completions drawn for these labels, by this run and those before."""
         return self._summary
+
+
+def _done(judging: set[Future[tuple[Ask, Rollout]]], *, wait_for_one: bool) -> set[Future[tuple[Ask, Rollout]]]:
+    """Take those out that are done."""
+    done, _ = wait(judging, 0 if not (wait_for_one and judging) else None, FIRST_COMPLETED)
+    judging -= done
+    return done
 
 
 def _count(rollouts: Iterable[Rollout]) -> dict[str, int]:

@@ -1,0 +1,306 @@
+"""Rollouts through an engine: strategies, reuse, budgets, what is kept, and that interruptions change nothing."""
+
+import contextlib
+import json
+import random
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sampling.engine import Completion, SamplingOptions
+from sampling.generate import generate
+from sampling.label import label
+from sampling.labellers import BinarySearch, Budget, EarlyStop, Exhaustive, Rollouts
+from stepverify.layout import Layout
+from stepverify.records import InputError, Problem, Rollout, Solution, StepLabel, read_records
+from tests.test_generate import CodePoints, Given, run_with_kills
+
+LAYOUT = Layout(prompt="Q{problem}\n")
+LENGTH = 5
+
+
+class Walk:
+    """A generator of known law: five steps, each ``0`` or ``1`` by chance, then the answer.
+
+    The answer is 5 (right) if the steps so far and to come have two zeros at most, else 6. The same seed draws the same.
+    """
+
+    model = "walk"
+
+    def __init__(self, chance=0.6, log=None, stop_after=None):
+        self.chance, self.log, self.stop_after, self.tokenizer = chance, log, stop_after, CodePoints()
+        self.asked = Counter()
+
+    def identity(self):
+        return {"engine": "walk", "chance": self.chance}
+
+    def generate(self, requests, options):
+        for request in requests:
+            if self.stop_after is not None and self.asked.total() >= self.stop_after:
+                raise KeyboardInterrupt
+            steps = "".join(map(chr, request.prompt_ids)).split("\n")[1:-1]
+            for i in range(request.n):
+                self.asked[tuple(steps), request.seed + i] += 1
+            yield request, [self._draw(steps, request.seed + i) for i in range(request.n)]
+
+    def _draw(self, steps, seed):
+        rng = random.Random(seed)
+        rest = ["1" if rng.random() < self.chance else "0" for _ in range(LENGTH - len(steps))]
+        text = "\n".join([*rest, f"#### {5 if [*steps, *rest].count('0') <= 2 else 6}"])
+        return Completion(list(map(ord, text)), text, "stop")
+
+
+def samples(folder, problems=6, number=8):
+    given = Given(*(Problem(id=f"p/{i}", problem=f"{i}", answer="5") for i in range(problems)))
+    generate(Walk(), given, folder / "drawn", num_samples=number, layout=LAYOUT)
+    return folder / "drawn"
+
+
+def run(source, output, strategy, engine=None, **options):
+    steps = Rollouts(engine or Walk(), strategy, layout=LAYOUT, **options)
+    label(source, output, steps)
+    return {s.id: s.step_labels for s in read_records(output, Solution)}, steps
+
+
+def hard(labels):
+    return {
+        name: [x and (x.rating or (1 if x.num_right else -1)) for x in found] for name, found in labels.items()
+    }  # fmt: skip
+
+
+def summary(folder):
+    return json.loads((folder / "manifest.json").read_text())["summary"]
+
+
+# ── strategies ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_early_stop_gives_the_labels_of_exhaustive_for_less(tmp_path):
+    source = samples(tmp_path)
+    whole, _ = run(source, tmp_path / "a", Exhaustive(8))
+    early, _ = run(source, tmp_path / "b", EarlyStop(max_rollouts=8, round_size=1))
+    assert hard(early) == hard(whole)
+    assert summary(tmp_path / "b")["rollout_tokens"] < summary(tmp_path / "a")["rollout_tokens"] / 2
+    assert summary(tmp_path / "b")["prefixes_completed"] == summary(tmp_path / "a")["prefixes_completed"]
+    # What early stopping drew is what exhaustive drew first.
+    first = {(r.problem_id, *r.steps): r.completions for r in read_records(tmp_path / "a" / "rollouts", Rollout)}
+    for r in read_records(tmp_path / "b" / "rollouts", Rollout):
+        at = int(r.id.rpartition("+")[2])
+        assert r.completions == first[r.problem_id, *r.steps][at : at + len(r.completions)]
+
+
+def test_binary_search_needs_least(tmp_path):
+    """Three zeros make a solution wrong for good: the first error is the third zero, whatever follows."""
+    source = samples(tmp_path)
+    found, _ = run(source, tmp_path / "a", BinarySearch(num_rollouts=16, round_size=4))
+    run(source, tmp_path / "b", EarlyStop(max_rollouts=16, round_size=4))
+    assert summary(tmp_path / "a")["rollouts"] < summary(tmp_path / "b")["rollouts"]
+    for s in read_records(source, Solution):
+        zeros = [s.steps[: i + 1].count("0") for i in range(LENGTH)]
+        assert hard(found)[s.id] == [*(1 if z <= 2 else -1 for z in zeros), 1 if zeros[-1] <= 2 else -1]
+
+
+# ── reuse ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_samples_and_passing_completions_are_counted(tmp_path):
+    """With 8 samples, prefixes that 8 pass through need nothing more; the others are filled up to 8 at least."""
+    source = samples(tmp_path)
+    plain, _ = run(source, tmp_path / "a", Exhaustive(8))
+    saved, _ = run(source, tmp_path / "b", Exhaustive(8), reuse_samples=True, reuse_rollouts=True)
+    assert summary(tmp_path / "b")["rollouts"] < 0.6 * summary(tmp_path / "a")["rollouts"]
+    by_prefix = {}
+    drawn = list(read_records(source, Solution))
+    for s in drawn:
+        for i in range(LENGTH):
+            label_ = saved[s.id][i]
+            assert by_prefix.setdefault((s.problem_id, *s.steps[: i + 1]), label_) == label_
+            assert label_.num_rollouts >= 8
+    # By hand: own draws, samples that pass, and the records of shorter prefixes that pass.
+    records = list(read_records(tmp_path / "b" / "rollouts", Rollout))
+    right_of = {s.id: "".join(s.steps[:LENGTH]).count("0") <= 2 for s in drawn}
+    for (problem, *steps), found in by_prefix.items():
+        ends = [right_of[s.id] for s in drawn if s.problem_id == problem and s.steps[: len(steps)] == steps]
+        for r in records:
+            if r.problem_id == problem and r.steps == steps[: len(r.steps)]:
+                paths = [[*r.steps, *text.split("\n")] for text in r.completions]
+                ends += [ok for path, ok in zip(paths, r.right, strict=True) if path[: len(steps)] == steps]
+        assert found == StepLabel(num_right=sum(ends), num_rollouts=len(ends))
+    values = [x.num_right / x.num_rollouts for labels in saved.values() for x in labels[:LENGTH]]
+    others = [x.num_right / x.num_rollouts for labels in plain.values() for x in labels[:LENGTH]]
+    assert abs(sum(values) - sum(others)) / len(values) < 0.08
+
+
+def test_a_cut_off_completion_passes_through_whole_steps_only(tmp_path):
+    """Of ``1`` it draws ``1``, ``1`` and is cut off: the second might have become ``10``."""
+
+    class Cut(Walk):
+        def _draw(self, steps, seed):
+            return Completion([1, 2], "1\n1", "length")
+
+    (tmp_path / "in.jsonl").write_text("")
+    solution = Solution(
+        id="p/0#0", problem_id="p/0", problem="0", answer="5", steps=["1", "1", "1", "x"], finish="stop"
+    )
+    (tmp_path / "in.jsonl").write_text(json.dumps({
+        "id": solution.id, "problem_id": "p/0", "problem": "0", "answer": "5", "steps": solution.steps, "finish": "stop",
+    }))  # fmt: skip
+    found, _ = run(tmp_path / "in.jsonl", tmp_path / "out", Exhaustive(2), Cut(), reuse_rollouts=True)
+    assert [x.num_rollouts for x in found["p/0#0"][:3]] == [2, 2, 2]
+    assert [r.steps for r in read_records(tmp_path / "out" / "rollouts", Rollout)] == [["1"], ["1", "1", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"engine": Walk(0.7)}, r"drawn with engine\.chance = 0\.6, rollouts with 0\.7"),
+        ({"sampling": SamplingOptions(temperature=1.0)}, r"drawn with sampling\.temperature = 0\.7"),
+        ({"few_shot": Given(Problem(id="shot", problem="1", answer="5", steps=["1"]))}, "other few-shot examples"),
+    ],
+)
+def test_samples_of_another_law_are_no_completions(tmp_path, change, message):
+    source = samples(tmp_path, 1)
+    options = {"engine": Walk(), "strategy": Exhaustive(2), "layout": LAYOUT, "reuse_samples": True} | change
+    with pytest.raises(InputError, match=message):
+        label(source, tmp_path / "out", Rollouts(**options))
+
+
+def test_reuse_knows_the_origin_through_a_label_stage_and_not_without_one(tmp_path):
+    source = samples(tmp_path, 1)
+    label(source, tmp_path / "graded")
+    run(tmp_path / "graded", tmp_path / "out", Exhaustive(2), reuse_samples=True)
+    (shard,) = source.glob("part-*.jsonl")
+    with pytest.raises(InputError, match="no manifest of sampling generate is behind"):
+        run(shard, tmp_path / "other", Exhaustive(2), reuse_samples=True)
+
+
+# ── budgets ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_budget_of_rollouts_goes_to_the_most_informative_prefixes(tmp_path):
+    source = samples(tmp_path, problems=3)
+    found, _ = run(source, tmp_path / "out", Exhaustive(8), budget=Budget(rollouts=20))
+    records = list(read_records(tmp_path / "out" / "rollouts", Rollout))
+    for problem in ("p/0", "p/1", "p/2"):
+        mine = [r for r in records if r.problem_id == problem]
+        assert sum(len(r.right) for r in mine) == 20
+        shared = Counter(
+            tuple(s.steps[:n]) for s in read_records(source, Solution) if s.problem_id == problem for n in range(1, 6)
+        )
+        drawn = {tuple(r.steps) for r in mine}
+        assert min(shared[p] for p in drawn) >= max(n for p, n in shared.items() if p not in drawn)
+    assert any(x is None for labels in found.values() for x in labels)
+    assert all(labels[-1].rating for labels in found.values())
+
+
+def test_a_budget_of_tokens_ends_with_the_round(tmp_path):
+    source = samples(tmp_path, problems=3)
+    run(source, tmp_path / "out", EarlyStop(max_rollouts=64, threshold=0.5, round_size=1), budget=Budget(tokens=100))
+    spent = Counter()
+    for r in read_records(tmp_path / "out" / "rollouts", Rollout):
+        spent[r.problem_id] += r.tokens
+    assert all(100 <= tokens < 1000 for tokens in spent.values())
+
+
+def test_no_time_left_ends_with_what_is_known(tmp_path):
+    found, _ = run(samples(tmp_path, problems=200), tmp_path / "out", Exhaustive(8), budget=Budget(seconds=1e-9))
+    assert len(found) == 1600
+    assert all(labels[-1].rating for labels in found.values())
+    with pytest.raises(InputError, match=r"budget\.seconds: expected above 0"):
+        Budget(seconds=0.0)
+
+
+# ── interruptions ─────────────────────────────────────────────────────────────────────────────────
+
+STRATEGIES = [Exhaustive(4), EarlyStop(max_rollouts=8, round_size=2), BinarySearch(num_rollouts=8, round_size=2)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("reuse", [False, True])
+def test_interrupted_ten_times_is_undisturbed(tmp_path, strategy, reuse):
+    """Ended after some more requests, again and again: the same labels, and nothing that had an answer asked again."""
+    source = samples(tmp_path, problems=20)
+    options = {"reuse_samples": reuse, "reuse_rollouts": reuse}
+    whole, _ = run(source, tmp_path / "whole", strategy, **options)
+    size = summary(tmp_path / "whole")["rollouts"]
+    asked, rng = Counter(), random.Random(1)
+    for _ in range(10):
+        engine = Walk(stop_after=rng.randint(1, max(1, size // 6)))
+        with contextlib.suppress(KeyboardInterrupt):
+            run(source, tmp_path / "out", strategy, engine, **options)
+        asked += engine.asked
+    engine = Walk()
+    found, _ = run(source, tmp_path / "out", strategy, engine, **options)
+    asked += engine.asked
+    assert found == whole
+    assert summary(tmp_path / "out")["rollouts"] == size
+    assert asked.total() == size
+    drawn = Counter(r.id for r in read_records(tmp_path / "out" / "rollouts", Rollout))
+    assert set(drawn.values()) == {1}
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from tests.test_rollouts import *
+class Slow(Walk):
+    def generate(self, requests, options):
+        for request in requests:
+            time.sleep(0.004)
+            yield from super().generate([request], options)
+run(Path(sys.argv[1]), Path(sys.argv[2]), EarlyStop(max_rollouts=8, round_size=2), Slow(), reuse_rollouts=True)
+"""
+
+
+@pytest.mark.slow
+def test_ten_sigkills_change_no_label(tmp_path):
+    source = samples(tmp_path, problems=70)
+    whole, _ = run(source, tmp_path / "whole", EarlyStop(max_rollouts=8, round_size=2), reuse_rollouts=True)
+    total = sum(1 for _ in read_records(tmp_path / "whole" / "rollouts", Rollout))
+    command = [sys.executable, "-c", CHILD, str(source), str(tmp_path / "out")]
+    run_with_kills(command, tmp_path / "out" / "rollouts", total, kills=10, rng=random.Random(2))
+    assert {s.id: s.step_labels for s in read_records(tmp_path / "out", Solution)} == whole
+    assert sum(1 for _ in read_records(tmp_path / "out" / "rollouts", Rollout)) == total
+
+
+# ── throughput ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_engine_draws_on_while_answers_are_graded(tmp_path, monkeypatch):
+    """The first answers are held back until the engine was asked for all that is known to be wanted."""
+    held, engine = threading.Event(), Walk()
+    from sampling.labellers import rollouts as module
+
+    judged = module.judged
+
+    def slow(*args):
+        assert held.wait(20)
+        return judged(*args)
+
+    monkeypatch.setattr(module, "judged", slow)
+    source = samples(tmp_path, problems=2, number=4)  # fewer prefixes than may wait
+    prefixes = {(s.problem_id, *s.steps[: i + 1]) for s in read_records(source, Solution) for i in range(LENGTH)}
+    generated = engine.generate
+
+    def watched(requests, options):
+        yield from generated(requests, options)
+        held.set()
+
+    engine.generate = watched
+    run(source, tmp_path / "out", Exhaustive(2), engine)
+    assert engine.asked.total() == 2 * len(prefixes)
+
+
+def test_what_is_kept_of_a_completion(tmp_path):
+    run(samples(tmp_path, 1, 1), Path(tmp_path / "out"), Exhaustive(2))
+    (first, *_) = read_records(tmp_path / "out" / "rollouts", Rollout)
+    assert first.problem_id == "p/0"
+    assert first.id.endswith("+0")
+    assert [len(x) for x in (first.completions, first.finish, first.answers, first.right)] == [2] * 4
+    assert first.tokens == sum(map(len, first.completions))
+    assert [a == "5" for a in first.answers] == first.right
+    again = Walk()._draw(first.steps, first.seed + 1)
+    assert first.completions[1] == again.text
