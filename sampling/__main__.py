@@ -1,4 +1,4 @@
-"""``sampling generate|label|score|rank|report --config stage.yaml``: one command a stage."""
+"""``sampling generate|label|score|rank|report|convert --config stage.yaml``: one command a stage."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ STAGES = {
     "score": ("sampling.scorer", "solutions → scored by exported verifiers"),
     "rank": ("sampling.rank", "scored solutions → rankings: majority, best-of-N, weighted votes"),
     "report": ("sampling.report", "rankings → curves with intervals: JSON, Markdown, PNG, HTML"),
+    "convert": ("sampling.convert", "solutions of any reader → one file of records, or in another's format"),
 }
 
 

@@ -54,6 +54,10 @@ def describe(summary: Mapping[str, Any]) -> str:
         lines.append(f"{name}: {found['correct']} of {found['solutions']} right, {share:.2f} %")
     if "changed_verdicts" in summary:
         lines.append(f"verdicts of the input that have changed: {len(summary['changed_verdicts'])}")
+    for key in ("left_out", "noted"):
+        if found := summary.get(key):
+            told = (f"{what['count']} {reason} ({what['first']})" for reason, what in found.items())
+            lines.append(f"{key.replace('_', ' ')}: {', '.join(told)}")
     return "\n  ".join(lines)
 
 

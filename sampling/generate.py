@@ -67,8 +67,10 @@ def generate(
                     for i, c in enumerate(completions)
                 )
                 progress.add(len(completions), tokens=sum(len(c.token_ids) for c in completions))
-        store.finish({"problems": len(todo), "solutions": len(store.done)} | progress.summary())
-    print(f"{output}: {len(store.done)} solutions of {len(todo)} problems")
+        summary = {"problems": len(todo), "solutions": len(store.done)} | problems.counted()
+        store.finish(summary | progress.summary())
+    left_out = f"; left out: {problems.left_out}" if problems.left_out else ""
+    print(f"{output}: {len(store.done)} solutions of {len(todo)} problems{left_out}")
 
 
 def _missing(

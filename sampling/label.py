@@ -70,6 +70,8 @@ def label(
                 progress.add(len(new))
             timeouts = grader.num_timeouts
         summary = count(store.records(), given) | {"grading_timeouts": timeouts} | progress.summary()
+        if isinstance(input, Reader):
+            summary |= input.counted()
         store.finish(summary | (steps.summary() if steps else {}))
     print(f"{output}: {describe(summary)}")
 

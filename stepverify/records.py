@@ -54,27 +54,39 @@ class Problem:
 
 @dataclass(kw_only=True, slots=True)
 class StepLabel:
-    """What is known of one step: a human rating, or the count of a Monte Carlo estimate.
+    """What is known of one step: a human rating, the count of a Monte Carlo estimate, or its value alone.
 
     Attributes:
         rating: 1 right, 0 neutral, -1 wrong (PRM800K's scale).
         num_right: rollouts from the end of this step that reached the right answer ...
         num_rollouts: ... out of so many (Math-Shepherd, section 3.3). Counts are kept, so that hard,
             soft and thresholded labels are choices of whoever reads them.
+        value: chance in [0, 1] that the step is right, where others released no counts but this.
     """
 
     rating: int | None = None
     num_right: int | None = None
     num_rollouts: int | None = None
+    value: float | None = None
 
     def __post_init__(self) -> None:
         counted = self.num_right is not None and self.num_rollouts is not None
-        if (self.rating is not None) == counted or (self.num_right is None) != (self.num_rollouts is None):
-            raise InputError(f"a step label is a rating, or num_right and num_rollouts, not {self}")
+        kinds = (self.rating is not None) + counted + (self.value is not None)
+        if kinds != 1 or (self.num_right is None) != (self.num_rollouts is None):
+            raise InputError(f"a step label is a rating, or num_right and num_rollouts, or a value, not {self}")
+        if self.value is not None and not 0 <= self.value <= 1:
+            raise InputError(f"value: expected 0 to 1, got {self.value!r}")
         if self.rating is not None and self.rating not in (-1, 0, 1):
             raise InputError(f"rating: expected -1, 0 or 1, got {self.rating!r}")
         if counted and not 0 <= self.num_right <= self.num_rollouts >= 1:  # type: ignore[operator]
             raise InputError(f"num_right: expected 0 to num_rollouts, got {self.num_right} of {self.num_rollouts}")
+
+    @property
+    def share(self) -> float | None:
+        """Chance that the step is right, by rollouts or as released; None of a rating."""
+        if self.num_right is None or self.num_rollouts is None:
+            return self.value
+        return self.num_right / self.num_rollouts
 
 
 @dataclass(kw_only=True, slots=True)
@@ -124,10 +136,10 @@ class Solution:
 
     @classmethod
     def of(cls, problem: Problem, index: int, steps: list[str], **known: Any) -> Solution:
-        """The ``index``-th solution of ``problem``."""
+        """The ``index``-th solution of ``problem``; ``meta`` goes to what the problem has."""
         return cls(
             id=f"{problem.id}#{index}", problem_id=problem.id, problem=problem.problem,
-            answer=problem.answer, steps=steps, meta=problem.meta, **known,
+            answer=problem.answer, steps=steps, meta=problem.meta | known.pop("meta", {}), **known,
         )  # fmt: skip
 
 
@@ -358,13 +370,18 @@ def read_records(path: str | Path, kind: type[Record]) -> Iterator[Record]:
 
 def write_records(path: str | Path, records: Iterable[Problem | Solution | Ranking]) -> int:
     """Write one shard as a whole: either the complete file appears, or none. Returns the count."""
+    return write_lines(path, map(dump_line, records))
+
+
+def write_lines(path: str | Path, lines: Iterable[str]) -> int:
+    """The same of lines of text, line ends included."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft, count = path.with_name(f".{path.name}.draft"), 0
     try:
         with draft.open("w", encoding="utf-8") as file:
-            for record in records:
-                file.write(dump_line(record))
+            for line in lines:
+                file.write(line)
                 count += 1
             file.flush()
             os.fsync(file.fileno())

@@ -208,7 +208,7 @@ def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path):
         ({"model__init_args__backbone": {"path": "/nowhere/model"}}, "/nowhere/model: no such model folder"),
         ({"model__init_args__layout": {"prompt": "{problem}\n", "tag": "<step> <step>"}}, "layout.tag: '<step> <step>' is 2 tokens"),
         ({"model__init_args__layout": {"prompt": "no problem"}}, "expected exactly one {problem}"),
-        ({"model__init_args__max_length": 10}, "none of 64 solutions of Solutions can be used: 64 longer than max_length = 10 tokens"),
+        ({"model__init_args__max_length": 10}, "none of 64 solutions of Solutions can be used: 64 longer than max_length = 10 tokens ("),
         ({"data__train": None}, "data.train: no reader is given"),
         ({"model__init_args__lm_weight": 1.0}, "model.lm_weight is 1.0, but data.language names no solutions"),
         ({"data__language_ratio": 0.0}, "data.language_ratio: expected more than 0, got 0.0"),

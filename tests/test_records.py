@@ -146,7 +146,15 @@ def test_a_solution_of_a_problem_takes_what_the_problem_knows(make_problem):
         ({"step_labels": [{"rating": True}, None]}, "key 'step_labels[0].rating': expected an integer, got true"),
         ({"step_labels": [None, {"grade": 1}]}, "unknown key 'step_labels[1].grade'; a StepLabel has ['num_right', "),
         ({"step_labels": [None, {"rating": 2}]}, "rating: expected -1, 0 or 1, got 2"),
-        ({"step_labels": [None, {}]}, "a step label is a rating, or num_right and num_rollouts, not StepLabel(rating="),
+        (
+            {"step_labels": [None, {}]},
+            "a step label is a rating, or num_right and num_rollouts, or a value, not StepLabel(",
+        ),
+        (
+            {"step_labels": [None, {"rating": 1, "value": 0.5}]},
+            "a step label is a rating, or num_right and num_rollouts, or",
+        ),
+        ({"step_labels": [None, {"value": 1.5}]}, "value: expected 0 to 1, got 1.5"),
         ({"step_labels": [None]}, "step_labels: expected one for each of 2 steps, got 1"),
         ({"finish": "eos"}, "finish: expected 'stop' or 'length', got 'eos'"),
     ],

@@ -28,6 +28,13 @@ def test_counts_become_targets(options, expected):
     assert StepTargets(**options)([counted(k) for k in range(5)]) == expected
 
 
+def test_a_released_value_is_a_share():
+    labels = [StepLabel(value=value) for value in (0.0, 0.3, 0.6, 1.0)]
+    assert StepTargets()(labels) == [0, 1, 1, 1]
+    assert StepTargets(monte_carlo="soft")(labels) == [0, 0.3, 0.6, 1]
+    assert StepTargets(monte_carlo="threshold")(labels) == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("neutral", "expected"),
     [("positive", [1.0, 1.0, 0.0, None]), ("negative", [1.0, 0.0, 0.0, None]), ("ignore", [1.0, None, 0.0, None])],

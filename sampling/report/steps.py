@@ -78,7 +78,7 @@ def step_truth(label: StepLabel | None) -> bool | None:
     """
     if label is None:
         return None
-    return label.rating >= 0 if label.rating is not None else bool(label.num_right)
+    return label.rating >= 0 if label.rating is not None else bool(label.share)
 
 
 def first_error(truths: Sequence[bool | None]) -> int | None:

@@ -19,6 +19,7 @@ _LEAD_IN = re.compile(
     """,
     re.VERBOSE,
 )
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BRACE = re.compile(r"\\[\\{}]|[{}]")
 _MATH = re.compile(
     r"\$\$(?P<display>.+?)\$\$|\$(?P<inline>[^$\n]+?)(?<!\\)\$|\\\((?P<round>.+?)\\\)|\\\[(?P<square>.+?)\\\]",
@@ -66,6 +67,19 @@ def extract_answer(text: str) -> str | None:
             return answer
         in_words = in_words or answer
     return in_words
+
+
+def boxed_answer(text: str) -> str | None:
+    r"""The content of the last ``\boxed`` or ``\fbox`` that has balanced braces and is not empty.
+
+    That is how solutions of MATH state their answers, whatever other sentences say (Hendrycks et al. 2021).
+
+    >>> boxed_answer(r"The answer is \boxed{x^{2}} as before, so the answer is right.")
+    'x^{2}'
+    """
+    boxes = [lead_in.end() for lead_in in _BOX.finditer(text)]
+    closing = _closing_braces(text) if boxes else {}
+    return next((answer for end in reversed(boxes) if (answer := _clean(_boxed(text, end, closing)))), None)
 
 
 def last_number(text: str) -> str | None:

@@ -144,7 +144,9 @@ class Card:
             tokens = int(used[stage].lengths.sum())
             arguments = ", ".join(f"{k}: {v}" for k, v in _pruned(reader.get("init_args") or {}).items())
             size = f"{len(used[stage]):,} solutions, {tokens:,} tokens"
-            lines.append(f"- {key}: {size}, read by `{reader['class_path']}` ({arguments})")
+            out = ", ".join(f"{count:,} {reason}" for reason, count in used[stage].left_out.most_common())
+            line = f"- {key}: {size}, read by `{reader['class_path']}` ({arguments})"
+            lines.append(line + (f"; left out: {out}" if out else ""))
         return "## Data\n\n" + "\n".join(lines) if lines else ""
 
     def _metrics(self) -> str:

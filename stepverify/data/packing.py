@@ -82,14 +82,16 @@ def bundles(sequences: Sequence[Sequence[int]], budget: int) -> list[tuple[list[
 
 
 def count_once(examples: MutableSequence[Example] | Shelf, groups: Sequence[Hashable]) -> None:
-    """Give every position that several examples of a group share the weight of one, divided among them."""
+    """Give every position that several examples of a group read the weight of one, divided among them."""
     for together in _members(groups):
         group = [examples[i] for i in together]
-        forest = share([e.input_ids for e in group])
-        weight = 1.0 / forest.passing()
-        for i, path, example in zip(together, forest.paths, group, strict=True):
-            example.weights = weight[path[example.positions]].tolist()
-            example.lm_weights = weight[path[example.lm_positions]].tolist()
+        paths = share([e.input_ids for e in group]).paths
+        read = [path[example.positions] for path, example in zip(paths, group, strict=True)]
+        learned = [path[example.lm_positions] for path, example in zip(paths, group, strict=True)]
+        times, lm_times = (np.bincount(np.concatenate(places).astype(np.int64)) for places in (read, learned))
+        for i, example, at, lm_at in zip(together, group, read, learned, strict=True):
+            example.weights = (1.0 / times[at]).tolist()
+            example.lm_weights = (1.0 / lm_times[lm_at]).tolist()
             examples[i] = example
 
 

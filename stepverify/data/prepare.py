@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from stepverify.data.encode import Example, LeftOut
 from stepverify.data.shelf import Shelf
 from stepverify.readers import Reader
+from stepverify.readers.base import Tally
 from stepverify.records import InputError, Solution
 
 
@@ -20,25 +20,26 @@ def encode_all(reader: Reader, encode: Callable[[Solution], Example], name: str)
     Raises:
         InputError: bad data, or nothing left.
     """
-    examples, left_out, total = Shelf(), Counter[str](), 0
+    examples, left_out, total = Shelf(), Tally(), 0
     for record in reader.solutions():
         total += 1
         try:
             examples.append(encode(record))
         except LeftOut as reason:
-            left_out[str(reason)] += 1
-    left_out += reader.left_out
+            left_out.note(str(reason), record.id)
+    left_out.add(reader.left_out)
     total += reader.left_out.total()
-    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
     if not examples:
         raise InputError(
             f"{name}: none of {total} solutions of {type(reader).__name__} can be used: "
-            + (reasons or "the reader is empty")
+            + (str(left_out) or "the reader is empty")
         )
     rank_zero_info(
         f"{name}: {len(examples):,} of {total:,} solutions, {examples.lengths.sum():,} tokens"
-        + (f"; left out: {reasons}" if reasons else "")
+        + (f"; left out: {left_out}" if left_out else "")
+        + (f"; noted: {reader.noted}" if reader.noted else "")
     )
+    examples.left_out = left_out
     return examples
 
 

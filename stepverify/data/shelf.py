@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from stepverify.data.encode import Example
+from stepverify.readers.base import Tally
 
 
 class Shelf(Sequence[Example]):
@@ -19,9 +20,13 @@ class Shelf(Sequence[Example]):
 
     Kept in memory are place, length, weights and group of each, 44 bytes. Several entries may be one example.
     The file lies in the folder that Python's ``tempfile`` chooses (``TMPDIR``).
+
+    Attributes:
+        left_out: why solutions did not come onto it.
     """
 
     def __init__(self) -> None:
+        self.left_out = Tally()
         self._file = tempfile.NamedTemporaryFile(prefix="stepverify-", suffix=".examples")  # noqa: SIM115
         self._end = 0
         self._places, self._sizes = array("q"), array("i")

@@ -15,7 +15,7 @@ class StepTargets:
 
     Attributes:
         monte_carlo: ``hard`` 1 where any rollout was right, ``soft`` the share of right ones (Math-Shepherd,
-            equations 3 and 4), ``threshold`` 1 where the share is above ``threshold``.
+            equations 3 and 4), ``threshold`` 1 where the share is above ``threshold``. A released value is a share.
         threshold: for ``monte_carlo: threshold``; a share in [0, 1).
         neutral: what a rating of 0 counts as (Let's Verify counts it as positive).
         after_first_error: steps behind the first wrong one: left out (``ignore``, supervision up to the
@@ -56,9 +56,8 @@ class StepTargets:
             if label.rating == 0:
                 return {"positive": 1.0, "negative": 0.0, "ignore": None}[self.neutral]
             return float(label.rating > 0)
-        assert label.num_right is not None
-        assert label.num_rollouts is not None
-        share = label.num_right / label.num_rollouts
+        share = label.share
+        assert share is not None
         if self.monte_carlo == "soft":
             return share
         return float(share > (self.threshold if self.monte_carlo == "threshold" else 0.0))

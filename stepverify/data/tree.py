@@ -29,10 +29,6 @@ class Forest:
     paths: list[np.ndarray]
     leaves: list[int]
 
-    def passing(self) -> np.ndarray:
-        """(L,) how many of the sequences pass through each token."""
-        return np.bincount(np.concatenate(self.paths), minlength=len(self.ids))
-
 
 def share(sequences: Sequence[Sequence[int]]) -> Forest:
     """Lay sequences out so that each distinct prefix stands once.

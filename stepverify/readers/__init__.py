@@ -2,9 +2,19 @@
 
 from stepverify.readers.base import Reader
 from stepverify.readers.gsm8k import GSM8K
+from stepverify.readers.math import MATH
+from stepverify.readers.math_shepherd import MathShepherd
+from stepverify.readers.omegaprm import OmegaPRM
 from stepverify.readers.openai import OpenAISolutions
+from stepverify.readers.prm800k import PRM800K
+from stepverify.readers.processbench import ProcessBench
+from stepverify.readers.rated import RatedSolutions
 from stepverify.readers.records import Problems, Solutions
+from stepverify.readers.stepwise import Stepwise
 from stepverify.readers.strictprmbench import StrictPRMBench
 from stepverify.readers.synthetic import Synthetic
 
-__all__ = ["GSM8K", "OpenAISolutions", "Problems", "Reader", "Solutions", "StrictPRMBench", "Synthetic"]
+__all__ = [
+    "GSM8K", "MATH", "PRM800K", "MathShepherd", "OmegaPRM", "OpenAISolutions", "Problems", "ProcessBench",
+    "RatedSolutions", "Reader", "Solutions", "Stepwise", "StrictPRMBench", "Synthetic",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What every reader offers."""
+"""What every reader offers, and what readers of others' formats are made with."""
 
 from __future__ import annotations
 
@@ -8,23 +8,63 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from stepverify.records import InputError, Problem, Solution
+from stepverify.records import InputError, Problem, Solution, read_json_lines
 
 Fold = Literal["all", "train", "validation"]
 Item = TypeVar("Item")
 Kind = TypeVar("Kind")
-_KINDS = {str: "a string", bool: "true or false", list: "a list", dict: "an object"}
+_KINDS = {str: "a string", int: "an integer", bool: "true or false", list: "a list", dict: "an object"}
+
+
+class Tally(Counter[str]):
+    """Counts by reason, and where each reason was met first: an id, or ``file:line``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, str] = {}
+
+    def note(self, reason: str, where: str) -> None:
+        """Count one more."""
+        self[reason] += 1
+        self.first.setdefault(reason, where)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        super().clear()
+        self.first.clear()
+
+    def add(self, other: Tally) -> None:
+        """Count what another one has counted too."""
+        self.update(other)
+        self.first = other.first | self.first
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count:,} {reason} ({self.first[reason]})" for reason, count in self.most_common())
+
+    def plain(self) -> dict[str, dict[str, Any]]:
+        """For a manifest: reason → ``count`` and the ``first`` one."""
+        return {reason: {"count": count, "first": self.first[reason]} for reason, count in self.most_common()}
 
 
 class Reader(ABC):
     """A source of problems, and of the solutions that they come with."""
 
     @cached_property
-    def left_out(self) -> Counter[str]:
-        """Reason → number of solutions that the last call of :meth:`solutions` has left out by choice."""
-        return Counter()
+    def left_out(self) -> Tally:
+        """Why solutions were left out by choice in the last reading, and how many."""
+        return Tally()
+
+    @cached_property
+    def noted(self) -> Tally:
+        """What the last reading met that a user should know of in the solutions that were not left out."""
+        return Tally()
+
+    def counted(self) -> dict[str, Any]:
+        """The same for a manifest, where there is anything."""
+        return {name: tally.plain() for name, tally in (("left_out", self.left_out), ("noted", self.noted)) if tally}
 
     @abstractmethod
     def problems(self) -> Iterator[Problem]:
@@ -41,6 +81,32 @@ class Reader(ABC):
                 yield Solution.of(problem, 0, problem.steps, finish="stop", predicted=problem.answer, correct=True)
 
 
+def rows(path: str, split: str, name: str | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield ``(where, row)`` of a local JSON Lines file, or of a hub dataset through ``datasets``.
+
+    Args:
+        path: a file (``.gz`` too), or a hub id.
+        split: of the hub dataset.
+        name: its configuration; None is its only or default one.
+
+    Raises:
+        InputError: neither is there, or a line is not JSON.
+    """
+    if Path(path).is_file():
+        yield from read_json_lines(path)
+        return
+    if path.endswith((".jsonl", ".gz")) or path.startswith((".", "/")):
+        raise InputError(f"{path}: no such file")
+    from datasets import load_dataset
+
+    try:
+        found = load_dataset(path, name, split=split)
+    except Exception as error:  # datasets raises many kinds; each means: not to be had
+        raise InputError(f"{path}: no such file, and no such dataset on the hub: {error}") from None
+    for row, data in enumerate(found):
+        yield f"{path}[{split}][{row}]", data
+
+
 def entry(where: str, data: Any, key: str, kind: type[Kind]) -> Kind:
     """The value under ``key`` of a decoded object.
 
@@ -51,14 +117,53 @@ def entry(where: str, data: Any, key: str, kind: type[Kind]) -> Kind:
         raise InputError(f"{where}: expected an object, got {data!r:.80}")
     if key not in data:
         raise InputError(f"{where}: missing key '{key}'; found {sorted(data)}")
-    if not isinstance(data[key], kind):
+    if not isinstance(data[key], kind) or (kind is int and isinstance(data[key], bool)):
         raise InputError(f"{where}: key '{key}': expected {_KINDS[kind]}, got {data[key]!r:.80}")
     return data[key]
+
+
+def optional(where: str, data: Any, key: str, kind: type[Kind]) -> Kind | None:
+    """The same, or None where the key is missing or its value null."""
+    return None if isinstance(data, dict) and data.get(key) is None else entry(where, data, key, kind)
+
+
+def texts(where: str, data: Any, key: str) -> list[str]:
+    """The list of strings under ``key``.
+
+    Raises:
+        InputError: as :func:`entry`.
+    """
+    found = entry(where, data, key, list)
+    for i, text in enumerate(found):
+        if not isinstance(text, str):
+            raise InputError(f"{where}: key '{key}[{i}]': expected a string, got {text!r:.80}")
+    return found
+
+
+def one_a_step(where: str, data: Any, key: str, num_steps: int) -> list[Any]:
+    """The list under ``key``, which has a value for each step.
+
+    Raises:
+        InputError: as :func:`entry`, or it has more or fewer.
+    """
+    found = entry(where, data, key, list)
+    if len(found) != num_steps:
+        raise InputError(f"{where}: key '{key}': expected {num_steps} values, one a step, got {len(found)}")
+    return found
 
 
 def lines(text: str) -> list[str]:
     """The steps of a text: its lines, stripped; empty lines are no steps."""
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def distinct(solutions: Iterable[Solution]) -> Iterator[Problem]:
+    """The problems of solutions, each once."""
+    seen = set()
+    for s in solutions:
+        if s.problem_id not in seen:
+            seen.add(s.problem_id)
+            yield Problem(id=s.problem_id, problem=s.problem, answer=s.answer, meta=s.meta)
 
 
 def take(items: Iterable[Item], start: int, limit: int | None) -> Iterator[Item]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from stepverify.readers.base import Reader, entry, lines, take
-from stepverify.records import InputError, Problem, read_json_lines
+from stepverify.readers.base import Reader, entry, lines, rows, take
+from stepverify.records import InputError, Problem
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _FINAL = "####"
@@ -35,23 +34,8 @@ class GSM8K(Reader):
 
     def problems(self) -> Iterator[Problem]:
         """Yield problems with id ``gsm8k/<split>/<row>``, the row counted from 0 in the whole file."""
-        for row, (where, data) in take(enumerate(self._rows()), self.start, self.limit):
+        for row, (where, data) in take(enumerate(rows(self.path, self.split, "main")), self.start, self.limit):
             yield self._problem(row, where, data)
-
-    def _rows(self) -> Iterator[tuple[str, Any]]:
-        if Path(self.path).is_file():
-            yield from read_json_lines(self.path)
-            return
-        if self.path.endswith((".jsonl", ".gz")) or self.path.startswith((".", "/")):
-            raise InputError(f"{self.path}: no such file")
-        from datasets import load_dataset
-
-        try:
-            rows = load_dataset(self.path, "main", split=self.split)
-        except Exception as error:  # datasets raises many kinds; each means: not to be had
-            raise InputError(f"{self.path}: no such file, and no such dataset on the hub: {error}") from None
-        for row, data in enumerate(rows):
-            yield f"{self.path}[{self.split}][{row}]", data
 
     def _problem(self, row: int, where: str, data: Any) -> Problem:
         question, worked = (entry(where, data, key, str) for key in ("question", "answer"))

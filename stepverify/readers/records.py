@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
-from stepverify.readers.base import Fold, Reader, in_fold, take
+from stepverify.readers.base import Fold, Reader, distinct, in_fold, take
+from stepverify.readers.released import Guard
 from stepverify.records import InputError, Problem, Solution, read_records
 
 
@@ -39,18 +40,19 @@ class Solutions(Reader):
         max_solutions: the first so many of each problem, of those that the other choices leave; None takes all.
         correct_only: only solutions whose answer was graded right (rejection sampling for SFT).
         steps_labelled_only: only solutions with step labels.
+        exclude: solutions of problems that occur in one of these readers are left out.
     """
 
     def __init__(
         self, path: str, fold: Fold = "all", validation_fraction: float = 0.1, limit: int | None = None,
         correct_only: bool = False, steps_labelled_only: bool = False, max_solutions: int | None = None,
-        one_sided: Literal["keep", "drop"] = "keep",
+        one_sided: Literal["keep", "drop"] = "keep", exclude: list[Reader] | None = None,
     ) -> None:  # fmt: skip
         if max_solutions is not None and max_solutions < 1:
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
         self.path, self.fold, self.validation_fraction, self.limit = path, fold, validation_fraction, limit
         self.correct_only, self.steps_labelled_only = correct_only, steps_labelled_only
-        self.max_solutions, self.one_sided = max_solutions, one_sided
+        self.max_solutions, self.one_sided, self.guard = max_solutions, one_sided, Guard(exclude)
 
     def solutions(self) -> Iterator[Solution]:
         """Yield the solutions in the order of the files."""
@@ -62,12 +64,14 @@ class Solutions(Reader):
         seen: dict[str, set[bool]] = {}
         for solution in self._chosen():
             seen.setdefault(solution.problem_id, set()).add(self._is_right(solution))
+        self.left_out.clear()
         for solution in self._chosen():
             sides = seen[solution.problem_id]
             if len(sides) == 2:
                 yield solution
             else:
-                self.left_out["of problems without a " + ("wrong" if True in sides else "right") + " solution"] += 1
+                missing = "wrong" if True in sides else "right"
+                self.left_out.note(f"of problems without a {missing} solution", solution.id)
 
     def _is_right(self, solution: Solution) -> bool:
         if solution.correct is None:
@@ -79,6 +83,9 @@ class Solutions(Reader):
         for solution in read_records(self.path, Solution):
             if not in_fold(solution.problem_id, self.fold, self.validation_fraction):
                 continue
+            if reason := self.guard.reason(solution.problem):
+                self.left_out.note(reason, solution.id)
+                continue
             if self.correct_only and not self._is_right(solution):
                 continue
             if self.steps_labelled_only and solution.step_labels is None:
@@ -89,8 +96,5 @@ class Solutions(Reader):
 
     def problems(self) -> Iterator[Problem]:
         """Yield each problem that occurs in the solutions once."""
-        seen = set()
-        for s in self._chosen():
-            if s.problem_id not in seen:
-                seen.add(s.problem_id)
-                yield Problem(id=s.problem_id, problem=s.problem, answer=s.answer, meta=s.meta)
+        self.left_out.clear()
+        yield from distinct(self._chosen())

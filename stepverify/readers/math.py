@@ -1,0 +1,72 @@
+r"""MATH (Hendrycks et al. 2021): competition problems with worked solutions that end in ``\boxed{answer}``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from stepverify.answers import boxed_answer
+from stepverify.readers.base import Reader, entry, lines, optional, rows, take
+from stepverify.readers.released import Guard
+from stepverify.records import InputError, Problem
+
+
+class MATH(Reader):
+    """MATH, its split of PRM800K (12,000 and MATH-500) or any other, from a local file or a hub id.
+
+    A row has ``problem`` and ``solution``; ``answer``, ``level``, ``type`` or ``subject`` and ``unique_id`` are taken
+    where they are. The steps are the lines of the solution. A problem without an ``answer`` whose solution boxes none
+    is left out.
+
+    Args:
+        path: a JSON Lines file (``.gz`` too), or a hub id such as ``HuggingFaceH4/MATH-500``.
+        split: of a hub dataset, and in the ids of problems that have no ``unique_id``.
+        name: configuration of a hub dataset, where it has several.
+        start: how many problems to skip.
+        limit: how many problems to read at most.
+        exclude: problems that occur in one of these readers are left out.
+    """
+
+    def __init__(
+        self, path: str, split: str = "train", name: str | None = None,
+        start: int = 0, limit: int | None = None, exclude: list[Reader] | None = None,
+    ) -> None:  # fmt: skip
+        self.path, self.split, self.name, self.start, self.limit = path, split, name, start, limit
+        self.guard = Guard(exclude)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield problems with id ``math/<unique_id>``, ``math/train/algebra/24``, or ``math/<split>/<row>``."""
+        self.left_out.clear()
+        for row, (where, data) in take(enumerate(rows(self.path, self.split, self.name)), self.start, self.limit):
+            problem = self._problem(row, where, data)
+            reason = self.guard.reason(problem.problem) or (None if problem.answer else "without an answer")
+            if reason:
+                self.left_out.note(reason, where)
+            else:
+                yield problem
+
+    def _problem(self, row: int, where: str, data: Any) -> Problem:
+        text, worked = (entry(where, data, key, str) for key in ("problem", "solution"))
+        unique = optional(where, data, "unique_id", str) or f"{self.split}/{row}"
+        answer = optional(where, data, "answer", str) or boxed_answer(worked)
+        subject = optional(where, data, "subject", str) or optional(where, data, "type", str)
+        meta = {"level": _level(where, data.get("level")), "subject": subject}
+        return Problem(
+            id=math_id(unique), problem=text.strip(), answer=answer, steps=lines(worked),
+            meta={key: value for key, value in meta.items() if value is not None},
+        )  # fmt: skip
+
+
+def math_id(unique_id: str) -> str:
+    """The problem id of a ``unique_id``: ``train/algebra/24.json`` is ``math/train/algebra/24``."""
+    return f"math/{unique_id.removesuffix('.json')}"
+
+
+def _level(where: str, level: Any) -> int | None:
+    """1 to 5, from itself or from ``Level 5``; two problems have ``Level ?``."""
+    number = str(level).removeprefix("Level ")
+    if level is None or number == "?":
+        return None
+    if not number.isdecimal():
+        raise InputError(f"{where}: key 'level': expected 'Level 1' to 'Level 5' or a number, got {level!r:.80}")
+    return int(number)

@@ -1,0 +1,91 @@
+"""Math-Shepherd (Wang et al. 2023): automatic step labels, in the format in which they were released."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from stepverify.readers.base import Reader, entry, optional, rows
+from stepverify.readers.released import Choice, Multiline, Released, Step, digest
+from stepverify.records import InputError, Problem, StepLabel
+
+TAG = "ки"
+_FIRST = re.compile(r"(?:^|\s)Step 1: ")
+
+
+class MathShepherd(Released):
+    """Rows ``{input, label, task}``: one solution each, its steps numbered and tagged.
+
+    ``input`` is the problem, then ``Step 1: … ки``, ``Step 2: … ки`` on lines of their own; in ``label`` a ``+`` or
+    ``-`` stands for each tag. The numbers are no part of our steps. Labels are hard and become ratings 1 and -1; the
+    data is meant to be taken as it is labelled behind the first wrong step too. Problems have the id
+    ``math_shepherd/<digest of the text>``.
+
+    Args:
+        path: a JSON Lines file (``.gz`` too), or a hub id such as ``peiyi9979/Math-Shepherd``.
+        split: of a hub dataset.
+        limit: how many solutions to read at most.
+        exclude: problems that occur in one of these readers never enter.
+        math500: ``drop`` or ``keep`` the problems of MATH-500, which evaluation is for.
+        multiline: ``keep`` steps of several lines, or ``split`` them; only the last line then has the label.
+        strict: refuse rows that are not of this format, empty steps and steps of several lines.
+    """
+
+    def __init__(
+        self, path: str, split: str = "train", limit: int | None = None, exclude: list[Reader] | None = None,
+        math500: Choice = "drop", multiline: Multiline = "keep", strict: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(limit, exclude, math500, multiline, strict)
+        self.path, self.split = path, split
+
+    def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:
+        for where, data in rows(self.path, self.split):
+            try:
+                text, steps, labels = parse(where, data)
+            except _Format as error:
+                if self.strict:
+                    raise InputError(str(error)) from None
+                self.left_out.note("rows of another format", where)
+                continue
+            if not self._refused(where, text):
+                task = optional(where, data, "task", str)
+                problem = Problem(id=f"math_shepherd/{digest(text)}", problem=text, meta={"task": task} if task else {})
+                yield problem, self._each(where, zip(steps, labels, strict=True)), {}
+
+
+class _Format(InputError):
+    """A row that is an object with texts, but not of the format."""
+
+
+def parse(where: str, data: Any) -> tuple[str, list[str], list[StepLabel]]:
+    """Problem, steps without their numbers, and labels.
+
+    Raises:
+        InputError: the row is not of the format.
+    """
+    told, labelled = (entry(where, data, key, str) for key in ("input", "label"))
+    *pieces, tail = told.split(TAG)
+    if not pieces or tail.strip() or not (first := _FIRST.search(pieces[0])):
+        raise _Format(f"{where}: key 'input': expected a problem and 'Step 1: … {TAG}', got {told[-80:]!r}")
+    at = 0
+    labels = []
+    for piece in pieces:
+        here = labelled[at : at + len(piece) + 1]
+        if here not in (piece + "+", piece + "-"):
+            raise _Format(f"{where}: key 'label': expected the input with + or - for {TAG}, got {labelled!r:.80}")
+        labels.append(StepLabel(rating=1 if here[-1] == "+" else -1))
+        at += len(here)
+    problem, pieces[0] = pieces[0][: first.start()], pieces[0][first.start() :]
+    steps = [piece.strip().removeprefix(f"Step {i}:").strip() for i, piece in enumerate(pieces, start=1)]
+    return problem.strip(), steps, labels
+
+
+def render(problem: str, steps: Sequence[str], right: Sequence[bool]) -> dict[str, Any]:
+    """The row of a solution."""
+    texts = [f"Step {i}: {step} " for i, step in enumerate(steps, start=1)]
+
+    def joined(tags: Sequence[str]) -> str:
+        return f"{problem} " + "\n".join(text + tag for text, tag in zip(texts, tags, strict=True))
+
+    return {"input": joined([TAG] * len(steps)), "label": joined(["+" if r else "-" for r in right])}

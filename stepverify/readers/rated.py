@@ -1,0 +1,59 @@
+"""Flat files of rated solutions, such as decoded and deduplicated PRM800K annotations, without the problems' texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from stepverify.readers.base import Reader, entry, one_a_step, optional, rows, texts
+from stepverify.readers.math import math_id
+from stepverify.readers.released import Choice, Multiline, Released, Step, rated
+from stepverify.records import InputError, Problem
+
+
+class RatedSolutions(Released):
+    """Rows ``{problem_id, steps, ratings}``, joined to the texts of their problems.
+
+    A path ends at its first -1. A null rating is no label; neutral stays 0, see
+    :class:`stepverify.data.targets.StepTargets`. An ``unlabelled_tail`` (a piece of text behind the rated steps) is
+    counted and not read, other keys are not looked at.
+
+    Args:
+        path: a JSON Lines file (``.gz`` too), or a hub id.
+        problems: the problems; ``problem_id`` is the id of one, or the ``unique_id`` of one of MATH. Solutions of
+            problems that are not among them are left out.
+        split: of a hub dataset.
+        limit: how many solutions to read at most.
+        exclude: problems that occur in one of these readers never enter.
+        math500: ``drop`` or ``keep`` the problems of MATH-500, which evaluation is for.
+        multiline: ``keep`` steps of several lines, or ``split`` them; only the last line then has the label.
+        strict: refuse problems that are not there, empty steps and steps of several lines.
+    """
+
+    def __init__(
+        self, path: str, problems: Reader, split: str = "train", limit: int | None = None,
+        exclude: list[Reader] | None = None, math500: Choice = "drop", multiline: Multiline = "keep",
+        strict: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(limit, exclude, math500, multiline, strict)
+        self.path, self.split, self.join = path, split, problems
+
+    def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:
+        known = {problem.id: problem for problem in self.join.problems()}
+        for where, data in rows(self.path, self.split):
+            name, steps = entry(where, data, "problem_id", str), texts(where, data, "steps")
+            labels = [
+                rated(f"{where}: step {i}", r) for i, r in enumerate(one_a_step(where, data, "ratings", len(steps)))
+            ]
+            problem = known.get(name) or known.get(math_id(name))
+            if problem is None:
+                if self.strict:
+                    raise InputError(
+                        f"{where}: key 'problem_id': {name!r} is none of the {len(known)} problems of "
+                        f"{type(self.join).__name__}"
+                    )
+                self.left_out.note("of problems without a text", where)
+            elif not self._refused(where, problem.problem):
+                if optional(where, data, "unlabelled_tail", str):
+                    self.noted.note("tails without a rating", where)
+                yield problem, self._path(where, zip(steps, labels, strict=True)), {}

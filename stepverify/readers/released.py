@@ -1,0 +1,175 @@
+r"""Solutions with step labels that others released: which problems and steps enter, and what is counted.
+
+``math500.txt`` beside this file holds :func:`digest` of the 500 problems on which PRM800K is tested (Lightman et al.
+2023, section 2.2), and no text. It is made from that split's file by::
+
+    python -c "from stepverify.readers import MATH; from stepverify.readers.released import digest; \
+               print(*sorted(digest(p.problem) for p in MATH('test.jsonl').problems()), sep='\n')" > math500.txt
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import Any, Literal
+
+from stepverify.readers.base import Reader, distinct, lines, take
+from stepverify.records import InputError, Problem, Solution, StepLabel
+
+Choice = Literal["keep", "drop"]
+Multiline = Literal["keep", "split"]
+Step = tuple[str, StepLabel | None]
+
+
+def digest(problem: str) -> str:
+    """64 bits of SHA-256, in hex, of a problem's text without spaces and case: one for each way it is released."""
+    return hashlib.sha256("".join(problem.split()).casefold().encode()).hexdigest()[:16]
+
+
+@cache
+def math500() -> frozenset[str]:
+    """Digests of the MATH-500 problems."""
+    return frozenset(files(__package__).joinpath("math500.txt").read_text().split())
+
+
+class Guard:
+    """Keeps problems out.
+
+    Args:
+        exclude: problems that occur in one of these readers never enter, whatever their ids.
+        math500: ``drop`` those of MATH-500 too.
+    """
+
+    def __init__(self, exclude: Sequence[Reader] | None, math500: Choice = "keep") -> None:
+        self._exclude, self._math500 = exclude or (), math500
+
+    @cached_property
+    def _excluded(self) -> frozenset[str]:
+        return frozenset(digest(problem.problem) for reader in self._exclude for problem in reader.problems())
+
+    def reason(self, problem: str) -> str | None:
+        """Why a problem must not enter; None: it may."""
+        if self._math500 == "drop" and digest(problem) in math500():
+            return "of MATH-500 problems"
+        return "of excluded problems" if self._exclude and digest(problem) in self._excluded else None
+
+
+class Released(Reader):
+    """Base of readers of step-labelled solutions.
+
+    Args:
+        limit: how many solutions to read at most.
+        exclude: see :class:`Guard`.
+        math500: see :class:`Guard`.
+        multiline: steps of several lines: ``keep`` them, with one tag behind all, or ``split`` them into steps whose
+            last one has the label, as a sampled solution is split.
+        strict: refuse what is otherwise left out or passed over for its text.
+    """
+
+    def __init__(
+        self, limit: int | None, exclude: list[Reader] | None, math500: Choice, multiline: Multiline, strict: bool
+    ) -> None:
+        self.limit, self.multiline, self.strict = limit, multiline, strict
+        self.guard = Guard(exclude, math500)
+
+    @abstractmethod
+    def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:
+        """Yield problem, labelled steps and what else is known of every solution that may enter."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield each problem that occurs in the solutions once."""
+        yield from distinct(self.solutions())
+
+    def solutions(self) -> Iterator[Solution]:
+        """Yield the solutions in the order of the file, numbered within their problems."""
+        self.left_out.clear()
+        self.noted.clear()
+        yield from take(self._numbered(), 0, self.limit)
+
+    def _numbered(self) -> Iterator[Solution]:
+        numbers = Counter[str]()
+        for problem, steps, known in self._found():
+            labels = [label for _, label in steps]
+            yield Solution.of(problem, numbers[problem.id], [text for text, _ in steps], step_labels=labels, **known)
+            numbers[problem.id] += 1
+
+    def _refused(self, where: str, problem: str) -> bool:
+        """Whether a problem must not enter; counted."""
+        if reason := self.guard.reason(problem):
+            self.left_out.note(reason, where)
+        return reason is not None
+
+    def _steps(self, where: str, text: str, label: StepLabel | None) -> list[Step]:
+        """What one released step becomes: nothing where it is empty."""
+        text = text.strip()
+        if not text:
+            self._irregular("empty steps", where)
+            return []
+        if "\n" not in text:
+            return [(text, label)]
+        self._irregular("steps of several lines", where)
+        if self.multiline == "keep":
+            return [(text, label)]
+        *before, last = lines(text)
+        return [*((line, None) for line in before), (last, label)]
+
+    def _each(self, where: str, steps: Iterable[Step]) -> list[Step]:
+        """The same for the steps of a solution."""
+        return [piece for i, step in enumerate(steps) for piece in self._steps(f"{where}: step {i}", *step)]
+
+    def _on_path(self, where: str, text: str, label: StepLabel | None) -> list[Step]:
+        """The same for a step of a path, which should have a label."""
+        if label is None:
+            self.noted.note("steps without a rating", where)
+        return self._steps(where, text, label)
+
+    def _path(self, where: str, steps: Iterable[Step]) -> list[Step]:
+        """Steps up to the first wrong one; what stands behind it is counted."""
+        path: list[Step] = []
+        ended = False
+        for number, (text, label) in enumerate(steps):
+            here = f"{where}: step {number}"
+            if ended:
+                self.noted.note("steps behind the end of their path", here)
+                continue
+            path += self._on_path(here, text, label)
+            ended = is_wrong(label)
+        return path
+
+    def _irregular(self, what: str, where: str) -> None:
+        if self.strict:
+            raise InputError(f"{where}: {what}, refused as strict is set")
+        self.noted.note(what, where)
+
+
+def is_wrong(label: StepLabel | None) -> bool:
+    """Whether a step was rated -1."""
+    return label is not None and label.rating == -1
+
+
+def valued(where: str, value: Any) -> StepLabel:
+    """The label of a released chance that the step is right.
+
+    Raises:
+        InputError: no number from 0 to 1.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise InputError(f"{where}: expected a number from 0 to 1, got {value!r:.80}")
+    return StepLabel(value=float(value))
+
+
+def rated(where: str, rating: Any) -> StepLabel | None:
+    """The label of a released rating; null is none.
+
+    Raises:
+        InputError: another value than -1, 0, 1 or null.
+    """
+    if rating is None:
+        return None
+    if type(rating) is not int or rating not in (-1, 0, 1):
+        raise InputError(f"{where}: key 'rating': expected -1, 0, 1 or null, got {rating!r:.80}")
+    return StepLabel(rating=rating)

@@ -1,0 +1,64 @@
+"""Stepwise supervision as TRL has it, whose trainer of process reward models ended with release 1.13."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from stepverify.readers.base import Reader, entry, one_a_step, rows, texts
+from stepverify.readers.released import Choice, Multiline, Released, Step, digest, valued
+from stepverify.records import Problem, StepLabel
+
+
+class Stepwise(Released):
+    """Rows ``{prompt, completions, labels}``, one solution each: a completion is a step, with a label for it.
+
+    A label is true or false (a rating of 1 or -1), or a chance in [0, 1] that the step is right, which
+    :class:`stepverify.data.targets.StepTargets` makes a target of. Problems have the id
+    ``stepwise/<digest of the prompt>``.
+
+    Args:
+        path: a JSON Lines file (``.gz`` too), or a hub id such as ``trl-lib/math_shepherd``.
+        split: of a hub dataset.
+        name: configuration of a hub dataset, where it has several.
+        limit: how many solutions to read at most.
+        exclude: problems that occur in one of these readers never enter.
+        math500: ``drop`` or ``keep`` the problems of MATH-500, which evaluation is for.
+        multiline: ``keep`` steps of several lines, or ``split`` them; only the last line then has the label.
+        strict: refuse empty steps and steps of several lines.
+    """
+
+    def __init__(
+        self, path: str, split: str = "train", name: str | None = None, limit: int | None = None,
+        exclude: list[Reader] | None = None, math500: Choice = "drop", multiline: Multiline = "keep",
+        strict: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(limit, exclude, math500, multiline, strict)
+        self.path, self.split, self.name = path, split, name
+
+    def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:
+        for where, data in rows(self.path, self.split, self.name):
+            text, steps, labels = parse(where, data)
+            if not self._refused(where, text):
+                problem = Problem(id=f"stepwise/{digest(text)}", problem=text)
+                yield problem, self._each(where, zip(steps, labels, strict=True)), {}
+
+
+def parse(where: str, data: Any) -> tuple[str, list[str], list[StepLabel]]:
+    """Problem, steps and labels.
+
+    Raises:
+        InputError: the row is not of the format, or a label none of it.
+    """
+    text, steps = entry(where, data, "prompt", str).strip(), texts(where, data, "completions")
+    labels = one_a_step(where, data, "labels", len(steps))
+    return text, steps, [_label(f"{where}: key 'labels[{i}]'", label) for i, label in enumerate(labels)]
+
+
+def _label(where: str, label: Any) -> StepLabel:
+    return StepLabel(rating=1 if label else -1) if isinstance(label, bool) else valued(where, label)
+
+
+def render(problem: str, steps: Sequence[str], right: Sequence[bool]) -> dict[str, Any]:
+    """The row of a solution."""
+    return {"prompt": problem, "completions": list(steps), "labels": list(right)}
