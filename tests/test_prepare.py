@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepverify.data.encode import Example
+from stepverify.data.encode import Example, LeftOut
 from stepverify.data.packing import ByTokens
-from stepverify.data.prepare import add_language, balance
+from stepverify.data.prepare import add_language, balance, encode_all
 from stepverify.data.shelf import Shelf
+from stepverify.readers import Reader
 from stepverify.records import InputError, Solution
 
 
@@ -81,6 +82,34 @@ def test_packs_are_made_from_a_shelf():
     shelf = shelf_of(*(example(i % 3, 4, problem=f"p{i % 2}") for i in range(12)))
     packs = ByTokens([e.input_ids for e in shelf], shelf.groups.tolist(), 12)(np.random.default_rng(0))
     assert sorted(i for pack in packs for i in pack) == list(range(12))
+
+
+class Counting(Reader):
+    """Four solutions, of which the reader leaves one out and notes another; the encoder leaves out a third."""
+
+    def problems(self):
+        yield from ()
+
+    def solutions(self):
+        self.left_out.note("of excluded problems", "f:1")
+        self.noted.note("empty steps", "f:2: step 0")
+        for number in (1, 2, 3):
+            yield example(number).record
+
+
+def test_what_is_left_out_is_told_with_an_example(caplog):
+    def encode(record):
+        if record.id == "p#3":
+            raise LeftOut("too long")
+        return example(1)
+
+    with caplog.at_level("INFO"):
+        shelf = encode_all(Counting(), encode, "fit")
+    assert caplog.messages[-1] == (
+        "fit: 2 of 4 solutions, 6 tokens; left out: 1 too long (p#3), 1 of excluded problems (f:1); "
+        "noted: 1 empty steps (f:2: step 0)"
+    )
+    assert shelf.left_out == {"too long": 1, "of excluded problems": 1}
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.sampled_from([0.25, 0.5, 1.0, 2.0]), st.integers(0, 3))

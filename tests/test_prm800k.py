@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepverify.data.encode import SolutionEncoder
+from stepverify.data.packing import count_once
 from stepverify.data.targets import StepTargets
+from stepverify.data.tree import share
+from stepverify.layout import Layout
 from stepverify.readers import MATH, PRM800K, Problems, ProcessBench, RatedSolutions
 from stepverify.readers.prm800k import FINISH_REASONS
 from stepverify.readers.released import digest, math500
@@ -187,6 +191,20 @@ def test_every_rating_counts_once(tmp_path_factory, walk):
 )
 def test_bad_rows_are_named(tmp_path, bad, expected):
     assert said(one(tmp_path, row(), bad)).startswith(f"{tmp_path}/p.jsonl{expected}")
+
+
+def test_alternatives_cost_their_own_step_alone(tmp_path, characters):
+    """A step is its character, line end and tag. A path of 3 steps and 2 alternatives: prompt + 5 · 3 tokens."""
+    reader = one(
+        tmp_path, row(step(("1", 1), chosen=0), step(("2", 1), ("3", 0), chosen=0), step(("4", 1), ("5", -1), chosen=0))
+    )
+    encoder = SolutionEncoder(characters, Layout(prompt="Q{problem}A"), 99)
+    examples = [encoder.process(s, StepTargets().of(s)) for s in reader.solutions()]
+    prompt = len(encoder.prompt("1 + 1 ?"))
+    assert len(share([e.input_ids for e in examples]).ids) == prompt + 5 * 3
+    assert [e.targets for e in examples] == [[1, 1, 1], [1], [0]]
+    count_once(examples, [0, 0, 0])
+    assert [e.weights for e in examples] == [[1, 1, 1], [1], [1]]
 
 
 # ── steps, problems that must not enter ───────────────────────────────────────────────────────────

@@ -1,11 +1,15 @@
 """MATH and the formats of step-labelled solutions; convert writes two of them, and reads back what it wrote."""
 
 import json
+import pickle
+import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sampling.__main__ import main
 from sampling.convert import convert
 from sampling.generate import read_problems
 from sampling.label import label
@@ -115,7 +119,7 @@ def test_rows_of_the_hub(monkeypatch):
         asked.append((path, name, split))
         return [MATH_ROW, MATH_ROW | {"level": "x"}]
 
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     assert said(MATH("me/math", split="test", name="algebra"), "problems").startswith("me/math[test][1]: key 'level'")
     assert asked == [("me/math", "algebra", "test")]
     assert said(MATH("./none"), "problems") == "./none: no such file"
@@ -290,7 +294,7 @@ labelled = st.lists(
 
 @pytest.mark.parametrize("format", READERS)
 @given(problems=labelled)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_what_is_converted_reads_the_same(format, problems, tmp_path_factory):
     """Our records → another format → our records: the same problem, steps and hard labels."""
     folder = tmp_path_factory.mktemp("c")
@@ -314,6 +318,7 @@ marks = st.lists(st.sampled_from(["Step 1: ", "Step 2:", "ки", "+", "a", "\n"]
 
 
 @given(marks, st.lists(marks, min_size=1, max_size=3))
+@settings(max_examples=40)
 def test_texts_with_the_marks_of_a_format_are_kept_or_left_out(tmp_path_factory, problem, steps):
     """Never changed: what is written beside a plain solution reads the same, strictly."""
     folder = tmp_path_factory.mktemp("c")
@@ -366,6 +371,30 @@ def test_what_a_format_cannot_say_is_counted(tmp_path, make_solution, capsys):
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "in.jsonl").read_bytes()
 
 
+def test_convert_is_a_stage_that_takes_readers(tmp_path, capsys):
+    """Readers within a reader, as a YAML has them; the choices of targets too."""
+    write_records(tmp_path / "q.jsonl", [Problem(id=f"q{i}", problem=f"1 + {i}?") for i in range(3)])
+    write_records(tmp_path / "x.jsonl", [Problem(id="x", problem="1+2?")])
+    flat = written(tmp_path / "r.jsonl", *({"problem_id": f"q{i}", "steps": ["a"], "ratings": [0]} for i in range(4)))
+
+    def problems(name):
+        return {"class_path": "stepverify.readers.Problems", "init_args": {"path": str(tmp_path / name)}}
+
+    reader = {"path": flat, "problems": problems("q.jsonl"), "exclude": [problems("x.jsonl")]}
+    values = {
+        "input": {"class_path": "stepverify.readers.RatedSolutions", "init_args": reader},
+        "output": str(tmp_path / "out.jsonl"), "format": "stepwise", "targets": {"neutral": "negative"},
+    }  # fmt: skip
+    main(["convert", "--config", written(tmp_path / "c.yaml", values)])
+    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [
+        {"prompt": f"1 + {i}?", "completions": ["a"], "labels": [False]} for i in (0, 1)
+    ]
+    assert capsys.readouterr().out == (
+        f"{tmp_path}/out.jsonl: 2 solutions\n"
+        f"  left out: 1 of excluded problems ({flat}:3), 1 of problems without a text ({flat}:4)\n"
+    )
+
+
 def test_nothing_is_written_where_nothing_can_be(tmp_path, make_solution):
     write_records(tmp_path / "in.jsonl", [make_solution(["a"])])
     for arguments, expected in (
@@ -396,7 +425,7 @@ def test_tallies_keep_the_first_example():
     ):
         tally.note(reason, where)
     one.add(other)
-    assert str(one) == "2 a (1), 2 c (4), 1 b (2)"
+    assert str(one) == str(pickle.loads(pickle.dumps(one))) == "2 a (1), 2 c (4), 1 b (2)"
     one.clear()
     assert (str(one), one.first) == ("", {})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -22,9 +22,12 @@ _KINDS = {str: "a string", int: "an integer", bool: "true or false", list: "a li
 class Tally(Counter[str]):
     """Counts by reason, and where each reason was met first: an id, or ``file:line``."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.first: dict[str, str] = {}
+    def __init__(self, counts: Mapping[str, int] | None = None, first: Mapping[str, str] | None = None) -> None:
+        super().__init__(counts or {})
+        self.first = dict(first or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tally, (dict(self), self.first)
 
     def note(self, reason: str, where: str) -> None:
         """Count one more."""
