@@ -339,9 +339,15 @@ def test_resume_asks_for_what_is_not_on_record(tmp_path):
     solutions = [solution(i, ["A", f"#### {5 + i}"], p) for p in ("p/0", "p/1", "p/2") for i in range(2)]
     steps = Rollouts(KnownRollouts({"A": ["#### 5", "#### 6"]}), strategy=Exhaustive(4), layout=LAYOUT)
     whole = labelled(tmp_path, solutions, steps)
-    for folder, kept in ((tmp_path / "out", 3), (tmp_path / "out" / "rollouts", 2)):
+    for folder, kept in (
+        (tmp_path / "out", ("p/0#0", "p/0#1", "p/1#0")),
+        (tmp_path / "out" / "rollouts", ("p/0@", "p/1@")),
+    ):
         shard, manifest = folder / "part-00000.jsonl", folder / "manifest.json"
-        shard.write_text("".join(shard.read_text().splitlines(keepends=True)[:kept]) + '{"id": "torn')
+        lines = shard.read_text().splitlines(keepends=True)  # in the order in which they were graded
+        shard.write_text(
+            "".join(x for x in lines if x.startswith(tuple(f'{{"id":"{k}' for k in kept))) + '{"id": "torn'
+        )
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": False, "summary": {}}))
     again = Rollouts(KnownRollouts({"A": ["#### 5", "#### 6"]}), strategy=Exhaustive(4), layout=LAYOUT)
     label(tmp_path / "in.jsonl", tmp_path / "out", again)
