@@ -200,6 +200,18 @@ def test_bad_rows_of_stepwise_are_named(tmp_path, changed, expected):
     assert said(Stepwise(written(tmp_path / "t.jsonl", STEPWISE | changed))) == f"{tmp_path}/t.jsonl:1: {expected}"
 
 
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=12))
+def test_folds_divide_problems(tmp_path_factory, problems):
+    """Each solution is in one fold, with all others of its problem, and has the id that it has without folds."""
+    path = written(tmp_path_factory.mktemp("folds") / "t.jsonl", *(STEPWISE | {"prompt": p} for p in problems))
+    ids = {
+        fold: [s.id for s in Stepwise(path, fold=fold, validation_fraction=0.4).solutions()]
+        for fold in ("all", "train", "validation")
+    }
+    assert sorted(ids["train"] + ids["validation"]) == sorted(ids["all"])
+    assert not {i.split("#")[0] for i in ids["train"]} & {i.split("#")[0] for i in ids["validation"]}
+
+
 # ── ProcessBench ──────────────────────────────────────────────────────────────────────────────────
 
 BENCH = {

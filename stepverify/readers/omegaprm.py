@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import Reader, entry, rows
+from stepverify.readers.base import Fold, Reader, entry, rows
 from stepverify.readers.released import Choice, Multiline, Released, Step, digest, valued
 from stepverify.records import InputError, Problem, StepLabel
 
@@ -26,13 +26,16 @@ class OmegaPRM(Released):
         math500: ``drop`` or ``keep`` the problems of MATH-500, which evaluation is for.
         multiline: ``keep`` steps of several lines, or ``split`` them; only the last line then has the value.
         strict: refuse steps of several lines.
+        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
+        validation_fraction: share of the problems in the validation fold.
     """
 
     def __init__(
         self, path: str, split: str = "train", limit: int | None = None, exclude: list[Reader] | None = None,
         math500: Choice = "drop", multiline: Multiline = "keep", strict: bool = False,
+        fold: Fold = "all", validation_fraction: float = 0.1,
     ) -> None:  # fmt: skip
-        super().__init__(limit, exclude, math500, multiline, strict)
+        super().__init__(limit, exclude, math500, multiline, strict, fold, validation_fraction)
         self.path, self.split = path, split
 
     def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:

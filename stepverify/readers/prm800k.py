@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import Reader, entry, optional, rows
+from stepverify.readers.base import Fold, Reader, entry, optional, rows
 from stepverify.readers.released import Choice, Multiline, Released, Step, digest, is_wrong, rated
 from stepverify.records import InputError, Problem
 
@@ -36,15 +36,17 @@ class PRM800K(Released):
         math500: ``drop`` or ``keep`` the problems of MATH-500, on which PRM800K is tested.
         multiline: ``keep`` steps of several lines, or ``split`` them; only the last line then has the label.
         strict: refuse empty steps and steps of several lines.
+        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
+        validation_fraction: share of the problems in the validation fold.
     """
 
     def __init__(
         self, path: str | list[str], split: str = "train", quality_control: Choice = "drop",
         screening: Choice = "drop", give_up: Choice = "drop", bad_problem: Choice = "drop",
         limit: int | None = None, exclude: list[Reader] | None = None, math500: Choice = "drop",
-        multiline: Multiline = "keep", strict: bool = False,
+        multiline: Multiline = "keep", strict: bool = False, fold: Fold = "all", validation_fraction: float = 0.1,
     ) -> None:  # fmt: skip
-        super().__init__(limit, exclude, math500, multiline, strict)
+        super().__init__(limit, exclude, math500, multiline, strict, fold, validation_fraction)
         self.paths, self.split = [path] if isinstance(path, str) else path, split
         self.choices = {
             "quality_control": quality_control, "screening": screening, "give_up": give_up, "bad_problem": bad_problem,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import Reader, entry, one_a_step, optional, rows, texts
+from stepverify.readers.base import Fold, Reader, entry, one_a_step, optional, rows, texts
 from stepverify.readers.math import math_id
 from stepverify.readers.released import Choice, Multiline, Released, Step, rated
 from stepverify.records import InputError, Problem
@@ -28,14 +28,16 @@ class RatedSolutions(Released):
         math500: ``drop`` or ``keep`` the problems of MATH-500, which evaluation is for.
         multiline: ``keep`` steps of several lines, or ``split`` them; only the last line then has the label.
         strict: refuse problems that are not there, empty steps and steps of several lines.
+        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
+        validation_fraction: share of the problems in the validation fold.
     """
 
     def __init__(
         self, path: str, problems: Reader, split: str = "train", limit: int | None = None,
         exclude: list[Reader] | None = None, math500: Choice = "drop", multiline: Multiline = "keep",
-        strict: bool = False,
+        strict: bool = False, fold: Fold = "all", validation_fraction: float = 0.1,
     ) -> None:  # fmt: skip
-        super().__init__(limit, exclude, math500, multiline, strict)
+        super().__init__(limit, exclude, math500, multiline, strict, fold, validation_fraction)
         self.path, self.split, self.join = path, split, problems
 
     def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:

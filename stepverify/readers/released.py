@@ -17,7 +17,7 @@ from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, Literal
 
-from stepverify.readers.base import Reader, distinct, lines, take
+from stepverify.readers.base import Fold, Reader, distinct, in_fold, lines, take
 from stepverify.records import InputError, Problem, Solution, StepLabel
 
 Choice = Literal["keep", "drop"]
@@ -68,12 +68,16 @@ class Released(Reader):
         multiline: steps of several lines: ``keep`` them, with one tag behind all, or ``split`` them into steps whose
             last one has the label, as a sampled solution is split.
         strict: refuse what is otherwise left out or passed over for its text.
+        fold: which part of the problems.
+        validation_fraction: share of the problems in the validation fold.
     """
 
     def __init__(
-        self, limit: int | None, exclude: list[Reader] | None, math500: Choice, multiline: Multiline, strict: bool
-    ) -> None:
+        self, limit: int | None, exclude: list[Reader] | None, math500: Choice, multiline: Multiline, strict: bool,
+        fold: Fold, validation_fraction: float,
+    ) -> None:  # fmt: skip
         self.limit, self.multiline, self.strict = limit, multiline, strict
+        self.fold, self.validation_fraction = fold, validation_fraction
         self.guard = Guard(exclude, math500)
 
     @abstractmethod
@@ -93,6 +97,8 @@ class Released(Reader):
     def _numbered(self) -> Iterator[Solution]:
         numbers = Counter[str]()
         for problem, steps, known in self._found():
+            if not in_fold(problem.id, self.fold, self.validation_fraction):
+                continue
             labels = [label for _, label in steps]
             yield Solution.of(problem, numbers[problem.id], [text for text, _ in steps], step_labels=labels, **known)
             numbers[problem.id] += 1
