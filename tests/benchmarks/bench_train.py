@@ -31,6 +31,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from stepverify.records import Solution
 from tests.benchmarks.peers import setup, work
 
 Result = dict[str, Any]
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="prm,sft,score")
     parser.add_argument("--problems", type=int, default=4)
     parser.add_argument("--samples", type=int, default=16, help="solutions a problem")
+    parser.add_argument("--longest", type=int, help="leave longer solutions of --data out; in tokens, tags included")
     parser.add_argument("--steps", type=int, help="of the epoch; one problem a step if left out")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -111,8 +113,11 @@ class Bench:
 
     def data(self, samples: int) -> str:
         problems, path = self.arguments.problems, self.arguments.data
-        chosen = setup.choose(path, problems, samples) if path else list(setup.synthetic(problems, samples))
+        chosen = self.chosen(path, problems, samples) if path else list(setup.synthetic(problems, samples))
         return setup.write(self.folder / f"data-{samples}", chosen)
+
+    def chosen(self, path: str, problems: int, samples: int) -> list[Solution]:
+        return setup.choose(path, problems, samples, self.arguments.model or "", self.arguments.longest)
 
     def measure(self, name: str, module: str, spec: work.Spec) -> Result:
         """One run in a process of its own."""

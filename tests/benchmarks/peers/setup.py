@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from stepverify.data.encode import SolutionEncoder, load_tokenizer
+from stepverify.layout import Layout
 from stepverify.readers import Solutions, Synthetic
 from stepverify.readers.synthetic import Chain, verdicts
 from stepverify.records import Solution, StepLabel, write_records
@@ -22,11 +24,17 @@ TRL, ACCELERATE = "1.13.0", "1.15.0"
 _CODE = "from tests.benchmarks.peers import setup, work; "
 
 
-def choose(path: str, problems: int, samples: int) -> list[Solution]:
-    """The first problems that have so many solutions. Where steps have no labels, the outcome stands for them."""
+def choose(path: str, problems: int, samples: int, model: str, longest: int | None = None) -> list[Solution]:
+    """The first problems that have so many solutions of at most ``longest`` tokens of the model.
+
+    Where steps have no labels, the outcome stands for them.
+    """
+    encoder = SolutionEncoder(load_tokenizer(model), Layout()) if longest else None
     groups: dict[str, list[Solution]] = {}
     for solution in Solutions(path).solutions():
-        if solution.steps:
+        if solution.steps and (
+            encoder is None or len(encoder.path(solution.problem, solution.steps)) + len(solution.steps) <= longest
+        ):
             groups.setdefault(solution.problem_id, []).append(solution)
     chosen = [group[:samples] for group in groups.values() if len(group) >= samples][:problems]
     if len(chosen) < problems:
