@@ -39,6 +39,9 @@ class Sample:
     scores: Mapping[str, Sequence[float]]
 
 
+MISSING = Sample("", None, None, False, 0, {})  # a sample that a problem lacks: no vote, never right, ranked last
+
+
 class Choice(TypedDict):
     """The aggregation of a verifier, and where it comes from."""
 
@@ -60,6 +63,7 @@ def rank(
     seed: int = 0,
     top_k: list[int] | None = None,
     every_aggregation: bool = False,
+    count_missing: bool = False,
 ) -> None:
     """Rank scored solutions by every rule; write one Ranking a problem.
 
@@ -78,6 +82,8 @@ def rank(
             section 4). Each is a rule ``v/top_<k>`` for every verifier ``v``.
         every_aggregation: give the rules of every verifier that has several values a solution under all aggregations
             too, as ``v/best_of_n/min`` for example: to be looked at, not to choose from.
+        count_missing: count the samples that a problem has fewer than the largest number of any problem as wrong ones
+            that every verifier ranks last, as OpenAI's evaluation of PRM800K does; ``sizes`` then go up to that number.
 
     Raises:
         InputError: ungraded or unscored solutions, too few samples, or validation problems in ``input``.
@@ -87,6 +93,7 @@ def rank(
     config = {"aggregation": aggregation or {}, "sizes": sizes, "num_subsets": num_subsets, "seed": seed}
     # What was not asked for is left out, so that folders made before it could be are found as they are.
     config |= ({"top_k": top_k} if top_k else {}) | ({"every_aggregation": True} if every_aggregation else {})
+    config |= {"count_missing": True} if count_missing else {}
     if top_k and (min(top_k) < 1 or len({*top_k}) < len(top_k)):
         raise InputError(f"top_k: expected different numbers of 1 or more, got {top_k}")
     inputs = {"input": input} | ({"validation": validation} if validation else {})
@@ -97,8 +104,9 @@ def rank(
     if (output / records.MANIFEST).is_file() and store().finished:
         print(f"{output}: already ranked, left as it is")
         return
-    # The folder is made only after the input has passed: a mistake in `sizes` must not claim it.
-    pool = _read_pool(input)
+    pool = _read_pool(input)  # before the folder is made: a mistake in `sizes` must not claim it
+    counts = _counts(pool)
+    counts |= {"missing": _fill_up(pool)} if count_missing else {}
     grid = _grid(sizes, pool)
     chosen, table = _choose_aggregations(pool, aggregation or {}, validation, grid[-1])
 
@@ -119,12 +127,13 @@ def rank(
                 )
             out.write(batch)
         out.finish({
-            "num_problems": len(pool), "num_samples": grid[-1], "num_solutions": sum(map(len, pool.values())),
-            "sizes": grid, "aggregation": chosen, "validation": table, **_counts(pool),
+            "num_problems": len(pool), "num_samples": grid[-1],
+            "num_solutions": sum(map(len, pool.values())) - counts.get("missing", 0),
+            "sizes": grid, "aggregation": chosen, "validation": table, **counts,
         })  # fmt: skip
     rankings = list(records.read_records(output, Ranking))
     print(f"{output}: {len(rankings)} problems; accuracy at N = {grid[-1]}")
-    print("  " + ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in _counts(pool).items()))
+    print("  " + ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in counts.items()))
     for rule in (r for r in rankings[0].curves if r.rpartition("/")[2] not in AGGREGATIONS):
         print(f"  {rule:<28} {100 * math.fsum(r.curves[rule][-1] for r in rankings) / len(rankings):6.2f} %")
 
@@ -166,8 +175,9 @@ def rank_problem(
     for name, used in aggregation.items():
         ways: Sequence[Aggregation] = AGGREGATIONS if name in compared else (used,)
         for how in ways:
-            scores = [aggregate(sample.scores[name], how) for sample in samples]
-            weights = [vote_weight(sample.scores[name], how) for sample in samples]
+            values = [sample.scores.get(name, ()) for sample in samples]
+            scores = [aggregate(along, how) for along in values]
+            weights = [vote_weight(along, how) for along in values]
             order = sorted(range(total), key=scores.__getitem__, reverse=True)
             found = {
                 "best_of_n": (best_of_n(scores, right, sizes), ids[order[0]]),
@@ -189,7 +199,7 @@ def rank_problem(
     choices["oracle"] = ids[right.index(True)] if any(right) else None
     plain = {rule: curve.tolist() for rule, curve in curves.items()}
     return Ranking(
-        problem_id=problem_id, answer=samples[0].answer, num_samples=total,
+        problem_id=problem_id, answer=samples[0].answer, num_samples=sum(sample is not MISSING for sample in samples),
         sizes=list(sizes), curves=plain, choices=choices,
     )  # fmt: skip
 
@@ -220,13 +230,14 @@ def _choose_aggregations(
             chosen[name] = {"how": max(CANDIDATES, key=table[name].__getitem__), "chosen_on": "validation"}
         else:
             # An outcome verifier may give a value a token; its score is the last one all the same.
-            by_step = many and all(len(sample.scores[name]) == sample.num_steps for sample in samples)
+            # One that could not be read has no values, and says nothing of what they would be of.
+            by_step = many and all(len(s.scores.get(name, ())) in (0, s.num_steps) for s in samples)
             chosen[name] = {"how": "prod" if by_step else "last", "chosen_on": "default"}
     return chosen, {"num_problems": len(other), "n": size, "best_of_n": table} if other else None
 
 
 def _has_many(pool: Pool, name: str) -> bool:
-    return any(len(sample.scores[name]) > 1 for samples in pool.values() for sample in samples)
+    return any(len(sample.scores.get(name, ())) > 1 for samples in pool.values() for sample in samples)
 
 
 def _counts(pool: Pool) -> dict[str, int]:
@@ -255,6 +266,15 @@ def _grid(sizes: Sequence[int] | None, pool: Pool) -> list[int]:
     if grid[-1] > total:
         raise InputError(f"sizes: {grid[-1]} samples were asked for, but problem {smallest} has {total}")
     return grid
+
+
+def _fill_up(pool: Pool) -> int:
+    """Give every problem as many samples as the one with most has; how many were missing."""
+    most = max(map(len, pool.values()))
+    lacking = [samples for samples in pool.values() for _ in range(most - len(samples))]
+    for samples in lacking:
+        samples.append(MISSING)
+    return len(lacking)
 
 
 def _seed(seed: int, problem_id: str) -> int:

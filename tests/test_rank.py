@@ -305,6 +305,35 @@ def test_the_stage_counts_what_no_rule_can_change_and_ranks_as_asked(tmp_path, c
         rank(data, tmp_path / "out", every_aggregation=True)
 
 
+def test_missing_samples_count_as_misses(tmp_path, capsys):
+    """Problem 0 has three samples, problem 1 a single right one, to which two that are missing are added.
+
+    Of N of three it is among them with chance N / 3, and then every rule picks it. A sample without values that is there
+    is ranked last, too: the second one of problem 2 is picked among its missing third with chance 1/2 at N = 2, where
+    both are drawn (1/3), but the first one, wrong, is not; with the first it is never picked: 1/6, and 0 at N = 3.
+    """
+    rows = [solution(0, i, a) for i, a in enumerate(("1", "2", "2"))] + [solution(1, 0, "1")]
+    rows += [solution(2, 0, "2"), solution(2, 1, "1", scores={"orm": [], "prm": []})]
+    data = scored(tmp_path / "in", rows)
+    with pytest.raises(InputError, match="sizes: 3 samples were asked for, but problem p1 has 1"):
+        rank(data, tmp_path / "out", sizes=[3])
+    rank(data, tmp_path / "out", count_missing=True)
+    _, one, two = read_records(tmp_path / "out", Ranking)
+    assert (one.sizes, one.num_samples, two.num_samples) == ([1, 2, 3], 1, 2)
+    for rule in ("majority", "orm/best_of_n", "prm/weighted", "oracle"):
+        assert one.curves[rule] == pytest.approx(
+            [1 / 3, 2 / 3, 1], abs=0.1 * (rule in ("majority", "prm/weighted")) + 1e-9
+        )
+        assert one.choices[rule] == "p1#0"
+    assert one.curves["pass@1"] == pytest.approx([1 / 3] * 3)
+    assert two.curves["prm/best_of_n"] == pytest.approx([1 / 3, 1 / 6, 0])
+    assert two.choices["prm/best_of_n"] == "p2#0"
+    found = summary_of(tmp_path / "out")
+    assert [found[key] for key in ("missing", "num_solutions", "num_samples", "without_answer")] == [3, 6, 3, 0]
+    assert found["aggregation"]["prm"]["how"] == "prod"
+    assert "missing 3" in capsys.readouterr().out
+
+
 def test_an_interrupted_stage_ends_as_a_whole_one(tmp_path):
     data = scored(tmp_path / "in", [solution(p, i, str((p + i) % 3)) for p in range(5) for i in range(6)])
     rank(data, tmp_path / "whole", num_subsets=7)
