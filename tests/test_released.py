@@ -166,7 +166,7 @@ def test_seven_public_verifiers_on_the_same_samples(data_folder, tmp_path, unsta
     summary = json.loads((tmp_path / "labels/manifest.json").read_text())["summary"]
     assert (summary["solutions"], len(summary["changed_verdicts"])) == (16_000, changed)
     rank(tmp_path / "labels", tmp_path / "rankings", sizes=[32], every_aggregation=True)
-    report(tmp_path / "rankings", tmp_path / "report", num_bootstrap=100)
+    report(tmp_path / "rankings", output=tmp_path / "report", num_bootstrap=100)
     found = json.loads((tmp_path / "report/summary.json").read_text())
     figures = {rule: point["mean"] for rule, point in found["accuracy"].items()}
     for rule, by_how in found["every_aggregation"].items():

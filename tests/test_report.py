@@ -9,19 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.report import report
+from sampling.report.collect import collect, first_error, step_truth
 from sampling.report.curves import Table, bootstrap_means, read_table, rule_label, split_rule, summarise
 from sampling.report.figures import spread_out
-from sampling.report.steps import (
-    aggregate_all,
-    auc,
-    calibration_error,
-    f1,
-    first_error,
-    ranks,
-    reliability,
-    score_statistics,
-    step_truth,
-)
+from sampling.report.first_errors import first_error_statistics
+from sampling.report.measures import aggregate_all, auc, calibration_error, f1, ranks, reliability
+from sampling.report.steps import solution_statistics, step_statistics
 from stepverify.aggregate import AGGREGATIONS, aggregate
 from stepverify.records import InputError, Ranking, Solution, StepLabel, write_records
 
@@ -124,7 +117,9 @@ def test_step_statistics_by_hand(tmp_path):
     unknown, so it is no solution of the first-error count. d: all right, 0.9 1.0: none found, rightly.
 
     Accuracy 7 of 9. Wrong steps: judged 0.2, 0.4, of which 0.2 is; really 0.2, 0.6: F1 = 2·1 / (2·1 + 1 + 1) = 1/2.
-    AUC: of 7 right × 2 wrong pairs, 0.2 is below all 7; 0.6 above 0.5 and 0.4 only, below 5: 12 of 14.
+    AUC: of 7 right × 2 wrong pairs, 0.2 is below all 7; 0.6 above 0.5 and 0.4 only, below 5: 12 of 14. All called wrong:
+    F1 = 2·2 / (2 + 9). Places: the wrong ones are 1 and 2, the right ones 0, 0, 1, 0, 1, 0, 1: the wrong 1 is later than
+    four and ties with three, the wrong 2 later than all: 5.5 + 7 of 14. All steps are equally long: 1/2.
     First error: a, d of a, b, d; 1/2 with an error, 1 without: harmonic mean 2/3.
     """
     a = solution(0, {"prm": [0.9, 0.2]}, labels=[1, -1])
@@ -132,16 +127,19 @@ def test_step_statistics_by_hand(tmp_path):
     c = solution(2, {"prm": [0.4, 0.7, 0.1]}, labels=[1, 1, None], num_steps=3)
     d = solution(3, {"prm": [0.9, 1.0], "orm": [0.3]}, labels=[1, 1])
     write_records(tmp_path / "s.jsonl", [a, b, c, d])
-    steps, _ = score_statistics(tmp_path / "s.jsonl", {})
+    steps = step_statistics(collect(tmp_path / "s.jsonl"))
     assert steps.keys() == {"prm"}, "an outcome verifier says nothing of a step"
     found = steps["prm"]
-    counts = {"num_steps": 9, "num_solutions": 3}
-    assert {key: found[key] for key in counts} == counts
+    assert found["num_steps"] == 9
     expected = {
-        "base_rate": 7 / 9, "accuracy": 7 / 9, "auc": 12 / 14, "f1_error": 0.5, "first_error_accuracy": 2 / 3,
-        "first_error_accuracy_wrong": 0.5, "first_error_accuracy_right": 1.0, "first_error_f1": 2 / 3,
+        "base_rate": 7 / 9, "accuracy": 7 / 9, "auc": 12 / 14, "f1_error": 0.5, "f1_all_wrong": 4 / 11,
+        "auc_position": 12.5 / 14, "auc_length": 0.5,
     }  # fmt: skip
     assert {key: found[key] for key in expected} == pytest.approx(expected)
+    first = first_error_statistics(collect(tmp_path / "s.jsonl"), None, 10, 0)["prm"]["all"]
+    assert (first["num_wrong"], first["num_right"]) == (2, 1)
+    rates = {key: first["half"][key]["mean"] for key in ("accuracy_wrong", "accuracy_right", "f1")}
+    assert rates == pytest.approx({"accuracy_wrong": 0.5, "accuracy_right": 1.0, "f1": 2 / 3})
     gaps = [b["count"] * abs(b["value"] - b["right"]) for b in found["reliability"]]
     assert found["ece"] == pytest.approx(sum(gaps) / 9, abs=1e-6), "the error drawn is the error given"
 
@@ -157,8 +155,9 @@ def test_solution_statistics_by_hand(tmp_path):
         for i, n in enumerate((1, 2, 3))
     ]
     write_records(tmp_path / "s.jsonl", rows)
-    steps, solutions = score_statistics(tmp_path / "s.jsonl", {"prm": "prod"})
-    assert steps == {}
+    collected = collect(tmp_path / "s.jsonl")
+    assert step_statistics(collected) == {}
+    solutions = solution_statistics(collected, {"prm": "prod"})
     product = solutions["prm"]["aggregations"]["prod"]
     assert product["brier"] == pytest.approx((0.1**2 + 0.64**2 + (1 - 0.7**3) ** 2) / 3)
     assert product["auc"] == pytest.approx(0.5)
@@ -183,7 +182,7 @@ def test_one_value_for_one_step_is_no_judgement_of_steps(tmp_path):
         solution(1, {"orm": [0.2], "prm": [0.8, 0.1]}, labels=[1, -1]),
     ]
     write_records(tmp_path / "s.jsonl", rows)
-    steps, _ = score_statistics(tmp_path / "s.jsonl", {})
+    steps = step_statistics(collect(tmp_path / "s.jsonl"))
     assert steps.keys() == {"prm"}
     assert steps["prm"]["num_steps"] == 3
 
@@ -191,7 +190,7 @@ def test_one_value_for_one_step_is_no_judgement_of_steps(tmp_path):
 def test_a_solution_without_answer_is_wrong_whatever_its_label(tmp_path):
     rows = [solution(0, {"orm": [1.0]}), solution(1, {"orm": [1.0]}, predicted=None)]
     write_records(tmp_path / "s.jsonl", rows)
-    assert score_statistics(tmp_path / "s.jsonl", {})[1]["orm"]["base_rate"] == 0.5
+    assert solution_statistics(collect(tmp_path / "s.jsonl"), {})["orm"]["base_rate"] == 0.5
 
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=5), min_size=1, max_size=6))
@@ -270,7 +269,7 @@ def test_one_table_of_every_rule_under_every_aggregation(tmp_path, capsys):
         }
         rows.append(Ranking(problem_id=f"p{p}", num_samples=4, sizes=[4], curves=curves | compared))
     write_records(tmp_path / "in" / "part-00000.jsonl", rows)
-    report(tmp_path / "in", tmp_path / "out", num_bootstrap=200)
+    report(tmp_path / "in", output=tmp_path / "out", num_bootstrap=200)
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["accuracy"].keys() == curves.keys() == summary["curves"].keys()
     found = summary["every_aggregation"]["v3/best_of_n"]
@@ -294,7 +293,7 @@ def test_report(tmp_path, capsys):
         for i in range(10)
     ]
     write_records(tmp_path / "scored.jsonl", rows)
-    report(data, tmp_path / "out", tmp_path / "scored.jsonl", num_bootstrap=100)
+    report(data, output=tmp_path / "out", scores=tmp_path / "scored.jsonl", num_bootstrap=100)
     out = tmp_path / "out"
     assert {p.name for p in out.iterdir()} == {"summary.json", "accuracy.png", "report.md", "report.html"}
     summary = json.loads((out / "summary.json").read_text())
@@ -317,20 +316,20 @@ def test_report(tmp_path, capsys):
 
 
 def test_report_needs_neither_scores_nor_a_manifest(tmp_path):
-    report(rankings(tmp_path / "in", num_problems=1, sizes=(4,)), tmp_path / "out", num_bootstrap=10)
+    report(rankings(tmp_path / "in", num_problems=1, sizes=(4,)), output=tmp_path / "out", num_bootstrap=10)
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["aggregation"] == {}
     assert "steps" not in summary
     assert summary["accuracy"]["oracle"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
     with pytest.raises(InputError, match="num_bootstrap"):
-        report(tmp_path / "in", tmp_path / "out", num_bootstrap=0)
+        report(tmp_path / "in", output=tmp_path / "out", num_bootstrap=0)
 
 
 def test_a_solution_score_may_be_a_tiny_product(tmp_path):
     """0.1 to the 400th is 0.0 in double precision; its logarithm still ranks, and nothing becomes NaN."""
     rows = [solution(i, {"prm": [0.1] * (400 + i)}, correct=i == 0, num_steps=400 + i) for i in range(2)]
     write_records(tmp_path / "s.jsonl", rows)
-    product = score_statistics(tmp_path / "s.jsonl", {"prm": "prod"})[1]["prm"]["aggregations"]["prod"]
+    product = solution_statistics(collect(tmp_path / "s.jsonl"), {"prm": "prod"})["prm"]["aggregations"]["prod"]
     assert exp(400 * log(0.1)) == 0.0
     assert product["auc"] == 1.0
     assert product["brier"] == pytest.approx(0.5)

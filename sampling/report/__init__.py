@@ -1,4 +1,4 @@
-"""Rankings and scores → curves with intervals, as JSON, Markdown, a figure and one HTML page."""
+"""Rankings, scores or both → what they are worth, with intervals, as JSON, Markdown, a figure and one HTML page."""
 
 from __future__ import annotations
 
@@ -8,53 +8,77 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sampling.report.collect import Neutral, collect
 from sampling.report.curves import read_aggregation, read_table, summarise
+from stepverify.aggregate import Aggregation
 from stepverify.records import InputError
 
 
 def report(
-    input: Path,
+    input: Path | None = None,
+    *,
     output: Path,
     scores: Path | None = None,
+    threshold_subset: str | None = None,
+    neutral: Neutral = "positive",
     num_bootstrap: int = 2000,
     seed: int = 0,
     tokens: int = 0,
 ) -> None:
     """Report the accuracy of every rule over N, and how good the verifiers' values are.
 
-    Writes ``summary.json`` (shares in [0, 1]), ``accuracy.png``, ``report.md`` and ``report.html`` (one page that
-    needs no other file), each as a whole, and prints the accuracies at the largest N.
+    Writes ``summary.json`` (shares in [0, 1]), ``report.md``, ``report.html`` (one page that needs no other file) and,
+    of rankings, ``accuracy.png``, each as a whole; prints the accuracies at the largest N, and how well first errors
+    are found.
 
     Args:
-        input: the rankings.
+        input: the rankings; None reports the scores alone.
         output: the folder to write to; made where there is none.
-        scores: scored solutions, for calibration, length preference and, where steps carry labels, step accuracy.
-            They may be of other problems than the rankings.
-        num_bootstrap: resamples of the problems behind every interval.
+        scores: scored solutions, for calibration, length preference and, where steps carry labels, step accuracy and
+            first errors (ProcessBench). They may be of other problems than the rankings.
+        threshold_subset: choose a threshold for first errors on the solutions with this ``meta.subset`` (ProcessBench
+            takes ``gsm8k``), and apply it to all, beside 1/2.
+        neutral: what a step rated 0 is.
+        num_bootstrap: resamples of the problems, or solutions, behind every interval.
         seed: of the resamples.
         tokens: write ``tokens.html`` too: so many solutions of each kind (the best-scored wrong and right ones, the
             deepest falls) with the value behind every token, or every step, as a colour. Values of tokens are there
             after ``sampling score`` with ``every_token``.
 
     Raises:
-        InputError: rankings that do not belong together, num_bootstrap below 1, or tokens without scores.
+        InputError: nothing to report on, rankings that do not belong together, num_bootstrap below 1, tokens or
+            threshold_subset without scores, or a subset that no threshold can be chosen on.
     """
+    if input is None and scores is None:
+        raise InputError("input, scores: expected rankings, scored solutions or both")
+    if threshold_subset is not None and scores is None:
+        raise InputError(f"threshold_subset: {threshold_subset}: expected scores to choose a threshold on")
     if tokens and (tokens < 0 or scores is None):
         raise InputError(f"tokens: expected 0 or more, and scores to show, got {tokens} with scores {scores}")
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
-    aggregation, validation = read_aggregation(input)
-    used = {name: entry["how"] for name, entry in aggregation.items()}
-    summary: dict[str, Any] = summarise(read_table(input), num_bootstrap, seed)
-    summary |= {"aggregation": aggregation, "validation": validation}
+    summary: dict[str, Any] = {}
+    used: dict[str, Aggregation] = {}
+    if input is not None:
+        aggregation, validation = read_aggregation(input)
+        used = {name: entry["how"] for name, entry in aggregation.items()}
+        summary = summarise(read_table(input), num_bootstrap, seed)
+        summary |= {"aggregation": aggregation, "validation": validation}
     if scores is not None:
-        from sampling.report.steps import score_statistics
+        from sampling.report.first_errors import first_error_statistics
+        from sampling.report.steps import solution_statistics, step_statistics
 
-        summary["steps"], summary["solutions"] = score_statistics(scores, used)
-    summary["config"] = {
-        "rankings": str(input), "scores": None if scores is None else str(scores),
-        "num_bootstrap": num_bootstrap, "seed": seed, "stepverify": _version(),
-    }  # fmt: skip
+        collected = collect(scores, neutral)
+        summary["steps"], summary["solutions"] = step_statistics(collected), solution_statistics(collected, used)
+        summary["first_errors"] = first_error_statistics(collected, threshold_subset, num_bootstrap, seed)
+        if threshold_subset is not None and not summary["first_errors"]:
+            raise InputError(f"{scores}: no verifier has a value a step of solutions whose first error is known")
+        if input is None and not summary["steps"] and not summary["solutions"]:
+            raise InputError(f"{scores}: no scored solution has step labels or is graded: there is nothing to report")
+    asked = {"rankings": input, "scores": scores, "threshold_subset": threshold_subset}
+    asked |= {} if scores is None else {"neutral": neutral}
+    summary["config"] = {key: None if value is None else str(value) for key, value in asked.items()}
+    summary["config"] |= {"num_bootstrap": num_bootstrap, "seed": seed, "stepverify": _version()}
     _write_all(output, summary)
     if scores is not None and tokens:
         from sampling.report.tokens import choose, to_page
@@ -68,10 +92,21 @@ def report(
 
 def _write_all(output: Path, summary: dict[str, Any]) -> None:
     from sampling.report.figures import DARK, LIGHT, accuracy_figure, reliability_figure
-    from sampling.report.page import accuracy_section, sections, to_html, to_markdown, to_text
+    from sampling.report.page import to_html, to_markdown, to_text
+    from sampling.report.sections import accuracy_section, first_error_section, sections
 
-    parts = sections(summary)
-    figures = {"accuracy": (accuracy_figure(summary, LIGHT), accuracy_figure(summary, DARK))}
+    parts, figures = sections(summary), {}
+    title, lead, printed = "What verifiers say of solutions", "", []
+    if "accuracy" in summary:
+        title = "Choosing among sampled solutions"
+        lead = (
+            f"{summary['num_problems']:,} problems, {summary['num_samples']:,} samples of each; "
+            f"{summary['num_solutions']:,} solutions in all."
+        )
+        figures["accuracy"] = (accuracy_figure(summary, LIGHT), accuracy_figure(summary, DARK))
+        printed.append(accuracy_section(summary))
+    if summary.get("first_errors"):
+        printed.append(first_error_section(summary["first_errors"]))
     groups = {
         title: {name: found["reliability"] for name, found in summary[key].items()}
         for key, title in (("solutions", "Scores of solutions"), ("steps", "Values of steps"))
@@ -79,18 +114,14 @@ def _write_all(output: Path, summary: dict[str, Any]) -> None:
     }
     if groups:
         figures["reliability"] = (reliability_figure(groups, LIGHT), reliability_figure(groups, DARK))
-    title = "Choosing among sampled solutions"
-    lead = (
-        f"{summary['num_problems']:,} problems, {summary['num_samples']:,} samples of each; "
-        f"{summary['num_solutions']:,} solutions in all."
-    )
     output.mkdir(parents=True, exist_ok=True)
-    _write(output / "accuracy.png", figures["accuracy"][0])
+    if "accuracy" in figures:
+        _write(output / "accuracy.png", figures["accuracy"][0])
     _write(output / "report.md", to_markdown(title, parts).encode())
     _write(output / "report.html", to_html(title, lead, parts, figures).encode())
     plain = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     _write(output / "summary.json", plain.encode())
-    print(f"{to_text(accuracy_section(summary))}\n\n{output / 'report.html'}")
+    print("\n\n".join([*map(to_text, printed), str(output / "report.html")]))
 
 
 def _write(path: Path, content: bytes) -> None:

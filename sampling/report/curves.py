@@ -61,13 +61,13 @@ def summarise(table: Table, num_bootstrap: int, seed: int) -> dict[str, Any]:
     mean = table.values.mean(axis=0)
     resampled = bootstrap_means(table.values.reshape(num_problems, -1), num_bootstrap, seed)
     resampled = resampled.reshape(num_bootstrap, num_rules, num_sizes)
-    low, high = _interval(resampled)
+    low, high = interval(resampled)
     plain = [rule for rule in table.rules if not split_rule(rule)[2]]
     place = {rule: r for r, rule in enumerate(table.rules)}
 
     def versus(rule: str, baseline: str) -> dict[str, Any]:
         r, b = place[rule], place[baseline]
-        below, above = _interval(resampled[:, r, -1] - resampled[:, b, -1])
+        below, above = interval(resampled[:, r, -1] - resampled[:, b, -1])
         difference = float(mean[r, -1] - mean[b, -1])
         return {"versus": baseline, "difference": difference, "low": float(below), "high": float(above)}
 
@@ -94,8 +94,8 @@ def summarise(table: Table, num_bootstrap: int, seed: int) -> dict[str, Any]:
     }
 
 
-def bootstrap_means(values: np.ndarray, num_bootstrap: int, seed: int) -> np.ndarray:
-    """Means over problems drawn with replacement: (problems, columns) → (num_bootstrap, columns).
+def bootstrap_means(values: np.ndarray, num_bootstrap: int, seed: int | tuple[int, ...]) -> np.ndarray:
+    """Means over problems (or solutions) drawn with replacement: (problems, columns) → (num_bootstrap, columns).
 
     All columns share the resamples.
     """
@@ -141,6 +141,7 @@ def rule_label(rule: str) -> str:
     return f"{verifier}, {kind_label(kind)}" if verifier else kind_label(kind)
 
 
-def _interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 2.5th and the 97.5th percentile over the first axis."""
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     return low, high

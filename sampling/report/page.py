@@ -1,4 +1,4 @@
-"""A report's summary → sections → Markdown, and one HTML page that needs nothing else."""
+"""Sections → text, Markdown, and one HTML page that needs nothing else."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
-
-from sampling.report.curves import BASELINE, rule_label
-
-_ORIGINS = {"validation": "validation problems", "configured": "the configuration", "default": "default"}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -20,7 +15,7 @@ class Section:
     Attributes:
         note: a paragraph above them.
         figure: file name of the figure; HTML embeds what it is given under this name.
-        bars: mean, low and high of each row in [0, 1], which HTML draws beside the table.
+        bars: mean, low and high of each row in [0, 1], which HTML draws beside the table; None draws none.
         strong: the rows to stand out.
     """
 
@@ -29,152 +24,8 @@ class Section:
     header: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     figure: str = ""
-    bars: Sequence[tuple[float, float, float]] = ()
+    bars: Sequence[tuple[float, float, float] | None] = ()
     strong: frozenset[int] = frozenset()
-
-
-def sections(summary: Mapping[str, Any]) -> list[Section]:
-    """What a report says, in order. Percentages are of problems, steps or solutions; differences are in points."""
-    parts = [accuracy_section(summary), _curves_section(summary)]
-    if summary["aggregation"]:
-        parts.append(_aggregation_section(summary))
-    if summary["every_aggregation"]:
-        parts.append(_comparison_section(summary))
-    if summary.get("solutions"):
-        parts.append(_solutions_section(summary["solutions"]))
-    if summary.get("steps"):
-        parts.append(_steps_section(summary["steps"]))
-    if summary.get("solutions") or summary.get("steps"):
-        note = (
-            "How often a value is right, against the value itself, in 15 bins; on the dotted line a value is a "
-            "probability. The area of a point goes with the number of values in the bin."
-        )
-        parts.append(Section(title="Reliability", note=note, figure="reliability"))
-    made = summary["config"]
-    rows = [[key, str(value)] for key, value in made.items() if value is not None]
-    return [*parts, Section(title="How this was made", header=["", ""], rows=rows)]
-
-
-def accuracy_section(summary: Mapping[str, Any]) -> Section:
-    """Accuracy of every rule at the largest N, and the paired differences."""
-    rows: list[list[str]] = []
-    bars = []
-    for rule, point in summary["accuracy"].items():
-        row = [rule_label(rule), _percent(point["mean"]), _span(point)]
-        if paired := summary["paired"].get(rule):
-            row += [rule_label(paired["versus"]), _points(paired["difference"])]
-            row += [f"{_points(paired['low'])} to {_points(paired['high'])}"]
-        else:
-            row += ["", "", ""]
-        rows.append(row)
-        bars.append((point["mean"], point["low"], point["high"]))
-    note = (
-        f"Share of the {summary['num_problems']:,} problems that a rule solves when it may look at "
-        f"{summary['sizes'][-1]} samples of each. Oracle is right where any sample is. Intervals (95\u00a0%) and "
-        "paired differences, in percentage points, are over the same bootstrap resamples of the problems."
-    )
-    header = ["rule", "accuracy", "interval", "against", "difference", "interval"]
-    return Section(title=f"Accuracy at N = {summary['sizes'][-1]}", note=note, header=header, rows=rows, bars=bars)
-
-
-def _curves_section(summary: Mapping[str, Any]) -> Section:
-    rows = [
-        [rule_label(rule), *(_percent(point["mean"]) for point in curve)] for rule, curve in summary["curves"].items()
-    ]
-    note = "Means over random subsets of N of the samples of each problem, in per cent; bands are 95\u00a0% intervals."
-    header = ["rule", *(f"N = {n}" for n in summary["sizes"])]
-    return Section(title="Accuracy against N", note=note, header=header, rows=rows, figure="accuracy")
-
-
-def _aggregation_section(summary: Mapping[str, Any]) -> Section:
-    validation = summary["validation"] or {"best_of_n": {}}
-    candidates = list(dict.fromkeys(how for table in validation["best_of_n"].values() for how in table))
-    rows = []
-    for name, entry in summary["aggregation"].items():
-        table = validation["best_of_n"].get(name, {})
-        found = [_percent(table.get(how)) for how in candidates]
-        rows.append([name, entry["how"], _ORIGINS[entry["chosen_on"]], *found])
-    note = "How the values along a solution become its score. Nothing is chosen on the problems of this report."
-    if candidates:
-        note += (
-            f" On {validation['num_problems']:,} other problems, best-of-{validation['n']} solved what the last "
-            "columns say; the highest was taken where nothing was configured."
-        )
-    header = ["verifier", "aggregation", "chosen by", *candidates]
-    return Section(title="Aggregation", note=note, header=header, rows=rows)
-
-
-def _comparison_section(summary: Mapping[str, Any]) -> Section:
-    compared = summary["every_aggregation"]
-    ways = list(next(iter(compared.values())))
-
-    def cell(point: Mapping[str, Any]) -> str:
-        better = "paired" in point and point["paired"]["low"] > 0
-        return f"{100 * point['mean']:.1f} ({_span(point)})" + ("*" if better else "")
-
-    alone = [rule for rule in ("pass@1", BASELINE, "oracle") if rule in summary["accuracy"]]
-    rows = [[rule_label(rule), cell(summary["accuracy"][rule]), *[""] * (len(ways) - 1)] for rule in alone]
-    rows += [[rule_label(rule), *map(cell, found.values())] for rule, found in compared.items()]
-    note = (
-        f"Problems solved at N = {summary['sizes'][-1]}, in per cent, with 95\u00a0% intervals; * where the paired "
-        "difference from the majority vote is above zero in 97.5\u00a0% of the resamples. To compare by, not to choose "
-        "from: the best of many figures on the same problems is too high."
-    )
-    return Section(title="Every rule under every aggregation", note=note, header=["rule", *ways], rows=rows)
-
-
-def _solutions_section(solutions: Mapping[str, Any]) -> Section:
-    columns = ("spearman_steps", "pearson_steps", "spearman_tokens", "pearson_tokens")
-    rows: list[list[str]] = []
-    strong = set()
-    for name, found in solutions.items():
-        for how, measured in found["aggregations"].items():
-            if how == found["used"]:
-                strong.add(len(rows))
-            rows.append([name, how, *(_decimal(measured[key]) for key in ("auc", "brier", "ece", *columns))])
-        rows.append([name, "(right or not)", "", "", "", *(_decimal(found["truth"][key]) for key in columns)])
-    minima = "; ".join(
-        f"{name}: {_percent(m['mean'])} of the way on average, at the first step in {_percent(m['at_first'])}, "
-        f"at the last in {_percent(m['at_last'])} of the solutions"
-        for name, found in solutions.items()
-        if (m := found["minimum_position"])
-    )
-    note = (
-        "How well a solution's score tells right from wrong, how far it is a probability (Brier score, expected "
-        "calibration error), and how it goes with length: Spearman's ρ and Pearson's "
-        "r with the number of steps and tokens. The rows “right or not” give what a verifier that knew the truth "
-        "would show; a score further from zero than that prefers length for its own sake. Bold: the aggregation in use."
-    )
-    if minima:
-        note += f" The lowest value stands, for {minima}."
-    header = ["verifier", "score", "AUC", "Brier", "ECE", "ρ steps", "r steps", "ρ tokens", "r tokens"]
-    return Section(title="Scores of solutions", note=note, header=header, rows=rows, strong=frozenset(strong))
-
-
-def _steps_section(steps: Mapping[str, Any]) -> Section:
-    fields = (
-        ("steps with a label", "num_steps", _count),
-        ("share of right steps", "base_rate", _percent),
-        ("accuracy at 0.5", "accuracy", _percent),
-        ("AUC", "auc", _decimal),
-        ("F1 of the wrong steps", "f1_error", _decimal),
-        ("expected calibration error", "ece", _decimal),
-        ("solutions", "num_solutions", _count),
-        ("first error found", "first_error_accuracy", _percent),
-        ("… of solutions with an error", "first_error_accuracy_wrong", _percent),
-        ("… of solutions without", "first_error_accuracy_right", _percent),
-        ("… harmonic mean (ProcessBench F1)", "first_error_f1", _decimal),
-    )
-    rows = [[label, *(show(found[key]) for found in steps.values())] for label, key, show in fields]
-    note = (
-        "A step is right if it was rated right or neutral, or if any rollout from it reached the right answer; it is "
-        "judged right at a value of 0.5 or more. A first error is found when the first step below 0.5 is the first "
-        "wrong one, or when neither exists."
-    )
-    return Section(title="Values of steps", note=note, header=["", *steps], rows=rows)
-
-
-# ── text ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def to_text(section: Section) -> str:
@@ -237,32 +88,39 @@ def _html_section(part: Section, figures: Mapping[str, tuple[bytes, bytes]]) -> 
 
 def _html_row(part: Section, index: int, row: Sequence[str]) -> str:
     cells = "".join(f"<td>{escape(cell)}</td>" for cell in row)
-    if part.bars:
-        mean, low, high = (100 * value for value in part.bars[index])
+    if part.bars and (bar := part.bars[index]) is not None:
+        mean, low, high = (100 * value for value in bar)
         cells += (
             f'<td class="bar"><div><i style="left:{low:.2f}%;width:{high - low:.2f}%"></i>'
             f'<b style="left:{mean:.2f}%"></b></div></td>'
         )
+    elif part.bars:
+        cells += "<td></td>"
     return f'<tr class="strong">{cells}</tr>' if index in part.strong else f"<tr>{cells}</tr>"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """``12.3 %``; a dash where there is none."""
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-def _span(point: Mapping[str, float]) -> str:
+def span(point: Mapping[str, float]) -> str:
+    """An interval in per cent."""
     return f"{100 * point['low']:.1f} – {100 * point['high']:.1f}"
 
 
-def _points(value: float) -> str:
+def points(value: float) -> str:
+    """A difference in percentage points."""
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def _decimal(value: float | None) -> str:
+def decimal(value: float | None) -> str:
+    """Three digits; a dash where there is none."""
     return "–" if value is None else f"{value:.3f}".replace("-", "−")
 
 
-def _count(value: int) -> str:
+def count(value: int) -> str:
+    """A whole number."""
     return f"{value:,}"
 
 

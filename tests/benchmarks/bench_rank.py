@@ -34,7 +34,7 @@ def main() -> None:
         rank = f"from sampling.rank import rank; rank(Path({str(scored)!r}), Path({str(folder / 'ranked')!r}))"
         report = (
             f"from sampling.report import report; report(Path({str(folder / 'ranked')!r}), "
-            f"Path({str(folder / 'report')!r}), scores=Path({str(scored)!r}))"
+            f"output=Path({str(folder / 'report')!r}), scores=Path({str(scored)!r}))"
         )
         for name, code in (("rank", rank), ("report", report)):
             print(f"{name}: {measure(code)}")

@@ -1,0 +1,171 @@
+"""Scored solutions → what each verifier said of steps, of first errors and of solutions, in flat arrays."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf, nan
+from pathlib import Path
+from typing import Literal
+
+from sampling.scored import is_right, read_scored
+from stepverify.records import Solution, StepLabel
+
+Neutral = Literal["positive", "negative"]
+
+
+def _floats() -> array[float]:
+    return array("d")
+
+
+@dataclass(slots=True)
+class Steps:
+    """Labelled steps: value and truth, place in the solution from 0, length in characters, number of the subset."""
+
+    values: array[float] = field(default_factory=_floats)
+    right: array[float] = field(default_factory=_floats)
+    places: array[float] = field(default_factory=_floats)
+    lengths: array[float] = field(default_factory=_floats)
+    subsets: array[float] = field(default_factory=_floats)
+
+
+@dataclass(slots=True)
+class FirstErrors:
+    """Solutions whose first error is known.
+
+    Attributes:
+        first: index of the first wrong step; -1 where there is none.
+        low: the first step with a value below t is that one, for thresholds t above ``low`` ...
+        high: ... up to ``high``. A solution without values is judged rightly at no threshold.
+        lowest: index of the lowest value, the first of equals; NaN without values.
+        num_steps: of the solution.
+        subsets: number of its subset.
+    """
+
+    first: array[float] = field(default_factory=_floats)
+    low: array[float] = field(default_factory=_floats)
+    high: array[float] = field(default_factory=_floats)
+    lowest: array[float] = field(default_factory=_floats)
+    num_steps: array[float] = field(default_factory=_floats)
+    subsets: array[float] = field(default_factory=_floats)
+
+
+@dataclass(slots=True)
+class Solutions:
+    """Graded solutions: all values one solution after the other, how many each has, and its length."""
+
+    values: array[float] = field(default_factory=_floats)
+    counts: array[float] = field(default_factory=_floats)
+    right: array[float] = field(default_factory=_floats)
+    num_steps: array[float] = field(default_factory=_floats)
+    num_tokens: array[float] = field(default_factory=_floats)
+
+
+@dataclass(slots=True)
+class Judgements:
+    """What one verifier said.
+
+    ``by_step``: every solution had one value a step. One that has one step and one value does not make an outcome
+    verifier's a judgement of steps.
+    """
+
+    by_step: bool = True
+    steps: Steps = field(default_factory=Steps)
+    firsts: FirstErrors = field(default_factory=FirstErrors)
+    solutions: Solutions = field(default_factory=Solutions)
+
+    @property
+    def of_steps(self) -> bool:
+        """Whether it judged labelled steps."""
+        return self.by_step and bool(self.steps.values)
+
+
+@dataclass(slots=True)
+class Collected:
+    """Judgements by verifier, and the names of the subsets (``meta.subset``; empty where a solution has none)."""
+
+    subsets: list[str]
+    verifiers: dict[str, Judgements]
+
+
+def collect(path: Path, neutral: Neutral = "positive") -> Collected:
+    """Read scored solutions.
+
+    Args:
+        path: those without ``correct`` count for the steps only.
+        neutral: what a step rated 0 is.
+    """
+    verifiers: dict[str, Judgements] = {}
+    subsets: dict[str, int] = {}
+    for _, solution, num_tokens in read_scored(path, labels=True):
+        subset = subsets.setdefault(str(solution.meta.get("subset", "")), len(subsets))
+        truths = [step_truth(label, neutral) for label in solution.step_labels or ()]
+        for name, values in solution.scores.items():
+            if name not in verifiers:
+                verifiers[name] = Judgements()
+            into = verifiers[name]
+            by_step = not values or len(values) == len(solution.steps)
+            into.by_step &= by_step
+            if truths and by_step:
+                _add_steps(into, solution, values, truths, subset)
+            if solution.correct is not None and values:
+                into.solutions.values.extend(values)
+                into.solutions.counts.append(len(values))
+                into.solutions.right.append(is_right(solution))
+                into.solutions.num_steps.append(len(solution.steps))
+                into.solutions.num_tokens.append(nan if num_tokens is None else num_tokens)
+    return Collected([*subsets], verifiers)
+
+
+def _add_steps(
+    into: Judgements, solution: Solution, values: Sequence[float], truths: Sequence[bool | None], subset: int
+) -> None:
+    if values:
+        for place, (value, truth) in enumerate(zip(values, truths, strict=True)):
+            if truth is not None:
+                into.steps.values.append(value)
+                into.steps.right.append(truth)
+                into.steps.places.append(place)
+                into.steps.lengths.append(len(solution.steps[place]))
+                into.steps.subsets.append(subset)
+    if (first := first_error(truths)) is not None:
+        low, high = hit_range(values, first)
+        into.firsts.first.append(first)
+        into.firsts.low.append(low)
+        into.firsts.high.append(high)
+        into.firsts.lowest.append(values.index(min(values)) if values else nan)
+        into.firsts.num_steps.append(len(solution.steps))
+        into.firsts.subsets.append(subset)
+
+
+def step_truth(label: StepLabel | None, neutral: Neutral = "positive") -> bool | None:
+    """Whether a step is right: rated right, or reached the right answer in any rollout; None: unknown.
+
+    Neutral counts as right (Lightman et al. 2023, section 2.6), unless told; one rollout is enough (Wang et al. 2023,
+    section 3.3).
+    """
+    if label is None:
+        return None
+    if label.rating is None:
+        return bool(label.share)
+    return label.rating > 0 or (label.rating == 0 and neutral == "positive")
+
+
+def first_error(truths: Sequence[bool | None]) -> int | None:
+    """The index of the first wrong step; -1 where all are right; None where an unknown step comes before it."""
+    for index, truth in enumerate(truths):
+        if not truth:
+            return index if truth is False else None
+    return -1
+
+
+def hit_range(values: Sequence[float], first: int) -> tuple[float, float]:
+    """(low, high): at thresholds t with low < t <= high the first value below t is that of step ``first``.
+
+    Or none is below, where ``first`` is -1. Without values, or where a step before it is not above it, there is no
+    such threshold: low >= high.
+    """
+    if not values:
+        return inf, -inf
+    return (-inf, min(values)) if first < 0 else (values[first], min(values[:first], default=inf))

@@ -1,0 +1,142 @@
+"""How well the values of steps find the first error of a solution (ProcessBench: Zheng et al. 2024)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sampling.report.collect import Collected, FirstErrors
+from sampling.report.curves import bootstrap_means, interval
+from sampling.report.measures import mean
+from sampling.report.steps import parts
+from stepverify.records import InputError
+
+HALF = 0.5
+
+
+def first_error_statistics(
+    collected: Collected, threshold_subset: str | None, num_bootstrap: int, seed: int
+) -> dict[str, Any]:
+    """Verifier → accuracy on solutions with an error and without one, F1, and where its lowest value stands.
+
+    The first step with a value below the threshold is called the first error. On a solution with an error that is right
+    where it is the labelled one, on a solution without where no value is below; F1 is the harmonic mean of the two
+    accuracies. A solution that a verifier could not read counts as judged wrongly.
+
+    Args:
+        collected: of solutions whose first error is known; verifiers that do not judge steps are left out.
+        threshold_subset: the subset on which a threshold is chosen for each verifier, beside 1/2.
+        num_bootstrap: resamples of the solutions behind every interval; the threshold stays.
+        seed: of the resamples.
+
+    Raises:
+        InputError: the subset is unknown, or lacks solutions with an error or without.
+    """
+    if threshold_subset is not None and threshold_subset not in collected.subsets:
+        raise InputError(f"threshold_subset: {threshold_subset!r}: no solution has it; known: {collected.subsets}")
+    found = {}
+    for name, judged in collected.verifiers.items():
+        if judged.of_steps and judged.firsts.first:
+            chosen = None
+            if threshold_subset is not None:
+                rows = np.frombuffer(judged.firsts.subsets) == collected.subsets.index(threshold_subset)
+                chosen = choose_threshold(*_ranges(judged.firsts, rows))
+                if chosen is None:
+                    raise InputError(
+                        f"threshold_subset: {threshold_subset}: a threshold needs solutions with an error and without"
+                    )
+            found[name] = {
+                "num_unread": int(np.isnan(np.frombuffer(judged.firsts.lowest)).sum()),
+                "chosen_on": threshold_subset,
+                **_by_threshold(judged.firsts, collected.subsets, chosen, num_bootstrap, seed),
+            }
+    return found
+
+
+def choose_threshold(low: np.ndarray, high: np.ndarray, wrong: np.ndarray) -> float | None:
+    """The threshold in (0, 1] of the highest F1: the middle of the widest range on which it is that high.
+
+    F1 only changes where a solution comes to be judged rightly (``low``) or ceases to be (``high``), so all ranges
+    between those are looked at, the one of 1/2 among them.
+
+    Args:
+        low: (M,) a solution is judged rightly at thresholds above ...
+        high: (M,) ... and up to this.
+        wrong: (M,) whether it has an error.
+
+    Returns:
+        None without solutions of both kinds.
+    """
+    if wrong.all() or not wrong.any():
+        return None
+    some = low < high
+    borders = np.unique(np.clip(np.concatenate([[0.0, 1.0], low[some], high[some]]), 0.0, 1.0))
+    below, above = borders[:-1], borders[1:]
+    middle = (below + above) / 2
+    at = np.where(middle > below, middle, above)  # no number lies between neighbours
+    hits = [
+        np.searchsorted(np.sort(low[rows]), at, "left") - np.searchsorted(np.sort(high[rows]), at, "left")
+        for rows in (some & wrong, some & ~wrong)
+    ]
+    f1 = harmonic_mean(hits[0] / np.count_nonzero(wrong), hits[1] / np.count_nonzero(~wrong))
+    return float(at[np.argmax(np.where(f1 == f1.max(), above - below, -1.0))])
+
+
+def harmonic_mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """2ab / (a + b); 0 where both are 0, NaN where one is."""
+    return np.divide(2 * a * b, a + b, out=np.zeros_like(a + b), where=a + b != 0)
+
+
+def _ranges(firsts: FirstErrors, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.frombuffer(firsts.low)[rows], np.frombuffer(firsts.high)[rows], np.frombuffer(firsts.first)[rows] >= 0
+
+
+def _by_threshold(
+    firsts: FirstErrors, subsets: list[str], chosen: float | None, num_bootstrap: int, seed: int
+) -> dict[str, Any]:
+    """``subsets`` and ``all`` of them pooled, and the ``mean`` of the subsets' F1, each subset weighing the same."""
+    thresholds = {"half": HALF} | ({} if chosen is None else {"chosen": chosen})
+    groups: dict[str, Any] = {}
+    resampled: dict[str, list[np.ndarray]] = {key: [] for key in thresholds}
+    for number, (subset, rows) in enumerate(parts(firsts, subsets)):
+        low, high, wrong = _ranges(firsts, rows)
+        groups[subset] = {"num_wrong": int(wrong.sum()), "num_right": int((~wrong).sum())}
+        for key, at in thresholds.items():
+            hit = (low < at) & (at <= high)
+            columns = np.stack([wrong, wrong & hit, ~wrong, ~wrong & hit], axis=1).astype(float)
+            # Row 0 is the sample itself. Subsets are resampled apart from each other.
+            means = np.vstack([columns.mean(0), bootstrap_means(columns, num_bootstrap, (seed, number))])
+            with np.errstate(invalid="ignore"):
+                on_wrong, on_right = means[:, 1] / means[:, 0], means[:, 3] / means[:, 2]
+            f1 = harmonic_mean(on_wrong, on_right)
+            rates = {"accuracy_wrong": on_wrong, "accuracy_right": on_right, "f1": f1}
+            groups[subset][key] = {"threshold": at} | {name: _point(values) for name, values in rates.items()}
+            resampled[key].append(f1)
+        groups[subset]["lowest"] = _lowest(firsts, rows)
+    pooled = groups.pop("")
+    averages = {key: _point(np.mean(f1[:-1], axis=0)) for key, f1 in resampled.items()} if groups else None
+    return {"subsets": groups, "all": pooled, "mean": averages}
+
+
+def _point(values: np.ndarray) -> dict[str, float] | None:
+    """The first value and the 95 % interval of the others; None where there is none."""
+    if np.isnan(values[0]):
+        return None
+    # A resample may lack one kind of solutions.
+    low, high = interval(values[1:][~np.isnan(values[1:])]) if not np.isnan(values[1:]).all() else (values[0],) * 2
+    return {"mean": float(values[0]), "low": float(low), "high": float(high)}
+
+
+def _lowest(firsts: FirstErrors, rows: np.ndarray) -> dict[str, float | None]:
+    """How often the lowest value is at the first error, and places from 0 (first step) to 1 (last)."""
+    lowest, first = np.frombuffer(firsts.lowest)[rows], np.frombuffer(firsts.first)[rows]
+    last = np.frombuffer(firsts.num_steps)[rows] - 1
+    read, wrong = ~np.isnan(lowest), first >= 0
+    several = read & (last > 0)
+    return {
+        "at_first_error": mean((lowest == first)[read & wrong]),
+        "place_wrong": mean(lowest[several & wrong] / last[several & wrong]),
+        "place_right": mean(lowest[several & ~wrong] / last[several & ~wrong]),
+        "place_first_error": mean(first[several & wrong] / last[several & wrong]),
+    }

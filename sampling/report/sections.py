@@ -1,0 +1,228 @@
+"""A report's summary → sections: what is said of it, in tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sampling.report.curves import BASELINE, rule_label
+from sampling.report.page import Section, count, decimal, percent, points, span
+
+_ORIGINS = {"validation": "validation problems", "configured": "the configuration", "default": "default"}
+
+
+def sections(summary: Mapping[str, Any]) -> list[Section]:
+    """What a report says, in order. Percentages are of problems, steps or solutions; differences are in points."""
+    parts = []
+    if "accuracy" in summary:
+        parts += [accuracy_section(summary), _curves_section(summary)]
+    if summary.get("first_errors"):
+        parts += [first_error_section(summary["first_errors"]), _lowest_section(summary["first_errors"])]
+    if summary.get("aggregation"):
+        parts.append(_aggregation_section(summary))
+    if summary.get("every_aggregation"):
+        parts.append(_comparison_section(summary))
+    if summary.get("solutions"):
+        parts.append(_solutions_section(summary["solutions"]))
+    if summary.get("steps"):
+        parts.append(_steps_section(summary["steps"]))
+        if any(found["subsets"] for found in summary["steps"].values()):
+            parts.append(_subsets_section(summary["steps"]))
+    if summary.get("solutions") or summary.get("steps"):
+        note = (
+            "How often a value is right, against the value itself, in 15 bins; on the dotted line a value is a "
+            "probability. The area of a point goes with the number of values in the bin."
+        )
+        parts.append(Section(title="Reliability", note=note, figure="reliability"))
+    made = summary["config"]
+    rows = [[key, str(value)] for key, value in made.items() if value is not None]
+    return [*parts, Section(title="How this was made", header=["", ""], rows=rows)]
+
+
+def accuracy_section(summary: Mapping[str, Any]) -> Section:
+    """Accuracy of every rule at the largest N, and the paired differences."""
+    rows: list[list[str]] = []
+    bars = []
+    for rule, point in summary["accuracy"].items():
+        row = [rule_label(rule), percent(point["mean"]), span(point)]
+        if paired := summary["paired"].get(rule):
+            row += [rule_label(paired["versus"]), points(paired["difference"])]
+            row += [f"{points(paired['low'])} to {points(paired['high'])}"]
+        else:
+            row += ["", "", ""]
+        rows.append(row)
+        bars.append((point["mean"], point["low"], point["high"]))
+    note = (
+        f"Share of the {summary['num_problems']:,} problems that a rule solves when it may look at "
+        f"{summary['sizes'][-1]} samples of each. Oracle is right where any sample is. Intervals (95\u00a0%) and "
+        "paired differences, in percentage points, are over the same bootstrap resamples of the problems."
+    )
+    header = ["rule", "accuracy", "interval", "against", "difference", "interval"]
+    return Section(title=f"Accuracy at N = {summary['sizes'][-1]}", note=note, header=header, rows=rows, bars=bars)
+
+
+def _curves_section(summary: Mapping[str, Any]) -> Section:
+    rows = [
+        [rule_label(rule), *(percent(point["mean"]) for point in curve)] for rule, curve in summary["curves"].items()
+    ]
+    note = "Means over random subsets of N of the samples of each problem, in per cent; bands are 95\u00a0% intervals."
+    header = ["rule", *(f"N = {n}" for n in summary["sizes"])]
+    return Section(title="Accuracy against N", note=note, header=header, rows=rows, figure="accuracy")
+
+
+def _aggregation_section(summary: Mapping[str, Any]) -> Section:
+    validation = summary["validation"] or {"best_of_n": {}}
+    candidates = list(dict.fromkeys(how for table in validation["best_of_n"].values() for how in table))
+    rows = []
+    for name, entry in summary["aggregation"].items():
+        table = validation["best_of_n"].get(name, {})
+        found = [percent(table.get(how)) for how in candidates]
+        rows.append([name, entry["how"], _ORIGINS[entry["chosen_on"]], *found])
+    note = "How the values along a solution become its score. Nothing is chosen on the problems of this report."
+    if candidates:
+        note += (
+            f" On {validation['num_problems']:,} other problems, best-of-{validation['n']} solved what the last "
+            "columns say; the highest was taken where nothing was configured."
+        )
+    header = ["verifier", "aggregation", "chosen by", *candidates]
+    return Section(title="Aggregation", note=note, header=header, rows=rows)
+
+
+def _comparison_section(summary: Mapping[str, Any]) -> Section:
+    compared = summary["every_aggregation"]
+    ways = list(next(iter(compared.values())))
+
+    def cell(point: Mapping[str, Any]) -> str:
+        better = "paired" in point and point["paired"]["low"] > 0
+        return f"{100 * point['mean']:.1f} ({span(point)})" + ("*" if better else "")
+
+    alone = [rule for rule in ("pass@1", BASELINE, "oracle") if rule in summary["accuracy"]]
+    rows = [[rule_label(rule), cell(summary["accuracy"][rule]), *[""] * (len(ways) - 1)] for rule in alone]
+    rows += [[rule_label(rule), *map(cell, found.values())] for rule, found in compared.items()]
+    note = (
+        f"Problems solved at N = {summary['sizes'][-1]}, in per cent, with 95\u00a0% intervals; * where the paired "
+        "difference from the majority vote is above zero in 97.5\u00a0% of the resamples. To compare by, not to choose "
+        "from: the best of many figures on the same problems is too high."
+    )
+    return Section(title="Every rule under every aggregation", note=note, header=["rule", *ways], rows=rows)
+
+
+def _solutions_section(solutions: Mapping[str, Any]) -> Section:
+    columns = ("spearman_steps", "pearson_steps", "spearman_tokens", "pearson_tokens")
+    rows: list[list[str]] = []
+    strong = set()
+    for name, found in solutions.items():
+        for how, measured in found["aggregations"].items():
+            if how == found["used"]:
+                strong.add(len(rows))
+            rows.append([name, how, *(decimal(measured[key]) for key in ("auc", "brier", "ece", *columns))])
+        rows.append([name, "(right or not)", "", "", "", *(decimal(found["truth"][key]) for key in columns)])
+    minima = "; ".join(
+        f"{name}: {percent(m['mean'])} of the way on average, at the first step in {percent(m['at_first'])}, "
+        f"at the last in {percent(m['at_last'])} of the solutions"
+        for name, found in solutions.items()
+        if (m := found["minimum_position"])
+    )
+    note = (
+        "How well a solution's score tells right from wrong, how far it is a probability (Brier score, expected "
+        "calibration error), and how it goes with length: Spearman's ρ and Pearson's "
+        "r with the number of steps and tokens. The rows “right or not” give what a verifier that knew the truth "
+        "would show; a score further from zero than that prefers length for its own sake. Bold: the aggregation in use."
+    )
+    if minima:
+        note += f" The lowest value stands, for {minima}."
+    header = ["verifier", "score", "AUC", "Brier", "ECE", "ρ steps", "r steps", "ρ tokens", "r tokens"]
+    return Section(title="Scores of solutions", note=note, header=header, rows=rows, strong=frozenset(strong))
+
+
+def _steps_section(steps: Mapping[str, Any]) -> Section:
+    fields = (
+        ("steps with a label", "num_steps", count),
+        ("share of right steps", "base_rate", percent),
+        ("accuracy at 0.5", "accuracy", percent),
+        ("AUC", "auc", decimal),
+        ("… of the place in the solution alone", "auc_position", decimal),
+        ("… of the length in characters alone", "auc_length", decimal),
+        ("F1 of the wrong steps", "f1_error", decimal),
+        ("… of calling every step wrong", "f1_all_wrong", decimal),
+        ("expected calibration error", "ece", decimal),
+    )
+    rows = [[label, *(show(found[key]) for found in steps.values())] for label, key, show in fields]
+    note = (
+        "A step is right if it was rated so, or if any rollout from it reached the right answer; it is judged right at "
+        "a value of 0.5 or more. Place and length are what a verifier has to beat: they take the later or the longer "
+        "of two steps for the wrong one."
+    )
+    return Section(title="Values of steps", note=note, header=["", *steps], rows=rows)
+
+
+def _subsets_section(steps: Mapping[str, Any]) -> Section:
+    keys = ("auc", "auc_position", "auc_length", "f1_error", "f1_all_wrong", "ece")
+    rows = [
+        [name, subset, count(found["num_steps"]), percent(found["base_rate"]), *(decimal(found[key]) for key in keys)]
+        for name, whole in steps.items()
+        for subset, found in whole["subsets"].items()
+    ]
+    header = ["verifier", "subset", "steps", "right", "AUC", "… of place", "… of length", "F1", "… all wrong", "ECE"]
+    return Section(title="Values of steps by subset", note="Measures as above.", header=header, rows=rows)
+
+
+def first_error_section(found: Mapping[str, Any]) -> Section:
+    """How well each verifier finds first errors, by subset and threshold."""
+    rows: list[list[str]] = []
+    bars: list[tuple[float, float, float] | None] = []
+    strong = set()
+    for name, subset, group in _groups(found):
+        for key in ("half", "chosen"):
+            if (rates := group.get(key)) is None:
+                continue
+            if subset not in found[name]["subsets"]:
+                strong.add(len(rows))
+            f1 = rates["f1"]
+            here = " (chosen here)" if key == "chosen" and subset == found[name]["chosen_on"] else ""
+            cells = [f"{rates['threshold']:.3f}{here}"]
+            if "num_wrong" in group:
+                cells += [count(group["num_wrong"]), count(group["num_right"])]
+                cells += [percent(p and p["mean"]) for p in (rates["accuracy_wrong"], rates["accuracy_right"])]
+            else:
+                cells += [""] * 4
+            rows.append([name, subset, *cells, percent(f1 and f1["mean"]), span(f1) if f1 else "–"])
+            bars.append((f1["mean"], f1["low"], f1["high"]) if f1 else None)
+    note = (
+        "The first step with a value below the threshold is called the first error. Of solutions with an error that is "
+        "right where it is the labelled one, of solutions without where no step is below; F1 is the harmonic mean of "
+        "the two accuracies (ProcessBench, Zheng et al. 2024). Intervals (95\u00a0%) are over resamples of the "
+        "solutions, the threshold being kept."
+    )
+    if chosen_on := next(iter(found.values()))["chosen_on"]:
+        note += f" The second threshold is the best one on {chosen_on}, where its F1 is too high for that reason."
+    unread = [f"{name} {one['num_unread']:,}" for name, one in found.items() if one["num_unread"]]
+    if unread:
+        note += f" Solutions that a verifier could not read whole count as judged wrongly: {', '.join(unread)}."
+    header = ["verifier", "subset", "threshold", "with error", "without", "found", "left alone", "F1", "interval"]
+    return Section(title="First errors", note=note, header=header, rows=rows, bars=bars, strong=frozenset(strong))
+
+
+def _lowest_section(found: Mapping[str, Any]) -> Section:
+    keys = ("at_first_error", "place_wrong", "place_first_error", "place_right")
+    rows = [
+        [name, subset, *(percent(group["lowest"][key]) for key in keys)]
+        for name, subset, group in _groups(found)
+        if "lowest" in group
+    ]
+    note = (
+        "How often the lowest value of a wrong solution is that of its first error, and how far along the solution the "
+        "lowest value stands on average, from 0 % (first step) to 100 % (last), beside the first error itself."
+    )
+    header = ["verifier", "subset", "at the first error", "place, wrong", "first error", "place, right"]
+    return Section(title="Where the lowest value stands", note=note, header=header, rows=rows)
+
+
+def _groups(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Verifier, subset and what is known of it; all solutions, and the mean over subsets, stand last."""
+    for name, one in found.items():
+        yield from ((name, subset, group) for subset, group in one["subsets"].items())
+        yield name, "all", one["all"]
+        if one["mean"] is not None:
+            thresholds = {key: one["all"][key]["threshold"] for key in one["mean"]}
+            yield name, "mean of subsets", {k: {"threshold": thresholds[k], "f1": f1} for k, f1 in one["mean"].items()}
