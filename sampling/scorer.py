@@ -13,6 +13,7 @@ from sampling.store import Store
 from stepverify.layout import EXPORT_FILE
 from stepverify.records import InputError, Solution, fingerprint, read_records
 
+Neutral = Literal["positive", "negative"]
 _CHUNK = 512  # solutions that are packed, scored, written and synced together
 
 
@@ -37,6 +38,8 @@ class ExportedVerifier:
         device: None takes a GPU where there is one.
         pack_tokens: tokens read at the same time, what solutions of a problem share counted once.
         every_token: give an outcome verifier's value at every solution token instead of the last one.
+        neutral: what P(neutral) counts as in the values of a process reward model with a neutral label; None takes
+            what the export says.
     """
 
     def __init__(
@@ -46,9 +49,10 @@ class ExportedVerifier:
         device: str | None = None,
         pack_tokens: int = 8192,
         every_token: bool = False,
+        neutral: Neutral | None = None,
     ) -> None:
         self.path, self.dtype, self.device = path, dtype, device
-        self.pack_tokens, self.every_token = pack_tokens, every_token
+        self.pack_tokens, self.every_token, self.neutral = pack_tokens, every_token, neutral
 
     @cached_property
     def _loaded(self) -> Any:
@@ -56,7 +60,7 @@ class ExportedVerifier:
 
         from stepverify.models import load_verifier
 
-        model, encoder, facts = load_verifier(self.path, self.dtype)
+        model, encoder, facts = load_verifier(self.path, self.dtype, self.neutral)
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         return model.to(device), encoder, facts["objective"], device
 
@@ -105,6 +109,7 @@ def score(
     pack_tokens: int = 8192,
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32",
     every_token: bool = False,
+    neutral: dict[str, Neutral] | None = None,
 ) -> None:
     """Score solutions with one verifier or several.
 
@@ -115,18 +120,22 @@ def score(
         pack_tokens: tokens read at the same time, what solutions of a problem share counted once.
         dtype: number format of the parameters.
         every_token: outcome verifiers give the value at every solution token instead of the last one.
+        neutral: verifier → what P(neutral) counts as in the values of one with a neutral label; left out, what its
+            export says. One export under two names gives both.
     """
     if not verifiers:
         raise InputError("verifiers: expected at least one name and export folder")
+    if unknown := (neutral := neutral or {}).keys() - verifiers.keys():
+        raise InputError(f"neutral.{min(unknown)}: no such verifier; expected one of {[*verifiers]}")
     exports = {name: _identity(path) for name, path in verifiers.items()}
-    config = {"verifiers": exports, "dtype": dtype, "every_token": every_token}
+    config: dict[str, Any] = {"verifiers": exports, "dtype": dtype, "every_token": every_token}
+    config |= {"neutral": neutral} if neutral else {}  # folders made before it could be asked for are found
     with Store(output, Solution, stage="score", config=config, inputs={"input": input}) as store:
         if store.finished:
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
         scorers: dict[str, Scorer] = {
-            n: ExportedVerifier(p, dtype, pack_tokens=pack_tokens, every_token=every_token)
-            for n, p in verifiers.items()
+            n: ExportedVerifier(p, dtype, None, pack_tokens, every_token, neutral.get(n)) for n, p in verifiers.items()
         }
         total = sum(1 for _ in read_records(input, Solution))
         # What an earlier, killed run has written counts too.

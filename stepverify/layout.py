@@ -29,6 +29,7 @@ class Layout:
         tag: the token behind every step at which a process reward model is read.
         positive: the token that the model predicts at the tag of a right step.
         negative: the token that it predicts at the tag of a wrong one.
+        neutral: the token that it predicts at the tag of a neutral one (PRM800K's rating 0); None leaves two labels.
     """
 
     prompt: str = "Question: {problem}\nAnswer:\n"
@@ -36,6 +37,7 @@ class Layout:
     tag: str = "<step>"
     positive: str = "+"
     negative: str = "-"
+    neutral: str | None = None
 
     def __post_init__(self) -> None:
         if self.prompt.count("{problem}") != 1:
@@ -44,6 +46,8 @@ class Layout:
             raise InputError(f"layout.step_end: expected a line end first, got {self.step_end!r}")
         if self.positive == self.negative:
             raise InputError(f"layout: positive and negative are the same token {self.positive!r}")
+        if self.neutral in (self.positive, self.negative):
+            raise InputError(f"layout: neutral is the same token {self.neutral!r} as another label")
 
     def render_prompt(self, problem: str) -> str:
         """The text in front of a solution of ``problem``."""
@@ -66,7 +70,7 @@ class Layout:
 
     def save(self, folder: str | Path, **facts: Any) -> None:
         """Store the layout and further ``facts`` (objective, ids, recipe) beside an exported model."""
-        described = {"layout": dataclasses.asdict(self), **facts}
+        described = {"layout": {k: v for k, v in dataclasses.asdict(self).items() if v is not None}, **facts}
         (Path(folder) / EXPORT_FILE).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -89,16 +89,19 @@ def outcome_bce(logits: Tensor, targets: Tensor, weights: Tensor | None = None) 
 def step_cross_entropy(
     logits: Tensor, targets: Tensor, weights: Tensor | None = None, *, normalized: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy at the step tags of the two label tokens.
+    """Cross-entropy at the step tags of the label tokens.
 
     Args:
-        logits: (M, 2) logits of the label tokens, negative first.
-        targets: (M,) probability that the step is right: 0, 1 or a Monte Carlo share.
-        weights: (M,) how many solutions each stands for; None is 1 each.
-        normalized: the logits are logarithms of probabilities among more tokens than these two.
+        logits: (M, 2) logits of the labels negative and positive, or (M, 3) with neutral behind them.
+        targets: (M,) probability that the step is right: 0, 1 or a Monte Carlo share; above 1 it is neutral.
+        weights: (M,) how many solutions each stands for, times the weight of its class; None is 1 each.
+        normalized: the logits are logarithms of probabilities among more tokens than these.
     """
     log_p = logits.float() if normalized else logits.float().log_softmax(-1)
-    return weighted(-(targets * log_p[:, 1] + (1 - targets) * log_p[:, 0]), weights)
+    losses = -(targets * log_p[:, 1] + (1 - targets) * log_p[:, 0])
+    if log_p.shape[1] > 2:
+        losses = torch.where(targets > 1, -log_p[:, 2], losses)
+    return weighted(losses, weights)
 
 
 def weighted(losses: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,15 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from stepverify.callbacks import CalibrationFigure, Checkpoints, HuggingFaceExport, SolutionText, Throughput, files
+from stepverify.callbacks import (
+    CalibrationFigure,
+    Checkpoints,
+    ErrorCurve,
+    HuggingFaceExport,
+    SolutionText,
+    Throughput,
+    files,
+)
 from stepverify.data.datamodule import SolutionData
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
@@ -71,7 +79,7 @@ class _RunFolder(LightningCLI):
             if config.get("enable_checkpointing") is not False:
                 added.append(Checkpoints())
             if logged:
-                added += [LearningRateMonitor("step"), Throughput(), CalibrationFigure(), SolutionText()]
+                added += [LearningRateMonitor("step"), Throughput(), CalibrationFigure(), ErrorCurve(), SolutionText()]
             added.append(HuggingFaceExport(str(root / "export")))
         kinds = {type(c) for c in present}
         kwargs["callbacks"] = [*present, *(c for c in added if type(c) not in kinds)]

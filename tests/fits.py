@@ -21,7 +21,9 @@ def write_labelled(folder: Path) -> Path:
     return folder
 
 
-def fit(root: Path, kind: str, data: Path, backbone: dict[str, Any], **export: Any) -> Path:
+def fit(
+    root: Path, kind: str, data: Path, backbone: dict[str, Any], model: dict[str, Any] | None = None, **export: Any
+) -> Path:
     """Six steps of a verifier or generator; ``export`` goes to the callback. Gives the folder of the export."""
     from stepverify.cli import main
 
@@ -32,7 +34,7 @@ def fit(root: Path, kind: str, data: Path, backbone: dict[str, Any], **export: A
             "class_path": f"stepverify.modules.{kind}",
             "init_args": {
                 "backbone": backbone, "layout": {"prompt": "{problem}\n"}, "warmup": 0.0,
-                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-2}},
+                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-2}}, **(model or {}),
             },
         },
         "data": {"train": reader, "validation": reader, "batch_size": 16},

@@ -55,6 +55,47 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
     assert max((ddp[k] - fsdp2[k]).abs().max().item() for k in ddp) < 1e-6
 
 
+def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_dir: Path):
+    """13 labelled solutions, packed, 7 and 6 of them on a process: every metric of steps and first errors, and both figures.
+
+    Training changes nothing: its learning rate is 0.
+    """
+    from stepverify.cli import main
+    from stepverify.records import Solution, StepLabel, write_records
+    from tests.test_fit import config, scalars
+
+    records = [
+        Solution(
+            id=f"p{i % 4}#{i}", problem_id=f"p{i % 4}", problem=f"a = {i % 4}", steps=[f"b = {j * i % 7}" for j in range(1 + i % 4)],
+            step_labels=[StepLabel(rating=-1 if (i + j) % 3 == 0 else 1) for j in range(1 + i % 4)],
+        ) for i in range(13)
+    ]  # fmt: skip
+    write_records(tmp_path / "data" / "part-00000.jsonl", records)
+    seen = []
+    for name, overlay in (
+        ("one", []),
+        ("two", ["--config", "lit_configs/overlays/ddp.yaml", "--trainer.devices", "2"]),
+    ):
+        file = config(
+            "ProcessRewardModel", tmp_path / name, tmp_path / "data", trainer__max_steps=1, data__eval_pack_tokens=64,
+            model__init_args__backbone={"path": str(tiny_model_dir)},
+            model__init_args__optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}},
+        )  # fmt: skip
+        words = ["fit", "--config", file, *overlay, "--trainer.val_check_interval", "1", "--trainer.accelerator", "cpu"]
+        if overlay:
+            done = stepverify(*words)
+            assert done.returncode == 0, done.stderr[-2000:]
+        else:
+            main(words)
+        seen.append(scalars(tmp_path / name))
+    names = [name for name in seen[0] if name.startswith("val/")]
+    assert {"val/first_error_accuracy", "val/step_auc", "val/error_f1", "val/loss"} <= {*names}
+    for name in names:
+        (_, one), (_, two) = seen[0][name][-1], seen[1][name][-1]
+        assert one == pytest.approx(two, abs=1e-6), name
+    assert {"calibration", "error_curve"} <= seen[1].keys()
+
+
 def test_torchrun_on_two_processes(tmp_path: Path):
     """The command of the README: two processes by torchrun, each with its share; one export and one set of logs."""
     launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--standalone", "-m")

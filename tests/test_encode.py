@@ -246,13 +246,17 @@ def test_the_key_that_is_wrong_is_named(characters, key, layout):
 
 @pytest.mark.parametrize(("tag", "number"), [("+", 8), ("-", 9)])
 def test_the_tag_is_no_label(characters, tag, number):
-    with pytest.raises(InputError, match=f"need three different tokens, got ids {number}, 8, 9"):
+    with pytest.raises(
+        InputError, match=rf"need 3 different tokens, got ids {{'tag': {number}, 'negative': 9, 'positive': 8}}"
+    ):
         _ = SolutionEncoder(characters, Layout(tag=tag)).label_ids
 
 
 def test_different_texts_can_still_be_the_same_token(tokenizer):
     """The word-level tokenizer drops spaces: `` +`` is ``+``."""
-    with pytest.raises(InputError, match="need three different tokens, got ids 3, 7, 7"):
+    with pytest.raises(
+        InputError, match=r"need 3 different tokens, got ids \{'tag': 3, 'negative': 7, 'positive': 7\}"
+    ):
         _ = SolutionEncoder(tokenizer, Layout(positive="+", negative=" +")).label_ids
 
 

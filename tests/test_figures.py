@@ -1,4 +1,8 @@
-from stepverify.callbacks.figures import _behind_steps, token_figure
+import pytest
+import torch
+from torchmetrics.functional.classification import binary_precision_recall_curve
+
+from stepverify.callbacks.figures import _behind_steps, error_figure, token_figure
 from stepverify.layout import Layout
 
 
@@ -18,3 +22,19 @@ def test_token_figure_puts_every_text_on_its_colour():
     assert colours[1][2] > colours[1][0], "right is blue"
     assert colours[3][0] > colours[3][2], "wrong is orange"
     figure.canvas.draw()
+
+
+def test_the_point_at_one_half_is_that_of_the_metric():
+    """P(right) of wrong steps 0.1, 0.5, 0.8, of right ones 0.3, 0.5, 0.9. Below 1/2 are 0.1 and 0.3: precision 1/2, recall
+    1/3, F1 2/5; a value of 1/2 is not called wrong. Calling all wrong, half are."""
+    values, wrong = torch.tensor([0.1, 0.5, 0.8, 0.3, 0.5, 0.9]), torch.tensor([1, 1, 1, 0, 0, 0])
+    axes = error_figure(*binary_precision_recall_curve(1 - values, wrong)).axes[0]
+    assert axes.collections[0].get_offsets().tolist() == [[pytest.approx(1 / 3), pytest.approx(1 / 2)]]
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {
+        "value below 1/2: F1 0.40", "all are called wrong: 0.50",
+    }  # fmt: skip
+
+
+def test_without_a_step_below_one_half_the_curve_has_no_point():
+    curve = binary_precision_recall_curve(1 - torch.tensor([0.6, 0.9]), torch.tensor([1, 0]))
+    assert not error_figure(*curve).axes[0].collections

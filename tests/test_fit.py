@@ -102,7 +102,15 @@ def scalars(root: Path) -> dict[str, list[tuple[int, float]]]:
         ),
         (
             "ProcessRewardModel",
-            {"val/step_auc", "val/step_accuracy", "val/error_f1", "val/calibration_error", "calibration"},
+            {
+                "val/step_auc",
+                "val/step_accuracy",
+                "val/error_f1",
+                "val/calibration_error",
+                "val/first_error_accuracy",
+                "calibration",
+                "error_curve",
+            },
         ),
     ],
 )
@@ -202,6 +210,53 @@ def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path):
         main(["predict", "--config", predicting])
 
 
+def test_a_second_stage_goes_on_from_the_first(tmp_path: Path, labelled: Path):
+    """``backbone.path`` is the first stage's export, nothing else: layout, label rows and all weights are its own.
+
+    At a learning rate of 0 the second stage exports what the first one has, weight by weight.
+    """
+    first, second = tmp_path / "first", tmp_path / "second"
+    layout = {"prompt": "{problem}\n", "positive": "*"}
+    main(["fit", "--config", config("ProcessRewardModel", first, labelled, model__init_args__layout=layout)])
+    still = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}
+    main([
+        "fit", "--config", config(
+            "ProcessRewardModel", second, labelled, model__init_args__backbone={"path": str(first / "export")},
+            model__init_args__layout=None, model__init_args__optimizer=still, trainer__max_steps=1,
+        ),
+    ])  # fmt: skip
+    before, after = weights(first), weights(second)
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    one, two = ((root / "export" / "stepverify.json").read_text() for root in (first, second))
+    assert one == two
+    assert '"positive": "*"' in one
+
+
+def test_class_weights_do_not_depend_on_the_split(tmp_path: Path, labelled: Path):
+    """Wrong steps weigh five times: all 64 solutions at once, and four batches of 16 accumulated, end in the same weights.
+
+    So do weights of the same proportion; without any, others come out.
+    """
+    found = {}
+    for name, changes in {
+        "whole": {"data__label_mix": {"wrong": 5.0}},
+        "split": {"data__label_mix": {"wrong": 5.0}, "data__batch_size": 16, "trainer__accumulate_grad_batches": 4},
+        "scaled": {"data__label_mix": {"wrong": 10.0, "right": 2.0}},
+        "plain": {},
+    }.items():
+        sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+        step = {"data__batch_size": 64, "trainer__max_steps": 2, "model__init_args__optimizer": sgd} | changes
+        main(["fit", "--config", config("ProcessRewardModel", tmp_path / name, labelled, **step)])
+        found[name] = weights(tmp_path / name)
+
+    def gap(name: str) -> float:
+        return max((found["whole"][k] - found[name][k]).abs().max().item() for k in found[name])
+
+    assert gap("split") < 1e-6
+    assert gap("scaled") < 1e-6
+    assert gap("plain") > 1e-4
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -210,6 +265,8 @@ def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path):
         ({"model__init_args__layout": {"prompt": "no problem"}}, "expected exactly one {problem}"),
         ({"model__init_args__max_length": 10}, "none of 64 solutions of Solutions can be used: 64 longer than max_length = 10 tokens ("),
         ({"data__train": None}, "data.train: no reader is given"),
+        ({"data__label_mix": {"wrong": 0.0}}, "data.label_mix.wrong: expected a weight above 0, got 0.0"),
+        ({"model__init_args__targets": {"neutral": "class"}}, "targets.neutral: class, but layout.neutral names no token"),
         ({"model__init_args__lm_weight": 1.0}, "model.lm_weight is 1.0, but data.language names no solutions"),
         ({"data__language_ratio": 0.0}, "data.language_ratio: expected more than 0, got 0.0"),
         ({"model__init_args__backbone": {"path": BASE, "dropout": 1.5}}, "backbone.dropout: expected 0 <= share < 1, got 1.5"),

@@ -323,3 +323,30 @@ def test_flex_does_not_train_on_a_cpu(tiny_model_dir: Path, tmp_path: Path, caps
     with pytest.raises(SystemExit):
         fit(tmp_path / "run", "GeneratorModule", write_labelled(tmp_path / "data"), flex)
     assert "flex has no backward pass on a CPU; choose paths" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "lora"), [("qwen2", None), ("gpt2", None), ("qwen2", LoRA(rank=2))])
+def test_weight_decay_is_of_matrices_only(kind, lora, tmp_path: Path, encoder):
+    """Embeddings of tokens and places (whatever they are called, tied or not), norms and biases are left out; adapters not."""
+    from types import SimpleNamespace
+
+    from stepverify.modules import ProcessRewardModel
+    from tests.test_export import model_folder
+
+    sizes = {"n_embd": 32, "n_head": 4, "n_layer": 2} if kind == "gpt2" else {}
+    folder = model_folder(kind, tmp_path / "base", encoder.tokenizer, **sizes)
+    module = ProcessRewardModel(
+        Backbone(path=str(folder), lora=lora),
+        LAYOUT,
+        optimizer=lambda groups: torch.optim.AdamW(groups, weight_decay=0.1),
+    )
+    module.model = module.build()
+    module.trainer = SimpleNamespace(estimated_stepping_batches=1)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    decay = {names[p]: group["weight_decay"] for group in groups for p in group["params"]}
+    assert len(decay) == sum(p.requires_grad for p in names)
+    for name, weight in decay.items():
+        plain = any(part in name for part in ("embed", "wte", "wpe", "norm", "ln_", "bias"))
+        assert weight == (0.0 if plain else 0.1), name
+    assert set(decay.values()) == ({0.1} if lora else {0.0, 0.1})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stepverify.data.encode import Example, LeftOut
 from stepverify.data.packing import ByTokens
-from stepverify.data.prepare import add_language, balance, encode_all
+from stepverify.data.prepare import ClassWeights, add_language, encode_all, weigh
 from stepverify.data.shelf import Shelf
 from stepverify.readers import Reader
 from stepverify.records import InputError, Solution
@@ -127,11 +127,31 @@ def test_language_is_mixed_in_at_its_ratio(labelled, references, ratio, seed):
 def test_balanced_labels_weigh_the_same():
     """Three positions right, one wrong: 4 / (2 · 3) = 2/3 each, and 4 / (2 · 1) = 2; language is left alone."""
     shelf = shelf_of(example(0, targets=[1.0, 1.0]), example(1, targets=[0.5, 0.0]), example(2, targets=[], lm=2))
-    balance(shelf)
+    weigh(shelf, None)
     assert [e.weights for e in shelf] == [pytest.approx([2 / 3, 2 / 3]), pytest.approx([2 / 3, 2.0]), None]
     assert shelf.weights[:, 0].sum() == pytest.approx(4)
 
 
+def test_three_classes_weigh_the_same():
+    """Two right, one wrong, three neutral: 6 / (3 · 2) = 1, 6 / 3 = 2 and 6 / (3 · 3) = 2/3."""
+    shelf = shelf_of(example(0, targets=[1.0, 2.0, 1.0]), example(1, targets=[0.0, 2.0, 2.0]))
+    weigh(shelf, None)
+    assert [e.weights for e in shelf] == [pytest.approx([1, 2 / 3, 1]), pytest.approx([2, 2 / 3, 2 / 3])]
+
+
+def test_given_weights_multiply_those_that_are_there():
+    """Wrong counts three times, a soft target on its nearer side; what counts half already counts 3/2 then."""
+    halved = example(1, targets=[0.0, 1.0])
+    halved.weights = [0.5, 0.5]
+    shelf = shelf_of(example(0, targets=[0.0, 0.25, 0.5, 2.0]), halved, example(2, targets=[], lm=2))
+    weigh(shelf, ClassWeights(wrong=3.0, neutral=0.5))
+    assert [e.weights for e in shelf] == [[3.0, 3.0, 1.0, 0.5], [1.5, 0.5], None]
+    assert shelf.weights.tolist() == [[7.5, 0.0], [2.0, 0.0], [0.0, 2.0]], "what a batch's loss is divided by"
+    for weight in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(InputError, match=r"data.label_mix.right: expected a weight above 0"):
+            ClassWeights(right=weight).check()
+
+
 def test_nothing_to_balance():
     with pytest.raises(InputError, match="label_mix: balanced, but every label is right"):
-        balance(shelf_of(example(0), example(1)))
+        weigh(shelf_of(example(0), example(1)), None)

@@ -2,8 +2,16 @@
 
 from stepverify.callbacks.checkpoints import Checkpoints
 from stepverify.callbacks.export import HuggingFaceExport
-from stepverify.callbacks.figures import CalibrationFigure, SolutionText
+from stepverify.callbacks.figures import CalibrationFigure, ErrorCurve, SolutionText
 from stepverify.callbacks.throughput import Throughput
 from stepverify.callbacks.writer import ScoreWriter
 
-__all__ = ["CalibrationFigure", "Checkpoints", "HuggingFaceExport", "ScoreWriter", "SolutionText", "Throughput"]
+__all__ = [
+    "CalibrationFigure",
+    "Checkpoints",
+    "ErrorCurve",
+    "HuggingFaceExport",
+    "ScoreWriter",
+    "SolutionText",
+    "Throughput",
+]

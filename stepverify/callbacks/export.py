@@ -27,8 +27,8 @@ class HuggingFaceExport(lightning.Callback):
 
     Args:
         folder: where to; what an earlier fit exported there is replaced. None is ``export`` below the run's folder.
-        classifier: write a process reward model as a two-label token classifier too, in ``classifier/``: the form
-            that vLLM's pooling runner takes. Where there is none, the reason is logged.
+        classifier: write a process reward model as a token classifier of its two or three labels too, in
+            ``classifier/``: the form that vLLM's pooling runner takes. Where there is none, the reason is logged.
         adapter: of a LoRA run, write the adapters alone too, in ``adapter/``, for peft.
         push_to_hub: repository (``user/name``) that the folder is uploaded to in the end; None keeps it here.
         private: make that repository private where it is new.

@@ -1,4 +1,4 @@
-"""What the model thinks, in TensorBoard: calibration as a figure, solutions as text."""
+"""What the model thinks, in TensorBoard: calibration and found errors as figures, solutions as text."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import lightning
 import torch
 from torch import Tensor
+from torchmetrics.classification import BinaryPrecisionRecallCurve
 
 from stepverify.aggregate import deepest_fall
 from stepverify.data.batch import Batch
 from stepverify.layout import Layout
-from stepverify.modules import GeneratorModule, OutcomeVerifier, VerifierModule
+from stepverify.modules import GeneratorModule, OutcomeVerifier, ProcessRewardModel, VerifierModule
 from stepverify.records import Solution
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -49,7 +51,8 @@ class CalibrationFigure(lightning.Callback):
         targets, entries = batch.reads.targets, batch.reads.entries
         if isinstance(pl_module, GeneratorModule) or targets is None:
             return
-        self._add(outputs[entries].float().cpu(), targets[entries].float().cpu())
+        assert isinstance(pl_module, VerifierModule)
+        self._add(outputs[entries].float().cpu(), pl_module.truth(targets)[entries].float().cpu())
 
     def _add(self, values: Tensor, targets: Tensor) -> None:
         bins = (values * self.num_bins).long().clamp(0, self.num_bins - 1)
@@ -57,19 +60,14 @@ class CalibrationFigure(lightning.Callback):
             self._counts[row].index_add_(0, bins, weight)
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Draw."""
-        count, predicted, observed = self._counts
+        """Draw what all processes have counted."""
+        counts = trainer.strategy.reduce(self._counts.to(pl_module.device), reduce_op="sum")
+        count, predicted, observed = counts.cpu()
         writer = text_writer(trainer)
         if writer is None or trainer.sanity_checking or not count.any():
             return
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib.figure import Figure
-
         used = count > 0
-        figure = Figure(figsize=(5, 5), layout="constrained")
-        axes = figure.add_subplot()
+        figure, axes = _square("predicted chance to be right", "share that is right")
         axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfect")
         sizes = 20 + 300 * (count[used] / count.sum()).numpy()
         axes.plot((predicted / count)[used], (observed / count)[used], color="#0072B2")
@@ -80,9 +78,66 @@ class CalibrationFigure(lightning.Callback):
             color="#0072B2",
             label="area: share of positions",
         )
-        axes.set(xlabel="predicted chance to be right", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
         axes.legend(loc="upper left")
         writer.add_figure("calibration", figure, trainer.global_step)
+
+
+class ErrorCurve(lightning.Callback):
+    """Precision against recall of a process reward model in finding the wrong steps of the validation set."""
+
+    def __init__(self) -> None:
+        self._curve = BinaryPrecisionRecallCurve()  # joins what all processes have seen
+
+    def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Forget the last epoch."""
+        self._curve = BinaryPrecisionRecallCurve().to(pl_module.device)
+
+    def on_validation_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Batch,
+        batch_idx: int, dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Keep the labelled steps; a soft target counts as right from 1/2 on."""
+        targets, entries = batch.reads.targets, batch.reads.entries
+        if isinstance(pl_module, ProcessRewardModel) and targets is not None:
+            self._curve.update(1 - outputs[entries].float(), (pl_module.truth(targets)[entries] < 0.5).long())
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Draw."""
+        if not isinstance(pl_module, ProcessRewardModel) or trainer.sanity_checking:
+            return
+        precision, recall, thresholds = (x.cpu() for x in self._curve.compute())
+        writer = text_writer(trainer)
+        if writer is not None and recall[0] > 0:  # without a wrong step there is nothing to find
+            writer.add_figure("error_curve", error_figure(precision, recall, thresholds), trainer.global_step)
+
+
+def error_figure(precision: Tensor, recall: Tensor, thresholds: Tensor) -> Figure:
+    """Precision against recall of the wrong steps, with the point at which a step below 1/2 is called wrong.
+
+    Args:
+        precision: (K + 1,) when steps with P(wrong) >= threshold are called wrong; at recall 0 in the end, 1.
+        recall: (K + 1,), from 1 to 0.
+        thresholds: (K,) ascending.
+    """
+    figure, axes = _square("recall of the wrong steps", "precision: share of the found that are wrong")
+    axes.step(recall, precision, where="post", color="#0072B2")
+    base = float(precision[0])
+    axes.axhline(base, color="0.6", linestyle="--", label=f"all are called wrong: {base:.2f}")
+    half = int((thresholds <= 0.5).sum())  # a value of 1/2 itself is not called wrong
+    if half < len(thresholds):
+        p, r = float(precision[half]), float(recall[half])
+        f1 = 2 * p * r / max(p + r, 1e-9)
+        axes.scatter([r], [p], s=60, color="#D55E00", zorder=3, label=f"value below 1/2: F1 {f1:.2f}")
+    axes.legend(loc="best")
+    return figure
+
+
+def _square(x: str, y: str) -> tuple[Figure, Axes]:
+    """A figure with both axes from 0 to 1."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    return figure, figure.add_subplot(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
 
 
 class SolutionText(lightning.Callback):

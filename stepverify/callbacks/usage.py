@@ -32,6 +32,7 @@ class Usage:
         self.auto = _AUTO[module.model.form if form == "adapter" else form]
         self.layout, self.encoder, self.base = module.layout, module.encoder, module.backbone_source.path
         self.labels, self.dtype = module.model.labels, next(module.model.parameters()).dtype
+        self.adds_neutral = "neutral" in self.labels and module.facts()["neutral"] == "positive"
         # AutoTokenizer takes the class of some model types in place of the file, with another pre-tokenizer.
         self.tokenizer = "PreTrainedTokenizerFast" if (folder / "tokenizer.json").is_file() else "AutoTokenizer"
 
@@ -56,7 +57,10 @@ class Usage:
         dtype = str(self.dtype).removeprefix("torch.")
         process = self.objective == "process"
         pooler = f'tok_pooling_type="STEP", step_tag_id={self.encoder.tag_id}' if process else 'tok_pooling_type="ALL"'
-        scores = ["scores = output.outputs.data[:, 1].tolist()", "print(scores)  # the chance that each step is right"]
+        scores = [
+            f"scores = output.outputs.data{self._right()}.tolist()",
+            "print(scores)  # the chance that each step is right",
+        ]
         if not process:
             scores = [
                 "score = output.outputs.data[-1, 0].item()",
@@ -121,18 +125,20 @@ class Usage:
                 "score = logits[-1, 0].sigmoid().item()",
                 "print(score)  # the chance that the final answer is right",
             ]
-        negative, positive = self.encoder.label_ids
-        columns, note = (
-            ("", "")
-            if self.auto == _AUTO["classifier"]
-            else (f"[:, [{negative}, {positive}]]", f"  # {self.layout.negative} and {self.layout.positive}")
-        )
+        columns = note = ""
+        if self.auto != _AUTO["classifier"]:
+            columns = f"[:, {list(self.encoder.label_ids)}]"
+            note = "  # " + " and ".join(getattr(self.layout, name) for name in self.encoder.labels)
         return [
             *run,
             f"logits = logits[tags]{columns}{note}",
-            "scores = logits.float().softmax(-1)[:, 1].tolist()",
+            f"scores = logits.float().softmax(-1){self._right()}.tolist()",
             "print(scores)  # the chance that each step is right",
         ]
+
+    def _right(self) -> str:
+        """Picks the value from the labels' probabilities."""
+        return "[:, 1:].sum(-1)" if self.adds_neutral else "[:, 1]"
 
 
 def _quoted(text: str) -> str:

@@ -13,7 +13,7 @@ from stepverify.data.batch import Batch, collate
 from stepverify.data.batching import BatchMaker, ByLength, Plan, Plans
 from stepverify.data.encode import Example, SolutionEncoder
 from stepverify.data.packing import ByTokens, count_once
-from stepverify.data.prepare import add_language, balance, encode_all
+from stepverify.data.prepare import ClassWeights, add_language, encode_all, weigh
 from stepverify.data.shelf import Shelf
 from stepverify.readers import Reader
 from stepverify.records import InputError, Solution
@@ -50,7 +50,8 @@ class SolutionData(lightning.LightningDataModule):
         eval_pack_tokens: the same outside training; more where one solution is longer.
         shared: what a position counts that several solutions of a problem share: once for ``each`` of them, as if they
             were computed apart, or ``once`` in all.
-        label_mix: ``natural``, or ``balanced``: right and wrong labels weigh the same in all.
+        label_mix: what labels weigh in the training loss: as often as they occur (``natural``), each class the same in
+            all (``balanced``, computed from the training data), or a weight for each class.
         num_workers: processes that collate; 0 collates in the training process.
         seed: of the order of the training batches.
     """
@@ -67,13 +68,15 @@ class SolutionData(lightning.LightningDataModule):
         pack_tokens: int | None = None,
         eval_pack_tokens: int = 8192,
         shared: Literal["each", "once"] = "each",
-        label_mix: Literal["natural", "balanced"] = "natural",
+        label_mix: Literal["natural", "balanced"] | ClassWeights = "natural",
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if language_ratio <= 0:
             raise InputError(f"data.language_ratio: expected more than 0, got {language_ratio}")
+        if isinstance(label_mix, ClassWeights):
+            label_mix.check()
         self.language, self.language_ratio, self.label_mix = language, language_ratio, label_mix
         self.readers = {"fit": train, "validate": validation, "test": test, "predict": predict}
         self.batch_size, self.pack_tokens, self.eval_pack_tokens = batch_size, pack_tokens, eval_pack_tokens
@@ -105,8 +108,8 @@ class SolutionData(lightning.LightningDataModule):
             add_language(examples, language, self.language_ratio, self.seed)
         if self.shared == "once" and labelled:
             count_once(examples, examples.groups.tolist())
-        if self.label_mix == "balanced" and name == "fit":
-            balance(examples)
+        if self.label_mix != "natural" and name == "fit":
+            weigh(examples, self.label_mix if isinstance(self.label_mix, ClassWeights) else None)
         return examples
 
     def _objective(self) -> Objective:

@@ -95,16 +95,23 @@ class SolutionEncoder:
         return single_token(self.tokenizer, self.layout.tag, "layout.tag")
 
     @cached_property
-    def label_ids(self) -> tuple[int, int]:
-        """Ids of the labels (negative, positive), in the order of the classes 0 and 1."""
-        negative = single_token(self.tokenizer, self.layout.negative, "layout.negative")
-        positive = single_token(self.tokenizer, self.layout.positive, "layout.positive")
-        if len({negative, positive, self.tag_id}) < 3:
-            raise InputError(
-                "layout: tag, positive and negative need three different tokens, "
-                f"got ids {self.tag_id}, {positive}, {negative}"
-            )
-        return negative, positive
+    def label_ids(self) -> tuple[int, ...]:
+        """Ids of the labels negative, positive and, where the layout has it, neutral: the classes 0, 1 and 2."""
+        return tuple(self.judging_ids()[name] for name in self.labels)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels in the order of their classes."""
+        return ("negative", "positive") if self.layout.neutral is None else ("negative", "positive", "neutral")
+
+    def judging_ids(self) -> dict[str, int]:
+        """Ids of the tag and of each label: what a process reward model is read by."""
+        ids = {"tag": self.tag_id}
+        for name in self.labels:
+            ids[name] = single_token(self.tokenizer, getattr(self.layout, name), f"layout.{name}")
+        if len({*ids.values()}) < len(ids):
+            raise InputError(f"layout: tag and labels need {len(ids)} different tokens, got ids {ids}")
+        return ids
 
     def probe(self) -> list[int]:
         """Ids of a fixed text: they tell whether a tokenizer is the one of training."""

@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 
 from stepverify.data.encode import Example, LeftOut
 from stepverify.data.shelf import Shelf
+from stepverify.data.targets import NEUTRAL
 from stepverify.readers import Reader
 from stepverify.readers.base import Tally
 from stepverify.records import InputError, Solution
+
+_CLASSES = ("wrong", "right", "neutral")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassWeights:
+    """What a position counts in the training loss by its label.
+
+    The loss is divided by the sum of the weights, as by the number of positions without them: only their proportions
+    matter. A soft target belongs to the class that it is nearer to, ``right`` from 1/2 on.
+
+    Attributes:
+        wrong: of a wrong step, or of a position in a wrong solution.
+        right: of a right one.
+        neutral: of a neutral step that is a class of its own.
+    """
+
+    wrong: float = 1.0
+    right: float = 1.0
+    neutral: float = 1.0
+
+    def check(self) -> None:
+        """Fail before data is read.
+
+        Raises:
+            InputError: a weight that is not above 0.
+        """
+        for name in _CLASSES:
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise InputError(f"data.label_mix.{name}: expected a weight above 0, got {getattr(self, name)}")
 
 
 def encode_all(reader: Reader, encode: Callable[[Solution], Example], name: str) -> Shelf:
@@ -58,27 +90,35 @@ def add_language(examples: Shelf, language: Shelf, ratio: float, seed: int) -> N
             examples.repeat(len(examples) - 1, count - 1)
 
 
-def balance(examples: Shelf) -> None:
-    """Have positions with a target of 1/2 and more weigh as much in all as those below; the total stays.
+def weigh(examples: Shelf, given: ClassWeights | None) -> None:
+    """Multiply the weight of each position by that of its class.
+
+    Args:
+        examples: changed in place; language positions stay as they are.
+        given: None has all classes that occur weigh the same in all, their total as before.
 
     Raises:
-        InputError: all targets are on one side.
+        InputError: None, and all targets are of one class.
     """
-    sums = np.zeros(2)
-    for example in examples:
-        np.add.at(sums, _sides(example), _weights(example))
-    if not sums.all():
-        raise InputError(f"data.label_mix: balanced, but every label is {'right' if sums[1] else 'wrong'}")
-    factors = sums.sum() / (2 * sums)
+    if given is not None:
+        factors = np.array([getattr(given, name) for name in _CLASSES])
+    else:
+        sums = np.zeros(len(_CLASSES))
+        for example in examples:
+            np.add.at(sums, _classes(example), _weights(example))
+        if np.count_nonzero(sums) < 2:
+            raise InputError(f"data.label_mix: balanced, but every label is {_CLASSES[sums.argmax()]}")
+        factors = sums.sum() / np.count_nonzero(sums) / np.maximum(sums, 1e-9)
     for i, example in enumerate(examples):
         if not example.positions:
             continue
-        example.weights = (factors[_sides(example)] * _weights(example)).tolist()
+        example.weights = (factors[_classes(example)] * _weights(example)).tolist()
         examples[i] = example
 
 
-def _sides(example: Example) -> np.ndarray:
-    return (np.array(example.targets) >= 0.5).astype(int)
+def _classes(example: Example) -> np.ndarray:
+    targets = np.array(example.targets)
+    return np.where(targets == NEUTRAL, 2, targets >= 0.5).astype(int)
 
 
 def _weights(example: Example) -> np.ndarray:

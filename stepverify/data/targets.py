@@ -8,6 +8,8 @@ from typing import Literal
 
 from stepverify.records import InputError, Solution, StepLabel
 
+NEUTRAL = 2.0  # the target of a neutral step that is a class of its own; others are probabilities
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepTargets:
@@ -17,7 +19,8 @@ class StepTargets:
         monte_carlo: ``hard`` 1 where any rollout was right, ``soft`` the share of right ones (Math-Shepherd,
             equations 3 and 4), ``threshold`` 1 where the share is above ``threshold``. A released value is a share.
         threshold: for ``monte_carlo: threshold``; a share in [0, 1).
-        neutral: what a rating of 0 counts as (Let's Verify counts it as positive).
+        neutral: what a rating of 0 counts as (Let's Verify counts it as positive); ``class`` keeps it as a third class
+            beside right and wrong, for layouts with a ``neutral`` token.
         after_first_error: steps behind the first wrong one: left out (``ignore``, supervision up to the
             first error as in Let's Verify, section 2.6), counted as wrong (``negative``), or taken as they
             are labelled (``keep``).
@@ -25,7 +28,7 @@ class StepTargets:
 
     monte_carlo: Literal["hard", "soft", "threshold"] = "hard"
     threshold: float = 0.5
-    neutral: Literal["positive", "negative", "ignore"] = "positive"
+    neutral: Literal["positive", "negative", "ignore", "class"] = "positive"
     after_first_error: Literal["ignore", "negative", "keep"] = "keep"
 
     def of(self, record: Solution) -> list[float | None]:
@@ -41,7 +44,7 @@ class StepTargets:
         return self(record.step_labels)
 
     def __call__(self, labels: Sequence[StepLabel | None]) -> list[float | None]:
-        """One target in [0, 1] for each step, None where there is nothing to learn."""
+        """One target in [0, 1] or ``NEUTRAL`` for each step, None where there is nothing to learn."""
         targets = [self._target(label) for label in labels]
         wrong = next((i for i, target in enumerate(targets) if target == 0), None)
         if wrong is not None and self.after_first_error != "keep":
@@ -54,7 +57,7 @@ class StepTargets:
             return None
         if label.rating is not None:
             if label.rating == 0:
-                return {"positive": 1.0, "negative": 0.0, "ignore": None}[self.neutral]
+                return {"positive": 1.0, "negative": 0.0, "ignore": None, "class": NEUTRAL}[self.neutral]
             return float(label.rating > 0)
         share = label.share
         assert share is not None

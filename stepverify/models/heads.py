@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from stepverify.models.export import (
     strip,
 )
 from stepverify.records import InputError
+
+Neutral = Literal["positive", "negative"]
 
 
 class ReadModel(nn.Module):
@@ -226,31 +228,37 @@ class OutcomeModel(ReadModel):
 
 
 class ProcessModel(ReadModel):
-    """The process reward model: the two label tokens' logits at each step tag (Lightman et al. 2023, section 2.6).
+    """The process reward model: the label tokens' logits at each step tag (Lightman et al. 2023, section 2.6).
 
     Args:
-        backbone: a causal language model, or a two-label token classifier, whose head is those two rows.
-        label_ids: ids of the labels, negative first.
+        backbone: a causal language model, or a token classifier of as many labels, whose head is those rows.
+        label_ids: ids of the labels negative, positive and, where there is a third one, neutral.
         among_all: outputs are logarithms of the labels' probabilities among the whole vocabulary; otherwise the labels'
             logits alone. The values are the same.
+        neutral: what a value counts P(neutral) as, of three labels.
     """
 
     objective = "process"
-    labels = ("wrong", "right")
 
-    def __init__(self, backbone: nn.Module, label_ids: tuple[int, int], among_all: bool = False) -> None:
+    def __init__(
+        self, backbone: nn.Module, label_ids: tuple[int, ...], among_all: bool = False, neutral: Neutral = "positive"
+    ) -> None:
         super().__init__(backbone)
-        self.among_all = among_all
+        self.among_all, self.neutral = among_all, neutral
+        self.labels = ("wrong", "right", "neutral")[: len(label_ids)]
         if (trained := getattr(backbone, "score", None)) is not None:
             self.form = "classifier"
             if trained.out_features != len(self.labels):
-                raise InputError(f"a token classifier of {trained.out_features} labels is no process reward model")
+                raise InputError(
+                    f"a token classifier of {trained.out_features} labels is no process reward model "
+                    f"with {len(label_ids)} labels"
+                )
         elif max(label_ids) >= (rows := self.output_matrix()[0].shape[0]):
             raise InputError(f"label id {max(label_ids)} is outside the model's {rows} output rows")
         self.register_buffer("label_ids", torch.tensor(label_ids), persistent=False)
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """(M, 2) logits of the labels: two rows of the output matrix, and the vocabulary only if asked for."""
+        """(M, 2 or 3) logits of the labels: their rows of the output matrix, and the vocabulary only if asked for."""
         if self.form == "classifier":
             return self.backbone.score(hidden)  # type: ignore[operator]
         weight, bias = self.output_matrix()
@@ -262,11 +270,14 @@ class ProcessModel(ReadModel):
         return logits
 
     def values(self, outputs: Tensor) -> Tensor:
-        """The chance that the step is right."""
-        return outputs.float().softmax(-1)[:, 1]
+        """The chance that the step is right, or neutral where that counts as right."""
+        chances = outputs.float().softmax(-1)
+        if len(self.labels) == 2 or self.neutral == "negative":
+            return chances[:, 1]
+        return chances[:, 1:].sum(-1).clamp(max=1.0)  # a rounded sum of probabilities can lie above 1
 
     def classifier_head(self, state: dict[str, Tensor]) -> Head:
-        """The labels' two rows of the vocabulary head."""
+        """The labels' rows of the vocabulary head."""
         if self.form == "classifier":
             return Head(state["score.weight"], state.get("score.bias"), self.labels)
         ids: Tensor = self.label_ids  # type: ignore[assignment]

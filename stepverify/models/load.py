@@ -7,15 +7,24 @@ from typing import Any
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.layout import load_export
 from stepverify.models.backbone import Backbone
-from stepverify.models.heads import OutcomeModel, ProcessModel, ReadModel
+from stepverify.models.heads import Neutral, OutcomeModel, ProcessModel, ReadModel
 from stepverify.records import InputError
 
 
-def load_verifier(path: str, dtype: Any = "float32") -> tuple[ReadModel, SolutionEncoder, dict[str, Any]]:
+def load_verifier(
+    path: str, dtype: Any = "float32", neutral: Neutral | None = None
+) -> tuple[ReadModel, SolutionEncoder, dict[str, Any]]:
     """An exported verifier, in evaluation mode, with its encoder and the facts stored with it.
 
+    Args:
+        path: the export.
+        dtype: number format of the parameters.
+        neutral: what the values of a process reward model with a neutral label count P(neutral) as; None takes what
+            the export says.
+
     Raises:
-        InputError: not an export of a verifier, or its tokenizer no longer gives the stored ids.
+        InputError: not an export of a verifier, its tokenizer no longer gives the stored ids, or ``neutral`` of one
+            without a neutral label.
     """
     export = load_export(path)
     if export is None or export[1].get("objective") not in ("outcome", "process"):
@@ -28,13 +37,14 @@ def load_verifier(path: str, dtype: Any = "float32") -> tuple[ReadModel, Solutio
     encoder = SolutionEncoder(load_tokenizer(path), layout, facts.get("max_length", 1024))
     if facts.get("probe", probe := encoder.probe()) != probe:
         raise InputError(f"{path}: its tokenizer gives other ids than in training: was a file of the export replaced?")
-    if facts["objective"] == "process":
-        now = {"tag": encoder.tag_id, "negative": encoder.label_ids[0], "positive": encoder.label_ids[1]}
-        if facts.get("ids") != now:
-            raise InputError(f"{path}: trained with ids {facts.get('ids')}, but its tokenizer now gives {now}")
+    if neutral is not None and (facts["objective"] != "process" or layout.neutral is None):
+        raise InputError(f"{path}: neutral: {neutral}: it has no neutral label (layout.neutral)")
+    if facts["objective"] == "process" and facts.get("ids") != (now := encoder.judging_ids()):
+        raise InputError(f"{path}: trained with ids {facts.get('ids')}, but its tokenizer now gives {now}")
     backbone = Backbone(path=path, dtype=dtype).load()
     if facts["objective"] == "process":
-        model: ReadModel = ProcessModel(backbone, encoder.label_ids)
+        counts_as: Neutral = neutral or facts.get("neutral", "positive")
+        model: ReadModel = ProcessModel(backbone, encoder.label_ids, neutral=counts_as)
     else:
         model = OutcomeModel(backbone)
     return model.eval(), encoder, facts

@@ -34,8 +34,8 @@ class VerifierModule(lightning.LightningModule):
         backbone: the language model that training starts from.
         layout: text around problems and steps; None takes the one that the backbone was exported with.
         max_length: longest sequence in tokens; longer solutions are left out whole and counted.
-        optimizer: from parameter groups to an optimizer. Its weight decay goes to matrices only: not to
-            embeddings, norms and biases.
+        optimizer: from parameter groups to an optimizer. Its weight decay goes to matrices only, those of adapters
+            among them: not to embeddings, norms and biases.
         warmup: share of the steps over which the learning rate rises from 0.
         decay: what it does after that: fall to 0 along a ``cosine`` or a line (``linear``), or stay (``constant``).
         lm_weight: of a language-model loss on ``data.language``, joined to a verifier's own (Cobbe et al. 2021,
@@ -54,9 +54,8 @@ class VerifierModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         backbone.check()
-        exported = load_export(backbone.path)
-        self.backbone_source = backbone
-        self.layout = layout or (exported[0] if exported else Layout())
+        own, self.backbone_facts = load_export(backbone.path) or (Layout(), {})
+        self.backbone_source, self.layout = backbone, layout or own
         tokenizer = load_tokenizer(backbone.path, trust_remote_code=backbone.trust_remote_code)
         self.encoder = SolutionEncoder(tokenizer, self.layout, max_length)
         self.optimizer_factory, self.warmup, self.decay, self.lm_weight = optimizer, warmup, decay, lm_weight
@@ -92,6 +91,10 @@ class VerifierModule(lightning.LightningModule):
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
         """Feed one batch into the metrics."""
+
+    def truth(self, targets: Tensor) -> Tensor:
+        """(M,) targets of the loss → what the values should be, in [0, 1]."""
+        return targets
 
     def val_names(self) -> set[str]:
         """Names under which a validation logs loss and metrics."""
@@ -207,11 +210,13 @@ class VerifierModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimizer over two groups of parameters, and a schedule in steps."""
+        # By kind of module: names differ (embed_tokens, wte, ...), and an output matrix may be tied to one.
+        embeddings = {p for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
         decayed: list[nn.Parameter] = []
         plain: list[nn.Parameter] = []
-        for name, parameter in self.named_parameters():
+        for parameter in self.parameters():
             if parameter.requires_grad:
-                is_matrix = parameter.ndim >= 2 and "embed" not in name
+                is_matrix = parameter.ndim >= 2 and parameter not in embeddings
                 (decayed if is_matrix else plain).append(parameter)
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer_factory([g for g in groups if g["params"]])

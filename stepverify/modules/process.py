@@ -12,20 +12,25 @@ from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryCalib
 
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example
-from stepverify.data.targets import StepTargets
+from stepverify.data.targets import NEUTRAL, StepTargets
 from stepverify.layout import Layout
 from stepverify.losses import step_cross_entropy
-from stepverify.metrics import ErrorF1
+from stepverify.metrics import ErrorF1, FirstErrorAccuracy
 from stepverify.models import Backbone, ProcessModel
+from stepverify.models.heads import Neutral
 from stepverify.modules.base import VerifierModule
-from stepverify.records import Solution
+from stepverify.records import InputError, Solution
 
 
 class ProcessRewardModel(VerifierModule):
     """Next-token prediction of ``+`` or ``-`` at the tag behind every step (Lightman et al. 2023, section 2.6).
 
+    With a ``neutral`` token in the layout it is one of three labels, and steps rated 0 are learned as such where
+    ``targets.neutral`` is ``class``. A step's value is P(positive), and P(neutral) added or not.
+
     Args:
-        backbone: the generator that the reward model starts from.
+        backbone: the generator that the reward model starts from; or the export of another reward model, of which it
+            then takes over the label rows and the layout too: a second stage on smaller or better data.
         layout: as :class:`VerifierModule`.
         max_length: as :class:`VerifierModule`.
         optimizer: as :class:`VerifierModule`.
@@ -33,8 +38,11 @@ class ProcessRewardModel(VerifierModule):
         decay: as :class:`VerifierModule`.
         lm_weight: as :class:`VerifierModule`.
         targets: what the step labels mean.
-        among: the loss is of the labels' probabilities among the two ``labels`` alone, or among the whole
-            ``vocabulary`` at the tags, as next-token prediction has it. Scores compare the two labels either way.
+        among: the loss is of the labels' probabilities among the ``labels`` alone, or among the whole
+            ``vocabulary`` at the tags, as next-token prediction has it. Scores compare the labels either way.
+        neutral: what values count P(neutral) as, and metrics a neutral step, where it is a label of its own; the export
+            says it, and whoever scores with that may choose the other. None takes what the backbone's export says, or
+            ``positive`` (Lightman et al. 2023, section 2.6).
     """
 
     def __init__(
@@ -48,9 +56,13 @@ class ProcessRewardModel(VerifierModule):
         lm_weight: float = 0.0,
         targets: StepTargets = StepTargets(),  # noqa: B008 - frozen
         among: Literal["labels", "vocabulary"] = "labels",
+        neutral: Neutral | None = None,
     ) -> None:
         super().__init__(backbone, layout, max_length, optimizer, warmup, decay, lm_weight)
         self.targets, self.among_all = targets, among == "vocabulary"
+        self.neutral: Neutral = neutral or self.backbone_facts.get("neutral", "positive")
+        if targets.neutral == "class" and self.layout.neutral is None:
+            raise InputError("targets.neutral: class, but layout.neutral names no token for it")
         _ = self.encoder.label_ids  # tag and labels must be single tokens: say so before any data is read
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
@@ -61,27 +73,34 @@ class ProcessRewardModel(VerifierModule):
 
     def build(self) -> ProcessModel:
         """Load the backbone; its own output rows of the label tokens are the head."""
-        return ProcessModel(self.backbone_source.load(), self.encoder.label_ids, self.among_all)
+        return ProcessModel(self.backbone_source.load(), self.encoder.label_ids, self.among_all, self.neutral)
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over labelled tags, and their number."""
         return step_cross_entropy(outputs, targets, weights, normalized=self.among_all)
 
     def build_metrics(self) -> MetricCollection:
-        """Of steps. F1 is that of the error class: a step is positive where it is wrong."""
-        return MetricCollection({
+        """Of steps, and of solutions their first error. F1 is that of the error class: a wrong step is a positive."""
+        metrics = {
             "step_auc": BinaryAUROC(), "step_accuracy": BinaryAccuracy(), "error_f1": ErrorF1(),
-            "calibration_error": BinaryCalibrationError(n_bins=15),
-        })  # fmt: skip
+            "calibration_error": BinaryCalibrationError(n_bins=15), "first_error_accuracy": FirstErrorAccuracy(),
+        }  # fmt: skip
+        # Grouping would have metrics whose counts happen to be equal in the first batch share them ever after.
+        return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
         """Feed every labelled step of every solution; a soft target counts as right from 1/2 on."""
         assert self.model is not None
-        targets, entries = batch.reads.targets, batch.reads.entries
-        assert targets is not None
-        metrics.update(self.model.values(outputs)[entries], (targets[entries] >= 0.5).long())
+        assert batch.reads.targets is not None
+        entries = batch.reads.entries
+        right = (self.truth(batch.reads.targets)[entries] >= 0.5).long()
+        metrics.update(self.model.values(outputs)[entries], right, owner=batch.reads.owner)
+
+    def truth(self, targets: Tensor) -> Tensor:
+        """A neutral step counts as its value does."""
+        return torch.where(targets == NEUTRAL, float(self.neutral == "positive"), targets)
 
     def facts(self) -> dict[str, Any]:
         """Ids of tag and labels too: a reader of the export checks them against its tokenizer."""
-        negative, positive = self.encoder.label_ids
-        return super().facts() | {"ids": {"tag": self.encoder.tag_id, "negative": negative, "positive": positive}}
+        neutral = {} if self.layout.neutral is None else {"neutral": self.neutral}
+        return super().facts() | {"ids": self.encoder.judging_ids()} | neutral
