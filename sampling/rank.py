@@ -105,8 +105,7 @@ def rank(
         print(f"{output}: already ranked, left as it is")
         return
     pool = _read_pool(input)  # before the folder is made: a mistake in `sizes` must not claim it
-    counts = _counts(pool)
-    counts |= {"missing": _fill_up(pool)} if count_missing else {}
+    counts = _counts(pool) | ({"missing": _fill_up(pool)} if count_missing else {})
     grid = _grid(sizes, pool)
     chosen, table = _choose_aggregations(pool, aggregation or {}, validation, grid[-1])
 
