@@ -12,8 +12,12 @@ from stepverify.records import InputError, Solution
 
 
 def is_right(solution: Solution) -> bool:
-    """Whether the solution counts as right: a right final answer, reached before the token limit."""
-    return bool(solution.correct) and solution.predicted is not None and solution.finish != "length"
+    """Whether the solution counts as right: a right final answer, reached before the token limit.
+
+    Where neither answer is known the verdict came with the solution (ProcessBench), and is taken as it is.
+    """
+    known = solution.predicted is not None or solution.answer is None
+    return bool(solution.correct) and known and solution.finish != "length"
 
 
 def read_scored(path: Path, *, labels: bool = False) -> Iterator[tuple[str, Solution, int | None]]:

@@ -12,7 +12,7 @@ from sampling.__main__ import main
 from sampling.report import report
 from sampling.report.collect import collect, hit_range, step_truth
 from sampling.report.first_errors import choose_threshold, first_error_statistics, harmonic_mean
-from sampling.report.steps import step_statistics
+from sampling.report.steps import solution_statistics, step_statistics
 from stepverify.records import InputError, Solution, StepLabel, write_records
 
 
@@ -115,6 +115,15 @@ def test_what_a_verifier_could_not_read_is_judged_wrongly(tmp_path):
     assert found["subsets"] == {}
     assert found["mean"] is None
     assert found["all"]["lowest"]["at_first_error"] == 0.0, "of what was read"
+
+
+def test_scores_of_solutions_whose_verdict_came_with_them(tmp_path):
+    """ProcessBench knows of no answer, but whether it is right: the last values 0.8 and 0.1 tell the two apart."""
+    rows = [judged(0, [0.9, 0.8], -1), judged(1, [0.7, 0.1], 1)]
+    rows[0].correct, rows[1].correct = True, False
+    write_records(tmp_path / "s.jsonl", rows)
+    found = solution_statistics(collect(tmp_path / "s.jsonl"), {})["prm"]
+    assert (found["base_rate"], found["aggregations"]["last"]["auc"]) == (0.5, 1.0)
 
 
 def test_one_kind_of_solutions_has_no_f1(tmp_path):

@@ -104,7 +104,8 @@ def _section(name: str, kinds: dict[str, list[Shown]]) -> str:
 
 def _article(found: Shown) -> str:
     s = found.solution
-    verdict = "right" if is_right(s) else f"wrong: {s.predicted or 'no answer'}, not {s.answer}"
+    wrong = "wrong" if s.answer is None else f"wrong: {s.predicted or 'no answer'}, not {s.answer}"
+    verdict = "right" if is_right(s) else wrong
     facts = f"{s.id} · {verdict} · last value {found.values[-1]:.3f}"
     if found.fall is not None:
         facts += f" · falls from {found.values[found.fall - 1]:.3f} to {found.values[found.fall]:.3f}"
