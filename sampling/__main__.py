@@ -1,4 +1,4 @@
-"""``sampling generate|label|score|rank|report|convert --config stage.yaml``: one command a stage."""
+"""``sampling generate|label|score|select|rank|report|convert --config stage.yaml``: one command a stage."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ STAGES = {
     "generate": ("sampling.generate", "problems → solutions, drawn by an engine"),
     "label": ("sampling.label", "solutions → labelled: outcomes by grading, steps by rollouts"),
     "score": ("sampling.scorer", "solutions → scored by exported verifiers"),
+    "select": ("sampling.select", "scored solutions → the most convincing wrong ones, for people to rate"),
     "rank": ("sampling.rank", "scored solutions → rankings: majority, best-of-N, weighted votes"),
     "report": ("sampling.report", "rankings → curves with intervals: JSON, Markdown, PNG, HTML"),
     "convert": ("sampling.convert", "solutions of any reader → one file of records, or in another's format"),

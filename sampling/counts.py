@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from stepverify.readers.base import same_steps
 from stepverify.records import Solution
 
 _BAD = ("without_answer", "cut_off", "duplicates")  # a duplicate has the steps of an earlier solution
@@ -15,19 +16,19 @@ _STEPS = ("labelled_steps", "rollouts", "right_rollouts")
 def count(solutions: Iterable[Solution], given: Mapping[str, bool]) -> dict[str, Any]:
     """Counts of everything. ``given``: the verdicts that solutions came with."""
     counts = Counter[str](dict.fromkeys(("solutions", "correct", *_BAD, *_STEPS), 0))
-    texts: dict[str, set[tuple[str, ...]]] = {}
+    texts: dict[str, set[bytes]] = {}
     sizes, right, generators = Counter[str](), Counter[str](), dict[str, Counter[str]]()
     changed = []
     for s in solutions:
         labels = [label for label in s.step_labels or [] if label]
-        known = texts.setdefault(s.problem_id, set())
+        known, steps = texts.setdefault(s.problem_id, set()), same_steps(s.steps)
         counts.update(
             solutions=1, correct=bool(s.correct), without_answer=s.predicted is None, cut_off=s.finish == "length",
-            duplicates=tuple(s.steps) in known, labelled_steps=len(labels),
+            duplicates=steps in known, labelled_steps=len(labels),
             rollouts=sum(label.num_rollouts or 0 for label in labels),
             right_rollouts=sum(label.num_right or 0 for label in labels),
         )  # fmt: skip
-        known.add(tuple(s.steps))
+        known.add(steps)
         right[s.problem_id] += bool(s.correct)
         sizes[s.problem_id] += 1
         generators.setdefault(s.generator or "unknown", Counter()).update(solutions=1, correct=bool(s.correct))

@@ -24,7 +24,7 @@ class Store(Generic[Record]):
     """Writes the records of one stage, each exactly once, however often the stage is killed.
 
     A batch given to :meth:`write` is on disk when the call returns. What a kill tears is the last
-    line, and it is cut off at the next start. ``done`` holds the keys that are already there.
+    line, and it is cut off at the next start. A finished folder is only read. ``done`` holds the keys that are there.
 
     Args:
         folder: the output folder; made where there is none.
@@ -71,7 +71,7 @@ class Store(Generic[Record]):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write_manifest()
         for shard in self._shards():
-            self.done.update(_mend(shard, self.kind))
+            self.done.update(_keys(shard, self.kind, mend=not self.finished))
 
     def _shards(self) -> list[Path]:
         return sorted(self.folder.glob("part-*.jsonl"))
@@ -134,19 +134,20 @@ def record_key(record: Any) -> str:
     return str(getattr(record, "id", None) or record.problem_id)
 
 
-def _mend(shard: Path, kind: type[Record]) -> set[str]:
-    """Cut a torn last line off; return the keys of all others."""
+def _keys(shard: Path, kind: type[Record], *, mend: bool) -> set[str]:
+    """The keys of all records. ``mend`` cuts a torn last line off; a finished shard may be edited by hand."""
     keys, whole = set(), 0
-    with shard.open("rb+") as file:
+    with shard.open("rb+" if mend else "rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
+            if mend and not line.endswith(b"\n"):
                 break
             try:
                 keys.add(record_key(parse_record(kind, json.loads(line))))
             except ValueError as error:
                 raise InputError(f"{shard}:{number}: {error}; the shard was changed from outside") from None
             whole += len(line)
-        file.truncate(whole)
+        if mend:
+            file.truncate(whole)
     return keys
 
 

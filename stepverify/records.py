@@ -5,7 +5,8 @@ A stage reads a folder of ``*.jsonl`` shards and writes another one::
     problems ─ generate ▶ solutions ─ label ▶ labelled solutions ─ score ▶ scored ─ rank ▶ rankings
 
 Every problem is a :class:`Problem`; from sampling to scoring every line is a :class:`Solution`
-that fills up on its way; ranking writes one :class:`Ranking` a problem, and whoever draws completions of step
+that fills up on its way; ranking writes one :class:`Ranking` a problem, ``select`` a
+:class:`RatingSheet` for each solution that people are to rate, and whoever draws completions of step
 prefixes keeps them as :class:`Rollout`.
 """
 
@@ -188,13 +189,47 @@ class Rollout:
     tokens: int
 
 
-Record = TypeVar("Record", Problem, Solution, Ranking, Rollout)
+@dataclass(kw_only=True, slots=True)
+class RatingSheet:
+    """A solution as it is laid before people who rate its steps.
+
+    Attributes:
+        ratings: one entry a step, on PRM800K's scale: 1 right, 0 neutral, -1 wrong; None where nobody has rated it.
+        answer: the reference answer of the problem.
+        scores: what a verifier says of the steps; empty unless it was asked for, since it would prime who rates.
+        meta: remarks of whoever rates.
+    """
+
+    id: str
+    problem_id: str
+    problem: str
+    answer: str | None = None
+    steps: list[str]
+    ratings: list[int | None]
+    scores: list[float] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.ratings) != len(self.steps):
+            raise InputError(f"ratings: expected one for each of {len(self.steps)} steps, got {len(self.ratings)}")
+        for i, rating in enumerate(self.ratings):
+            if rating not in (-1, 0, 1, None):
+                raise InputError(f"key 'ratings[{i}]': expected -1, 0, 1 or null, got {rating!r}")
+
+    @property
+    def rated(self) -> bool:
+        """Whether anybody has rated any of its steps."""
+        return any(rating is not None for rating in self.ratings)
+
+
+AnyRecord = Problem | Solution | Ranking | Rollout | RatingSheet
+Record = TypeVar("Record", Problem, Solution, Ranking, Rollout, RatingSheet)
 
 
 # ── dataclass ↔ JSON ──────────────────────────────────────────────────────────────────────────────
 
 
-def dump_line(record: Problem | Solution | Ranking | Rollout) -> str:
+def dump_line(record: AnyRecord) -> str:
     """One line of JSON, line end included. Fields at their default are left out.
 
     Raises:
@@ -368,7 +403,7 @@ def read_records(path: str | Path, kind: type[Record]) -> Iterator[Record]:
             yield record
 
 
-def write_records(path: str | Path, records: Iterable[Problem | Solution | Ranking]) -> int:
+def write_records(path: str | Path, records: Iterable[AnyRecord]) -> int:
     """Write one shard as a whole: either the complete file appears, or none. Returns the count."""
     return write_lines(path, map(dump_line, records))
 

@@ -35,7 +35,7 @@ def generate_yaml(tmp_path, **changed):
 def test_the_program_lists_its_stages():
     done = subprocess.run([sys.executable, "-m", "sampling", "--help"], capture_output=True, text=True, check=True)
     assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")] == list(STAGES)
-    assert list(STAGES) == ["generate", "label", "score", "rank", "report", "convert"]
+    assert list(STAGES) == ["generate", "label", "score", "select", "rank", "report", "convert"]
     assert done.stderr == ""
 
 
@@ -140,6 +140,11 @@ def foreign(tmp_path):
         (
             lambda t: ["score", "--input", ungraded(t), "--output", str(t / "o"), "--verifiers", f"{{a: {t}}}"],
             "not an exported verifier",
+        ),
+        (lambda t: ["select", "--input", ungraded(t), "--output", str(t / "o")], "per_problem, total: expected one of"),
+        (
+            lambda t: ["select", "--input", ungraded(t), "--output", str(t / "o"), "--total", "1"],
+            "ungraded.jsonl:1: solution p#0 is not graded",
         ),
         (lambda t: ["rank", "--input", str(t / "none"), "--output", str(t / "o")], "none: no such file or folder"),
         (lambda t: ["report", "--input", str(t / "none"), "--output", str(t / "o")], "none: no such file or folder"),

@@ -9,12 +9,14 @@ from stepverify.readers.openai import OpenAISolutions
 from stepverify.readers.prm800k import PRM800K
 from stepverify.readers.processbench import ProcessBench
 from stepverify.readers.rated import RatedSolutions
+from stepverify.readers.ratings import HumanRatings
 from stepverify.readers.records import Problems, Solutions
 from stepverify.readers.stepwise import Stepwise
 from stepverify.readers.strictprmbench import StrictPRMBench
 from stepverify.readers.synthetic import Synthetic
+from stepverify.readers.worked import Worked
 
 __all__ = [
-    "GSM8K", "MATH", "PRM800K", "MathShepherd", "OmegaPRM", "OpenAISolutions", "Problems", "ProcessBench",
-    "RatedSolutions", "Reader", "Solutions", "Stepwise", "StrictPRMBench", "Synthetic",
+    "GSM8K", "MATH", "PRM800K", "HumanRatings", "MathShepherd", "OmegaPRM", "OpenAISolutions", "Problems",
+    "ProcessBench", "RatedSolutions", "Reader", "Solutions", "Stepwise", "StrictPRMBench", "Synthetic", "Worked",
 ]  # fmt: skip

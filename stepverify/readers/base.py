@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -167,6 +167,11 @@ def distinct(solutions: Iterable[Solution]) -> Iterator[Problem]:
         if s.problem_id not in seen:
             seen.add(s.problem_id)
             yield Problem(id=s.problem_id, problem=s.problem, answer=s.answer, meta=s.meta)
+
+
+def same_steps(steps: Sequence[str]) -> bytes:
+    """16 bytes that two solutions of a problem share where their steps are the same up to spaces and line ends."""
+    return hashlib.blake2b("\n".join(" ".join(step.split()) for step in steps).encode(), digest_size=16).digest()
 
 
 def take(items: Iterable[Item], start: int, limit: int | None) -> Iterator[Item]:

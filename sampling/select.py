@@ -1,0 +1,211 @@
+"""Choosing the solutions that people are to rate: convincing wrong answers, with which active learning goes.
+
+Where a process reward model likes a solution whose answer is wrong, it has missed the step that went wrong: ratings
+of such solutions teach it more than those of random ones (Lightman et al. 2023, sections 2.4 and 4.2: as much as 2.6
+times as many).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from sampling.generate import digest
+from sampling.scored import is_right, read_scored
+from sampling.store import Store
+from stepverify import records
+from stepverify.aggregate import Aggregation, aggregate
+from stepverify.readers import Reader
+from stepverify.readers.base import same_steps
+from stepverify.records import InputError, RatingSheet
+
+_BATCH = 512  # sheets a write: each one waits for the disk
+
+
+@dataclass(slots=True)
+class Candidate:
+    """What selection needs of one solution. ``steps`` is equal where two solutions of a problem have the same steps."""
+
+    id: str
+    problem_id: str
+    score: float
+    wrong: bool
+    steps: bytes
+
+
+def most_convincing(candidates: Iterable[Candidate], size: int, wrong_share: float = 0.8) -> list[Candidate]:
+    """The best-scored wrong ones, ``wrong_share`` of ``size``, then the best-scored of all that remain.
+
+    Places that the wrong ones cannot fill go to those that remain. Of the solutions of one problem with the same
+    steps the best-scored one alone is taken. Among equal scores the smaller id goes first, so that the order of the
+    candidates decides nothing.
+    """
+    seen: set[tuple[str, bytes]] = set()
+    ranked = []
+    for candidate in sorted(candidates, key=lambda c: (-c.score, c.id)):
+        if (key := (candidate.problem_id, candidate.steps)) not in seen:
+            seen.add(key)
+            ranked.append(candidate)
+    wrong = [c for c in ranked if c.wrong][: wrong_places(size, wrong_share)]
+    taken = {c.id for c in wrong}
+    return wrong + [c for c in ranked if c.id not in taken][: size - len(wrong)]
+
+
+def wrong_places(size: int, wrong_share: float) -> int:
+    """How many of ``size`` are for wrong ones: the nearest whole number, halves up."""
+    return int(wrong_share * size + 0.5)
+
+
+def select(
+    input: Path,
+    output: Path,
+    per_problem: int | None = None,
+    total: int | None = None,
+    wrong_share: float = 0.8,
+    verifier: str | None = None,
+    aggregation: Aggregation = "prod",
+    unanswered: Literal["leave_out", "wrong"] = "leave_out",
+    rated: Reader | None = None,
+    show_scores: bool = False,
+) -> None:
+    """Select the solutions whose steps people should rate; write one rating sheet a solution.
+
+    People put 1, 0 or -1 in the place of a ``null`` of ``ratings``, or leave it; ``stepverify.readers.HumanRatings``
+    reads the sheets back. A finished folder is never written again, so no rating is lost.
+
+    Args:
+        input: graded and scored solutions of many problems.
+        output: the folder to write.
+        per_problem: how many of each problem, or ...
+        total: ... how many in all: the most convincing ones, whatever their problems are.
+        wrong_share: share of the places that is kept for wrong answers; the others are for what is most convincing
+            of the rest, right or wrong.
+        verifier: name of the scores; None takes the only ones there are.
+        aggregation: how the values along a solution become its score (``prod``: Lightman et al. 2023, section 2.6).
+        unanswered: solutions without a final answer, or cut off at the token limit: ``leave_out``, or take them for
+            ``wrong`` ones.
+        rated: solutions that people have rated before, in earlier rounds; none with their steps is selected again.
+        show_scores: put the verifier's values on the sheets. Whoever sees them while rating may follow them.
+
+    Raises:
+        InputError: ungraded or unscored solutions, nothing to select, or a folder that was made otherwise.
+    """
+    if (per_problem is None) == (total is None):
+        raise InputError(f"per_problem, total: expected one of the two, got {per_problem} and {total}")
+    size = per_problem or total or 0
+    if size < 1:
+        raise InputError(f"{'total' if per_problem is None else 'per_problem'}: expected 1 or more, got {size}")
+    if not 0 <= wrong_share <= 1:
+        raise InputError(f"wrong_share: expected 0 to 1, got {wrong_share}")
+    before = list(rated.solutions()) if rated else []
+    config = {
+        "per_problem": per_problem, "total": total, "wrong_share": wrong_share, "verifier": verifier,
+        "aggregation": aggregation, "unanswered": unanswered, "rated": digest(before), "show_scores": show_scores,
+    }  # fmt: skip
+
+    def store() -> Store[RatingSheet]:
+        return Store(output, RatingSheet, stage="select", config=config, inputs={"input": input})
+
+    if (output / records.MANIFEST).is_file() and _keep(output, store):
+        return
+    # The folder is made only after the input has passed: a mistake in `verifier` must not claim it.
+    known = {(s.problem_id, same_steps(s.steps)) for s in before}
+    pool, name, counts = _read_pool(input, verifier, aggregation, known, leave_out=unanswered == "leave_out")
+    groups = [[c for group in pool.values() for c in group]] if per_problem is None else list(pool.values())
+    chosen = [most_convincing(group, size, wrong_share) for group in groups]
+    wrong = {c.id: c.wrong for selected in chosen for c in selected}
+    if not wrong:
+        raise InputError(f"{input}: nothing to select from: {_describe(counts)}")
+    short = [wrong_places(size, wrong_share) - sum(c.wrong for c in selected) for selected in chosen]
+    summary = {
+        "selected": len(wrong), "wrong": sum(wrong.values()), "right": len(wrong) - sum(wrong.values()),
+        "problems": len({c.problem_id for selected in chosen for c in selected}),
+        "places_of_wrong_ones_not_filled_by_them": sum(max(n, 0) for n in short),
+        "places_left_empty": sum(size - len(selected) for selected in chosen),
+    }  # fmt: skip
+    with store() as out:
+        sheets = _sheets(input, wrong.keys() - out.done, name if show_scores else None)
+        while batch := list(islice(sheets, _BATCH)):
+            out.write(batch)
+        out.finish(summary | {"verifier": name, "input": counts})
+    print(f"{output}: {_describe(summary)}\n  of {_describe(counts)}")
+
+
+def _keep(output: Path, store: Callable[[], Store[RatingSheet]]) -> bool:
+    """Whether the folder is finished: then it stays as it is.
+
+    Raises:
+        InputError: it was made otherwise. Where people have rated in it, the message does not say to remove it.
+    """
+    rated = 0
+    with suppress(InputError):  # what is wrong the store says below
+        for shard in output.glob("part-*.jsonl"):
+            rated += sum(sheet.rated for sheet in records.read_records(shard, RatingSheet))
+    try:
+        kept = store()
+    except InputError as error:
+        if not rated:
+            raise
+        difference = str(error).partition("; ")[0]
+        raise InputError(f"{difference}; people have rated {rated} solutions in it: choose another output") from None
+    if kept.finished:
+        print(f"{output}: already selected, left as it is; {rated} of {len(kept.done)} solutions have ratings")
+    return kept.finished
+
+
+def _read_pool(
+    input: Path, name: str | None, aggregation: Aggregation, rated: Collection[tuple[str, bytes]], *, leave_out: bool
+) -> tuple[dict[str, list[Candidate]], str, dict[str, int]]:
+    """Problem id → candidates, the name of the scores, and counts of what was read and what was left out."""
+    pool: dict[str, list[Candidate]] = {}
+    seen: set[tuple[str, bytes]] = set()
+    ids: set[str] = set()
+    counts = Counter(dict.fromkeys(("solutions", "unanswered", "without_scores", "rated_before", "duplicates"), 0))
+    for where, solution, _ in read_scored(input):
+        here = f"{where}: solution {solution.id}"
+        if solution.id in ids:
+            raise InputError(f"{here} occurs twice")
+        if solution.correct is None:
+            raise InputError(f"{here} is not graded ('correct' is missing); run `sampling label` first")
+        if name is None and len(solution.scores) == 1:
+            (name,) = solution.scores
+        if name not in solution.scores:
+            raise InputError(f"{here} has scores by {sorted(solution.scores)}; verifier: {name!r} is none of them")
+        ids.add(solution.id)
+        values, steps = solution.scores[name], same_steps(solution.steps)
+        counts["solutions"] += 1
+        if not values:
+            counts["without_scores"] += 1
+        elif leave_out and (solution.predicted is None or solution.finish == "length"):
+            counts["unanswered"] += 1
+        elif (solution.problem_id, steps) in rated:
+            counts["rated_before"] += 1
+        else:
+            counts["duplicates"] += (solution.problem_id, steps) in seen
+            seen.add((solution.problem_id, steps))
+            pool.setdefault(solution.problem_id, []).append(
+                Candidate(
+                    solution.id, solution.problem_id, aggregate(values, aggregation), not is_right(solution), steps
+                )
+            )
+    assert name is not None
+    return pool, name, dict(counts)
+
+
+def _sheets(input: Path, wanted: Collection[str], scores: str | None) -> Iterator[RatingSheet]:
+    """Empty sheets in the order of the input, so that those of a problem lie together."""
+    for _, s, _ in read_scored(input):
+        if s.id in wanted:
+            yield RatingSheet(
+                id=s.id, problem_id=s.problem_id, problem=s.problem, answer=s.answer, steps=s.steps,
+                ratings=[None] * len(s.steps), scores=s.scores[scores] if scores else [],
+            )  # fmt: skip
+
+
+def _describe(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in counts.items())

@@ -1,0 +1,112 @@
+"""Solutions whose steps people have rated, as ``sampling select`` lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import zip_longest
+
+from stepverify.readers.base import Fold, Reader, in_fold, take
+from stepverify.readers.released import Guard
+from stepverify.records import (
+    InputError,
+    Problem,
+    RatingSheet,
+    Solution,
+    StepLabel,
+    parse_record,
+    read_json_lines,
+    shards,
+)
+
+
+class HumanRatings(Reader):
+    """Rating sheets that people have filled in: solutions with a label for each step that has a rating.
+
+    A sheet that nobody has begun is left out and counted.
+
+    Args:
+        path: the folder of ``sampling select``, or a file of :class:`~stepverify.records.RatingSheet` lines.
+        solutions: what the sheets were made from. Answers, verdicts and scores come from there, and steps that were
+            changed while they were rated are found; without it only what a sheet holds is known of a solution.
+        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
+        validation_fraction: share of the problems in the validation fold.
+        limit: how many solutions to read at most.
+        exclude: sheets of problems that occur in one of these readers are left out.
+    """
+
+    def __init__(
+        self, path: str, solutions: Reader | None = None,
+        fold: Fold = "all", validation_fraction: float = 0.1, limit: int | None = None,
+        exclude: list[Reader] | None = None,
+    ) -> None:  # fmt: skip
+        self.path, self.source, self.limit, self.guard = path, solutions, limit, Guard(exclude)
+        self.fold, self.validation_fraction = fold, validation_fraction
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield each problem that occurs in the sheets once."""
+        self.left_out.clear()
+        seen = set()
+        for _, sheet in self._sheets():
+            if sheet.problem_id not in seen:
+                seen.add(sheet.problem_id)
+                yield Problem(id=sheet.problem_id, problem=sheet.problem, answer=sheet.answer)
+
+    def solutions(self) -> Iterator[Solution]:
+        """Yield the rated solutions in the order of the sheets.
+
+        Raises:
+            InputError: a bad rating; an id twice; a sheet that is not of ``solutions``, or has other steps than there.
+        """
+        yield from take(self._rated(), 0, self.limit)
+
+    def _sheets(self) -> Iterator[tuple[str, RatingSheet]]:
+        """``(file:line, sheet)`` of the fold."""
+        lines_of: dict[str, str] = {}
+        for where, data in (line for shard in shards(self.path) for line in read_json_lines(shard)):
+            try:
+                sheet = parse_record(RatingSheet, data)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+            if sheet.id in lines_of:
+                raise InputError(f"{where}: id {sheet.id!r} occurs in {lines_of[sheet.id]} already")
+            lines_of[sheet.id] = where
+            if not in_fold(sheet.problem_id, self.fold, self.validation_fraction):
+                continue
+            if reason := self.guard.reason(sheet.problem):
+                self.left_out.note(reason, where)
+            else:
+                yield where, sheet
+
+    def _rated(self) -> Iterator[Solution]:
+        originals = self._originals()
+        self.left_out.clear()  # of the first reading
+        for where, sheet in self._sheets():
+            if not sheet.rated:
+                self.left_out.note("without a rating", where)
+                continue
+            if self.source:
+                solution = self._unchanged(where, sheet, originals.get(sheet.id))
+            else:
+                solution = Solution(
+                    id=sheet.id, problem_id=sheet.problem_id, problem=sheet.problem, answer=sheet.answer,
+                    steps=sheet.steps,
+                )  # fmt: skip
+            labels = [None if rating is None else StepLabel(rating=rating) for rating in sheet.ratings]
+            yield replace(solution, step_labels=labels, meta=solution.meta | sheet.meta)
+
+    def _originals(self) -> dict[str, Solution]:
+        if self.source is None:
+            return {}
+        wanted = {sheet.id for _, sheet in self._sheets() if sheet.rated}
+        return {solution.id: solution for solution in self.source.solutions() if solution.id in wanted}
+
+    def _unchanged(self, where: str, sheet: RatingSheet, original: Solution | None) -> Solution:
+        if original is None:
+            raise InputError(f"{where}: key 'id': {sheet.id!r} is no solution of {type(self.source).__name__}")
+        if sheet.problem_id != original.problem_id:
+            raise InputError(f"{where}: key 'problem_id': {sheet.problem_id!r}, originally {original.problem_id!r}")
+        for i, (now, before) in enumerate(zip_longest(sheet.steps, original.steps)):
+            if now != before:
+                raise InputError(f"{where}: key 'steps[{i}]': {now!r:.80}, originally {before!r:.80}")
+        return original
