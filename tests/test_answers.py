@@ -64,6 +64,14 @@ def grader():
         ("The answer is 2.\n#### 3", "3"),
         (r"The answer is $\boxed{4}$.", "4"),
         (r"\boxed{44}. So our answer is correct.", "44"),
+        ("So it is 6.\n\n# Answer\n\n6", "6"),  # PRM800K's last step, as it is and on one line
+        ("So the answer is 5.\n# Answer\n\n\\[(\\frac{1}{2}, \\infty)\\]\n\nQuestion: 7", r"(\frac{1}{2}, \infty)"),
+        (r"Right. # Answer \frac{1}{2}", r"\frac{1}{2}"),
+        ("## Final Answer: even", "even"),
+        ("# Answer\n\nThe answer is 5.", "5"),
+        ("# Answers\n5", None),
+        ("# Answer to the question\n5", None),
+        ("# Answer", None),
         ("There are 5 apples and 3 = 3", None),
         ("####", None),
         ("", None),
@@ -76,7 +84,7 @@ def test_extracts_the_last_statement(text, answer):
 @pytest.mark.parametrize(
     "text",
     [r"\boxed{" * 20_000, r"\boxed" + "{" * 50_000, "answer is " * 10_000, "\n" * 100_000, "answer" + " " * 100_000,
-     "####\n" * 20_000, f"A:{' ' * 100_000}x\ny", "answer is " + "$ " * 50_000,
+     "####\n" * 20_000, "# Answer\n" * 20_000, "# Answer" + "\n" * 100_000, "#" * 100_000, "# " * 50_000, f"A:{' ' * 100_000}x\ny", "answer is " + "$ " * 50_000,
      "\\boxed{" + "." * 100_000 + "}"],
 )  # fmt: skip
 def test_time_is_linear_in_the_length(text):

@@ -211,11 +211,14 @@ def test_alternatives_cost_their_own_step_alone(tmp_path, characters):
 
 
 def test_steps_of_several_lines(tmp_path):
-    """Kept as they are and counted; or split, the label on the last line, where a sampled solution has it."""
+    """Kept as they are and counted; joined to one line; or split, the label on the last of them."""
     good = row(step(("a", 1), chosen=0), step(("so\n\n# Answer\n\n2", 1), ("b\nc", 0), chosen=0))
     reader = one(tmp_path, good)
     assert read(reader) == [(["a", "so\n\n# Answer\n\n2"], [1, 1]), (["a", "b\nc"], [None, 0])]
     assert reader.noted == {"steps of several lines": 2}
+    joined = one(tmp_path, good, multiline="join")
+    assert read(joined) == [(["a", "so # Answer 2"], [1, 1]), (["a", "b c"], [None, 0])]
+    assert joined.noted == {"steps of several lines": 2}
     assert read(one(tmp_path, good, multiline="split")) == [
         (["a", "so", "# Answer", "2"], [1, None, None, 1]), (["a", "b", "c"], [None, None, 0]),
     ]  # fmt: skip

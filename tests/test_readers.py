@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepverify.readers import GSM8K, Problems, Solutions, Synthetic
+from stepverify.readers import GSM8K, Problems, Solutions, Synthetic, Worked
 from stepverify.readers.synthetic import SPLITS, Chain, verdicts
 from stepverify.records import InputError, Problem, StepLabel, write_records
 
@@ -380,6 +380,98 @@ def test_problems_with_one_kind_of_answers_are_dropped_and_counted(tmp_path, mak
     assert len(ids(Solutions(str(path)))) == 7
     write_records(path, [make_solution(sample=0)])
     assert said(reader, "solutions") == f"{path}: solution p/0#0 has no 'correct'; run sampling label on it first"
+
+
+def test_of_equal_steps_only_the_first_is_taken(tmp_path, make_solution):
+    """p/0: a, b, "a ", b, c, of which c alone is wrong; p/1 has a too. Twins go before the cap counts: a and b are two."""
+    steps = [(0, "a", True), (0, "b", True), (1, "a", True), (0, "a ", True), (0, "b", True), (0, "c", False)]
+    path = tmp_path / "s.jsonl"
+    write_records(path, [make_solution([s, "#"], number=n, sample=i, correct=c) for i, (n, s, c) in enumerate(steps)])
+    reader = Solutions(str(path), distinct=True)
+    for _ in range(2):
+        assert ids(reader) == ["p/0#0", "p/0#1", "p/1#2", "p/0#5"]
+        assert reader.left_out == {"with the steps of an earlier one": 2}
+    assert ids(Solutions(str(path), distinct=True, max_solutions=2)) == ["p/0#0", "p/0#1", "p/1#2"]
+    assert ids(Solutions(str(path), distinct=True, max_solutions=2, limit=2)) == ["p/0#0", "p/0#1"]
+    assert [p.id for p in reader.problems()] == ["p/0", "p/1"]
+    mixed = Solutions(str(path), distinct=True, one_sided="drop")
+    for _ in range(2):
+        assert ids(mixed) == ["p/0#0", "p/0#1", "p/0#5"]
+        assert mixed.left_out == {
+            "with the steps of an earlier one": 2, "of problems without a wrong solution": 1,
+        }, "the file is read twice, twins are counted once"  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["a", "b", "c "])), max_size=12), st.integers(1, 3))
+def test_what_is_distinct_is_all_there_is(tmp_path_factory, make_solution, rows, cap):
+    path = tmp_path_factory.mktemp("distinct") / "s.jsonl"
+    write_records(path, [make_solution([s], number=n, sample=i) for i, (n, s) in enumerate([*rows, (9, "z")])])
+    reader = Solutions(str(path), distinct=True)
+    found = [(s.problem_id, s.steps[0]) for s in reader.solutions()]
+    assert len(set(found)) == len(found)
+    assert set(found) == {(f"p/{n}", s) for n, s in rows} | {("p/9", "z")}
+    assert len(found) + reader.left_out.total() == len(rows) + 1
+    capped = [s.id for s in Solutions(str(path), distinct=True, max_solutions=cap).solutions()]
+    first = Counter()
+    assert capped == [
+        s.id for s in reader.solutions() if not first.update([s.problem_id]) and first[s.problem_id] <= cap
+    ]
+
+
+# ── right solutions as worked problems ────────────────────────────────────────────────────────────
+
+
+def labels(*ratings):
+    return [None if rating is None else StepLabel(rating=rating) for rating in ratings]
+
+
+@pytest.mark.parametrize(
+    ("known", "is_right"),
+    [
+        ({"correct": True}, True),
+        ({"correct": False}, False),
+        ({}, False),
+        ({"step_labels": labels(1, 1)}, True),
+        ({"step_labels": labels(1, 1), "answer": "1.0"}, True),
+        ({"step_labels": labels(1, 1), "answer": "2"}, False),
+        ({"step_labels": labels(1, None)}, False),
+        ({"step_labels": labels(1, 0)}, False),
+        ({"step_labels": labels(-1, 1)}, False),
+        ({"step_labels": labels(1, 1), "correct": False}, False),
+        ({"step_labels": labels(1, None), "correct": True}, True),
+        ({"step_labels": labels(0, None), "correct": True}, False),
+        ({"step_labels": [StepLabel(num_right=0, num_rollouts=4), None], "correct": True}, False),
+        ({"step_labels": [StepLabel(num_right=1, num_rollouts=4), None], "correct": True}, True),
+        ({"step_labels": [StepLabel(num_right=1, num_rollouts=4)] * 2}, False),
+    ],
+)
+def test_which_solutions_are_worked_ones(tmp_path, make_solution, known, is_right):
+    """A verdict, or ratings of all steps and the reference answer, make it right; one doubtful step does not."""
+    write_records(tmp_path / "s.jsonl", [make_solution(["a", "#### 1"], **known)])
+    assert bool(list(Worked(Solutions(str(tmp_path / "s.jsonl"))).problems())) == is_right
+
+
+def test_worked_problems_in_order_a_step_a_line(tmp_path, make_solution):
+    """p/0 has a wrong solution before its right ones; p/1 states no answer; p/2 is PRM800K's manner; p/3 is long."""
+    long = ["x"] * 5 + ["#### 3"]
+    rows = [
+        (0, ["a", "#### 9"], False), (1, ["b"], True), (2, ["So\n\\[ x = 2 \\]", "Right.\n\n# Answer\n\n2"], True),
+        (0, ["c", "#### 0"], True), (0, ["d", "#### 0"], True), (3, long, True),
+    ]  # fmt: skip
+    path = tmp_path / "s.jsonl"
+    write_records(path, [make_solution(s, number=n, sample=i, correct=c) for i, (n, s, c) in enumerate(rows)])
+    problems = list(Worked(Solutions(str(path))).problems())
+    assert [(p.id, p.steps) for p in problems] == [
+        ("p/2", ["So \\[ x = 2 \\]", "Right. # Answer 2"]), ("p/0", ["c", "#### 0"]), ("p/3", long),
+    ]  # fmt: skip
+
+    def chosen(**options):
+        return [p.id for p in Worked(Solutions(str(path)), **options).problems()]
+
+    assert chosen(limit=2) == ["p/2", "p/0"]
+    assert chosen(start=1, limit=1) == ["p/0"]
+    assert chosen(max_steps=5) == ["p/2", "p/0"]
+    assert [(s.id, s.correct) for s in Worked(Solutions(str(path)), limit=1).solutions()] == [("p/2#0", True)]
 
 
 def test_the_problems_of_solutions_occur_once(solutions):

@@ -11,7 +11,8 @@ MAX_STATEMENT = 500
 # Where a statement begins. ``A:`` is OpenAI's form of GSM8K's last line, so it counts on the last line alone.
 _LEAD_IN = re.compile(
     r"""
-      (?P<formal> \\(?P<box>boxed|fbox)(?![A-Za-z]) | (?m:^)[ \t]*+\#\#\#\# )
+      (?P<formal> \\(?P<box>boxed|fbox)(?![A-Za-z]) | (?m:^)[ \t]*+\#\#\#\#
+                  | \#[ ]{1,3}+(?i:(?:final[ ])?answer)\b (?!\s*+(?:is|to|for|of)\b) [ ]{0,3}+:?\s*+ )
     | (?i: \banswer (?:\s{1,9}+(?:to|for|of)\s[^.\n]{0,100}?)? \s{1,9}+is\b (?!\s*+not\b)
            (?:\s{1,9}+(?:therefore|thus|then|simply)\b)? \s{0,9}+:? )
     | (?im: ^[\s*\#]{0,9}+ (?:final\s)? answer \s{0,9}+ \*{0,2}: )
@@ -36,10 +37,10 @@ def extract_answer(text: str) -> str | None:
     r"""Return the answer that the last clear statement in ``text`` gives, as it is written there.
 
     Statements are GSM8K's ``#### 72`` (Cobbe et al. 2021), the last line ``A: 72`` of OpenAI's released
-    solutions, ``The (final) answer is 72.``, a line ``Answer: 72`` and ``\boxed{72}`` or ``\fbox{72}``
-    with balanced braces (Hendrycks et al. 2021). An answer in words (``The answer is Evelyn``) gives
-    way to one in mathematics, as in ``\boxed{7}. So the answer is correct``. The last number of a
-    text without a statement is no answer.
+    solutions, PRM800K's heading ``# Answer`` with 72 behind or below it, ``The (final) answer is 72.``, a line
+    ``Answer: 72`` and ``\boxed{72}`` or ``\fbox{72}`` with balanced braces (Hendrycks et al. 2021). An answer in
+    words (``The answer is Evelyn``) gives way to one in mathematics, as in ``\boxed{7}. So the answer is correct``.
+    The last number of a text without a statement is no answer.
 
     Returns:
         The answer without surrounding ``$`` and full stop; None where nothing is stated, also where

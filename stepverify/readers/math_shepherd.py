@@ -28,7 +28,8 @@ class MathShepherd(Released):
         limit: how many solutions to read at most.
         exclude: problems that occur in one of these readers never enter.
         math500: ``drop`` or ``keep`` the problems of MATH-500, which evaluation is for.
-        multiline: ``keep`` steps of several lines, or ``split`` them; only the last line then has the label.
+        multiline: ``keep`` steps of several lines, ``join`` the lines with a space, or ``split`` them; only the last
+            line then has the label.
         strict: refuse rows that are not of this format, empty steps and steps of several lines.
         fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
         validation_fraction: share of the problems in the validation fold.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
-from stepverify.readers.base import Fold, Reader, distinct, in_fold, take
+from stepverify.readers.base import Fold, Reader, distinct, in_fold, same_steps, take
 from stepverify.readers.released import Guard
 from stepverify.records import InputError, Problem, Solution, read_records
 
@@ -36,6 +36,8 @@ class Solutions(Reader):
         fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
         validation_fraction: share of the problems in the validation fold.
         limit: how many solutions to read at most.
+        distinct: of the solutions of a problem that have the same steps, up to spaces, only the first one; the others
+            are counted. Twins are told by a hash, 16 bytes for each distinct solution.
         one_sided: problems whose solutions are all right or all wrong: ``keep`` them, or ``drop`` them with a count.
         max_solutions: the first so many of each problem, of those that the other choices leave; None takes all.
         correct_only: only solutions whose answer was graded right (rejection sampling for SFT).
@@ -46,13 +48,14 @@ class Solutions(Reader):
     def __init__(
         self, path: str, fold: Fold = "all", validation_fraction: float = 0.1, limit: int | None = None,
         correct_only: bool = False, steps_labelled_only: bool = False, max_solutions: int | None = None,
-        one_sided: Literal["keep", "drop"] = "keep", exclude: list[Reader] | None = None,
+        one_sided: Literal["keep", "drop"] = "keep", exclude: list[Reader] | None = None, distinct: bool = False,
     ) -> None:  # fmt: skip
         if max_solutions is not None and max_solutions < 1:
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
         self.path, self.fold, self.validation_fraction, self.limit = path, fold, validation_fraction, limit
         self.correct_only, self.steps_labelled_only = correct_only, steps_labelled_only
-        self.max_solutions, self.one_sided, self.guard = max_solutions, one_sided, Guard(exclude)
+        self.max_solutions, self.one_sided, self.distinct = max_solutions, one_sided, distinct
+        self.guard = Guard(exclude)
 
     def solutions(self) -> Iterator[Solution]:
         """Yield the solutions in the order of the files."""
@@ -79,7 +82,7 @@ class Solutions(Reader):
         return solution.correct
 
     def _chosen(self) -> Iterator[Solution]:
-        taken = Counter[str]()
+        taken, seen = Counter[str](), set[bytes]()
         for solution in read_records(self.path, Solution):
             if not in_fold(solution.problem_id, self.fold, self.validation_fraction):
                 continue
@@ -90,6 +93,12 @@ class Solutions(Reader):
                 continue
             if self.steps_labelled_only and solution.step_labels is None:
                 continue
+            if self.distinct:
+                steps = same_steps([solution.problem_id, *solution.steps])
+                if steps in seen:
+                    self.left_out.note("with the steps of an earlier one", solution.id)
+                    continue
+                seen.add(steps)
             taken[solution.problem_id] += 1
             if self.max_solutions is None or taken[solution.problem_id] <= self.max_solutions:
                 yield solution

@@ -21,7 +21,7 @@ from stepverify.readers.base import Fold, Reader, distinct, in_fold, lines, take
 from stepverify.records import InputError, Problem, Solution, StepLabel
 
 Choice = Literal["keep", "drop"]
-Multiline = Literal["keep", "split"]
+Multiline = Literal["keep", "join", "split"]
 Step = tuple[str, StepLabel | None]
 
 
@@ -65,8 +65,8 @@ class Released(Reader):
         limit: how many solutions to read at most.
         exclude: see :class:`Guard`.
         math500: see :class:`Guard`.
-        multiline: steps of several lines: ``keep`` them, with one tag behind all, or ``split`` them into steps whose
-            last one has the label, as a sampled solution is split.
+        multiline: steps of several lines: ``keep`` them, with one tag behind all; ``join`` the lines with a space, so
+            that a step is a line as in a sampled solution; or ``split`` them into steps whose last one has the label.
         strict: refuse what is otherwise left out or passed over for its text.
         fold: which part of the problems.
         validation_fraction: share of the problems in the validation fold.
@@ -120,6 +120,8 @@ class Released(Reader):
         self._irregular("steps of several lines", where)
         if self.multiline == "keep":
             return [(text, label)]
+        if self.multiline == "join":
+            return [(" ".join(lines(text)), label)]
         *before, last = lines(text)
         return [*((line, None) for line in before), (last, label)]
 
