@@ -32,9 +32,9 @@ def parse(command: list[str], capsys: pytest.CaptureFixture) -> str:
 
 
 def test_there_are_configurations():
-    assert len(RECIPES) >= 19
+    assert len(RECIPES) >= 43
     assert len(OVERLAYS) == 4
-    assert len(ABLATIONS) == 7
+    assert len(ABLATIONS) == 14
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")
@@ -150,6 +150,105 @@ def small_gsm8k(out: Path, base: Path) -> list[list[str]]:
     ]  # fmt: skip
 
 
+def write_math(folder: Path) -> None:
+    """What the MATH recipe reads: problems of addition, ratings of their solutions, and ProcessBench's kind of rows."""
+    import json
+
+    def write(name: str, rows: list[dict]) -> None:
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    numbers = range(24)
+    write("math.jsonl", [
+        {"problem": f"{i} + 1 ?", "solution": f"So \\boxed{{{i + 1}}}.", "unique_id": f"train/algebra/{i}.json"}
+        for i in numbers
+    ])  # fmt: skip
+    steps = [[f"{i} + 1 = {i + 1}", f"Right.\n\n# Answer\n\n{i + 1}"] for i in numbers]
+    write("right.jsonl", [
+        {"id": f"p{i}#0", "problem_id": f"p{i}", "problem": f"{i} + 1 ?", "steps": s, "correct": True}
+        for i, s in zip(numbers, steps, strict=True)
+    ])  # fmt: skip
+    write("phase.jsonl", [
+        {"generation": None, "is_quality_control_question": False, "is_initial_screening_question": False,
+         "question": {"problem": f"{i} + 1 ?", "ground_truth_answer": str(i + 1)},
+         "label": {"finish_reason": "solution", "steps": [
+             {"completions": [{"text": text, "rating": 1}, {"text": "So 0.", "rating": -1}], "chosen_completion": 0}
+             for text in s
+         ]}}
+        for i, s in zip(numbers, steps, strict=True)
+    ])  # fmt: skip
+    write("bench.jsonl", [
+        {"id": f"gsm8k-{i}", "generator": "m", "problem": f"{i + 20} + 1 ?", "steps": ["a", "b"], "label": i % 2 - 1,
+         "final_answer_correct": i % 2 == 0}
+        for i in range(4)
+    ])  # fmt: skip
+
+
+def small_math_prm800k(out: Path, base: Path) -> list[list[str]]:
+    """The MATH recipe with the transformers engine and an untrained tiny model, which is never right.
+
+    So the generator learns solutions that are written for it here, and what is selected has no answers.
+    """
+    import json
+
+    here, problems = "lit_configs/math_prm800k", f"{out}/math.jsonl"
+    write_math(out)
+
+    def engine(model: Path | str) -> str:
+        init = {"model": str(model)}
+        return "--engine=" + json.dumps({"class_path": "sampling.engine.TransformersEngine", "init_args": init})
+
+    def solutions(path: str) -> dict:
+        return {"class_path": "stepverify.readers.Solutions", "init_args": {"path": f"{out}/{path}"}}
+
+    examples = {"solutions": solutions("ratings.jsonl"), "limit": 2}
+    excluded = [solutions("processbench"), {"class_path": "stepverify.readers.Worked", "init_args": examples}]
+    layout = json.dumps({"prompt": "Problem: {problem}\nSolution:\n", "tag": "<step>"})
+    fit = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
+
+    def verifier(number_and_name: str, train: str, validation: str | None = None, *options: str) -> list[str]:
+        paths = [f"--data.{part}.init_args.path={out}/{path}"
+                 for part, path in (("train", train), ("validation", validation or train))]  # fmt: skip
+        return ["stepverify", "fit", "--config", f"{here}/{number_and_name}.yaml", *fit, *paths,
+                *(f"--data.{part}.init_args.fold=all" for part in ("train", "validation")),
+                *(options or ("--model.init_args.backbone.path", f"{out}/generator/export")),
+                "--trainer.default_root_dir", f"{out}/{number_and_name[3:]}"]  # fmt: skip
+
+    def stage(name: str, config: str, *options: str) -> list[str]:
+        return ["sampling", name, "--config", f"{here}/{config}.yaml", *options, "--output", f"{out}/{config[3:]}"]
+
+    drawn = [f"--problems.init_args.path={problems}", "--problems.init_args.limit=4", "--num_samples=2",
+             "--sampling.max_tokens=12"]  # fmt: skip
+    own = ["--model.init_args.backbone.path", str(base), f"--model.init_args.layout={layout}"]
+    exports = {name: f"{out}/{name}/export" for name in ("orm", "prm")}
+    prm = json.dumps({"prm": exports["prm"]})
+    return [
+        ["sampling", "convert", "--config", f"{here}/01_processbench.yaml", "--input.init_args.path", f"{out}/bench.jsonl",
+         "--output", f"{out}/processbench/gsm8k.jsonl"],
+        ["sampling", "convert", "--config", f"{here}/02_ratings.yaml", f"--input.init_args.path={out}/phase.jsonl",
+         f"--input.init_args.exclude={json.dumps(excluded[:1])}", "--output", f"{out}/ratings.jsonl"],
+        stage("generate", "03_few_shot", engine(base), *drawn, f"--problems.init_args.exclude={json.dumps(excluded)}",
+              f"--few_shot.init_args={json.dumps(examples)}", f"--layout={layout}"),
+        stage("label", "04_few_shot_labels", "--input", f"{out}/few_shot"),
+        verifier("05_generator", "right.jsonl", None, *own),
+        *(stage("generate", name, engine(f"{out}/generator/export"), *drawn,
+                *([f"--problems.init_args.exclude={json.dumps(excluded[:1])}"] if "train" in name else []))
+          for name in ("06_samples_train", "07_samples_test")),
+        *(stage("label", name, "--input", f"{out}/samples_{name[10:]}") for name in ("08_labels_train", "09_labels_test")),
+        verifier("10_prm", "ratings.jsonl"),
+        verifier("11_orm", "labels_train"),
+        ["sampling", "score", "--config", f"{here}/12_scores.yaml", "--input", f"{out}/labels_test",
+         "--verifiers", json.dumps(exports), "--output", f"{out}/scores_test"],
+        ["sampling", "rank", "--config", f"{here}/13_rank.yaml", "--input", f"{out}/scores_test", "--output", f"{out}/rankings"],
+        stage("report", "14_report", "--input", f"{out}/rankings", "--scores", f"{out}/scores_test"),
+        stage("score", "15_processbench_scores", "--input", f"{out}/processbench", "--verifiers", prm),
+        stage("report", "16_processbench_report", "--scores", f"{out}/processbench_scores"),
+        stage("score", "17_scores_train", "--input", f"{out}/labels_train", "--verifiers", prm),
+        stage("select", "18_select", "--input", f"{out}/scores_train", "--unanswered", "wrong"),
+        stage("label", "19_step_labels", "--input", f"{out}/scores_train"),
+        verifier("20_prm_large", "step_labels", "ratings.jsonl", *own),
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def ascii_model_dir(base, tmp_path: Path) -> Path:
     """An untrained model that can write whatever GSM8K contains: a token for each character."""
@@ -170,7 +269,9 @@ def ascii_model_dir(base, tmp_path: Path) -> Path:
     return tmp_path / "ascii"
 
 
-@pytest.mark.parametrize(("recipe", "verifiers"), [("quickstart", ["orm", "prm"]), ("gsm8k", ["orm"])])
+@pytest.mark.parametrize(
+    ("recipe", "verifiers"), [("quickstart", ["orm", "prm"]), ("gsm8k", ["orm"]), ("math_prm800k", ["orm", "prm"])]
+)
 def test_recipe_runs_in_small(recipe: str, verifiers: list[str], tmp_path: Path, monkeypatch, ascii_model_dir: Path):
     """Every stage of the recipe, one after the other; each finds what the one before has written."""
     import json
@@ -181,6 +282,8 @@ def test_recipe_runs_in_small(recipe: str, verifiers: list[str], tmp_path: Path,
     monkeypatch.chdir(ROOT)
     if recipe == "quickstart":
         commands = small_quickstart(tmp_path)
+    elif recipe == "math_prm800k":
+        commands = small_math_prm800k(tmp_path, ascii_model_dir)
     else:
         rows = [
             {"question": f"{i} + 1 ?", "answer": f"{i} + 1 = <<{i}+1={i + 1}>>{i + 1}\n#### {i + 1}"} for i in range(12)

@@ -13,8 +13,9 @@ from sampling.__main__ import main
 from sampling.engine import Completion, SamplingOptions
 from sampling.generate import derive_seed
 from sampling.label import label
-from sampling.labellers import Exhaustive, Rollouts, SyntheticOracle
+from sampling.labellers import Exhaustive, Rollouts, SyntheticOracle, VerifierScores
 from sampling.tree import build
+from stepverify.data.targets import StepTargets
 from stepverify.layout import Layout
 from stepverify.readers import Solutions, Synthetic
 from stepverify.records import InputError, Solution, StepLabel, read_records, write_records
@@ -378,6 +379,27 @@ def test_oracle_judges_every_step(tmp_path):
 def test_oracle_refuses_other_problems(tmp_path):
     with pytest.raises(InputError, match="p/0#0: not of a synthetic problem"):
         labelled(tmp_path, [solution(0, ["#### 5"])], SyntheticOracle())
+
+
+# ── a verifier's values as labels ─────────────────────────────────────────────────────────────────
+
+
+def test_the_values_of_a_verifier_are_labels(tmp_path):
+    """The first two of three are labelled; the second was too long to be scored. At 0.8 a value of 0.8 is wrong."""
+    values = {0: [0.9, 0.8], 1: [], 2: [0.1, 0.2]}
+    rows = [solution(i, ["a", "#### 5"], scores={"prm": v, "orm": [0.5]}) for i, v in values.items()]
+    found = labelled(tmp_path, rows, VerifierScores("prm", max_solutions=2))
+    assert [s.step_labels for s in found.values()] == [[StepLabel(value=0.9), StepLabel(value=0.8)], None, None]
+    assert StepTargets(monte_carlo="threshold", threshold=0.8).of(found["p/0#0"]) == [1.0, 0.0]
+    assert StepTargets(monte_carlo="soft").of(found["p/0#0"]) == [0.9, 0.8]
+
+
+@pytest.mark.parametrize("scores", [{}, {"prm": [0.5]}, {"orm": [0.5, 0.5]}])
+def test_a_verifier_that_does_not_judge_steps_labels_none(tmp_path, scores):
+    with pytest.raises(InputError, match="solution p/0#0: no score by 'prm' with a value for each step"):
+        labelled(tmp_path, [solution(0, ["a", "#### 5"], scores=scores)], VerifierScores("prm"))
+    with pytest.raises(InputError, match="max_solutions: expected >= 1 or null, got 0"):
+        VerifierScores("prm", max_solutions=0)
 
 
 # ── killed ────────────────────────────────────────────────────────────────────────────────────────

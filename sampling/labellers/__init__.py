@@ -1,10 +1,12 @@
-"""Who labels the steps of solutions: rollouts by one of several strategies, or the oracle of synthetic problems."""
+"""Who labels the steps of solutions: rollouts by one of several strategies, a verifier, or the synthetic oracle."""
 
 from sampling.labellers.base import StepLabeller
 from sampling.labellers.oracle import SyntheticOracle
 from sampling.labellers.rollouts import Budget, Rollouts
 from sampling.labellers.strategies import BinarySearch, EarlyStop, Exhaustive, Strategy
+from sampling.labellers.teacher import VerifierScores
 
 __all__ = [
     "BinarySearch", "Budget", "EarlyStop", "Exhaustive", "Rollouts", "StepLabeller", "Strategy", "SyntheticOracle",
+    "VerifierScores",
 ]  # fmt: skip
