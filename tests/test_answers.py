@@ -314,3 +314,16 @@ def test_agrees_with_openai_on_its_released_solutions():
 def test_finds_the_answers_of_math_solutions():
     rows = read("math/math500_prm800k_test.jsonl.gz")
     assert [row["answer"] for row in rows if settle(row["answer"], extract_answer(row["solution"])) is not True] == []
+
+
+@needs_data
+def test_finds_the_answers_of_prm800k():
+    """252 solutions state one below ``# Answer``; four are sentences of words alone, which are no answers."""
+    texts = ["\n".join(row["steps"]) for row in read("prm800k/train_val2pct_decoded_dedup.jsonl.gz")]
+    written = [(text, text.rpartition("# Answer")[2].strip()) for text in texts if "# Answer" in text]
+    assert len(written) == 252
+    other = [answer for text, answer in written if settle(answer, extract_answer(text)) is not True]
+    assert len(other) == 4
+    assert all(answer.startswith("Dana") for answer in other)
+    joined = [" ".join(text.split()) for text, _ in written]
+    assert [extract_answer(text) for text in joined] == [extract_answer(text) for text, _ in written]

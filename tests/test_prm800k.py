@@ -11,7 +11,7 @@ from stepverify.data.packing import count_once
 from stepverify.data.targets import StepTargets
 from stepverify.data.tree import share
 from stepverify.layout import Layout
-from stepverify.readers import MATH, PRM800K, Problems, ProcessBench, RatedSolutions
+from stepverify.readers import MATH, PRM800K, Problems, ProcessBench, RatedSolutions, Worked
 from stepverify.readers.prm800k import FINISH_REASONS
 from stepverify.readers.released import digest, math500
 from stepverify.records import InputError, Problem, read_json_lines, write_records
@@ -354,3 +354,13 @@ def test_the_hashes_are_those_of_math500(data_folder):
     problems = list(MATH(str(data_folder / "math/math500_prm800k_test.jsonl.gz")).problems())
     assert {digest(p.problem) for p in problems} == math500()
     assert not {digest(p.problem) for p in MATH(str(data_folder / "math/math_train.jsonl.gz")).problems()} & math500()
+
+
+def test_few_shot_examples_of_the_released_ratings(data_folder):
+    """Of the 83 solutions with an answer that people rated right in every step, 16 do not state the reference answer."""
+    math = MATH(str(data_folder / "math/math_train.jsonl.gz"))
+    path = str(data_folder / "prm800k/train_val2pct_decoded_dedup.jsonl.gz")
+    examples = list(Worked(RatedSolutions(path, math, multiline="join")).problems())
+    assert len(examples) == 67
+    assert all("\n" not in step for example in examples for step in example.steps)
+    assert all("# Answer" in example.steps[-1] for example in examples)
