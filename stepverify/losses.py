@@ -104,6 +104,11 @@ def step_cross_entropy(
     return weighted(losses, weights)
 
 
+def step_mse(values: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Squared distance of each step's value from its target, both (M,) in [0, 1]; weights as above."""
+    return weighted((values.float() - targets).square(), weights)
+
+
 def weighted(losses: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """(M,) losses and weights, or None for 1 each → (sum, count)."""
     weights = torch.ones_like(losses) if weights is None else weights

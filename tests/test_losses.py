@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from stepverify.losses import outcome_bce, outcome_mse, step_cross_entropy, token_nll
+from stepverify.losses import outcome_bce, outcome_mse, step_cross_entropy, step_mse, token_nll
 
 
 def logit(*probabilities):
@@ -43,6 +43,13 @@ def test_step_cross_entropy_by_hand():
     hand = -(math.log(3 / 4) + math.log(1 / 4)) / 2 - (math.log(1 / 5) + 3 * math.log(4 / 5)) / 4
     assert total.item() == pytest.approx(hand, rel=1e-5)
     assert count.item() == 2.0
+
+
+def test_step_mse_by_hand():
+    """(0.5 - 0.25)^2 + 3 (1 - 0.8)^2 = 0.0625 + 0.12, of four."""
+    total, count = step_mse(torch.tensor([0.5, 1.0]), torch.tensor([0.25, 0.8]), torch.tensor([1.0, 3.0]))
+    assert total.item() == pytest.approx(0.1825)
+    assert count.item() == 4.0
 
 
 @pytest.mark.parametrize("loss", [outcome_mse, outcome_bce, step_cross_entropy])

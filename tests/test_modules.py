@@ -350,3 +350,22 @@ def test_weight_decay_is_of_matrices_only(kind, lora, tmp_path: Path, encoder):
         plain = any(part in name for part in ("embed", "wte", "wpe", "norm", "ln_", "bias"))
         assert weight == (0.0 if plain else 0.1), name
     assert set(decay.values()) == ({0.1} if lora else {0.0, 0.1})
+
+
+def test_regression_on_the_value_has_no_classes():
+    import math
+    from types import SimpleNamespace
+
+    from stepverify.modules import ProcessRewardModel
+
+    base = Backbone(path="lit_configs/quickstart/base", weights="random")
+    with pytest.raises(InputError, match="objective: mse has no place for among: vocabulary"):
+        ProcessRewardModel(base, Layout(), objective="mse", among="vocabulary")
+    module = ProcessRewardModel(base, Layout(), objective="mse")
+    module.model = SimpleNamespace(values=lambda outputs: outputs.softmax(-1)[:, 1])
+    logits = torch.tensor([[0.0, math.log(3)]], requires_grad=True)
+    total, _ = module.loss(logits, torch.tensor([0.5]), torch.tensor([1.0]))
+    total.backward()
+    assert total.item() == pytest.approx((3 / 4 - 1 / 2) ** 2)
+    # Of the second logit: 2 (3/4 - 1/2) times 3/4 (1 - 3/4).
+    assert logits.grad[0].tolist() == pytest.approx([-3 / 32, 3 / 32])
