@@ -43,8 +43,6 @@ CONTESTANTS = {
     "early stop at width 0.6": (EarlyStop(max_rollouts=16, width=0.6), REUSE),
     "binary search": (BinarySearch(num_rollouts=8, round_size=1), {}),
     "binary search, reuse": (BinarySearch(num_rollouts=8, round_size=1), REUSE),
-    "binary search, n = 12, reuse": (BinarySearch(num_rollouts=12, round_size=1), REUSE),
-    "binary search, n = 16, reuse": (BinarySearch(num_rollouts=16, round_size=1), REUSE),
 }
 
 
