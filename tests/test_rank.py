@@ -194,131 +194,11 @@ def test_equal_scores_vote_by_chance():
     assert curve[0, 0] == pytest.approx(1 / 3, abs=0.02)
 
 
-def test_top_k_votes_by_hand():
-    """Scores 5 to 1 of answers A, B, B, none, A, of which A is right; all five are looked at.
-
-    k = 1: A. k = 2: A, B equal: 1/2. k = 3: B of A, B, B. k = 4: the fourth is no vote. k = 5: two votes each, 1/2.
-    """
-    classes, correct = [0, 1, 1, None, 0], [True, False, False, False, True]
-    curves = top_k_votes([5, 4, 3, 2, 1], classes, correct, [1, 5], [1, 2, 3, 4, 5])
-    assert curves[:, 1].tolist() == [1.0, 0.5, 0.0, 0.0, 0.5]
-    assert curves[:, 0] == pytest.approx([0.4] * 5), "of one sample none is chosen"
-    assert top_k_votes([2, 1], [None, None], [False, False], [1, 2], [3]).tolist() == [[0.0, 0.0]]
-    only_best = top_k_votes([2, 1], [None, 0], [False, True], [2], [1, 2])
-    assert only_best.tolist() == [[0.0], [1.0]], "without an answer a sample takes its place all the same"
-
-
-@given(SAMPLES, st.integers(0, 9))
-@settings(deadline=None)
-def test_top_k_votes_meet_best_of_n_and_majority(samples, seed):
-    """k = 1 is best-of-N; a k that no subset exceeds is the majority vote, on the very same subsets."""
-    scores, classes = [s[0] for s in samples], [s[1] for s in samples]
-    correct = [s[2] and s[1] is not None for s in samples]
-    sizes = list(range(1, len(samples) + 1))
-    draw = {"num_subsets": 20, "seed": seed}
-    curves = top_k_votes(scores, classes, correct, sizes, [1, *sizes, 100], **draw)
-    majority = vote(classes, correct, sizes, **draw)
-    best = best_of_n(scores, correct, sizes)
-    assert curves[0] == pytest.approx(best if any(c is not None for c in classes) else 0)
-    assert curves[-1] == pytest.approx(majority)
-    for k, curve in zip(sizes[1:], curves[2:-1], strict=True):
-        assert curve[:k] == pytest.approx(majority[:k])
-    assert ((curves >= 0) & (curves <= 1)).all()
-
-
-@given(SAMPLES, st.integers(2, 4))
-@settings(deadline=None, max_examples=40)
-def test_top_k_votes_near_the_mean_over_all_subsets(samples, k):
-    """Equal scores are made different: the order among equals is by chance, and enumerated here it need not be."""
-    scores = [s[0] + i / 1000 for i, s in enumerate(samples)]
-    classes, correct = [s[1] for s in samples], [s[1] == 1 for s in samples]
-    sizes = list(range(1, len(samples) + 1))
-    expected = []
-    for n in sizes:
-        chances = []
-        for subset in itertools.combinations(range(len(samples)), n):
-            best = sorted(subset, key=scores.__getitem__)[-k:]
-            votes = [classes[i] for i in best if classes[i] is not None]
-            winners = {c for c in votes if votes.count(c) == max(map(votes.count, votes))}
-            chances.append((1 in winners) / len(winners) if winners else 0.0)
-        expected.append(mean(chances))
-    curve = top_k_votes(scores, classes, correct, sizes, [k], num_subsets=4000)[0]
-    assert curve == pytest.approx(expected, abs=0.05)
-    assert curve[[0, -1]] == pytest.approx([expected[0], expected[-1]])
-
-
-def test_equal_scores_vote_by_chance():
-    """Three samples of equal score, A, B, B with A right: of the three pairs AB, AB, BB a third is A's: 1/2 · 2/3."""
-    curve = top_k_votes([1, 1, 1], [0, 1, 1], [True, False, False], [3], [2], num_subsets=20_000)
-    assert curve[0, 0] == pytest.approx(1 / 3, abs=0.02)
-
-
-def test_top_k_votes_by_hand():
-    """Scores 5 to 1 of answers A, B, B, none, A, of which A is right; all five are looked at.
-
-    k = 1: A. k = 2: A, B equal: 1/2. k = 3: B of A, B, B. k = 4: the fourth is no vote. k = 5: two votes each, 1/2.
-    """
-    classes, correct = [0, 1, 1, None, 0], [True, False, False, False, True]
-    curves = top_k_votes([5, 4, 3, 2, 1], classes, correct, [1, 5], [1, 2, 3, 4, 5])
-    assert curves[:, 1].tolist() == [1.0, 0.5, 0.0, 0.0, 0.5]
-    assert curves[:, 0] == pytest.approx([0.4] * 5), "of one sample none is chosen"
-    assert top_k_votes([2, 1], [None, None], [False, False], [1, 2], [3]).tolist() == [[0.0, 0.0]]
-    only_best = top_k_votes([2, 1], [None, 0], [False, True], [2], [1, 2])
-    assert only_best.tolist() == [[0.0], [1.0]], "without an answer a sample takes its place all the same"
-
-
-@given(SAMPLES, st.integers(0, 9))
-@settings(deadline=None)
-def test_top_k_votes_meet_best_of_n_and_majority(samples, seed):
-    """k = 1 is best-of-N; a k that no subset exceeds is the majority vote, on the very same subsets."""
-    scores, classes = [s[0] for s in samples], [s[1] for s in samples]
-    correct = [s[2] and s[1] is not None for s in samples]
-    sizes = list(range(1, len(samples) + 1))
-    draw = {"num_subsets": 20, "seed": seed}
-    curves = top_k_votes(scores, classes, correct, sizes, [1, *sizes, 100], **draw)
-    majority = vote(classes, correct, sizes, **draw)
-    best = best_of_n(scores, correct, sizes)
-    assert curves[0] == pytest.approx(best if any(c is not None for c in classes) else 0)
-    assert curves[-1] == pytest.approx(majority)
-    for k, curve in zip(sizes[1:], curves[2:-1], strict=True):
-        assert curve[:k] == pytest.approx(majority[:k])
-    assert ((curves >= 0) & (curves <= 1)).all()
-
-
-@given(SAMPLES, st.integers(2, 4))
-@settings(deadline=None, max_examples=40)
-def test_top_k_votes_near_the_mean_over_all_subsets(samples, k):
-    """Equal scores are made different: the order among equals is by chance, and enumerated here it need not be."""
-    scores = [s[0] + i / 1000 for i, s in enumerate(samples)]
-    classes, correct = [s[1] for s in samples], [s[1] == 1 for s in samples]
-    sizes = list(range(1, len(samples) + 1))
-    expected = []
-    for n in sizes:
-        chances = []
-        for subset in itertools.combinations(range(len(samples)), n):
-            best = sorted(subset, key=scores.__getitem__)[-k:]
-            votes = [classes[i] for i in best if classes[i] is not None]
-            winners = {c for c in votes if votes.count(c) == max(map(votes.count, votes))}
-            chances.append((1 in winners) / len(winners) if winners else 0.0)
-        expected.append(mean(chances))
-    curve = top_k_votes(scores, classes, correct, sizes, [k], num_subsets=4000)[0]
-    assert curve == pytest.approx(expected, abs=0.05)
-    assert curve[[0, -1]] == pytest.approx([expected[0], expected[-1]])
-
-
-def test_equal_scores_vote_by_chance():
-    """Three samples of equal score, A, B, B with A right: of the three pairs AB, AB, BB a third is A's: 1/2 · 2/3."""
-    curve = top_k_votes([1, 1, 1], [0, 1, 1], [True, False, False], [3], [2], num_subsets=20_000)
-    assert curve[0, 0] == pytest.approx(1 / 3, abs=0.02)
-
-
 @pytest.mark.parametrize("size", [0, 4])
 def test_sizes_beyond_the_samples_are_refused(size):
     for call in (
         lambda: best_of_n([1, 2, 3], [True] * 3, [size]),
         lambda: vote([0, 0, 0], [True] * 3, [size]),
-        lambda: top_k_votes([1, 2, 3], [0, 0, 0], [True] * 3, [size], [2]),
-        lambda: top_k_votes([1, 2, 3], [0, 0, 0], [True] * 3, [size], [2]),
         lambda: top_k_votes([1, 2, 3], [0, 0, 0], [True] * 3, [size], [2]),
         lambda: pass_at_k(3, 1, size),
     ):
@@ -354,36 +234,6 @@ def test_every_aggregation_beside_the_one_in_use():
         Sample("a", "4", "4", True, 1, {"v": [0.9, 0.5, 0.1]}),
         Sample("b", "4", "5", False, 1, {"v": [0.4, 0.0, 0.8]}),
     ]
-    ranking = rank_problem("x", samples, [0, 1], {"v": "last"}, [2], [1, 2], {"v"})
-    last = {rule: curve[0] for rule, curve in ranking.curves.items()}
-    assert {rule for rule in last if rule.count("/") == 1} == {"v/best_of_n", "v/weighted", "v/top_1", "v/top_2"}
-    assert len(last) == 3 + 4 + 4 * 5
-    for how, right in {"last": 0, "mean": 1, "min": 1, "prod": 1, "max": 1}.items():
-        assert last[f"v/best_of_n/{how}"] == last[f"v/top_1/{how}"] == last[f"v/weighted/{how}"] == right
-        assert last[f"v/top_2/{how}"] == 0.5
-        assert ranking.choices[f"v/best_of_n/{how}"] == "ba"[right]
-    assert last["v/best_of_n"] == last["v/best_of_n/last"]
-    assert ranking.choices["v/top_2"] == "a", "where votes are equal, the first"
-
-
-def test_every_aggregation_beside_the_one_in_use():
-    """An outcome verifier's values of tokens: last 0.1 and 0.8, mean 0.5 and 0.4, min 0.1 and 0.0; the first is right."""
-    samples = [Sample("a", "4", "4", True, 1, {"v": [0.9, 0.5, 0.1]}), Sample("b", "4", "5", False, 1, {"v": [0.4, 0.0, 0.8]})]
-    ranking = rank_problem("x", samples, [0, 1], {"v": "last"}, [2], [1, 2], {"v"})
-    last = {rule: curve[0] for rule, curve in ranking.curves.items()}
-    assert {rule for rule in last if rule.count("/") == 1} == {"v/best_of_n", "v/weighted", "v/top_1", "v/top_2"}
-    assert len(last) == 3 + 4 + 4 * 5
-    for how, right in {"last": 0, "mean": 1, "min": 1, "prod": 1, "max": 1}.items():
-        assert last[f"v/best_of_n/{how}"] == last[f"v/top_1/{how}"] == last[f"v/weighted/{how}"] == right
-        assert last[f"v/top_2/{how}"] == 0.5
-        assert ranking.choices[f"v/best_of_n/{how}"] == "ba"[right]
-    assert last["v/best_of_n"] == last["v/best_of_n/last"]
-    assert ranking.choices["v/top_2"] == "a", "where votes are equal, the first"
-
-
-def test_every_aggregation_beside_the_one_in_use():
-    """An outcome verifier's values of tokens: last 0.1 and 0.8, mean 0.5 and 0.4, min 0.1 and 0.0; the first is right."""
-    samples = [Sample("a", "4", "4", True, 1, {"v": [0.9, 0.5, 0.1]}), Sample("b", "4", "5", False, 1, {"v": [0.4, 0.0, 0.8]})]
     ranking = rank_problem("x", samples, [0, 1], {"v": "last"}, [2], [1, 2], {"v"})
     last = {rule: curve[0] for rule, curve in ranking.curves.items()}
     assert {rule for rule in last if rule.count("/") == 1} == {"v/best_of_n", "v/weighted", "v/top_1", "v/top_2"}
@@ -484,38 +334,6 @@ def test_missing_samples_count_as_misses(tmp_path, capsys):
     assert "missing 3" in capsys.readouterr().out
 
 
-def test_the_stage_counts_what_no_rule_can_change_and_ranks_as_asked(tmp_path, capsys):
-    """Problem 0 has no right sample, 1 no wrong one, 2 both; two samples have no answer."""
-    answers = [["2", None], ["1", "1.0"], ["1", None]]
-    rows = [solution(p, i, a, correct=a in ("1", "1.0")) for p, group in enumerate(answers) for i, a in enumerate(group)]
-    data = scored(tmp_path / "in", rows)
-    rank(data, tmp_path / "out", top_k=[2], every_aggregation=True)
-    counts = {"without_answer": 2, "problems_without_right": 1, "problems_without_wrong": 1}
-    assert summary_of(tmp_path / "out").items() >= counts.items()
-    assert "without answer 2, problems without right 1, problems without wrong 1" in capsys.readouterr().out
-    rules = next(read_records(tmp_path / "out", Ranking)).curves.keys()
-    assert {"orm/top_2", "prm/top_2", "prm/top_2/min", "prm/weighted/max"} <= rules
-    assert "orm/best_of_n/last" not in rules, "one value has no aggregation"
-    with pytest.raises(InputError, match="was made with config.top_k"):
-        rank(data, tmp_path / "out", every_aggregation=True)
-
-
-def test_the_stage_counts_what_no_rule_can_change_and_ranks_as_asked(tmp_path, capsys):
-    """Problem 0 has no right sample, 1 no wrong one, 2 both; two samples have no answer."""
-    answers = [["2", None], ["1", "1.0"], ["1", None]]
-    rows = [solution(p, i, a, correct=a in ("1", "1.0")) for p, group in enumerate(answers) for i, a in enumerate(group)]
-    data = scored(tmp_path / "in", rows)
-    rank(data, tmp_path / "out", top_k=[2], every_aggregation=True)
-    counts = {"without_answer": 2, "problems_without_right": 1, "problems_without_wrong": 1}
-    assert summary_of(tmp_path / "out").items() >= counts.items()
-    assert "without answer 2, problems without right 1, problems without wrong 1" in capsys.readouterr().out
-    rules = next(read_records(tmp_path / "out", Ranking)).curves.keys()
-    assert {"orm/top_2", "prm/top_2", "prm/top_2/min", "prm/weighted/max"} <= rules
-    assert "orm/best_of_n/last" not in rules, "one value has no aggregation"
-    with pytest.raises(InputError, match="was made with config.top_k"):
-        rank(data, tmp_path / "out", every_aggregation=True)
-
-
 def test_an_interrupted_stage_ends_as_a_whole_one(tmp_path):
     data = scored(tmp_path / "in", [solution(p, i, str((p + i) % 3)) for p in range(5) for i in range(6)])
     rank(data, tmp_path / "whole", num_subsets=7)
@@ -555,8 +373,6 @@ def test_the_aggregation_is_chosen_on_other_problems(tmp_path):
         ([solution(0, 0)], {"aggregation": {"qrm": "min"}}, "aggregation.qrm"),
         ([solution(0, 0)], {"aggregation": {"prm": "median"}}, "aggregation.prm"),
         ([solution(0, 0)], {"num_subsets": 0}, "num_subsets"),
-        ([solution(0, 0)], {"top_k": [3, 0]}, "top_k: expected different numbers of 1 or more"),
-        ([solution(0, 0)], {"top_k": [3, 0]}, "top_k: expected different numbers of 1 or more"),
         ([solution(0, 0)], {"top_k": [3, 0]}, "top_k: expected different numbers of 1 or more"),
         ([solution(0, 0)], {"validation": "in"}, "1 problems are in the input as well, p0"),
     ],

@@ -80,11 +80,11 @@ def test_the_page_gives_every_text_its_value(tmp_path):
 def test_the_report_writes_the_page_where_it_is_asked_for(tmp_path, capsys):
     data = rankings(tmp_path / "in")
     write_records(tmp_path / "s.jsonl", [solution(0, [0.5, 0.9])])
-    report(data, tmp_path / "out", tmp_path / "s.jsonl", num_bootstrap=10, tokens=1)
+    report(data, output=tmp_path / "out", scores=tmp_path / "s.jsonl", num_bootstrap=10, tokens=1)
     assert "p#0" in (tmp_path / "out/tokens.html").read_text()
     assert "tokens.html" in capsys.readouterr().out
-    with pytest.raises(InputError, match="tokens: .*scores to show"):
-        report(data, tmp_path / "out", num_bootstrap=10, tokens=1)
+    with pytest.raises(InputError, match=r"tokens: .*scores to show"):
+        report(data, output=tmp_path / "out", num_bootstrap=10, tokens=1)
     write_records(tmp_path / "s.jsonl", [solution(0, [0.9])])
     with pytest.raises(InputError, match="no verifier with a value a token"):
-        report(data, tmp_path / "out", tmp_path / "s.jsonl", num_bootstrap=10, tokens=1)
+        report(data, output=tmp_path / "out", scores=tmp_path / "s.jsonl", num_bootstrap=10, tokens=1)
