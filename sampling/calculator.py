@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from sampling.engine.protocol import Completion, Engine, Request, SamplingOptions
+from sampling.engine.protocol import Completion, Engine, Request, SamplingOptions, Usage
 from stepverify.records import InputError
 
 _OPEN = re.compile(r"<<([^<>=\n]*)=")
@@ -155,6 +155,7 @@ class CalculatorEngine:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.model = engine, engine.model
+        self.usage: Usage | None = getattr(engine, "usage", None)
 
     def identity(self) -> dict[str, Any]:
         """The engine's, and that there is a calculator."""

@@ -59,6 +59,7 @@ def generate(
         prefix = layout.render_examples(examples)
         name = Path(engine.model).name
         with Progress("generate", "solutions", total=len(todo) * num_samples, done=len(store.done)) as progress:
+            progress.watch(engine)
             requests = _missing(todo, num_samples, seed, store.done, encoder, prefix)
             for request, completions in engine.generate(requests, sampling):
                 problem_id, _, first = request.key.rpartition("#")

@@ -67,7 +67,7 @@ def label(
             for group in steps.label(graded, stage) if steps else graded:
                 new = [s for s in group if s.id not in store.done]
                 store.write(new)
-                progress.add(len(new))
+                progress.add(len(new), labels=sum(label is not None for s in new for label in s.step_labels or []))
             timeouts = grader.num_timeouts
         summary = count(store.records(), given) | {"grading_timeouts": timeouts} | progress.summary()
         if isinstance(input, Reader):

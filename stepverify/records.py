@@ -6,8 +6,8 @@ A stage reads a folder of ``*.jsonl`` shards and writes another one::
 
 Every problem is a :class:`Problem`; from sampling to scoring every line is a :class:`Solution`
 that fills up on its way; ranking writes one :class:`Ranking` a problem, ``select`` a
-:class:`RatingSheet` for each solution that people are to rate, and whoever draws completions of step
-prefixes keeps them as :class:`Rollout`.
+:class:`RatingSheet` for each solution that people are to rate, whoever draws completions of step
+prefixes keeps them as :class:`Rollout`, and whoever asks a judge keeps what it said as :class:`Judgement`.
 """
 
 from __future__ import annotations
@@ -222,8 +222,31 @@ class RatingSheet:
         return any(rating is not None for rating in self.ratings)
 
 
-AnyRecord = Problem | Solution | Ranking | Rollout | RatingSheet
-Record = TypeVar("Record", Problem, Solution, Ranking, Rollout, RatingSheet)
+@dataclass(kw_only=True, slots=True)
+class Judgement:
+    """What a judge said about the first wrong step of one solution. Steps are counted from 1; 0 is none of them.
+
+    Attributes:
+        id: of the solution.
+        labelled: the first wrong step by the labels that were judged.
+        seed: that the first answer was drawn with; the next one with ``seed + 1``.
+        texts: the judge's answers, one a vote.
+        finish: as of a :class:`Solution`, for each of them.
+        verdicts: the first wrong step that each of them names; None where it names none of the solution's, nor none.
+        tokens: drawn for all of them.
+    """
+
+    id: str
+    labelled: int
+    seed: int
+    texts: list[str]
+    finish: list[str]
+    verdicts: list[int | None]
+    tokens: int
+
+
+AnyRecord = Problem | Solution | Ranking | Rollout | RatingSheet | Judgement
+Record = TypeVar("Record", Problem, Solution, Ranking, Rollout, RatingSheet, Judgement)
 
 
 # ── dataclass ↔ JSON ──────────────────────────────────────────────────────────────────────────────

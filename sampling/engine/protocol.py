@@ -74,6 +74,47 @@ class Completion:
     forced: int = 0
 
 
+@dataclass(slots=True)
+class Usage:
+    """What an engine has read: the tokens of prompts, and how many of them its prefix cache had.
+
+    Engines that know it have one as ``usage``; prompts of which they do not know are left out.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+    def count(self, prompt_tokens: int, cached_tokens: int | None) -> None:
+        """Add a prompt; None where it is not known what the cache had of it."""
+        if cached_tokens is not None:
+            self.prompt_tokens += prompt_tokens
+            self.cached_tokens += cached_tokens
+
+
+def begun(tokenizer: Any, request: Request, options: SamplingOptions, limit: int) -> tuple[Completion, int]:
+    """What the prefix of a request is as a completion, and how many tokens are to be drawn behind it: 0 if it is all.
+
+    Args:
+        tokenizer: the model's.
+        request: what is asked for.
+        options: token limit and stop texts.
+        limit: longest prompt and completion that the model takes, in tokens.
+
+    Raises:
+        InputError: the prompt leaves no room for a completion.
+    """
+    room = min(options.max_tokens, limit - len(request.prompt_ids))
+    if room < 1:
+        raise InputError(f"{request.key}: the prompt has {len(request.prompt_ids)} tokens, the engine takes {limit}")
+    known = completed(tokenizer, request.prefix_ids[:room], "length", options)
+    return known, 0 if known.finish == "stop" else room - len(known.token_ids)
+
+
+def seed_behind(request: Request) -> int:
+    """The seed for an engine whose random numbers begin behind the prefix: there others than at a shorter one."""
+    return (request.seed + GOLDEN * len(request.prefix_ids)) % (1 << 62)
+
+
 def completed(
     tokenizer: Any, ids: list[int], finish: str, options: SamplingOptions, end_ids: Collection[int] = ()
 ) -> Completion:
@@ -105,7 +146,10 @@ def completed(
 
 @runtime_checkable
 class Engine(Protocol):
-    """Draws completions. An object is cheap until :meth:`generate` or :attr:`tokenizer` is used."""
+    """Draws completions. An object is cheap until :meth:`generate` or :attr:`tokenizer` is used.
+
+    An engine with a prefix cache may have an attribute ``usage`` (:class:`Usage`), which stages show.
+    """
 
     model: str
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
-from sampling.engine.protocol import GOLDEN, Completion, Request, SamplingOptions, completed
+from sampling.engine.protocol import Completion, Request, SamplingOptions, Usage, begun, completed, seed_behind
 from stepverify.data.encode import load_tokenizer
 from stepverify.records import InputError
 
@@ -36,7 +36,7 @@ class VllmEngine:
         self.model, self.dtype, self.max_model_len = model, dtype, max_model_len
         self.tensor_parallel_size, self.gpu_memory_utilization = tensor_parallel_size, gpu_memory_utilization
         self.cpu_kv_cache_gib, self.block_size, self.enforce_eager = cpu_kv_cache_gib, block_size, enforce_eager
-        self.max_in_flight = max_in_flight
+        self.max_in_flight, self.usage = max_in_flight, Usage()
 
     def identity(self) -> dict[str, Any]:
         """Engine, model and number format."""
@@ -98,25 +98,17 @@ class VllmEngine:
         while True:
             # Top up before every step, so that the batch never drains while there is work left.
             while in_flight < self.max_in_flight and (request := next(source, None)) is not None:
-                room = min(options.max_tokens, limit - len(request.prompt_ids))
-                if room < 1:
-                    raise InputError(
-                        f"{request.key}: the prompt has {len(request.prompt_ids)} tokens, the engine takes {limit}"
-                    )
-                prefix = request.prefix_ids
-                begun = completed(self.tokenizer, prefix[:room], "length", options)
-                if begun.finish == "stop" or len(prefix) >= room:  # it is all of the completion
-                    yield request, [begun] * request.n
+                known, left = begun(self.tokenizer, request, options, limit)
+                if not left:
+                    yield request, [known] * request.n
                     continue
-                # Another generator behind another prefix: its first numbers were those of tokens that are gone.
-                seed = (request.seed + GOLDEN * len(prefix)) % (1 << 62)
                 params = SamplingParams(
-                    n=1 if greedy else request.n, seed=seed, temperature=options.temperature,
-                    top_p=options.top_p, top_k=options.top_k, max_tokens=room - len(prefix),
+                    n=1 if greedy else request.n, seed=seed_behind(request), temperature=options.temperature,
+                    top_p=options.top_p, top_k=options.top_k, max_tokens=left,
                     stop=options.stop or None, stop_token_ids=options.stop_ids or None,
                     output_kind=RequestOutputKind.FINAL_ONLY,
                 )  # fmt: skip
-                engine.add_request(request.key, {"prompt_token_ids": request.prompt_ids + prefix}, params)
+                engine.add_request(request.key, {"prompt_token_ids": request.prompt_ids + request.prefix_ids}, params)
                 waiting[request.key] = request
                 in_flight += request.n
             if not waiting:
@@ -125,6 +117,10 @@ class VllmEngine:
                 if output.finished:
                     request = waiting.pop(output.request_id)
                     in_flight -= request.n
+                    # Each completion reads the prompt; of the last one to end vLLM says what the cache had of it.
+                    read, cached = len(output.prompt_token_ids), output.num_cached_tokens
+                    times = len(output.outputs)
+                    self.usage.count(times * read, None if cached is None else times * cached)
                     drawn = sorted(output.outputs, key=lambda o: o.index) * (request.n if greedy else 1)
                     yield request, [self._completion(request.prefix_ids, o, options) for o in drawn]
 

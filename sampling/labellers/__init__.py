@@ -1,12 +1,13 @@
-"""Who labels the steps of solutions: rollouts by one of several strategies, a verifier, or the synthetic oracle."""
+"""Who labels the steps of solutions: rollouts by one of several strategies, with or without a judge; others."""
 
 from sampling.labellers.base import StepLabeller
+from sampling.labellers.consensus import Consensus
 from sampling.labellers.oracle import SyntheticOracle
 from sampling.labellers.rollouts import Budget, Rollouts
 from sampling.labellers.strategies import BinarySearch, EarlyStop, Exhaustive, Strategy
 from sampling.labellers.teacher import VerifierScores
 
 __all__ = [
-    "BinarySearch", "Budget", "EarlyStop", "Exhaustive", "Rollouts", "StepLabeller", "Strategy", "SyntheticOracle",
-    "VerifierScores",
+    "BinarySearch", "Budget", "Consensus", "EarlyStop", "Exhaustive", "Rollouts", "StepLabeller", "Strategy",
+    "SyntheticOracle", "VerifierScores",
 ]  # fmt: skip

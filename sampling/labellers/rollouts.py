@@ -107,6 +107,7 @@ class Rollouts(StepLabeller):
         """Stream the prefixes of many problems through the engine; answers are graded in a thread meanwhile."""
         if self.reuse_samples:
             check_origin(stage.input, self)
+        stage.progress.watch(self.engine)
         kept = Store(stage.output / "rollouts", Rollout, stage="rollouts", config=self.identity(), inputs={})
         with kept as store, ThreadPoolExecutor(1, "grading") as pool:
             run = Run(self, groups, store)

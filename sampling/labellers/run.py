@@ -144,7 +144,7 @@ class Run:
             ask, record = future.result()
             self.store.write([record])
             self._count(ask, record)
-            stage.progress.draw(record.tokens)
+            stage.progress.draw(tokens=record.tokens)
             ask.problem.pending -= 1
             if not ask.problem.pending:
                 self._advance(ask.problem)

@@ -82,8 +82,7 @@ class SolutionEncoder:
         if tokenizer.eos_token_id is None:
             raise InputError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token")
         self.eos_id: int = tokenizer.eos_token_id
-        # Llama and Gemma want every sequence to begin with BOS, Qwen has none: do as the tokenizer does.
-        self._start = [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id]
+        self._start = start_ids(tokenizer)
         self._ids: Callable[[str], tuple[int, ...]] = lru_cache(maxsize=1 << 16)(self._tokenize)
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
@@ -214,6 +213,11 @@ class SolutionEncoder:
         if not read:
             raise LeftOut("without a labelled step")
         return Example(ids, [at for at, _ in read], [target for _, target in read], record)
+
+
+def start_ids(tokenizer: Any) -> list[int]:
+    """What every sequence begins with: BOS for Llama and Gemma, nothing for Qwen; as the tokenizer does it."""
+    return [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id]
 
 
 def single_token(tokenizer: Any, text: str, key: str) -> int:
