@@ -134,6 +134,16 @@ def test_a_prompt_longer_than_the_context_leaves_the_engine_usable(vllm, prompts
     assert [len(c.token_ids) for c in almost] == [1]
 
 
+def test_what_the_cache_had_is_counted(vllm, prompts):
+    """Drawn once more, each prompt is cached but for its last block: 32 tokens at most."""
+    long = [(p * 200)[:100] for p in prompts]
+    complete(vllm, one_each(long, n=2))
+    before = vllm.usage.prompt_tokens, vllm.usage.cached_tokens
+    complete(vllm, one_each(long, n=2))
+    assert vllm.usage.prompt_tokens - before[0] == 8 * 100
+    assert 8 * (100 - 32) <= vllm.usage.cached_tokens - before[1] < 8 * 100
+
+
 def test_a_stream_that_is_left_early_leaves_the_engine_usable(vllm, prompts):
     requests = one_each(prompts, n=2)
     expected = complete(vllm, requests)
