@@ -36,7 +36,7 @@ def small_quickstart(out: Path, base: Path) -> list[list[str]]:
 
 def small_gsm8k(out: Path, base: Path) -> list[list[str]]:
     """The GSM8K recipe on twelve made-up problems, with the transformers engine and an untrained tiny model."""
-    here, problems = "lit_configs/gsm8k", write_gsm8k(out)
+    here, problems = "lit_configs/gsm8k", str(write_gsm8k(out))
     engine = {"class_path": "sampling.engine.TransformersEngine", "init_args": {"model": f"{out}/generator/export"}}
     calculator = {"class_path": "sampling.calculator.CalculatorEngine", "init_args": {"engine": engine}}
     layout = '{"prompt": "Question: {problem}\\nAnswer:\\n", "tag": "<step>"}'
