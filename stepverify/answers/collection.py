@@ -1,6 +1,6 @@
 r"""Answers of several parts: lists, sets, tuples, intervals, matrices, systems of equations. Standard library only.
 
-Parts are compared one by one. Most of them are plain numbers, so that most collections are compared exactly and at once.
+Parts are compared one by one. Most are plain numbers, so that most collections are compared exactly and at once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Collection:
 
 # ── taking apart ──────────────────────────────────────────────────────────────────────────────────
 
-_BRACKET = re.compile(r"(?P<open>\\begin\{\w+\}|\\\{|[(\[{])|(?P<close>\\end\{\w+\}|\\\}|[)\]}])|\\[A-Za-z]+|\\.", re.DOTALL)
+_BRACKET = re.compile(
+    r"(?P<open>\\begin\{\w+\}|\\\{|[(\[{])|(?P<close>\\end\{\w+\}|\\\}|[)\]}])|\\[A-Za-z]+|\\.", re.DOTALL
+)
 _WHOLE = re.compile(r"(\\\{|[(\[{])\0+(\\\}|[)\]}])")  # of a masked text
 _ENVIRONMENT = re.compile(r"\\begin\{(?P<name>cases|[pb]?matrix)\}(?P<rows>.*)\\end\{(?P=name)\}", re.DOTALL)
 _QUOTED_JOIN = re.compile(r"\\text\{\s*,?\s*(and|or)\s*,?\s*\}")
@@ -78,7 +80,11 @@ def take_apart(answer: str) -> Collection | None:
 
 
 def _collection(kind: str, parts: list[str]) -> Collection | None:
-    return Collection(kind, tuple(parts)) if 2 <= len(parts) <= MAX_PARTS and all(parts) and not any(map(is_prose, parts)) else None
+    return (
+        Collection(kind, tuple(parts))
+        if 2 <= len(parts) <= MAX_PARTS and all(parts) and not any(map(is_prose, parts))
+        else None
+    )
 
 
 def _of_rows(text: str, cases: bool) -> Collection | None:

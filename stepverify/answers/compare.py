@@ -68,7 +68,7 @@ def _structure(parsed: list[Any]) -> int:
 # ── values ────────────────────────────────────────────────────────────────────────────────────────
 
 _POINTS = ((1.25, 0.3125), (0.609375, 0.4375), (-1.71875, 0.8125))
-"""Values of the variables by rank: start and step. Two points are positive, the third has either sign. All are exact."""
+"""Values of the variables by rank: start and step, all exact. Two points are positive, the third has either sign."""
 
 
 def _compare_values(one: list[Any], other: list[Any]) -> bool | None:

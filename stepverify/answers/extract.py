@@ -64,7 +64,7 @@ def extract_answer(text: str) -> str | None:
             continue
         else:
             stated = _sentence(text, lead_in.end())
-        if not (answer := _clean(stated)):
+        if not stated or not (answer := _clean(stated)):
             continue
         if lead_in["formal"] or _MATHEMATICAL.search(stated):
             return ", ".join((*_joined_boxes(text, lead_ins, at, closing), answer))

@@ -60,13 +60,13 @@ def _targets() -> tuple[Any, Any]:
 def _parse_in_two_stages() -> None:
     """Let the grammar be parsed by SLL prediction first, by full LL where that fails: the same trees in half the time.
 
-    What SLL parses, LL parses to the same tree (Parr, Harwell and Fisher 2014, Adaptive LL(*) Parsing). LL keeps no record of what
-    it has predicted in full context, and so predicts it anew for every answer.
+    What SLL parses, LL parses to the same tree (Parr, Harwell and Fisher 2014, Adaptive LL(*) Parsing). LL keeps no
+    record of what it has predicted in full context, and so predicts it anew for every answer.
     """
     from antlr4.atn.PredictionMode import PredictionMode
     from latex2sympy2_extended import latex2sympy2
 
-    class TwoStageParser(latex2sympy2.PSParser):  # type: ignore[name-defined]
+    class TwoStageParser(latex2sympy2.PSParser):
         def math(self) -> Any:
             self._interp.predictionMode = PredictionMode.SLL
             try:

@@ -37,7 +37,8 @@ _TEN_TO = r"\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*(?P<power>-?\d{1,2})\s*
 _NUMBER = re.compile(
     rf"""
     (?P<sign>[-+]?) \s*
-    (?: (?:(?P<whole>\d+)\s*)? \\frac\s* \{{\s*(?P<above>-?\s*{_DECIMAL})\s*\}} \s* \{{\s*(?P<below>-?\s*{_DECIMAL})\s*\}}
+    (?: (?:(?P<whole>\d+)\s*)? \\frac\s*
+        \{{\s*(?P<above>-?\s*{_DECIMAL})\s*\}} \s* \{{\s*(?P<below>-?\s*{_DECIMAL})\s*\}}
       | (?:(?P<whole1>\d+)\ +)? (?P<above1>\d+)\s*/\s*(?P<below1>\d+)
       | (?P<fixed>\d*\.\d*) \s* \\(?:overline|bar)\s* \{{\s*(?P<repeating>\d+)\s*\}}
       | (?P<decimal>{_DECIMAL}) (?: \s*/\s*(?P<below2>{_DECIMAL}) | {_TEN_TO} | [eE](?P<power2>[-+]?\d{{1,2}})(?!\d) )?
@@ -126,7 +127,7 @@ def _repeating(fixed: str, repeating: str) -> Fraction:
 
 
 def scale_of_unit(rest: str) -> int | None:
-    """1 for a unit or nothing, 10^6 for ``million``; None where ``rest``, which follows a value, is more than a unit."""
+    """1 for a unit or nothing behind a value, 10^6 for ``million``; None where ``rest`` is more than a unit."""
     if mark := _DEGREES.match(rest) or _ORDINAL.match(rest):
         rest = rest[mark.end() :]
     scale, rest = 1, _POWER.sub("", rest)
