@@ -32,7 +32,7 @@ def grade(
     """Grade lines ``{"id", "gold", "pred"}`` into lines ``{"id", "correct"}``, in order.
 
     ``gold`` and ``pred`` are answers as they were written, in LaTeX or plain text, or null: nothing equals a missing
-    answer. ``correct`` is true, false, or null where the comparison ran out of time. Other keys of the input are not read.
+    answer. ``correct`` is true, false, or null where the comparison ran out of time. Other keys are not read.
 
     Args:
         input: a file of such lines (``.gz`` too), or a folder of them.

@@ -197,6 +197,7 @@ def test_boxes_that_are_joined_state_one_answer(text, answer):
 
 def test_a_solution_or_sentence_is_what_it_states():
     assert settle("72", "She sold 48 + 24 = 72 clips in all.\n#### 72") is True
+    assert settle("72", "48 + 24 = 72\n#### 72") is True
     assert settle("72", r"So the two months together make $\boxed{72}$, and not 70.") is True
     assert equivalent("2/3", "Therefore the probability that Alice wins is 2/3. And so on")
     assert not equivalent("1/3", "Therefore the probability that Alice wins is 2/3. And so on")
