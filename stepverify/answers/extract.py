@@ -162,8 +162,8 @@ def _joined_boxes(text: str, lead_ins: list[re.Match[str]], at: int, closing: di
         if len(between) > 60 or _FILLER.sub("", between) not in _JOINTS:
             break
         at -= 1
-        boxes.insert(0, _clean(_boxed(text, lead_ins[at].end(), closing)))
-    return boxes
+        boxes.append(_clean(_boxed(text, lead_ins[at].end(), closing)))
+    return boxes[::-1]
 
 
 def _sentence(text: str, start: int) -> str:

@@ -60,7 +60,7 @@ def answer_key(answer: str | None) -> str | None:
 
 def stated(answer: str) -> str:
     """The answer itself; of a solution or a sentence, what it states."""
-    solution = len(answer) > MAX_LENGTH or "####" in answer or is_prose(answer)
+    solution = len(answer) > MAX_LENGTH or "#" in answer or is_prose(answer)
     return ((extract_answer(answer) if solution else None) or answer).strip()
 
 
