@@ -61,7 +61,8 @@ EQUAL = {
     "times": [(r"8\!:\!34 \text{ p.m.}", "8:34 PM"), ("11:30", "11:30 a.m."), ("12 pm", "12:00 p.m.")],
     "expressions": [
         (r"\sqrt{3+2\sqrt2} - \sqrt2", "1"), ("x^{3/2}", r"\sqrt{x^3}"), (r"\sqrt{x^2}", "|x|"), (r"e^{i\pi}", "-1"), ("i", r"\sqrt{-1}"),
-        ("2pi/3", r"\frac{2\pi}{3}"), ("x**2", "x^2"), ("sqrt(2)", r"\sqrt2"), ("**5**", "5"), ("2x+3y=6", "4x+6y=12"), ("3<x", "x > 3"),
+        ("2pi/3", r"\frac{2\pi}{3}"), ("x**2", "x^2"), ("sqrt(2)", r"\sqrt2"), ("**5**", "5"), ("2x+3y=6", "4x+6y=12"), ("3<x", "x > 3"), (r"\sqrt{x-5}", r"(x-5)^{1/2}"),
+        (r"\sqrt{4x-20}", r"2\sqrt{x-5}"),
     ],
 }  # fmt: skip
 UNEQUAL = {
@@ -88,7 +89,7 @@ UNEQUAL = {
     "times": [("8:34 am", "8:34 pm"), ("12 am", "12 pm"), ("11:30", "11:31 a.m."), ("2:3", "3:2")],
     "expressions": [
         (r"\sqrt{x^2}", "x"), ("x^2+2x+1", "x^2+2x"), ("3+4i", "3-4i"), (r"1-\frac1e", r"1+\frac1e"), (r"\ln 2", r"\log_{10} 2"), ("x", "y"),
-        ("y=2x+1", "y=2x-1"), ("x^2+y^2=1", "x^2+y^2=2"), ("k!=3", "3"),
+        (r"\sqrt{x-5}", r"\sqrt{x-6}"), (r"\sqrt{-x-5}", r"\sqrt{-x-6}"), (r"\log(x-9)", r"\log(x-8)"), ("y=2x+1", "y=2x-1"), ("x^2+y^2=1", "x^2+y^2=2"), ("k!=3", "3"),
     ],
 }  # fmt: skip
 POOL = sorted({text for table in (EQUAL, UNEQUAL) for pairs in table.values() for pair in pairs for text in pair})

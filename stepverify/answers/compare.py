@@ -74,9 +74,9 @@ _POINTS = ((1.25, 0.3125), (0.609375, 0.4375), (-1.71875, 0.8125))
 def _compare_values(one: list[Any], other: list[Any]) -> bool | None:
     """What two expressions are worth at three points: True if they agree to 30 digits, False if they clearly differ.
 
-    It takes milliseconds where ``simplify`` may take seconds, and knows that x^(3/2) is sqrt(x^3): where neither is
-    real, nothing is compared, but in expressions with i. None where this is not enough: an answer is no expression, has
-    no value there, or they differ so little that it may be rounding, which Math-Verify forgives.
+    It takes milliseconds where ``simplify`` may take seconds, and knows x^(3/2) as sqrt(x^3): a point where neither
+    is real may differ, but in expressions with i. None where this is not enough: an answer is no expression, has no
+    value there, agrees at one point alone, or differs so little that it may be rounding, which Math-Verify forgives.
     """
     from sympy import Expr, Float, I, Rational, nan, zoo
 
@@ -93,16 +93,16 @@ def _compare_values(one: list[Any], other: list[Any]) -> bool | None:
         )  # fmt: skip
         if a == b and not a.has(zoo, nan):  # 12:00 is no ratio, nor is 1:00
             return True
-        agreed = []
-        for start, step in _POINTS if names else _POINTS[:1]:
+        points, num_equal = _POINTS if names else _POINTS[:1], 0
+        for start, step in points:
             point = {name: Rational(start + step * rank) for rank, name in enumerate(names)}
             x, y = (_value(expression, point) for expression in (a, b))
             gap, size = abs(x - y), max(abs(x), abs(y))
-            compared = a.has(I) or b.has(I) or any(abs(z.imag) <= 1e-30 * abs(z) for z in (x, y))
-            if compared and gap > 1e-3 * size and size > 1e-100:
-                return False
-            agreed.append(not compared or gap <= 1e-30 * size or size <= 1e-100)
-        return all(agreed) or None
+            if gap <= 1e-30 * size or size <= 1e-100:
+                num_equal += 1
+            elif not names or a.has(I) or b.has(I) or any(abs(z.imag) <= 1e-30 * abs(z) for z in (x, y)):
+                return False if gap > 1e-3 * size else None
+        return True if num_equal >= min(2, len(points)) else None
     except Exception:  # unknown functions, poles, whatever SymPy meets: no number there, so no verdict
         return None
 
