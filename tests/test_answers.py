@@ -286,18 +286,6 @@ def read(name):
 
 
 @needs_data
-@pytest.mark.parametrize(
-    ("name", "aim"),
-    [("processbench_boxed_answer_pairs", 0.985), ("answer_equivalence_cases", 0.945)],
-)
-def test_agrees_with_the_labels_of_real_answers(grader, name, aim):
-    rows = read(f"grader_cases/{name}.jsonl.gz")
-    verdicts = grader.grade((row["gold"], row["pred"]) for row in rows)
-    wrong = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict != row["expected"]]
-    assert 1 - len(wrong) / len(rows) >= aim, wrong
-
-
-@needs_data
 def test_agrees_with_openai_on_its_released_solutions():
     wrong = []
     for row in read("gsm8k/example_model_solutions.jsonl.gz"):

@@ -1,25 +1,19 @@
-r"""Mathematical equality of two answers: plain numbers exactly, everything else with Math-Verify."""
+r"""Mathematical equality of two answers: what is plain exactly, everything else with Math-Verify."""
 
 from __future__ import annotations
 
-import logging
-import re
-from functools import lru_cache
 from typing import Any
 
-from stepverify.answers.plain import normalize, number, settle
-
-_FORMULA = re.compile(r"\$|\\boxed|\\\(|\\\[")
-_TRAILING_TEXT = re.compile(r"(?<=\S)\s*\\text\{(?!\s*(?:and|or)\b)[^{}\d]*\}\s*(?:\^\s*(?:\d|\{\d\}))?$")
-_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
-_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+from stepverify.answers.collection import match, take_apart
+from stepverify.answers.formula import read
+from stepverify.answers.plain import settle, stated
 
 
 def equivalent(gold: str, predicted: str | None) -> bool:
     r"""Whether two answers are mathematically equal. Symmetric. Works in any thread.
 
-    Two plain numbers are compared exactly, and at once. Everything else is parsed and compared by
-    Math-Verify (https://github.com/huggingface/Math-Verify), without a time limit: ``9**9**9**9``
+    Plain numbers, words and collections of these are compared exactly, and at once. Everything else is parsed and
+    compared by Math-Verify (https://github.com/huggingface/Math-Verify), without a time limit: ``9**9**9**9``
     never returns. Answers that a model wrote belong to :class:`stepverify.answers.Grader`.
 
     Returns:
@@ -32,8 +26,11 @@ def equivalent(gold: str, predicted: str | None) -> bool:
     settled = settle(gold, predicted)
     if settled is not None:
         return settled
-    assert predicted is not None
-    return _equal(_parse(gold), _parse(predicted))
+    gold, predicted = stated(gold), stated(predicted or "")
+    one, other = take_apart(gold), take_apart(predicted)
+    if one and other and (matched := match(one, other, equivalent)) is not None:
+        return matched
+    return _equal(read(gold), read(predicted))
 
 
 def _equal(one: list[Any], other: list[Any]) -> bool:
@@ -58,31 +55,6 @@ def _equal(one: list[Any], other: list[Any]) -> bool:
     return in_order(one, other) or in_order(other, one)
 
 
-def _compare_values(one: list[Any], other: list[Any]) -> bool | None:
-    """What two expressions are worth once evaluated: True if the same, False if they differ at a point.
-
-    The point has all variables positive. It settles most wrong answers in a millisecond that
-    ``simplify`` would spend a second on. Only a difference beyond all rounding counts (10^-3, relative),
-    for Math-Verify forgives some. None where this is not enough, or an answer is no expression.
-    """
-    from sympy import Expr, Float, nan, zoo
-
-    if not (one and other and isinstance(one[0], Expr) and isinstance(other[0], Expr)):
-        return None
-    if any("%" in str(item) for parsed in (one, other) for item in parsed if isinstance(item, str)):
-        return None  # two readings
-    names = sorted({symbol.name for parsed in (one, other) for symbol in parsed[0].free_symbols})
-    point = {name: Float(1.25 + 0.3125 * rank) for rank, name in enumerate(names)}
-    try:
-        value = one[0].doit()  # Math-Verify parses x + 0 as such, and tells it from x
-        if value == other[0].doit() and not value.has(zoo, nan):  # 12:00 is no ratio, nor is 1:00
-            return True
-        a, b = (complex(p[0].evalf(15, subs={s: point[s.name] for s in p[0].free_symbols})) for p in (one, other))
-    except Exception:  # unknown functions, poles, whatever SymPy meets: no number there, so no verdict
-        return None
-    return False if abs(a - b) > 1e-3 * max(abs(a), abs(b), 1e-9) else None
-
-
 def _structure(parsed: list[Any]) -> int:
     from sympy import Tuple
     from sympy.core.relational import Relational
@@ -93,20 +65,53 @@ def _structure(parsed: list[Any]) -> int:
     return 1 if parsed and isinstance(parsed[0], Tuple) else 0
 
 
-@lru_cache(maxsize=1024)
-def _parse(answer: str) -> list[Any]:
-    """Math-Verify's reading of an answer: a SymPy object where it finds one, and the text it is from."""
-    from math_verify import parse
-    from sympy import Rational
+# ── values ────────────────────────────────────────────────────────────────────────────────────────
 
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that no alarm is set: Grader sets the limit
-    text = normalize(answer)
-    plain = number(answer)
-    if plain and not plain.percent and "." not in text:  # decimals stay decimals, which forgive rounding
-        return [Rational(plain.value.numerator, plain.value.denominator), text]
-    if _FORMULA.search(text):  # formulas within prose: Math-Verify picks the one that answers
-        return parse(answer, parsing_timeout=None)
-    text = _TRAILING_TEXT.sub("", text)  # a unit
-    if _TRIGONOMETRIC.search(text):
-        text = _DEGREES.sub(r"\\frac{\1\\pi}{180}", text)
-    return parse(f"${text}$", parsing_timeout=None)
+_POINTS = ((1.25, 0.3125), (0.609375, 0.4375), (-1.71875, 0.8125))
+"""Values of the variables by rank: start and step, all exact. Two points are positive, the third has either sign."""
+
+
+def _compare_values(one: list[Any], other: list[Any]) -> bool | None:
+    """What two expressions are worth at three points: True if they agree to 30 digits, False if they clearly differ.
+
+    It takes milliseconds where ``simplify`` may take seconds, and knows x^(3/2) as sqrt(x^3): a point where neither
+    is real may differ, but in expressions with i. None where this is not enough: an answer is no expression, has no
+    value there, agrees at one point alone, or differs so little that it may be rounding, which Math-Verify forgives.
+    """
+    from sympy import Expr, Float, I, Rational, nan, zoo
+
+    if not (one and other and isinstance(one[0], Expr) and isinstance(other[0], Expr)):
+        return None
+    if any("%" in str(item) for parsed in (one, other) for item in parsed if isinstance(item, str)):
+        return None  # two readings
+    names = sorted({symbol.name for parsed in (one, other) for symbol in parsed[0].free_symbols} - {"i"})
+    try:
+        # Math-Verify parses x + 0 as such, and tells it from x; and i may be a variable to it.
+        a, b = (
+            p[0].doit().xreplace({s: I for s in p[0].free_symbols if s.name == "i"})
+            .xreplace({f: Rational(str(f)) for f in p[0].atoms(Float)}) for p in (one, other)
+        )  # fmt: skip
+        if a == b and not a.has(zoo, nan):  # 12:00 is no ratio, nor is 1:00
+            return True
+        points, num_equal = _POINTS if names else _POINTS[:1], 0
+        for start, step in points:
+            point = {name: Rational(start + step * rank) for rank, name in enumerate(names)}
+            x, y = (_value(expression, point) for expression in (a, b))
+            gap, size = abs(x - y), max(abs(x), abs(y))
+            if gap <= 1e-30 * size or size <= 1e-100:
+                num_equal += 1
+            elif not names or a.has(I) or b.has(I) or any(abs(z.imag) <= 1e-30 * abs(z) for z in (x, y)):
+                return False if gap > 1e-3 * size else None
+        return True if num_equal >= min(2, len(points)) else None
+    except Exception:  # unknown functions, poles, whatever SymPy meets: no number there, so no verdict
+        return None
+
+
+def _value(expression: Any, point: dict[str, Any]) -> Any:
+    """To 40 digits, as a complex number of mpmath."""
+    from mpmath import mp
+    from sympy import Float
+
+    value = expression.evalf(40, subs={symbol: point[symbol.name] for symbol in expression.free_symbols})
+    with mp.workdps(40):
+        return mp.mpc(*(Float(part, 40) for part in value.as_real_imag()))

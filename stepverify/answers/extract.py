@@ -30,6 +30,8 @@ _SENTENCE_END = re.compile(r"\n|[.!?](?=\s|\*|$)|,?\s(?:because|since|so|which|w
 _MATHEMATICAL = re.compile(r"[\d$\\=^]")
 _NUMBER = re.compile(r"(?:(?<![\w.)])-)?\d+(?:(?:,|\{,\})\d{3})*(?:\.\d+)?")
 _RESULT = re.compile(r"=[^\w=\-]{0,9}+(" + _NUMBER.pattern + ")")
+_FILLER = re.compile(r"[\s${}]|\\[,;:()\[\]]|\\q?quad|\\text|\\mbox")
+_JOINTS = frozenset((",", ";", "and", ",and"))  # between boxes that state one answer together; "or" says it anew
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
 
 
@@ -40,7 +42,7 @@ def extract_answer(text: str) -> str | None:
     solutions, PRM800K's heading ``# Answer`` with 72 behind or below it, ``The (final) answer is 72.``, a line
     ``Answer: 72`` and ``\boxed{72}`` or ``\fbox{72}`` with balanced braces (Hendrycks et al. 2021). An answer in
     words (``The answer is Evelyn``) gives way to one in mathematics, as in ``\boxed{7}. So the answer is correct``.
-    The last number of a text without a statement is no answer.
+    Boxes that ``and`` or a comma joins are one list. The last number of a text without a statement is no answer.
 
     Returns:
         The answer without surrounding ``$`` and full stop; None where nothing is stated, also where
@@ -55,17 +57,17 @@ def extract_answer(text: str) -> str | None:
     closing = _closing_braces(text) if any(lead_in["box"] for lead_in in lead_ins) else {}
     inside = list(_within_boxes(text, lead_ins, closing))
     in_words = None
-    for lead_in, boxed in zip(reversed(lead_ins), reversed(inside), strict=True):
+    for at, lead_in in reversed(list(enumerate(lead_ins))):
         if lead_in["box"]:
             stated = _boxed(text, lead_in.end(), closing)
-        elif boxed:  # \\boxed{The answer is 5} is one statement: the box
+        elif inside[at]:  # \\boxed{The answer is 5} is one statement: the box
             continue
         else:
             stated = _sentence(text, lead_in.end())
-        if not (answer := _clean(stated)):
+        if not stated or not (answer := _clean(stated)):
             continue
         if lead_in["formal"] or _MATHEMATICAL.search(stated):
-            return answer
+            return ", ".join((*_joined_boxes(text, lead_ins, at, closing), answer))
         in_words = in_words or answer
     return in_words
 
@@ -149,6 +151,19 @@ def _boxed(text: str, start: int, closing: dict[int, int]) -> str:
         text, start
     )  # \boxed 7: what TeX would take, and the rest of the number
     return word[0] if word else ""
+
+
+def _joined_boxes(text: str, lead_ins: list[re.Match[str]], at: int, closing: dict[int, int]) -> list[str]:
+    """What the boxes before the box ``at`` state, as long as only ``and`` or a comma stands between them."""
+    boxes: list[str] = []
+    while at and lead_ins[at]["box"] and lead_ins[at - 1]["box"]:
+        end = closing.get(_skip_spaces(text, lead_ins[at - 1].end()), len(text))
+        between = text[end + 1 : lead_ins[at].start()]
+        if len(between) > 60 or _FILLER.sub("", between) not in _JOINTS:
+            break
+        at -= 1
+        boxes.append(_clean(_boxed(text, lead_ins[at].end(), closing)))
+    return boxes[::-1]
 
 
 def _sentence(text: str, start: int) -> str:

@@ -1,0 +1,95 @@
+"""Pairs of a reference answer and a predicted one → verdicts, for answers that come from anywhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sampling.progress import Progress
+from stepverify.answers import Grader, extract_answer
+from stepverify.readers.base import entry
+from stepverify.records import InputError, read_json_lines, shards, write_lines
+
+_CHUNK = 1024  # pairs that are graded, and kept in memory, together
+
+
+class Pair(NamedTuple):
+    """A line of the input."""
+
+    id: str
+    gold: str | None
+    predicted: str | None
+
+
+def grade(
+    input: Path, output: Path, solutions: bool = False, time_limit: float = 3.0, num_workers: int | None = None
+) -> None:
+    """Grade lines ``{"id", "gold", "pred"}`` into lines ``{"id", "correct"}``, in order.
+
+    ``gold`` and ``pred`` are answers as they were written, in LaTeX or plain text, or null: nothing equals a missing
+    answer. ``correct`` is true, false, or null where the comparison ran out of time. Other keys are not read.
+
+    Args:
+        input: a file of such lines (``.gz`` too), or a folder of them.
+        output: the file; it is replaced where there is one, and only by a complete one.
+        solutions: ``pred`` is a whole solution: what it states is graded, and one that states nothing is wrong. Without
+            this a text is an answer if it can be read as one, or else gives one.
+        time_limit: seconds that one comparison may take.
+        num_workers: processes that compare; null for the cores that this process may use.
+
+    Raises:
+        InputError: a line without these keys or with an id that was there before; found before anything is graded.
+    """
+    if output.is_dir() or output.resolve() in [shard.resolve() for shard in shards(input)]:
+        raise InputError(f"{output}: is a folder or the input, expected the name of a file to write")
+    counts = Counter[str]()
+    with Grader(num_workers, time_limit) as grader:
+        total = _check(input)
+        start = time.monotonic()
+        with Progress("grade", "pairs", total) as progress:
+            write_lines(output, _lines(_pairs(input, solutions), grader, counts, progress))
+    seconds = time.monotonic() - start
+    print(
+        f"{output}: {total:,} pairs, {counts['right']:,} right ({counts['right'] / total:.1%}), "
+        f"{counts['no answer']:,} with no answer, {counts['timed out']:,} timed out, {total / seconds:,.0f} pairs/s"
+    )
+
+
+def _check(input: Path) -> int:
+    """Read the input once, to find what is wrong with it; the number of pairs."""
+    first: dict[str, str] = {}
+    for where, pair in _located(input):
+        if pair.id in first:
+            raise InputError(f"{where}: key 'id': {pair.id!r} is that of {first[pair.id]}")
+        first[pair.id] = where
+    return len(first)
+
+
+def _located(input: Path) -> Iterator[tuple[str, Pair]]:
+    for shard in shards(input):
+        for where, row in read_json_lines(shard):
+            yield where, Pair(entry(where, row, "id", str), _answer(where, row, "gold"), _answer(where, row, "pred"))
+
+
+def _answer(where: str, row: Any, key: str) -> str | None:
+    return None if row.get(key, "") is None else entry(where, row, key, str)
+
+
+def _pairs(input: Path, solutions: bool) -> Iterator[Pair]:
+    for _, pair in _located(input):
+        yield pair._replace(predicted=extract_answer(pair.predicted or "")) if solutions else pair
+
+
+def _lines(pairs: Iterator[Pair], grader: Grader, counts: Counter[str], progress: Progress) -> Iterator[str]:
+    while chunk := list(islice(pairs, _CHUNK)):
+        verdicts = grader.grade((pair.gold, pair.predicted) for pair in chunk)
+        for pair, correct in zip(chunk, verdicts, strict=True):
+            answered = bool((pair.gold or "").strip() and (pair.predicted or "").strip())
+            counts.update({"right": correct is True, "no answer": not answered, "timed out": correct is None})
+            yield json.dumps({"id": pair.id, "correct": correct}, ensure_ascii=False) + "\n"
+        progress.add(len(chunk))

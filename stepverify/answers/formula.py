@@ -1,0 +1,79 @@
+r"""Read an answer as a SymPy object, with Math-Verify's grammar (https://github.com/huggingface/Math-Verify)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from functools import cache, lru_cache
+from typing import Any
+
+from stepverify.answers.number import number, scale_of_unit
+from stepverify.answers.spelling import is_prose, normalize
+
+_FORMULA = re.compile(r"\$|\\boxed|\\\(|\\\[")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_TAIL = re.compile(
+    r"(?:(?: *\\text\{[^{}\d]*\}| +[a-z]{2,}(?:/[a-z]+)?|(?<=\})[a-z]{2,})(?: *\^ *(?:\d|\{\d\})|[²³])?){1,5}$"
+)
+
+
+@lru_cache(maxsize=1024)
+def read(answer: str) -> list[Any]:
+    """Math-Verify's reading of an answer: a SymPy object where it finds one, and the text it is from."""
+    from math_verify import parse
+    from sympy import Rational
+
+    text = normalize(answer)
+    plain = number(answer)
+    if plain and not plain.percent and "." not in text:  # decimals stay decimals, which forgive rounding
+        return [Rational(plain.value.numerator, plain.value.denominator), text]
+    latex, expression = _targets()
+    if _FORMULA.search(text) or is_prose(text):  # Math-Verify picks the formula or number that answers
+        return parse(answer, [latex, expression], parsing_timeout=None)
+    text = _without_unit(text)
+    if _TRIGONOMETRIC.search(text):
+        text = _DEGREES.sub(r"\\frac{\1\\pi}{180}", text)
+    return parse(f"${text}$", [latex], parsing_timeout=None)  # a formula as a whole or not at all
+
+
+def _without_unit(text: str) -> str:
+    r"""``8\sqrt{3} \text{ cm}^2`` without its unit. ``\sqrt{2} m`` is a product, ``2n \text{ odd}`` has a condition."""
+    tail = _TAIL.search(text)
+    value = text[: tail.start()] if tail else ""
+    constant = re.search(r"\d|\\pi", value) and not re.search(r"(?<![A-Za-z\\])[A-Za-z]", value)
+    return value if tail and constant and scale_of_unit(tail[0]) == 1 else text
+
+
+@cache
+def _targets() -> tuple[Any, Any]:
+    """What Math-Verify looks for: formulas, and numbers in prose. It would take a last letter for a unit: 2t is 2."""
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that no alarm is set: Grader sets the limit
+    _parse_in_two_stages()
+    spelling = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="all")
+    return LatexExtractionConfig(normalization_config=spelling), ExprExtractionConfig()
+
+
+def _parse_in_two_stages() -> None:
+    """Let the grammar be parsed by SLL prediction first, by full LL where that fails: the same trees in half the time.
+
+    What SLL parses, LL parses to the same tree (Parr, Harwell and Fisher 2014, Adaptive LL(*) Parsing). LL keeps no
+    record of what it has predicted in full context, and so predicts it anew for every answer.
+    """
+    from antlr4.atn.PredictionMode import PredictionMode
+    from latex2sympy2_extended import latex2sympy2
+
+    class TwoStageParser(latex2sympy2.PSParser):
+        def math(self) -> Any:
+            self._interp.predictionMode = PredictionMode.SLL
+            try:
+                return super().math()
+            except Exception:  # its listener raises these on a syntax error
+                self.reset()
+                self._interp.predictionMode = PredictionMode.LL
+                return super().math()
+
+    latex2sympy2.PSParser = TwoStageParser
