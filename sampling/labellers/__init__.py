@@ -3,7 +3,8 @@
 from sampling.labellers.base import StepLabeller
 from sampling.labellers.consensus import Consensus
 from sampling.labellers.oracle import SyntheticOracle
-from sampling.labellers.rollouts import Budget, Rollouts
+from sampling.labellers.rollouts import Rollouts
+from sampling.labellers.run import Budget
 from sampling.labellers.strategies import BinarySearch, EarlyStop, Exhaustive, Strategy
 from sampling.labellers.teacher import VerifierScores
 

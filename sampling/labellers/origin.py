@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sampling.generate import digest
-from stepverify.records import MANIFEST, InputError
-
-if TYPE_CHECKING:
-    from sampling.labellers.rollouts import Rollouts
+from stepverify.records import MANIFEST, InputError, Problem
 
 
-def check_origin(folder: Path | None, rollouts: Rollouts) -> None:
-    """Check that the solutions of ``folder`` were drawn as ``rollouts`` draws: they can count as its completions.
+def check_origin(folder: Path | None, here: Mapping[str, Any], examples: list[Problem]) -> None:
+    """Check that the solutions of ``folder`` were drawn as completions are: they can count as such.
 
     The token limit may differ: it holds for whole solutions there, for completions here.
+
+    Args:
+        folder: of the solutions; None where they come from a reader.
+        here: engine, sampling and layout of the completions, as a manifest says them.
+        examples: in front of their prompts.
 
     Raises:
         InputError: naming the key that differs, or that it is not known how they were drawn.
     """
     drawn = _how_drawn(folder)
-    here = rollouts.identity()
     for key in ("engine", "sampling", "layout"):
         before, now = dict(drawn[key]), dict(here[key])
         for name in sorted((before.keys() | now.keys()) - {"max_tokens"}):
@@ -31,7 +33,7 @@ def check_origin(folder: Path | None, rollouts: Rollouts) -> None:
                     f"reuse_samples: {folder} was drawn with {key}.{name} = {before.get(name)!r}, rollouts with "
                     f"{now.get(name)!r}; only solutions drawn alike are completions of their own prefixes"
                 )
-    if drawn["few_shot"] != digest(rollouts.examples):
+    if drawn["few_shot"] != digest(examples):
         raise InputError(f"reuse_samples: {folder} was drawn behind other few-shot examples")
 
 

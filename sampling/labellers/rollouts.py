@@ -10,14 +10,13 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Any
 
 from sampling.engine import Engine, SamplingOptions
 from sampling.generate import exported_layout
 from sampling.labellers.base import Stage, StepLabeller
 from sampling.labellers.origin import check_origin
-from sampling.labellers.run import Ask, Run, judged
+from sampling.labellers.run import Ask, Budget, Plan, Run, judged
 from sampling.labellers.strategies import Exhaustive, Strategy
 from sampling.store import Store
 from stepverify.layout import Layout
@@ -25,27 +24,6 @@ from stepverify.readers import Reader
 from stepverify.records import InputError, Rollout, Solution
 
 _MAX_JUDGING = 64  # prefixes whose completions wait for their grades: a kill loses them
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """Where to stop although labels are unsettled; the most informative prefixes come first.
-
-    Attributes:
-        rollouts: completions a problem.
-        tokens: drawn tokens a problem; the round in which they run out is still drawn.
-        seconds: of one run of the stage, from the first prefix on. It decides by the clock: what it cuts off is
-            another thing in every run.
-    """
-
-    rollouts: int | None = None
-    tokens: int | None = None
-    seconds: float | None = None
-
-    def __post_init__(self) -> None:
-        for key, value in dataclasses.asdict(self).items():
-            if value is not None and not value > 0:
-                raise InputError(f"budget.{key}: expected above 0, got {value}")
 
 
 class Rollouts(StepLabeller):
@@ -82,35 +60,33 @@ class Rollouts(StepLabeller):
         sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
         layout: Layout | None = None, few_shot: Reader | None = None, max_solutions: int | None = None,
         reuse_samples: bool = False, reuse_rollouts: bool = False,
-        budget: Budget = Budget(),
+        budget: Budget = Budget(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:  # fmt: skip
         if max_solutions is not None and max_solutions < 1:
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
-        self.engine, self.strategy, self.sampling, self.budget = engine, strategy, sampling, budget
-        self.layout, self.max_solutions, self.seed = layout or exported_layout(engine.model), max_solutions, seed
-        self.reuse_samples, self.reuse_rollouts = reuse_samples, reuse_rollouts
+        self.engine, self.sampling = engine, sampling
         self.examples = list(few_shot.problems()) if few_shot else []
+        layout = layout or exported_layout(engine.model)
+        self.plan = Plan(
+            strategy, layout, layout.render_examples(self.examples), max_solutions, reuse_samples, reuse_rollouts,
+            budget, seed,
+        )  # fmt: skip
         self._summary: dict[str, Any] = {}
 
     def identity(self) -> dict[str, Any]:
         """Engine, strategy and counts."""
-        return {
-            "labeller": "rollouts", "engine": self.engine.identity(), "strategy": self.strategy.identity(),
-            "sampling": dataclasses.asdict(self.sampling), "layout": dataclasses.asdict(self.layout),
-            "few_shot": self.layout.render_examples(self.examples), "max_solutions": self.max_solutions,
-            "reuse_samples": self.reuse_samples, "reuse_rollouts": self.reuse_rollouts,
-            "budget": dataclasses.asdict(self.budget), "seed": self.seed,
-        }  # fmt: skip
+        made = {"labeller": "rollouts", "engine": self.engine.identity(), "sampling": dataclasses.asdict(self.sampling)}
+        return made | dataclasses.asdict(self.plan) | {"strategy": self.plan.strategy.identity()}
 
     def label(self, groups: Iterable[list[Solution]], stage: Stage) -> Iterator[list[Solution]]:
         """Stream the prefixes of many problems through the engine; answers are graded in a thread meanwhile."""
-        if self.reuse_samples:
-            check_origin(stage.input, self)
+        if self.plan.reuse_samples:
+            check_origin(stage.input, self.identity(), self.examples)
         stage.progress.watch(self.engine)
         kept = Store(stage.output / "rollouts", Rollout, stage="rollouts", config=self.identity(), inputs={})
         with kept as store, ThreadPoolExecutor(1, "grading") as pool:
-            run = Run(self, groups, store)
+            run = Run(self.plan, self.engine.tokenizer, groups, store)
             judging: set[Future[tuple[Ask, Rollout]]] = set()
             try:
                 while not run.exhausted:

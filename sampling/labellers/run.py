@@ -2,27 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from sampling.engine import Completion, Request
 from sampling.generate import derive_seed
 from sampling.labellers.base import Stage
-from sampling.labellers.strategies import Paths, informative
+from sampling.labellers.strategies import Paths, Strategy, informative
 from sampling.store import Store
 from sampling.tree import Node, build
 from stepverify.answers import extract_answer
 from stepverify.data.encode import SolutionEncoder
-from stepverify.records import Rollout, Solution, StepLabel
-
-if TYPE_CHECKING:
-    from sampling.labellers.rollouts import Rollouts
+from stepverify.layout import Layout
+from stepverify.records import InputError, Rollout, Solution, StepLabel
 
 _WINDOW = 64  # problems in work at the same time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Where to stop although labels are unsettled; the most informative prefixes come first.
+
+    Attributes:
+        rollouts: completions a problem.
+        tokens: drawn tokens a problem; the round in which they run out is still drawn.
+        seconds: of one run of the stage, from the first prefix on. It decides by the clock: what it cuts off is
+            another thing in every run.
+    """
+
+    rollouts: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for key, value in dataclasses.asdict(self).items():
+            if value is not None and not value > 0:
+                raise InputError(f"budget.{key}: expected above 0, got {value}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides which completions are asked for, and what they are; the fields are those of ``Rollouts``."""
+
+    strategy: Strategy
+    layout: Layout
+    few_shot: str
+    max_solutions: int | None
+    reuse_samples: bool
+    reuse_rollouts: bool
+    budget: Budget
+    seed: int
 
 
 @dataclass(slots=True)
@@ -58,17 +92,16 @@ class Ask:
 class Run:
     """One run of the stage: the requests that an engine draws from, and what comes of them."""
 
-    def __init__(self, labeller: Rollouts, groups: Iterable[list[Solution]], store: Store[Rollout]) -> None:
-        self.labeller, self.store, self._groups = labeller, store, iter(groups)
-        self._encoder = SolutionEncoder(labeller.engine.tokenizer, labeller.layout)
-        self._examples = labeller.layout.render_examples(labeller.examples)
+    def __init__(self, plan: Plan, tokenizer: Any, groups: Iterable[list[Solution]], store: Store[Rollout]) -> None:
+        self.plan, self.store, self._groups = plan, store, iter(groups)
+        self._encoder = SolutionEncoder(tokenizer, plan.layout)
         self._known = {record.id: record for record in store.records()}
         self.asked: dict[str, Ask] = {}
         self.exhausted = False
         self._waiting: list[tuple[tuple[float, int, int], Ask]] = []
         self._ready: list[Opened] = []
         self._num_open, self._number = 0, 0
-        self._end = time.monotonic() + (labeller.budget.seconds or float("inf"))
+        self._end = time.monotonic() + (plan.budget.seconds or float("inf"))
 
     def __iter__(self) -> Iterator[Request]:
         return self
@@ -84,7 +117,7 @@ class Run:
             raise StopIteration
         ask = heapq.heappop(self._waiting)[1]
         self.asked[ask.key] = ask
-        ids = self._encoder.path(ask.problem.solutions[0].problem, ask.node.steps(), self._examples)
+        ids = self._encoder.path(ask.problem.solutions[0].problem, ask.node.steps(), self.plan.few_shot)
         return Request(ask.key, ids, ask.number, ask.seed)
 
     def _drop_waiting(self) -> None:
@@ -95,16 +128,16 @@ class Run:
                 self._advance(ask.problem)
 
     def _open(self, solutions: list[Solution]) -> None:
-        chosen = solutions[: self.labeller.max_solutions]
+        chosen = solutions[: self.plan.max_solutions]
         root = build((s.id, s.steps[: _num_rolled(s)]) for s in chosen)
-        if self.labeller.reuse_samples:
+        if self.plan.reuse_samples:
             for s in solutions:
                 for node in root.follow(s.steps[: _num_rolled(s)]):
                     node.total += 1
                     node.right += bool(s.correct)
         paths = [(list(root.follow(s.steps[: _num_rolled(s)])), bool(s.correct)) for s in chosen]
         self._num_open += 1
-        self._advance(Opened(solutions, chosen, Paths(root, paths, self.labeller.reuse_rollouts)))
+        self._advance(Opened(solutions, chosen, Paths(root, paths, self.plan.reuse_rollouts)))
 
     def _advance(self, problem: Opened) -> None:
         """Ask the strategy, and again as long as all that it wants is on record."""
@@ -127,14 +160,14 @@ class Run:
         self._ready.append(problem)
 
     def _within_budget(self, problem: Opened) -> list[Ask]:
-        budget, asks = self.labeller.budget, []
+        budget, asks = self.plan.budget, []
         if time.monotonic() > self._end or (budget.tokens is not None and problem.tokens >= budget.tokens):
             return []
         left = budget.rollouts - problem.rollouts if budget.rollouts is not None else None
-        for node, wanted in self.labeller.strategy.ask(problem.view):
+        for node, wanted in self.plan.strategy.ask(problem.view):
             number = wanted if left is None else min(wanted, left)
             if number:
-                asks.append(Ask(problem, node, node.drawn, number, self.labeller.seed))
+                asks.append(Ask(problem, node, node.drawn, number, self.plan.seed))
                 left = None if left is None else left - number
         return asks
 
@@ -155,16 +188,16 @@ class Run:
         ask.problem.rollouts += ask.number
         ask.problem.tokens += record.tokens
         for text, finish, right in zip(record.completions, record.finish, record.right, strict=True):
-            steps = self.labeller.layout.split(text)
+            steps = self.plan.layout.split(text)
             # What was cut off ends in a step that would have gone on.
-            through = steps[: len(steps) - (finish == "length")] if self.labeller.reuse_rollouts else []
+            through = steps[: len(steps) - (finish == "length")] if self.plan.reuse_rollouts else []
             ask.node.count(through, right=right)
 
     def finished(self) -> Iterator[list[Solution]]:
         """Label and yield the problems about which nothing is left to ask."""
         while self._ready:
             problem = self._ready.pop()
-            label = self.labeller.strategy.conclude(problem.view)
+            label = self.plan.strategy.conclude(problem.view)
             for solution, (path, _) in zip(problem.chosen, problem.view.paths, strict=True):
                 solution.step_labels = [*map(label, path), *_final_labels(solution)]
             yield problem.solutions
