@@ -129,13 +129,11 @@ class Run:
 
     def _open(self, solutions: list[Solution]) -> None:
         chosen = solutions[: self.plan.max_solutions]
-        root = build((s.id, s.steps[: _num_rolled(s)]) for s in chosen)
+        root = build((s.id, _rolled(s)) for s in chosen)
         if self.plan.reuse_samples:
             for s in solutions:
-                for node in root.follow(s.steps[: _num_rolled(s)]):
-                    node.total += 1
-                    node.right += bool(s.correct)
-        paths = [(list(root.follow(s.steps[: _num_rolled(s)])), bool(s.correct)) for s in chosen]
+                root.count(_rolled(s), right=bool(s.correct))
+        paths = [(list(root.follow(_rolled(s))), bool(s.correct)) for s in chosen]
         self._num_open += 1
         self._advance(Opened(solutions, chosen, Paths(root, paths, self.plan.reuse_rollouts)))
 
@@ -216,12 +214,11 @@ def judged(ask: Ask, completions: list[Completion], stage: Stage) -> tuple[Ask, 
     )  # fmt: skip
 
 
-def _num_rolled(solution: Solution) -> int:
+def _rolled(solution: Solution) -> list[str]:
     """Steps that are labelled by rollouts: all but the final-answer step of a solution that ended by itself."""
-    return len(solution.steps) - (solution.finish != "length" and bool(solution.steps))
+    return solution.steps if solution.finish == "length" else solution.steps[:-1]
 
 
 def _final_labels(solution: Solution) -> list[StepLabel | None]:
-    if _num_rolled(solution) == len(solution.steps):
-        return []
-    return [StepLabel(rating=1 if solution.correct else -1)]
+    graded = len(solution.steps) - len(_rolled(solution))  # 1 or, of a solution that was cut off or is empty, 0
+    return [StepLabel(rating=1 if solution.correct else -1)] * graded
