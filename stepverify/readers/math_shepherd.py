@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stepverify.readers.base import Fold, Reader, entry, optional, rows
-from stepverify.readers.released import Choice, Multiline, Released, Step, digest
+from stepverify.readers.base import entry, optional, rows
+from stepverify.readers.released import Released, Step, digest
 from stepverify.records import InputError, Problem, StepLabel
 
 TAG = "ки"
@@ -25,22 +25,11 @@ class MathShepherd(Released):
     Args:
         path: a JSON Lines file (``.gz`` too), or a hub id such as ``peiyi9979/Math-Shepherd``.
         split: of a hub dataset.
-        limit: how many solutions to read at most.
-        exclude: problems that occur in one of these readers never enter.
-        math500: ``drop`` or ``keep`` the problems of MATH-500, which evaluation is for.
-        multiline: ``keep`` steps of several lines, ``join`` the lines with a space, or ``split`` them; only the last
-            line then has the label.
-        strict: refuse rows that are not of this format, empty steps and steps of several lines.
-        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
-        validation_fraction: share of the problems in the validation fold.
+        common: as :class:`~stepverify.readers.released.Released`.
     """
 
-    def __init__(
-        self, path: str, split: str = "train", limit: int | None = None, exclude: list[Reader] | None = None,
-        math500: Choice = "drop", multiline: Multiline = "keep", strict: bool = False,
-        fold: Fold = "all", validation_fraction: float = 0.1,
-    ) -> None:  # fmt: skip
-        super().__init__(limit, exclude, math500, multiline, strict, fold, validation_fraction)
+    def __init__(self, path: str, split: str = "train", **common: Any) -> None:
+        super().__init__(**common)
         self.path, self.split = path, split
 
     def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:

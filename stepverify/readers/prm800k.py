@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import Fold, Reader, entry, optional, rows
-from stepverify.readers.released import Choice, Multiline, Released, Step, digest, is_wrong, rated
+from stepverify.readers.base import entry, optional, rows
+from stepverify.readers.released import Choice, Released, Step, digest, is_wrong, rated
 from stepverify.records import InputError, Problem
 
 FINISH_REASONS = ("solution", "found_error", "give_up", "bad_problem")
@@ -31,23 +31,14 @@ class PRM800K(Released):
         screening: rows of the labellers' screening (generation -1).
         give_up: rows in which the labeller gave up.
         bad_problem: rows in which the labeller found the problem bad.
-        limit: how many solutions to read at most.
-        exclude: problems that occur in one of these readers never enter.
-        math500: ``drop`` or ``keep`` the problems of MATH-500, on which PRM800K is tested.
-        multiline: ``keep`` steps of several lines, ``join`` the lines with a space, or ``split`` them; only the last
-            line then has the label.
-        strict: refuse empty steps and steps of several lines.
-        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
-        validation_fraction: share of the problems in the validation fold.
+        common: as :class:`~stepverify.readers.released.Released`.
     """
 
     def __init__(
         self, path: str | list[str], split: str = "train", quality_control: Choice = "drop",
-        screening: Choice = "drop", give_up: Choice = "drop", bad_problem: Choice = "drop",
-        limit: int | None = None, exclude: list[Reader] | None = None, math500: Choice = "drop",
-        multiline: Multiline = "keep", strict: bool = False, fold: Fold = "all", validation_fraction: float = 0.1,
+        screening: Choice = "drop", give_up: Choice = "drop", bad_problem: Choice = "drop", **common: Any,
     ) -> None:  # fmt: skip
-        super().__init__(limit, exclude, math500, multiline, strict, fold, validation_fraction)
+        super().__init__(**common)
         self.paths, self.split = [path] if isinstance(path, str) else path, split
         self.choices = {
             "quality_control": quality_control, "screening": screening, "give_up": give_up, "bad_problem": bad_problem,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import Fold, Reader, entry, one_a_step, optional, rows, texts
+from stepverify.readers.base import Reader, entry, one_a_step, optional, rows, texts
 from stepverify.readers.math import math_id
-from stepverify.readers.released import Choice, Multiline, Released, Step, rated
+from stepverify.readers.released import Released, Step, rated
 from stepverify.records import InputError, Problem
 
 
@@ -23,22 +23,11 @@ class RatedSolutions(Released):
         problems: the problems; ``problem_id`` is the id of one, or the ``unique_id`` of one of MATH. Solutions of
             problems that are not among them are left out.
         split: of a hub dataset.
-        limit: how many solutions to read at most.
-        exclude: problems that occur in one of these readers never enter.
-        math500: ``drop`` or ``keep`` the problems of MATH-500, which evaluation is for.
-        multiline: ``keep`` steps of several lines, ``join`` the lines with a space, or ``split`` them; only the last
-            line then has the label.
-        strict: refuse problems that are not there, empty steps and steps of several lines.
-        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
-        validation_fraction: share of the problems in the validation fold.
+        common: as :class:`~stepverify.readers.released.Released`.
     """
 
-    def __init__(
-        self, path: str, problems: Reader, split: str = "train", limit: int | None = None,
-        exclude: list[Reader] | None = None, math500: Choice = "drop", multiline: Multiline = "keep",
-        strict: bool = False, fold: Fold = "all", validation_fraction: float = 0.1,
-    ) -> None:  # fmt: skip
-        super().__init__(limit, exclude, math500, multiline, strict, fold, validation_fraction)
+    def __init__(self, path: str, problems: Reader, split: str = "train", **common: Any) -> None:
+        super().__init__(**common)
         self.path, self.split, self.join = path, split, problems
 
     def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:

@@ -63,18 +63,19 @@ class Released(Reader):
 
     Args:
         limit: how many solutions to read at most.
-        exclude: see :class:`Guard`.
-        math500: see :class:`Guard`.
+        exclude: problems that occur in one of these readers never enter.
+        math500: ``drop`` or ``keep`` the problems of MATH-500, which evaluation is for.
         multiline: steps of several lines: ``keep`` them, with one tag behind all; ``join`` the lines with a space, so
             that a step is a line as in a sampled solution; or ``split`` them into steps whose last one has the label.
-        strict: refuse what is otherwise left out or passed over for its text.
-        fold: which part of the problems.
+        strict: refuse what is otherwise left out or passed over for its form: empty steps, steps of several lines, rows
+            of another format, problems without a text.
+        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
         validation_fraction: share of the problems in the validation fold.
     """
 
     def __init__(
-        self, limit: int | None, exclude: list[Reader] | None, math500: Choice, multiline: Multiline, strict: bool,
-        fold: Fold, validation_fraction: float,
+        self, limit: int | None = None, exclude: list[Reader] | None = None, math500: Choice = "drop",
+        multiline: Multiline = "keep", strict: bool = False, fold: Fold = "all", validation_fraction: float = 0.1,
     ) -> None:  # fmt: skip
         self.limit, self.multiline, self.strict = limit, multiline, strict
         self.fold, self.validation_fraction = fold, validation_fraction

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stepverify.readers.base import Fold, Reader, entry, one_a_step, rows, texts
-from stepverify.readers.released import Choice, Multiline, Released, Step, digest, valued
+from stepverify.readers.base import entry, one_a_step, rows, texts
+from stepverify.readers.released import Released, Step, digest, valued
 from stepverify.records import Problem, StepLabel
 
 
@@ -21,22 +21,11 @@ class Stepwise(Released):
         path: a JSON Lines file (``.gz`` too), or a hub id such as ``trl-lib/math_shepherd``.
         split: of a hub dataset.
         name: configuration of a hub dataset, where it has several.
-        limit: how many solutions to read at most.
-        exclude: problems that occur in one of these readers never enter.
-        math500: ``drop`` or ``keep`` the problems of MATH-500, which evaluation is for.
-        multiline: ``keep`` steps of several lines, ``join`` the lines with a space, or ``split`` them; only the last
-            line then has the label.
-        strict: refuse empty steps and steps of several lines.
-        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
-        validation_fraction: share of the problems in the validation fold.
+        common: as :class:`~stepverify.readers.released.Released`.
     """
 
-    def __init__(
-        self, path: str, split: str = "train", name: str | None = None, limit: int | None = None,
-        exclude: list[Reader] | None = None, math500: Choice = "drop", multiline: Multiline = "keep",
-        strict: bool = False, fold: Fold = "all", validation_fraction: float = 0.1,
-    ) -> None:  # fmt: skip
-        super().__init__(limit, exclude, math500, multiline, strict, fold, validation_fraction)
+    def __init__(self, path: str, split: str = "train", name: str | None = None, **common: Any) -> None:
+        super().__init__(**common)
         self.path, self.split, self.name = path, split, name
 
     def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:
