@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sampling.scored import is_right, read_scored
+from stepverify.data.targets import StepTargets
 from stepverify.records import Solution, StepLabel
 
 Neutral = Literal["positive", "negative"]
@@ -145,11 +146,8 @@ def step_truth(label: StepLabel | None, neutral: Neutral = "positive") -> bool |
     Neutral counts as right (Lightman et al. 2023, section 2.6), unless told; one rollout is enough (Wang et al. 2023,
     section 3.3).
     """
-    if label is None:
-        return None
-    if label.rating is None:
-        return bool(label.share)
-    return label.rating > 0 or (label.rating == 0 and neutral == "positive")
+    (target,) = StepTargets(neutral=neutral)([label])
+    return None if target is None else target == 1
 
 
 def first_error(truths: Sequence[bool | None]) -> int | None:
