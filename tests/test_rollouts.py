@@ -281,7 +281,7 @@ def test_the_engine_draws_on_while_answers_are_graded(tmp_path, monkeypatch):
         return judged(*args)
 
     monkeypatch.setattr(module, "judged", slow)
-    source = samples(tmp_path, problems=2, number=4)  # fewer prefixes than may wait
+    source = samples(tmp_path, problems=1, number=3)  # fewer prefixes than may wait
     prefixes = {(s.problem_id, *s.steps[: i + 1]) for s in read_records(source, Solution) for i in range(LENGTH)}
     generated = engine.generate
 

@@ -7,9 +7,9 @@ after a kill asks the strategy the same questions again, and the engine only tho
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from sampling.engine import Engine, SamplingOptions
@@ -23,7 +23,7 @@ from stepverify.layout import Layout
 from stepverify.readers import Reader
 from stepverify.records import InputError, Rollout, Solution
 
-_MAX_JUDGING = 64  # prefixes whose completions wait for their grades: a kill loses them
+_LAG = 16  # prefixes whose completions are being graded while the engine draws on: a kill loses them
 
 
 class Rollouts(StepLabeller):
@@ -87,16 +87,18 @@ class Rollouts(StepLabeller):
         kept = Store(stage.output / "rollouts", Rollout, stage="rollouts", config=self.identity(), inputs={})
         with kept as store, ThreadPoolExecutor(1, "grading") as pool:
             run = Run(self.plan, self.engine.tokenizer, groups, store)
-            judging: set[Future[tuple[Ask, Rollout]]] = set()
+            judging: deque[Future[tuple[Ask, Rollout]]] = deque()
             try:
                 while not run.exhausted:
                     for request, completions in self.engine.generate(run, self.sampling):
-                        judging.add(pool.submit(judged, run.asked.pop(request.key), completions, stage))
-                        done = _done(judging, wait_for_one=len(judging) > _MAX_JUDGING)
-                        yield from run.take(done, stage)
+                        judging.append(pool.submit(judged, run.asked.pop(request.key), completions, stage))
+                        # Taken in this order and at this distance, not when done: so what is asked next, and the order
+                        # of the output, depend on the engine alone and not on how fast answers are graded.
+                        if len(judging) > _LAG:
+                            yield from run.take(*judging.popleft().result(), stage)
+                    while judging:
+                        yield from run.take(*judging.popleft().result(), stage)
                     yield from run.finished()
-                    # The engine has nothing to do until some answer is graded.
-                    yield from run.take(_done(judging, wait_for_one=True), stage)
             finally:  # whoever interrupts loses nothing that was drawn
                 store.write(future.result()[1] for future in judging)
             self._summary = _count(store.records())
@@ -105,13 +107,6 @@ class Rollouts(StepLabeller):
     def summary(self) -> dict[str, Any]:
         """Completions drawn for these labels, by this run and those before."""
         return self._summary
-
-
-def _done(judging: set[Future[tuple[Ask, Rollout]]], *, wait_for_one: bool) -> set[Future[tuple[Ask, Rollout]]]:
-    """Take those out that are done."""
-    done, _ = wait(judging, 0 if not (wait_for_one and judging) else None, FIRST_COMPLETED)
-    judging -= done
-    return done
 
 
 def _count(rollouts: Iterable[Rollout]) -> dict[str, int]:

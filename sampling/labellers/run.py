@@ -6,7 +6,6 @@ import dataclasses
 import heapq
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,16 +168,14 @@ class Run:
                 left = None if left is None else left - number
         return asks
 
-    def take(self, done: Iterable[Future[tuple[Ask, Rollout]]], stage: Stage) -> Iterator[list[Solution]]:
+    def take(self, ask: Ask, record: Rollout, stage: Stage) -> Iterator[list[Solution]]:
         """Keep and count graded completions; yield the problems that are done by them."""
-        for future in done:
-            ask, record = future.result()
-            self.store.write([record])
-            self._count(ask, record)
-            stage.progress.draw(tokens=record.tokens)
-            ask.problem.pending -= 1
-            if not ask.problem.pending:
-                self._advance(ask.problem)
+        self.store.write([record])
+        self._count(ask, record)
+        stage.progress.draw(tokens=record.tokens)
+        ask.problem.pending -= 1
+        if not ask.problem.pending:
+            self._advance(ask.problem)
         yield from self.finished()
 
     def _count(self, ask: Ask, record: Rollout) -> None:
