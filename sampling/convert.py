@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stepverify.data.targets import StepTargets
+from stepverify.jsonl import dump_line, write_lines
 from stepverify.readers import Reader, Solutions, math_shepherd, stepwise
 from stepverify.readers.base import Tally
-from stepverify.records import InputError, Solution, StepLabel, dump_line, write_lines
+from stepverify.records import InputError, Solution, StepLabel
 
 _FORMATS = {"stepwise": stepwise, "math_shepherd": math_shepherd}
 

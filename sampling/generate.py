@@ -12,9 +12,10 @@ from sampling.engine import Completion, Engine, Request, SamplingOptions
 from sampling.progress import Progress
 from sampling.store import Store
 from stepverify.data.encode import SolutionEncoder
+from stepverify.jsonl import dump_line
 from stepverify.layout import Layout, load_export
 from stepverify.readers import Reader
-from stepverify.records import InputError, Problem, Solution, dump_line
+from stepverify.records import InputError, Problem, Solution
 
 
 def generate(

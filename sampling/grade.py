@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from sampling.progress import Progress
 from stepverify.answers import Grader, extract_answer
+from stepverify.jsonl import read_json_lines, shards, write_lines
 from stepverify.readers.base import entry
-from stepverify.records import InputError, read_json_lines, shards, write_lines
+from stepverify.records import InputError
 
 _CHUNK = 1024  # pairs that are graded, and kept in memory, together
 

@@ -12,8 +12,9 @@ from sampling.labellers.base import Stage, StepLabeller
 from sampling.progress import Progress
 from sampling.store import Store
 from stepverify.answers import Grader, concluded_number, extract_answer, last_number
+from stepverify.jsonl import read_records
 from stepverify.readers import Reader
-from stepverify.records import InputError, Solution, read_records
+from stepverify.records import InputError, Solution
 
 Unstated = Literal["no_answer", "last_number", "conclusion"]
 _UNSTATED: dict[str, Callable[[str], str | None]] = {

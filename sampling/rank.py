@@ -19,7 +19,7 @@ import numpy as np
 from sampling.estimators import best_of_n, elect, pass_at_k, top_k_votes, vote
 from sampling.scored import is_right, read_scored
 from sampling.store import Store
-from stepverify import records
+from stepverify import jsonl
 from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate, vote_weight
 from stepverify.records import InputError, Ranking
 
@@ -101,7 +101,7 @@ def rank(
     def store() -> Store[Ranking]:
         return Store(output, Ranking, stage="rank", config=config, inputs=inputs)
 
-    if (output / records.MANIFEST).is_file() and store().finished:
+    if (output / jsonl.MANIFEST).is_file() and store().finished:
         print(f"{output}: already ranked, left as it is")
         return
     pool = _read_pool(input)  # before the folder is made: a mistake in `sizes` must not claim it
@@ -130,7 +130,7 @@ def rank(
             "num_solutions": sum(map(len, pool.values())) - counts.get("missing", 0),
             "sizes": grid, "aggregation": chosen, "validation": table, **counts,
         })  # fmt: skip
-    rankings = list(records.read_records(output, Ranking))
+    rankings = list(jsonl.read_records(output, Ranking))
     print(f"{output}: {len(rankings)} problems; accuracy at N = {grid[-1]}")
     print("  " + ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in counts.items()))
     for rule in (r for r in rankings[0].curves if r.rpartition("/")[2] not in AGGREGATIONS):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stepverify import records
+from stepverify import jsonl
 from stepverify.records import InputError, Solution
 
 
@@ -23,12 +23,12 @@ def is_right(solution: Solution) -> bool:
 def read_scored(path: Path, *, labels: bool = False) -> Iterator[tuple[str, Solution, int | None]]:
     """Yield ``(file:line, solution, number of tokens)`` of scored solutions.
 
-    As :func:`stepverify.records.read_records` does, in half its time: token ids are only counted, texts of tokens are
+    As :func:`stepverify.jsonl.read_records` does, in half its time: token ids are only counted, texts of tokens are
     left out, step labels too without ``labels``, and in a line with the keys and types of a good one only scores are
     checked.
     """
     taken: set[tuple[object, ...]] = set()
-    for where, data in (line for shard in records.shards(path) for line in records.read_json_lines(shard)):
+    for where, data in (line for shard in jsonl.shards(path) for line in jsonl.read_json_lines(shard)):
         layout: tuple[object, ...] = ()
         num_tokens = None
         if isinstance(data, dict):
@@ -42,7 +42,7 @@ def read_scored(path: Path, *, labels: bool = False) -> Iterator[tuple[str, Solu
             if layout in taken and all(map(_is_plain, data.get("scores", {}).values())):
                 solution = Solution(**data)
             else:
-                solution = records.parse_record(Solution, data)
+                solution = jsonl.parse_record(Solution, data)
                 if solution.step_labels is None:  # labels are not taken as they are
                     taken.add(layout)
         except InputError as error:

@@ -10,8 +10,9 @@ from typing import Any, Literal, Protocol
 
 from sampling.progress import Progress
 from sampling.store import Store
+from stepverify.jsonl import fingerprint, read_records
 from stepverify.layout import EXPORT_FILE
-from stepverify.records import InputError, Solution, fingerprint, read_records
+from stepverify.records import InputError, Solution
 
 Neutral = Literal["positive", "negative"]
 _CHUNK = 512  # solutions that are packed, scored, written and synced together

@@ -18,7 +18,7 @@ from typing import Literal
 from sampling.generate import digest
 from sampling.scored import is_right, read_scored
 from sampling.store import Store
-from stepverify import records
+from stepverify import jsonl
 from stepverify.aggregate import Aggregation, aggregate
 from stepverify.readers import Reader
 from stepverify.readers.base import same_steps
@@ -111,7 +111,7 @@ def select(
     def store() -> Store[RatingSheet]:
         return Store(output, RatingSheet, stage="select", config=config, inputs={"input": input})
 
-    if (output / records.MANIFEST).is_file() and _keep(output, store):
+    if (output / jsonl.MANIFEST).is_file() and _keep(output, store):
         return
     # The folder is made only after the input has passed: a mistake in `verifier` must not claim it.
     known = {(s.problem_id, same_steps(s.steps)) for s in before}
@@ -145,7 +145,7 @@ def _keep(output: Path, store: Callable[[], Store[RatingSheet]]) -> bool:
     rated = 0
     with suppress(InputError):  # what is wrong the store says below
         for shard in output.glob("part-*.jsonl"):
-            rated += sum(sheet.rated for sheet in records.read_records(shard, RatingSheet))
+            rated += sum(sheet.rated for sheet in jsonl.read_records(shard, RatingSheet))
     try:
         kept = store()
     except InputError as error:

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Generic
 
-from stepverify.records import MANIFEST, InputError, Record, dump_line, fingerprint, parse_record, read_records
+from stepverify.jsonl import MANIFEST, dump_line, fingerprint, parse_record, read_records
+from stepverify.records import InputError, Record
 
 SHARD_BYTES = 256 << 20
 _DRAFT = f".{MANIFEST}.draft"  # all that is there of a stage that was killed while it began

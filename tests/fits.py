@@ -5,8 +5,9 @@ from typing import Any
 
 import yaml
 
+from stepverify.jsonl import write_records
 from stepverify.readers import Synthetic
-from stepverify.records import StepLabel, write_records
+from stepverify.records import StepLabel
 
 
 def write_labelled(folder: Path) -> Path:

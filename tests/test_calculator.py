@@ -21,9 +21,10 @@ from sampling.calculator import CalculatorEngine, calculate
 from sampling.engine import Completion, Engine, Request, SamplingOptions, TransformersEngine
 from sampling.engine.decode import draw
 from sampling.generate import generate
+from stepverify.jsonl import read_records
 from stepverify.layout import Layout
 from stepverify.readers import Reader
-from stepverify.records import InputError, Problem, Solution, read_records
+from stepverify.records import InputError, Problem, Solution
 
 # ── the chain ─────────────────────────────────────────────────────────────────────────────────────
 

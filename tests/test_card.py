@@ -18,10 +18,11 @@ torch = pytest.importorskip("torch")
 
 from sampling.scorer import ExportedVerifier  # noqa: E402
 from stepverify.callbacks.card import Card  # noqa: E402
+from stepverify.jsonl import read_records  # noqa: E402
 from stepverify.layout import Layout, load_export  # noqa: E402
 from stepverify.models import Backbone, load_verifier  # noqa: E402
 from stepverify.modules import ProcessRewardModel  # noqa: E402
-from stepverify.records import InputError, Solution, read_records  # noqa: E402
+from stepverify.records import InputError, Solution  # noqa: E402
 from tests.fits import fit, write_labelled  # noqa: E402
 
 ROOT = Path(__file__).parents[1]

@@ -12,8 +12,9 @@ from sampling.engine import Completion, SamplingOptions
 from sampling.label import label
 from sampling.labellers import Consensus, Exhaustive, Rollouts, StepLabeller
 from sampling.labellers.verdict import DEFAULT, Template, compared, first_wrong, majority, read_verdict
+from stepverify.jsonl import read_records, write_records
 from stepverify.readers import Synthetic
-from stepverify.records import InputError, Judgement, Solution, StepLabel, read_records, write_records
+from stepverify.records import InputError, Judgement, Solution, StepLabel
 from tests.test_generate import CodePoints
 from tests.test_label import LAYOUT, counted, solution
 from tests.test_rollouts import LENGTH, Walk, samples, summary

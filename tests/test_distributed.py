@@ -61,7 +61,8 @@ def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_di
     Training changes nothing: its learning rate is 0.
     """
     from stepverify.cli import main
-    from stepverify.records import Solution, StepLabel, write_records
+    from stepverify.jsonl import write_records
+    from stepverify.records import Solution, StepLabel
     from tests.test_fit import config, scalars
 
     records = [

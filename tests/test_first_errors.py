@@ -13,7 +13,8 @@ from sampling.report import report
 from sampling.report.collect import collect, hit_range, step_truth
 from sampling.report.first_errors import choose_threshold, first_error_statistics, harmonic_mean
 from sampling.report.steps import solution_statistics, step_statistics
-from stepverify.records import InputError, Solution, StepLabel, write_records
+from stepverify.jsonl import write_records
+from stepverify.records import InputError, Solution, StepLabel
 
 
 def judged(index, values, first, *, subset="gsm8k", num_steps=None, name="prm", lengths=None):

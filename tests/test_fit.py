@@ -12,7 +12,8 @@ import yaml
 torch = pytest.importorskip("torch")
 
 from stepverify.cli import main  # noqa: E402
-from stepverify.records import Solution, StepLabel, read_records, write_records  # noqa: E402
+from stepverify.jsonl import read_records, write_records  # noqa: E402
+from stepverify.records import Solution, StepLabel  # noqa: E402
 
 BASE = "lit_configs/quickstart/base"
 

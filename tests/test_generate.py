@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from sampling.__main__ import main
 from sampling.engine import Completion, SamplingOptions
 from sampling.generate import derive_seed, digest, exported_layout, generate, read_problems
+from stepverify.jsonl import read_records
 from stepverify.layout import Layout
 from stepverify.readers import Reader, Synthetic
-from stepverify.records import InputError, Problem, Solution, read_records
+from stepverify.records import InputError, Problem, Solution
 
 
 class CodePoints:

@@ -16,9 +16,10 @@ from sampling.label import label
 from sampling.labellers import Exhaustive, Rollouts, SyntheticOracle, VerifierScores
 from sampling.tree import build
 from stepverify.data.targets import StepTargets
+from stepverify.jsonl import read_records, write_records
 from stepverify.layout import Layout
 from stepverify.readers import Solutions, Synthetic
-from stepverify.records import InputError, Solution, StepLabel, read_records, write_records
+from stepverify.records import InputError, Solution, StepLabel
 from tests.test_generate import CodePoints, Given, problem, run_with_kills, yaml
 
 LAYOUT = Layout(prompt="Q{problem}\n")

@@ -14,11 +14,12 @@ from sampling.scorer import ExportedVerifier, score  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder, load_tokenizer  # noqa: E402
 from stepverify.data.targets import NEUTRAL, StepTargets  # noqa: E402
+from stepverify.jsonl import read_records, write_records  # noqa: E402
 from stepverify.layout import Layout, load_export  # noqa: E402
 from stepverify.losses import step_cross_entropy  # noqa: E402
 from stepverify.models import Backbone, ProcessModel, load_verifier  # noqa: E402
 from stepverify.modules import ProcessRewardModel  # noqa: E402
-from stepverify.records import InputError, Solution, StepLabel, read_records, write_records  # noqa: E402
+from stepverify.records import InputError, Solution, StepLabel  # noqa: E402
 from tests.fits import fit  # noqa: E402
 from tests.test_card import run_card  # noqa: E402
 

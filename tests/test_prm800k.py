@@ -10,11 +10,12 @@ from stepverify.data.encode import SolutionEncoder
 from stepverify.data.packing import count_once
 from stepverify.data.targets import StepTargets
 from stepverify.data.tree import share
+from stepverify.jsonl import read_json_lines, write_records
 from stepverify.layout import Layout
 from stepverify.readers import MATH, PRM800K, Problems, ProcessBench, RatedSolutions, Worked
 from stepverify.readers.prm800k import FINISH_REASONS
 from stepverify.readers.released import digest, math500
-from stepverify.records import InputError, Problem, read_json_lines, write_records
+from stepverify.records import InputError, Problem
 
 DROPPED = ("quality_control", "screening", "give_up", "bad_problem")
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sampling.estimators import best_of_n, pass_at_k, top_k_votes, vote
 from sampling.rank import Sample, rank, rank_problem
 from sampling.scored import read_scored
-from stepverify.records import InputError, Ranking, Solution, read_records, write_records
+from stepverify.jsonl import read_records, write_records
+from stepverify.records import InputError, Ranking, Solution
 
 SAMPLES = st.lists(
     st.tuples(st.sampled_from([0.1, 0.5, 0.5, 0.9]), st.sampled_from([None, 0, 1, 2]), st.booleans()),

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepverify.jsonl import write_records
 from stepverify.readers import GSM8K, Problems, Solutions, Synthetic, Worked
 from stepverify.readers.synthetic import SPLITS, Chain, verdicts
-from stepverify.records import InputError, Problem, StepLabel, write_records
+from stepverify.records import InputError, Problem, StepLabel
 
 JANET = {
     "question": " Natalia sold 48 clips in April and half as many in May. How many? ",

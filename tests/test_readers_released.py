@@ -15,9 +15,10 @@ from sampling.generate import read_problems
 from sampling.label import label
 from stepverify.answers import boxed_answer
 from stepverify.data.targets import StepTargets
+from stepverify.jsonl import read_records, write_records
 from stepverify.readers import MATH, MathShepherd, OmegaPRM, Problems, ProcessBench, Solutions, Stepwise
 from stepverify.readers.base import Tally
-from stepverify.records import InputError, Problem, Solution, StepLabel, read_records, write_records
+from stepverify.records import InputError, Problem, Solution, StepLabel
 
 
 def written(path, *rows):

@@ -62,7 +62,8 @@ def test_the_record_in_the_readme_is_a_record():
     """It reads back as a Solution: two steps, two labels, two scores."""
     import json
 
-    from stepverify.records import Solution, parse_record
+    from stepverify.jsonl import parse_record
+    from stepverify.records import Solution
 
     block = re.search(r"```json\n(.*?)```", README, re.DOTALL)[1]
     solution = parse_record(Solution, json.loads(block))

@@ -8,13 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepverify.records import (
+from stepverify.jsonl import (
     MANIFEST,
-    InputError,
-    Problem,
-    Ranking,
-    Solution,
-    StepLabel,
     dump_line,
     fingerprint,
     parse_record,
@@ -23,6 +18,7 @@ from stepverify.records import (
     shards,
     write_records,
 )
+from stepverify.records import InputError, Problem, Ranking, Solution, StepLabel
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)

@@ -8,9 +8,10 @@ from sampling.label import label
 from sampling.rank import rank
 from sampling.report import report
 from stepverify.answers import concluded_number, last_number
+from stepverify.jsonl import read_records
 from stepverify.readers import OpenAISolutions, StrictPRMBench
 from stepverify.readers.openai import GENERATORS
-from stepverify.records import InputError, Solution, read_records
+from stepverify.records import InputError, Solution
 
 METHOD = {"is_correct": True, "solution": "2 * 9 = <<2*9=18>>18\n\nA: 18"}
 OPENAI = {"question": " How many? ", "ground_truth": "2 * 9 = 18\nA: 18", **dict.fromkeys(GENERATORS, METHOD)}

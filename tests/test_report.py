@@ -16,7 +16,8 @@ from sampling.report.first_errors import first_error_statistics
 from sampling.report.measures import aggregate_all, auc, calibration_error, f1, ranks, reliability
 from sampling.report.steps import solution_statistics, step_statistics
 from stepverify.aggregate import AGGREGATIONS, aggregate
-from stepverify.records import InputError, Ranking, Solution, StepLabel, write_records
+from stepverify.jsonl import write_records
+from stepverify.records import InputError, Ranking, Solution, StepLabel
 
 RULES = ["pass@1", "majority", "prm/best_of_n", "prm/weighted", "oracle"]
 

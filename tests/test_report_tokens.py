@@ -5,7 +5,8 @@ import pytest
 
 from sampling.report import report
 from sampling.report.tokens import choose, shown, to_page
-from stepverify.records import InputError, Solution, write_records
+from stepverify.jsonl import write_records
+from stepverify.records import InputError, Solution
 from tests.test_report import rankings
 
 

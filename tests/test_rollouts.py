@@ -14,8 +14,9 @@ from sampling.engine import Completion, SamplingOptions
 from sampling.generate import generate
 from sampling.label import label
 from sampling.labellers import BinarySearch, Budget, EarlyStop, Exhaustive, Rollouts
+from stepverify.jsonl import read_records
 from stepverify.layout import Layout
-from stepverify.records import InputError, Problem, Rollout, Solution, StepLabel, read_records
+from stepverify.records import InputError, Problem, Rollout, Solution, StepLabel
 from tests.test_generate import CodePoints, Given, run_with_kills
 
 LAYOUT = Layout(prompt="Q{problem}\n")

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from sampling.__main__ import STAGES, main
-from stepverify.records import Solution, write_records
+from stepverify.jsonl import write_records
+from stepverify.records import Solution
 
 SPLIT_OF_NONE = {"split": "test", "num_problems": 0}
 

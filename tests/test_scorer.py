@@ -8,9 +8,10 @@ import torch
 from sampling.__main__ import main
 from sampling.scorer import ExportedVerifier, score
 from stepverify.data.encode import load_tokenizer
+from stepverify.jsonl import read_records, write_records
 from stepverify.layout import Layout
 from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel
-from stepverify.records import InputError, Solution, read_records, write_records
+from stepverify.records import InputError, Solution
 
 LAYOUT = Layout(prompt="{problem}\n")
 MAX_LENGTH = 40

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from sampling.scorer import score
 from sampling.select import Candidate, most_convincing, select, wrong_places
 from stepverify.data.targets import StepTargets
+from stepverify.jsonl import read_records, write_records
 from stepverify.readers import HumanRatings, Solutions
 from stepverify.readers.base import same_steps
 from stepverify.readers.synthetic import verdicts
-from stepverify.records import InputError, RatingSheet, Solution, StepLabel, read_records, write_records
+from stepverify.records import InputError, RatingSheet, Solution, StepLabel
 from tests.fits import fit, write_labelled
 
 CANDIDATES = st.lists(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from stepverify.cli import main
-from stepverify.records import Solution, StepLabel, read_records, write_records
+from stepverify.jsonl import read_records, write_records
+from stepverify.records import Solution, StepLabel
 from tests.processes import stepverify
 
 # One optimizer step sees all 21 solutions; the last split packs them, shared prefixes once.

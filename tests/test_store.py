@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from sampling import store as store_module
 from sampling.store import Store, record_key
-from stepverify.records import MANIFEST, InputError, Problem, Ranking, dump_line, read_records, write_records
+from stepverify.jsonl import MANIFEST, dump_line, read_records, write_records
+from stepverify.records import InputError, Problem, Ranking
 
 RECORDS = [Problem(id=f"p/{i}", problem="é" * i) for i in range(6)]
 

@@ -13,9 +13,10 @@ import pytest
 
 from sampling.engine import Completion, Request, SamplingOptions, TransformersEngine, VllmEngine
 from sampling.generate import generate
+from stepverify.jsonl import read_records
 from stepverify.layout import Layout
 from stepverify.readers import Synthetic
-from stepverify.records import InputError, Solution, read_records
+from stepverify.records import InputError, Solution
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.vllm

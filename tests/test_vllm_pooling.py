@@ -14,8 +14,9 @@ import sys
 import pytest
 
 from sampling.scorer import ExportedVerifier
+from stepverify.jsonl import write_records
 from stepverify.readers import Synthetic
-from stepverify.records import Solution, StepLabel, write_records
+from stepverify.records import Solution, StepLabel
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.vllm

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sampling.generate import digest
-from stepverify.records import MANIFEST, InputError, Problem
+from stepverify.jsonl import MANIFEST
+from stepverify.records import InputError, Problem
 
 
 def check_origin(folder: Path | None, here: Mapping[str, Any], examples: list[Problem]) -> None:

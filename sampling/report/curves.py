@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from stepverify.aggregate import AGGREGATIONS
-from stepverify.records import MANIFEST, InputError, Ranking, read_records
+from stepverify.jsonl import MANIFEST, read_records
+from stepverify.records import InputError, Ranking
 
 BASELINE = "majority"
 _CHUNK = 1 << 24  # weights of resampled problems held at a time

@@ -11,7 +11,8 @@ from pathlib import Path
 from sampling.report.page import STYLE
 from sampling.scored import is_right
 from stepverify.aggregate import Aggregation, aggregate, deepest_fall
-from stepverify.records import Solution, read_records
+from stepverify.jsonl import read_records
+from stepverify.records import Solution
 
 _LEVELS = 10
 _KINDS = {

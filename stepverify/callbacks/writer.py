@@ -9,8 +9,9 @@ from typing import Any
 
 import lightning
 
+from stepverify.jsonl import MANIFEST, write_records
 from stepverify.modules import OutcomeVerifier
-from stepverify.records import MANIFEST, InputError, Solution, write_records
+from stepverify.records import InputError, Solution
 
 
 class ScoreWriter(lightning.Callback):

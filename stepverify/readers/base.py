@@ -11,7 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from stepverify.records import InputError, Problem, Solution, read_json_lines
+from stepverify.jsonl import read_json_lines
+from stepverify.records import InputError, Problem, Solution
 
 Fold = Literal["all", "train", "validation"]
 Item = TypeVar("Item")

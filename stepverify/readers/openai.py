@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stepverify.jsonl import read_json_lines
 from stepverify.readers.base import Reader, entry, lines
-from stepverify.records import InputError, Problem, Solution, read_json_lines
+from stepverify.records import InputError, Problem, Solution
 
 GENERATORS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 _FINAL = "A:"

@@ -6,18 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import zip_longest
 
+from stepverify.jsonl import parse_record, read_json_lines, shards
 from stepverify.readers.base import Fold, Reader, in_fold, take
 from stepverify.readers.released import Guard
-from stepverify.records import (
-    InputError,
-    Problem,
-    RatingSheet,
-    Solution,
-    StepLabel,
-    parse_record,
-    read_json_lines,
-    shards,
-)
+from stepverify.records import InputError, Problem, RatingSheet, Solution, StepLabel
 
 
 class HumanRatings(Reader):

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
+from stepverify.jsonl import read_records
 from stepverify.readers.base import Fold, Reader, distinct, in_fold, same_steps, take
 from stepverify.readers.released import Guard
-from stepverify.records import InputError, Problem, Solution, read_records
+from stepverify.records import InputError, Problem, Solution
 
 
 class Problems(Reader):

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
+from stepverify.jsonl import read_json_lines
 from stepverify.readers.base import Reader, entry
-from stepverify.records import InputError, Problem, Solution, read_json_lines
+from stepverify.records import InputError, Problem, Solution
 
 _ID = re.compile(r"gsm8k_(\d+)")
 

@@ -18,7 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from stepverify.records import Solution, write_records
+from stepverify.jsonl import write_records
+from stepverify.records import Solution
 from tests.benchmarks.peers.work import memory
 
 BASE = "lit_configs/quickstart/base"

@@ -28,9 +28,10 @@ from sampling.generate import generate
 from sampling.label import label
 from sampling.labellers import BinarySearch, EarlyStop, Exhaustive, Rollouts
 from stepverify.data.targets import StepTargets
+from stepverify.jsonl import read_records
 from stepverify.readers import Synthetic
 from stepverify.readers.synthetic import verdicts
-from stepverify.records import Rollout, Solution, read_records
+from stepverify.records import Rollout, Solution
 
 REUSE = {"reuse_samples": True, "reuse_rollouts": True}
 CONTESTANTS = {

@@ -15,10 +15,11 @@ from statistics import median
 from typing import Any
 
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
+from stepverify.jsonl import write_records
 from stepverify.layout import Layout
 from stepverify.readers import Solutions, Synthetic
 from stepverify.readers.synthetic import Chain, verdicts
-from stepverify.records import Solution, StepLabel, write_records
+from stepverify.records import Solution, StepLabel
 
 TRL, ACCELERATE = "1.13.0", "1.15.0"
 _CODE = "from tests.benchmarks.peers import setup, work; "
