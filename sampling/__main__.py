@@ -1,4 +1,4 @@
-"""``sampling generate|label|score|select|rank|report|grade|convert --config stage.yaml``: one command a stage."""
+"""``sampling generate|label|score|select|rank|report|… --config stage.yaml``: one command a stage."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ STAGES = {
     "rank": ("sampling.rank", "scored solutions → rankings: majority, best-of-N, weighted votes"),
     "report": ("sampling.report", "rankings → curves with intervals: JSON, Markdown, PNG, HTML"),
     "grade": ("sampling.grade", "pairs of reference and predicted answers → verdicts"),
+    "compare": ("sampling.compare", "step labels of several sources → how far they agree, and their costs"),
     "convert": ("sampling.convert", "solutions of any reader → one file of records, or in another's format"),
 }
 

@@ -36,7 +36,7 @@ def generate_yaml(tmp_path, **changed):
 def test_the_program_lists_its_stages():
     done = subprocess.run([sys.executable, "-m", "sampling", "--help"], capture_output=True, text=True, check=True)
     assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")] == list(STAGES)
-    assert list(STAGES) == ["generate", "label", "score", "select", "rank", "report", "grade", "convert"]
+    assert list(STAGES) == ["generate", "label", "score", "select", "rank", "report", "grade", "compare", "convert"]
     assert done.stderr == ""
 
 

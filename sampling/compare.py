@@ -1,0 +1,221 @@
+"""Step labels of the same solutions from several sources → how far they agree, and what each of them cost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sampling.report.collect import first_error
+from sampling.report.curves import bootstrap_means, interval
+from sampling.report.page import Section, count, decimal, percent, span, to_markdown, to_text
+from stepverify.data.targets import StepTargets
+from stepverify.jsonl import MANIFEST, write_lines
+from stepverify.readers import Reader, Solutions
+from stepverify.records import InputError, Solution, StepLabel
+
+_COSTS = {"rollouts": "rollouts", "rollout_tokens": "tokens", "seconds": "seconds"}  # of a manifest → of the table
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Labels of one source beside those of the reference.
+
+    Attributes:
+        steps: (reference is right, label is right) → steps that both know.
+        firsts: ``same``, ``earlier``, ``later`` → solutions of which both know the first wrong step, or that there is
+            none: whether the label's stands where the reference's does.
+        by_problem: problem → steps that both know, those of them in agreement, solutions with known first errors,
+            those of them that are the same.
+        disputes: the steps on which the two disagree.
+    """
+
+    steps: Counter[tuple[bool, bool]] = field(default_factory=Counter)
+    firsts: Counter[str] = field(default_factory=Counter)
+    by_problem: dict[str, list[int]] = field(default_factory=dict)
+    disputes: list[dict[str, Any]] = field(default_factory=list)
+    missing: int = 0
+
+
+def compare(
+    labels: dict[str, Path | Reader],
+    reference: str,
+    output: Path,
+    targets: StepTargets = StepTargets(),  # noqa: B008 - frozen
+    final_step: bool = False,
+    num_bootstrap: int = 2000,
+    seed: int = 0,
+) -> None:
+    """Compare step labels with those of a reference, which may be people, another strategy or a larger generator.
+
+    Writes ``summary.json``, ``report.md`` and ``disputes.jsonl``, one line for each step that is judged otherwise than
+    in the reference; prints the tables. Agreement is over the steps that both label. ``unlucky`` steps are right in
+    the reference and labelled wrong (no completion found the answer), ``lenient`` ones the other way round
+    (completions repaired the step, or were right by chance).
+
+    Args:
+        labels: name → labelled solutions, or a reader of them (``HumanRatings``). Solutions are matched by id.
+        reference: the name whose labels the others are held against.
+        output: the folder to write to; made where there is none.
+        targets: what labels mean; all of them must come out as right or wrong.
+        final_step: count last steps too. They state the answer and are labelled by grading it, so that automatic
+            labels agree there of themselves. First errors are looked for in all steps.
+        num_bootstrap: resamples of the problems behind every interval.
+        seed: of the resamples.
+
+    Raises:
+        InputError: an unknown reference, nothing to compare it with, targets that are not hard, solutions of the same
+            id with other steps, or two sources without a common step label.
+    """
+    if reference not in labels or len(labels) < 2:
+        raise InputError(f"reference: expected one of at least two labels ({', '.join(labels)}), got {reference!r}")
+    if targets.monte_carlo == "soft" or targets.neutral == "class":
+        raise InputError("targets: only right and wrong can be compared; no monte_carlo: soft, no neutral: class")
+    if num_bootstrap < 1:
+        raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
+    known = {s.id: s for s in _labelled(labels[reference])}
+    summary: dict[str, Any] = {"reference": reference, "costs": {name: _costs(of) for name, of in labels.items()}}
+    summary["labels"], disputes = {}, []
+    for name, source in labels.items():
+        if name != reference:
+            found = _compare(name, known, _labelled(source), targets, final_step=final_step)
+            disputes += found.disputes
+            summary["labels"][name] = _measures(found, num_bootstrap, seed)
+    summary["config"] = {"final_step": final_step, "num_bootstrap": num_bootstrap, "seed": seed}
+    output.mkdir(parents=True, exist_ok=True)
+    write_lines(output / "disputes.jsonl", (json.dumps(row, ensure_ascii=False) + "\n" for row in disputes))
+    write_lines(output / "summary.json", [json.dumps(summary, indent=2, allow_nan=False) + "\n"])
+    parts = [_steps_section(summary), _firsts_section(summary), _costs_section(summary)]
+    write_lines(output / "report.md", [to_markdown("Step labels compared", parts)])
+    print("\n\n".join([*map(to_text, parts), str(output / "report.md")]))
+
+
+def _labelled(source: Path | Reader) -> Iterator[Solution]:
+    reader = source if isinstance(source, Reader) else Solutions(str(source))
+    return (s for s in reader.solutions() if s.step_labels is not None)
+
+
+def _compare(
+    name: str, known: Mapping[str, Solution], labelled: Iterator[Solution], targets: StepTargets, *, final_step: bool
+) -> Comparison:
+    found = Comparison(missing=len(known))
+    for solution in labelled:
+        if (truth := known.get(solution.id)) is None:
+            continue
+        found.missing -= 1
+        if truth.steps != solution.steps:
+            raise InputError(f"{name}: solution {solution.id} has other steps than in the reference")
+        row = found.by_problem.setdefault(solution.problem_id, [0, 0, 0, 0])
+        wanted, given = ([None if t is None else t == 1 for t in targets.of(s)] for s in (truth, solution))
+        for i, (right, said) in enumerate(zip(wanted, given, strict=True)):
+            if right is not None and said is not None and (final_step or i + 1 < len(wanted)):
+                found.steps[right, said] += 1
+                row[0] += 1
+                row[1] += right == said
+                if right != said:
+                    found.disputes.append(_dispute(name, solution, i, right, truth))
+        true, first = first_error(wanted), first_error(given)
+        if true is not None and first is not None:
+            # No error at all is later than any.
+            place = {-1: len(wanted)}
+            order = place.get(first, first) - place.get(true, true)
+            found.firsts["same" if not order else "earlier" if order < 0 else "later"] += 1
+            row[2] += 1
+            row[3] += not order
+    if not found.steps:
+        raise InputError(f"{name}: no step of it is labelled in the reference too")
+    return found
+
+
+def _dispute(name: str, solution: Solution, step: int, right: bool, truth: Solution) -> dict[str, Any]:
+    def plain(label: StepLabel | None) -> dict[str, Any]:
+        fields = ("rating", "num_right", "num_rollouts", "value")
+        return {key: value for key in fields if (value := getattr(label, key)) is not None}
+
+    assert solution.step_labels is not None
+    assert truth.step_labels is not None
+    return {
+        "labels": name, "id": solution.id, "step": step, "kind": "unlucky" if right else "lenient",
+        "reference": plain(truth.step_labels[step]), "label": plain(solution.step_labels[step]),
+        "problem": solution.problem, "answer": solution.answer, "steps": solution.steps[: step + 1],
+    }  # fmt: skip
+
+
+def _measures(found: Comparison, num_bootstrap: int, seed: int) -> dict[str, Any]:
+    total, right, said = sum(found.steps.values()), found.steps[True, True], found.steps[False, True]
+    share = (right + found.steps[True, False]) / total, (right + said) / total  # right in the reference, as labelled
+    agreed = (right + found.steps[False, False]) / total
+    by_chance = share[0] * share[1] + (1 - share[0]) * (1 - share[1])
+    sums = bootstrap_means(np.array([*found.by_problem.values()], float), num_bootstrap, seed)
+    return {
+        "num_steps": total,
+        "agreement": _point(agreed, sums[:, 1], sums[:, 0]),
+        "kappa": None if by_chance == 1 else (agreed - by_chance) / (1 - by_chance),
+        "right_in_reference": share[0],
+        "unlucky": found.steps[True, False],
+        "lenient": said,
+        "both_right": right,
+        "both_wrong": found.steps[False, False],
+        "num_first_errors": found.firsts.total(),
+        "first_error": _point(found.firsts["same"] / (found.firsts.total() or 1), sums[:, 3], sums[:, 2]),
+        "earlier": found.firsts["earlier"],
+        "later": found.firsts["later"],
+        "solutions_missing": found.missing,
+    }
+
+
+def _point(mean: float, part: np.ndarray, whole: np.ndarray) -> dict[str, float] | None:
+    if not whole.any():
+        return None
+    low, high = interval(part[whole > 0] / whole[whole > 0])
+    return {"mean": mean, "low": float(low), "high": float(high)}
+
+
+def _costs(source: Path | Reader) -> dict[str, float]:
+    manifest = source / MANIFEST if isinstance(source, Path) else None
+    if manifest is None or not manifest.is_file():
+        return {}
+    summary = json.loads(manifest.read_text()).get("summary") or {}
+    return {name: summary[key] for key, name in _COSTS.items() if key in summary}
+
+
+def _steps_section(summary: Mapping[str, Any]) -> Section:
+    rows = [
+        [name, count(m["num_steps"]), percent(m["right_in_reference"]), percent(m["agreement"]["mean"]),
+         span(m["agreement"]), decimal(m["kappa"]), count(m["unlucky"]), count(m["lenient"])]
+        for name, m in summary["labels"].items()
+    ]  # fmt: skip
+    note = (
+        "Of the steps that both label, the share on which they agree, with its 95\u00a0% interval over resamples of "
+        "the problems, and Cohen's kappa, which is 0 for labels that agree by chance alone. Unlucky steps are right in "
+        "the reference and labelled wrong, lenient ones wrong and labelled right."
+    )
+    header = ["labels", "steps", "right", "agreement", "interval", "kappa", "unlucky", "lenient"]
+    return Section(title=f"Steps, against {summary['reference']}", note=note, header=header, rows=rows)
+
+
+def _firsts_section(summary: Mapping[str, Any]) -> Section:
+    rows = [
+        [name, count(m["num_first_errors"]), percent(m["first_error"] and m["first_error"]["mean"]),
+         span(m["first_error"]) if m["first_error"] else "–", count(m["earlier"]), count(m["later"])]
+        for name, m in summary["labels"].items()
+    ]  # fmt: skip
+    note = (
+        "Solutions of which both know the first wrong step, or that there is none; no error counts as the last place."
+    )
+    header = ["labels", "solutions", "same", "interval", "earlier", "later"]
+    return Section(title=f"First errors, against {summary['reference']}", note=note, header=header, rows=rows)
+
+
+def _costs_section(summary: Mapping[str, Any]) -> Section:
+    rows = [
+        [name, *(f"{costs[key]:,.0f}" if key in costs else "–" for key in _COSTS.values())]
+        for name, costs in summary["costs"].items()
+    ]  # fmt: skip
+    note = "What was drawn for the labels, as their manifests have it; seconds are those of the run that ended them."
+    return Section(title="Costs", note=note, header=["labels", *_COSTS.values()], rows=rows)
