@@ -44,19 +44,25 @@ class Solutions(Reader):
         correct_only: only solutions whose answer was graded right (rejection sampling for SFT).
         steps_labelled_only: only solutions with step labels.
         exclude: solutions of problems that occur in one of these readers are left out.
+        problems: the texts and answers of problems, by ``problem_id``, for lines that leave ``problem`` empty: files
+            that do not repeat a text for each of its solutions, or may not carry it.
+
+    Raises:
+        InputError: an empty ``problem`` whose text is in no ``problems``.
     """
 
     def __init__(
         self, path: str, fold: Fold = "all", validation_fraction: float = 0.1, limit: int | None = None,
         correct_only: bool = False, steps_labelled_only: bool = False, max_solutions: int | None = None,
         one_sided: Literal["keep", "drop"] = "keep", exclude: list[Reader] | None = None, distinct: bool = False,
+        problems: Reader | None = None,
     ) -> None:  # fmt: skip
         if max_solutions is not None and max_solutions < 1:
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
         self.path, self.fold, self.validation_fraction, self.limit = path, fold, validation_fraction, limit
         self.correct_only, self.steps_labelled_only = correct_only, steps_labelled_only
         self.max_solutions, self.one_sided, self.distinct = max_solutions, one_sided, distinct
-        self.guard = Guard(exclude)
+        self.guard, self.texts = Guard(exclude), problems
 
     def solutions(self) -> Iterator[Solution]:
         """Yield the solutions in the order of the files."""
@@ -84,7 +90,7 @@ class Solutions(Reader):
 
     def _chosen(self) -> Iterator[Solution]:
         taken, seen = Counter[str](), set[bytes]()
-        for solution in read_records(self.path, Solution):
+        for solution in self._complete():
             if not in_fold(solution.problem_id, self.fold, self.validation_fraction):
                 continue
             if reason := self.guard.reason(solution.problem):
@@ -103,6 +109,20 @@ class Solutions(Reader):
             taken[solution.problem_id] += 1
             if self.max_solutions is None or taken[solution.problem_id] <= self.max_solutions:
                 yield solution
+
+    def _complete(self) -> Iterator[Solution]:
+        known = {problem.id: problem for problem in self.texts.problems()} if self.texts else {}
+        for solution in read_records(self.path, Solution):
+            if not solution.problem:
+                if (problem := known.get(solution.problem_id)) is None:
+                    lacking = (
+                        f"{type(self.texts).__name__} has no" if self.texts else "'problems' has to name a source of"
+                    )
+                    raise InputError(
+                        f"{self.path}: solution {solution.id}: key 'problem' is empty, and {lacking} {solution.problem_id!r}"
+                    )
+                solution.problem, solution.answer = problem.problem, solution.answer or problem.answer
+            yield solution
 
     def problems(self) -> Iterator[Problem]:
         """Yield each problem that occurs in the solutions once."""
