@@ -177,7 +177,7 @@ def test_a_text_that_is_nowhere_is_named(textless):
     assert said(Solutions(path, problems=problems), "solutions") == (
         f"{path}: solution {first.id}: key 'problem' is empty, and Problems has no {first.problem_id!r}"
     )
-    assert said(Solutions(path), "solutions").endswith("and 'problems' has to name a source of 'p/0'")
+    assert said(Solutions(path), "solutions").endswith("and 'problems' names no source of 'p/0'")
 
 
 # ── right solutions as worked problems ────────────────────────────────────────────────────────────

@@ -115,12 +115,9 @@ class Solutions(Reader):
         for solution in read_records(self.path, Solution):
             if not solution.problem:
                 if (problem := known.get(solution.problem_id)) is None:
-                    lacking = (
-                        f"{type(self.texts).__name__} has no" if self.texts else "'problems' has to name a source of"
-                    )
-                    raise InputError(
-                        f"{self.path}: solution {solution.id}: key 'problem' is empty, and {lacking} {solution.problem_id!r}"
-                    )
+                    lacking = f"{type(self.texts).__name__} has no" if self.texts else "'problems' names no source of"
+                    said = f"key 'problem' is empty, and {lacking} {solution.problem_id!r}"
+                    raise InputError(f"{self.path}: solution {solution.id}: {said}")
                 solution.problem, solution.answer = problem.problem, solution.answer or problem.answer
             yield solution
 
