@@ -232,9 +232,13 @@ def test_a_duplicate_is_computed_once_and_counts_twice(encoder, solutions):
 
 @pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
 def test_a_reserved_logit_starts_undecided_and_exports_as_a_linear_head(lora, encoder, solutions, tmp_path: Path):
-    """gain · logit + bias by hand; the export's own linear head gives the same values."""
+    """Mean 0 and variance 1 along the probe; gain · logit + bias by hand; the export's own linear head says the same."""
     model = OutcomeModel(backbone(lora=lora), encoder.tag_id).eval()
-    model.start_undecided(encoder.probe())
+    model.start_undecided(ids := encoder.probe())
+    with torch.no_grad():
+        hidden = model.decode(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0, 1:]
+        start = model.value_head(hidden, model.output_matrix()[0])
+    torch.testing.assert_close(torch.stack(torch.std_mean(start)), torch.tensor([1.0, 0.0]), rtol=1e-4, atol=1e-5)
     batch = collate([encoder.outcome(s, None) for s in solutions])
     assert 0.3 < model.score(batch).mean() < 0.7
     with torch.no_grad():
