@@ -136,10 +136,10 @@ def test_recipe_runs_in_small(recipe: str, verifiers: list[str], tmp_path: Path,
     assert (tmp_path / "report" / "accuracy.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("script", sorted(CONFIGS.glob("*/*.sh")), ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize("script", sorted(CONFIGS.rglob("*.sh")), ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_script_is_sound_shell_and_names_files_that_exist(script: Path):
     subprocess.run(["bash", "-n", str(script)], check=True)
     named = re.findall(r"\$here/([\w/]+\.yaml)", script.read_text())
     assert named
-    assert all((script.parent / name).is_file() for name in named)
+    assert all((CONFIGS / script.relative_to(CONFIGS).parts[0] / name).is_file() for name in named)
     assert os.access(script, os.R_OK)
