@@ -252,6 +252,14 @@ def test_a_reserved_logit_starts_undecided_and_exports_as_a_linear_head(lora, en
         torch.testing.assert_close(again.score(batch), model.score(batch), rtol=1e-4, atol=1e-5)
 
 
+def test_a_reserved_row_of_zeros_starts_at_one_half(encoder, solutions):
+    model = OutcomeModel(backbone(), encoder.tag_id).eval()
+    with torch.no_grad():
+        model.output_matrix()[0][encoder.tag_id] = 0.0
+    model.start_undecided(encoder.probe())
+    assert set(model.score(collate([encoder.outcome(s, None) for s in solutions])).tolist()) == {0.5}
+
+
 def test_dropout_is_of_both_branches_in_training_only(encoder, solutions):
     batch = collate([encoder.outcome(s, None) for s in solutions])
     plain, dropping = OutcomeModel(backbone(), encoder.tag_id), OutcomeModel(backbone(dropout=0.5), encoder.tag_id)

@@ -217,6 +217,8 @@ class OutcomeModel(ReadModel):
         self.train(was_training)
         # The first token's state is unlike all others (an attention sink).
         std, mean = torch.std_mean(self.value_head(hidden[1:], self.output_matrix()[0]))
+        if std == 0:  # a row of zeros, as new tokens may have: there is no scale yet
+            return
         self.value_head.gain.div_(std)
         self.value_head.bias.copy_(-mean / std)
 

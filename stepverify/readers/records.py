@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Literal
 
 from stepverify.jsonl import read_records
@@ -110,11 +111,14 @@ class Solutions(Reader):
             if self.max_solutions is None or taken[solution.problem_id] <= self.max_solutions:
                 yield solution
 
+    @cached_property
+    def _known(self) -> dict[str, Problem]:
+        return {problem.id: problem for problem in self.texts.problems()} if self.texts else {}
+
     def _complete(self) -> Iterator[Solution]:
-        known = {problem.id: problem for problem in self.texts.problems()} if self.texts else {}
         for solution in read_records(self.path, Solution):
             if not solution.problem:
-                if (problem := known.get(solution.problem_id)) is None:
+                if (problem := self._known.get(solution.problem_id)) is None:
                     lacking = f"{type(self.texts).__name__} has no" if self.texts else "'problems' names no source of"
                     said = f"key 'problem' is empty, and {lacking} {solution.problem_id!r}"
                     raise InputError(f"{self.path}: solution {solution.id}: {said}")
