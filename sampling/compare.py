@@ -14,8 +14,9 @@ import numpy as np
 from sampling.report.collect import first_error
 from sampling.report.curves import bootstrap_means, interval
 from sampling.report.page import Section, count, decimal, percent, span, to_markdown, to_text
+from sampling.store import read_summary
 from stepverify.data.targets import StepTargets
-from stepverify.jsonl import MANIFEST, write_lines
+from stepverify.jsonl import write_lines
 from stepverify.readers import Reader, Solutions
 from stepverify.records import InputError, Solution, StepLabel
 
@@ -33,6 +34,7 @@ class Comparison:
         by_problem: problem → steps that both know, those of them in agreement, solutions with known first errors,
             those of them that are the same.
         disputes: the steps on which the two disagree.
+        missing: solutions of the reference that are not labelled here.
     """
 
     steps: Counter[tuple[bool, bool]] = field(default_factory=Counter)
@@ -177,10 +179,7 @@ def _point(mean: float, part: np.ndarray, whole: np.ndarray) -> dict[str, float]
 
 
 def _costs(source: Path | Reader) -> dict[str, float]:
-    manifest = source / MANIFEST if isinstance(source, Path) else None
-    if manifest is None or not manifest.is_file():
-        return {}
-    summary = json.loads(manifest.read_text()).get("summary") or {}
+    summary = read_summary(source) if isinstance(source, Path) else {}
     return {name: summary[key] for key, name in _COSTS.items() if key in summary}
 
 

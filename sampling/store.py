@@ -130,6 +130,12 @@ class Store(Generic[Record]):
             self._file.close()
 
 
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary that a stage left in its folder; empty where no stage made it, or it is not finished."""
+    manifest = folder / MANIFEST
+    return (json.loads(manifest.read_text()).get("summary") or {}) if manifest.is_file() else {}
+
+
 def record_key(record: Any) -> str:
     """What is unique in a folder: the id, or the problem's id of a ranking."""
     return str(getattr(record, "id", None) or record.problem_id)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sampling.store import read_summary
 from stepverify.aggregate import AGGREGATIONS
-from stepverify.jsonl import MANIFEST, read_records
+from stepverify.jsonl import read_records
 from stepverify.records import InputError, Ranking
 
 BASELINE = "majority"
@@ -112,10 +112,7 @@ def bootstrap_means(values: np.ndarray, num_bootstrap: int, seed: int | tuple[in
 
 def read_aggregation(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
     """What the rank stage wrote down: verifier → aggregation and where it was chosen; the table of validation."""
-    manifest = path / MANIFEST
-    if not manifest.is_file():
-        return {}, None
-    summary = json.loads(manifest.read_text()).get("summary") or {}
+    summary = read_summary(path)
     return summary.get("aggregation") or {}, summary.get("validation")
 
 
