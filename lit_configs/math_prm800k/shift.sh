@@ -23,11 +23,12 @@ sampling convert --input.class_path $reader --input.init_args.path $out/ratings.
 for verifier in aligned shifted; do
   module=stepverify.modules.ProcessRewardModel
   if [ $verifier = shifted ]; then module=tests.benchmarks.peers.shifted.ShiftedRewardModel; fi
-  PYTHONPATH=. stepverify fit --config $here/10_prm.yaml --model $module --model.init_args.backbone.path "$MODEL" \
+  PYTHONPATH=. stepverify fit --config $here/10_prm.yaml --model $module "$@" \
+    --model.init_args.backbone.path "$MODEL" \
     --model.init_args.layout '{"prompt": "Problem: {problem}\nSolution:\n", "tag": "'"$TAG"'"}' \
     --data.train.init_args.path $out/ratings.jsonl --data.train.init_args.validation_fraction $fraction \
     --data.validation.init_args.path $out/ratings.jsonl --data.validation.init_args.validation_fraction $fraction \
-    --trainer.default_root_dir $out/$verifier --ckpt_path last "$@"
+    --trainer.default_root_dir $out/$verifier --ckpt_path last
 done
 for solutions in held_out.jsonl processbench; do
   name=${solutions%.jsonl}
