@@ -180,7 +180,10 @@ def _point(mean: float, part: np.ndarray, whole: np.ndarray) -> dict[str, float]
 
 def _costs(source: Path | Reader) -> dict[str, float]:
     summary = read_summary(source) if isinstance(source, Path) else {}
-    return {name: summary[key] for key, name in _COSTS.items() if key in summary}
+    costs = {name: summary[key] for key, name in _COSTS.items() if key in summary}
+    if "rollouts_drawn_before" in summary:  # by another run, whose seconds they are
+        costs.pop("seconds", None)
+    return costs
 
 
 def _steps_section(summary: Mapping[str, Any]) -> Section:

@@ -214,6 +214,60 @@ def test_no_time_left_ends_with_what_is_known(tmp_path):
         Budget(seconds=0.0)
 
 
+# ── completions drawn before ──────────────────────────────────────────────────────────────────────
+
+
+def test_what_another_strategy_drew_is_not_drawn_again(tmp_path):
+    """Early stopping in twos, then eight of every prefix: the engine draws the difference, labels are those of eight."""
+    source = samples(tmp_path)
+    alone, _ = run(source, tmp_path / "alone", Exhaustive(8))
+    run(source, tmp_path / "early", EarlyStop(max_rollouts=8, round_size=2))
+    engine = Walk()
+    after, _ = run(source, tmp_path / "after", Exhaustive(8), engine, drawn_before=[tmp_path / "early"])
+    assert after == alone
+    drawn, early = summary(tmp_path / "after"), summary(tmp_path / "early")
+    assert drawn["rollouts"] == summary(tmp_path / "alone")["rollouts"]
+    assert drawn["rollout_tokens"] == summary(tmp_path / "alone")["rollout_tokens"]
+    assert drawn["rollouts_drawn_before"] == early["rollouts"]
+    assert engine.asked.total() == drawn["rollouts"] - early["rollouts"] > 0
+
+
+def test_bisection_behind_early_stopping_asks_the_engine_nothing(tmp_path):
+    """It tries some of the same prefixes in the same rounds; only these count as drawn for it."""
+    source = samples(tmp_path)
+    strategy = BinarySearch(num_rollouts=8, round_size=2)
+    alone, _ = run(source, tmp_path / "alone", strategy)
+    run(source, tmp_path / "early", EarlyStop(max_rollouts=8, round_size=2))
+    engine = Walk()
+    after, _ = run(source, tmp_path / "after", strategy, engine, drawn_before=[tmp_path / "early"])
+    assert after == alone
+    assert not engine.asked
+    drawn = summary(tmp_path / "after")
+    assert drawn["rollouts_drawn_before"] == drawn["rollouts"] == summary(tmp_path / "alone")["rollouts"]
+
+
+def test_completions_drawn_more_at_a_time_than_asked_for_are_not_taken(tmp_path):
+    source = samples(tmp_path)
+    run(source, tmp_path / "eight", Exhaustive(8))
+    alone, _ = run(source, tmp_path / "alone", EarlyStop(max_rollouts=8, round_size=2))
+    engine = Walk()
+    after, _ = run(
+        source, tmp_path / "after", EarlyStop(max_rollouts=8, round_size=2), engine, drawn_before=[tmp_path / "eight"]
+    )
+    assert after == alone
+    assert engine.asked.total() == summary(tmp_path / "after")["rollouts"]
+    assert "rollouts_drawn_before" not in summary(tmp_path / "after")
+
+
+def test_completions_of_another_law_are_refused(tmp_path):
+    source = samples(tmp_path)
+    run(source, tmp_path / "early", EarlyStop())
+    with pytest.raises(InputError, match=r"drawn_before: .*early/rollouts was drawn with seed = 0, this run has 1"):
+        run(source, tmp_path / "after", Exhaustive(8), seed=1, drawn_before=[tmp_path / "early"])
+    with pytest.raises(InputError, match=r"drawn_before: .*drawn: not the output of sampling label with rollouts"):
+        run(source, tmp_path / "other", Exhaustive(8), drawn_before=[tmp_path / "drawn"])
+
+
 # ── interruptions ─────────────────────────────────────────────────────────────────────────────────
 
 STRATEGIES = [Exhaustive(4), EarlyStop(max_rollouts=8, round_size=2), BinarySearch(num_rollouts=8, round_size=2)]
@@ -221,15 +275,20 @@ STRATEGIES = [Exhaustive(4), EarlyStop(max_rollouts=8, round_size=2), BinarySear
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("reuse", [False, True])
-def test_interrupted_ten_times_is_undisturbed(tmp_path, strategy, reuse):
+@pytest.mark.parametrize("before", [False, True])
+def test_interrupted_ten_times_is_undisturbed(tmp_path, strategy, reuse, before):
     """Ended after some more requests, again and again: the same labels, and nothing that had an answer asked again."""
     source = samples(tmp_path, problems=20)
     options = {"reuse_samples": reuse, "reuse_rollouts": reuse}
+    if before:
+        run(source, tmp_path / "before", EarlyStop(max_rollouts=4, round_size=1))
+        options["drawn_before"] = [tmp_path / "before"]
     whole, _ = run(source, tmp_path / "whole", strategy, **options)
     size = summary(tmp_path / "whole")["rollouts"]
+    to_draw = size - summary(tmp_path / "whole").get("rollouts_drawn_before", 0)
     asked, rng = Counter(), random.Random(1)
     for _ in range(10):
-        engine = Walk(stop_after=rng.randint(1, max(1, size // 6)))
+        engine = Walk(stop_after=rng.randint(1, max(1, to_draw // 6)))
         with contextlib.suppress(KeyboardInterrupt):
             run(source, tmp_path / "out", strategy, engine, **options)
         asked += engine.asked
@@ -238,7 +297,7 @@ def test_interrupted_ten_times_is_undisturbed(tmp_path, strategy, reuse):
     asked += engine.asked
     assert found == whole
     assert summary(tmp_path / "out")["rollouts"] == size
-    assert asked.total() == size
+    assert asked.total() == to_draw
     drawn = Counter(r.id for r in read_records(tmp_path / "out" / "rollouts", Rollout))
     assert set(drawn.values()) == {1}
 

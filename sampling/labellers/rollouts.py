@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from sampling.engine import Engine, SamplingOptions
 from sampling.generate import exported_layout
 from sampling.labellers.base import Stage, StepLabeller
-from sampling.labellers.origin import check_origin
+from sampling.labellers.origin import check_drawn_alike, check_origin
 from sampling.labellers.run import Ask, Budget, Plan, Run, judged
 from sampling.labellers.strategies import Exhaustive, Strategy
 from sampling.store import Store
+from stepverify.jsonl import read_records
 from stepverify.layout import Layout
 from stepverify.readers import Reader
 from stepverify.records import InputError, Rollout, Solution
@@ -50,6 +52,9 @@ class Rollouts(StepLabeller):
         max_solutions: step labels for the first so many solutions of each problem; None labels all.
         reuse_samples: count the solutions themselves. They must have been drawn by this engine, with these options.
         reuse_rollouts: count a completion for the longer prefixes that it passes through.
+        drawn_before: outputs of other runs of this stage, with another strategy for example: what they drew is not
+            drawn again, but copied. They must have drawn with this engine, these options and this seed. Completions
+            that were drawn more at a time than this strategy asks for are not taken.
         budget: limits of rollouts, tokens and time.
         seed: of the run. A prefix's completion i is drawn with a seed made from this, the problem's id, the prefix
             and i: whatever the strategy.
@@ -59,7 +64,7 @@ class Rollouts(StepLabeller):
         self, engine: Engine, strategy: Strategy = Exhaustive(),  # noqa: B008 - frozen
         sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
         layout: Layout | None = None, few_shot: Reader | None = None, max_solutions: int | None = None,
-        reuse_samples: bool = False, reuse_rollouts: bool = False,
+        reuse_samples: bool = False, reuse_rollouts: bool = False, drawn_before: Sequence[Path] = (),
         budget: Budget = Budget(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:  # fmt: skip
@@ -72,6 +77,7 @@ class Rollouts(StepLabeller):
             strategy, layout, layout.render_examples(self.examples), max_solutions, reuse_samples, reuse_rollouts,
             budget, seed,
         )  # fmt: skip
+        self.drawn_before = [folder / "rollouts" for folder in drawn_before]
         self._summary: dict[str, Any] = {}
 
     def identity(self) -> dict[str, Any]:
@@ -83,10 +89,13 @@ class Rollouts(StepLabeller):
         """Stream the prefixes of many problems through the engine; answers are graded in a thread meanwhile."""
         if self.plan.reuse_samples:
             check_origin(stage.input, self.identity(), self.examples)
+        for folder in self.drawn_before:
+            check_drawn_alike(folder, self.identity())
+        before = {rollout.id: rollout for folder in self.drawn_before for rollout in read_records(folder, Rollout)}
         stage.progress.watch(self.engine)
         kept = Store(stage.output / "rollouts", Rollout, stage="rollouts", config=self.identity(), inputs={})
         with kept as store, ThreadPoolExecutor(1, "grading") as pool:
-            run = Run(self.plan, self.engine.tokenizer, groups, store)
+            run = Run(self.plan, self.engine.tokenizer, groups, store, before)
             judging: deque[Future[tuple[Ask, Rollout]]] = deque()
             try:
                 while not run.exhausted:
@@ -101,7 +110,7 @@ class Rollouts(StepLabeller):
                     yield from run.finished()
             finally:  # whoever interrupts loses nothing that was drawn
                 store.write(future.result()[1] for future in judging)
-            self._summary = _count(store.records())
+            self._summary = _count(store.records(), before)
             store.finish(self._summary)
 
     def summary(self) -> dict[str, Any]:
@@ -109,10 +118,12 @@ class Rollouts(StepLabeller):
         return self._summary
 
 
-def _count(rollouts: Iterable[Rollout]) -> dict[str, int]:
+def _count(rollouts: Iterable[Rollout], before: Mapping[str, Rollout]) -> dict[str, int]:
     counts, prefixes = Counter[str](), set()
     for rollout in rollouts:
         prefixes.add(rollout.id.rpartition("+")[0])
+        if before.get(rollout.id) == rollout:
+            counts.update(rollouts_drawn_before=len(rollout.right))
         counts.update(
             rollouts=len(rollout.right), right_rollouts=sum(rollout.right), rollout_tokens=rollout.tokens,
             rollouts_without_answer=rollout.answers.count(None), rollouts_cut_off=rollout.finish.count("length"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,10 +91,13 @@ class Ask:
 class Run:
     """One run of the stage: the requests that an engine draws from, and what comes of them."""
 
-    def __init__(self, plan: Plan, tokenizer: Any, groups: Iterable[list[Solution]], store: Store[Rollout]) -> None:
+    def __init__(
+        self, plan: Plan, tokenizer: Any, groups: Iterable[list[Solution]], store: Store[Rollout],
+        drawn_before: Mapping[str, Rollout],
+    ) -> None:  # fmt: skip
         self.plan, self.store, self._groups = plan, store, iter(groups)
         self._encoder = SolutionEncoder(tokenizer, plan.layout)
-        self._known = {record.id: record for record in store.records()}
+        self._known = {**drawn_before, **{record.id: record for record in store.records()}}
         self.asked: dict[str, Ask] = {}
         self.exhausted = False
         self._waiting: list[tuple[tuple[float, int, int], Ask]] = []
@@ -139,12 +142,7 @@ class Run:
     def _advance(self, problem: Opened) -> None:
         """Ask the strategy, and again as long as all that it wants is on record."""
         while asks := self._within_budget(problem):
-            missing = []
-            for ask in asks:
-                if (record := self._known.pop(ask.key, None)) is not None:
-                    self._count(ask, record)
-                else:
-                    missing.append(ask)
+            missing = [rest for ask in asks if (rest := self._from_record(ask))]
             for ask in missing:
                 self._number += 1
                 # Of equal ones the shorter first: when a longer prefix comes, the engine has cached the shorter one.
@@ -155,6 +153,18 @@ class Run:
                 return
         self._num_open -= 1
         self._ready.append(problem)
+
+    def _from_record(self, ask: Ask) -> Ask | None:
+        """Count what is on record of these completions; what is left of them to draw."""
+        while (record := self._known.get(ask.key)) is not None and len(record.right) <= ask.number:
+            part = dataclasses.replace(ask, number=len(record.right))
+            if record.id not in self.store.done:  # drawn before, in another folder
+                self.store.write([record])
+            self._count(part, self._known.pop(ask.key))
+            if part.number == ask.number:
+                return None
+            ask = dataclasses.replace(ask, first=ask.first + part.number, number=ask.number - part.number)
+        return ask
 
     def _within_budget(self, problem: Opened) -> list[Ask]:
         budget, asks = self.plan.budget, []
