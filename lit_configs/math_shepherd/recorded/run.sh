@@ -2,9 +2,9 @@
 # The reward model of RESULTS.md from the recorded labels and samples: no engine, no completions.
 #   GENERATOR=runs/gsm8k/generator/export DATA=dir PROCESSBENCH=file bash lit_configs/math_shepherd/recorded/run.sh
 # DATA holds GSM8K's train.jsonl.gz and test.jsonl.gz, PROCESSBENCH is gsm8k.jsonl(.gz) of ProcessBench; left out, they come
-# from the hub. LABELS is early_stop (as left out), exhaustive or binary_search; arguments go to the fit, and OUT is the folder
+# from the hub. LABELS is early_stop (as left out) or binary_search; arguments go to the fit, and OUT is the folder
 # of another one:
-#   OUT=runs/math_shepherd/recorded_soft LABELS=exhaustive ... recorded/run.sh --config lit_configs/math_shepherd/ablations/soft.yaml
+#   OUT=runs/math_shepherd/recorded_bisected LABELS=binary_search ... lit_configs/math_shepherd/recorded/run.sh --trainer.precision bf16-mixed
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 here=lit_configs/math_shepherd out=${OUT:-runs/math_shepherd/recorded} reader=stepverify.readers.Solutions
