@@ -61,7 +61,7 @@ class Store(Generic[Record]):
     def _open(self) -> None:
         manifest = self.folder / MANIFEST
         if manifest.is_file():
-            stored = _read_manifest(manifest)
+            stored = read_manifest(manifest)
             _refuse_difference(self.folder, stored, self._identity)
             self.finished, self.summary = stored["finished"], stored["summary"]
         elif self.folder.exists() and any(p.name != _DRAFT for p in self.folder.iterdir()):
@@ -158,7 +158,8 @@ def _keys(shard: Path, kind: type[Record], *, mend: bool) -> set[str]:
     return keys
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """What a stage wrote of itself; an InputError where the file is none of this project."""
     try:
         manifest = json.loads(path.read_text())
         return {key: manifest[key] for key in ("stage", "config", "inputs", "finished", "summary")}

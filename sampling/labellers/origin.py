@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sampling.generate import digest
+from sampling.store import read_manifest
 from stepverify.jsonl import MANIFEST
 from stepverify.records import InputError, Problem
 
@@ -50,7 +51,7 @@ def check_drawn_alike(folder: Path, here: Mapping[str, Any]) -> None:
     """
     if not (folder / MANIFEST).is_file():
         raise InputError(f"drawn_before: {folder.parent}: not the output of sampling label with rollouts")
-    before, now = json.loads((folder / MANIFEST).read_text())["config"], json.loads(json.dumps(here))
+    before, now = read_manifest(folder / MANIFEST)["config"], json.loads(json.dumps(here))
     for key in ("engine", "sampling", "layout", "few_shot", "seed"):
         if before[key] != now[key]:
             raise InputError(
@@ -62,9 +63,9 @@ def _how_drawn(folder: Path | None) -> dict[str, Any]:
     """The configuration of the generate stage behind a folder, through the stages in between."""
     at = folder
     while at is not None and (at / MANIFEST).is_file():
-        manifest = json.loads((at / MANIFEST).read_text())
+        manifest = read_manifest(at / MANIFEST)
         if manifest["stage"] == "generate":
-            config: dict[str, Any] = json.loads(json.dumps(manifest["config"]))
+            config: dict[str, Any] = manifest["config"]
             return config
         path = manifest["inputs"].get("input", {}).get("path")
         at = Path(path) if path else None
