@@ -1,6 +1,7 @@
 import itertools
 import json
 import re
+from dataclasses import replace
 from math import exp, log
 
 import numpy as np
@@ -14,6 +15,7 @@ from sampling.report.curves import Table, bootstrap_means, read_table, rule_labe
 from sampling.report.figures import spread_out
 from sampling.report.first_errors import first_error_statistics
 from sampling.report.measures import aggregate_all, auc, calibration_error, f1, ranks, reliability
+from sampling.report.order import step_order_statistics, weighted_auc
 from sampling.report.steps import solution_statistics, step_statistics
 from stepverify.aggregate import AGGREGATIONS, aggregate
 from stepverify.jsonl import write_records
@@ -143,6 +145,57 @@ def test_step_statistics_by_hand(tmp_path):
     assert rates == pytest.approx({"accuracy_wrong": 0.5, "accuracy_right": 1.0, "f1": 2 / 3})
     gaps = [b["count"] * abs(b["value"] - b["right"]) for b in found["reliability"]]
     assert found["ece"] == pytest.approx(sum(gaps) / 9, abs=1e-6), "the error drawn is the error given"
+
+
+def test_intervals_of_the_order_of_steps_by_hand(tmp_path):
+    """Problem p: steps right 0.9, wrong 0.2; problem q: right 0.3, wrong 0.8. Each problem has 2 solutions of them.
+
+    In all, of 4 right × 4 wrong pairs 0.9 is above all 4, 0.3 above the two 0.2: (2·4 + 2·2) / 16 = 3/4. A resample is p
+    and q, as the sample; p twice: 1; q twice: 0. So 0 and 1 are the ends of the interval. The second verifier says the
+    opposite of the first, so its AUC is 1 - AUC and the difference 1 - 2·AUC of each resample: -1/2, from -1 to 1.
+    The wrong step is the second: place alone has AUC 1 in every resample; all are equally long: 1/2.
+    """
+    rows = []
+    for number, (problem, right, wrong) in enumerate([("p", 0.9, 0.2), ("q", 0.3, 0.8)] * 2):
+        scores = {"prm": [right, wrong], "worse": [1 - right, 1 - wrong], "orm": [0.5]}
+        rows.append(replace(solution(number, scores, labels=[1, -1]), problem_id=problem))
+    unread = replace(rows[0], id="p#9", scores={"prm": [], "worse": [], "orm": []})
+    write_records(tmp_path / "s.jsonl", [*rows, unread])
+    found = step_order_statistics(collect(tmp_path / "s.jsonl"), 200, 0)
+    assert found.keys() == {"prm", "worse"}
+    assert found["prm"]["interval"] == found["worse"]["interval"] == {"low": 0.0, "high": 1.0}
+    assert found["prm"]["above"] == {
+        "position": {"difference": -0.25, "low": -1.0, "high": 0.0},
+        "length": {"difference": 0.25, "low": -0.5, "high": 0.5},
+    }
+    assert found["worse"]["above"].keys() == {"position", "length", "prm"}
+    assert found["worse"]["above"]["prm"] == {"difference": -0.5, "low": -1.0, "high": 1.0}
+    assert found == step_order_statistics(collect(tmp_path / "s.jsonl"), 200, 0), "the same seed, the same intervals"
+
+
+def test_steps_that_are_all_right_have_no_order(tmp_path):
+    write_records(tmp_path / "s.jsonl", [solution(0, {"prm": [0.9, 0.2]}, labels=[1, 1])])
+    found = step_order_statistics(collect(tmp_path / "s.jsonl"), 20, 0)
+    assert found == {"prm": {"interval": None, "above": {}}}
+    report(output=tmp_path / "out", scores=tmp_path / "s.jsonl", num_bootstrap=20)
+    assert "| … its interval |  |" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_verifiers_of_other_steps_are_not_compared(tmp_path):
+    """The second one could not read the second solution."""
+    rows = [solution(i, {"prm": [0.9, 0.2], "late": [0.9, 0.2][: 2 - 2 * i]}, labels=[1, -1]) for i in range(2)]
+    write_records(tmp_path / "s.jsonl", rows)
+    found = step_order_statistics(collect(tmp_path / "s.jsonl"), 20, 0)
+    assert found["late"]["above"].keys() == {"position", "length"}
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)), min_size=1, max_size=12))
+@settings(deadline=None)
+def test_an_area_with_weights_is_that_of_repeated_scores(rows):
+    scores, right, weights = (np.array(column) for column in zip(*rows, strict=True))
+    (found,) = weighted_auc(scores.astype(float), right, weights[None])
+    repeated = auc(np.repeat(scores, weights), np.repeat(right, weights))
+    assert np.isnan(found) if repeated is None else found == pytest.approx(repeated)
 
 
 def test_solution_statistics_by_hand(tmp_path):

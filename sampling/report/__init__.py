@@ -28,8 +28,8 @@ def report(
     """Report the accuracy of every rule over N, and how good the verifiers' values are.
 
     Writes ``summary.json`` (shares in [0, 1]), ``report.md``, ``report.html`` (one page that needs no other file) and,
-    of rankings, ``accuracy.png``, each as a whole; prints the accuracies at the largest N, and how well first errors
-    are found.
+    of rankings, ``accuracy.png``, each as a whole; prints the accuracies at the largest N, how good values of steps are
+    and how well first errors are found.
 
     Args:
         input: the rankings; None reports the scores alone.
@@ -66,10 +66,13 @@ def report(
         summary |= {"aggregation": aggregation, "validation": validation}
     if scores is not None:
         from sampling.report.first_errors import first_error_statistics
+        from sampling.report.order import step_order_statistics
         from sampling.report.steps import solution_statistics, step_statistics
 
         collected = collect(scores, neutral)
         summary["steps"], summary["solutions"] = step_statistics(collected), solution_statistics(collected, used)
+        for name, order in step_order_statistics(collected, num_bootstrap, seed).items():
+            summary["steps"][name]["order"] = order
         summary["first_errors"] = first_error_statistics(collected, threshold_subset, num_bootstrap, seed)
         if threshold_subset is not None and not summary["first_errors"]:
             raise InputError(f"{scores}: no verifier has a value a step of solutions whose first error is known")
@@ -93,7 +96,7 @@ def report(
 def _write_all(output: Path, summary: dict[str, Any]) -> None:
     from sampling.report.figures import DARK, LIGHT, accuracy_figure, reliability_figure
     from sampling.report.page import to_html, to_markdown, to_text
-    from sampling.report.sections import accuracy_section, first_error_section, sections
+    from sampling.report.sections import accuracy_section, first_error_section, sections, steps_section
 
     parts, figures = sections(summary), {}
     title, lead, printed = "What verifiers say of solutions", "", []
@@ -105,6 +108,8 @@ def _write_all(output: Path, summary: dict[str, Any]) -> None:
         )
         figures["accuracy"] = (accuracy_figure(summary, LIGHT), accuracy_figure(summary, DARK))
         printed.append(accuracy_section(summary))
+    if summary.get("steps"):
+        printed.append(steps_section(summary["steps"]))
     if summary.get("first_errors"):
         printed.append(first_error_section(summary["first_errors"]))
     groups = {

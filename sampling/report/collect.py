@@ -22,13 +22,14 @@ def _floats() -> array[float]:
 
 @dataclass(slots=True)
 class Steps:
-    """Labelled steps: value and truth, place in the solution from 0, length in characters, number of the subset."""
+    """Labelled steps: value, truth, place in the solution from 0, characters, subset and problem (numbers)."""
 
     values: array[float] = field(default_factory=_floats)
     right: array[float] = field(default_factory=_floats)
     places: array[float] = field(default_factory=_floats)
     lengths: array[float] = field(default_factory=_floats)
     subsets: array[float] = field(default_factory=_floats)
+    problems: array[float] = field(default_factory=_floats)
 
 
 @dataclass(slots=True)
@@ -84,9 +85,10 @@ class Judgements:
 
 @dataclass(slots=True)
 class Collected:
-    """Judgements by verifier, and the names of the subsets (``meta.subset``; empty where a solution has none)."""
+    """Judgements by verifier, names of subsets (``meta.subset``; empty where a solution has none), problems."""
 
     subsets: list[str]
+    num_problems: int
     verifiers: dict[str, Judgements]
 
 
@@ -99,8 +101,10 @@ def collect(path: Path, neutral: Neutral = "positive") -> Collected:
     """
     verifiers: dict[str, Judgements] = {}
     subsets: dict[str, int] = {}
+    problems: dict[str, int] = {}
     for _, solution, num_tokens in read_scored(path, labels=True):
         subset = subsets.setdefault(str(solution.meta.get("subset", "")), len(subsets))
+        problem = problems.setdefault(solution.problem_id, len(problems))
         truths = [step_truth(label, neutral) for label in solution.step_labels or ()]
         for name, values in solution.scores.items():
             if name not in verifiers:
@@ -109,19 +113,20 @@ def collect(path: Path, neutral: Neutral = "positive") -> Collected:
             by_step = not values or len(values) == len(solution.steps)
             into.by_step &= by_step
             if truths and by_step:
-                _add_steps(into, solution, values, truths, subset)
+                _add_steps(into, solution, values, truths, subset, problem)
             if solution.correct is not None and values:
                 into.solutions.values.extend(values)
                 into.solutions.counts.append(len(values))
                 into.solutions.right.append(is_right(solution))
                 into.solutions.num_steps.append(len(solution.steps))
                 into.solutions.num_tokens.append(nan if num_tokens is None else num_tokens)
-    return Collected([*subsets], verifiers)
+    return Collected([*subsets], len(problems), verifiers)
 
 
 def _add_steps(
-    into: Judgements, solution: Solution, values: Sequence[float], truths: Sequence[bool | None], subset: int
-) -> None:
+    into: Judgements, solution: Solution, values: Sequence[float], truths: Sequence[bool | None], subset: int,
+    problem: int,
+) -> None:  # fmt: skip
     if values:
         for place, (value, truth) in enumerate(zip(values, truths, strict=True)):
             if truth is not None:
@@ -130,6 +135,7 @@ def _add_steps(
                 into.steps.places.append(place)
                 into.steps.lengths.append(len(solution.steps[place]))
                 into.steps.subsets.append(subset)
+                into.steps.problems.append(problem)
     if (first := first_error(truths)) is not None:
         low, high = hit_range(values, first)
         into.firsts.first.append(first)

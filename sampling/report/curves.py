@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,14 +101,24 @@ def bootstrap_means(values: np.ndarray, num_bootstrap: int, seed: int | tuple[in
 
     All columns share the resamples.
     """
-    rng, total = np.random.default_rng(seed), len(values)
-    step, means = max(1, _CHUNK // total), []
-    for start in range(0, num_bootstrap, step):
-        rows = min(step, num_bootstrap - start)
+    total = len(values)
+    return np.concatenate([counts @ values / total for counts in resamples(total, num_bootstrap, seed)])
+
+
+def resamples(total: int, num: int, seed: int | tuple[int, ...], width: int = 0) -> Iterator[np.ndarray]:
+    """How often each of ``total`` is drawn with replacement: arrays (some, total) of ``num`` rows in all.
+
+    Args:
+        total: problems, or solutions.
+        num: resamples.
+        seed: of the draws.
+        width: numbers that a row takes where it is used, if more than ``total``: pieces are made to fit memory.
+    """
+    rng, step = np.random.default_rng(seed), max(1, _CHUNK // max(total, width))
+    for start in range(0, num, step):
+        rows = min(step, num - start)
         drawn = rng.integers(total, size=(rows, total)) + total * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * total).reshape(rows, total)
-        means.append(counts @ values / total)
-    return np.concatenate(means)
+        yield np.bincount(drawn.ravel(), minlength=rows * total).reshape(rows, total)
 
 
 def read_aggregation(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:

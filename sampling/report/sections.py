@@ -25,7 +25,7 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
     if summary.get("solutions"):
         parts.append(_solutions_section(summary["solutions"]))
     if summary.get("steps"):
-        parts.append(_steps_section(summary["steps"]))
+        parts.append(steps_section(summary["steps"]))
         if any(found["subsets"] for found in summary["steps"].values()):
             parts.append(_subsets_section(summary["steps"]))
     if summary.get("solutions") or summary.get("steps"):
@@ -135,25 +135,40 @@ def _solutions_section(solutions: Mapping[str, Any]) -> Section:
     return Section(title="Scores of solutions", note=note, header=header, rows=rows, strong=frozenset(strong))
 
 
-def _steps_section(steps: Mapping[str, Any]) -> Section:
+def steps_section(steps: Mapping[str, Any]) -> Section:
+    """Each verifier's values of labelled steps, beside what needs no verifier."""
     fields = (
         ("steps with a label", "num_steps", count),
         ("share of right steps", "base_rate", percent),
         ("accuracy at 0.5", "accuracy", percent),
-        ("AUC", "auc", decimal),
-        ("… of the place in the solution alone", "auc_position", decimal),
-        ("… of the length in characters alone", "auc_length", decimal),
         ("F1 of the wrong steps", "f1_error", decimal),
         ("… of calling every step wrong", "f1_all_wrong", decimal),
         ("expected calibration error", "ece", decimal),
+        ("AUC of the place in the solution alone", "auc_position", decimal),
+        ("AUC of the length in characters alone", "auc_length", decimal),
+        ("AUC", "auc", decimal),
     )
     rows = [[label, *(show(found[key]) for found in steps.values())] for label, key, show in fields]
+    orders = [found["order"] for found in steps.values()]
+    rows.append(["… its interval", *(_auc_span(order["interval"]) for order in orders)])
+    alone = {"position": "place alone", "length": "length alone"}
+    others = dict.fromkeys(key for order in orders for key in order["above"])
+    rows += [[f"… above {alone.get(o, o)}", *(_auc_span(order["above"].get(o)) for order in orders)] for o in others]
     note = (
         "A step is right if it was rated so, or if any rollout from it reached the right answer; it is judged right at "
         "a value of 0.5 or more. Place and length are what a verifier has to beat: they take the later or the longer "
-        "of two steps for the wrong one."
+        "of two steps for the wrong one. Intervals (95\u00a0%) are over resamples of the problems, and differences are "
+        "taken within each resample."
     )
     return Section(title="Values of steps", note=note, header=["", *steps], rows=rows)
+
+
+def _auc_span(point: Mapping[str, float] | None) -> str:
+    if point is None:
+        return ""
+    if "difference" in point:
+        return f"{point['difference']:+.3f} ({point['low']:+.3f} to {point['high']:+.3f})"
+    return f"{point['low']:.3f} – {point['high']:.3f}"
 
 
 def _subsets_section(steps: Mapping[str, Any]) -> Section:
