@@ -133,7 +133,7 @@ class Store(Generic[Record]):
 def read_summary(folder: Path) -> dict[str, Any]:
     """The summary that a stage left in its folder; empty where no stage made it, or it is not finished."""
     manifest = folder / MANIFEST
-    return (json.loads(manifest.read_text()).get("summary") or {}) if manifest.is_file() else {}
+    return (read_manifest(manifest)["summary"] or {}) if manifest.is_file() else {}
 
 
 def record_key(record: Any) -> str:

@@ -112,7 +112,8 @@ def test_disputes_are_written_down_with_both_labels(tmp_path, folders):
 
 def test_costs_stand_beside_and_the_command_prints_the_tables(tmp_path, folders, capsys):
     summary = {"rollouts": 1234, "rollout_tokens": 56789, "seconds": 7.5}
-    (folders["rollouts"] / MANIFEST).write_text(json.dumps({"finished": True, "summary": summary}))
+    manifest = {"stage": "label", "config": {}, "inputs": {}, "finished": True, "summary": summary}
+    (folders["rollouts"] / MANIFEST).write_text(json.dumps(manifest))
     sheets = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(folders["people"])}}
     labels = json.dumps({"people": sheets, "rollouts": str(folders["rollouts"])})
     main(["compare", f"--labels={labels}", "--reference", "people", "--output", str(tmp_path / "out")])

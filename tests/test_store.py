@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling import store as store_module
-from sampling.store import Store, record_key
+from sampling.store import Store, read_summary, record_key
 from stepverify.jsonl import MANIFEST, dump_line, read_records, write_records
 from stepverify.records import InputError, Problem, Ranking
 
@@ -154,6 +154,8 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
     for broken in ("{", "[]", '{"stage": "generate"}'):
         (tmp_path / MANIFEST).write_text(broken)
         assert f"{tmp_path / MANIFEST}: not a manifest of this project" in refusal(tmp_path)
+        with pytest.raises(InputError, match="not a manifest of this project"):
+            read_summary(tmp_path)
 
 
 def test_a_stage_killed_before_its_manifest_was_there_begins_again(tmp_path):
