@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -23,7 +24,12 @@ class Progress:
     """
 
     def __init__(self, stage: str, unit: str, total: int, done: int = 0) -> None:
-        self._bar = tqdm(desc=stage, unit=f" {unit}", total=total, initial=done, dynamic_ncols=True, mininterval=0.5)
+        # A log file keeps every state of the bar, so it gets few of them.
+        seconds = 0.5 if sys.stderr.isatty() else 30.0
+        self._bar = tqdm(
+            desc=stage, unit=f" {unit}", total=total, initial=done, dynamic_ncols=True,
+            mininterval=seconds, maxinterval=max(10.0, seconds),
+        )  # fmt: skip
         self._start, self._count = time.monotonic(), 0
         self._counts = Counter[str](tokens=0)
         self._watched: list[tuple[Usage, Usage]] = []  # as it grows, and as it was at first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import lightning
 import yaml
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -21,6 +22,7 @@ from stepverify.callbacks import (
     Checkpoints,
     ErrorCurve,
     HuggingFaceExport,
+    ProgressLines,
     SolutionText,
     Throughput,
     files,
@@ -81,6 +83,11 @@ class _RunFolder(LightningCLI):
             if logged:
                 added += [LearningRateMonitor("step"), Throughput(), CalibrationFigure(), ErrorCurve(), SolutionText()]
             added.append(HuggingFaceExport(str(root / "export")))
+            shown = config.get("enable_progress_bar") is not False and not any(
+                isinstance(c, ProgressBar) for c in present
+            )
+            if shown and not sys.stdout.isatty():
+                added.append(ProgressLines())
         kinds = {type(c) for c in present}
         kwargs["callbacks"] = [*present, *(c for c in added if type(c) not in kinds)]
         return super().instantiate_trainer(**kwargs)

@@ -1,8 +1,9 @@
-"""Callbacks: checkpoints, export, score writing, throughput, figures."""
+"""Callbacks: checkpoints, export, score writing, throughput, progress, figures."""
 
 from stepverify.callbacks.checkpoints import Checkpoints
 from stepverify.callbacks.export import HuggingFaceExport
 from stepverify.callbacks.figures import CalibrationFigure, ErrorCurve, SolutionText
+from stepverify.callbacks.lines import ProgressLines
 from stepverify.callbacks.throughput import Throughput
 from stepverify.callbacks.writer import ScoreWriter
 
@@ -11,6 +12,7 @@ __all__ = [
     "Checkpoints",
     "ErrorCurve",
     "HuggingFaceExport",
+    "ProgressLines",
     "ScoreWriter",
     "SolutionText",
     "Throughput",
