@@ -25,25 +25,16 @@ def step_order_statistics(collected: Collected, num_bootstrap: int, seed: int) -
         seed: of the resamples.
     """
     judged = {name: one.steps for name, one in collected.verifiers.items() if one.of_steps}
-    orders = {name: {"": _floats(s.values), "position": -_floats(s.places), "length": -_floats(s.lengths)}
-              for name, s in judged.items()}  # fmt: skip
-    sampled: dict[str, dict[str, list[np.ndarray]]] = {n: {key: [] for key in order} for n, order in orders.items()}
-    num_problems, widest = collected.num_problems, max((len(s.values) for s in judged.values()), default=0)
-    itself = np.ones((1, num_problems), int)
-    for drawn in chain([itself], resamples(num_problems, num_bootstrap, seed, 4 * widest)) if judged else ():
-        for name, steps in judged.items():
-            weights = drawn[:, _floats(steps.problems).astype(int)]
-            for key, order in orders[name].items():
-                sampled[name][key].append(weighted_auc(order, _floats(steps.right) == 1, weights))
-    areas = {name: {key: np.concatenate(parts) for key, parts in of.items()} for name, of in sampled.items()}
+    areas: dict[str, np.ndarray] = {}
     found: dict[str, Any] = {}
-    for name, area in areas.items():
-        known = not np.isnan(area[""][0])
-        others = {other: areas[other][""] for other in found if _same_steps(judged[other], judged[name])}
-        against = {key: area[key] for key in ("position", "length")} | others
+    for name, steps in judged.items():
+        against = {other: area for other, area in areas.items() if _same_steps(judged[other], steps)}
+        areas[name], *alone = _areas(steps, collected.num_problems, num_bootstrap, seed)
+        against = dict(zip(("position", "length"), alone, strict=True)) | against
+        known = not np.isnan(areas[name][0])
         found[name] = {
-            "interval": _interval(area[""][1:]) if known else None,
-            "above": {key: _difference(area[""] - other) for key, other in against.items()} if known else {},
+            "interval": _interval(areas[name]) if known else None,
+            "above": {key: _difference(areas[name] - area) for key, area in against.items()} if known else {},
         }
     return found
 
@@ -69,8 +60,16 @@ def weighted_auc(scores: np.ndarray, right: np.ndarray, weights: np.ndarray) -> 
     return np.divide((rights * below).sum(1), pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
-def _floats(values: Any) -> np.ndarray:
-    return np.frombuffer(values)
+def _areas(steps: Steps, num_problems: int, num_bootstrap: int, seed: int) -> np.ndarray:
+    """(3, 1 + num_bootstrap): AUC of values, places and lengths; of the sample itself, then of its resamples."""
+    values, right, places, lengths, problems = map(
+        np.frombuffer, (steps.values, steps.right, steps.places, steps.lengths, steps.problems)
+    )
+    itself = np.ones((1, num_problems), int)
+    return np.hstack([
+        [weighted_auc(order, right == 1, drawn[:, problems.astype(int)]) for order in (values, -places, -lengths)]
+        for drawn in chain([itself], resamples(num_problems, num_bootstrap, seed, 4 * len(values)))
+    ])  # fmt: skip
 
 
 def _same_steps(a: Steps, b: Steps) -> bool:
@@ -78,9 +77,10 @@ def _same_steps(a: Steps, b: Steps) -> bool:
 
 
 def _interval(areas: np.ndarray) -> dict[str, float]:
-    low, high = interval(areas[~np.isnan(areas)])  # a resample may lack one kind of steps
+    resampled = areas[1:][~np.isnan(areas[1:])]  # a resample may lack one kind of steps, and all of them may
+    low, high = interval(resampled if len(resampled) else areas[:1])
     return {"low": float(low), "high": float(high)}
 
 
 def _difference(areas: np.ndarray) -> dict[str, float]:
-    return {"difference": float(areas[0])} | _interval(areas[1:])
+    return {"difference": float(areas[0])} | _interval(areas)
