@@ -2,16 +2,19 @@
 # The verifier of RESULTS.md from the recorded samples: no engine, no sampling.
 #   GENERATOR=runs/gsm8k/generator/export DATA=dir bash lit_configs/gsm8k/recorded/run.sh
 # DATA holds GSM8K's train.jsonl.gz and test.jsonl.gz; left out, they come from the hub. DTYPE is the number format of
-# the scores; arguments go to the fit, and OUT is the folder of another one:
+# the scores, SKIP a file of solutions whose problems are not scored: recorded/scores_test.jsonl.gz, for the others of the
+# test. Arguments go to the fit, and OUT is the folder of another one:
 #   OUT=runs/gsm8k/recorded_solution_level ... recorded/run.sh --config lit_configs/gsm8k/ablations/solution_level.yaml
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
-here=lit_configs/gsm8k out=${OUT:-runs/gsm8k/recorded}
+here=lit_configs/gsm8k out=${OUT:-runs/gsm8k/recorded} reader=stepverify.readers.Solutions
 for split in train test; do
   path=${DATA:+$DATA/$split.jsonl.gz}
   problems="{class_path: stepverify.readers.GSM8K, init_args: {path: ${path:-openai/gsm8k}, split: $split}}"
-  sampling label --input.class_path stepverify.readers.Solutions \
-    --input.init_args.path $here/recorded/samples_$split.jsonl.gz --input.init_args.problems "$problems" --output $out/labels_$split
+  skipped="{class_path: $reader, init_args: {path: '${SKIP:-}', problems: $problems}}"
+  if [ -z "${SKIP:-}" ] || [ $split = train ]; then skipped=; fi
+  sampling label --input.class_path $reader --input.init_args.path $here/recorded/samples_$split.jsonl.gz \
+    --input.init_args.problems "$problems" --input.init_args.exclude "[$skipped]" --output $out/labels_$split
 done
 stepverify fit --config $here/06_orm.yaml --config lit_configs/overlays/lora.yaml --config $here/ablations/no_language.yaml \
   --config $here/ablations/no_dropout.yaml --config $here/ablations/cross_entropy.yaml "$@" \
