@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from sampling.drawn import check_drawn, read_drawn
 from sampling.engine import Completion, Engine, Request, SamplingOptions
 from sampling.progress import Progress
 from sampling.store import Store
@@ -16,6 +17,8 @@ from stepverify.jsonl import dump_line
 from stepverify.layout import Layout, load_export
 from stepverify.readers import Reader
 from stepverify.records import InputError, Problem, Solution
+
+_COPIED = 512  # solutions that are written and synced together
 
 
 def generate(
@@ -26,6 +29,7 @@ def generate(
     sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
     layout: Layout | None = None,
     few_shot: Reader | None = None,
+    drawn_before: Sequence[Path] = (),
     seed: int = 0,
 ) -> None:
     """Draw solutions of problems.
@@ -38,6 +42,9 @@ def generate(
         sampling: temperature, length, stop texts.
         layout: text around problems and steps; None takes the one that the model was exported with.
         few_shot: worked problems in front of every prompt, for models that were not trained on the layout.
+        drawn_before: outputs of other runs of this stage, of fewer samples or other problems, finished or not: what
+            they drew is not drawn again, but copied. They must have drawn with this engine, these options, examples and
+            seed.
         seed: of the run. Sample i of a problem is drawn with a seed made from this, the problem's id and i.
     """
     if num_samples < 1:
@@ -51,12 +58,14 @@ def generate(
         "engine": engine.identity(), "num_samples": num_samples, "sampling": dataclasses.asdict(sampling),
         "layout": dataclasses.asdict(layout), "seed": seed, "problems": digest(todo), "few_shot": digest(examples),
     }  # fmt: skip
+    check_drawn(drawn_before, "generate", config)
     with Store(output, Solution, stage="generate", config=config, inputs={}) as store:
         if store.finished:
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
         encoder = SolutionEncoder(engine.tokenizer, layout)
         by_id = {p.id: p for p in todo}
+        copied = _copy(read_drawn(drawn_before, Solution), by_id, num_samples, store)
         prefix = layout.render_examples(examples)
         name = Path(engine.model).name
         with Progress("generate", "solutions", total=len(todo) * num_samples, done=len(store.done)) as progress:
@@ -70,9 +79,29 @@ def generate(
                 )
                 progress.add(len(completions), tokens=sum(len(c.token_ids) for c in completions))
         summary = {"problems": len(todo), "solutions": len(store.done)} | problems.counted()
+        summary |= {"drawn_before": copied} if drawn_before else {}
         store.finish(summary | progress.summary())
     left_out = f"; left out: {problems.left_out}" if problems.left_out else ""
     print(f"{output}: {len(store.done)} solutions of {len(todo)} problems{left_out}")
+
+
+def _copy(drawn: Iterable[Solution], problems: dict[str, Problem], num_samples: int, store: Store[Solution]) -> int:
+    """Write what is wanted of the solutions and is not there; gives how many are of another run."""
+    copied, batch = set[str](), list[Solution]()
+    for solution in drawn:
+        problem, number = problems.get(solution.problem_id), int(solution.id.rpartition("#")[2])
+        if problem is None or number >= num_samples or solution.id in copied:
+            continue
+        if (problem.problem, problem.answer) != (solution.problem, solution.answer):
+            continue  # the problem was edited since
+        copied.add(solution.id)
+        if solution.id not in store.done:
+            batch.append(solution)
+        if len(batch) == _COPIED:
+            store.write(batch)
+            batch.clear()
+    store.write(batch)
+    return len(copied)
 
 
 def _missing(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Generic
 
-from stepverify.jsonl import MANIFEST, dump_line, fingerprint, parse_record, read_records
+from stepverify.jsonl import MANIFEST, dump_line, fingerprint, parse_record
 from stepverify.records import InputError, Record
 
 SHARD_BYTES = 256 << 20
@@ -71,16 +71,12 @@ class Store(Generic[Record]):
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write_manifest()
-        for shard in self._shards():
+        for shard in _shards(self.folder):
             self.done.update(_keys(shard, self.kind, mend=not self.finished))
-
-    def _shards(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.jsonl"))
 
     def records(self) -> Iterator[Record]:
         """What is there so far, finished or not."""
-        for shard in self._shards():
-            yield from read_records(shard, self.kind)
+        yield from kept_records(self.folder, self.kind)
 
     def write(self, records: Iterable[Record]) -> None:
         """Append a batch and bring it to disk."""
@@ -100,7 +96,7 @@ class Store(Generic[Record]):
         os.fsync(self._file.fileno())
 
     def _next_shard(self) -> None:
-        shards = self._shards()
+        shards = _shards(self.folder)
         if self._file is not None:
             self._file.close()
         reuse = shards and shards[-1].stat().st_size <= SHARD_BYTES
@@ -141,21 +137,40 @@ def record_key(record: Any) -> str:
     return str(getattr(record, "id", None) or record.problem_id)
 
 
+def kept_records(folder: Path, kind: type[Record]) -> Iterator[Record]:
+    """What a stage has written so far, finished or not; a last line that a kill tore is left out."""
+    torn = not read_manifest(folder / MANIFEST)["finished"]
+    for shard in _shards(folder):
+        for record, _ in _whole_lines(shard, kind, torn=torn):
+            yield record
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.jsonl"))
+
+
 def _keys(shard: Path, kind: type[Record], *, mend: bool) -> set[str]:
     """The keys of all records. ``mend`` cuts a torn last line off; a finished shard may be edited by hand."""
     keys, whole = set(), 0
-    with shard.open("rb+" if mend else "rb") as file:
+    for record, length in _whole_lines(shard, kind, torn=mend):
+        keys.add(record_key(record))
+        whole += length
+    if mend:
+        os.truncate(shard, whole)
+    return keys
+
+
+def _whole_lines(shard: Path, kind: type[Record], *, torn: bool) -> Iterator[tuple[Record, int]]:
+    """Records and the lengths of their lines. ``torn``: the last one may lack its end, and is left out then."""
+    with shard.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if mend and not line.endswith(b"\n"):
-                break
+            if torn and not line.endswith(b"\n"):
+                return
             try:
-                keys.add(record_key(parse_record(kind, json.loads(line))))
+                record = parse_record(kind, json.loads(line))
             except ValueError as error:
                 raise InputError(f"{shard}:{number}: {error}; the shard was changed from outside") from None
-            whole += len(line)
-        if mend:
-            file.truncate(whole)
-    return keys
+            yield record, len(line)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

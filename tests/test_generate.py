@@ -122,6 +122,52 @@ def test_seed_is_of_run_problem_and_sample(tmp_path):
     assert not set(other.values()) & set(seeds.values())
 
 
+# ── samples drawn before ──────────────────────────────────────────────────────────────────────────
+
+
+def test_only_what_is_missing_is_drawn_when_more_is_wanted(tmp_path):
+    """3 problems × 4 samples are there, 4 × 6 are wanted: the engine draws samples 4 and 5 of three, all of the fourth."""
+    four = Given(*map(problem, range(4)))
+    run(tmp_path / "before")
+    alone = run(tmp_path / "alone", problems=four, num_samples=6)[1]
+    engine, found = run(tmp_path / "more", problems=four, num_samples=6, drawn_before=[tmp_path / "before"])
+    assert found == alone
+    assert [(r.key, r.n) for r in engine.asked] == [("p/0#4", 2), ("p/1#4", 2), ("p/2#4", 2), ("p/3#0", 6)]
+    manifest = json.loads((tmp_path / "more" / "manifest.json").read_text())
+    assert manifest["summary"]["drawn_before"] == 12
+    assert manifest["config"] == json.loads((tmp_path / "alone" / "manifest.json").read_text())["config"]
+
+
+def test_fewer_of_a_killed_run_need_no_engine_and_an_edited_problem_is_drawn_again(tmp_path):
+    """Of 3 × 4 a kill left nine and a torn line. Two samples of each: those of the third are half there, its text changed."""
+    run(tmp_path / "killed")
+    shard, manifest = tmp_path / "killed" / "part-00000.jsonl", tmp_path / "killed" / "manifest.json"
+    lines = shard.read_text().splitlines(keepends=True)
+    shard.write_text("".join(lines[:9]) + lines[9][:40])
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": False, "summary": {}}))
+    options = {"num_samples": 2, "drawn_before": [tmp_path / "killed"]}
+    engine, found = run(tmp_path / "two", **options)
+    assert [(r.key, r.n) for r in engine.asked] == [("p/2#1", 1)]
+    assert found == run(tmp_path / "alone", num_samples=2)[1]
+    edited = Given(problem(0), problem(1), problem(2, problem="What is two?"))
+    engine, found = run(tmp_path / "edited", problems=edited, **options)
+    assert [(r.key, r.n) for r in engine.asked] == [("p/2#0", 2)]
+    assert found == run(tmp_path / "edited alone", problems=edited, num_samples=2)[1]
+
+
+def test_samples_of_another_law_are_refused_and_leave_no_folder(tmp_path):
+    run(tmp_path / "before")
+    (tmp_path / "other").mkdir()
+    for name, options, message in (
+        ("before", {"seed": 1}, "before was drawn with seed = 0, this run has 1"),
+        ("before", {"sampling": SamplingOptions(temperature=0.5)}, "was drawn with sampling = "),
+        ("other", {}, "other: not the output of stage generate"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(tmp_path / "o", drawn_before=[tmp_path / name], **options)
+    assert not (tmp_path / "o").exists()
+
+
 def test_derive_seed_by_hand():
     """The first 62 bits of the SHA-256 of '0\\x1fp/7', as sha256sum gives it: 716994a9352282cc..."""
     assert derive_seed(0, "p/7") == 0x716994A9352282CC // 4 < 2**62

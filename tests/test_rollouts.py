@@ -264,7 +264,7 @@ def test_completions_of_another_law_are_refused(tmp_path):
     run(source, tmp_path / "early", EarlyStop())
     with pytest.raises(InputError, match=r"drawn_before: .*early/rollouts was drawn with seed = 0, this run has 1"):
         run(source, tmp_path / "after", Exhaustive(8), seed=1, drawn_before=[tmp_path / "early"])
-    with pytest.raises(InputError, match=r"drawn_before: .*drawn: not the output of sampling label with rollouts"):
+    with pytest.raises(InputError, match=r"drawn_before: .*drawn/rollouts: not the output of stage rollouts"):
         run(source, tmp_path / "other", Exhaustive(8), drawn_before=[tmp_path / "drawn"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,26 +36,6 @@ def check_origin(folder: Path | None, here: Mapping[str, Any], examples: list[Pr
                 )
     if drawn["few_shot"] != digest(examples):
         raise InputError(f"reuse_samples: {folder} was drawn behind other few-shot examples")
-
-
-def check_drawn_alike(folder: Path, here: Mapping[str, Any]) -> None:
-    """Check that the completions of ``folder`` are those that this run would draw.
-
-    Args:
-        folder: ``rollouts/`` of another run's output.
-        here: the configuration of this one.
-
-    Raises:
-        InputError: naming the key that differs, or that there are no completions.
-    """
-    if not (folder / MANIFEST).is_file():
-        raise InputError(f"drawn_before: {folder.parent}: not the output of sampling label with rollouts")
-    before, now = read_manifest(folder / MANIFEST)["config"], json.loads(json.dumps(here))
-    for key in ("engine", "sampling", "layout", "few_shot", "seed"):
-        if before[key] != now[key]:
-            raise InputError(
-                f"drawn_before: {folder} was drawn with {key} = {before[key]!r}, this run has {now[key]!r}"
-            )
 
 
 def _how_drawn(folder: Path | None) -> dict[str, Any]:

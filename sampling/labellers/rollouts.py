@@ -13,14 +13,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from sampling.drawn import check_drawn, read_drawn
 from sampling.engine import Engine, SamplingOptions
 from sampling.generate import exported_layout
 from sampling.labellers.base import Stage, StepLabeller
-from sampling.labellers.origin import check_drawn_alike, check_origin
+from sampling.labellers.origin import check_origin
 from sampling.labellers.run import Ask, Budget, Plan, Run, judged
 from sampling.labellers.strategies import Exhaustive, Strategy
 from sampling.store import Store
-from stepverify.jsonl import read_records
 from stepverify.layout import Layout
 from stepverify.readers import Reader
 from stepverify.records import InputError, Rollout, Solution
@@ -52,9 +52,9 @@ class Rollouts(StepLabeller):
         max_solutions: step labels for the first so many solutions of each problem; None labels all.
         reuse_samples: count the solutions themselves. They must have been drawn by this engine, with these options.
         reuse_rollouts: count a completion for the longer prefixes that it passes through.
-        drawn_before: outputs of other runs of this stage, with another strategy for example: what they drew is not
-            drawn again, but copied. They must have drawn with this engine, these options and this seed. Completions
-            that were drawn more at a time than this strategy asks for are not taken.
+        drawn_before: outputs of other runs of this stage, with another strategy for example, finished or not: what
+            they drew is not drawn again, but copied. They must have drawn with this engine, these options and this
+            seed. Completions that were drawn more at a time than this strategy asks for are not taken.
         budget: limits of rollouts, tokens and time.
         seed: of the run. A prefix's completion i is drawn with a seed made from this, the problem's id, the prefix
             and i: whatever the strategy.
@@ -89,9 +89,8 @@ class Rollouts(StepLabeller):
         """Stream the prefixes of many problems through the engine; answers are graded in a thread meanwhile."""
         if self.plan.reuse_samples:
             check_origin(stage.input, self.identity(), self.examples)
-        for folder in self.drawn_before:
-            check_drawn_alike(folder, self.identity())
-        before = {rollout.id: rollout for folder in self.drawn_before for rollout in read_records(folder, Rollout)}
+        check_drawn(self.drawn_before, "rollouts", self.identity())
+        before = {rollout.id: rollout for rollout in read_drawn(self.drawn_before, Rollout)}
         stage.progress.watch(self.engine)
         kept = Store(stage.output / "rollouts", Rollout, stage="rollouts", config=self.identity(), inputs={})
         with kept as store, ThreadPoolExecutor(1, "grading") as pool:
