@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from sampling.drawn import check_drawn, read_drawn
@@ -71,7 +71,8 @@ def generate(
         with Progress("generate", "solutions", total=len(todo) * num_samples, done=len(store.done)) as progress:
             progress.watch(engine)
             requests = _missing(todo, num_samples, seed, store.done, encoder, prefix)
-            for request, completions in engine.generate(requests, sampling):
+            some = next(requests, None)  # where all is there, no model is loaded
+            for request, completions in engine.generate(chain([some], requests), sampling) if some else ():
                 problem_id, _, first = request.key.rpartition("#")
                 store.write(
                     _solution(by_id[problem_id], int(first) + i, request.seed + i, c, layout, name)

@@ -155,6 +155,16 @@ def test_fewer_of_a_killed_run_need_no_engine_and_an_edited_problem_is_drawn_aga
     assert found == run(tmp_path / "edited alone", problems=edited, num_samples=2)[1]
 
 
+def test_no_model_is_loaded_where_all_is_there(tmp_path):
+    class NoEngine(FakeEngine):
+        def generate(self, requests, options):
+            raise AssertionError("asked for a model")
+
+    run(tmp_path / "before")
+    found = run(tmp_path / "fewer", NoEngine(), num_samples=3, drawn_before=[tmp_path / "before"])[1]
+    assert found == run(tmp_path / "alone", num_samples=3)[1]
+
+
 def test_samples_of_another_law_are_refused_and_leave_no_folder(tmp_path):
     run(tmp_path / "before")
     (tmp_path / "other").mkdir()
