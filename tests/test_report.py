@@ -229,6 +229,22 @@ def test_solution_statistics_by_hand(tmp_path):
     assert orm["aggregations"]["last"]["ece"] == pytest.approx(2 / 3 - 0.5)
 
 
+def test_order_within_problems_by_hand(tmp_path):
+    """Easy problem: right 0.8, right 0.9, wrong 0.7: area 1. Hard one: right 0.2, wrong 0.1, wrong 0.3: 1/2. One all wrong.
+
+    Within problems (1 + 1/2) / 2; over all: right 0.8, 0.9, 0.2 against 0.7, 0.1, 0.3, 0.9: 3 + 3.5 + 1 of 12.
+    """
+    given = {"easy": ((0.8, 1), (0.9, 1), (0.7, 0)), "hard": ((0.2, 1), (0.1, 0), (0.3, 0)), "lost": ((0.9, 0),)}
+    rows = [
+        replace(solution(0, {"orm": [value]}, correct=bool(right)), id=f"{name}#{i}", problem_id=name)
+        for name, several in given.items()
+        for i, (value, right) in enumerate(several)
+    ]
+    write_records(tmp_path / "s.jsonl", rows[::2] + rows[1::2])  # solutions of a problem need not stand together
+    found = solution_statistics(collect(tmp_path / "s.jsonl"), {})["orm"]["aggregations"]["last"]
+    assert (found["auc"], found["auc_within"]) == pytest.approx((7.5 / 12, 0.75))
+
+
 def test_one_value_for_one_step_is_no_judgement_of_steps(tmp_path):
     """An outcome verifier has one value a solution, so a solution of one step looks judged step by step."""
     rows = [
@@ -340,7 +356,8 @@ def test_report(tmp_path, capsys):
     data = rankings(tmp_path / "in")
     aggregation = {"prm": {"how": "min", "chosen_on": "validation"}}
     validation = {"num_problems": 3, "n": 4, "best_of_n": {"prm": {"prod": 0.25, "min": 0.5}}}
-    manifest = {"finished": True, "summary": {"aggregation": aggregation, "validation": validation}}
+    summary = {"aggregation": aggregation, "validation": validation}
+    manifest = {"stage": "rank", "config": {}, "inputs": {}, "finished": True, "summary": summary}
     (data / "manifest.json").write_text(json.dumps(manifest))
     rows = [
         solution(i, {"prm": [0.1 * i, 0.9], "<b>orm": [0.08 * i]}, correct=i > 4, labels=[1, 1 if i > 4 else -1])

@@ -55,13 +55,14 @@ class FirstErrors:
 
 @dataclass(slots=True)
 class Solutions:
-    """Graded solutions: all values one solution after the other, how many each has, and its length."""
+    """Graded solutions: all values one after the other, how many each has, its length, the number of its problem."""
 
     values: array[float] = field(default_factory=_floats)
     counts: array[float] = field(default_factory=_floats)
     right: array[float] = field(default_factory=_floats)
     num_steps: array[float] = field(default_factory=_floats)
     num_tokens: array[float] = field(default_factory=_floats)
+    problems: array[float] = field(default_factory=_floats)
 
 
 @dataclass(slots=True)
@@ -120,6 +121,7 @@ def collect(path: Path, neutral: Neutral = "positive") -> Collected:
                 into.solutions.right.append(is_right(solution))
                 into.solutions.num_steps.append(len(solution.steps))
                 into.solutions.num_tokens.append(nan if num_tokens is None else num_tokens)
+                into.solutions.problems.append(problem)
     return Collected([*subsets], len(problems), verifiers)
 
 

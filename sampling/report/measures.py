@@ -17,6 +17,19 @@ def auc(scores: np.ndarray, right: np.ndarray) -> float | None:
     return float((ranks(scores)[right].sum() - num_right * (num_right + 1) / 2) / (num_right * num_wrong))
 
 
+def auc_within(scores: np.ndarray, right: np.ndarray, groups: np.ndarray) -> float | None:
+    """The mean of the areas of each group, all weighing the same; None where none has right ones and wrong ones.
+
+    Over all solutions an area is high too where scores tell hard problems from easy ones; choosing among the solutions
+    of one problem needs this one.
+    """
+    order = np.argsort(groups, kind="stable")
+    borders = np.flatnonzero(np.diff(groups[order])) + 1
+    areas = [auc(scores[rows], right[rows]) for rows in np.split(order, borders)]
+    known = [area for area in areas if area is not None]
+    return sum(known) / len(known) if known else None
+
+
 def f1(found: np.ndarray, truth: np.ndarray) -> float:
     """Harmonic mean of precision and recall; 0 where nothing is found and nothing is there to be found."""
     marked = np.count_nonzero(found) + np.count_nonzero(truth)

@@ -108,6 +108,7 @@ def _comparison_section(summary: Mapping[str, Any]) -> Section:
 
 
 def _solutions_section(solutions: Mapping[str, Any]) -> Section:
+    qualities = ("auc", "auc_within", "brier", "ece")
     columns = ("spearman_steps", "pearson_steps", "spearman_tokens", "pearson_tokens")
     rows: list[list[str]] = []
     strong = set()
@@ -115,8 +116,8 @@ def _solutions_section(solutions: Mapping[str, Any]) -> Section:
         for how, measured in found["aggregations"].items():
             if how == found["used"]:
                 strong.add(len(rows))
-            rows.append([name, how, *(decimal(measured[key]) for key in ("auc", "brier", "ece", *columns))])
-        rows.append([name, "(right or not)", "", "", "", *(decimal(found["truth"][key]) for key in columns)])
+            rows.append([name, how, *(decimal(measured[key]) for key in (*qualities, *columns))])
+        rows.append([name, "(right or not)", "", "", "", "", *(decimal(found["truth"][key]) for key in columns)])
     minima = "; ".join(
         f"{name}: {percent(m['mean'])} of the way on average, at the first step in {percent(m['at_first'])}, "
         f"at the last in {percent(m['at_last'])} of the solutions"
@@ -124,14 +125,15 @@ def _solutions_section(solutions: Mapping[str, Any]) -> Section:
         if (m := found["minimum_position"])
     )
     note = (
-        "How well a solution's score tells right from wrong, how far it is a probability (Brier score, expected "
+        "How well a solution's score tells right from wrong, over all solutions and within a problem, where one is "
+        "chosen (mean of the problems that have both kinds); how far it is a probability (Brier score, expected "
         "calibration error), and how it goes with length: Spearman's ρ and Pearson's "
         "r with the number of steps and tokens. The rows “right or not” give what a verifier that knew the truth "
         "would show; a score further from zero than that prefers length for its own sake. Bold: the aggregation in use."
     )
     if minima:
         note += f" The lowest value stands, for {minima}."
-    header = ["verifier", "score", "AUC", "Brier", "ECE", "ρ steps", "r steps", "ρ tokens", "r tokens"]
+    header = ["verifier", "score", "AUC", "in a problem", "Brier", "ECE", "ρ steps", "r steps", "ρ tokens", "r tokens"]
     return Section(title="Scores of solutions", note=note, header=header, rows=rows, strong=frozenset(strong))
 
 

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from sampling.report.collect import Collected, Solutions, Steps
-from sampling.report.measures import aggregate_all, auc, calibration_error, f1, mean, pearson, ranks, reliability
+from sampling.report.measures import (
+    aggregate_all,
+    auc,
+    auc_within,
+    calibration_error,
+    f1,
+    mean,
+    pearson,
+    ranks,
+    reliability,
+)
 from stepverify.aggregate import AGGREGATIONS
 
 
@@ -80,6 +90,7 @@ def _solutions(c: Solutions, used: str) -> dict[str, Any]:
     for how in AGGREGATIONS if many else ("last",):
         chance = _chance(scores[how], how)
         by_how[how] = {"auc": auc(scores[how], right), "brier": float(((chance - right) ** 2).mean())}
+        by_how[how]["auc_within"] = auc_within(scores[how], right, np.frombuffer(c.problems))
         by_how[how]["ece"] = calibration_error(reliability(chance, right))
         by_how[how] |= _length_correlations(chance, scores[how], lengths)
     used = used if used in by_how else "last"
