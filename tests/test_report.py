@@ -14,8 +14,8 @@ from sampling.report.collect import collect, first_error, step_truth
 from sampling.report.curves import Table, bootstrap_means, read_table, rule_label, split_rule, summarise
 from sampling.report.figures import spread_out
 from sampling.report.first_errors import first_error_statistics
-from sampling.report.measures import aggregate_all, auc, calibration_error, f1, ranks, reliability
-from sampling.report.order import step_order_statistics, weighted_auc
+from sampling.report.measures import aggregate_all, auc, calibration_error, f1, ranks, reliability, weighted_auc
+from sampling.report.order import step_order_statistics
 from sampling.report.steps import solution_statistics, step_statistics
 from stepverify.aggregate import AGGREGATIONS, aggregate
 from stepverify.jsonl import write_records

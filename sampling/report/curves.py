@@ -154,3 +154,13 @@ def interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The 2.5th and the 97.5th percentile over the first axis."""
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     return low, high
+
+
+def low_high(values: np.ndarray) -> dict[str, float]:
+    """The interval of the resamples that stand behind the value of the sample itself; those that are NaN are left out.
+
+    A resample may lack one kind of steps or solutions, and where all of them do the interval is the value alone.
+    """
+    resampled = values[1:][~np.isnan(values[1:])]
+    low, high = interval(resampled if len(resampled) else values[:1])
+    return {"low": float(low), "high": float(high)}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sampling.report.collect import Collected, FirstErrors
-from sampling.report.curves import bootstrap_means, interval
+from sampling.report.curves import bootstrap_means, low_high
 from sampling.report.measures import mean
 from sampling.report.steps import parts
 from stepverify.records import InputError
@@ -123,9 +123,7 @@ def _point(values: np.ndarray) -> dict[str, float] | None:
     """The first value and the 95 % interval of the others; None where there is none."""
     if np.isnan(values[0]):
         return None
-    # A resample may lack one kind of solutions.
-    low, high = interval(values[1:][~np.isnan(values[1:])]) if not np.isnan(values[1:]).all() else (values[0],) * 2
-    return {"mean": float(values[0]), "low": float(low), "high": float(high)}
+    return {"mean": float(values[0])} | low_high(values)
 
 
 def _lowest(firsts: FirstErrors, rows: np.ndarray) -> dict[str, float | None]:

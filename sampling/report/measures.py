@@ -17,6 +17,27 @@ def auc(scores: np.ndarray, right: np.ndarray) -> float | None:
     return float((ranks(scores)[right].sum() - num_right * (num_right + 1) / 2) / (num_right * num_wrong))
 
 
+def weighted_auc(scores: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Areas under the ROC curve when every score counts several times, a tie counting half.
+
+    Args:
+        scores: (M,), higher for right ones.
+        right: (M,), booleans.
+        weights: (B, M), how often each counts.
+
+    Returns:
+        (B,); NaN where there are no right ones or no wrong ones.
+    """
+    order = np.argsort(scores, kind="stable")
+    ordered, truth = scores[order], right[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    weights = weights[:, order]
+    rights, wrongs = (np.add.reduceat(weights * of, starts, axis=1) for of in (truth, ~truth))
+    below = np.cumsum(wrongs, axis=1) - wrongs / 2
+    pairs = rights.sum(1) * wrongs.sum(1)
+    return np.divide((rights * below).sum(1), pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+
+
 def auc_within(scores: np.ndarray, right: np.ndarray, groups: np.ndarray) -> float | None:
     """The mean of the areas of each group, all weighing the same; None where none has right ones and wrong ones.
 

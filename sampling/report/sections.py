@@ -117,7 +117,9 @@ def _solutions_section(solutions: Mapping[str, Any]) -> Section:
             if how == found["used"]:
                 strong.add(len(rows))
             rows.append([name, how, *(decimal(measured[key]) for key in (*qualities, *columns))])
-        rows.append([name, "(right or not)", "", "", "", "", *(decimal(found["truth"][key]) for key in columns)])
+        rows.append(
+            [name, "(right or not)", *[""] * len(qualities), *(decimal(found["truth"][key]) for key in columns)]
+        )
     minima = "; ".join(
         f"{name}: {percent(m['mean'])} of the way on average, at the first step in {percent(m['at_first'])}, "
         f"at the last in {percent(m['at_last'])} of the solutions"

@@ -11,10 +11,12 @@ here=lit_configs/gsm8k out=${OUT:-runs/gsm8k/recorded} reader=stepverify.readers
 for split in train test; do
   path=${DATA:+$DATA/$split.jsonl.gz}
   problems="{class_path: stepverify.readers.GSM8K, init_args: {path: ${path:-openai/gsm8k}, split: $split}}"
-  skipped="{class_path: $reader, init_args: {path: '${SKIP:-}', problems: $problems}}"
-  if [ -z "${SKIP:-}" ] || [ $split = train ]; then skipped=; fi
+  exclude="[]"
+  if [ $split = test ] && [ -n "${SKIP:-}" ]; then
+    exclude="[{class_path: $reader, init_args: {path: '$SKIP', problems: $problems}}]"
+  fi
   sampling label --input.class_path $reader --input.init_args.path $here/recorded/samples_$split.jsonl.gz \
-    --input.init_args.problems "$problems" --input.init_args.exclude "[$skipped]" --output $out/labels_$split
+    --input.init_args.problems "$problems" --input.init_args.exclude "$exclude" --output $out/labels_$split
 done
 stepverify fit --config $here/06_orm.yaml --config lit_configs/overlays/lora.yaml --config $here/ablations/no_language.yaml \
   --config $here/ablations/no_dropout.yaml --config $here/ablations/cross_entropy.yaml "$@" \
