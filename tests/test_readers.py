@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepverify.readers import GSM8K, Synthetic
+from stepverify.readers import GSM8K, Problems, Synthetic
 from stepverify.readers.synthetic import SPLITS, Chain, verdicts
 from stepverify.records import InputError, Problem
 
@@ -73,6 +73,23 @@ def test_gsm8k_counts_rows_in_the_whole_file(tmp_path):
     assert [(p.id, p.problem) for p in GSM8K(str(packed)).problems()] == every
     assert said(GSM8K(path, start=-1)) == "start: expected >= 0, got -1"
     assert said(GSM8K(path, limit=-2)) == "limit: expected >= 0, got -2"
+
+
+def test_problems_are_read_in_the_order_of_a_seed(tmp_path):
+    """Ids and texts stay together, the seed alone decides, and parts by start and limit make up the whole."""
+    path = gsm8k_file(tmp_path, *({"question": f"q{i}", "answer": f"#### {i}"} for i in range(20)))
+
+    def ids(reader, **options):
+        return [(p.id, p.problem) for p in reader(path, **options).problems()]
+
+    every, shuffled = ids(GSM8K), ids(GSM8K, shuffle=0)
+    assert shuffled != every
+    assert sorted(shuffled) == sorted(every)
+    assert ids(GSM8K, shuffle=0) == shuffled != ids(GSM8K, shuffle=1)
+    assert ids(GSM8K, shuffle=0, limit=7) + ids(GSM8K, shuffle=0, start=7) == shuffled
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps({"id": i, "problem": q, "answer": "1"}) + "\n" for i, q in every))
+    assert [(p.id, p.problem) for p in Problems(str(own), shuffle=0).problems()] == shuffled
 
 
 def test_the_worked_solutions_of_gsm8k_are_right_ones(tmp_path):

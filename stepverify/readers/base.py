@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Any, Literal, TypeVar
 
 from stepverify.jsonl import read_json_lines
@@ -175,8 +176,8 @@ def same_steps(steps: Sequence[str]) -> bytes:
     return hashlib.blake2b("\n".join(" ".join(step.split()) for step in steps).encode(), digest_size=16).digest()
 
 
-def take(items: Iterable[Item], start: int, limit: int | None) -> Iterator[Item]:
-    """Skip ``start`` items and yield ``limit`` at most.
+def take(items: Iterable[Item], start: int, limit: int | None, shuffle: int | None = None) -> Iterator[Item]:
+    """Skip ``start`` items and yield ``limit`` at most, in the order of the seed ``shuffle``, or in their own.
 
     Raises:
         InputError: one of them is negative.
@@ -184,6 +185,9 @@ def take(items: Iterable[Item], start: int, limit: int | None) -> Iterator[Item]
     for key, value in (("start", start), ("limit", limit)):
         if value is not None and value < 0:
             raise InputError(f"{key}: expected >= 0, got {value}")
+    if shuffle is not None:
+        items = list(items)
+        Random(shuffle).shuffle(items)
     return islice(items, start, None if limit is None else start + limit)
 
 

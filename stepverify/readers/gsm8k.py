@@ -23,18 +23,21 @@ class GSM8K(Reader):
         split: the split of a hub dataset, and the part of the problem ids that tells splits apart.
         start: how many problems to skip.
         limit: how many problems to read at most.
+        shuffle: seed of another order to read in; None keeps that of the file.
         annotations: keep the calculator annotations ``<<48/2=24>>`` in the steps.
     """
 
     def __init__(
         self, path: str = "openai/gsm8k", split: str = "train",
-        start: int = 0, limit: int | None = None, annotations: bool = True,
+        start: int = 0, limit: int | None = None, shuffle: int | None = None, annotations: bool = True,
     ) -> None:  # fmt: skip
-        self.path, self.split, self.start, self.limit, self.annotations = path, split, start, limit, annotations
+        self.path, self.split, self.annotations = path, split, annotations
+        self.start, self.limit, self.shuffle = start, limit, shuffle
 
     def problems(self) -> Iterator[Problem]:
         """Yield problems with id ``gsm8k/<split>/<row>``, the row counted from 0 in the whole file."""
-        for row, (where, data) in take(enumerate(rows(self.path, self.split, "main")), self.start, self.limit):
+        every = enumerate(rows(self.path, self.split, "main"))
+        for row, (where, data) in take(every, self.start, self.limit, self.shuffle):
             yield self._problem(row, where, data)
 
     def _problem(self, row: int, where: str, data: Any) -> Problem:

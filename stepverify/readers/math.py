@@ -24,20 +24,23 @@ class MATH(Reader):
         name: configuration of a hub dataset, where it has several.
         start: how many problems to skip.
         limit: how many problems to read at most.
+        shuffle: seed of another order to read in: in a file sorted by subject the first problems are of one kind.
         exclude: problems that occur in one of these readers are left out.
     """
 
     def __init__(
         self, path: str, split: str = "train", name: str | None = None,
-        start: int = 0, limit: int | None = None, exclude: list[Reader] | None = None,
+        start: int = 0, limit: int | None = None, shuffle: int | None = None, exclude: list[Reader] | None = None,
     ) -> None:  # fmt: skip
-        self.path, self.split, self.name, self.start, self.limit = path, split, name, start, limit
+        self.path, self.split, self.name = path, split, name
+        self.start, self.limit, self.shuffle = start, limit, shuffle
         self.guard = Guard(exclude)
 
     def problems(self) -> Iterator[Problem]:
         """Yield problems with id ``math/<unique_id>``, ``math/train/algebra/24``, or ``math/<split>/<row>``."""
         self.left_out.clear()
-        for row, (where, data) in take(enumerate(rows(self.path, self.split, self.name)), self.start, self.limit):
+        every = enumerate(rows(self.path, self.split, self.name))
+        for row, (where, data) in take(every, self.start, self.limit, self.shuffle):
             problem = self._problem(row, where, data)
             reason = self.guard.reason(problem.problem) or (None if problem.answer else "without an answer")
             if reason:

@@ -20,14 +20,15 @@ class Problems(Reader):
         path: a ``.jsonl`` or ``.jsonl.gz`` file, or a folder of them.
         start: how many to skip.
         limit: how many to read at most.
+        shuffle: seed of another order to read in; None keeps that of the file.
     """
 
-    def __init__(self, path: str, start: int = 0, limit: int | None = None) -> None:
-        self.path, self.start, self.limit = path, start, limit
+    def __init__(self, path: str, start: int = 0, limit: int | None = None, shuffle: int | None = None) -> None:
+        self.path, self.start, self.limit, self.shuffle = path, start, limit, shuffle
 
     def problems(self) -> Iterator[Problem]:
-        """Yield the problems in the order of the file."""
-        yield from take(read_records(self.path, Problem), self.start, self.limit)
+        """Yield the problems in the order of the file, or in that of ``shuffle``."""
+        yield from take(read_records(self.path, Problem), self.start, self.limit, self.shuffle)
 
 
 class Solutions(Reader):
