@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -16,8 +18,9 @@ def token_nll(
 ) -> Tensor:  # fmt: skip
     """Negative log-likelihood of each target token, without ever holding all logits.
 
-    Logits are made for ``chunk`` positions at a time and recomputed in the backward pass: peak memory
-    is chunk × vocabulary, not positions × vocabulary.
+    Logits are made for ``chunk`` positions at a time: peak memory is chunk × vocabulary, not positions × vocabulary.
+    In the backward pass they are recomputed where matrix or bias are trained; where both are frozen, as under adapters,
+    each position's derivative is made with its value, and they are not.
 
     Args:
         hidden: (M, D) hidden states at the positions before the targets.
@@ -30,11 +33,12 @@ def token_nll(
     Returns:
         (M,) in nats.
     """
+    matrix = _as_computed(weight)
 
     def piece(h: Tensor, t: Tensor) -> Tensor:
-        return F.cross_entropy(bounded(F.linear(h, weight, bias).float(), softcap), t, reduction="none")
+        return F.cross_entropy(bounded(F.linear(h, matrix, bias).float(), softcap), t, reduction="none")
 
-    return _in_chunks(piece, chunk or _fitting(weight), hidden, targets.long())
+    return _in_chunks(piece, chunk or _fitting(weight), _frozen(weight, bias), hidden, targets.long())
 
 
 def log_partition(
@@ -45,11 +49,12 @@ def log_partition(
     Returns:
         (M,) in nats.
     """
+    matrix = _as_computed(weight)
 
     def piece(h: Tensor) -> Tensor:
-        return bounded(F.linear(h, weight, bias).float(), softcap).logsumexp(-1)
+        return bounded(F.linear(h, matrix, bias).float(), softcap).logsumexp(-1)
 
-    return _in_chunks(piece, chunk or _fitting(weight), hidden)
+    return _in_chunks(piece, chunk or _fitting(weight), _frozen(weight, bias), hidden)
 
 
 def _fitting(weight: Tensor) -> int:
@@ -57,8 +62,45 @@ def _fitting(weight: Tensor) -> int:
     return max(1, (1 << 25) // len(weight))
 
 
-def _in_chunks(piece: Callable[..., Tensor], chunk: int, *tensors: Tensor) -> Tensor:
-    """``piece`` of (M, …) tensors, ``chunk`` rows at a time and recomputed in the backward pass."""
+def _frozen(*parameters: Tensor | None) -> bool:
+    """Whether none of them is trained."""
+    return not any(p is not None and p.requires_grad for p in parameters)
+
+
+def _as_computed(weight: Tensor) -> Tensor:
+    """A frozen matrix in autocast's number format: it keeps its casts of trained ones, and of others makes one a chunk."""
+    device = weight.device.type
+    if weight.requires_grad or not torch.is_autocast_enabled(device):
+        return weight
+    return weight.to(torch.get_autocast_dtype(device))
+
+
+class _RowByRow(torch.autograd.Function):
+    """Rows that depend on their own row of ``hidden`` and on nothing else that is trained."""
+
+    @staticmethod
+    def forward(ctx: Any, piece: Callable[..., Tensor], chunk: int, hidden: Tensor, *others: Tensor) -> Tensor:
+        values, slopes = [], []
+        for states, *rest in zip(*(t.split(chunk) for t in (hidden, *others)), strict=True):
+            with torch.enable_grad():
+                leaf = states.detach().requires_grad_()
+                value = piece(leaf, *rest)
+                slopes.extend(torch.autograd.grad(value.sum(), leaf))
+            values.append(value.detach())
+        ctx.save_for_backward(torch.cat(slopes))
+        return torch.cat(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return None, None, (gradient[:, None] * slopes).to(slopes.dtype), *[None] * (len(ctx.needs_input_grad) - 3)
+
+
+def _in_chunks(piece: Callable[..., Tensor], chunk: int, frozen: bool, *tensors: Tensor) -> Tensor:
+    """``piece`` of (M, …) tensors, ``chunk`` rows at a time; ``frozen``: only the first tensor has gradients."""
+    if frozen and torch.is_grad_enabled() and tensors[0].requires_grad:
+        return _RowByRow.apply(piece, chunk, *tensors)
     if len(tensors[0]) <= chunk:
         return piece(*tensors)
     parts = zip(*(t.split(chunk) for t in tensors), strict=True)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from stepverify.losses import outcome_bce, outcome_mse, step_cross_entropy, step_mse, token_nll
+from stepverify.losses import log_partition, outcome_bce, outcome_mse, step_cross_entropy, step_mse, token_nll
 
 
 def logit(*probabilities):
@@ -99,30 +99,69 @@ def test_token_loss_by_hand():
     assert biased.tolist() == pytest.approx([math.log(2)])
 
 
-@given(st.integers(1, 12), st.integers(1, 14), st.booleans())
-@settings(max_examples=40)
-def test_the_token_loss_does_not_depend_on_the_chunk(positions, chunk, with_bias):
-    """Neither the values nor the gradients of hidden states, matrix and bias."""
+@given(st.integers(1, 12), st.integers(1, 14), st.booleans(), st.booleans(), st.sampled_from([None, 2.0]))
+@settings(max_examples=60)
+def test_the_token_losses_do_not_depend_on_the_chunk(positions, chunk, with_bias, frozen, softcap):
+    """Neither the values nor the gradients: of hidden states, matrix and bias, or of hidden states where those are frozen."""
     generator = torch.Generator().manual_seed(positions)
     hidden, weight, bias = (torch.randn(s, generator=generator) for s in ((positions, 3), (5, 3), (5,)))
     targets = torch.randint(5, (positions,), generator=generator)
     seen = []
-    for size in (chunk, 1024):
-        leaves = [t.clone().requires_grad_() for t in (hidden, weight, bias)]
-        nll = token_nll(leaves[0], leaves[1], leaves[2] if with_bias else None, targets, chunk=size)
-        (nll * torch.arange(1.0, positions + 1)).sum().backward()
-        seen.append([nll.detach(), *(leaf.grad for leaf in leaves[: 3 if with_bias else 2])])
+    for size in (chunk, None):
+        leaves = [hidden.clone().requires_grad_(), *(t.clone().requires_grad_(not frozen) for t in (weight, bias))]
+        if not with_bias:
+            leaves[2] = None
+        if size is None:
+            logits = F.linear(*leaves)
+            logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+            nll, whole = F.cross_entropy(logits, targets, reduction="none"), logits.logsumexp(-1)
+        else:
+            nll = token_nll(*leaves, targets, softcap=softcap, chunk=size)
+            whole = log_partition(*leaves, softcap=softcap, chunk=size)
+        (nll * torch.arange(1.0, positions + 1) + whole * torch.arange(positions, 0.0, -1)).sum().backward()
+        seen.append(
+            [nll.detach(), whole.detach(), *(leaf.grad for leaf in leaves if leaf is not None and leaf.requires_grad)]
+        )
     assert seen[0][0].shape == (positions,)
+    for chunked, plain in zip(*seen, strict=True):
+        torch.testing.assert_close(chunked, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_token_losses_under_autocast(frozen):
+    """bfloat16 products of float32 parameters: the values and gradients of one whole product, float32 themselves."""
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(6, 4), torch.randn(5, 4), torch.randint(5, (6,))
+    seen = []
+    for chunk in (2, None):
+        states, matrix = hidden.clone().requires_grad_(), weight.clone().requires_grad_(not frozen)
+        with torch.autocast("cpu", torch.bfloat16):
+            if chunk is None:
+                nll = F.cross_entropy(F.linear(states, matrix).float(), targets, reduction="none")
+            else:
+                nll = token_nll(states, matrix, None, targets, chunk=chunk)
+        (nll * torch.arange(1.0, 7.0)).sum().backward()
+        seen.append([nll.detach(), states.grad, *([] if frozen else [matrix.grad])])
     for chunked, whole in zip(*seen, strict=True):
-        torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-5)
+        assert chunked.dtype == torch.float32
+        torch.testing.assert_close(chunked, whole, rtol=0.02, atol=0.02)
 
 
-def test_no_more_than_a_chunk_of_logits_is_made_at_once(monkeypatch):
-    """7 positions by 3: 3 + 3 + 1, in the forward pass and once more in the backward pass."""
+def test_no_gradient_is_made_where_none_is_asked_for():
+    """In validation, and of hidden states without a gradient."""
+    hidden, weight, targets = torch.randn(5, 2), torch.randn(4, 2), torch.zeros(5)
+    assert not token_nll(hidden, weight, None, targets, chunk=2).requires_grad
+    with torch.no_grad():
+        assert not token_nll(hidden.requires_grad_(), weight, None, targets, chunk=2).requires_grad
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_no_more_than_a_chunk_of_logits_is_made_at_once(frozen, monkeypatch):
+    """7 positions by 3: 3 + 3 + 1, in the forward pass, and once more in the backward pass where the matrix is trained."""
     sizes, linear = [], F.linear
     monkeypatch.setattr(F, "linear", lambda h, *rest: sizes.append(len(h)) or linear(h, *rest))
     hidden = torch.randn(7, 2, requires_grad=True)
-    nll = token_nll(hidden, torch.randn(4, 2), None, torch.zeros(7), chunk=3)
+    nll = token_nll(hidden, torch.randn(4, 2, requires_grad=not frozen), None, torch.zeros(7), chunk=3)
     assert sizes == [3, 3, 1]
     nll.sum().backward()
-    assert sorted(sizes) == [1, 1, 3, 3, 3, 3]
+    assert sorted(sizes) == ([1, 3, 3] if frozen else [1, 1, 3, 3, 3, 3])
