@@ -68,7 +68,7 @@ def _frozen(*parameters: Tensor | None) -> bool:
 
 
 def _as_computed(weight: Tensor) -> Tensor:
-    """A frozen matrix in autocast's number format: it keeps its casts of trained ones, and of others makes one a chunk."""
+    """A frozen matrix as autocast multiplies with it, cast once: autocast itself keeps casts of trained ones only."""
     device = weight.device.type
     if weight.requires_grad or not torch.is_autocast_enabled(device):
         return weight
@@ -76,7 +76,10 @@ def _as_computed(weight: Tensor) -> Tensor:
 
 
 class _RowByRow(torch.autograd.Function):
-    """Rows that depend on their own row of ``hidden`` and on nothing else that is trained."""
+    """Rows that depend on their own row of ``hidden`` and on nothing else that is trained.
+
+    A row's derivative is then known up to the factor that the backward pass brings, and made while its logits are there.
+    """
 
     @staticmethod
     def forward(ctx: Any, piece: Callable[..., Tensor], chunk: int, hidden: Tensor, *others: Tensor) -> Tensor:
