@@ -78,7 +78,7 @@ def _as_computed(weight: Tensor) -> Tensor:
 class _RowByRow(torch.autograd.Function):
     """Rows that depend on their own row of ``hidden`` and on nothing else that is trained.
 
-    A row's derivative is then known up to the factor that the backward pass brings, and made while its logits are there.
+    Its derivative is then known up to the factor that the backward pass brings, and made while the logits are there.
     """
 
     @staticmethod
