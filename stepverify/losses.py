@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,12 +34,8 @@ def token_nll(
     Returns:
         (M,) in nats.
     """
-    matrix = _as_computed(weight)
-
-    def piece(h: Tensor, t: Tensor) -> Tensor:
-        return F.cross_entropy(bounded(F.linear(h, matrix, bias).float(), softcap), t, reduction="none")
-
-    return _in_chunks(piece, chunk or _fitting(weight), _frozen(weight, bias), hidden, targets.long())
+    nll = partial(F.cross_entropy, reduction="none")
+    return _of_logits(nll, hidden, weight, bias, targets.long(), softcap=softcap, chunk=chunk)
 
 
 def log_partition(
@@ -49,30 +46,30 @@ def log_partition(
     Returns:
         (M,) in nats.
     """
-    matrix = _as_computed(weight)
-
-    def piece(h: Tensor) -> Tensor:
-        return bounded(F.linear(h, matrix, bias).float(), softcap).logsumexp(-1)
-
-    return _in_chunks(piece, chunk or _fitting(weight), _frozen(weight, bias), hidden)
+    return _of_logits(lambda logits: logits.logsumexp(-1), hidden, weight, bias, softcap=softcap, chunk=chunk)
 
 
-def _fitting(weight: Tensor) -> int:
-    """Positions that make 32 Mi logits."""
-    return max(1, (1 << 25) // len(weight))
-
-
-def _frozen(*parameters: Tensor | None) -> bool:
-    """Whether none of them is trained."""
-    return not any(p is not None and p.requires_grad for p in parameters)
-
-
-def _as_computed(weight: Tensor) -> Tensor:
-    """A frozen matrix as autocast multiplies with it, cast once: autocast itself keeps casts of trained ones only."""
+def _of_logits(
+    function: Callable[..., Tensor], hidden: Tensor, weight: Tensor, bias: Tensor | None, *others: Tensor,
+    softcap: float | None, chunk: int | None,
+) -> Tensor:  # fmt: skip
+    """A function of each position's logits, and of its row of ``others``: arguments and memory as :func:`token_nll`."""
+    chunk = chunk or max(1, (1 << 25) // len(weight))
+    frozen = not (weight.requires_grad or (bias is not None and bias.requires_grad))
     device = weight.device.type
-    if weight.requires_grad or not torch.is_autocast_enabled(device):
-        return weight
-    return weight.to(torch.get_autocast_dtype(device))
+    if frozen and torch.is_autocast_enabled(device):
+        # Autocast keeps its casts of trained parameters only, and would make this one anew for each chunk.
+        weight = weight.to(torch.get_autocast_dtype(device))
+
+    def piece(states: Tensor, *rest: Tensor) -> Tensor:
+        return function(bounded(F.linear(states, weight, bias).float(), softcap), *rest)
+
+    if frozen and torch.is_grad_enabled() and hidden.requires_grad:
+        return _RowByRow.apply(piece, chunk, hidden, *others)
+    if len(hidden) <= chunk:
+        return piece(hidden, *others)
+    parts = zip(*(t.split(chunk) for t in (hidden, *others)), strict=True)
+    return torch.cat([checkpoint(piece, *part, use_reentrant=False) for part in parts])
 
 
 class _RowByRow(torch.autograd.Function):
@@ -98,16 +95,6 @@ class _RowByRow(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
         return None, None, (gradient[:, None] * slopes).to(slopes.dtype), *[None] * (len(ctx.needs_input_grad) - 3)
-
-
-def _in_chunks(piece: Callable[..., Tensor], chunk: int, frozen: bool, *tensors: Tensor) -> Tensor:
-    """``piece`` of (M, …) tensors, ``chunk`` rows at a time; ``frozen``: only the first tensor has gradients."""
-    if frozen and torch.is_grad_enabled() and tensors[0].requires_grad:
-        return _RowByRow.apply(piece, chunk, *tensors)
-    if len(tensors[0]) <= chunk:
-        return piece(*tensors)
-    parts = zip(*(t.split(chunk) for t in tensors), strict=True)
-    return torch.cat([checkpoint(piece, *part, use_reentrant=False) for part in parts])
 
 
 def bounded(logits: Tensor, softcap: float | None) -> Tensor:
