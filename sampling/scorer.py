@@ -35,7 +35,7 @@ class ExportedVerifier:
 
     Args:
         path: the export.
-        dtype: number format of the parameters.
+        dtype: number format of the parameters; ``auto`` is that of the training.
         device: None takes a GPU where there is one.
         pack_tokens: tokens read at the same time, what solutions of a problem share counted once.
         every_token: give an outcome verifier's value at every solution token instead of the last one.
@@ -46,7 +46,7 @@ class ExportedVerifier:
     def __init__(
         self,
         path: str,
-        dtype: str = "float32",
+        dtype: str = "auto",
         device: str | None = None,
         pack_tokens: int = 8192,
         every_token: bool = False,
@@ -108,7 +108,7 @@ def score(
     output: Path,
     verifiers: dict[str, str],
     pack_tokens: int = 8192,
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32",
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     every_token: bool = False,
     neutral: dict[str, Neutral] | None = None,
 ) -> None:
@@ -119,7 +119,7 @@ def score(
         output: folder for the scored solutions; a killed run goes on where it was.
         verifiers: name in the scores → folder of the export; ``orm`` and ``prm`` for example.
         pack_tokens: tokens read at the same time, what solutions of a problem share counted once.
-        dtype: number format of the parameters.
+        dtype: number format of the parameters; ``auto`` is that of the training.
         every_token: outcome verifiers give the value at every solution token instead of the last one.
         neutral: verifier → what P(neutral) counts as in the values of one with a neutral label; left out, what its
             export says. One export under two names gives both.

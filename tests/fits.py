@@ -23,8 +23,9 @@ def write_labelled(folder: Path) -> Path:
 
 
 def fit(
-    root: Path, kind: str, data: Path, backbone: dict[str, Any], model: dict[str, Any] | None = None, **export: Any
-) -> Path:
+    root: Path, kind: str, data: Path, backbone: dict[str, Any], model: dict[str, Any] | None = None,
+    precision: str = "32-true", **export: Any,
+) -> Path:  # fmt: skip
     """Six steps of a verifier or generator; ``export`` goes to the callback. Gives the folder of the export."""
     from stepverify.cli import main
 
@@ -40,7 +41,7 @@ def fit(
         },
         "data": {"train": reader, "validation": reader, "batch_size": 16},
         "trainer": {
-            "default_root_dir": str(root), "max_epochs": 2, "accelerator": "cpu", "logger": False,
+            "default_root_dir": str(root), "max_epochs": 2, "precision": precision, "accelerator": "cpu", "logger": False,
             "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False,
             "callbacks": [{"class_path": "HuggingFaceExport", "init_args": export}],
         },

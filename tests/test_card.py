@@ -92,6 +92,28 @@ def test_the_cards_code_gives_the_verifiers_scores(kind, exports, monkeypatch):
                     assert (model(input_ids=ids).logits - adapted).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("precision", "weights", "computed"),
+    [("32-true", "float32", "float32"), ("32-true", "bfloat16", "bfloat16"), ("bf16-mixed", "float32", "bfloat16")],
+)
+def test_a_verifier_is_read_in_the_format_of_its_training(
+    precision, weights, computed, tiny_model_dir, labelled, tmp_path, monkeypatch
+):
+    """Products round to 8 bits in one and to 24 in the other: the scores, and those of the card's code, tell which."""
+    backbone = {"path": str(tiny_model_dir), "dtype": weights}
+    folder = fit(tmp_path / "run", "ProcessRewardModel", labelled, backbone, precision=precision)
+    assert load_export(folder)[1]["dtype"] == load_export(folder / "classifier")[1]["dtype"] == computed
+    (found,), (same,), (other,) = (
+        ExportedVerifier(str(folder), dtype, device="cpu").score([ASKED])
+        for dtype in ("auto", computed, "bfloat16" if computed == "float32" else "float32")
+    )
+    assert found == same != other
+    names = run_card(folder, monkeypatch)
+    assert names["model"].dtype == getattr(torch, computed)
+    assert names["scores"] == pytest.approx(found, abs=1e-5 if computed == "float32" else 5e-3)
+    assert f'dtype="{computed}")' in blocks(folder / "README.md")[1]  # vLLM's
+
+
 def test_the_generators_card_writes_what_the_model_writes(exports, monkeypatch):
     from transformers import AutoModelForCausalLM
 
@@ -147,9 +169,10 @@ def card_of(repository: str | None, path: str) -> dict[str, Any]:
     module = ProcessRewardModel(Backbone(path="lit_configs/quickstart/base", weights="random"), LAYOUT)
     module.model = module.build()
     module.backbone_source = Backbone(path=path)
-    trainer = SimpleNamespace(
-        callback_metrics={}, current_epoch=1, global_step=4, world_size=1, datamodule=None, callbacks=[]
-    )
+    module.trainer = trainer = SimpleNamespace(
+        callback_metrics={}, current_epoch=1, global_step=4, world_size=1, datamodule=None, callbacks=[],
+        precision="32-true",
+    )  # fmt: skip
     card = Card(trainer, module, {"causal": ".", "classifier": "classifier"}, repository)
     return {form: card.render(form, Path("lit_configs/quickstart/base")) for form in ("causal", "classifier")}
 

@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 ROOT = Path(__file__).parents[1]
 CHOICES: dict[str, list[dict[str, str]]] = {
     "gsm8k/run.sh": [{}, {"GENERATOR": "g", "VERIFIER": "v", "DATA": "d", "DTYPE": "float32"}],
-    "gsm8k/recorded/run.sh": [{}, {"GENERATOR": "g", "DATA": "d", "DTYPE": "bfloat16", "SKIP": "s.jsonl"}],
+    "gsm8k/recorded/run.sh": [{}, {"GENERATOR": "g", "DATA": "d", "SKIP": "s.jsonl"}],
     "math_prm800k/run.sh": [
         {},
         {"MODEL": "m", "OVERLAY": "lit_configs/overlays/lora.yaml", "SELECT": "1", "TWO_STAGE": "1", "LARGE_MODEL": "l"},

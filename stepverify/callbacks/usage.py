@@ -31,7 +31,7 @@ class Usage:
         self.objective, self.form, self.where = module.model.objective, form, where
         self.auto = _AUTO[module.model.form if form == "adapter" else form]
         self.layout, self.encoder, self.base = module.layout, module.encoder, module.backbone_source.path
-        self.labels, self.dtype = module.model.labels, next(module.model.parameters()).dtype
+        self.labels, self.dtype = module.model.labels, module.number_format()
         self.adds_neutral = "neutral" in self.labels and module.facts()["neutral"] == "positive"
         # AutoTokenizer takes the class of some model types in place of the file, with another pre-tokenizer.
         self.tokenizer = "PreTrainedTokenizerFast" if (folder / "tokenizer.json").is_file() else "AutoTokenizer"
@@ -54,7 +54,6 @@ class Usage:
     def vllm(self, place: str) -> str:
         """A token classifier in vLLM's pooling runner; ``place`` is its folder below ``path``."""
         path = "path" if place == "." else f'path + "/{place}"'
-        dtype = str(self.dtype).removeprefix("torch.")
         process = self.objective == "process"
         pooler = f'tok_pooling_type="STEP", step_tag_id={self.encoder.tag_id}' if process else 'tok_pooling_type="ALL"'
         scores = [
@@ -71,18 +70,18 @@ class Usage:
             "from vllm.config import PoolerConfig",
             "",
             f"pooler = PoolerConfig({pooler})",
-            f'llm = LLM({path}, runner="pooling", pooler_config=pooler, dtype="{dtype}")',
+            f'llm = LLM({path}, runner="pooling", pooler_config=pooler, dtype="{self.dtype}")',
             '(output,) = llm.encode([{"prompt_token_ids": ids}], pooling_task="token_classify")',
             *scores,
         ])  # fmt: skip
 
     def _model(self) -> list[str]:
+        dtype = f"dtype=torch.{self.dtype}"
         if self.form != "adapter":
-            return [f"model = {self.auto}.from_pretrained(path).eval()"]
+            return [f"model = {self.auto}.from_pretrained(path, {dtype}).eval()"]
         labels = "" if self.auto == _AUTO["causal"] else f", num_labels={len(self.labels)}"
-        dtype = f", dtype={self.dtype}"
         return [
-            f"base = {self.auto}.from_pretrained({_quoted(self.base)}{labels}{dtype})",
+            f"base = {self.auto}.from_pretrained({_quoted(self.base)}{labels}, {dtype})",
             "model = PeftModel.from_pretrained(base, path).eval()",
         ]
 

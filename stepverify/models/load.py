@@ -12,13 +12,14 @@ from stepverify.records import InputError
 
 
 def load_verifier(
-    path: str, dtype: Any = "float32", neutral: Neutral | None = None
+    path: str, dtype: str = "auto", neutral: Neutral | None = None
 ) -> tuple[ReadModel, SolutionEncoder, dict[str, Any]]:
     """An exported verifier, in evaluation mode, with its encoder and the facts stored with it.
 
     Args:
         path: the export.
-        dtype: number format of the parameters.
+        dtype: number format of the parameters; ``auto`` takes that of the training's products, the checkpoint's where
+            the export does not say.
         neutral: what the values of a process reward model with a neutral label count P(neutral) as; None takes what
             the export says.
 
@@ -41,7 +42,9 @@ def load_verifier(
         raise InputError(f"{path}: neutral: {neutral}: it has no neutral label (layout.neutral)")
     if facts["objective"] == "process" and facts.get("ids") != (now := encoder.judging_ids()):
         raise InputError(f"{path}: trained with ids {facts.get('ids')}, but its tokenizer now gives {now}")
-    backbone = Backbone(path=path, dtype=dtype).load()
+    if dtype == "auto":
+        dtype = facts.get("dtype", dtype)
+    backbone = Backbone(path=path, dtype=dtype).load()  # type: ignore[arg-type]
     if facts["objective"] == "process":
         counts_as: Neutral = neutral or facts.get("neutral", "positive")
         model: ReadModel = ProcessModel(backbone, encoder.label_ids, neutral=counts_as)

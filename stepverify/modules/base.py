@@ -238,4 +238,9 @@ class VerifierModule(lightning.LightningModule):
         """What an export says of itself besides the layout."""
         assert self.model is not None
         own = {"objective": self.model.objective, "max_length": self.encoder.max_length}
-        return own | {"probe": self.encoder.probe()}
+        return own | {"dtype": self.number_format(), "probe": self.encoder.probe()}
+
+    def number_format(self) -> str:
+        """In what the training's products were computed: read in another one, a trained model gives other values."""
+        kind = {"bf16": "bfloat16", "16": "float16"}.get(str(self.trainer.precision).split("-")[0])
+        return kind or str(next(self.model.parameters()).dtype).removeprefix("torch.")  # type: ignore[union-attr]

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The verifier of RESULTS.md from the recorded samples: no engine, no sampling.
 #   GENERATOR=runs/gsm8k/generator/export DATA=dir bash lit_configs/gsm8k/recorded/run.sh
-# DATA holds GSM8K's train.jsonl.gz and test.jsonl.gz; left out, they come from the hub. DTYPE is the number format of
-# the scores, SKIP a file of solutions whose problems are not scored: recorded/scores_test.jsonl.gz, for the others of the
-# test. Arguments go to the fit, and OUT is the folder of another one:
+# DATA holds GSM8K's train.jsonl.gz and test.jsonl.gz; left out, they come from the hub. SKIP is a file of solutions
+# whose problems are not scored: recorded/scores_test.jsonl.gz, for the others of the test. Arguments go to the fit, and
+# OUT is the folder of another one:
 #   OUT=runs/gsm8k/recorded_solution_level ... recorded/run.sh --config lit_configs/gsm8k/ablations/solution_level.yaml
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
@@ -23,7 +23,7 @@ stepverify fit --config $here/06_orm.yaml --config lit_configs/overlays/lora.yam
   --model.init_args.backbone.path "${GENERATOR:-runs/gsm8k/generator/export}" --data.pack_tokens 2048 \
   --data.train.init_args.path $out/labels_train --data.train.init_args.limit 1200 \
   --data.validation.init_args.path $out/labels_train --trainer.default_root_dir $out/orm --ckpt_path last
-sampling score  --config $here/07_scores.yaml --dtype "${DTYPE:-float32}" --input $out/labels_test \
+sampling score  --config $here/07_scores.yaml --input $out/labels_test \
   --verifiers "{orm: $out/orm/export}" --output $out/scores_test
 sampling rank   --config $here/08_rank.yaml --input $out/scores_test --output $out/rankings
 sampling report --config $here/09_report.yaml --input $out/rankings --scores $out/scores_test --output $out/report
