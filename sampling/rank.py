@@ -1,4 +1,4 @@
-"""Choosing among the sampled solutions of a problem: majority, best-of-N, weighted vote, pass@k.
+"""Choosing among the sampled solutions of a problem: majority, best-of-N, weighted vote, fewest steps, pass@k.
 
 Every rule gives a curve over N, the number of samples it may look at; the estimates are those of
 :mod:`sampling.estimators`. A solution without a final answer, or cut off at the token limit, is never
@@ -151,8 +151,9 @@ def rank_problem(
 ) -> Ranking:
     """Curves and choices of every rule for one problem.
 
-    The rules are ``pass@1``, ``majority``, ``oracle``, and for every verifier ``v`` of ``aggregation``
-    ``v/best_of_n``, ``v/weighted`` and ``v/top_<k>`` for each k of ``top_k``; for the verifiers in ``compared`` also
+    The rules are ``pass@1``, ``majority``, ``oracle``, ``fewest_steps`` (the shortest of N, without a verifier: what
+    one that goes with length has to beat), and for every verifier ``v`` of ``aggregation`` ``v/best_of_n``,
+    ``v/weighted`` and ``v/top_<k>`` for each k of ``top_k``; for the verifiers in ``compared`` also
     ``v/best_of_n/prod`` and so on, under every aggregation. A choice takes all samples; where a curve splits a tie
     evenly, a choice takes the first. The choice of a vote is the solution of the winning class that the verifier
     scores best, or the first one for ``majority``. ``classes``: as for :func:`vote`.
@@ -166,11 +167,13 @@ def rank_problem(
         place = elect(voting, weights, scores)
         return None if place is None else ids[place]
 
+    short = [-sample.num_steps if sample.num_steps else -math.inf for sample in samples]
     curves = {
         "pass@1": np.full(len(sizes), sum(right) / total),
         "majority": vote(classes, right, sizes, num_subsets=num_subsets, seed=seed),
+        "fewest_steps": best_of_n(short, right, sizes),
     }
-    choices = {"pass@1": ids[0], "majority": elected(equal, equal)}
+    choices = {"pass@1": ids[0], "majority": elected(equal, equal), "fewest_steps": ids[short.index(max(short))]}
     for name, used in aggregation.items():
         ways: Sequence[Aggregation] = AGGREGATIONS if name in compared else (used,)
         for how in ways:

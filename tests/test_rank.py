@@ -211,22 +211,26 @@ def test_rank_problem_curves_and_choices():
     """Five samples; the cut-off one (e) has no answer, is no vote and is wrong, but scores best.
 
     At N = 5: majority 4 (a, b; right), best of 5 by ``v``: e, wrong; weighted: 4 has 0.2 + 0.3 against 0.6 for 5.
-    The product of ``p``: a 0.45, b 0.48, c 0.25, d 0.1, e 0.01.
+    The product of ``p``: a 0.45, b 0.48, c 0.25, d 0.1, e 0.01. Fewest steps: b, c and d alike, of which b is right.
     """
+    num_steps = {"a": 3, "b": 2, "c": 2, "d": 2, "e": 4}
     v = {"a": 0.2, "b": 0.3, "c": 0.6, "d": 0.1, "e": 0.9}
     p = {"a": [0.9, 0.5], "b": [0.6, 0.8], "c": [0.5, 0.5], "d": [0.1, 1.0], "e": [0.1, 0.1]}
-    samples = [Sample(i, "4", None if i == "e" else "4", i in "ab", 2, {"v": [v[i]], "p": p[i]}) for i in v]
+    samples = [Sample(i, "4", None if i == "e" else "4", i in "ab", num_steps[i], {"v": [v[i]], "p": p[i]}) for i in v]
     ranking = rank_problem("x", samples, [0, 0, 1, 2, None], {"v": "last", "p": "prod"}, [1, 5])
     assert {rule: curve[-1] for rule, curve in ranking.curves.items()} == pytest.approx({
-        "pass@1": 0.4, "majority": 1, "v/best_of_n": 0, "v/weighted": 0, "p/best_of_n": 1, "p/weighted": 1, "oracle": 1,
+        "pass@1": 0.4, "majority": 1, "fewest_steps": 1 / 3, "v/best_of_n": 0, "v/weighted": 0, "p/best_of_n": 1,
+        "p/weighted": 1, "oracle": 1,
     })  # fmt: skip
-    assert [curve[0] for curve in ranking.curves.values()] == pytest.approx([0.4] * 7), "of one sample none is chosen"
+    assert [curve[0] for curve in ranking.curves.values()] == pytest.approx([0.4] * 8), "of one sample none is chosen"
     assert ranking.choices == {
-        "pass@1": "a", "majority": "a", "v/best_of_n": "e", "v/weighted": "c", "p/best_of_n": "b", "p/weighted": "b",
-        "oracle": "a",
+        "pass@1": "a", "majority": "a", "fewest_steps": "b", "v/best_of_n": "e", "v/weighted": "c", "p/best_of_n": "b",
+        "p/weighted": "b", "oracle": "a",
     }  # fmt: skip
     nobody = rank_problem("x", [Sample("a", "4", None, False, 1, {})], [None], {}, [1])
-    assert nobody.choices == {"pass@1": "a", "majority": None, "oracle": None}
+    assert nobody.choices == {"pass@1": "a", "majority": None, "fewest_steps": "a", "oracle": None}
+    empty, long = (Sample(i, "4", "4", i == "b", n, {}) for i, n in (("a", 0), ("b", 9)))
+    assert rank_problem("x", [empty, long], [0, 0], {}, [2]).choices["fewest_steps"] == "b", "no steps are no solution"
 
 
 def test_every_aggregation_beside_the_one_in_use():
@@ -238,7 +242,7 @@ def test_every_aggregation_beside_the_one_in_use():
     ranking = rank_problem("x", samples, [0, 1], {"v": "last"}, [2], [1, 2], {"v"})
     last = {rule: curve[0] for rule, curve in ranking.curves.items()}
     assert {rule for rule in last if rule.count("/") == 1} == {"v/best_of_n", "v/weighted", "v/top_1", "v/top_2"}
-    assert len(last) == 3 + 4 + 4 * 5
+    assert len(last) == 4 + 4 + 4 * 5
     for how, right in {"last": 0, "mean": 1, "min": 1, "prod": 1, "max": 1}.items():
         assert last[f"v/best_of_n/{how}"] == last[f"v/top_1/{how}"] == last[f"v/weighted/{how}"] == right
         assert last[f"v/top_2/{how}"] == 0.5
@@ -321,7 +325,7 @@ def test_missing_samples_count_as_misses(tmp_path, capsys):
     rank(data, tmp_path / "out", count_missing=True)
     _, one, two = read_records(tmp_path / "out", Ranking)
     assert (one.sizes, one.num_samples, two.num_samples) == ([1, 2, 3], 1, 2)
-    for rule in ("majority", "orm/best_of_n", "prm/weighted", "oracle"):
+    for rule in ("majority", "fewest_steps", "orm/best_of_n", "prm/weighted", "oracle"):
         assert one.curves[rule] == pytest.approx(
             [1 / 3, 2 / 3, 1], abs=0.1 * (rule in ("majority", "prm/weighted")) + 1e-9
         )

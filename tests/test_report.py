@@ -233,16 +233,20 @@ def test_order_within_problems_by_hand(tmp_path):
     """Easy problem: right 0.8, right 0.9, wrong 0.7: area 1. Hard one: right 0.2, wrong 0.1, wrong 0.3: 1/2. One all wrong.
 
     Within problems (1 + 1/2) / 2; over all: right 0.8, 0.9, 0.2 against 0.7, 0.1, 0.3, 0.9: 3 + 3.5 + 1 of 12.
+    Fewest steps: easy right 1, right 2, wrong 3: 1; hard right 1, wrong 2, wrong 3: 1; over all right 1, 2, 1 against
+    3, 2, 3, 1: 3.5 + 2.5 + 3.5 of 12.
     """
     given = {"easy": ((0.8, 1), (0.9, 1), (0.7, 0)), "hard": ((0.2, 1), (0.1, 0), (0.3, 0)), "lost": ((0.9, 0),)}
     rows = [
-        replace(solution(0, {"orm": [value]}, correct=bool(right)), id=f"{name}#{i}", problem_id=name)
+        replace(solution(0, {"orm": [value]}, correct=bool(right), num_steps=i + 1), id=f"{name}#{i}", problem_id=name)
         for name, several in given.items()
         for i, (value, right) in enumerate(several)
     ]
     write_records(tmp_path / "s.jsonl", rows[::2] + rows[1::2])  # solutions of a problem need not stand together
-    found = solution_statistics(collect(tmp_path / "s.jsonl"), {})["orm"]["aggregations"]["last"]
+    orm = solution_statistics(collect(tmp_path / "s.jsonl"), {})["orm"]
+    found = orm["aggregations"]["last"]
     assert (found["auc"], found["auc_within"]) == pytest.approx((7.5 / 12, 0.75))
+    assert orm["fewest_steps"] == pytest.approx({"auc": 9.5 / 12, "auc_within": 1.0})
 
 
 def test_one_value_for_one_step_is_no_judgement_of_steps(tmp_path):
@@ -320,8 +324,8 @@ def test_labels_are_moved_apart_no_further_than_needed(heights):
 
 
 def test_rule_labels():
-    assert [rule_label(r) for r in ("pass@1", "majority", "a/b/best_of_n", "prm/weighted", "p/top_3")] == [
-        "pass@1", "majority vote", "a/b, best of N", "prm, weighted vote", "p, vote of the best 3",
+    assert [rule_label(r) for r in ("pass@1", "fewest_steps", "majority", "a/b/best_of_n", "prm/weighted", "p/top_3")] == [
+        "pass@1", "fewest steps", "majority vote", "a/b, best of N", "prm, weighted vote", "p, vote of the best 3",
     ]  # fmt: skip
     assert [split_rule(r) for r in ("oracle", "a/b/top_3", "a/b/top_3/min")] == [
         ("", "oracle", ""), ("a/b", "top_3", ""), ("a/b", "top_3", "min"),

@@ -141,7 +141,7 @@ def kind_label(kind: str) -> str:
     if kind.startswith("top_"):
         return f"vote of the best {kind.removeprefix('top_')}"
     names = {"best_of_n": "best of N", "weighted": "weighted vote", "majority": "majority vote"}
-    return (names | {"oracle": "oracle (pass@N)"}).get(kind, kind)
+    return (names | {"fewest_steps": "fewest steps", "oracle": "oracle (pass@N)"}).get(kind, kind)
 
 
 def rule_label(rule: str) -> str:

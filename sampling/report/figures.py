@@ -130,6 +130,7 @@ def _plain_styles(theme: Theme) -> dict[str, tuple[str, Any, str]]:
     return {
         "pass@1": (theme.muted, (0, (1, 1.6)), ""),
         "majority": (theme.ink, "-", "o"),
+        "fewest_steps": (theme.muted, "-", "v"),
         "oracle": (theme.muted, (0, (5, 3)), ""),
     }
 

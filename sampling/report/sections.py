@@ -54,8 +54,9 @@ def accuracy_section(summary: Mapping[str, Any]) -> Section:
         bars.append((point["mean"], point["low"], point["high"]))
     note = (
         f"Share of the {summary['num_problems']:,} problems that a rule solves when it may look at "
-        f"{summary['sizes'][-1]} samples of each. Oracle is right where any sample is. Intervals (95\u00a0%) and "
-        "paired differences, in percentage points, are over the same bootstrap resamples of the problems."
+        f"{summary['sizes'][-1]} samples of each. Fewest steps is the shortest sample, without a verifier; oracle is "
+        "right where any sample is. Intervals (95\u00a0%) and paired differences, in percentage points, are over the "
+        "same bootstrap resamples of the problems."
     )
     header = ["rule", "accuracy", "interval", "against", "difference", "interval"]
     return Section(title=f"Accuracy at N = {summary['sizes'][-1]}", note=note, header=header, rows=rows, bars=bars)
@@ -96,7 +97,7 @@ def _comparison_section(summary: Mapping[str, Any]) -> Section:
         better = "paired" in point and point["paired"]["low"] > 0
         return f"{100 * point['mean']:.1f} ({span(point)})" + ("*" if better else "")
 
-    alone = [rule for rule in ("pass@1", BASELINE, "oracle") if rule in summary["accuracy"]]
+    alone = [rule for rule in ("pass@1", BASELINE, "fewest_steps", "oracle") if rule in summary["accuracy"]]
     rows = [[rule_label(rule), cell(summary["accuracy"][rule]), *[""] * (len(ways) - 1)] for rule in alone]
     rows += [[rule_label(rule), *map(cell, found.values())] for rule, found in compared.items()]
     note = (
@@ -117,6 +118,8 @@ def _solutions_section(solutions: Mapping[str, Any]) -> Section:
             if how == found["used"]:
                 strong.add(len(rows))
             rows.append([name, how, *(decimal(measured[key]) for key in (*qualities, *columns))])
+        short = (decimal(found["fewest_steps"][key]) for key in ("auc", "auc_within"))
+        rows.append([name, "(fewest steps)", *short, *[""] * (2 + len(columns))])
         rows.append(
             [name, "(right or not)", *[""] * len(qualities), *(decimal(found["truth"][key]) for key in columns)]
         )
@@ -129,9 +132,10 @@ def _solutions_section(solutions: Mapping[str, Any]) -> Section:
     note = (
         "How well a solution's score tells right from wrong, over all solutions and within a problem, where one is "
         "chosen (mean of the problems that have both kinds); how far it is a probability (Brier score, expected "
-        "calibration error), and how it goes with length: Spearman's ρ and Pearson's "
-        "r with the number of steps and tokens. The rows “right or not” give what a verifier that knew the truth "
-        "would show; a score further from zero than that prefers length for its own sake. Bold: the aggregation in use."
+        "calibration error), and how it goes with length: Spearman's ρ and Pearson's r with the number of steps and "
+        "tokens. The rows “fewest steps” take the shorter of two solutions for the right one, without a verifier; "
+        "“right or not” give what a verifier that knew the truth would show: a score further from zero than that "
+        "prefers length for its own sake. Bold: the aggregation in use."
     )
     if minima:
         note += f" The lowest value stands, for {minima}."

@@ -99,6 +99,10 @@ def _solutions(c: Solutions, used: str) -> dict[str, Any]:
         "base_rate": float(right.mean()),
         "used": used,
         "aggregations": by_how,
+        "fewest_steps": {
+            "auc": auc(-lengths["steps"], right),
+            "auc_within": auc_within(-lengths["steps"], right, np.frombuffer(c.problems)),
+        },
         # How far right answers themselves go with length: what a perfect verifier would show.
         "truth": _length_correlations(right.astype(float), right, lengths),
         "minimum_position": _minimum_position(np.frombuffer(c.values), counts) if many else None,
