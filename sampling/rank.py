@@ -9,37 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-import numpy as np
-
-from sampling.estimators import best_of_n, elect, pass_at_k, top_k_votes, vote
+from sampling.estimators import best_of_n
+from sampling.rules import MISSING, Sample, rank_problem
 from sampling.scored import is_right, read_scored
 from sampling.store import Store
 from stepverify import jsonl
-from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate, vote_weight
+from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate
 from stepverify.records import InputError, Ranking
 
 CANDIDATES: tuple[Aggregation, ...] = ("prod", "min", "last", "mean")
 _BATCH = 64  # rankings a write: each one waits for the disk
-
-
-@dataclass(slots=True)
-class Sample:
-    """What ranking needs of one solution. ``predicted`` is the answer that it votes for; None is no vote."""
-
-    id: str
-    answer: str | None
-    predicted: str | None
-    right: bool
-    num_steps: int
-    scores: Mapping[str, Sequence[float]]
-
-
-MISSING = Sample("", None, None, False, 0, {})  # a sample that a problem lacks: no vote, never right, ranked last
 
 
 class Choice(TypedDict):
@@ -64,6 +47,7 @@ def rank(
     top_k: list[int] | None = None,
     every_aggregation: bool = False,
     count_missing: bool = False,
+    simulated: list[float] | None = None,
 ) -> None:
     """Rank scored solutions by every rule; write one Ranking a problem.
 
@@ -84,18 +68,28 @@ def rank(
             too, as ``v/best_of_n/min`` for example: to be looked at, not to choose from.
         count_missing: count the samples that a problem has fewer than the largest number of any problem as wrong ones
             that every verifier ranks last, as OpenAI's evaluation of PRM800K does; ``sizes`` then go up to that number.
+        simulated: areas under the ROC curve within a problem, from 0.5 up, below 1: give the rules of made-up verifiers
+            of these areas too, as ``simulated_0.7/best_of_n``. Says how good a verifier must be, before there is one.
 
     Raises:
         InputError: ungraded or unscored solutions, too few samples, or validation problems in ``input``.
     """
     if num_subsets < 1:
         raise InputError(f"num_subsets: expected 1 or more, got {num_subsets}")
-    config = {"aggregation": aggregation or {}, "sizes": sizes, "num_subsets": num_subsets, "seed": seed}
+    config: dict[str, Any] = {
+        "aggregation": aggregation or {},
+        "sizes": sizes,
+        "num_subsets": num_subsets,
+        "seed": seed,
+    }
     # What was not asked for is left out, so that folders made before it could be are found as they are.
     config |= ({"top_k": top_k} if top_k else {}) | ({"every_aggregation": True} if every_aggregation else {})
     config |= {"count_missing": True} if count_missing else {}
+    config |= {"simulated": simulated} if simulated else {}
     if top_k and (min(top_k) < 1 or len({*top_k}) < len(top_k)):
         raise InputError(f"top_k: expected different numbers of 1 or more, got {top_k}")
+    if simulated and not 0.5 <= min(simulated) <= max(simulated) < 1:
+        raise InputError(f"simulated: expected areas of 0.5 or more and less than 1, got {simulated}")
     inputs = {"input": input} | ({"validation": validation} if validation else {})
 
     def store() -> Store[Ranking]:
@@ -112,6 +106,9 @@ def rank(
     aggregations = {name: choice["how"] for name, choice in chosen.items()}
     compared = [name for name in aggregations if every_aggregation and _has_many(pool, name)]
 
+    drawn = [sample.right for samples in pool.values() for sample in samples if sample is not MISSING]
+    base_rate = sum(drawn) / len(drawn)
+
     from stepverify.answers import Grader
 
     with store() as out, Grader() as grader:
@@ -119,11 +116,15 @@ def rank(
         for start in range(0, len(waiting), _BATCH):
             batch = []
             for problem_id in waiting[start : start + _BATCH]:
-                samples, draw = pool[problem_id], {"num_subsets": num_subsets, "seed": _seed(seed, problem_id)}
+                samples = pool[problem_id]
                 classes = grader.classes([sample.predicted for sample in samples])
                 batch.append(
-                    rank_problem(problem_id, samples, classes, aggregations, grid, top_k or (), compared, **draw)
-                )
+                    rank_problem(
+                        problem_id, samples, classes, aggregations, grid, top_k or (), compared,
+                        simulated=simulated or (), base_rate=base_rate,
+                        num_subsets=num_subsets, seed=_seed(seed, problem_id),
+                    )
+                )  # fmt: skip
             out.write(batch)
         out.finish({
             "num_problems": len(pool), "num_samples": grid[-1],
@@ -135,75 +136,6 @@ def rank(
     print("  " + ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in counts.items()))
     for rule in (r for r in rankings[0].curves if r.rpartition("/")[2] not in AGGREGATIONS):
         print(f"  {rule:<28} {100 * math.fsum(r.curves[rule][-1] for r in rankings) / len(rankings):6.2f} %")
-
-
-def rank_problem(
-    problem_id: str,
-    samples: Sequence[Sample],
-    classes: Sequence[int | None],
-    aggregation: Mapping[str, Aggregation],
-    sizes: Sequence[int],
-    top_k: Sequence[int] = (),
-    compared: Collection[str] = (),
-    *,
-    num_subsets: int = 200,
-    seed: int = 0,
-) -> Ranking:
-    """Curves and choices of every rule for one problem.
-
-    The rules are ``pass@1``, ``majority``, ``oracle``, ``fewest_steps`` (the shortest of N, without a verifier: what
-    one that goes with length has to beat), and for every verifier ``v`` of ``aggregation`` ``v/best_of_n``,
-    ``v/weighted`` and ``v/top_<k>`` for each k of ``top_k``; for the verifiers in ``compared`` also
-    ``v/best_of_n/prod`` and so on, under every aggregation. A choice takes all samples; where a curve splits a tie
-    evenly, a choice takes the first. The choice of a vote is the solution of the winning class that the verifier
-    scores best, or the first one for ``majority``. ``classes``: as for :func:`vote`.
-    """
-    ids, right = [sample.id for sample in samples], [sample.right for sample in samples]
-    total, equal = len(samples), [1.0] * len(samples)
-
-    def elected(
-        weights: Sequence[float], scores: Sequence[float], voting: Sequence[int | None] = classes
-    ) -> str | None:
-        place = elect(voting, weights, scores)
-        return None if place is None else ids[place]
-
-    short = [-sample.num_steps if sample.num_steps else -math.inf for sample in samples]
-    curves = {
-        "pass@1": np.full(len(sizes), sum(right) / total),
-        "majority": vote(classes, right, sizes, num_subsets=num_subsets, seed=seed),
-        "fewest_steps": best_of_n(short, right, sizes),
-    }
-    choices = {"pass@1": ids[0], "majority": elected(equal, equal), "fewest_steps": ids[short.index(max(short))]}
-    for name, used in aggregation.items():
-        ways: Sequence[Aggregation] = AGGREGATIONS if name in compared else (used,)
-        for how in ways:
-            values = [sample.scores.get(name, ()) for sample in samples]
-            scores = [aggregate(along, how) for along in values]
-            weights = [vote_weight(along, how) for along in values]
-            order = sorted(range(total), key=scores.__getitem__, reverse=True)
-            found = {
-                "best_of_n": (best_of_n(scores, right, sizes), ids[order[0]]),
-                "weighted": (
-                    vote(classes, right, sizes, weights, num_subsets=num_subsets, seed=seed),
-                    elected(weights, scores),
-                ),
-            }
-            voted = top_k_votes(scores, classes, right, sizes, top_k, num_subsets=num_subsets, seed=seed)
-            for k, curve in zip(top_k, voted, strict=True):
-                voting = [c if i in order[:k] else None for i, c in enumerate(classes)]
-                found[f"top_{k}"] = curve, elected(equal, scores, voting)
-            for rule, (curve, choice) in found.items():
-                if how == used:
-                    curves[f"{name}/{rule}"], choices[f"{name}/{rule}"] = curve, choice
-                if name in compared:
-                    curves[f"{name}/{rule}/{how}"], choices[f"{name}/{rule}/{how}"] = curve, choice
-    curves["oracle"] = np.array([pass_at_k(total, sum(right), n) for n in sizes])
-    choices["oracle"] = ids[right.index(True)] if any(right) else None
-    plain = {rule: curve.tolist() for rule, curve in curves.items()}
-    return Ranking(
-        problem_id=problem_id, answer=samples[0].answer, num_samples=sum(sample is not MISSING for sample in samples),
-        sizes=list(sizes), curves=plain, choices=choices,
-    )  # fmt: skip
 
 
 def _choose_aggregations(

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.estimators import best_of_n, pass_at_k, top_k_votes, vote
-from sampling.rank import Sample, rank, rank_problem
+from sampling.rank import rank
+from sampling.rules import Sample, rank_problem
 from sampling.scored import read_scored
 from stepverify.jsonl import read_records, write_records
 from stepverify.records import InputError, Ranking, Solution
