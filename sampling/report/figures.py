@@ -70,7 +70,8 @@ def accuracy_figure(summary: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
     figure.supylabel("problems solved (%)", color=theme.ink, fontsize=10)
     lines = dict(zip([kind_label(split_rule(r)[1] or r) for r in own], axes.get_lines(), strict=True))
     figure.legend(
-        lines.values(), lines.keys(), loc="outside upper center", ncols=2 * columns, frameon=False, labelcolor=theme.ink,
+        lines.values(), lines.keys(), loc="outside upper center", ncols=2 * columns, frameon=False,
+        labelcolor=theme.ink,
     )  # fmt: skip
     return _png(figure)
 
