@@ -388,6 +388,8 @@ def test_report(tmp_path, capsys):
         assert "70.0 %" in text
         assert "validation problems" in text
     assert "70.0 %" in capsys.readouterr().out
+    # Both verifiers scored the same solutions: what needs no verifier stands once.
+    assert [markdown.count(f"| ({row}) |") for row in ("fewest steps", "right or not")] == [1, 1]
 
 
 def test_report_needs_neither_scores_nor_a_manifest(tmp_path):

@@ -113,16 +113,19 @@ def _solutions_section(solutions: Mapping[str, Any]) -> Section:
     columns = ("spearman_steps", "pearson_steps", "spearman_tokens", "pearson_tokens")
     rows: list[list[str]] = []
     strong = set()
+    alone: dict[tuple[tuple[str, ...], ...], list[str]] = {}  # the same of all verifiers of the same solutions
     for name, found in solutions.items():
         for how, measured in found["aggregations"].items():
             if how == found["used"]:
                 strong.add(len(rows))
             rows.append([name, how, *(decimal(measured[key]) for key in (*qualities, *columns))])
-        short = (decimal(found["fewest_steps"][key]) for key in ("auc", "auc_within"))
+        short = tuple(decimal(found["fewest_steps"][key]) for key in ("auc", "auc_within"))
+        truth = tuple(decimal(found["truth"][key]) for key in columns)
+        alone.setdefault((short, truth), []).append(name)
+    for (short, truth), names in alone.items():
+        name = "" if len(alone) == 1 else ", ".join(names)
         rows.append([name, "(fewest steps)", *short, *[""] * (2 + len(columns))])
-        rows.append(
-            [name, "(right or not)", *[""] * len(qualities), *(decimal(found["truth"][key]) for key in columns)]
-        )
+        rows.append([name, "(right or not)", *[""] * len(qualities), *truth])
     minima = "; ".join(
         f"{name}: {percent(m['mean'])} of the way on average, at the first step in {percent(m['at_first'])}, "
         f"at the last in {percent(m['at_last'])} of the solutions"
