@@ -121,9 +121,9 @@ def simulated_curves(
     """Rule → the curve it would have with a verifier of a given quality: what one has to reach before it helps.
 
     Its scores are normal with variance 1, with mean d for right samples and 0 for wrong ones, so that a right one
-    scores above a wrong one with chance Phi(d / sqrt(2)), the ``area``. Votes weigh the chance to be right that follows
-    from score and ``base_rate``: no verifier of that area has better weights. Its errors are independent, though, where
-    a real one errs alike on samples that are alike; and it sees nothing of how hard a problem is.
+    scores above a wrong one with chance Phi(d / sqrt(2)), the ``area``. A vote weighs the chance to be right that
+    follows from score and ``base_rate``. A real verifier of the same area may do worse: where it errs on the samples
+    that it scores best, where it errs alike on samples with the same answer, and where its values are no probabilities.
 
     Args:
         area: under the ROC curve within a problem, from 0.5 up, below 1.
