@@ -15,7 +15,7 @@ from stepverify.layout import EXPORT_FILE
 from stepverify.records import InputError, Solution
 
 Neutral = Literal["positive", "negative"]
-_CHUNK = 512  # solutions that are packed, scored, written and synced together
+_CHUNK = 128  # solutions that are packed, scored and written together: what a killed run loses, and sees at a time
 
 
 class Scorer(Protocol):
