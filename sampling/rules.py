@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -10,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 from sampling.estimators import best_of_n, elect, pass_at_k, top_k_votes, vote
+from sampling.measures import auc
 from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate, vote_weight
 from stepverify.records import Ranking
 
@@ -64,7 +66,9 @@ def rank_problem(
         place = elect(voting, weights, scores)
         return None if place is None else ids[place]
 
-    short = [-sample.num_steps if sample.num_steps else -math.inf for sample in samples]
+    votes = Counter(c for c in classes if c is not None)
+    order_by: dict[str, Sequence[float]] = {"majority": [0 if c is None else votes[c] for c in classes]}
+    order_by["fewest_steps"] = short = [-sample.num_steps if sample.num_steps else -math.inf for sample in samples]
     curves = {
         "pass@1": np.full(len(sizes), sum(right) / total),
         "majority": vote(classes, right, sizes, num_subsets=num_subsets, seed=seed),
@@ -89,6 +93,8 @@ def rank_problem(
             for k, curve in zip(top_k, voted, strict=True):
                 voting = [c if i in order[:k] else None for i, c in enumerate(classes)]
                 found[f"top_{k}"] = curve, elected(equal, scores, voting)
+            order_by |= {f"{name}/best_of_n": scores} if how == used else {}
+            order_by |= {f"{name}/best_of_n/{how}": scores} if name in compared else {}
             for rule, (curve, choice) in found.items():
                 if how == used:
                     curves[f"{name}/{rule}"], choices[f"{name}/{rule}"] = curve, choice
@@ -101,9 +107,12 @@ def rank_problem(
     curves["oracle"] = np.array([pass_at_k(total, sum(right), n) for n in sizes])
     choices["oracle"] = ids[right.index(True)] if any(right) else None
     plain = {rule: curve.tolist() for rule, curve in curves.items()}
+    drawn = np.array([sample is not MISSING for sample in samples])
+    truth = np.array(right)[drawn]
+    areas = {rule: auc(np.array(values, float)[drawn], truth) for rule, values in order_by.items()}
     return Ranking(
-        problem_id=problem_id, answer=samples[0].answer, num_samples=sum(sample is not MISSING for sample in samples),
-        sizes=list(sizes), curves=plain, choices=choices,
+        problem_id=problem_id, answer=samples[0].answer, num_samples=int(drawn.sum()), sizes=list(sizes),
+        curves=plain, choices=choices, areas={rule: area for rule, area in areas.items() if area is not None},
     )  # fmt: skip
 
 

@@ -138,6 +138,8 @@ class Ranking:
         curves: rule (``majority``, ``prm/best_of_n``, ...) → the chance to be right at each N, over
             random subsets of N of the samples.
         choices: rule → id of the solution that it picks from all samples; None where it picks none.
+        areas: rule → area under the ROC curve of what it orders the samples by (votes, steps, a verifier's scores);
+            empty where all samples are right, or all wrong.
     """
 
     problem_id: str
@@ -146,6 +148,7 @@ class Ranking:
     curves: dict[str, list[float]]
     answer: str | None = None
     choices: dict[str, str | None] = field(default_factory=dict)
+    areas: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, slots=True)

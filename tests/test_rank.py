@@ -228,8 +228,11 @@ def test_rank_problem_curves_and_choices():
         "pass@1": "a", "majority": "a", "fewest_steps": "b", "v/best_of_n": "e", "v/weighted": "c", "p/best_of_n": "b",
         "p/weighted": "b", "oracle": "a",
     }  # fmt: skip
+    # Right a and b. Votes 2, 2 against 1, 1, 0; steps 3, 2 against 2, 2, 4: 1 and 2 of 3 pairs; v 0.2, 0.3 against 0.1 alone.
+    assert ranking.areas == pytest.approx({"majority": 1, "fewest_steps": 0.5, "v/best_of_n": 1 / 3, "p/best_of_n": 1})
     nobody = rank_problem("x", [Sample("a", "4", None, False, 1, {})], [None], {}, [1])
     assert nobody.choices == {"pass@1": "a", "majority": None, "fewest_steps": "a", "oracle": None}
+    assert nobody.areas == {}
     empty, long = (Sample(i, "4", "4", i == "b", n, {}) for i, n in (("a", 0), ("b", 9)))
     assert rank_problem("x", [empty, long], [0, 0], {}, [2]).choices["fewest_steps"] == "b", "no steps are no solution"
 
@@ -332,6 +335,7 @@ def test_missing_samples_count_as_misses(tmp_path, capsys):
         )
         assert one.choices[rule] == "p1#0"
     assert one.curves["pass@1"] == pytest.approx([1 / 3] * 3)
+    assert one.areas == {}, "only samples that are there are ordered"
     assert two.curves["prm/best_of_n"] == pytest.approx([1 / 3, 1 / 6, 0])
     assert two.choices["prm/best_of_n"] == "p2#0"
     found = summary_of(tmp_path / "out")

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sampling.measures import aggregate_all, auc, calibration_error, f1, ranks, reliability, weighted_auc
 from sampling.report import report
 from sampling.report.collect import collect, first_error, step_truth
 from sampling.report.curves import Table, bootstrap_means, read_table, rule_label, split_rule, summarise
 from sampling.report.figures import spread_out
 from sampling.report.first_errors import first_error_statistics
-from sampling.report.measures import aggregate_all, auc, calibration_error, f1, ranks, reliability, weighted_auc
 from sampling.report.order import step_order_statistics
 from sampling.report.steps import solution_statistics, step_statistics
 from stepverify.aggregate import AGGREGATIONS, aggregate

@@ -81,7 +81,10 @@ def test_the_stage_asks_how_good_a_verifier_must_be(labelled, tmp_path, capsys):
     assert [*first.curves] == ["pass@1", "majority", "fewest_steps", *rules, "oracle"]
     assert first.choices.keys() == {"pass@1", "majority", "fewest_steps", "oracle"}
     main(["report", "--input", str(tmp_path / "out"), "--output", str(tmp_path / "report"), "--num_bootstrap", "20"])
-    accuracy = json.loads((tmp_path / "report/summary.json").read_text())["accuracy"]
+    summary = json.loads((tmp_path / "report/summary.json").read_text())
+    assert summary["auc_within"] == {"majority": 1.0, "fewest_steps": 0.5}, "two votes against one, steps alike"
+    assert "| 1.000 |" in (tmp_path / "report/report.md").read_text()
+    accuracy = summary["accuracy"]
     rankings = list(read_records(tmp_path / "out", Ranking))
     for rule in rules:
         assert accuracy[rule]["mean"] == pytest.approx(mean(r.curves[rule][-1] for r in rankings))

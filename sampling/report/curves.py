@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ class Table:
         rules: in the order of the file.
         num_solutions: of all problems together.
         values: (problems, rules, sizes), the chance to be right.
+        areas: rule → mean area under the ROC curve of the problems that have one.
     """
 
     rules: list[str]
     sizes: list[int]
     num_solutions: int
     values: np.ndarray
+    areas: dict[str, float] = field(default_factory=dict)
 
 
 def read_table(path: Path) -> Table:
@@ -42,15 +44,19 @@ def read_table(path: Path) -> Table:
     """
     first: Ranking | None = None
     rows, num_solutions = [], 0
+    areas: dict[str, list[float]] = {}
     for ranking in read_records(path, Ranking):
         first = first or ranking
         for key, here, there in (("sizes", ranking.sizes, first.sizes), ("rules", [*ranking.curves], [*first.curves])):
             if here != there:
                 raise InputError(f"{path}: {key} of {ranking.problem_id}: {here}, of {first.problem_id}: {there}")
         rows.append([ranking.curves[rule] for rule in first.curves])
+        for rule, area in ranking.areas.items():
+            areas.setdefault(rule, []).append(area)
         num_solutions += ranking.num_samples
     assert first is not None  # read_records refuses an empty folder
-    return Table([*first.curves], first.sizes, num_solutions, np.array(rows))
+    means = {rule: sum(found) / len(found) for rule, found in areas.items()}
+    return Table([*first.curves], first.sizes, num_solutions, np.array(rows), means)
 
 
 def summarise(table: Table, num_bootstrap: int, seed: int) -> dict[str, Any]:
@@ -90,6 +96,7 @@ def summarise(table: Table, num_bootstrap: int, seed: int) -> dict[str, Any]:
         "num_solutions": table.num_solutions,
         "sizes": table.sizes,
         "accuracy": {rule: point(rule, -1) for rule in plain},
+        "auc_within": table.areas,
         "paired": paired,
         "every_aggregation": compared,
         "curves": curves,

@@ -42,7 +42,7 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
 def accuracy_section(summary: Mapping[str, Any]) -> Section:
     """Accuracy of every rule at the largest N, and the paired differences."""
     rows: list[list[str]] = []
-    bars = []
+    bars, areas = [], summary["auc_within"]
     for rule, point in summary["accuracy"].items():
         row = [rule_label(rule), percent(point["mean"]), span(point)]
         if paired := summary["paired"].get(rule):
@@ -50,15 +50,16 @@ def accuracy_section(summary: Mapping[str, Any]) -> Section:
             row += [f"{points(paired['low'])} to {points(paired['high'])}"]
         else:
             row += ["", "", ""]
-        rows.append(row)
+        rows.append([*row, decimal(areas[rule]) if rule in areas else ""])
         bars.append((point["mean"], point["low"], point["high"]))
     note = (
         f"Share of the {summary['num_problems']:,} problems that a rule solves when it may look at "
         f"{summary['sizes'][-1]} samples of each. Fewest steps is the shortest sample, without a verifier; oracle is "
         "right where any sample is. Intervals (95\u00a0%) and paired differences, in percentage points, are over the "
-        "same bootstrap resamples of the problems."
+        "same bootstrap resamples of the problems. AUC in a problem: how well the samples are ordered by what a rule "
+        "goes by, votes for the majority (mean of the problems that have right and wrong samples)."
     )
-    header = ["rule", "accuracy", "interval", "against", "difference", "interval"]
+    header = ["rule", "accuracy", "interval", "against", "difference", "interval", "AUC in a problem"]
     return Section(title=f"Accuracy at N = {summary['sizes'][-1]}", note=note, header=header, rows=rows, bars=bars)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sampling.report.collect import Collected, Solutions, Steps
-from sampling.report.measures import (
+from sampling.measures import (
     aggregate_all,
     auc,
     auc_within,
@@ -19,6 +18,7 @@ from sampling.report.measures import (
     ranks,
     reliability,
 )
+from sampling.report.collect import Collected, Solutions, Steps
 from stepverify.aggregate import AGGREGATIONS
 
 
