@@ -108,7 +108,9 @@ class VllmEngine:
                     stop=options.stop or None, stop_token_ids=options.stop_ids or None,
                     output_kind=RequestOutputKind.FINAL_ONLY,
                 )  # fmt: skip
-                engine.add_request(request.key, {"prompt_token_ids": request.prompt_ids + request.prefix_ids}, params)
+                ids = {"prompt_token_ids": request.prompt_ids + request.prefix_ids}
+                (prompt,) = engine.renderer.render_cmpl([ids])  # raw prompts are deprecated (vLLM 0.32)
+                engine.add_request(request.key, prompt, params)
                 waiting[request.key] = request
                 in_flight += request.n
             if not waiting:
