@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score
+from torchmetrics.utilities import dim_zero_cat
 
 
 class ErrorF1(BinaryF1Score):
@@ -53,3 +57,42 @@ class FirstErrorAccuracy(Metric):
     def compute(self) -> Tensor:
         """A share in [0, 1]."""
         return self.hits / self.total
+
+
+class AUCWithinGroups(Metric):
+    """Area under the ROC curve of each group, a tie counting half; the mean over those that have both kinds.
+
+    Of the solutions of a problem it says how well one is chosen. The area over all solutions is high too where values
+    only tell hard problems from easy ones. NaN where no group has both kinds.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    preds: list[Tensor]
+    target: list[Tensor]
+    groups: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for state in ("preds", "target", "groups"):
+            self.add_state(state, [], dist_reduce_fx="cat")
+
+    def update(self, preds: Tensor, target: Tensor, names: Sequence[str]) -> None:
+        """Feed values (M,), 1 for right or 0 for wrong (M,), and the names of the M groups that they belong to."""
+        # Names do not travel between processes, and numbers given in the order of arrival would differ on each.
+        digests = [int.from_bytes(hashlib.sha256(n.encode()).digest()[:8], signed=True) for n in names]
+        self.preds.append(preds.float())
+        self.target.append(target)
+        self.groups.append(torch.tensor(digests, device=preds.device))
+
+    def compute(self) -> Tensor:
+        """An area in [0, 1]."""
+        preds, target, groups = (dim_zero_cat(state) for state in (self.preds, self.target, self.groups))
+        sizes = groups.unique(return_counts=True)[1].tolist()
+        order = groups.argsort()
+        areas = []
+        for values, right in zip(preds[order].split(sizes), target[order].split(sizes), strict=True):
+            above = values[right == 1][:, None] - values[right == 0]
+            if above.numel():
+                areas.append(((above > 0).float() + (above == 0).float() / 2).mean())
+        return torch.stack(areas).mean() if areas else preds.new_tensor(torch.nan)

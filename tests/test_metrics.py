@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from sampling.measures import auc_within  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.layout import Layout  # noqa: E402
-from stepverify.metrics import FirstErrorAccuracy  # noqa: E402
+from stepverify.metrics import AUCWithinGroups, FirstErrorAccuracy  # noqa: E402
 from stepverify.models import Backbone  # noqa: E402
 from stepverify.modules import ProcessRewardModel  # noqa: E402
 from stepverify.records import Solution, StepLabel  # noqa: E402
@@ -48,6 +50,33 @@ def test_each_solution_counts_once_however_they_are_batched(solutions, cut):
         if part:
             feed(metric, part)
     assert sum(m.hits for m in parts) / sum(m.total for m in parts) == whole.compute()
+
+
+def test_areas_within_groups_by_hand():
+    """Easy: right 0.9, 0.7, wrong 0.7: (1 + 1/2) / 2. Hard: right 0.1, wrong 0.2, 0.0: 1/2. Lost: one kind only."""
+    metric = AUCWithinGroups()
+    metric.update(torch.tensor([0.9, 0.2, 0.7, 0.5]), torch.tensor([1, 0, 0, 0]), ["easy", "hard", "easy", "lost"])
+    metric.update(torch.tensor([0.1, 0.7, 0.0]), torch.tensor([1, 1, 0]), ["hard", "easy", "hard"])
+    assert metric.compute().item() == pytest.approx((0.75 + 0.5) / 2)
+    metric.reset()
+    metric.update(torch.tensor([0.9, 0.5]), torch.tensor([1, 0]), ["a", "b"])
+    assert metric.compute().isnan(), "no problem has both kinds"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.sampled_from("abc")), min_size=1, max_size=30),
+    st.integers(0, 30),
+)
+def test_areas_within_groups_are_those_of_the_report(rows, cut):
+    """However they are batched: what a fit logs and what a report says of the same values are the same."""
+    metric = AUCWithinGroups()
+    for part in (rows[:cut], rows[cut:]):
+        if part:
+            values, right, names = zip(*part, strict=True)
+            metric.update(torch.tensor(values), torch.tensor(right).long(), names)
+    values, right, names = (np.array(column) for column in zip(*rows, strict=True))
+    expected = auc_within(values, right, np.unique(names, return_inverse=True)[1])
+    assert metric.compute().item() == pytest.approx(np.nan if expected is None else expected, nan_ok=True)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from stepverify.data.encode import Example
 from stepverify.data.targets import StepTargets
 from stepverify.layout import Layout
 from stepverify.losses import outcome_bce, outcome_mse
+from stepverify.metrics import AUCWithinGroups
 from stepverify.models import Backbone, OutcomeModel
 from stepverify.modules.base import VerifierModule
 from stepverify.records import InputError, Solution
@@ -93,10 +94,10 @@ class OutcomeVerifier(VerifierModule):
         return (outcome_mse if self.objective == "mse" else outcome_bce)(outputs, targets, weights)
 
     def build_metrics(self) -> MetricCollection:
-        """Of whole solutions: the value at the last token against the outcome."""
+        """Of whole solutions: the value at the last token against the outcome; over all, and within their problems."""
         return MetricCollection({
-            "solution_auc": BinaryAUROC(), "solution_accuracy": BinaryAccuracy(),
-            "calibration_error": BinaryCalibrationError(n_bins=15),
+            "solution_auc": BinaryAUROC(), "solution_auc_within": AUCWithinGroups(),
+            "solution_accuracy": BinaryAccuracy(), "calibration_error": BinaryCalibrationError(n_bins=15),
         })  # fmt: skip
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
@@ -104,4 +105,5 @@ class OutcomeVerifier(VerifierModule):
         assert self.model is not None
         assert batch.reads.targets is not None
         last = batch.last()
-        metrics.update(self.model.values(outputs)[last], (batch.reads.targets[last] >= 0.5).long())
+        names = [record.problem_id for record in batch.records]
+        metrics.update(self.model.values(outputs)[last], target=(batch.reads.targets[last] >= 0.5).long(), names=names)
