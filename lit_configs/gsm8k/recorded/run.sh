@@ -19,11 +19,11 @@ for split in train test; do
     --input.init_args.problems "$problems" --input.init_args.exclude "$exclude" --output $out/labels_$split
 done
 stepverify fit --config $here/06_orm.yaml --config lit_configs/overlays/lora.yaml --config $here/ablations/no_language.yaml \
-  --config $here/ablations/no_dropout.yaml --config $here/ablations/cross_entropy.yaml "$@" \
+  --config $here/ablations/no_dropout.yaml --config $here/ablations/cross_entropy.yaml \
+  --config $here/ablations/mixed_problems.yaml --trainer.max_epochs 2 "$@" \
   --model.init_args.backbone.path "${GENERATOR:-runs/gsm8k/generator/export}" --data.pack_tokens 2048 \
-  --data.train.init_args.path $out/labels_train --data.train.init_args.limit 1200 \
-  --data.validation.init_args.path $out/labels_train --trainer.default_root_dir $out/orm --ckpt_path last
-sampling score  --config $here/07_scores.yaml --input $out/labels_test \
-  --verifiers "{orm: $out/orm/export}" --output $out/scores_test
+  --data.train.init_args.path $out/labels_train --data.validation.init_args.path $out/labels_train \
+  --trainer.default_root_dir $out/orm --ckpt_path last
+sampling score  --config $here/07_scores.yaml --input $out/labels_test --verifiers "{orm: $out/orm/export}" --output $out/scores_test
 sampling rank   --config $here/08_rank.yaml --input $out/scores_test --output $out/rankings
 sampling report --config $here/09_report.yaml --input $out/rankings --scores $out/scores_test --output $out/report
