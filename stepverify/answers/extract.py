@@ -206,4 +206,6 @@ def _clean(stated: str) -> str:
             stated = stated[1:]
         if stated.endswith("$") and not stated.endswith(r"\$") and "$" not in stated[:-1]:
             stated = stated[:-1]
+        if stated.endswith("**") and "**" not in stated[:-2]:  # emphasis that began before the statement
+            stated = stated[:-2]
     return stated
