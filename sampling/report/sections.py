@@ -46,20 +46,20 @@ def accuracy_section(summary: Mapping[str, Any]) -> Section:
     for rule, point in summary["accuracy"].items():
         row = [rule_label(rule), percent(point["mean"]), span(point)]
         if paired := summary["paired"].get(rule):
-            row += [rule_label(paired["versus"]), points(paired["difference"])]
-            row += [f"{points(paired['low'])} to {points(paired['high'])}"]
+            row += [points(paired["difference"]), f"{points(paired['low'])} to {points(paired['high'])}"]
         else:
-            row += ["", "", ""]
+            row += ["", ""]
         rows.append([*row, decimal(areas[rule]) if rule in areas else ""])
         bars.append((point["mean"], point["low"], point["high"]))
     note = (
         f"Share of the {summary['num_problems']:,} problems that a rule solves when it may look at "
         f"{summary['sizes'][-1]} samples of each. Fewest steps is the shortest sample, without a verifier; oracle is "
-        "right where any sample is. Intervals (95\u00a0%) and paired differences, in percentage points, are over the "
-        "same bootstrap resamples of the problems. AUC in a problem: how well the samples are ordered by what a rule "
-        "goes by, votes for the majority (mean of the problems that have right and wrong samples)."
+        "right where any sample is. Paired differences, in percentage points, are from the majority vote (of the "
+        "majority from pass@1); all intervals (95\u00a0%) are over the same bootstrap resamples of the problems. AUC: "
+        "how well the samples of a problem are ordered by what a rule goes by, votes for the majority (mean of the "
+        "problems that have right and wrong samples)."
     )
-    header = ["rule", "accuracy", "interval", "against", "difference", "interval", "AUC in a problem"]
+    header = ["rule", "accuracy", "interval", "difference", "interval", "AUC"]
     return Section(title=f"Accuracy at N = {summary['sizes'][-1]}", note=note, header=header, rows=rows, bars=bars)
 
 
