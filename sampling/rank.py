@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal, TypedDict
 
 from sampling.estimators import best_of_n
@@ -76,16 +77,11 @@ def rank(
     """
     if num_subsets < 1:
         raise InputError(f"num_subsets: expected 1 or more, got {num_subsets}")
-    config: dict[str, Any] = {
-        "aggregation": aggregation or {},
-        "sizes": sizes,
-        "num_subsets": num_subsets,
-        "seed": seed,
-    }
+    config: dict[str, Any] = {"aggregation": aggregation or {}, "sizes": sizes}
+    config |= {"num_subsets": num_subsets, "seed": seed}
     # What was not asked for is left out, so that folders made before it could be are found as they are.
-    config |= ({"top_k": top_k} if top_k else {}) | ({"every_aggregation": True} if every_aggregation else {})
-    config |= {"count_missing": True} if count_missing else {}
-    config |= {"simulated": simulated} if simulated else {}
+    asked = {"top_k": top_k, "every_aggregation": every_aggregation, "count_missing": count_missing}
+    config |= {key: value for key, value in (asked | {"simulated": simulated}).items() if value}
     if top_k and (min(top_k) < 1 or len({*top_k}) < len(top_k)):
         raise InputError(f"top_k: expected different numbers of 1 or more, got {top_k}")
     if simulated and not 0.5 <= min(simulated) <= max(simulated) < 1:
@@ -99,15 +95,13 @@ def rank(
         print(f"{output}: already ranked, left as it is")
         return
     pool = _read_pool(input)  # before the folder is made: a mistake in `sizes` must not claim it
+    base_rate = fmean(sample.right for samples in pool.values() for sample in samples)  # of those that are there
     counts = _counts(pool) | ({"missing": _fill_up(pool)} if count_missing else {})
     grid = _grid(sizes, pool)
     chosen, table = _choose_aggregations(pool, aggregation or {}, validation, grid[-1])
 
     aggregations = {name: choice["how"] for name, choice in chosen.items()}
     compared = [name for name in aggregations if every_aggregation and _has_many(pool, name)]
-
-    drawn = [sample.right for samples in pool.values() for sample in samples if sample is not MISSING]
-    base_rate = sum(drawn) / len(drawn)
 
     from stepverify.answers import Grader
 

@@ -93,13 +93,11 @@ def rank_problem(
             for k, curve in zip(top_k, voted, strict=True):
                 voting = [c if i in order[:k] else None for i, c in enumerate(classes)]
                 found[f"top_{k}"] = curve, elected(equal, scores, voting)
-            order_by |= {f"{name}/best_of_n": scores} if how == used else {}
-            order_by |= {f"{name}/best_of_n/{how}": scores} if name in compared else {}
+            suffixes = [""] * (how == used) + [f"/{how}"] * (name in compared)
+            order_by |= {f"{name}/best_of_n{suffix}": scores for suffix in suffixes}
             for rule, (curve, choice) in found.items():
-                if how == used:
-                    curves[f"{name}/{rule}"], choices[f"{name}/{rule}"] = curve, choice
-                if name in compared:
-                    curves[f"{name}/{rule}/{how}"], choices[f"{name}/{rule}/{how}"] = curve, choice
+                for suffix in suffixes:
+                    curves[f"{name}/{rule}{suffix}"], choices[f"{name}/{rule}{suffix}"] = curve, choice
     draw = {"num_subsets": num_subsets, "seed": seed}
     for area in simulated:
         made_up = simulated_curves(area, base_rate, samples, classes, sizes, top_k, **draw)

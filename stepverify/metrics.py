@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score
+from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
 
 
@@ -92,7 +93,6 @@ class AUCWithinGroups(Metric):
         order = groups.argsort()
         areas = []
         for values, right in zip(preds[order].split(sizes), target[order].split(sizes), strict=True):
-            above = values[right == 1][:, None] - values[right == 0]
-            if above.numel():
-                areas.append(((above > 0).float() + (above == 0).float() / 2).mean())
+            if 0 < right.sum() < len(right):
+                areas.append(binary_auroc(values, right, validate_args=False))
         return torch.stack(areas).mean() if areas else preds.new_tensor(torch.nan)
