@@ -37,7 +37,7 @@ def parse(command: list[str], capsys: pytest.CaptureFixture) -> str:
 def test_there_are_configurations():
     assert len(RECIPES) >= 43
     assert len(OVERLAYS) == 4
-    assert len(ABLATIONS) == 23
+    assert len(ABLATIONS) == 24
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")

@@ -102,6 +102,36 @@ def test_problems_with_one_kind_of_answers_are_dropped_and_counted(tmp_path, mak
     assert said(reader, "solutions") == f"{path}: solution p/0#0 has no 'correct'; run sampling label on it first"
 
 
+def test_of_each_problem_as_many_right_as_wrong_ones_are_taken(tmp_path, make_solution):
+    """p/0: right, wrong, wrong, right, wrong: the last is one too many. p/1: wrong, right, right. p/2 is all wrong."""
+    kinds = [(0, 1), (0, 0), (1, 0), (0, 0), (0, 1), (1, 1), (0, 0), (1, 1), (2, 0)]
+    path = tmp_path / "s.jsonl"
+    write_records(path, [make_solution(number=n, sample=i, correct=bool(c)) for i, (n, c) in enumerate(kinds)])
+    reader = Solutions(str(path), one_sided="even")
+    for _ in range(2):
+        assert ids(reader) == ["p/0#0", "p/0#1", "p/1#2", "p/0#3", "p/0#4", "p/1#5"]
+        assert reader.left_out == {
+            "wrong beyond as many as its problem has right ones": 1, "right beyond as many as its problem has wrong ones": 1,
+            "of problems without a right solution": 1,
+        }  # fmt: skip
+    assert ids(Solutions(str(path), one_sided="even", max_solutions=2)) == ["p/0#0", "p/0#1", "p/1#2", "p/1#5"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=20))
+def test_even_problems_say_nothing_of_rightness(tmp_path_factory, make_solution, rows):
+    """Whatever was drawn: half of each problem's solutions are right, and none of the rarer side is lost."""
+    path = tmp_path_factory.mktemp("even") / "s.jsonl"
+    rows = [*rows, (9, True), (9, False)]
+    write_records(path, [make_solution(number=n, sample=i, correct=c) for i, (n, c) in enumerate(rows)])
+    reader = Solutions(str(path), one_sided="even")
+    taken = Counter((s.problem_id, s.correct) for s in reader.solutions())
+    drawn = Counter((f"p/{n}", c) for n, c in rows)
+    for problem in {problem for problem, _ in drawn}:
+        fewer = min(drawn[problem, True], drawn[problem, False])
+        assert taken[problem, True] == taken[problem, False] == fewer
+    assert taken.total() + sum(reader.left_out.values()) == len(rows)
+
+
 def test_of_equal_steps_only_the_first_is_taken(tmp_path, make_solution):
     """p/0: a, b, "a ", b, c, of which c alone is wrong; p/1 has a too. Twins go before the cap counts: a and b are two."""
     steps = [(0, "a", True), (0, "b", True), (1, "a", True), (0, "a ", True), (0, "b", True), (0, "c", False)]

@@ -42,6 +42,7 @@ class Solutions(Reader):
         distinct: of the solutions of a problem that have the same steps, up to spaces, only the first one; the others
             are counted. Twins are told by a hash, 16 bytes for each distinct solution.
         one_sided: problems whose solutions are all right or all wrong: ``keep`` them, or ``drop`` them with a count.
+            ``even`` drops them too and takes, of every other problem, as many right solutions as wrong ones, the first.
         max_solutions: the first so many of each problem, of those that the other choices leave; None takes all.
         correct_only: only solutions whose answer was graded right (rejection sampling for SFT).
         steps_labelled_only: only solutions with step labels.
@@ -56,8 +57,8 @@ class Solutions(Reader):
     def __init__(
         self, path: str, fold: Fold = "all", validation_fraction: float = 0.1, limit: int | None = None,
         correct_only: bool = False, steps_labelled_only: bool = False, max_solutions: int | None = None,
-        one_sided: Literal["keep", "drop"] = "keep", exclude: list[Reader] | None = None, distinct: bool = False,
-        problems: Reader | None = None,
+        one_sided: Literal["keep", "drop", "even"] = "keep", exclude: list[Reader] | None = None,
+        distinct: bool = False, problems: Reader | None = None,
     ) -> None:  # fmt: skip
         if max_solutions is not None and max_solutions < 1:
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
@@ -69,21 +70,25 @@ class Solutions(Reader):
     def solutions(self) -> Iterator[Solution]:
         """Yield the solutions in the order of the files."""
         self.left_out.clear()
-        yield from take(self._mixed() if self.one_sided == "drop" else self._chosen(), 0, self.limit)
+        yield from take(self._chosen() if self.one_sided == "keep" else self._mixed(), 0, self.limit)
 
     def _mixed(self) -> Iterator[Solution]:
-        """Those of problems with a right and a wrong one; the file is read twice, so that memory stays small."""
-        seen: dict[str, set[bool]] = {}
+        """Those of problems with a right and a wrong one, or evenly; read twice, so that memory stays small."""
+        sides: dict[str, Counter[bool]] = {}
         for solution in self._chosen():
-            seen.setdefault(solution.problem_id, set()).add(self._is_right(solution))
+            sides.setdefault(solution.problem_id, Counter())[self._is_right(solution)] += 1
         self.left_out.clear()
+        taken = Counter[tuple[str, bool]]()
         for solution in self._chosen():
-            sides = seen[solution.problem_id]
-            if len(sides) == 2:
-                yield solution
+            counts, right = sides[solution.problem_id], self._is_right(solution)
+            taken[solution.problem_id, right] += 1
+            this, other = ("right", "wrong") if right else ("wrong", "right")
+            if len(counts) < 2:
+                self.left_out.note(f"of problems without a {other} solution", solution.id)
+            elif self.one_sided == "even" and taken[solution.problem_id, right] > min(counts.values()):
+                self.left_out.note(f"{this} beyond as many as its problem has {other} ones", solution.id)
             else:
-                missing = "wrong" if True in sides else "right"
-                self.left_out.note(f"of problems without a {missing} solution", solution.id)
+                yield solution
 
     def _is_right(self, solution: Solution) -> bool:
         if solution.correct is None:
