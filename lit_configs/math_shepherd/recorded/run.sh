@@ -19,7 +19,7 @@ stepverify fit --config $here/05_prm.yaml --config lit_configs/overlays/lora.yam
   --model.init_args.backbone.path "${GENERATOR:-runs/gsm8k/generator/export}" --data.pack_tokens 1024 \
   --trainer.max_epochs 2 --trainer.default_root_dir $out/prm --ckpt_path last
 sampling label  --input.class_path $reader --input.init_args.path lit_configs/gsm8k/recorded/samples_test.jsonl.gz \
-  --input.init_args.problems "$(problems test)" --input.init_args.limit 2400 --output $out/labels_test
+  --input.init_args.problems "$(problems test)" --input.init_args.max_solutions 16 --input.init_args.limit 2400 --output $out/labels_test
 sampling score  --config $here/06_scores.yaml --input $out/labels_test --verifiers "{prm: $out/prm/export}" --output $out/scores_test
 sampling rank   --config $here/07_rank.yaml --input $out/scores_test --output $out/rankings
 sampling report --config $here/08_report.yaml --input $out/rankings --scores $out/scores_test --output $out/report
