@@ -2,8 +2,7 @@
 # The verifier of RESULTS.md from the recorded samples: no engine, no sampling.
 #   GENERATOR=runs/gsm8k/generator/export DATA=dir bash lit_configs/gsm8k/recorded/run.sh
 # DATA holds GSM8K's train.jsonl.gz and test.jsonl.gz; left out, they come from the hub. SKIP is a file of solutions
-# whose problems are not scored: recorded/scores_test.jsonl.gz, for the others of the test. Arguments go to the fit, and
-# OUT is the folder of another one:
+# whose problems are not scored. Arguments go to the fit, and OUT is the folder of another one:
 #   OUT=runs/gsm8k/recorded_solution_level ... recorded/run.sh --config lit_configs/gsm8k/ablations/solution_level.yaml
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
@@ -20,7 +19,7 @@ for split in train test; do
 done
 stepverify fit --config $here/06_orm.yaml --config lit_configs/overlays/lora.yaml --config $here/ablations/no_language.yaml \
   --config $here/ablations/no_dropout.yaml --config $here/ablations/cross_entropy.yaml \
-  --config $here/ablations/mixed_problems.yaml --trainer.max_epochs 2 "$@" \
+  --config $here/ablations/even_problems.yaml "$@" \
   --model.init_args.backbone.path "${GENERATOR:-runs/gsm8k/generator/export}" --data.pack_tokens 2048 \
   --data.train.init_args.path $out/labels_train --data.validation.init_args.path $out/labels_train \
   --trainer.default_root_dir $out/orm --ckpt_path last
