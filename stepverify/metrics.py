@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score
-from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 from torchmetrics.utilities import dim_zero_cat
 
 
@@ -96,3 +97,67 @@ class AUCWithinGroups(Metric):
             if 0 < right.sum() < len(right):
                 areas.append(binary_auroc(values, right, validate_args=False))
         return torch.stack(areas).mean() if areas else preds.new_tensor(torch.nan)
+
+
+class PlattScaling(Metric):
+    """Gain and bias by which logits say best, in likelihood, how often those of their size are right (Platt 1999)."""
+
+    full_state_update = False
+    logits: list[Tensor]
+    target: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for state in ("logits", "target"):
+            self.add_state(state, [], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Feed logits (M,), and 1 for right or 0 for wrong (M,)."""
+        self.logits.append(logits.float())
+        self.target.append(target)
+
+    def compute(self) -> Tensor:
+        """(3,): gain, bias, and the calibration error that they leave.
+
+        NaN where all are right or all wrong, or where higher logits are not more often right.
+        """
+        logits, target = dim_zero_cat(self.logits), dim_zero_cat(self.target)
+        gain, bias = platt_scaling(logits, target)
+        if not gain > 0:
+            return logits.new_full((3,), torch.nan)
+        error = binary_calibration_error((gain * logits + bias).sigmoid(), target, n_bins=15, validate_args=False)
+        return torch.stack([gain, bias, error])
+
+
+def platt_scaling(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Logistic regression of the outcome on the logit, against targets short of 0 and 1 (Platt 1999, section 2.2).
+
+    As those are, gain and bias are finite where the logits divide right from wrong without error.
+
+    Args:
+        logits: (M,).
+        target: (M,) 1 for right, 0 for wrong.
+
+    Returns:
+        Gain and bias, scalars; NaN where there is one outcome alone or one logit.
+    """
+    right, wrong = target.sum(), (1 - target).sum()
+    std, mean = torch.std_mean(logits.double(), correction=0)
+    if not (right and wrong and std):
+        nothing = logits.new_tensor(torch.nan)
+        return nothing, nothing
+    soft = torch.where(target > 0, (right + 1) / (right + 2), 1 / (wrong + 2)).double()
+    with torch.inference_mode(False), torch.enable_grad():  # Lightning validates without gradients
+        inputs, soft = ((logits.double() - mean) / std).clone(), soft.clone()
+        weights = torch.tensor([1.0, 0.0], dtype=torch.double, device=logits.device, requires_grad=True)
+        search = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
+
+        def loss() -> Tensor:
+            search.zero_grad()
+            value = F.binary_cross_entropy_with_logits(weights[0] * inputs + weights[1], soft)
+            value.backward()
+            return value
+
+        search.step(loss)
+    slope, level = weights.detach()
+    return (slope / std).to(logits.dtype), (level - slope * mean / std).to(logits.dtype)

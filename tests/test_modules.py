@@ -232,7 +232,10 @@ def test_a_duplicate_is_computed_once_and_counts_twice(encoder, solutions):
 
 @pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
 def test_a_reserved_logit_starts_undecided_and_exports_as_a_linear_head(lora, encoder, solutions, tmp_path: Path):
-    """Mean 0 and variance 1 along the probe; gain · logit + bias by hand; the export's own linear head says the same."""
+    """Mean 0 and variance 1 along the probe; gain · logit + bias by hand; the export's own linear head says the same.
+
+    So it does of values that are scaled: sigmoid(2 · logit - 1).
+    """
     model = OutcomeModel(backbone(lora=lora), encoder.tag_id).eval()
     model.start_undecided(ids := encoder.probe())
     with torch.no_grad():
@@ -245,6 +248,8 @@ def test_a_reserved_logit_starts_undecided_and_exports_as_a_linear_head(lora, en
         model.value_head.gain.fill_(1.5)
         logits = model._states(batch)[batch.reads.index] @ model.output_matrix()[0][encoder.tag_id]
         torch.testing.assert_close(model(batch)[0], 1.5 * logits + model.value_head.bias)
+        model.scale(2.0, -1.0)
+        torch.testing.assert_close(model.score(batch), (2.0 * model(batch)[0] - 1.0).sigmoid())
         model.export(tmp_path, model.state_dict())
         encoder.tokenizer.save_pretrained(tmp_path)
         LAYOUT.save(tmp_path, objective="outcome", probe=encoder.probe())

@@ -191,6 +191,8 @@ class OutcomeModel(ReadModel):
             # Starts at value 1/2 everywhere instead of at random opinions.
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
+        self.scaling: Tensor
+        self.register_buffer("scaling", torch.tensor([1.0, 0.0]))
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(M,) value logits."""
@@ -222,16 +224,24 @@ class OutcomeModel(ReadModel):
         self.value_head.gain.div_(std)
         self.value_head.bias.copy_(-mean / std)
 
+    def scale(self, gain: float = 1.0, bias: float = 0.0) -> None:
+        """Let a value be the sigmoid of gain · logit + bias; the logits that are trained stay as they are."""
+        self.scaling.copy_(torch.tensor([gain, bias]))
+
     def values(self, outputs: Tensor) -> Tensor:
         """The chance that the solution's answer is right."""
-        return outputs.float().sigmoid()
+        gain, bias = self.scaling
+        return (gain * outputs.float() + bias).sigmoid()
 
     def classifier_head(self, state: dict[str, Tensor]) -> Head:
-        """The value head."""
+        """The value head, with its scaling."""
+        weight, bias = state.get("value_head.weight"), state["value_head.bias"]
         if isinstance(self.value_head, ReservedLogit):
             row, _ = output_rows(self.backbone, state, [self.value_head.token_id])
-            return Head(state["value_head.gain"] * row, state["value_head.bias"], self.labels)
-        return Head(state["value_head.weight"], state["value_head.bias"], self.labels)
+            weight = state["value_head.gain"] * row
+        assert weight is not None
+        gain, level = state["scaling"]
+        return Head(gain * weight, gain * bias + level, self.labels)
 
 
 class ProcessModel(ReadModel):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryCalibrationError
@@ -15,7 +17,7 @@ from stepverify.data.encode import Example
 from stepverify.data.targets import StepTargets
 from stepverify.layout import Layout
 from stepverify.losses import outcome_bce, outcome_mse
-from stepverify.metrics import AUCWithinGroups
+from stepverify.metrics import AUCWithinGroups, PlattScaling
 from stepverify.models import Backbone, OutcomeModel
 from stepverify.modules.base import VerifierModule
 from stepverify.records import InputError, Solution
@@ -39,6 +41,10 @@ class OutcomeVerifier(VerifierModule):
         target: the solution's ``outcome`` at all of its tokens, or the share of right ``rollouts`` from the end of the
             step that a token belongs to (needs step labels).
         label_smoothing: a target y becomes (1 - s) · y + s / 2.
+        calibrate: after each validation of a fit, let values be probabilities there: gain and bias of their logit are
+            set by the last tokens of its solutions (Platt 1999). Training goes on as it would, and the order of
+            solutions stays; how far values are apart, which votes that they weigh depend on, and how high they are,
+            which ``one_sided`` and ``label_mix`` move, are then right where solutions are as in the validation.
         predict_every_token: let ``predict`` write the value at every token instead of the last one.
     """
 
@@ -56,6 +62,7 @@ class OutcomeVerifier(VerifierModule):
         head: Literal["reserved", "linear"] = "reserved",
         target: Literal["outcome", "rollouts"] = "outcome",
         label_smoothing: float = 0.0,
+        calibrate: bool = True,
         predict_every_token: bool = False,
     ) -> None:
         super().__init__(backbone, layout, max_length, optimizer, warmup, decay, lm_weight)
@@ -63,6 +70,7 @@ class OutcomeVerifier(VerifierModule):
             raise InputError(f"label_smoothing: expected 0 <= s < 1, got {label_smoothing}")
         self.objective, self.every_token, self.predict_every_token = objective, every_token, predict_every_token
         self.target, self.label_smoothing = target, label_smoothing
+        self.calibrate, self.platt = calibrate, PlattScaling()
         self.reserved = self.encoder.tag_id if head == "reserved" else None  # one token: said before data is read
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
@@ -105,5 +113,30 @@ class OutcomeVerifier(VerifierModule):
         assert self.model is not None
         assert batch.reads.targets is not None
         last = batch.last()
-        names = [record.problem_id for record in batch.records]
-        metrics.update(self.model.values(outputs)[last], target=(batch.reads.targets[last] >= 0.5).long(), names=names)
+        names, right = [record.problem_id for record in batch.records], (batch.reads.targets[last] >= 0.5).long()
+        metrics.update(self.model.values(outputs)[last], target=right, names=names)
+        if self._calibrates():
+            self.platt.update(outputs[last], right)
+
+    def val_names(self) -> set[str]:
+        """With the error that calibration leaves."""
+        return super().val_names() | ({"val/calibrated_error"} if self.calibrate else set())
+
+    def _calibrates(self) -> bool:
+        return self.calibrate and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+
+    def on_validation_epoch_start(self) -> None:
+        """Measure values as training leaves them."""
+        if self._calibrates():
+            cast(OutcomeModel, self.model).scale()
+            self.platt.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Calibrate: checkpoints and export hold the scaling."""
+        if self._calibrates():
+            gain, bias, error = self.platt.compute().tolist()
+            if math.isnan(gain):
+                rank_zero_warn("values are not calibrated: in data.validation higher ones are not more often right")
+                return
+            cast(OutcomeModel, self.model).scale(gain, bias)
+            self.log("val/calibrated_error", error, sync_dist=True)
