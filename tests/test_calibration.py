@@ -120,9 +120,11 @@ def test_checkpoint_and_export_hold_the_scaling(tmp_path: Path):
     torch.testing.assert_close(found, logits_at_the_end(root / "export", records).sigmoid(), rtol=0, atol=1e-4)
 
 
-def test_one_outcome_alone_calibrates_nothing(tmp_path: Path, recwarn):
+@pytest.mark.parametrize("why", ["one outcome", "no validation"])
+def test_a_fit_that_cannot_calibrate_says_so(why, tmp_path: Path, recwarn):
     data = write_labelled(tmp_path / "data")
     records = [r for r in read_records(str(data), Solution) if r.correct]
     write_records(tmp_path / "right" / "part-00000.jsonl", records)
-    fit(tmp_path / "run", "OutcomeVerifier", tmp_path / "right", RANDOM)
-    assert any("values are not calibrated" in str(w.message) for w in recwarn)
+    changes = {"data__validation": None} if why == "no validation" else {}
+    main(["fit", "--config", config("OutcomeVerifier", tmp_path / "run", tmp_path / "right", **changes)])
+    assert sum("exported as trained, not calibrated" in str(w.message) for w in recwarn) == 1

@@ -135,8 +135,12 @@ class OutcomeVerifier(VerifierModule):
         """Calibrate: checkpoints and export hold the scaling."""
         if self._calibrates():
             gain, bias, error = self.platt.compute().tolist()
-            if math.isnan(gain):
-                rank_zero_warn("values are not calibrated: in data.validation higher ones are not more often right")
-                return
-            cast(OutcomeModel, self.model).scale(gain, bias)
-            self.log("val/calibrated_error", error, sync_dist=True)
+            if not math.isnan(gain):
+                cast(OutcomeModel, self.model).scale(gain, bias)
+                self.log("val/calibrated_error", error, sync_dist=True)
+
+    def on_train_end(self) -> None:
+        """Say so where nothing could be calibrated."""
+        if self.calibrate and cast(OutcomeModel, self.model).scaling.tolist() == [1.0, 0.0]:
+            why = "no validation ended, or higher values were not more often right in it"
+            rank_zero_warn(f"values are exported as trained, not calibrated: {why}")
