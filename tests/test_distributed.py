@@ -97,6 +97,45 @@ def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_di
     assert {"calibration", "error_curve"} <= seen[1].keys()
 
 
+def test_calibration_of_two_processes_is_that_of_one(tmp_path: Path, tiny_model_dir: Path):
+    """13 graded solutions, 7 and 6 of them on a process: gain and bias of all, in the exported head, by DDP and FSDP2.
+
+    Training changes nothing: its learning rate is 0. Longer solutions are the right ones, which the untrained value tells.
+    """
+    from stepverify.cli import main
+    from stepverify.jsonl import write_records
+    from stepverify.records import Solution
+    from tests.test_fit import config, scalars, weights
+
+    records = [
+        Solution(
+            id=f"p{i % 4}#{i}", problem_id=f"p{i % 4}", problem=f"a = {i % 4}", steps=[f"b = {j * i % 7}" for j in range(1 + i % 4)],
+            correct=i % 4 > 1 or i == 4,
+        ) for i in range(13)
+    ]  # fmt: skip
+    write_records(tmp_path / "data" / "part-00000.jsonl", records)
+    heads, errors = [], []
+    for name in ("one", "ddp", "fsdp2"):
+        file = config(
+            "OutcomeVerifier", tmp_path / name, tmp_path / "data", trainer__max_epochs=1, data__eval_pack_tokens=64,
+            model__init_args__backbone={"path": str(tiny_model_dir)},
+            model__init_args__optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}},
+        )  # fmt: skip
+        words = ["fit", "--config", file, "--trainer.accelerator", "cpu"]
+        if name == "one":
+            main([*words, "--trainer.devices", "1"])
+        else:
+            done = stepverify(*words, "--config", f"lit_configs/overlays/{name}.yaml", "--trainer.devices", "2")
+            assert done.returncode == 0, done.stderr[-2000:]
+            assert "not calibrated" not in done.stderr
+        heads.append({k: v for k, v in weights(tmp_path / name).items() if k.startswith("score.")})
+        errors.append(scalars(tmp_path / name)["val/calibrated_error"][-1][1])
+    for head, error in zip(heads[1:], errors[1:], strict=True):
+        assert error == pytest.approx(errors[0], abs=1e-6)
+        for k in ("score.weight", "score.bias"):
+            assert (head[k] - heads[0][k]).abs().max() <= 1e-4 * heads[0][k].abs().max()
+
+
 def test_torchrun_on_two_processes(tmp_path: Path):
     """The command of the README: two processes by torchrun, each with its share; one export and one set of logs."""
     launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--standalone", "-m")
