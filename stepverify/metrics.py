@@ -146,9 +146,9 @@ def platt_scaling(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if not (right and wrong and std):
         nothing = logits.new_tensor(torch.nan)
         return nothing, nothing
-    soft = torch.where(target > 0, (right + 1) / (right + 2), 1 / (wrong + 2)).double()
     with torch.inference_mode(False), torch.enable_grad():  # Lightning validates without gradients
-        inputs, soft = ((logits.double() - mean) / std).clone(), soft.clone()
+        inputs = (logits.double() - mean) / std
+        soft = torch.where(target > 0, (right + 1) / (right + 2), 1 / (wrong + 2)).double()
         weights = torch.tensor([1.0, 0.0], dtype=torch.double, device=logits.device, requires_grad=True)
         search = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 import yaml
 
+from stepverify.records import Solution, StepLabel
 from tests.processes import stepverify
 
 
@@ -55,6 +57,16 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
     assert max((ddp[k] - fsdp2[k]).abs().max().item() for k in ddp) < 1e-6
 
 
+def thirteen(labels: Callable[[int], dict]) -> list[Solution]:
+    """13 solutions of 4 problems, of 1 to 4 steps; ``labels`` gives the further fields of the i-th."""
+    return [
+        Solution(
+            id=f"p{i % 4}#{i}", problem_id=f"p{i % 4}", problem=f"a = {i % 4}", steps=[f"b = {j * i % 7}" for j in range(1 + i % 4)],
+            **labels(i),
+        ) for i in range(13)
+    ]  # fmt: skip
+
+
 def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_dir: Path):
     """13 labelled solutions, packed, 7 and 6 of them on a process: every metric of steps and first errors, and both figures.
 
@@ -62,16 +74,12 @@ def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_di
     """
     from stepverify.cli import main
     from stepverify.jsonl import write_records
-    from stepverify.records import Solution, StepLabel
     from tests.test_fit import config, scalars
 
-    records = [
-        Solution(
-            id=f"p{i % 4}#{i}", problem_id=f"p{i % 4}", problem=f"a = {i % 4}", steps=[f"b = {j * i % 7}" for j in range(1 + i % 4)],
-            step_labels=[StepLabel(rating=-1 if (i + j) % 3 == 0 else 1) for j in range(1 + i % 4)],
-        ) for i in range(13)
-    ]  # fmt: skip
-    write_records(tmp_path / "data" / "part-00000.jsonl", records)
+    def labels(i: int) -> dict:
+        return {"step_labels": [StepLabel(rating=-1 if (i + j) % 3 == 0 else 1) for j in range(1 + i % 4)]}
+
+    write_records(tmp_path / "data" / "part-00000.jsonl", thirteen(labels))
     seen = []
     for name, overlay in (
         ("one", []),
@@ -104,16 +112,9 @@ def test_calibration_of_two_processes_is_that_of_one(tmp_path: Path, tiny_model_
     """
     from stepverify.cli import main
     from stepverify.jsonl import write_records
-    from stepverify.records import Solution
     from tests.test_fit import config, scalars, weights
 
-    records = [
-        Solution(
-            id=f"p{i % 4}#{i}", problem_id=f"p{i % 4}", problem=f"a = {i % 4}", steps=[f"b = {j * i % 7}" for j in range(1 + i % 4)],
-            correct=i % 4 > 1 or i == 4,
-        ) for i in range(13)
-    ]  # fmt: skip
-    write_records(tmp_path / "data" / "part-00000.jsonl", records)
+    write_records(tmp_path / "data" / "part-00000.jsonl", thirteen(lambda i: {"correct": i % 4 > 1 or i == 4}))
     heads, errors = [], []
     for name in ("one", "ddp", "fsdp2"):
         file = config(

@@ -7,7 +7,8 @@ from typing import Any
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.layout import load_export
 from stepverify.models.backbone import Backbone
-from stepverify.models.heads import Neutral, OutcomeModel, ProcessModel, ReadModel
+from stepverify.models.heads import Neutral, ProcessModel, ReadModel
+from stepverify.models.outcome import OutcomeModel
 from stepverify.records import InputError
 
 

@@ -1,0 +1,109 @@
+"""The outcome verifier's head: one value logit a token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stepverify.data.batch import Batch
+from stepverify.models.backbone import without_adapters
+from stepverify.models.export import Form, Head, output_rows
+from stepverify.models.heads import ReadModel
+from stepverify.records import InputError
+
+
+class ReservedLogit(nn.Module):
+    """Gain and bias on the logit of one token of the vocabulary that is never written (Cobbe et al. 2021, appendix E).
+
+    Args:
+        token_id: its id; its row of the output matrix is trained with the backbone.
+    """
+
+    def __init__(self, token_id: int) -> None:
+        super().__init__()
+        self.token_id = token_id
+        self.gain, self.bias = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, hidden: Tensor, matrix: Tensor) -> Tensor:
+        """(M, D) hidden states, (V, D) output matrix → (M,) value logits."""
+        return self.gain * (hidden @ matrix[self.token_id]).to(self.gain.dtype) + self.bias
+
+
+class OutcomeModel(ReadModel):
+    """The outcome verifier: one value logit a token (Cobbe et al. 2021).
+
+    Args:
+        backbone: a causal language model, or an exported one-label token classifier, whose head is taken over.
+        reserved: id of the token whose logit is the value; None puts a linear layer of its own on the hidden state.
+    """
+
+    objective = "outcome"
+    form: Form = "classifier"
+    labels = ("right",)
+
+    def __init__(self, backbone: nn.Module, reserved: int | None = None) -> None:
+        super().__init__(backbone)
+        self.value_head: nn.Module
+        if (trained := getattr(backbone, "score", None)) is not None:
+            self.value_head = trained
+        elif reserved is not None:
+            if reserved >= (rows := self.output_matrix()[0].shape[0]):
+                raise InputError(f"token {reserved} is outside the model's {rows} output rows")
+            self.value_head = ReservedLogit(reserved)
+        else:
+            width = without_adapters(backbone).config.hidden_size  # type: ignore[union-attr]
+            self.value_head = nn.Linear(width, 1)  # type: ignore[arg-type]
+            # Starts at value 1/2 everywhere instead of at random opinions.
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
+        self.scaling: Tensor
+        self.register_buffer("scaling", torch.tensor([1.0, 0.0]))
+
+    def read(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """(M,) value logits."""
+        if isinstance(self.value_head, ReservedLogit):
+            return self.value_head(hidden, self.output_matrix()[0])
+        return self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def start_undecided(self, ids: list[int]) -> None:
+        """Set gain and bias of a reserved logit so that value logits have mean 0 and variance 1 along a text.
+
+        Its own level and scale are arbitrary: at a gain of 1 that of Qwen2.5-Coder-0.5B has a deviation of 3.3, so that
+        values begin as firm opinions at random, from which the squared error of a sigmoid finds back slowly or never.
+
+        Args:
+            ids: token ids of the text.
+        """
+        if not isinstance(self.value_head, ReservedLogit):
+            return
+        decoder = without_adapters(self.backbone).get_decoder()  # type: ignore[operator]
+        was_training = self.training
+        self.eval()
+        hidden = decoder(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
+        self.train(was_training)
+        # The first token's state is unlike all others (an attention sink).
+        std, mean = torch.std_mean(self.value_head(hidden[1:], self.output_matrix()[0]))
+        if std == 0:  # a row of zeros, as new tokens may have: there is no scale yet
+            return
+        self.value_head.gain.div_(std)
+        self.value_head.bias.copy_(-mean / std)
+
+    def scale(self, gain: float = 1.0, bias: float = 0.0) -> None:
+        """Let a value be the sigmoid of gain · logit + bias; the logits that are trained stay as they are."""
+        self.scaling.copy_(torch.tensor([gain, bias]))
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """The chance that the solution's answer is right."""
+        gain, bias = self.scaling
+        return (gain * outputs.float() + bias).sigmoid()
+
+    def classifier_head(self, state: dict[str, Tensor]) -> Head:
+        """The value head, with its scaling."""
+        if isinstance(self.value_head, ReservedLogit):
+            row, _ = output_rows(self.backbone, state, [self.value_head.token_id])
+            weight = state["value_head.gain"] * row
+        else:
+            weight = state["value_head.weight"]
+        gain, bias = state["scaling"]
+        return Head(gain * weight, gain * state["value_head.bias"] + bias, self.labels)
