@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepverify.answers import Grader, answer_key, equivalent, extract_answer
-from stepverify.answers.plain import settle
+from stepverify.answers.compare import settle
 from stepverify.records import InputError
 
 DATA = os.environ.get("STEPVERIFY_DATA")

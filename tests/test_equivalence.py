@@ -15,7 +15,7 @@ from stepverify.answers import Grader, equivalent, extract_answer
 from stepverify.answers.collection import MAX_PARTS, take_apart
 from stepverify.answers.formula import read
 from stepverify.answers.number import number
-from stepverify.answers.plain import settle
+from stepverify.answers.compare import settle
 
 DATA = os.environ.get("STEPVERIFY_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="STEPVERIFY_DATA does not name the folder of real data")

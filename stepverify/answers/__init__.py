@@ -1,8 +1,7 @@
 """Final answers: find them in a solution, compare two, grade many. Importing it loads the standard library only."""
 
-from stepverify.answers.compare import equivalent
+from stepverify.answers.compare import answer_key, equivalent
 from stepverify.answers.extract import boxed_answer, concluded_number, extract_answer, last_number
-from stepverify.answers.plain import answer_key
 from stepverify.answers.pool import Grader
 
 __all__ = ["Grader", "answer_key", "boxed_answer", "concluded_number", "equivalent", "extract_answer", "last_number"]

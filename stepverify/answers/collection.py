@@ -1,6 +1,10 @@
-r"""Answers of several parts: lists, sets, tuples, intervals, matrices, systems of equations. Standard library only.
+r"""Answers of several parts: lists, sets, tuples, intervals, vectors, matrices, systems. Standard library only.
 
 Parts are compared one by one. Most are plain numbers, so that most collections are compared exactly and at once.
+
+What equals what: a tuple, vector or interval is ordered, a set is not. A bare list ``2, 3`` is another list or a set in
+any order, and a tuple or vector in its order. A set is no tuple. ``[2, 5]`` and ``(2, 5)`` differ, for they may be
+intervals; with three parts brackets say nothing. ``x = 1, y = 2`` is the tuple (1, 2).
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from stepverify.answers.masking import mask, split
 from stepverify.answers.spelling import MAX_LENGTH, is_prose, normalize
 
 MAX_PARTS = 16
@@ -24,9 +29,9 @@ class Collection:
     """An answer of two or more parts.
 
     Attributes:
-        kind: ``list`` (``1, 2``: in any order), ``set``, ``system`` (``x = 1, y = 2``: equations whose left sides
-            differ), the brackets of a tuple or interval (``(]``; a column vector is a tuple), or ``matrix 3``, a
-            matrix with three columns.
+        kind: ``list`` (``1, 2``), ``set``, ``system`` (``x = 1, y = 2``: equations whose left sides differ), ``vector``,
+            ``union`` (of intervals), the brackets of a tuple or interval (``(]``), or ``matrix 3``, a matrix with three
+            columns.
     """
 
     kind: str
@@ -35,21 +40,23 @@ class Collection:
 
 # ── taking apart ──────────────────────────────────────────────────────────────────────────────────
 
-_BRACKET = re.compile(
-    r"(?P<open>\\begin\{\w+\}|\\\{|[(\[{])|(?P<close>\\end\{\w+\}|\\\}|[)\]}])|\\[A-Za-z]+|\\.", re.DOTALL
+_WHOLE = re.compile(r"(\\\{|\\langle|[(\[{])\0+(\\\}|\\rangle|[)\]}])")  # of a masked text
+_ENVIRONMENT = re.compile(
+    r"[(\[]?\s*\\begin\{(?P<name>cases|[pb]?matrix|array)\}(?:\{[lcr|]*\})?(?P<rows>.*)\\end\{(?P=name)\}\s*[)\]]?", re.DOTALL
 )
-_WHOLE = re.compile(r"(\\\{|[(\[{])\0+(\\\}|[)\]}])")  # of a masked text
-_ENVIRONMENT = re.compile(r"\\begin\{(?P<name>cases|[pb]?matrix)\}(?P<rows>.*)\\end\{(?P=name)\}", re.DOTALL)
-_QUOTED_JOIN = re.compile(r"\\text\{\s*,?\s*(and|or)\s*,?\s*\}")
 _QUOTED_LIST = re.compile(r"\\text\{([^{}]*(?:,|\b(?:and|or)\b)[^{}]*)\}")
 _JOIN = re.compile(r"(?:,\s*)?(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
 _THOUSANDS = re.compile(r"(?<![\d.])(?:0|[1-9]\d{0,2})(?:,\d{3})+(?!\d|,\d)")  # 0,111 is a decimal to some
 _DELIMITED = re.compile(r"\$|\\boxed|\\\(|\\\[")
+_CUP = re.compile(r"\\cup(?![A-Za-z])|(?<=[)\]])\s*U\s*(?=[(\[])")
+_COMMA, _AMPERSAND, _BREAK = re.compile(r",|;"), re.compile("&"), re.compile(r"\\\\")
+_TERM = re.compile(r"\s*(?P<sign>[-+]?)\s*(?P<factor>[^-+ijk]*?)\s*\\(?:text|hat|vec|widehat)\s*\{\s*\\?(?:text\s*\{\s*)?(?P<axis>[ijk])(?:math)?\s*\}?\s*\}")
+_SINGLE = re.compile(r"\\\{(?!.*(?:[,;|:]|\\mid))\s*(.+?)\s*\\\}", re.DOTALL)
 
 
 @lru_cache(maxsize=4096)
 def take_apart(answer: str) -> Collection | None:
-    r"""The parts of an answer; None where it is a single thing, or has more than 16 parts.
+    r"""Split an answer into its parts; None where it is a single thing, or has more than 16 parts.
 
     ``a \pm b`` is a list of two. A comma in a number of thousands separates nothing, except within brackets where no
     other comma stands: (1,200) is a point.
@@ -66,17 +73,70 @@ def take_apart(answer: str) -> Collection | None:
         return None  # $1$ and $2$, or prose
     if environment := _ENVIRONMENT.fullmatch(text):
         return _of_rows(environment["rows"], cases=environment["name"] == "cases")
-    whole = _WHOLE.fullmatch(_mask(text))
-    if whole and r"\pm" not in text:
-        inner = text[whole.end(1) : whole.start(2)]
-        kind = "set" if whole[1][-1] == "{" else whole[1] + whole[2]
-        return None if r"\{" in inner else _collection(kind, _commas(inner, thousands=", " in inner))
-    text = _QUOTED_LIST.sub(r"\1", _QUOTED_JOIN.sub(r" \1 ", text))
-    groups = _split(text, _JOIN)
+    whole = _WHOLE.fullmatch(mask(text))
+    if whole and not re.search(r"\\[pm][mp](?![A-Za-z])", text):
+        return _bracketed(whole[1], whole[2], text[whole.end(1) : whole.start(2)])
+    if len(united := split(text, _CUP)) > 1:
+        return _united(united)
+    if vector := _of_unit_vectors(text):
+        return vector
+    text = _QUOTED_LIST.sub(r"\1", text)
+    groups = split(text, _JOIN)
     if len(groups) > 1 and all(_is_system(_commas(group)) for group in groups):
         return _collection("list", groups)  # x = 1, y = 2 or x = 2, y = 1
     parts = [branch for group in groups for part in _commas(group) for branch in _branches(part)]
     return _collection("system" if _is_system(parts) else "list", parts)
+
+
+def only_member(text: str) -> str | None:
+    r"""The member of a set of one: ``\{2\}``.
+
+    >>> only_member(r"\{2\}"), only_member(r"\{1, 2\}")
+    ('2', None)
+    """
+    found = _SINGLE.fullmatch(text)
+    return found[1] if found else None
+
+
+def _bracketed(left: str, right: str, inner: str) -> Collection | None:
+    kind = {"{": "set", r"\{": "set", r"\langle": "vector"}.get(left, left + right)
+    if r"\{" in inner and kind != "set":
+        return None
+    parts = _commas(inner, thousands=", " in inner)
+    if kind in ("[]", "set"):  # [[1, 2], [3, 4]]
+        rows = [_WHOLE.fullmatch(mask(part)) for part in parts]
+        if kind == "[]" and len(parts) > 1 and all(row and row[1] + row[2] in ("[]", "()") for row in rows):
+            cells = [_commas(part[1:-1], thousands=", " in part) for part in parts]
+            if len({len(row) for row in cells}) == 1 and parts[0].startswith("["):
+                return _collection(f"matrix {len(cells[0])}", [cell for row in cells for cell in row])
+    if kind == "set":
+        parts = [branch for part in parts for branch in _branches(part)]
+    return _collection(kind, parts)
+
+
+def _united(parts: list[str]) -> Collection | None:
+    r"""Read ``(1,2) \cup [3,4)``, or ``\{1\} \cup \{2\}``, which is a set."""
+    inner = [_WHOLE.fullmatch(mask(part)) for part in parts]
+    if not all(inner):
+        return None
+    if all(found and found[1].endswith("{") for found in inner):
+        members = [part[found.end(1) : found.start(2)] for part, found in zip(parts, inner, strict=True) if found]
+        return _collection("set", [member for text in members for member in _commas(text)])
+    return _collection("union", parts)
+
+
+def _of_unit_vectors(text: str) -> Collection | None:
+    r"""Read ``2\mathbf{i} - 3\mathbf{j}`` as the vector (2, -3)."""
+    parts: dict[str, str] = {}
+    end = 0
+    while end < len(text) and (found := _TERM.match(text, end)):
+        if found["axis"] in parts:
+            return None
+        parts[found["axis"]] = f"{found['sign'].replace('+', '')}{found['factor'] or '1'}"
+        end = found.end()
+    if end < len(text) or len(parts) < 2:
+        return None
+    return _collection("vector", [parts.get(axis, "0") for axis in ("ijk" if "k" in parts else "ij")])
 
 
 def _collection(kind: str, parts: list[str]) -> Collection | None:
@@ -88,57 +148,39 @@ def _collection(kind: str, parts: list[str]) -> Collection | None:
 
 
 def _of_rows(text: str, cases: bool) -> Collection | None:
-    rows = [_split(row, re.compile("&")) for row in _split(text, re.compile(r"\\\\"))]
-    rows = rows[:-1] if rows[-1] == [""] else rows  # a break behind the last row
+    rows = [split(row, _AMPERSAND) for row in split(text, _BREAK)]
+    rows = rows[:-1] if rows[-1] == [""] else rows  # a break after the last row
     cells = [cell for row in rows for cell in row]
     if len({len(row) for row in rows}) != 1:
         return None
     if cases:
         return _collection("system", cells) if _is_system(cells) else None
-    return _collection("()" if len(rows[0]) == 1 else f"matrix {len(rows[0])}", cells)
-
-
-def _mask(text: str) -> str:
-    """The text with everything within brackets made NUL; empty where brackets are not in pairs."""
-    masked, depth, last = [], 0, 0
-    for found in _BRACKET.finditer(text):
-        masked.append("\0" * (found.start() - last) if depth else text[last : found.start()])
-        depth -= found["close"] is not None
-        if depth < 0:
-            return ""
-        masked.append("\0" * len(found[0]) if depth else found[0])
-        depth += found["open"] is not None
-        last = found.end()
-    return "" if depth else "".join((*masked, text[last:]))
-
-
-def _split(text: str, separator: re.Pattern[str], masked: str | None = None) -> list[str]:
-    """Cut a text at the separators that are within no brackets."""
-    parts, last = [], 0
-    for found in separator.finditer(_mask(text) if masked is None else masked):
-        parts.append(text[last : found.start()].strip())
-        last = found.end()
-    return [*parts, text[last:].strip()]
+    return _collection("vector" if len(rows[0]) == 1 else f"matrix {len(rows[0])}", cells)
 
 
 def _commas(text: str, thousands: bool = True) -> list[str]:
     """Cut a text at its commas, but not at those of thousands."""
-    masked = _mask(text)
+    masked = mask(text)
     if thousands:
         masked = _THOUSANDS.sub(lambda found: found[0].replace(",", "\0"), masked)
-    return _split(text, re.compile(","), masked)
+    return split(text, _COMMA, masked)
 
 
 def _branches(part: str) -> list[str]:
-    if part.count(r"\pm") != 1 or r"\mp" in part:
+    r"""The two values of ``3 \pm \sqrt 2``; signs that go together go together."""
+    signs = re.findall(r"\\(?:pm|mp)(?![A-Za-z])", part)
+    if not signs or signs.count(r"\pm") > 1 or signs.count(r"\mp") > 1:
         return [part]
-    before, _, after = (piece.strip() for piece in part.partition(r"\pm"))
-    plus = "" if not before or before[-1] in "=([{," else "+"
-    return [f"{before} {sign}{after}".strip() for sign in (plus, "-")]
+    return [_signed(part, plus, minus) for plus, minus in (("+", "-"), ("-", "+"))]
+
+
+def _signed(part: str, plus: str, minus: str) -> str:
+    text = re.sub(r"\\pm(?![A-Za-z])\s*", plus, re.sub(r"\\mp(?![A-Za-z])\s*", minus, part))
+    return re.sub(r"(^|[=(\[{,])(\s*)\+", r"\1\2", text).strip()
 
 
 def _is_system(parts: list[str]) -> bool:
-    sides = [re.split(r"(?<![<>!:\\])=", _mask(part)) for part in parts]
+    sides = [re.split(r"(?<![<>!:\\])=", mask(part)) for part in parts]
     names = {part[: len(pair[0])].strip() for part, pair in zip(parts, sides, strict=True)}
     return len(parts) > 1 and all(len(pair) == 2 and pair[0].strip() for pair in sides) and len(names) == len(parts)
 
@@ -147,21 +189,43 @@ def _is_system(parts: list[str]) -> bool:
 
 
 def match(one: Collection, other: Collection, same: Same) -> bool | None:
-    """Whether two collections are equal, by ``same`` of their parts; None where it takes more than the parts to tell.
+    """Compare two collections by ``same`` of their parts; None where it takes more than the parts to tell.
 
     Lists are equal if their parts can be paired off, so 2, 2, 3 is not 2, 3. Of a set only its members count.
     """
-    kinds = {one.kind, other.kind}
-    as_many = len(one.parts) == len(other.parts)
-    if kinds == {"list"}:
+    if one.kind > other.kind:
+        one, other = other, one
+    kinds, as_many = (_kind(one), _kind(other)), len(one.parts) == len(other.parts)
+    if kinds in (("list", "list"), ("union", "union")):
         return as_many and _judge(one, other, same, _paired)
-    if kinds == {"system"}:
+    if kinds == ("system", "system"):
         return (as_many and _judge(one, other, same, _paired)) or None  # other equations may say the same
-    if kinds in ({"set"}, {"list", "set"}):
+    if kinds in (("set", "set"), ("list", "set")):
         return _judge(one, other, same, _covered)
-    if len(kinds) == 1 or kinds in ({"system", "list"}, {"system", "()"}):  # x = 1, y = 2 and (1, 2)
+    if kinds[1] == "system" and kinds[0] in ("list", "ordered", "()"):  # x = 1, y = 2 and (1, 2)
+        return as_many and _in_order(one, _by_name(other), same)
+    if kinds[0] == kinds[1] or set(kinds) <= {"()", "ordered", "list"} or (set(kinds) <= {"[]", "ordered"}):
         return as_many and _in_order(one, other, same)
-    return None
+    return None if "union" in kinds and "()" not in kinds else False
+
+
+def _kind(found: Collection) -> str:
+    """Vectors, and what has three parts in round or square brackets, are ordered and nothing else."""
+    if found.kind == "vector" or (found.kind in ("()", "[]") and len(found.parts) > 2):
+        return "ordered"
+    return found.kind
+
+
+def _by_name(system: Collection) -> Collection:
+    """``y = 2, x = 1`` in the order of its variables where these are neighbours in the alphabet."""
+    names = [part.partition("=")[0].strip() for part in system.parts]
+    letters = sorted(names)
+    neighbours = all(len(name) == 1 and name.isalpha() for name in names) and all(
+        ord(b) - ord(a) == 1 for a, b in zip(letters, letters[1:], strict=False)
+    )
+    if not neighbours:
+        return system
+    return Collection("system", tuple(part for _, part in sorted(zip(names, system.parts, strict=True))))
 
 
 def _in_order(one: Collection, other: Collection, same: Same) -> bool | None:

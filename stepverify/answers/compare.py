@@ -1,20 +1,41 @@
-r"""Mathematical equality of two answers: what is plain exactly, everything else with Math-Verify."""
+r"""Mathematical equality of two answers: exact rules first, computer algebra for what they leave."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
-from stepverify.answers.collection import match, take_apart
-from stepverify.answers.formula import read
-from stepverify.answers.plain import settle, stated
+from stepverify.answers.collection import match, only_member, take_apart
+from stepverify.answers.extract import extract_answer
+from stepverify.answers.labels import choice, compact, same_label
+from stepverify.answers.number import number
+from stepverify.answers.regions import region
+from stepverify.answers.spelling import MAX_LENGTH, is_prose, normalize
+from stepverify.answers.statement import Named, agree, condition, is_equation, named
+
+Same = Callable[[str, str], bool | None]
+_DELIMITED = re.compile(r"\$|\\boxed|\\\(|\\\[")
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
 
 
-def equivalent(gold: str, predicted: str | None) -> bool:
-    r"""Whether two answers are mathematically equal. Symmetric. Works in any thread.
+def settle(gold: str | None, predicted: str | None) -> bool | None:
+    r"""Compare two answers without computer algebra; None where only that can tell. Symmetric.
 
-    Plain numbers, words and collections of these are compared exactly, and at once. Everything else is parsed and
-    compared by Math-Verify (https://github.com/huggingface/Math-Verify), without a time limit: ``9**9**9**9``
-    never returns. Answers that a model wrote belong to :class:`stepverify.answers.Grader`.
+    Exact for two plain numbers (0.333 is not 1/3) and what is made of them. Nothing equals a missing or empty answer.
+
+    >>> settle("1,000", "1000.0"), settle(r"(0.5, 2)", r"(\frac12, 3)"), settle("2x", "x + x")
+    (True, False, None)
+    """
+    return _compare(gold, predicted, settle, lambda one, other: None)
+
+
+def equivalent(gold: str | None, predicted: str | None) -> bool:
+    r"""Compare two answers mathematically. Symmetric. Works in any thread.
+
+    Plain numbers, words and collections of these are compared exactly, and at once. Everything else is parsed by
+    Math-Verify (https://github.com/huggingface/Math-Verify) and compared by :mod:`stepverify.answers.algebra`, without a
+    time limit: ``9**9**9**9`` never returns. Answers that a model wrote belong to :class:`stepverify.answers.Grader`.
 
     Returns:
         False where either answer is missing, empty or, if not a copy of the other, longer than
@@ -23,95 +44,119 @@ def equivalent(gold: str, predicted: str | None) -> bool:
     >>> equivalent(r"\frac{1}{2}", "0.5"), equivalent("0.333", "1/3"), equivalent("x^2-1", "(x-1)(x+1)")
     (True, False, True)
     """
-    settled = settle(gold, predicted)
-    if settled is not None:
-        return settled
-    gold, predicted = stated(gold), stated(predicted or "")
-    one, other = take_apart(gold), take_apart(predicted)
-    if one and other and (matched := match(one, other, equivalent)) is not None:
+    return bool(_compare(gold, predicted, equivalent, _by_algebra))
+
+
+def answer_key(answer: str | None) -> str | None:
+    """Return a canonical key of a plain number: equal keys are equal answers; None for anything else.
+
+    >>> answer_key("1,000.50"), answer_key("20%"), answer_key("x")
+    ('2001/2', '20%', None)
+    """
+    found = number(answer) if answer else None
+    return None if found is None else found.key
+
+
+def stated(answer: str) -> str:
+    """Return the answer itself; of a solution or a sentence, what it states."""
+    if len(answer) <= MAX_LENGTH and "#" not in answer and not is_prose(condition(" ".join(answer.split()))[0]):
+        return answer.strip()
+    return (extract_answer(answer) or answer).strip()
+
+
+def _compare(gold: str | None, predicted: str | None, same: Same, by_algebra: Same) -> bool | None:
+    one, other = stated(gold or ""), stated(predicted or "")
+    if not one or not other:
+        return False
+    if one == other:
+        return True
+    if max(len(one), len(other)) > MAX_LENGTH:
+        return False
+    a, b = number(one), number(other)
+    if a and b:
+        return a.equals(b)
+    left, right = normalize(one), normalize(other)
+    if left and compact(left) == compact(right):
+        return True
+    if (verdict := same_label(left, right)) is not None:
+        return verdict
+    if (rewritten := _rewrite(left, right)) is not None:
+        return rewritten if isinstance(rewritten, bool) else same(*rewritten)
+    prose = any(map(_is_sentence, (left, right)))
+    if not prose and is_equation(left) != is_equation(right) and not (_RELATION.search(left) or _RELATION.search(right)):
+        parts = take_apart(left if is_equation(left) else right)
+        if not parts:
+            return False  # x + y = 5 is no number
+    parts, others = take_apart(left), take_apart(right)
+    if parts and others and (matched := match(parts, others, same)) is not None:
         return matched
-    return _equal(read(gold), read(predicted))
+    if (parts and b) or (others and a):
+        several = parts or others
+        return False if several and all(map(number, several.parts)) else by_algebra(one, other)  # 1, 2 is not 1
+    return by_algebra(one, other)
 
 
-def _equal(one: list[Any], other: list[Any]) -> bool:
-    """Math-Verify's comparison, which depends on the order of its arguments, made symmetric.
-
-    Its first argument may hold more than the second asks for: of ``x = 5`` and ``5``, or ``0 < x < 1``
-    and ``(0, 1)``, the relation goes first, else ``a + 3z = 0`` would equal 0. So does a tuple before a
-    set, else (3, 1) would equal {1, 3}. Two of a kind are compared in both orders.
-    """
-    from math_verify import verify
-
-    def in_order(gold: list[Any], predicted: list[Any]) -> bool:
-        # Its own time limit is an alarm signal, which works in the main thread only: hence none.
-        return bool(verify(gold, predicted, timeout_seconds=None))
-
-    at_once = _compare_values(one, other)
-    if at_once is not None:
-        return at_once
-    first, second = _structure(one), _structure(other)
-    if first != second:
-        return in_order(one, other) if first > second else in_order(other, one)
-    return in_order(one, other) or in_order(other, one)
-
-
-def _structure(parsed: list[Any]) -> int:
-    from sympy import Tuple
-    from sympy.core.relational import Relational
-    from sympy.logic.boolalg import BooleanFunction
-
-    if parsed and isinstance(parsed[0], Relational | BooleanFunction):
-        return 2 if parsed[0].free_symbols else 0  # 28/4 = 7 is a number with its derivation
-    return 1 if parsed and isinstance(parsed[0], Tuple) else 0
-
-
-# ── values ────────────────────────────────────────────────────────────────────────────────────────
-
-_POINTS = ((1.25, 0.3125), (0.609375, 0.4375), (-1.71875, 0.8125))
-"""Values of the variables by rank: start and step, all exact. Two points are positive, the third has either sign."""
-
-
-def _compare_values(one: list[Any], other: list[Any]) -> bool | None:
-    """What two expressions are worth at three points: True if they agree to 30 digits, False if they clearly differ.
-
-    It takes milliseconds where ``simplify`` may take seconds, and knows x^(3/2) as sqrt(x^3): a point where neither
-    is real may differ, but in expressions with i. None where this is not enough: an answer is no expression, has no
-    value there, agrees at one point alone, or differs so little that it may be rounding, which Math-Verify forgives.
-    """
-    from sympy import Expr, Float, I, Rational, nan, zoo
-
-    if not (one and other and isinstance(one[0], Expr) and isinstance(other[0], Expr)):
+def _rewrite(left: str, right: str) -> tuple[str, str] | bool | None:
+    """Two simpler answers that are equal if these are; a verdict; None where nothing is simpler."""
+    (one, when), (other, then) = condition(left), condition(right)
+    if any(map(_is_sentence, (one, other))):
         return None
-    if any("%" in str(item) for parsed in (one, other) for item in parsed if isinstance(item, str)):
-        return None  # two readings
-    names = sorted({symbol.name for parsed in (one, other) for symbol in parsed[0].free_symbols} - {"i"})
+    a, b = choice(left), choice(right)
+    if a and b:
+        return a.letter == b.letter
+    if a and a.says or b and b.says:
+        return (a.says if a else left), (b.says if b else right)
+    if when or then:
+        return (one, other) if not (when and then) or compact(when) == compact(then) else False
+    if (only := only_member(left)) is not None or only_member(right) is not None:
+        alone = only_member(right)
+        return (left if only is None else only), (right if alone is None else alone)
+    first, second = named(left), named(right)
+    if first and second:
+        if values := agree(first, second):
+            return values
+        return None if any(re.search(r"(?<!\\)[a-z]", n.value) for n in (first, second)) else False
+    if first and _is_value(right, of=first):
+        return first.value, right
+    if second and _is_value(left, of=second):
+        return left, second.value
+    return _as_intervals(left, right)
+
+
+def _is_sentence(text: str) -> bool:
+    return is_prose(text) or bool(_DELIMITED.search(text))
+
+
+def _is_value(text: str, of: Named) -> bool:
+    """Whether a text may be the value of a named one: no equation, but a system may be a point, an inequality a set."""
+    if is_equation(text):
+        parts = take_apart(text)
+        return parts is not None and parts.kind == "system" and of.name.startswith("(")
+    return not _RELATION.search(text) or of.value[-1:] in (")", "]", "}")
+
+
+def _as_intervals(left: str, right: str) -> tuple[str, str] | bool | None:
+    x, y = region(left), region(right)
+    if not ((x and x.text != left) or (y and y.text != right)):
+        return None
+    if x and y and x.variable and y.variable and x.variable != y.variable:
+        return False
+    if _RELATION.search(left) and _RELATION.search(right) and not (x and y):
+        return None  # 2x > 4 is left to algebra
+    return (x.text if x else left), (y.text if y else right)
+
+
+def _by_algebra(one: str, other: str) -> bool:
+    from stepverify.answers.algebra import equal_objects
+    from stepverify.answers.formula import read
+
+    return any(_equal(x, y, equal_objects) for x in read(one) for y in read(other) if isinstance(x, str) == isinstance(y, str))
+
+
+def _equal(one: Any, other: Any, equal_objects: Callable[[Any, Any], bool]) -> bool:
     try:
-        # Math-Verify parses x + 0 as such, and tells it from x; and i may be a variable to it.
-        a, b = (
-            p[0].doit().xreplace({s: I for s in p[0].free_symbols if s.name == "i"})
-            .xreplace({f: Rational(str(f)) for f in p[0].atoms(Float)}) for p in (one, other)
-        )  # fmt: skip
-        if a == b and not a.has(zoo, nan):  # 12:00 is no ratio, nor is 1:00
-            return True
-        points, num_equal = _POINTS if names else _POINTS[:1], 0
-        for start, step in points:
-            point = {name: Rational(start + step * rank) for rank, name in enumerate(names)}
-            x, y = (_value(expression, point) for expression in (a, b))
-            gap, size = abs(x - y), max(abs(x), abs(y))
-            if gap <= 1e-30 * size or size <= 1e-100:
-                num_equal += 1
-            elif not names or a.has(I) or b.has(I) or any(abs(z.imag) <= 1e-30 * abs(z) for z in (x, y)):
-                return False if gap > 1e-3 * size else None
-        return True if num_equal >= min(2, len(points)) else None
-    except Exception:  # unknown functions, poles, whatever SymPy meets: no number there, so no verdict
-        return None
-
-
-def _value(expression: Any, point: dict[str, Any]) -> Any:
-    """To 40 digits, as a complex number of mpmath."""
-    from mpmath import mp
-    from sympy import Float
-
-    value = expression.evalf(40, subs={symbol: point[symbol.name] for symbol in expression.free_symbols})
-    with mp.workdps(40):
-        return mp.mpc(*(Float(part, 40) for part in value.as_real_imag()))
+        return equal_objects(one, other)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:  # SymPy meets many things; none of them makes two answers equal
+        return False

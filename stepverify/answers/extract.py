@@ -5,17 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from stepverify.answers.transcript import NEXT_TURN, solution_part
+
 MAX_STATEMENT = 500
 """Characters of a stated answer that are looked at; a longer one is no answer but prose. ``\boxed`` is exempt."""
 
 # Where a statement begins. ``A:`` is OpenAI's form of GSM8K's last line, so it counts on the last line alone.
 _LEAD_IN = re.compile(
     r"""
-      (?P<formal> \\(?P<box>boxed|fbox)(?![A-Za-z]) | (?m:^)[ \t]*+\#\#\#\#
+      (?P<formal> \\(?P<box>boxed|fbox)(?![A-Za-z]) | (?P<tag><answer>)
+                  | (?:(?m:^)[ \t]*+|(?<=\s)) \#{4}(?!\#) (?:\s{0,3}+(?i:(?:final\s)?answer)\s?:)?
                   | \#[ ]{1,3}+(?i:(?:final[ ])?answer)\b (?!\s*+(?:is|to|for|of)\b) [ ]{0,3}+:?\s*+ )
-    | (?i: \banswer (?:\s{1,9}+(?:to|for|of)\s[^.\n]{0,100}?)? \s{1,9}+is\b (?!\s*+not\b)
-           (?:\s{1,9}+(?:therefore|thus|then|simply)\b)? \s{0,9}+:? )
-    | (?im: ^[\s*\#]{0,9}+ (?:final\s)? answer \s{0,9}+ \*{0,2}: )
+    | (?i: \banswers? (?:\s{1,9}+(?:to|for|of)\s[^.\n]{0,100}?)?
+           \s{1,9}+(?:is|are|equals|(?:must|should|would|will|has\sto)\sbe)\b (?!\s*+not\b)
+           (?:\s{1,9}+(?:therefore|thus|then|simply|just|exactly|clearly|approximately|about|roughly|equal\sto)\b)? \s{0,9}+:? )
+    | (?im: ^[^\w\n\\$<(]{0,9}+ (?:the\s)? (?:(?:final|correct)\s)? ans(?:wers?|\.)? \s{0,9}+ \*{0,2} \s? [:=] )
+    | (?im: ^[^\w\n\\$<(]{0,9}+ (?:(?:the|my)\s)? (?:final\s)? answer [^\w\n\\$<(]{0,9}+ $ )
+    | (?i: \bfinal\sanswer \s? \*{0,2} : )
+    | 答案\s?(?:应该是|应为|是|为|：|:|=)+
     | (?m:^) [ ]*+ A: (?=[^\n]*+\s*+\Z)
     """,
     re.VERBOSE,
@@ -26,23 +33,30 @@ _MATH = re.compile(
     r"\$\$(?P<display>.+?)\$\$|\$(?P<inline>[^$\n]+?)(?<!\\)\$|\\\((?P<round>.+?)\\\)|\\\[(?P<square>.+?)\\\]",
     re.DOTALL,
 )
-_SENTENCE_END = re.compile(r"\n|[.!?](?=\s|\*|$)|,?\s(?:because|since|so|which|where|I\shope)\b")
+_SENTENCE_END = re.compile(
+    r"\n|[.!?](?=\s|\*|$)|。|,?\s(?:because|since|so|which|where|as|I\shope|(?<=,\s)but|however|although|altogether|in\s(?:total|all)"
+    r"|(?<=,\s)respectively|(?<=,\s)(?:and|not)\s(?:not|the|this|that|so|it))\b|</answer>"
+)
+_ASIDE = re.compile(r"(?<=[\d$}%])\s*\((?!mod|base|or\b|and\b)[A-Za-z][A-Za-z ,-]*\)$")  # 5 (five)
+_MARKS = re.compile(r"[\s\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]+$")  # a tick
 _MATHEMATICAL = re.compile(r"[\d$\\=^]")
 _NUMBER = re.compile(r"(?:(?<![\w.)])-)?\d+(?:(?:,|\{,\})\d{3})*(?:\.\d+)?")
 _RESULT = re.compile(r"=[^\w=\-]{0,9}+(" + _NUMBER.pattern + ")")
+_PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}")
 _FILLER = re.compile(r"[\s${}]|\\[,;:()\[\]]|\\q?quad|\\text|\\mbox")
 _JOINTS = frozenset((",", ";", "and", ",and"))  # between boxes that state one answer together; "or" says it anew
-_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
+_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
 
 
 def extract_answer(text: str) -> str | None:
     r"""Return the answer that the last clear statement in ``text`` gives, as it is written there.
 
-    Statements are GSM8K's ``#### 72`` (Cobbe et al. 2021), the last line ``A: 72`` of OpenAI's released
-    solutions, PRM800K's heading ``# Answer`` with 72 behind or below it, ``The (final) answer is 72.``, a line
-    ``Answer: 72`` and ``\boxed{72}`` or ``\fbox{72}`` with balanced braces (Hendrycks et al. 2021). An answer in
-    words (``The answer is Evelyn``) gives way to one in mathematics, as in ``\boxed{7}. So the answer is correct``.
-    Boxes that ``and`` or a comma joins are one list. The last number of a text without a statement is no answer.
+    Statements are GSM8K's ``#### 72`` (Cobbe et al. 2021), the last line ``A: 72`` of OpenAI's released solutions,
+    PRM800K's heading ``# Answer`` and ``**Final Answer**`` with 72 after or below it, ``The (final) answer is 72.``, a
+    line ``Answer: 72``, ``<answer>72</answer>`` and ``\boxed{72}`` or ``\fbox{72}`` with balanced braces (Hendrycks et al.
+    2021). An answer in words (``The answer is Evelyn``) gives way to one in mathematics, as in ``\boxed{7}. So the answer
+    is correct``. Boxes that ``and`` or a comma joins are one list. The last number of a text without a statement is no
+    answer, nor is anything in ``<think>…</think>``, or after the ``Question:`` that a model went on to write.
 
     Returns:
         The answer without surrounding ``$`` and full stop; None where nothing is stated, also where
@@ -50,10 +64,19 @@ def extract_answer(text: str) -> str | None:
 
     >>> extract_answer(r"Half of 3 is $\frac{3}{2}$. The answer is $\frac{3}{2}$.")
     '\\frac{3}{2}'
-    >>> extract_answer("She pays 2 * 9 = $18\n#### 18")
+    >>> extract_answer("She pays 2 * 9 = $18\n#### 18\nQuestion: And 3 * 9?\n#### 27")
     '18'
     """
+    text = solution_part(text)
     lead_ins = list(_LEAD_IN.finditer(text))
+    if lead_ins and (following := NEXT_TURN.search(text, lead_ins[0].end())):
+        head = text[: following.start()]
+        if (answer := _last_stated(head, list(_LEAD_IN.finditer(head)))) is not None:
+            return answer
+    return _last_stated(text, lead_ins)
+
+
+def _last_stated(text: str, lead_ins: list[re.Match[str]]) -> str | None:
     closing = _closing_braces(text) if any(lead_in["box"] for lead_in in lead_ins) else {}
     inside = list(_within_boxes(text, lead_ins, closing))
     in_words = None
@@ -138,7 +161,7 @@ def _within_boxes(text: str, lead_ins: list[re.Match[str]], closing: dict[int, i
 
 
 def _skip_spaces(text: str, start: int) -> int:
-    while start < len(text) and text[start] in " \t":
+    while start < len(text) and text[start] in " \t\n":
         start += 1
     return start
 
@@ -170,17 +193,20 @@ def _sentence(text: str, start: int) -> str:
     """What follows a lead-in: a formula if one begins there, else up to the end of the sentence."""
     window = text[start : start + MAX_STATEMENT]
     content = window.lstrip(" \t*:")
-    if content.startswith("\n"):  # a formula may stand on the next line, words may not
-        content = content.lstrip()
-        if not content.startswith(("$", r"\(", r"\[")):
-            return ""
+    below = content.startswith("\n")
+    if below:
+        content = content.lstrip(" \t\n*")
     formula = _MATH.match(content)
     if formula and _ends_statement(content, formula.end()):
         return formula[0]
     end = _SENTENCE_END.search(content)
     stated = content[: end.start()] if end else content
-    prose = not _MATHEMATICAL.search(stated) and len(stated.split()) > 3
-    return "" if prose or (not end and len(window) == MAX_STATEMENT) else stated
+    words = len(_PROSE.findall(stated)) if _MATHEMATICAL.search(stated) else len(stated.split())
+    if words > 3 and (below or not _MATHEMATICAL.search(stated)):
+        return ""  # a sentence that states nothing, or the next step
+    if below and not _MATHEMATICAL.search(stated):
+        return ""  # words may not stand on the next line
+    return "" if not end and len(window) == MAX_STATEMENT else stated
 
 
 def _ends_statement(content: str, end: int) -> bool:
@@ -190,6 +216,7 @@ def _ends_statement(content: str, end: int) -> bool:
 
 def _clean(stated: str) -> str:
     """Strip what surrounds an answer: spaces, a full stop, emphasis, the delimiters of a formula, a lone ``$``."""
+    stated = _ASIDE.sub("", _MARKS.sub("", stated).removesuffix("."))
     for _ in range(4):  # layers that anyone writes; a bound, since each costs a copy
         stated = stated.strip().removesuffix(".")
         for left, right in _DELIMITERS:

@@ -7,8 +7,10 @@ import re
 from functools import cache, lru_cache
 from typing import Any
 
-from stepverify.answers.number import number, scale_of_unit
+from stepverify.answers.labels import hide_labels
+from stepverify.answers.number import number
 from stepverify.answers.spelling import is_prose, normalize
+from stepverify.answers.units import scale_of_unit
 
 _FORMULA = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
@@ -20,18 +22,19 @@ _TAIL = re.compile(
 
 @lru_cache(maxsize=1024)
 def read(answer: str) -> list[Any]:
-    """Math-Verify's reading of an answer: a SymPy object where it finds one, and the text it is from."""
+    """Parse an answer by Math-Verify's grammar: SymPy objects where it finds any, and the text they are from."""
     from math_verify import parse
     from sympy import Rational
 
     text = normalize(answer)
     plain = number(answer)
-    if plain and not plain.percent and "." not in text:  # decimals stay decimals, which forgive rounding
-        return [Rational(plain.value.numerator, plain.value.denominator), text]
+    if plain and "." not in text:  # decimals stay decimals, for those of floats are rounded
+        values = [plain.value, plain.value / 100] if plain.percent else [plain.value]
+        return [*(Rational(value.numerator, value.denominator) for value in values), text]
     latex, expression = _targets()
     if _FORMULA.search(text) or is_prose(text):  # Math-Verify picks the formula or number that answers
         return parse(answer, [latex, expression], parsing_timeout=None)
-    text = _without_unit(text)
+    text = hide_labels(_without_unit(text))
     if _TRIGONOMETRIC.search(text):
         text = _DEGREES.sub(r"\\frac{\1\\pi}{180}", text)
     return parse(f"${text}$", [latex], parsing_timeout=None)  # a formula as a whole or not at all

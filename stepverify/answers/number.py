@@ -1,8 +1,8 @@
-r"""Plain numbers, read exactly. Standard library only.
+r"""Plain numbers, read exactly.
 
 A plain number is an integer, a decimal (``0.1\overline{6}`` too), a fraction ``a/b`` or ``\frac{a}{b}``, a mixed
-number or a power of ten (``1.2 \times 10^5``), with or without thousands separators, currency, percent or degree
-sign and unit, or an integer with its base (``4210_7``).
+number, a power of ten (``1.2 \times 10^5``) or a number in words (``forty-two``), with or without thousands separators,
+currency, percent or degree sign, unit and modulus; or an integer with its base (``4210_7``, ``0x1F``).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from stepverify.answers.spelling import MAX_LENGTH, normalize
+from stepverify.answers.units import scale_of_unit
 
 MAX_DIGITS = 100
 """Characters of a plain number: 10^100 is beyond any answer, and exact arithmetic on it costs nothing."""
@@ -24,12 +25,23 @@ class Number:
 
     value: Fraction
     percent: bool = False
+    modulus: int | None = None
 
     def equals(self, other: Number) -> bool:
-        """Equal values; of ``20%`` both readings, 20 and 1/5, where the other has no percent sign."""
+        """Compare values; ``20%`` reads as 20 or 1/5 where the other has no percent sign.
+
+        A modulus counts where both have one: 19 (mod 12) is 7 (mod 12), and neither is 7 (mod 5).
+        """
+        if self.modulus and other.modulus:
+            return self.modulus == other.modulus and (self.value - other.value) % self.modulus == 0
         if self.value == other.value or self.percent == other.percent:
             return self.value == other.value
         return self.value == other.value * 100 if self.percent else self.value * 100 == other.value
+
+    @property
+    def key(self) -> str:
+        """A canonical text: numbers with equal keys are equal."""
+        return f"{self.value}{'%' if self.percent else ''}{f' mod {self.modulus}' if self.modulus else ''}"
 
 
 _DECIMAL = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?![\d,])(?:\.\d+)?|[1-9]\d{0,2}(?: \d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"
@@ -40,35 +52,32 @@ _NUMBER = re.compile(
     (?: (?:(?P<whole>\d+)\s*)? \\frac\s*
         \{{\s*(?P<above>-?\s*{_DECIMAL})\s*\}} \s* \{{\s*(?P<below>-?\s*{_DECIMAL})\s*\}}
       | (?:(?P<whole1>\d+)\ +)? (?P<above1>\d+)\s*/\s*(?P<below1>\d+)
-      | (?P<fixed>\d*\.\d*) \s* \\(?:overline|bar)\s* \{{\s*(?P<repeating>\d+)\s*\}}
+      | (?P<fixed>\d*\.\d*) \s* (?: \\(?:overline|bar)\s* \{{\s*(?P<repeating>\d+)\s*\}} | \((?P<repeating1>\d+)\)
+                                  | (?P<dotted>\\dot\s*\{{?\d\}}?(?:\d*\\dot\s*\{{?\d\}}?)?) )
       | (?P<decimal>{_DECIMAL}) (?: \s*/\s*(?P<below2>{_DECIMAL}) | {_TEN_TO} | [eE](?P<power2>[-+]?\d{{1,2}})(?!\d) )?
     )
     """.replace(" \\d{3}", "[ ]\\d{3}"),  # VERBOSE would drop the space that separates thousands
     re.VERBOSE,
 )  # fmt: skip
-_BASED = re.compile(r"(\d{1,100})_(?:(\d)|\{\s*(?:\\text\{)?(\d{1,2})\}?\s*\})")
-_PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|pct|\\?%)\s*\}|percent\b|pct\b)\s*")
-_DEGREES = re.compile(r"\s*(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|°|\\degree)\s*[CF]?")
-_ORDINAL = re.compile(r"\s*\^?\s*(?:\{\s*)?\\text\{\s*(?:st|nd|rd|th)\s*\}(?:\s*\})?|(?:st|nd|rd|th)(?![A-Za-z])")
-_TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_POWER = re.compile(r"(?<=[A-Za-z}])\s*(?:\^\s*(?:\d|\{\d\})|[²³])")  # of a unit: 2^3 is no 2
-_WORD = re.compile(r"[A-Za-z]+")
-_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-
-
-def _word_set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-_SHORT_UNITS = _word_set(
-    "mm cm dm km m ft in yd mi g kg mg lb lbs oz s sec min h hr hrs mph kph km/h m/s ml mL L day men USD"
+_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11,
+          "twelve": 12, "sixteen": 16, "binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16}  # fmt: skip
+_DIGITS = r"(?:\\text\s*)?[({]?\s*(?P<digits>[0-9A-Za-z]{1,100})\s*[)}]?"
+_BASED = re.compile(
+    rf"{_DIGITS}(?:\s*_\s*\{{?\s*\(?\s*(?:\\text\{{)?\s*(?P<base>[a-z]+|\d{{1,2}})\s*\}}?\s*\)?\s*\}}?"
+    rf"|\s*,?\s*\(?\s*(?:in )?base[ -](?P<base1>[a-z]+|\d{{1,2}})\s*\)?)"
 )
-_LINKS = _word_set("of per the a an")
-NO_UNIT = _word_set(
-    "and or to plus minus times over by than less more mod modulo base remainder if when not am pm half "
-    "sqrt sin cos tan cot sec csc log ln exp pi theta alpha beta gamma delta omega infinity infty pmod choose"
+_PROGRAMMED = re.compile(r"0([xXbBoO])([0-9A-Fa-f]{1,100})")
+_PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|percentage|pct|\\?%)\s*\}|(?:percentage|percent|pct)\b)\s*")
+_MODULUS = re.compile(r"\s*(?:\\pmod\s*|\\[bm]mod\s*|\(\s*(?:\\text\{)?mod\}?\s*|\bmod(?:ulo)?\s+)\{?\s*(\d{1,9})\s*\}?\)?$")
+_POWERS = {"squared": 2, "cubed": 3}
+_NUMERAL = (
+    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|"
+    "nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion"
 )
-"""Words after a number that are no unit: they join, change or name something else."""
+_IN_WORDS = re.compile(
+    rf"(?:\\text\{{\s*)?(?P<sign>(?:negative|minus) )?(?P<words>(?:{_NUMERAL})(?:(?: and |[ -])(?:{_NUMERAL}))*)\b(?!-)\s*(?P<end>\}}?)",
+    re.IGNORECASE,
+)
 
 
 @lru_cache(maxsize=4096)
@@ -77,37 +86,75 @@ def number(answer: str) -> Number | None:
 
     Units are dropped, not converted: the question fixes them (``5 \text{ cm}`` is 5).
 
-    >>> number(r"\$1,\!000.50"), number(r"2\frac12 \text{ hours}")
-    (Number(value=Fraction(2001, 2), percent=False), Number(value=Fraction(5, 2), percent=False))
+    >>> number(r"\$1,\!000.50"), number(r"2\frac12 \text{ hours}"), number("forty-two")
+    (Number(value=Fraction(2001, 2), percent=False, modulus=None), Number(value=Fraction(5, 2), percent=False, modulus=None), \
+Number(value=Fraction(42, 1), percent=False, modulus=None))
     """
     if len(answer) > MAX_LENGTH:
         return None
     text = normalize(answer)
-    if based := _BASED.fullmatch(text):
-        return _in_base(based[1], int(based[2] or based[3]))
+    if len(text) > 2 and text[0] == "(" and text[-1] == ")" and _NUMBER.fullmatch(text, 1, len(text) - 1):
+        if "," in text:
+            return None  # (1,200) is a point
+        text = text[1:-1]
+    if based := _based(text):
+        return based
+    text = _in_digits(text)
+    modulus = None
+    if modular := _MODULUS.search(text):
+        text, modulus = text[: modular.start()], int(modular[1]) or None
     found = _NUMBER.match(text)
     if not found or len(found[0]) > MAX_DIGITS:
         return None
     value = _value(found)
     rest = text[found.end() :]
-    if percent := _PERCENT.fullmatch(rest):
-        scale: int | None = 1
-    else:
-        scale = scale_of_unit(rest)
-    return None if value is None or scale is None else Number(value * scale, percent=bool(percent))
-
-
-def _in_base(digits: str, base: int) -> Number | None:
-    """The value of ``4210_{7}``."""
-    if not 2 <= base <= 10 or int(max(digits)) >= base:
+    if value is None:
         return None
-    return Number(Fraction(int(digits, base)))
+    if power := _POWERS.get(re.sub(r"\\text|[{}\s]", "", rest)):
+        return Number(value**power)
+    if _PERCENT.fullmatch(rest):
+        return Number(value, percent=True)
+    scale = scale_of_unit(rest)
+    return None if scale is None else Number(value * scale, modulus=modulus)
+
+
+def _based(text: str) -> Number | None:
+    r"""Read ``4210_{7}``, ``(101)_{\text{two}}``, ``A3F_{16}`` or ``0x1F``; letters alone are variables."""
+    if programmed := _PROGRAMMED.fullmatch(text):
+        digits, base = programmed[2], {"x": 16, "b": 2, "o": 8}[programmed[1].lower()]
+    elif ("_" in text or "base" in text) and (found := _BASED.fullmatch(text)):
+        digits, name = found["digits"], found["base"] or found["base1"]
+        base = int(name) if name.isdigit() else _BASES.get(name, 0)
+        if not any(map(str.isdigit, digits)) and not (base == 16 and len(digits) > 1 and digits.isupper()):
+            return None  # a_{11} and F_{16} are terms of sequences
+    else:
+        return None
+    try:
+        return Number(Fraction(int(digits, base))) if base >= 2 else None
+    except ValueError:
+        return None
+
+
+def _in_digits(text: str) -> str:
+    """Replace the number in words that a text begins with by its digits."""
+    found = _IN_WORDS.match(text)
+    if not found or bool(found["end"]) != (found[0].lstrip()[:1] == "\\"):
+        return text
+    from text_to_num import text2num
+
+    try:
+        value = text2num(found["words"].lower().replace(" and ", " "), "en")
+    except ValueError:  # one two
+        return text
+    return f"{'-' if found['sign'] else ''}{value}{' ' if found.end() < len(text) else ''}{text[found.end() :]}"
 
 
 def _value(found: re.Match[str]) -> Fraction | None:
     part = {name: re.sub(r"[ ,]", "", text) for name, text in found.groupdict().items() if text}
-    if "repeating" in part:
-        value, whole = _repeating(part["fixed"], part["repeating"]), None
+    if "dotted" in part:  # 0.1\dot{4}285\dot{7}: from the first dot to the last
+        part["repeating"] = re.sub(r"\D", "", part["dotted"])
+    if repeating := part.get("repeating") or part.get("repeating1"):
+        value, whole = _repeating(part["fixed"], repeating), None
     else:
         above = Fraction(part.get("above") or part.get("above1") or part["decimal"])
         below = Fraction(part.get("below") or part.get("below1") or part.get("below2") or 1)
@@ -120,32 +167,7 @@ def _value(found: re.Match[str]) -> Fraction | None:
 
 
 def _repeating(fixed: str, repeating: str) -> Fraction:
-    r"""The value of ``0.1\overline{6}``: 1/10 + 6/90."""
+    r"""Compute ``0.1\overline{6}``: 1/10 + 6/90."""
     decimals = len(fixed.partition(".")[2])
     period = Fraction(int(repeating), (10 ** len(repeating) - 1) * 10**decimals)
     return Fraction(f"0{fixed}0") + period  # 0 around: "." alone is the start of .\overline{3}
-
-
-def scale_of_unit(rest: str) -> int | None:
-    """1 for a unit or nothing behind a value, 10^6 for ``million``; None where ``rest`` is more than a unit."""
-    if mark := _DEGREES.match(rest) or _ORDINAL.match(rest):
-        rest = rest[mark.end() :]
-    scale, rest = 1, _POWER.sub("", rest)
-    quoted = " ".join(_TEXT.findall(rest)).split()
-    bare = _TEXT.sub(" ", rest)
-    glued = bare.strip() if not quoted and bare[:1].isalpha() else ""
-    if glued and (len(glued) == 1 or glued not in _SHORT_UNITS):
-        return None  # 2b and 2s are products, 2 balls are a count, 5km is a length
-    words = [word for group in (quoted, bare.split()) for word in group]
-    if len(words) > 5:
-        return None
-    for word in words:
-        plain = word.strip("().,").lower()
-        if plain in _SCALES:
-            scale *= _SCALES[plain]
-            continue
-        is_word = plain not in NO_UNIT and all(_WORD.fullmatch(part) for part in plain.split("/"))
-        is_unit = word in quoted or len(plain) >= 4 or word in _SHORT_UNITS or plain in _LINKS
-        if not (is_word and is_unit):
-            return None
-    return scale

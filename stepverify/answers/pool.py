@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stepverify.answers.plain import answer_key, settle
+from stepverify.answers.compare import answer_key, settle
 from stepverify.records import InputError
 
 if TYPE_CHECKING:
