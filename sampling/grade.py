@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sampling.progress import Progress
+from sampling.unstated import Unstated
 from stepverify.answers import Grader, extract_answer
 from stepverify.jsonl import read_json_lines, shards, write_lines
 from stepverify.readers.base import entry
@@ -48,17 +49,18 @@ def grade(
     """
     if output.is_dir() or output.resolve() in [shard.resolve() for shard in shards(input)]:
         raise InputError(f"{output}: is a folder or the input, expected the name of a file to write")
-    counts = Counter[str]()
+    counts, found = Counter[str](), Unstated("solutions")
     with Grader(num_workers, time_limit) as grader:
         total = _check(input)
         start = time.monotonic()
         with Progress("grade", "pairs", total) as progress:
-            write_lines(output, _lines(_pairs(input, solutions), grader, counts, progress))
+            write_lines(output, _lines(_pairs(input, found if solutions else None), grader, counts, progress))
     seconds = time.monotonic() - start
     print(
         f"{output}: {total:,} pairs, {counts['right']:,} right ({counts['right'] / total:.1%}), "
         f"{counts['no answer']:,} with no answer, {counts['timed out']:,} timed out, {total / seconds:,.0f} pairs/s"
     )
+    found.warn("they count as incorrect")
 
 
 def _check(input: Path) -> int:
@@ -81,9 +83,13 @@ def _answer(where: str, row: Any, key: str) -> str | None:
     return None if row.get(key, "") is None else entry(where, row, key, str)
 
 
-def _pairs(input: Path, solutions: bool) -> Iterator[Pair]:
+def _pairs(input: Path, found: Unstated | None) -> Iterator[Pair]:
     for _, pair in _located(input):
-        yield pair._replace(predicted=extract_answer(pair.predicted or "")) if solutions else pair
+        if found is not None:
+            text = pair.predicted or ""
+            pair = pair._replace(predicted=extract_answer(text))  # noqa: PLW2901
+            found.add(text, stated=pair.predicted is not None)
+        yield pair
 
 
 def _lines(pairs: Iterator[Pair], grader: Grader, counts: Counter[str], progress: Progress) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +11,14 @@ from sampling.generate import digest
 from sampling.labellers.base import Stage, StepLabeller
 from sampling.progress import Progress
 from sampling.store import Store
+from sampling.unstated import Unstated
 from stepverify.answers import Grader, concluded_number, extract_answer, last_number
 from stepverify.jsonl import read_records
 from stepverify.readers import Reader
 from stepverify.records import InputError, Solution
 
-Unstated = Literal["no_answer", "last_number", "conclusion"]
-_UNSTATED: dict[str, Callable[[str], str | None]] = {
+Fallback = Literal["no_answer", "last_number", "conclusion"]
+_FALLBACKS: dict[str, Callable[[str], str | None]] = {
     "no_answer": lambda text: None, "last_number": last_number, "conclusion": concluded_number,
 }  # fmt: skip
 
@@ -27,7 +28,7 @@ def label(
     output: Path,
     steps: StepLabeller | None = None,
     time_limit: float = 3.0,
-    unstated: Unstated = "no_answer",
+    unstated: Fallback = "no_answer",
 ) -> None:
     """Label solutions: ``predicted`` and ``correct`` by grading, and the steps if a labeller is given.
 
@@ -39,7 +40,7 @@ def label(
         time_limit: seconds that grading one answer may take; one that takes longer is wrong, and counted.
         unstated: what a solution in prose that states no answer means: nothing, its last number, or its last
             result if the last line repeats that (see :func:`stepverify.answers.concluded_number`). Rollouts are not
-            judged so.
+            judged so. More than 5 % of such solutions are warned of, with the endings of three.
 
     Raises:
         InputError: a problem without a reference answer; solutions of one problem that do not agree on it.
@@ -70,11 +71,27 @@ def label(
                 store.write(new)
                 progress.add(len(new), labels=sum(label is not None for s in new for label in s.step_labels or []))
             timeouts = grader.num_timeouts
-        summary = count(store.records(), given) | {"grading_timeouts": timeouts} | progress.summary()
+        found = Unstated("solutions")
+        summary = count(_watched(store.records(), found), given) | {"grading_timeouts": timeouts} | progress.summary()
+        summary |= {"unstated": found.count}
         if isinstance(input, Reader):
             summary |= input.counted()
         store.finish(summary | (steps.summary() if steps else {}))
     print(f"{output}: {describe(summary)}")
+    found.warn(_ADVICE if unstated == "no_answer" else f"`unstated: {unstated}` read a number from each all the same")
+
+
+_ADVICE = (
+    "they count as incorrect; `unstated: last_number` reads the last number of such a solution, `unstated: conclusion` its "
+    "last result where the last line repeats it"
+)
+
+
+def _watched(solutions: Iterable[Solution], found: Unstated) -> Iterator[Solution]:
+    for s in solutions:
+        text = "\n".join(s.steps)
+        found.add(text, stated=s.finish == "length" or extract_answer(text) is not None)
+        yield s
 
 
 def _by_problem(source: Path | Reader) -> list[list[Solution]]:
@@ -98,12 +115,12 @@ def _by_problem(source: Path | Reader) -> list[list[Solution]]:
     return list(groups.values())
 
 
-def grade(group: list[Solution], grader: Grader, unstated: Unstated = "no_answer") -> list[Solution]:
+def grade(group: list[Solution], grader: Grader, unstated: Fallback = "no_answer") -> list[Solution]:
     """Fill in ``predicted`` and ``correct`` of solutions whose problems have answers; gives them back."""
     for solution in group:
         text = "\n".join(solution.steps)
         # An answer in a solution that was cut off is not its final one.
-        solution.predicted = None if solution.finish == "length" else extract_answer(text) or _UNSTATED[unstated](text)
+        solution.predicted = None if solution.finish == "length" else extract_answer(text) or _FALLBACKS[unstated](text)
     for solution, verdict in zip(group, grader.grade((s.answer, s.predicted) for s in group), strict=True):
         solution.correct = verdict is True
     return group

@@ -21,6 +21,7 @@ from sampling.labellers.origin import check_origin
 from sampling.labellers.run import Ask, Budget, Plan, Run, judged
 from sampling.labellers.strategies import Exhaustive, Strategy
 from sampling.store import Store
+from sampling.unstated import Unstated
 from stepverify.layout import Layout
 from stepverify.readers import Reader
 from stepverify.records import InputError, Rollout, Solution
@@ -109,12 +110,23 @@ class Rollouts(StepLabeller):
                     yield from run.finished()
             finally:  # whoever interrupts loses nothing that was drawn
                 store.write(future.result()[1] for future in judging)
-            self._summary = _count(store.records(), before)
+            found = Unstated("rollouts")
+            self._summary = _count(_watched(store.records(), found), before)
             store.finish(self._summary)
+            found.warn(
+                "they count as incorrect; let the prompt (few_shot) or the generator's training show a final line such as '#### 5'"
+            )
 
     def summary(self) -> dict[str, Any]:
         """Completions drawn for these labels, by this run and those before."""
         return self._summary
+
+
+def _watched(rollouts: Iterable[Rollout], found: Unstated) -> Iterator[Rollout]:
+    for rollout in rollouts:
+        for text, finish, answer in zip(rollout.completions, rollout.finish, rollout.answers, strict=True):
+            found.add(text, stated=finish == "length" or answer is not None)
+        yield rollout
 
 
 def _count(rollouts: Iterable[Rollout], before: Mapping[str, Rollout]) -> dict[str, int]:

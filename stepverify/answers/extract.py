@@ -17,9 +17,9 @@ _LEAD_IN = re.compile(
                   | (?:(?m:^)[ \t]*+|(?<=\s)) \#{4}(?!\#) (?:\s{0,3}+(?i:(?:final\s)?answer)\s?:)?
                   | \#[ ]{1,3}+(?i:(?:final[ ])?answer)\b (?!\s*+(?:is|to|for|of)\b) [ ]{0,3}+:?\s*+ )
     | (?i: \banswers? (?:\s{1,9}+(?:to|for|of)\s[^.\n]{0,100}?)?
-           \s{1,9}+(?:is|are|equals|(?:must|should|would|will|has\sto)\sbe)\b (?!\s*+not\b)
+           \s{1,9}+(?:is|are|(?:must|should|would|will|has\sto)\sbe)\b (?!\s*+not\b)
            (?:\s{1,9}+(?:therefore|thus|then|simply|just|exactly|clearly|approximately|about|roughly|equal\sto)\b)? \s{0,9}+:? )
-    | (?im: ^[^\w\n\\$<(]{0,9}+ (?:the\s)? (?:(?:final|correct)\s)? ans(?:wers?|\.)? \s{0,9}+ \*{0,2} \s? [:=] )
+    | (?im: ^[^A-Za-z0-9\n\\$<(]{0,9}+ (?:\d{1,2}[.)]\s)? [*_]{0,2} (?:the\s)? (?:(?:final|correct)\s)? ans(?:wers?|\.)? \s{0,9}+ [*_]{0,2} \s? [:=] )
     | (?im: ^[^\w\n\\$<(]{0,9}+ (?:(?:the|my)\s)? (?:final\s)? answer [^\w\n\\$<(]{0,9}+ $ )
     | (?i: \bfinal\sanswer \s? \*{0,2} : )
     | 答案\s?(?:应该是|应为|是|为|：|:|=)+
@@ -34,15 +34,16 @@ _MATH = re.compile(
     re.DOTALL,
 )
 _SENTENCE_END = re.compile(
-    r"\n|[.!?](?=\s|\*|$)|。|,?\s(?:because|since|so|which|where|as|I\shope|(?<=,\s)but|however|although|altogether|in\s(?:total|all)"
+    r"\n|[.!?](?=\s|\*|$)|。|,?\s(?:because|since|so|which|where|as|I\shope|(?<=,\s)(?:but|not)|however|although|altogether|in\s(?:total|all)"
     r"|(?<=,\s)respectively|(?<=,\s)(?:and|not)\s(?:not|the|this|that|so|it))\b|</answer>"
 )
-_ASIDE = re.compile(r"(?<=[\d$}%])\s*\((?!mod|base|or\b|and\b)[A-Za-z][A-Za-z ,-]*\)$")  # 5 (five)
+_ASIDE = re.compile(r"(?<=[\d$}%])\s+\((?!mod|base|or\b|and\b)(?:[A-Za-z]{2,}[ ,-]{0,2})+\)$")  # 5 (five)
 _MARKS = re.compile(r"[\s\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]+$")  # a tick
 _MATHEMATICAL = re.compile(r"[\d$\\=^]")
 _NUMBER = re.compile(r"(?:(?<![\w.)])-)?\d+(?:(?:,|\{,\})\d{3})*(?:\.\d+)?")
 _RESULT = re.compile(r"=[^\w=\-]{0,9}+(" + _NUMBER.pattern + ")")
 _PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}")
+_BOLD = re.compile(r"\*\*([^*]+)\*\*")
 _FILLER = re.compile(r"[\s${}]|\\[,;:()\[\]]|\\q?quad|\\text|\\mbox")
 _JOINTS = frozenset((",", ";", "and", ",and"))  # between boxes that state one answer together; "or" says it anew
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
@@ -86,7 +87,7 @@ def _last_stated(text: str, lead_ins: list[re.Match[str]]) -> str | None:
         elif inside[at]:  # \\boxed{The answer is 5} is one statement: the box
             continue
         else:
-            stated = _sentence(text, lead_in.end())
+            stated = _sentence(text, lead_in.end(), heading=lead_in[0].lstrip()[:1] in ("#", "*"))
         if not stated or not (answer := _clean(stated)):
             continue
         if lead_in["formal"] or _MATHEMATICAL.search(stated):
@@ -189,10 +190,10 @@ def _joined_boxes(text: str, lead_ins: list[re.Match[str]], at: int, closing: di
     return boxes[::-1]
 
 
-def _sentence(text: str, start: int) -> str:
+def _sentence(text: str, start: int, heading: bool) -> str:
     """What follows a lead-in: a formula if one begins there, else up to the end of the sentence."""
     window = text[start : start + MAX_STATEMENT]
-    content = window.lstrip(" \t*:")
+    content = window.lstrip(" \t*_:")
     below = content.startswith("\n")
     if below:
         content = content.lstrip(" \t\n*")
@@ -203,10 +204,18 @@ def _sentence(text: str, start: int) -> str:
     stated = content[: end.start()] if end else content
     words = len(_PROSE.findall(stated)) if _MATHEMATICAL.search(stated) else len(stated.split())
     if words > 3 and (below or not _MATHEMATICAL.search(stated)):
-        return ""  # a sentence that states nothing, or the next step
+        return _emphasized(stated) if heading else ""  # a sentence that states nothing, or the next step
     if below and not _MATHEMATICAL.search(stated):
         return ""  # words may not stand on the next line
     return "" if not end and len(window) == MAX_STATEMENT else stated
+
+
+def _emphasized(sentence: str) -> str:
+    """The one thing that a sentence below a heading emphasizes, or its one number; else the sentence."""
+    for found in (_BOLD.findall(sentence), _NUMBER.findall(sentence)):
+        if len(found) == 1 and _MATHEMATICAL.search(found[0]):
+            return str(found[0])
+    return sentence if _MATHEMATICAL.search(sentence) else ""
 
 
 def _ends_statement(content: str, end: int) -> bool:
