@@ -82,8 +82,8 @@ def label(
 
 
 _ADVICE = (
-    "they count as incorrect; `unstated: last_number` reads the last number of such a solution, `unstated: conclusion` its "
-    "last result where the last line repeats it"
+    "they count as incorrect; `unstated: last_number` reads the last number of such a solution, `unstated: conclusion` "
+    "its last result where the last line repeats it"
 )
 
 

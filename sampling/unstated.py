@@ -37,9 +37,10 @@ class Unstated:
     def warn(self, advice: str) -> None:
         """Print a warning with three endings where more than 5 % state no answer."""
         if self.count > LIMIT * self.total:
+            share = f"{self.count / self.total:.1%}"
             lines = "".join(f"\n    {ending}" for ending in self.endings)
             print(
-                f"warning: {self.count:,} of {self.total:,} {self.what} ({self.count / self.total:.1%}) state no answer that "
-                f"could be found; {advice}. They end like this:{lines}",
+                f"warning: {self.count:,} of {self.total:,} {self.what} ({share}) state no answer "
+                f"that could be found; {advice}. They end like this:{lines}",
                 file=sys.stderr,
             )

@@ -68,7 +68,9 @@ def test_whole_solutions(tmp_path, capsys):
 
 
 def test_a_timeout_has_no_verdict_and_is_counted(tmp_path, capsys):
-    source = pairs(tmp_path / "pairs.jsonl", pair(0, "7", "10^{10^{10^{10}}}"), pair(1, "2a", "a + a"))
+    source = pairs(
+        tmp_path / "pairs.jsonl", pair(0, "7", r"\sum_{k=1}^{10^{12}} \frac{1}{k^2+1}"), pair(1, "2a", "a + a")
+    )
     grade(source, tmp_path / "graded.jsonl", time_limit=1.0, num_workers=2)
     assert graded(tmp_path / "graded.jsonl") == [{"id": "p/0", "correct": None}, {"id": "p/1", "correct": True}]
     assert "1 right (50.0%), 0 with no answer, 1 timed out" in capsys.readouterr().out

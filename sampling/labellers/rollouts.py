@@ -114,7 +114,8 @@ class Rollouts(StepLabeller):
             self._summary = _count(_watched(store.records(), found), before)
             store.finish(self._summary)
             found.warn(
-                "they count as incorrect; let the prompt (few_shot) or the generator's training show a final line such as '#### 5'"
+                "they count as incorrect; let the prompt (few_shot) or the generator's training show a final line such "
+                "as '#### 5'"
             )
 
     def summary(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Compare what computer algebra reads: expressions, equations, inequalities, sets, matrices. Symmetric.
 
-Math-Verify's grammar reads an answer; its comparison is not used, for it forgives rounding, tells sets from tuples by the
-order of their members, and takes the right side of any equation for a value.
+Math-Verify's grammar reads an answer; its comparison is not used, for it forgives rounding, tells sets from tuples by
+the order of their members, and takes the right side of any equation for a value.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ from typing import Any
 
 from stepverify.answers.exact import Unknown, equal_numbers, exactly, rational
 
-_POINTS = ((Fraction(5, 4), Fraction(5, 16)), (Fraction(39, 64), Fraction(7, 16)), (Fraction(-55, 32), Fraction(13, 16)))
+_POINTS = (
+    (Fraction(5, 4), Fraction(5, 16)),
+    (Fraction(39, 64), Fraction(7, 16)),
+    (Fraction(-55, 32), Fraction(13, 16)),
+)
 """Values of the variables by rank: start and step. Two points are positive, the third has either sign."""
 
 
@@ -93,7 +97,9 @@ def _equal_at(one: Any, other: Any, at: dict[str, Fraction]) -> bool:
     a, b = rational(one, at), rational(other, at)
     if a is not None and b is not None:
         return a == b
-    x, y = (_at(expression, {symbol: at[symbol.name] for symbol in expression.free_symbols}) for expression in (one, other))
+    x, y = (
+        _at(expression, {symbol: at[symbol.name] for symbol in expression.free_symbols}) for expression in (one, other)
+    )
     if any(value.has(zoo, nan, oo) for value in (x, y)):
         raise Unknown
     if x == y:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from stepverify.answers.masking import mask, split
 from stepverify.answers.spelling import MAX_LENGTH, is_prose, normalize
@@ -29,9 +30,9 @@ class Collection:
     """An answer of two or more parts.
 
     Attributes:
-        kind: ``list`` (``1, 2``), ``set``, ``system`` (``x = 1, y = 2``: equations whose left sides differ), ``vector``,
-            ``union`` (of intervals), the brackets of a tuple or interval (``(]``), or ``matrix 3``, a matrix with three
-            columns.
+        kind: ``list`` (``1, 2``), ``set``, ``system`` (``x = 1, y = 2``: equations whose left sides differ),
+            ``vector``, ``union`` (of intervals), the brackets of a tuple or interval (``(]``), or ``matrix 3``, a
+            matrix with three columns.
     """
 
     kind: str
@@ -42,7 +43,8 @@ class Collection:
 
 _WHOLE = re.compile(r"(\\\{|\\langle|[(\[{])\0+(\\\}|\\rangle|[)\]}])")  # of a masked text
 _ENVIRONMENT = re.compile(
-    r"[(\[]?\s*\\begin\{(?P<name>cases|[pb]?matrix|array)\}(?:\{[lcr|]*\})?(?P<rows>.*)\\end\{(?P=name)\}\s*[)\]]?", re.DOTALL
+    r"[(\[]?\s*\\begin\{(?P<name>cases|[pb]?matrix|array)\}(?:\{[lcr|]*\})?(?P<rows>.*)\\end\{(?P=name)\}\s*[)\]]?",
+    re.DOTALL,
 )
 _QUOTED_LIST = re.compile(r"\\text\{([^{}]*(?:,|\b(?:and|or)\b)[^{}]*)\}")
 _JOIN = re.compile(r"(?:,\s*)?(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
@@ -50,7 +52,9 @@ _THOUSANDS = re.compile(r"(?<![\d.])(?:0|[1-9]\d{0,2})(?:,\d{3})+(?!\d|,\d)")  #
 _DELIMITED = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _CUP = re.compile(r"\\cup(?![A-Za-z])|(?<=[)\]])\s*U\s*(?=[(\[])")
 _COMMA, _AMPERSAND, _BREAK = re.compile(r",|;"), re.compile("&"), re.compile(r"\\\\")
-_TERM = re.compile(r"\s*(?P<sign>[-+]?)\s*(?P<factor>[^-+ijk]*?)\s*\\(?:text|hat|vec|widehat)\s*\{\s*\\?(?:text\s*\{\s*)?(?P<axis>[ijk])(?:math)?\s*\}?\s*\}")
+_TERM = re.compile(
+    r"\s*(?P<sign>[-+]?)\s*(?P<factor>[^-+ijk]*?)\s*\\(?:text|hat|vec|widehat)\s*\{\s*\\?(?:text\s*\{\s*)?(?P<axis>[ijk])(?:math)?\s*\}?\s*\}"
+)
 _SINGLE = re.compile(r"\\\{(?!.*(?:[,;|:]|\\mid))\s*(.+?)\s*\\\}", re.DOTALL)
 
 
@@ -221,7 +225,7 @@ def _by_name(system: Collection) -> Collection:
     names = [part.partition("=")[0].strip() for part in system.parts]
     letters = sorted(names)
     neighbours = all(len(name) == 1 and name.isalpha() for name in names) and all(
-        ord(b) - ord(a) == 1 for a, b in zip(letters, letters[1:], strict=False)
+        ord(b) - ord(a) == 1 for a, b in pairwise(letters)
     )
     if not neighbours:
         return system

@@ -34,8 +34,9 @@ def equivalent(gold: str | None, predicted: str | None) -> bool:
     r"""Compare two answers mathematically. Symmetric. Works in any thread.
 
     Plain numbers, words and collections of these are compared exactly, and at once. Everything else is parsed by
-    Math-Verify (https://github.com/huggingface/Math-Verify) and compared by :mod:`stepverify.answers.algebra`, without a
-    time limit: ``9**9**9**9`` never returns. Answers that a model wrote belong to :class:`stepverify.answers.Grader`.
+    Math-Verify (https://github.com/huggingface/Math-Verify) and compared by :mod:`stepverify.answers.algebra`, without
+    a time limit: a sum of 10^12 terms takes for ever. What a model wrote belongs to
+    :class:`stepverify.answers.Grader`.
 
     Returns:
         False where either answer is missing, empty or, if not a copy of the other, longer than
@@ -83,7 +84,11 @@ def _compare(gold: str | None, predicted: str | None, same: Same, by_algebra: Sa
     if (rewritten := _rewrite(left, right)) is not None:
         return rewritten if isinstance(rewritten, bool) else same(*rewritten)
     prose = any(map(_is_sentence, (left, right)))
-    if not prose and is_equation(left) != is_equation(right) and not (_RELATION.search(left) or _RELATION.search(right)):
+    if (
+        not prose
+        and is_equation(left) != is_equation(right)
+        and not (_RELATION.search(left) or _RELATION.search(right))
+    ):
         parts = take_apart(left if is_equation(left) else right)
         if not parts:
             return False  # x + y = 5 is no number
@@ -104,7 +109,7 @@ def _rewrite(left: str, right: str) -> tuple[str, str] | bool | None:
     a, b = choice(left), choice(right)
     if a and b:
         return a.letter == b.letter
-    if a and a.says or b and b.says:
+    if (a and a.says) or (b and b.says):
         return (a.says if a else left), (b.says if b else right)
     if when or then:
         return (one, other) if not (when and then) or compact(when) == compact(then) else False
@@ -150,7 +155,9 @@ def _by_algebra(one: str, other: str) -> bool:
     from stepverify.answers.algebra import equal_objects
     from stepverify.answers.formula import read
 
-    return any(_equal(x, y, equal_objects) for x in read(one) for y in read(other) if isinstance(x, str) == isinstance(y, str))
+    return any(
+        _equal(x, y, equal_objects) for x in read(one) for y in read(other) if isinstance(x, str) == isinstance(y, str)
+    )
 
 
 def _equal(one: Any, other: Any, equal_objects: Callable[[Any, Any], bool]) -> bool:

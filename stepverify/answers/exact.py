@@ -2,10 +2,10 @@ r"""Equality of two constants: exact where they are rational, else to a precisio
 
 Numbers that differ by less than any fixed tolerance are common among answers (``1 - \frac{1}{2^{100}}``), so there is
 none. Rational values are compared as fractions. Others are computed to as many digits as it takes to tell them apart:
-expressions in radicals that differ, differ by more than a bound of their size (Burnikel, Fleischer, Mehlhorn and Schirra
-2000, A strong and easily computable separation bound for arithmetic expressions involving radicals), so two that agree to
-that precision are equal. For other functions (logarithms, sines, powers of e) no such bound is known; they are compared
-to the bound that their constants would give, and to 50 digits more.
+expressions in radicals that differ, differ by more than a bound of their size (Burnikel, Fleischer, Mehlhorn and
+Schirra 2000, A strong and easily computable separation bound for arithmetic expressions involving radicals), so two
+that agree to that precision are equal. For other functions (logarithms, sines, powers of e) no such bound is known;
+they are compared to the bound that their constants would give, and to 50 digits more.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _bits(value: Fraction) -> int:
 def _product(values: list[Fraction]) -> Fraction:
     if sum(map(_bits, values)) > 2 * MAX_BITS:
         raise Unknown
-    return math.prod(values)
+    return math.prod(values, start=Fraction(1))
 
 
 def _power(values: list[Fraction]) -> Fraction | None:
@@ -107,7 +107,8 @@ def _binomial(values: list[Fraction]) -> Fraction | None:
 
 
 _OPERATIONS: dict[str, Any] = {
-    "Add": lambda values: sum(values, Fraction(0)), "Mul": _product, "Pow": _power, "factorial": _factorial, "binomial": _binomial,
+    "Add": lambda values: sum(values, Fraction(0)), "Mul": _product, "Pow": _power,
+    "factorial": _factorial, "binomial": _binomial,
     "Abs": lambda values: abs(values[0]), "floor": lambda values: Fraction(math.floor(values[0])),
     "ceiling": lambda values: Fraction(math.ceil(values[0])), "UnevaluatedExpr": lambda values: values[0],
     "Max": max, "Min": min,
@@ -129,7 +130,7 @@ def equal_numbers(one: Any, other: Any) -> bool:
         return False
     above, below, degree = _bound(one - other)
     bits = (degree - 1) * above + below
-    digits = int(bits * math.log10(2)) + int(math.log10(float(min(size, 10**300)))) + 50
+    digits = int(bits * math.log10(2)) + _magnitude(size) + 50
     if digits > MAX_DIGITS:
         raise Unknown
     gap, size = _gap(one, other, digits)
@@ -143,6 +144,12 @@ def _gap(one: Any, other: Any, digits: int) -> tuple[Any, Any]:
     with mp.workdps(digits):
         x, y = _number(one, digits), _number(other, digits)
         return abs(x - y), max(abs(x), abs(y), mp.mpf(1))
+
+
+def _magnitude(number: Any) -> int:
+    from mpmath import log10
+
+    return int(log10(number))
 
 
 def _ten(power: int) -> Any:

@@ -18,8 +18,10 @@ _LEAD_IN = re.compile(
                   | \#[ ]{1,3}+(?i:(?:final[ ])?answer)\b (?!\s*+(?:is|to|for|of)\b) [ ]{0,3}+:?\s*+ )
     | (?i: \banswers? (?:\s{1,9}+(?:to|for|of)\s[^.\n]{0,100}?)?
            \s{1,9}+(?:is|are|(?:must|should|would|will|has\sto)\sbe)\b (?!\s*+not\b)
-           (?:\s{1,9}+(?:therefore|thus|then|simply|just|exactly|clearly|approximately|about|roughly|equal\sto)\b)? \s{0,9}+:? )
-    | (?im: ^[^A-Za-z0-9\n\\$<(]{0,9}+ (?:\d{1,2}[.)]\s)? [*_]{0,2} (?:the\s)? (?:(?:final|correct)\s)? ans(?:wers?|\.)? \s{0,9}+ [*_]{0,2} \s? [:=] )
+           (?:\s{1,9}+(?:therefore|thus|then|simply|just|exactly|clearly|approximately|about|roughly|equal\sto)\b)?
+           \s{0,9}+:? )
+    | (?im: ^[^A-Za-z0-9\n\\$<(]{0,9}+ (?:\d{1,2}[.)]\s)? [*_]{0,2} (?:the\s)? (?:(?:final|correct)\s)?
+            ans(?:wers?|\.)? \s{0,9}+ [*_]{0,2} \s? [:=] )
     | (?im: ^[^\w\n\\$<(]{0,9}+ (?:(?:the|my)\s)? (?:final\s)? answer [^\w\n\\$<(]{0,9}+ $ )
     | (?i: \bfinal\sanswer \s? \*{0,2} : )
     | 答案\s?(?:应该是|应为|是|为|：|:|=)+
@@ -54,10 +56,10 @@ def extract_answer(text: str) -> str | None:
 
     Statements are GSM8K's ``#### 72`` (Cobbe et al. 2021), the last line ``A: 72`` of OpenAI's released solutions,
     PRM800K's heading ``# Answer`` and ``**Final Answer**`` with 72 after or below it, ``The (final) answer is 72.``, a
-    line ``Answer: 72``, ``<answer>72</answer>`` and ``\boxed{72}`` or ``\fbox{72}`` with balanced braces (Hendrycks et al.
-    2021). An answer in words (``The answer is Evelyn``) gives way to one in mathematics, as in ``\boxed{7}. So the answer
-    is correct``. Boxes that ``and`` or a comma joins are one list. The last number of a text without a statement is no
-    answer, nor is anything in ``<think>…</think>``, or after the ``Question:`` that a model went on to write.
+    line ``Answer: 72``, ``<answer>72</answer>`` and ``\boxed{72}`` or ``\fbox{72}`` with balanced braces (Hendrycks et
+    al. 2021). An answer in words (``The answer is Evelyn``) gives way to one in mathematics, as in ``\boxed{7}. So the
+    answer is correct``. Boxes that ``and`` or a comma joins are one list. The last number of a text without a statement
+    is no answer, nor is anything in ``<think>…</think>``, or after the ``Question:`` that a model went on to write.
 
     Returns:
         The answer without surrounding ``$`` and full stop; None where nothing is stated, also where

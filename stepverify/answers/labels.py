@@ -12,13 +12,21 @@ _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _WORD = re.compile(r"[A-Za-z][A-Za-z']*")
 _TIME = re.compile(r"(\d{1,2})(?:: ?([0-5]\d))?(?:: ?([0-5]\d))? ?(?:([ap])\.?m\.?)?", re.IGNORECASE)
 _IDENTIFIER = re.compile(
-    r"\d+(?:-\d+){2,}|\d+(?:\.\d+){2,}|\d{1,4}(?:/\d{1,4}){2}|\d{3}-\d{4}|0\d*-\d+|\(\d{3}\) ?\d{3}-\d{4}|\+\d[\d -]{6,}"
+    r"\d+(?:-\d+){2,}|\d+(?:\.\d+){2,}|\d{1,4}(?:/\d{1,4}){2}|\d{3}-\d{4}|0\d*-\d+"
+    r"|\(\d{3}\) ?\d{3}-\d{4}|\+\d[\d -]{6,}"
 )
-_CHOICE = re.compile(r"(?:\\text\{\s*)?(?:\((?P<a>[A-J])\)\s*\}?(?=[\s\w\\$-]|$)|(?P<b>[A-J])\}?\s*[).:](?=\s|$))\s*(?P<rest>.*)", re.DOTALL)
+_CHOICE = re.compile(
+    r"(?:\\text\{\s*)?(?:\((?P<a>[A-J])\)\s*\}?(?=[\s\w\\$-]|$)|(?P<b>[A-J])\}?\s*[).:](?=\s|$))\s*(?P<rest>.*)",
+    re.DOTALL,
+)
 _LETTER = re.compile(r"(?:\\text\{\s*)?(?:\(([A-Ja-e])\)|([A-J]))\s*\}?")
 _MATHEMATICAL = re.compile(r"[\d+*/^_=<>\\|-]")
-_NO_LABEL = frozenset("and or sin cos tan cot sec csc log ln exp max min gcd lcm mod deg det sqrt pi arg dim ker".split())
-_SHORT_WORDS = frozenset("no on of to at in is it as am me my we he ma pa ha by do go if or so up us an ax be oh ok hi ab".split()) - {"ab"}
+_NO_LABEL = re.compile("and|or|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm|mod|deg|det|sqrt|pi|arg|dim|ker")
+_SHORT_WORD = re.compile("no|on|of|to|at|in|is|it|as|am|me|my|we|he|ma|pa|ha|by|do|go|if|so|up|us|an|ax|be|oh|ok|hi")
+_LETTERS = re.compile(
+    r"\\text *\{[^{}]*\}|\\(?:begin|end) *\{[^{}]*\}|\\[A-Za-z]+"
+    r"|(?P<letters>(?<![A-Za-z])(?:[A-Z](?![A-Za-z_(])|[A-Za-z]{2,}))"
+)
 _VOWELS = frozenset("aeiou")
 
 
@@ -37,8 +45,9 @@ def compact(text: str) -> str:
 def same_label(one: str, other: str) -> bool | None:
     r"""Compare two texts where at least one is surely no formula; None where both may be.
 
-    >>> same_label("HTH", "HHT"), same_label(r"\text{odd}", "Odd"), same_label("2023-05-01", "2017"), same_label("xy", "yx")
-    (False, True, False, None)
+    >>> same_label("HTH", "HHT"), same_label(r"\text{odd}", "Odd"), same_label("2023-05-01", "2017")
+    (False, True, False)
+    >>> same_label("xy", "yx")
     """
     if _IDENTIFIER.fullmatch(compact(one)) or _IDENTIFIER.fullmatch(compact(other)):
         return compact(one) == compact(other)
@@ -66,18 +75,22 @@ def choice(text: str) -> Choice | None:
 
 
 def is_label(letters: str, in_formula: bool) -> bool:
-    """Tell a word or label (``HTH``, ``Amy``, ``no``) from a product of variables (``xy``, in a formula ``abc`` too)."""
-    if len(letters) < 2 or letters in _NO_LABEL:
+    """Tell a word or label (``HTH``, ``Amy``, ``no``) from a product of variables (``xy``; in a formula ``abc``)."""
+    if len(letters) < 2 or _NO_LABEL.fullmatch(letters):
         return False
     if letters.islower():
         if in_formula:
             return len(letters) > 4
-        return letters in _SHORT_WORDS if len(letters) == 2 else bool(_VOWELS & set(letters)) or len(letters) > 4
+        return (
+            bool(_SHORT_WORD.fullmatch(letters))
+            if len(letters) == 2
+            else bool(_VOWELS & set(letters)) or len(letters) > 4
+        )
     return letters.isupper() or len(letters) > 3 or not in_formula
 
 
 def hide_labels(text: str) -> str:
-    r"""Make a symbol of every word in a formula, so that no algebra multiplies its letters: ``AB + 1`` has one symbol."""
+    r"""Make a symbol of every word in a formula, so that no algebra multiplies its letters: ``AB + 1`` has one."""
     in_formula = bool(_MATHEMATICAL.search(text))
 
     def symbol(found: re.Match[str]) -> str:
@@ -87,9 +100,7 @@ def hide_labels(text: str) -> str:
         code = "".join(f"{ord(letter):03d}" for letter in letters[:40])
         return rf" \zeta_{{{code}}} "
 
-    return re.sub(
-        r"\\text *\{[^{}]*\}|\\(?:begin|end) *\{[^{}]*\}|\\[A-Za-z]+|(?P<letters>(?<![A-Za-z])(?:[A-Z](?![A-Za-z_(])|[A-Za-z]{2,}))", symbol, text
-    )
+    return _LETTERS.sub(symbol, text)
 
 
 def _same_words(one: str, other: str) -> bool | None:
@@ -105,7 +116,7 @@ def _words(text: str) -> tuple[str, bool] | None:
     if unwrapped.startswith("(") and unwrapped.endswith(")"):
         unwrapped = unwrapped[1:-1].strip()
     words = re.sub(r"(?<=[A-Za-z]{2})-(?=[A-Za-z]{2})", " ", unwrapped).split()
-    if not words or not all(_WORD.fullmatch(word) for word in words) or any(word in _NO_LABEL for word in words):
+    if not words or not all(_WORD.fullmatch(word) for word in words) or any(map(_NO_LABEL.fullmatch, words)):
         return None
     framed = unwrapped != text.strip("() ")
     return " ".join(words), framed or any(is_label(word, in_formula=False) for word in words)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from stepverify.answers.masking import mask, split
@@ -16,12 +17,16 @@ _VARIABLE = re.compile(r"(?:[A-Za-z]|\\(?:theta|alpha|beta|lambda|mu|phi))(?:_(?
 _ABSOLUTE = re.compile(r"\|\s*([a-z])\s*(?:([-+])\s*([^|<>=]+?)\s*)?\|")
 _OPERATOR = re.compile(r"<|>|\\(?:le|ge|ne)(?![A-Za-z])")
 _BUILDER = re.compile(
-    r"\\?\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{\s*R\s*\}\s*)?(?:\\mid|\\vert|\||:|\\colon)\s*(.+?)\s*\\?\}", re.DOTALL
+    r"\\?\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{\s*R\s*\}\s*)?(?:\\mid|\\vert|\||:|\\colon)\s*(.+?)\s*\\?\}",
+    re.DOTALL,
 )
 _REVERSED = re.compile(r"([\[\]])\s*([^\[\]]+?)\s*([,;])\s*([^\[\]]+?)\s*([\[\]])")
-_REALS = re.compile(r"\\mathbb\{R\}|(?:\\text\{\s*)?(?:the set of )?all real (?:numbers|values)(?: [a-z])?\s*\}?", re.IGNORECASE)
+_REALS = re.compile(
+    r"\\mathbb\{R\}|(?:\\text\{\s*)?(?:the set of )?all real (?:numbers|values)(?: [a-z])?\s*\}?", re.IGNORECASE
+)
 _WITHOUT = re.compile(
-    r"(?:\\mathbb\{R\}|(?:\\text\{\s*)?all real numbers\s*\}?)\s*(?:\\setminus|\\text\{\s*except\s*\}|except|-|\\)\s*\\?\{?\s*"
+    r"(?:\\mathbb\{R\}|(?:\\text\{\s*)?all real numbers\s*\}?)\s*"
+    r"(?:\\setminus|\\text\{\s*except\s*\}|except|-|\\)\s*\\?\{?\s*"
     r"(-?[^{},]+?(?:,[^{},]+?)*?)\s*\\?\}?"
 )
 _OR = re.compile(r"(?<![A-Za-z\\])or(?![A-Za-z])|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])")
@@ -72,7 +77,11 @@ def _chain(text: str) -> Region | None:
     if not operators or not all(sides) or len(sides) > 3 or "=" in masked:
         return None
     if len(sides) == 3:
-        if not _VARIABLE.fullmatch(sides[1]) or r"\ne" in operators or len({op in ("<", r"\le") for op in operators}) > 1:
+        if (
+            not _VARIABLE.fullmatch(sides[1])
+            or r"\ne" in operators
+            or len({op in ("<", r"\le") for op in operators}) > 1
+        ):
             return None
         low, high = (sides[0], sides[2]) if operators[0] in ("<", r"\le") else (sides[2], sides[0])
         first, last = operators if operators[0] in ("<", r"\le") else operators[::-1]
@@ -101,7 +110,9 @@ def _around(absolute: re.Match[str], radius: str, operator: str, closed: bool) -
     low, high = (f"{center}-{radius if simple else f'({radius})'}", f"{center}+{radius}" if center else radius)
     if operator in ("<", r"\le"):
         return Region(variable, f"{'[' if closed else '('}{low},{high}{']' if closed else ')'}")
-    return Region(variable, rf"(-{_INFINITY},{low}{']' if closed else ')'}\cup{'[' if closed else '('}{high},{_INFINITY})")
+    return Region(
+        variable, rf"(-{_INFINITY},{low}{']' if closed else ')'}\cup{'[' if closed else '('}{high},{_INFINITY})"
+    )
 
 
 def _punctured(variable: str, points: list[str]) -> Region | None:
@@ -111,8 +122,12 @@ def _punctured(variable: str, points: list[str]) -> Region | None:
     values = [(found.value, point) for point in points if (found := number(point))]
     if len(values) < len(points) and len(points) > 1:
         return None
-    ends = [rf"-{_INFINITY}", *(point for _, point in sorted(values)), _INFINITY] if values else [rf"-{_INFINITY}", points[0], _INFINITY]
-    return Region(variable, r"\cup".join(f"({low},{high})" for low, high in zip(ends, ends[1:], strict=False)))
+    ends = (
+        [rf"-{_INFINITY}", *(point for _, point in sorted(values)), _INFINITY]
+        if values
+        else [rf"-{_INFINITY}", points[0], _INFINITY]
+    )
+    return Region(variable, r"\cup".join(f"({low},{high})" for low, high in pairwise(ends)))
 
 
 def _union(parts: list[Region]) -> Region | None:

@@ -33,12 +33,14 @@ def _rule(pattern: str, replacement: str | Callable[[re.Match[str]], str], befor
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni")
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎", "0123456789+-=()")
 _SIGNS = {
-    "−": "-", "–": "-", "﹣": "-", "‐": "-", "‑": "-", "±": r"\pm ", "∓": r"\mp ", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ",
-    "÷": r"\div ", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ",
-    "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∖": r"\setminus ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
-    "…": r"\dots ", "⋯": r"\dots ", "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ", "〉": r"\rangle ", "∠": r"\angle ", "°": r"^\circ", "º": r"^\circ",
-    "⁄": "/", "∕": "/", "∣": "|", "、": ",", "。": ".", "‘": "'", "’": "'", "“": '"', "”": '"', "π": r"\pi ", "θ": r"\theta ", "φ": r"\phi ",
-    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u3000": " ", "\u200b": "", "\ufeff": "", "€": "$", "£": "$", "¥": "$", "₹": "$", "￥": "$",
+    "−": "-", "–": "-", "﹣": "-", "‐": "-", "‑": "-", "±": r"\pm ", "∓": r"\mp ", "×": r"\times ", "·": r"\cdot ",
+    "⋅": r"\cdot ", "∙": r"\cdot ", "÷": r"\div ", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ",
+    "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ", "∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
+    "∖": r"\setminus ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "…": r"\dots ", "⋯": r"\dots ",
+    "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ", "〉": r"\rangle ", "∠": r"\angle ", "°": r"^\circ",
+    "º": r"^\circ", "⁄": "/", "∕": "/", "∣": "|", "、": ",", "。": ".", "‘": "'", "’": "'", "“": '"', "”": '"',
+    "π": r"\pi ", "θ": r"\theta ", "φ": r"\phi ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u3000": " ",
+    "\u200b": "", "\ufeff": "", "€": "$", "£": "$", "¥": "$", "₹": "$", "￥": "$",
 }  # fmt: skip
 
 CHARACTERS: tuple[Rule, ...] = (
@@ -139,6 +141,7 @@ _WRAPPERS = (
     ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), (r"\boxed{", "}"), ("**", "**"), ("*", "*"), ("`", "`"),
     ("'", "'"), ('"', '"'), ("__", "__"), (r"\text{", "}"),
 )  # fmt: skip
+_QUOTED = re.compile(r"\\text *\{[^{}]*\}")
 _PROSE_WORD = re.compile(r"(?<![A-Za-z\\{])[A-Za-z][A-Za-z']+")
 _ESCAPED_TWICE = re.compile(r"(?<!\\)\\\\(?:begin|[dtc]?frac|sqrt|text|left|boxed|pi|cdot|infty|le|ge)(?![A-Za-z])")
 
@@ -156,14 +159,17 @@ def normalize(answer: str) -> str:
     if not text.isascii():
         for rule in CHARACTERS:
             text = rule.pattern.sub(rule.replacement, text)
-    text = _unwrap(text)
+    text = _unwrap(_without_stop(text))
     for rule in RULES:
         text = rule.pattern.sub(rule.replacement, text)
-    text = text.strip()
-    text = text.rstrip(",;") if text.endswith(r"\dots") else text.rstrip(".,;")
+    text = _without_stop(text.strip())
     if text.count("$") == 1:  # currency, for no formula has one delimiter
         text = text.replace("$", "")
     return text.strip()
+
+
+def _without_stop(text: str) -> str:
+    return text.rstrip(",;") if text.endswith("...") else text.rstrip(".,;")
 
 
 def _unwrap(text: str) -> str:
@@ -179,7 +185,7 @@ def _unwrap(text: str) -> str:
 
 def is_prose(text: str) -> bool:
     r"""Tell a sentence, of more than three words outside ``\text``, from an answer."""
-    return len(_PROSE_WORD.findall(text)) > 3
+    return len(_PROSE_WORD.findall(_QUOTED.sub("", text))) > 3
 
 
 def _breaks_out(inner: str, left: str) -> bool:

@@ -12,7 +12,12 @@ from typing import NamedTuple
 from stepverify.answers.masking import mask, split
 
 _SUBSCRIPT = r"(?:\s*_\s*(?:\w|\\[A-Za-z]+|\{[^{}]*\}))?"
-_SYMBOL = rf"(?:\\(?:text|mathbf|vec|hat|bar|overline|widehat|overrightarrow|mathcal)\s*\{{[^{{}}=]*\}}|\\(?:[a-z]*(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|nu|xi|rho|sigma|tau|phi|chi|psi|omega|eta|zeta|kappa|pi|ell)|Gamma|Delta|Theta|Lambda|Sigma|Phi|Psi|Omega)(?![A-Za-z])|[A-Za-z](?![A-Za-z])){_SUBSCRIPT}'*"
+_GREEK = (
+    r"(?:var)?(?:alpha|beta|gamma|delta|epsilon|theta|lambda|mu|nu|xi|rho|sigma|tau|phi|chi|psi|omega|eta|zeta|kappa|pi)|ell"
+    r"|Gamma|Delta|Theta|Lambda|Sigma|Phi|Psi|Omega"
+)
+_ACCENTS = "text|mathbf|vec|hat|bar|overline|widehat|overrightarrow|mathcal"
+_SYMBOL = rf"(?:\\(?:{_ACCENTS})\s*\{{[^{{}}=]*\}}|\\(?:{_GREEK})(?![A-Za-z])|[A-Za-z](?![A-Za-z])){_SUBSCRIPT}'*"
 _POINTS = r"(?:m\s*)?(?:\\(?:angle|triangle|measuredangle)\s*)?[A-Z]{1,5}(?![A-Za-z])"
 _ARGUMENTS = r"\s*\([^()=<>]{1,30}\)"
 _NAME = re.compile(
@@ -102,7 +107,9 @@ def condition(text: str) -> tuple[str, str]:
     found = _CONDITION.search(text)
     if not found or not found.start():
         return text, ""
-    if (variable := found["variable"]) and (_RELATION.search(text[: found.start()]) or variable not in text[: found.start()]):
+    if (variable := found["variable"]) and (
+        _RELATION.search(text[: found.start()]) or variable not in text[: found.start()]
+    ):
         return text, ""  # x > 2, x < 5 are two
     said = re.sub(r"\\text|[{}$]", "", text[found.start() :]).strip(" ,;()")
     return text[: found.start()].strip(), " ".join(said.split())

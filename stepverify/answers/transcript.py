@@ -1,4 +1,4 @@
-"""Cut a model's output down to its solution: no thoughts, no special tokens. Standard library only; linear in the length."""
+"""Cut a model's output down to its solution: no thoughts, no special tokens. Standard library only; linear time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ _END = re.compile(
 _THOUGHT_END = re.compile(r"</think(?:ing)?>")
 _THOUGHT_START = re.compile(r"<think(?:ing)?>")
 _STEP_TAG = re.compile(r"(?<=\s)ки(?=\s|$)")  # Math-Shepherd's, after every step
-NEXT_TURN = re.compile(r"(?m)^[ \t>*#]{0,9}(?:(?:Question|Q|Human|User|Instruction)\s?\d{0,3}\s?:|Problem\s?\d{0,3}\s?:?\*{0,2}[ \t]*$)")
+NEXT_TURN = re.compile(
+    r"(?m)^[ \t>*#]{0,9}(?:(?:Question|Q|Human|User|Instruction)\s?\d{0,3}\s?:|Problem\s?\d{0,3}\s?:?\*{0,2}[ \t]*$)"
+)
 """Where a model went on to write the next problem."""
 
 
 def solution_part(text: str) -> str:
     """Return the part of a model's output that is its solution.
 
-    Text in ``<think>…</think>`` is none, nor is what follows a ``<think>`` that was never closed, or an end-of-turn token.
+    Text in ``<think>…</think>`` is none, nor is what follows a ``<think>`` that was never closed, or a token that ends
+    the turn.
 
     >>> solution_part("<think>The answer is 5.</think>The answer is 6<|im_end|>"), solution_part("<think>Hm, 5")
     ('The answer is 6', '')
