@@ -81,7 +81,7 @@ def test_a_line_torn_at_any_byte_is_cut_and_drawn_again(tmp_path):
         with opened(tmp_path / "out") as store:
             intact = sum(end <= cut for end in ends)
             assert store.done == {record.id for record in RECORDS[1 : 1 + intact]}
-            assert shard.stat().st_size == ([0, *ends][intact])
+            assert (shard.stat().st_size if shard.exists() else 0) == [0, *ends][intact]
             store.write(record for record in RECORDS[1:4] if record.id not in store.done)
         assert shard.read_bytes() == whole
 
@@ -172,9 +172,13 @@ def test_a_stage_killed_before_its_manifest_was_there_begins_again(tmp_path):
 
 
 def fail(folder, *, kind=InputError, records=0, **known):
-    with pytest.raises(kind), opened(folder, **known) as store:
-        store.write(RECORDS[:records])
-        raise kind("a typo")
+    def run():
+        with opened(folder, **known) as store:
+            store.write(RECORDS[:records])
+            raise kind("a typo")
+
+    with pytest.raises(kind):
+        run()
 
 
 @pytest.mark.parametrize("kind", [InputError, RuntimeError, KeyboardInterrupt])
