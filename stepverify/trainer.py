@@ -54,7 +54,7 @@ class _RunFolder(LightningCLI):
         super().setup_parser(*args, **kwargs)
         self._parser("fit").add_argument(
             "--overwrite", type=bool, default=False,
-            help="When training begins, remove an earlier run's logs, checkpoints and export from trainer.default_root_dir.",
+            help="Start over: remove logs, checkpoints and export of the run in trainer.default_root_dir.",
         )  # fmt: skip
 
     def before_instantiate_classes(self) -> None:
@@ -117,7 +117,7 @@ def _export_folder(config: Mapping[str, Any]) -> Path | None:
     callbacks = config["trainer"]["callbacks"] or []
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
         if callback["class_path"].rpartition(".")[2] == HuggingFaceExport.__name__:
-            folder = callback.get("init_args", {}).get("folder")
+            folder = (callback.get("init_args") or {}).get("folder")
             return None if folder is None else Path(folder)
     return None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning
 import yaml
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from stepverify import atomic
@@ -72,18 +72,14 @@ def claim(
         if not checkpoints:
             raise InputError(f"{export}: an export, but there is no checkpoint to go on with; {_CHOICES}")
         return []
-    if not (overwrite or fast_dev_run):
-        where = root if checkpoints or export.parent == root else export
-        of = (
-            f"a run that was made with {difference}"
-            if difference
-            else "a finished run"
-            if finished
-            else "an earlier run"
+    if overwrite or fast_dev_run:
+        return _earlier(root, export)
+    if not checkpoints and export.parent != root:
+        raise InputError(
+            f"{export}: holds the export of an earlier fit; replace it with --overwrite true, or choose another folder"
         )
-        last = "" if difference else "go on with --ckpt_path last, "
-        raise InputError(f"{where}: holds {of}; {last}{_CHOICES}")
-    return _earlier(root, export)
+    of = f"a run that was made with {difference}" if difference else "a finished run" if finished else "an earlier run"
+    raise InputError(f"{root}: holds {of}; {'' if difference else 'go on with --ckpt_path last, '}{_CHOICES}")
 
 
 def _continued(root: Path, ckpt_path: str | None) -> str | None:
@@ -151,7 +147,7 @@ class RunFolder(SaveConfigCallback):
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Save the configuration of another command than fit."""
         if stage != "fit":
-            self.config_filename = f"config_{stage}.yaml"
+            self.config_filename = f"config_{getattr(stage, 'value', stage)}.yaml"
             super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
