@@ -38,6 +38,8 @@ class Store(Generic[Record]):
         config: everything that decides what the records are, as plain JSON values. Leave out what only
             decides how fast they come (batch sizes, numbers of processes).
         inputs: name → file or folder that the stage reads; their content hashes are kept.
+        nested: key of ``config`` that folders of this kind within this one answer for; it may change as long as the
+            stage has no record of its own.
 
     Raises:
         InputError: the folder was made by another stage, configuration or input; or holds foreign files.
@@ -46,6 +48,7 @@ class Store(Generic[Record]):
     def __init__(
         self, folder: str | Path, kind: type[Record], *,
         stage: str, config: Mapping[str, Any], inputs: Mapping[str, str | Path],
+        nested: str | None = None,
     ) -> None:  # fmt: skip
         self.folder = Path(folder)
         self.kind: type[Record] = kind
@@ -56,6 +59,7 @@ class Store(Generic[Record]):
                 "inputs": {name: {"path": str(path), "sha256": fingerprint(path)} for name, path in inputs.items()},
             }, default=str)
         )  # fmt: skip
+        self._nested = nested
         self._file: BinaryIO | None = None
         self._made: list[Path] = []
         self.done: set[str] = set()
@@ -67,8 +71,11 @@ class Store(Generic[Record]):
         manifest = self.folder / MANIFEST
         stored = read_manifest(manifest) if manifest.is_file() else None
         if stored and (stored["finished"] or _in_use(self.folder)):
-            _refuse_difference(self.folder, stored, self._identity)
+            own = stored["finished"] or any(map(_holds_record, _shards(self.folder)))
+            _refuse_difference(self.folder, stored, self._identity, but=None if own else self._nested)
             self.finished, self.summary = stored["finished"], stored["summary"]
+            if not own:
+                write_manifest(self.folder, self._identity)
         elif stored is None and self.folder.exists() and any(p.name != _DRAFT for p in self.folder.iterdir()):
             raise InputError(
                 f"{self.folder}: not empty, and not the output of a stage (no {MANIFEST}); choose another output"
@@ -184,10 +191,14 @@ def _in_use(folder: Path) -> bool:
             return True
         if path.is_dir() or path.name in (MANIFEST, _DRAFT):
             continue
-        with path.open("rb") as file:
-            if not path.match("part-*.jsonl") or file.readline().endswith(b"\n"):
-                return True
+        if not path.match("part-*.jsonl") or _holds_record(path):
+            return True
     return False
+
+
+def _holds_record(shard: Path) -> bool:
+    with shard.open("rb") as file:
+        return file.readline().endswith(b"\n")
 
 
 def _clear(folder: Path) -> None:
@@ -199,10 +210,16 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _refuse_difference(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    # An input may be moved or renamed; what counts is its content.
-    before, now = ({"stage": of["stage"], "config": of["config"], "inputs": {
-        name: {"sha256": known["sha256"]} for name, known in of["inputs"].items()
-    }} for of in (stored, wanted))  # fmt: skip
+def _refuse_difference(
+    folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any], *, but: str | None = None
+) -> None:
+    before, now = (
+        {
+            "stage": of["stage"],
+            "config": {key: value for key, value in of["config"].items() if key != but},
+            # An input may be moved or renamed; what counts is its content.
+            "inputs": {name: {"sha256": known["sha256"]} for name, known in of["inputs"].items()},
+        } for of in (stored, wanted)
+    )  # fmt: skip
     if difference := first_difference(before, now):
         raise InputError(f"{folder}: was made with {difference}; choose another output folder, or remove this one")
