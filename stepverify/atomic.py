@@ -73,22 +73,22 @@ def _restore(target: Path) -> None:
 
 def _settle(draft: Path) -> None:
     """Bring all files to disk; libraries that write through a temporary file leave it to its owner alone (0600)."""
-    mode = _mode(draft.parent)
+    wanted = 0o666 & ~_umask()
     for path in [*draft.rglob("*"), draft] if draft.is_dir() else [draft]:
-        if path.is_file() and path.stat().st_mode & 0o777 != mode:
-            path.chmod(mode)
+        if path.is_file() and wanted & ~(mode := path.stat().st_mode & 0o777):
+            path.chmod(mode | wanted)
         sync(path)
 
 
-def _mode(folder: Path) -> int:
-    """Permissions of a new file in a folder. Asked of the file system: reading the umask means changing it."""
-    probe = folder / f".{os.getpid()}.mode"
-    descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY, 0o666)
-    try:
-        return os.fstat(descriptor).st_mode & 0o777
-    finally:
-        os.close(descriptor)
-        probe.unlink(missing_ok=True)
+def _umask() -> int:
+    """Read the umask. Where the system does not tell, it is set for a moment, to the strictest."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    value = os.umask(0o077)
+    os.umask(value)
+    return value
 
 
 def sync(path: Path) -> None:

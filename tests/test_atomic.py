@@ -51,6 +51,12 @@ def test_files_have_the_permissions_of_the_umask(tmp_path: Path, umask: int):
     assert (tmp_path / "text").read_bytes() == "é".encode()
 
 
+def test_the_umask_is_the_same_where_the_system_does_not_tell(umask: int, monkeypatch: pytest.MonkeyPatch):
+    told = atomic._umask()
+    monkeypatch.setattr(Path, "read_text", lambda *_: "")
+    assert (told, atomic._umask(), atomic._umask()) == (umask, umask, umask)
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path):
     atomic.write(tmp_path / "file", "old")
     with atomic.replacing(tmp_path / "folder") as draft:

@@ -142,3 +142,48 @@ def test_a_labeller_with_records_keeps_the_stage(cases, tmp_path: Path, tiny_mod
     assert len(list(read_records(output, Solution))) == 2
     assert rolled.read_bytes() == kept
     assert json.loads((output / MANIFEST).read_text())["config"]["steps"]["chat"] is False
+
+
+def predict(root: Path, backbone: Any, given: Path) -> list[str]:
+    from tests.test_fit import config
+
+    writer = {
+        "class_path": "stepverify.callbacks.ScoreWriter",
+        "init_args": {"folder": str(root / "out"), "name": "prm"},
+    }
+    file = config(
+        "ProcessRewardModel", root, model__init_args__backbone={"path": str(backbone)}, data__train=None,
+        data__validation=None, trainer__logger=False, trainer__callbacks=[writer],
+        data__predict={"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(given)}},
+    )  # fmt: skip
+    return ["predict", "--config", file]
+
+
+def test_predict_leaves_nothing_of_a_mistake_and_begins_again_after_a_kill(
+    given: Path, tmp_path: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture
+):
+    """A killed one left the shard of one rank of two, and nobody reads that as the whole."""
+    from sampling.store import read_summary
+    from stepverify.cli import main as stepverify
+    from stepverify.records import InputError
+
+    root = tmp_path / "run"
+    with pytest.raises(SystemExit):
+        stepverify(predict(root, WITHOUT_WEIGHTS, given))
+    assert not (root / "out").exists()
+    stepverify(predict(root, tiny_model_dir, given))
+    whole = (root / "out" / "part-00000.jsonl").read_bytes()
+    assert len(list(read_records(root / "out", Solution))) == 2
+    assert read_summary(root / "out") == {"verifier": "prm", "ranks": 1}
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        stepverify(predict(root, WITHOUT_WEIGHTS, given))
+    assert "out: not empty; choose another output folder" in capsys.readouterr().err  # before the model
+    manifest = json.loads((root / "out" / MANIFEST).read_text())
+    (root / "out" / MANIFEST).write_text(json.dumps(manifest | {"finished": False, "summary": {}}))
+    (root / "out" / "part-00000.jsonl").rename(root / "out" / "part-00001.jsonl")
+    with pytest.raises(InputError, match="has not finished"):
+        list(read_records(root / "out", Solution))
+    stepverify(predict(root, tiny_model_dir, given))
+    assert sorted(p.name for p in (root / "out").iterdir()) == [MANIFEST, "part-00000.jsonl"]
+    assert (root / "out" / "part-00000.jsonl").read_bytes() == whole
