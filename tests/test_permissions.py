@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,19 +16,19 @@ from tests import recipes
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(params=[0o027, pytest.param(0o022, marks=pytest.mark.slow)], ids=oct)
-def umask(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = os.umask(request.param)
-    yield request.param
-    os.umask(before)
+# In a process of its own: fsspec, through which Lightning saves, reads the umask once.
+_RUN = """
+import json, sys
+from sampling.__main__ import main as sampling
+from stepverify.cli import main as stepverify
+for program, *args in json.loads(sys.argv[1]):
+    {"sampling": sampling, "stepverify": stepverify}[program](args)
+"""
 
 
-def test_colleagues_can_read_what_fits_and_stages_write(tmp_path: Path, umask: int, tiny_model_dir: Path, monkeypatch):
+@pytest.mark.parametrize("umask", [0o027, pytest.param(0o022, marks=pytest.mark.slow)], ids=oct)
+def test_colleagues_can_read_what_fits_and_stages_write(tmp_path: Path, umask: int, tiny_model_dir: Path):
     """The small quickstart; a fit of adapters; and the stages that it lacks."""
-    from sampling.__main__ import main as sampling
-    from stepverify.cli import main as stepverify
-
-    monkeypatch.chdir(ROOT)
     out = tmp_path / "out"
     commands = recipes.small_quickstart(out, tiny_model_dir)
     lora = {"path": str(tiny_model_dir), "lora": {"rank": 2}}
@@ -45,8 +45,11 @@ def test_colleagues_can_read_what_fits_and_stages_write(tmp_path: Path, umask: i
         ["sampling", "grade", "--input", f"{tmp_path}/pairs.jsonl", "--output", f"{out}/graded.jsonl"],
     ]  # fmt: skip
     (tmp_path / "pairs.jsonl").write_text('{"id": "1", "gold": "2", "pred": "2"}\n')
-    for program, *args in commands:
-        {"sampling": sampling, "stepverify": stepverify}[program](args)
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, json.dumps(commands)], cwd=ROOT, umask=umask, capture_output=True, text=True,
+        check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
     found = [path for path in [out, *out.rglob("*")] if not path.is_symlink()]
     for name in ("manifest.json", "model.safetensors", "adapter_model.safetensors", "tokenizer.json", "accuracy.png",
                  "part-00000.jsonl", "last.ckpt", "config.yaml", "report.html", "records.jsonl"):  # fmt: skip
