@@ -14,7 +14,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(target: str | Path) -> Iterator[Path]:
-    """Yield the path of a draft, which becomes ``target`` when the block ends.
+    """Yield a draft, a path that becomes ``target`` after the block.
 
     The block writes a file or a folder there. If it raises, the draft is removed, and so are parent folders that were
     made for it; what was at ``target`` before stays.
@@ -109,7 +109,7 @@ def remove(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Make a folder and its parents; return those that were missing, the innermost first."""
+    """Make a folder; return it and its parents that were missing."""
     missing = []
     for path in (folder, *folder.parents):
         if path.exists():
@@ -120,7 +120,7 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 def remove_empty(folders: list[Path]) -> None:
-    """Remove folders that are empty, in this order, up to the first that is not."""
+    """Remove empty folders, up to the first that is not."""
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
@@ -128,7 +128,7 @@ def remove_empty(folders: list[Path]) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Make a folder; if the block raises, remove it and the parents that were made, as far as they are empty."""
+    """Make a folder and its parents; remove them if the block raises."""
     made = make_folder(folder)
     try:
         yield

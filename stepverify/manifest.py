@@ -44,7 +44,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def first_difference(
     stored: Mapping[str, Any], wanted: Mapping[str, Any], within: Iterable[str] | None = None
 ) -> str | None:
-    """Describe the first key, in order of names, on which two configurations differ; None where they agree.
+    """Describe the first key on which two configurations differ, or None.
 
     Args:
         stored: the earlier one.

@@ -58,11 +58,11 @@ class _RunFolder(LightningCLI):
         )  # fmt: skip
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a folder that holds another run, or a finished one, before data or model are touched."""
+        """Refuse a folder that holds a run, before data or model are loaded."""
         if self.subcommand != "fit":
             return
         config = self.config["fit"]
-        overwrite, config["overwrite"] = config["overwrite"], False  # it is not for a rerun of the saved configuration
+        overwrite = config.pop("overwrite")  # not saved: it is for this time alone
         root = Path(config.trainer.default_root_dir)
         plain = yaml.safe_load(self._parser("fit").dump(config, skip_none=False, format="yaml"))
         earlier = claim(

@@ -136,7 +136,9 @@ def test_overwriting_removes_the_earlier_run_as_a_whole(done: Path, capsys: pyte
     assert notes <= after.keys()
     assert [p.name for p in files.find(done)] == ["step=3.ckpt"]
     assert [step for step, _ in scalars(done)["train/loss"]] == [0, 1, 2]
-    assert "overwrite: false" in (done / "logs" / "config.yaml").read_text()
+    saved = done / "logs" / "config.yaml"
+    assert "overwrite" not in saved.read_text()
+    main(["validate", "--config", str(saved), "--ckpt_path", str(files.last(done))])
 
 
 def test_an_overwriting_fit_that_cannot_begin_removes_nothing(done: Path, capsys: pytest.CaptureFixture):

@@ -33,9 +33,9 @@ def claim(
     root: Path, export: Path, config: Mapping[str, Any], *,
     ckpt_path: str | None, overwrite: bool, fast_dev_run: bool,
 ) -> list[Path]:  # fmt: skip
-    """Decide what a fit does with what an earlier one left in its folder. Nothing is changed yet.
+    """Decide whether a fit begins in its folder, goes on or ends.
 
-    Every rank decides for itself: none writes before all have come together.
+    Nothing is changed yet. Every rank decides for itself: none writes before all have come together.
 
     Args:
         root: ``trainer.default_root_dir``.
@@ -106,7 +106,7 @@ def _stored(root: Path) -> tuple[dict[str, Any] | None, bool]:
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what decides a run and how far it goes, as plain JSON values."""
+    """Keep what decides a run and its length, as plain JSON values."""
     kept: dict[str, Any] = json.loads(json.dumps({k: config[k] for k in _KEPT if k in config}, default=str))
     kept.get("trainer", {}).pop("default_root_dir", None)  # a folder may be moved
     return kept
@@ -123,17 +123,17 @@ def _earlier(root: Path, export: Path) -> list[Path]:
 
 
 class RunFolder(SaveConfigCallback):
-    """Records a fit in its folder, once its data is read and its model loaded.
+    """Record a fit in its folder: configuration, manifest, and its end.
 
-    ``manifest.json`` says by which configuration, and whether it has finished. Configurations of validate, test and
+    It begins once data and model are loaded. ``manifest.json`` says its configuration, and whether it has finished. Configurations of validate, test and
     predict are saved beside that of the fit.
 
     Args:
         parser: as in :class:`~lightning.pytorch.cli.SaveConfigCallback`.
-        config: the same.
+        config: parsed, as in that class.
         manifest: the configuration as plain values.
         earlier: what a run that was here before left; removed when the fit begins.
-        kwargs: as in :class:`~lightning.pytorch.cli.SaveConfigCallback`.
+        kwargs: of that class.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class RunFolder(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remove what was here before, and save the configuration. All that can be refused was."""
+        """Remove the earlier run, and save the configuration. Nothing can be refused any more."""
         root = Path(trainer.default_root_dir)
         if trainer.is_global_zero:
             for path in self.earlier:
