@@ -249,3 +249,24 @@ def test_a_checkpoint_is_gone_on_with_in_its_own_folder_only(tmp_path: Path):
         claimed(tmp_path, "/elsewhere/step=2.ckpt")
     assert claimed(tmp_path / "new", str(checkpoint)) == []
     assert claimed(tmp_path, overwrite=True) == ["step=2.ckpt"]
+
+
+def test_a_recipe_that_is_run_again_changes_nothing(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The quickstart in small, by the commands of its script: what has finished is left alone, but the report is renewed."""
+    from sampling.__main__ import main as sampling
+    from tests import recipes
+
+    monkeypatch.chdir(Path(__file__).parents[1])
+    commands = recipes.small_quickstart(tmp_path, tiny_model_dir)
+    trees = []
+    for _ in range(2):
+        for program, *words in commands:
+            if program == "sampling":
+                sampling(words)
+            else:
+                main([*words, "--ckpt_path", "last"])
+        trees.append({name: sha for name, sha in digest(tmp_path).items() if not name.startswith("report/")})
+    assert len(trees[0]) > 40
+    assert trees[0] == trees[1]

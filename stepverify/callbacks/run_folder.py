@@ -125,8 +125,8 @@ def _earlier(root: Path, export: Path) -> list[Path]:
 class RunFolder(SaveConfigCallback):
     """Record a fit in its folder: configuration, manifest, and its end.
 
-    It begins once data and model are loaded. ``manifest.json`` says its configuration, and whether it has finished. Configurations of validate, test and
-    predict are saved beside that of the fit.
+    It begins once data and model are loaded. ``manifest.json`` says its configuration, and whether it has finished.
+    Configurations of validate, test and predict are saved beside that of the fit.
 
     Args:
         parser: as in :class:`~lightning.pytorch.cli.SaveConfigCallback`.
