@@ -15,6 +15,7 @@ from sampling.report.collect import first_error
 from sampling.report.curves import bootstrap_means, interval
 from sampling.report.page import Section, count, decimal, percent, span, to_markdown, to_text
 from sampling.store import read_summary
+from stepverify import atomic
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import write_lines
 from stepverify.readers import Reader, Solutions
@@ -89,11 +90,10 @@ def compare(
             disputes += found.disputes
             summary["labels"][name] = _measures(found, num_bootstrap, seed)
     summary["config"] = {"final_step": final_step, "num_bootstrap": num_bootstrap, "seed": seed}
-    output.mkdir(parents=True, exist_ok=True)
     write_lines(output / "disputes.jsonl", (json.dumps(row, ensure_ascii=False) + "\n" for row in disputes))
-    write_lines(output / "summary.json", [json.dumps(summary, indent=2, allow_nan=False) + "\n"])
+    atomic.write(output / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     parts = [_steps_section(summary), _firsts_section(summary), _costs_section(summary)]
-    write_lines(output / "report.md", [to_markdown("Step labels compared", parts)])
+    atomic.write(output / "report.md", to_markdown("Step labels compared", parts))
     print("\n\n".join([*map(to_text, parts), str(output / "report.md")]))
 
 

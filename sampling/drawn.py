@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sampling.store import kept_records, read_manifest
+from sampling.store import kept_records
 from stepverify.jsonl import MANIFEST
+from stepverify.manifest import read_manifest
 from stepverify.records import InputError, Record
 
 _LAW = ("engine", "sampling", "layout", "few_shot", "seed")  # what decides the text of a draw

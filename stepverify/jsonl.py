@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import json
 import math
-import os
 import sys
 import types
 import typing
@@ -20,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+from stepverify.atomic import replacing
 from stepverify.records import AnyRecord, InputError, Record
 
 MANIFEST = "manifest.json"
@@ -202,20 +202,12 @@ def write_records(path: str | Path, records: Iterable[AnyRecord]) -> int:
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> int:
-    """The same of lines of text, line ends included."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft, count = path.with_name(f".{path.name}.draft"), 0
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            for line in lines:
-                file.write(line)
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    """Write lines of text as a whole file, line ends included. Returns the count."""
+    count = 0
+    with replacing(path) as draft, draft.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(line)
+            count += 1
     return count
 
 

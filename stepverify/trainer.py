@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from stepverify.callbacks import (
     Throughput,
     files,
 )
+from stepverify.callbacks.run_folder import Finished, RunFolder, claim, comparable
 from stepverify.data.datamodule import SolutionData
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
@@ -40,7 +41,6 @@ _NOISE = (
     ".*LightningCLI's args parameter.*",  # a caller in Python knows what it passes
     ".*No (positive|negative) samples in targets.*",
 )
-_DECIDES = ("seed_everything", "model", "data")  # what makes a checkpoint another run's
 
 
 class _RunFolder(LightningCLI):
@@ -49,23 +49,27 @@ class _RunFolder(LightningCLI):
     What the YAML names itself (a logger, Checkpoints, an export) stands; only what is missing is added.
     """
 
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Add the one key that Lightning's fit lacks."""
+        super().setup_parser(*args, **kwargs)
+        self._parser("fit").add_argument(
+            "--overwrite", type=bool, default=False,
+            help="Start over: remove logs, checkpoints and export of the run in trainer.default_root_dir.",
+        )  # fmt: skip
+
     def before_instantiate_classes(self) -> None:
-        """Refuse to go on with a checkpoint that was made under another configuration."""
-        config = self.config.get(str(self.subcommand), self.config)
-        if self.subcommand != "fit" or config.get("ckpt_path") != "last":
+        """Refuse a folder that holds a run, before data or model are loaded."""
+        if self.subcommand != "fit":
             return
+        config = self.config["fit"]
+        overwrite = config.pop("overwrite")  # not saved: it is for this time alone
         root = Path(config.trainer.default_root_dir)
-        saved = root / "logs" / "config.yaml"
-        if not saved.is_file() or not files.find(root):
-            return
-        wanted = yaml.safe_load(self._parser("fit").dump(config, skip_none=False, format="yaml"))
-        before, now = dict(_leaves(yaml.safe_load(saved.read_text()))), dict(_leaves(wanted))
-        for key in sorted(before.keys() | now.keys()):
-            if key.split(".")[0] in _DECIDES and before.get(key) != now.get(key):
-                raise InputError(
-                    f"{root}: its checkpoint was made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
-                    "choose another trainer.default_root_dir, or remove this one"
-                )
+        plain = yaml.safe_load(self._parser("fit").dump(config, skip_none=False, format="yaml"))
+        earlier = claim(
+            root, _export_folder(plain) or root / "export", plain, ckpt_path=config.ckpt_path, overwrite=overwrite,
+            fast_dev_run=bool(config.trainer.fast_dev_run),
+        )  # fmt: skip
+        self.save_config_kwargs |= {"manifest": comparable(plain), "earlier": earlier}
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Fill in logger and callbacks."""
@@ -108,12 +112,14 @@ class _RunFolder(LightningCLI):
         return kwargs
 
 
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, tree
+def _export_folder(config: Mapping[str, Any]) -> Path | None:
+    """The folder that a HuggingFaceExport of the configuration names."""
+    callbacks = config["trainer"]["callbacks"] or []
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if callback["class_path"].rpartition(".")[2] == HuggingFaceExport.__name__:
+            folder = (callback.get("init_args") or {}).get("folder")
+            return None if folder is None else Path(folder)
+    return None
 
 
 def _be_quiet() -> None:
@@ -126,8 +132,8 @@ def _be_quiet() -> None:
     disable_progress_bar()
 
 
-def run(args: Sequence[str] | None = None) -> LightningCLI:
-    """Parse the command line, or ``args`` in its place, and run it.
+def run(args: Sequence[str] | None = None) -> LightningCLI | None:
+    """Parse the command line, or ``args`` in its place, and run it; None where the run has finished before.
 
     With None the process's own line is used: Lightning starts further processes of DDP and FSDP2 with it.
     """
@@ -141,12 +147,16 @@ def run(args: Sequence[str] | None = None) -> LightningCLI:
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             seed_everything_default=0,
+            save_config_callback=RunFolder,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={
                 "default_root_dir": "runs/default", "gradient_clip_val": 1.0, "log_every_n_steps": 10,
                 "num_sanity_val_steps": 0,
             },
         )  # fmt: skip
+    except Finished as finished:
+        print(finished)
+        return None
     except SIGTERMException as stopped:
         # Lightning's code is 0, by which a script would go on to its next stage.
         stopped.code = 143 if stopped.code is None else stopped.code

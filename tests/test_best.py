@@ -75,6 +75,8 @@ def test_the_best_is_exported_over_a_resume(tmp_path: Path, capsys: pytest.Captu
     data = (root / "checkpoints" / "step=8.ckpt").read_bytes()
     (root / "checkpoints" / "step=8.ckpt").write_bytes(data[:-1])
     fit(root, 4, *run)
+    assert "already finished" in capsys.readouterr().out
+    fit(root, 4, *run, trainer__log_every_n_steps=2)
     assert "step=8.ckpt was the best, but is torn" in capsys.readouterr().err
     assert_exported(root, "last.ckpt")
     fit(root, 6, scripted(0.1, 0.5, 0.2, 0.5, 0.4, 0.3), best_of())

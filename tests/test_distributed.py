@@ -199,3 +199,29 @@ def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Pat
         saved = [name for name in kept if name.startswith("state_dict.")]
         assert saved
         assert all("lora_" in name for name in saved)
+
+
+def test_two_processes_agree_on_what_to_do_with_a_run_that_is_there(tmp_path: Path):
+    """Refused, left as it is, and started over, each once: rank 1 begins when rank 0 has."""
+    from tests.test_fit import config, scalars
+
+    def fit(*words: str, seed: int = 3) -> CompletedProcess:
+        file = config("GeneratorModule", tmp_path / "run", trainer__max_epochs=1, seed_everything=seed)
+        return stepverify(
+            "fit", "--config", file, "--config", "lit_configs/overlays/ddp.yaml", "--trainer.accelerator", "cpu",
+            "--trainer.devices", "2", *words,
+        )  # fmt: skip
+
+    first = fit()
+    assert first.returncode == 0, first.stderr[-2000:]
+    before = (tmp_path / "run" / "export" / "model.safetensors").read_bytes()
+    refused = fit()
+    assert (refused.returncode, refused.stderr.count("holds a finished run")) == (2, 1)
+    again = fit("--ckpt_path", "last")
+    assert (again.returncode, again.stdout.count("already finished")) == (0, 1)
+    assert (tmp_path / "run" / "export" / "model.safetensors").read_bytes() == before
+    over = fit("--overwrite", "true", seed=4)
+    assert over.returncode == 0, over.stderr[-2000:]
+    assert over.stderr.count("removed what an earlier fit left there (checkpoints, export, logs, manifest.json)") == 1
+    assert (tmp_path / "run" / "export" / "model.safetensors").read_bytes() != before
+    assert [step for step, _ in scalars(tmp_path / "run")["train/loss"]] == [0, 1]

@@ -8,7 +8,18 @@ import pytest
 
 HEAVY = {"torch", "lightning", "vllm", "transformers"}
 # What sampling may know of stepverify; the scorer also loads models.
-SHARED = ("jsonl", "records", "layout", "answers", "aggregate", "readers", "data.encode", "data.targets")
+SHARED = (
+    "jsonl",
+    "records",
+    "manifest",
+    "atomic",
+    "layout",
+    "answers",
+    "aggregate",
+    "readers",
+    "data.encode",
+    "data.targets",
+)
 SCORER = ("data.packing", "models", "data.batch")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
 
@@ -74,8 +85,8 @@ def test_sampling_knows_little_of_training(root):
 
 
 def test_records_and_aggregate_need_the_standard_library_only(root):
-    own = ("stepverify.records", "stepverify.jsonl", "stepverify.aggregate")
-    for name in ("records", "jsonl", "aggregate"):
+    own = ("stepverify.records", "stepverify.jsonl", "stepverify.aggregate", "stepverify.atomic")
+    for name in ("records", "jsonl", "aggregate", "atomic"):
         foreign = {
             module
             for module in imports(root / "stepverify" / f"{name}.py")

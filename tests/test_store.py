@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sampling import store as store_module
 from sampling.store import Store, read_summary, record_key
 from stepverify.jsonl import MANIFEST, dump_line, read_records, write_records
+from stepverify.manifest import write_manifest
 from stepverify.records import InputError, Problem, Ranking
 
 RECORDS = [Problem(id=f"p/{i}", problem="é" * i) for i in range(6)]
@@ -21,6 +22,12 @@ RECORDS = [Problem(id=f"p/{i}", problem="é" * i) for i in range(6)]
 
 def opened(folder, *, stage="generate", config=None, inputs=None):
     return Store(folder, Problem, stage=stage, config=config or {}, inputs=inputs or {})
+
+
+def begun(folder, **known):
+    """A stage that was killed after its first record."""
+    with opened(folder, **known) as store:
+        store.write(RECORDS[:1])
 
 
 def refusal(folder, **known):
@@ -74,7 +81,7 @@ def test_a_line_torn_at_any_byte_is_cut_and_drawn_again(tmp_path):
         with opened(tmp_path / "out") as store:
             intact = sum(end <= cut for end in ends)
             assert store.done == {record.id for record in RECORDS[1 : 1 + intact]}
-            assert shard.stat().st_size == ([0, *ends][intact])
+            assert (shard.stat().st_size if shard.exists() else 0) == [0, *ends][intact]
             store.write(record for record in RECORDS[1:4] if record.id not in store.done)
         assert shard.read_bytes() == whole
 
@@ -126,8 +133,8 @@ def test_a_line_changed_from_outside_is_refused(tmp_path):
 )
 def test_another_configuration_is_refused_by_its_key(tmp_path, known, difference):
     same = {"stage": "generate", "config": {"seed": 0, "sampling": {"temperature": 0.7}}}
-    opened(tmp_path / "out", **same)
-    assert opened(tmp_path / "out", **same).done == set()
+    begun(tmp_path / "out", **same)
+    assert opened(tmp_path / "out", **same).done == {"p/0"}
     assert refusal(tmp_path / "out", **same | known) == (
         f"{tmp_path / 'out'}: was made with {difference}; choose another output folder, or remove this one"
     )
@@ -135,9 +142,9 @@ def test_another_configuration_is_refused_by_its_key(tmp_path, known, difference
 
 def test_an_input_may_move_but_not_change(tmp_path):
     write_records(tmp_path / "a" / "p.jsonl", RECORDS[:2])
-    opened(tmp_path / "out", inputs={"problems": tmp_path / "a"})
+    begun(tmp_path / "out", inputs={"problems": tmp_path / "a"})
     (tmp_path / "a").rename(tmp_path / "b")
-    assert opened(tmp_path / "out", inputs={"problems": tmp_path / "b" / "p.jsonl"}).done == set()
+    assert opened(tmp_path / "out", inputs={"problems": tmp_path / "b" / "p.jsonl"}).done == {"p/0"}
     write_records(tmp_path / "b" / "p.jsonl", RECORDS[:3])
     said = refusal(tmp_path / "out", inputs={"problems": tmp_path / "b"})
     assert "was made with inputs.problems.sha256 = '" in said
@@ -162,6 +169,75 @@ def test_a_stage_killed_before_its_manifest_was_there_begins_again(tmp_path):
     (tmp_path / f".{MANIFEST}.draft").write_text('{"sta')
     assert opened(tmp_path).done == set()
     assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+
+
+def fail(folder, *, kind=InputError, records=0, **known):
+    def run():
+        with opened(folder, **known) as store:
+            store.write(RECORDS[:records])
+            raise kind("a typo")
+
+    with pytest.raises(kind):
+        run()
+
+
+@pytest.mark.parametrize("kind", [InputError, RuntimeError, KeyboardInterrupt])
+def test_a_stage_that_fails_before_its_first_record_leaves_nothing(tmp_path, kind):
+    """Neither the folder nor parents that were made for it; a folder that was there stays, empty."""
+    fail(tmp_path / "deep" / "er" / "out", kind=kind)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "made").mkdir()
+    fail(tmp_path / "made", kind=kind)
+    fail(tmp_path / "made" / "out", kind=kind)
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_a_stage_that_fails_after_its_first_record_keeps_it(tmp_path):
+    fail(tmp_path / "out", records=1, config={"seed": 0})
+    assert "config.seed = 0, now it is 1" in refusal(tmp_path / "out", config={"seed": 1})
+    fail(tmp_path / "out", config={"seed": 0})
+    assert opened(tmp_path / "out", config={"seed": 0}).done == {"p/0"}
+
+
+@pytest.mark.parametrize("torn", [None, b"", dump_line(RECORDS[1]).encode()[:-1]], ids=["manifest", "shard", "line"])
+def test_a_folder_without_a_record_belongs_to_no_configuration(tmp_path, torn):
+    """Killed after the manifest, after an empty shard, after a line without its end: another one takes it over."""
+    out = tmp_path / "out"
+    for config in ({"seed": 0}, {"seed": 1}):
+        opened(out, config=config)
+        if torn is not None:
+            (out / "part-00000.jsonl").write_bytes(torn)
+    with opened(out, stage="label", config={"seed": 2}) as store:
+        assert store.done == set()
+        store.write(RECORDS[:1])
+    assert json.loads((out / MANIFEST).read_text())["stage"] == "label"
+    assert "stage = 'label', now it is 'generate'" in refusal(out, config={"seed": 2})
+
+
+def test_a_finished_folder_without_records_is_protected(tmp_path):
+    opened(tmp_path / "out", config={"seed": 0}).finish({"n": 0})
+    assert "config.seed = 0, now it is 1" in refusal(tmp_path / "out", config={"seed": 1})
+
+
+def test_records_in_the_folder_of_a_labeller_protect_the_stage(tmp_path):
+    """Not the labeller's manifest, and not a finished one without records."""
+    out = tmp_path / "out"
+    opened(out, config={"seed": 0})
+    opened(out / "rollouts", stage="rollouts").finish({})
+    assert opened(out, config={"seed": 1}).done == set()
+    assert [path.name for path in out.iterdir()] == [MANIFEST]
+    begun(out / "rollouts", stage="rollouts")
+    assert "config.seed = 1, now it is 0" in refusal(out, config={"seed": 0})
+    fail(out, config={"seed": 1})
+    assert opened(out / "rollouts", stage="rollouts").done == {"p/0"}
+
+
+def test_a_run_of_fit_is_not_taken_over(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step=1.ckpt").write_text("weights")
+    write_manifest(tmp_path, {"stage": "fit", "config": {}, "inputs": {}})
+    assert "stage = 'fit', now it is 'generate'" in refusal(tmp_path)
+    assert (tmp_path / "checkpoints" / "step=1.ckpt").read_text() == "weights"
 
 
 def test_the_manifest_says_what_made_the_records(tmp_path):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sampling.generate import digest
-from sampling.store import read_manifest
 from stepverify.jsonl import MANIFEST
+from stepverify.manifest import read_manifest
 from stepverify.records import InputError, Problem
 
 

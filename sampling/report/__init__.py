@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sampling.report.collect import Neutral, collect
 from sampling.report.curves import read_aggregation, read_table, summarise
+from stepverify import atomic
 from stepverify.aggregate import Aggregation
 from stepverify.records import InputError
 
@@ -82,14 +82,16 @@ def report(
     asked |= {} if scores is None else {"neutral": neutral}
     summary["config"] = {key: None if value is None else str(value) for key, value in asked.items()}
     summary["config"] |= {"num_bootstrap": num_bootstrap, "seed": seed, "stepverify": _version()}
-    _write_all(output, summary)
+    page = None
     if scores is not None and tokens:
         from sampling.report.tokens import choose, to_page
 
-        chosen = choose(scores, used, tokens)
-        if not chosen:
+        if not (chosen := choose(scores, used, tokens)):
             raise InputError(f"tokens: {scores} has no verifier with a value a token or a step, and grades")
-        _write(output / "tokens.html", to_page(chosen).encode())
+        page = to_page(chosen)
+    _write_all(output, summary)
+    if page is not None:
+        atomic.write(output / "tokens.html", page)
         print(output / "tokens.html")
 
 
@@ -119,23 +121,13 @@ def _write_all(output: Path, summary: dict[str, Any]) -> None:
     }
     if groups:
         figures["reliability"] = (reliability_figure(groups, LIGHT), reliability_figure(groups, DARK))
-    output.mkdir(parents=True, exist_ok=True)
     if "accuracy" in figures:
-        _write(output / "accuracy.png", figures["accuracy"][0])
-    _write(output / "report.md", to_markdown(title, parts).encode())
-    _write(output / "report.html", to_html(title, lead, parts, figures).encode())
+        atomic.write(output / "accuracy.png", figures["accuracy"][0])
+    atomic.write(output / "report.md", to_markdown(title, parts))
+    atomic.write(output / "report.html", to_html(title, lead, parts, figures))
     plain = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _write(output / "summary.json", plain.encode())
+    atomic.write(output / "summary.json", plain)
     print("\n\n".join([*map(to_text, printed), str(output / "report.html")]))
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _version() -> str | None:

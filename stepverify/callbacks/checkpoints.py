@@ -16,6 +16,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from stepverify import atomic
 from stepverify.callbacks import files
 from stepverify.callbacks.best import Best, Choice
 from stepverify.records import InputError
@@ -173,13 +174,13 @@ class Checkpoints(Checkpoint):
         name = files.name(trainer.global_step)
         self._names = [*(n for n in self._names if n != name), name][-self.keep :]
         if trainer.is_global_zero:
-            files.remove(folder / ".draft")
+            atomic.remove(folder / ".draft")
         trainer.strategy.barrier("draft")
         try:
             trainer.save_checkpoint(folder / ".draft", weights_only=False)
         except OSError as error:
             if trainer.is_global_zero:
-                files.remove(folder / ".draft")
+                atomic.remove(folder / ".draft")
             raise InputError(f"{folder / name}: not saved, {error}; the checkpoint before it is still there") from error
         kept, self._kept = self._kept, self._wanted()
         self._dropped = [n for n in kept if n not in self._kept]
@@ -191,16 +192,14 @@ class Checkpoints(Checkpoint):
             for logger in trainer.loggers:
                 logger.save()
             folder = files.folder(trainer.default_root_dir)
-            files.flush(folder / ".draft")
-            files.replace(folder / ".draft", folder / self._names[-1])
+            atomic.publish(folder / ".draft", folder / self._names[-1])
             links = {"last.ckpt": self._names[-1]} | ({"best.ckpt": best.name} if (best := self.choice.best) else {})
             for link, name in links.items():
-                files.remove(folder / ".link")
+                atomic.remove(folder / ".link")
                 (folder / ".link").symlink_to(name)
-                files.replace(folder / ".link", folder / link)
-            files.flush(folder)
+                atomic.publish(folder / ".link", folder / link)
             for name in self._dropped:
-                files.remove(folder / name)
+                atomic.remove(folder / name)
         self._written = False
 
     def on_train_batch_start(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,11 @@ import lightning
 from lightning.pytorch.utilities import rank_zero_info
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from stepverify import atomic
 from stepverify.callbacks import checkpoints
 from stepverify.callbacks.card import Card
 from stepverify.callbacks.files import read_weights
+from stepverify.layout import EXPORT_FILE
 from stepverify.models.export import Form
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
@@ -26,7 +27,8 @@ class HuggingFaceExport(lightning.Callback):
     one-label token classifier (outcome verifier). Each further form is a folder in it that stands alone.
 
     Args:
-        folder: where to; what an earlier fit exported there is replaced. None is ``export`` below the run's folder.
+        folder: where to; an export of an earlier fit there is replaced, anything else refused. None is ``export`` below
+            the run's folder.
         classifier: write a process reward model as a token classifier of its two or three labels too, in
             ``classifier/``: the form that vLLM's pooling runner takes. Where there is none, the reason is logged.
         adapter: of a LoRA run, write the adapters alone too, in ``adapter/``, for peft.
@@ -59,8 +61,10 @@ class HuggingFaceExport(lightning.Callback):
             raise InputError(
                 "HuggingFaceExport.adapter: adapters of random weights are of no use; export the merged model alone"
             )
-        if self.push_to_hub is not None and trainer.is_global_zero:
-            _check_hub(self.push_to_hub)
+        if trainer.is_global_zero:
+            _check_folder(self._target(trainer))
+            if self.push_to_hub is not None:
+                _check_hub(self.push_to_hub)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Settle the forms: an architecture without a token classifier is found out here, not at the end."""
@@ -91,25 +95,26 @@ class HuggingFaceExport(lightning.Callback):
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         state: dict[str, Any] = get_model_state_dict(pl_module.model, options=options)
         card = Card(trainer, pl_module, self._forms, self.push_to_hub)
-        target = self.folder or Path(trainer.default_root_dir) / "export"
+        target = self._target(trainer)
         if trainer.is_global_zero:
             if (best := checkpoints.chosen(trainer)) is not None:
                 card.best, path = best
                 state = state | read_weights(path, state)
-            draft = target.with_name(f".{target.name}.draft")
-            shutil.rmtree(draft, ignore_errors=True)
-            for form, place in self._forms.items():
-                folder = draft / place
-                folder.mkdir(parents=True)
-                pl_module.model.export(folder, state, form, base=pl_module.backbone_source.path)
-                pl_module.encoder.tokenizer.save_pretrained(folder)
-                pl_module.layout.save(folder, form=form, **pl_module.facts())
-                (folder / "README.md").write_text(card.render(form, folder))
-            shutil.rmtree(target, ignore_errors=True)
-            draft.replace(target)
+            _check_folder(target)
+            with atomic.replacing(target) as draft:
+                for form, place in self._forms.items():
+                    folder = draft / place
+                    folder.mkdir(parents=True)
+                    pl_module.model.export(folder, state, form, base=pl_module.backbone_source.path)
+                    pl_module.encoder.tokenizer.save_pretrained(folder)
+                    pl_module.layout.save(folder, form=form, **pl_module.facts())
+                    (folder / "README.md").write_text(card.render(form, folder))
         trainer.strategy.barrier("export")
         if self.push_to_hub is not None and trainer.is_global_zero:
             self._push(target, self.push_to_hub)
+
+    def _target(self, trainer: lightning.Trainer) -> Path:
+        return self.folder or Path(trainer.default_root_dir) / "export"
 
     def _push(self, folder: Path, repository: str) -> None:
         from huggingface_hub import HfApi
@@ -127,6 +132,15 @@ class HuggingFaceExport(lightning.Callback):
 
 def _writes_nothing(trainer: lightning.Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse to replace what no fit has exported."""
+    if folder.exists() and not (folder / EXPORT_FILE).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(
+            f"HuggingFaceExport.folder: {folder}: is there, and not the export of a fit (no {EXPORT_FILE}); "
+            "choose another folder"
+        )
 
 
 def _check_hub(repository: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import shutil
 import sys
 import warnings
 import zipfile
@@ -27,34 +25,6 @@ def folder(root: str | Path) -> Path:
 def name(step: int) -> str:
     """Of the checkpoint after a step."""
     return f"step={step}.ckpt"
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def replace(source: Path, target: Path) -> None:
-    """Rename; unlike a file, a folder must be out of the way first."""
-    aside = target.with_name(".aside")
-    if target.is_dir() and not target.is_symlink():
-        remove(aside)
-        target.rename(aside)
-    source.replace(target)
-    remove(aside)
-
-
-def flush(path: Path) -> None:
-    """Bring a checkpoint, or the entries of a folder, to disk."""
-    for item in [*(path.iterdir() if path.name == ".draft" and path.is_dir() else ()), path]:
-        descriptor = os.open(item, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def find(root: str | Path) -> list[Path]:

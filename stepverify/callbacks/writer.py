@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 
+from stepverify import atomic
 from stepverify.jsonl import MANIFEST, write_records
+from stepverify.manifest import read_manifest, write_manifest
 from stepverify.modules import OutcomeVerifier
 from stepverify.records import InputError, Solution
 
@@ -18,19 +19,43 @@ class ScoreWriter(lightning.Callback):
     """Collects predictions and writes them as a folder of solutions that carry ``scores[name]``.
 
     Args:
-        folder: output folder; must not hold the output of another run.
+        folder: output folder; must not hold anything, unless a killed predict left it.
         name: the verifier's name in the scores, ``orm`` or ``prm`` for example.
     """
 
     def __init__(self, folder: str, name: str) -> None:
         self.folder, self.name = Path(folder), name
+        self._identity = {"stage": "predict", "config": {"verifier": name}, "inputs": {}}
+        self._made: list[Path] = []
         self._scored: list[Solution] = []
 
-    def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Refuse a folder that is in use, before anything is computed."""
-        if trainer.is_global_zero and self.folder.exists() and any(self.folder.iterdir()):
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Refuse a folder that is in use, before a model is loaded."""
+        if stage != "predict" or not trainer.is_global_zero or not self.folder.exists():
+            return
+        manifest = self.folder / MANIFEST
+        left = [manifest, *self.folder.glob("part-*.jsonl")]
+        known = read_manifest(manifest) if manifest.is_file() else {}
+        killed = known.get("stage") == "predict" and not known["finished"]
+        if not {*self.folder.iterdir()} <= {*(left if killed else ())}:
             raise InputError(f"{self.folder}: not empty; choose another output folder, or remove this one")
+        for path in left:
+            atomic.remove(path)
+
+    def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Mark the folder as unfinished: shards of some ranks alone are not read as if they were all."""
         self._scored = []
+        if trainer.is_global_zero:
+            self._made = atomic.make_folder(self.folder)
+            write_manifest(self.folder, self._identity)
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Leave nothing where nothing was written."""
+        if self._made and not any(self.folder.glob("part-*.jsonl")):
+            (self.folder / MANIFEST).unlink(missing_ok=True)
+            atomic.remove_empty(self._made)
 
     def on_predict_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
@@ -44,14 +69,9 @@ class ScoreWriter(lightning.Callback):
             self._scored.append(record)
 
     def on_predict_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write this rank's shard, then the manifest."""
+        """Write this rank's shard, then mark the folder as finished."""
         self._scored.sort(key=lambda s: s.id)
         write_records(self.folder / f"part-{trainer.global_rank:05d}.jsonl", self._scored)
         trainer.strategy.barrier("scores")
         if trainer.is_global_zero:
-            manifest = {
-                "stage": "predict",
-                "finished": True,
-                "summary": {"verifier": self.name, "ranks": trainer.world_size},
-            }
-            (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            write_manifest(self.folder, self._identity, {"verifier": self.name, "ranks": trainer.world_size})

