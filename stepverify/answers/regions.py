@@ -46,9 +46,8 @@ class Region(NamedTuple):
 def region(text: str) -> Region | None:
     r"""Write an inequality, a set-builder or an interval in French spelling as intervals.
 
-    >>> region("|x| < 3"), region(r"x < -1 or x \ge 2"), region("]2,5["), region("x + y < 3")
-    (Region(variable='x', text='(-3,3)'), Region(variable='x', text='(-\\infty,-1)\\cup[2,\\infty)'), \
-Region(variable='', text='(2,5)'), None)
+    >>> [region(text) and region(text).text for text in ("|x| < 3", r"x < -1 or x \ge 2", "]2,5[", "x + y < 3")]
+    ['(-3,3)', '(-\\infty,-1)\\cup[2,\\infty)', '(2,5)', None]
     """
     text = text.strip()
     if builder := _BUILDER.fullmatch(text):
