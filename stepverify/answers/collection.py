@@ -55,7 +55,7 @@ _COMMA, _AMPERSAND, _BREAK = re.compile(r",|;"), re.compile("&"), re.compile(r"\
 _TERM = re.compile(
     r"\s*(?P<sign>[-+]?)\s*(?P<factor>[^-+ijk]*?)\s*\\(?:text|hat|vec|widehat)\s*\{\s*\\?(?:text\s*\{\s*)?(?P<axis>[ijk])(?:math)?\s*\}?\s*\}"
 )
-_SINGLE = re.compile(r"\\\{(?!.*(?:[,;|:]|\\mid))\s*(.+?)\s*\\\}", re.DOTALL)
+_SINGLE = re.compile(r"(\\?)\{(?!.*(?:[,;|:]|\\(?:mid|choose|emptyset)))\s*(.+?)\s*\1\}", re.DOTALL)
 
 
 @lru_cache(maxsize=4096)
@@ -98,8 +98,8 @@ def only_member(text: str) -> str | None:
     >>> only_member(r"\{2\}"), only_member(r"\{1, 2\}")
     ('2', None)
     """
-    found = _SINGLE.fullmatch(text)
-    return found[1] if found else None
+    found = _SINGLE.fullmatch(text) if _WHOLE.fullmatch(mask(text)) else None
+    return found[2] if found else None
 
 
 def _bracketed(left: str, right: str, inner: str) -> Collection | None:

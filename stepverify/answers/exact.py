@@ -214,7 +214,20 @@ def _bounds(expression: Any, roots: dict[Any, int]) -> tuple[float, float]:
             return ((above + (k - 1) * below) / k, below) if above >= below else (above, ((k - 1) * above + below) / k)
         return above, below
     high, low = sum(high for high, _ in parts), sum(low for _, low in parts)
-    return (high, low) if name == "Mul" else (high + low + 2, high + low + 2)
+    if name == "Mul":
+        return high, low
+    size = high + low + 2 + abs(_log2(expression))
+    return size, size
+
+
+def _log2(expression: Any) -> float:
+    """How large or small a value is, in bits."""
+    from sympy import log
+
+    try:
+        return float(log(abs(expression)).evalf(15)) / math.log(2)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
 
 
 def exactly(expression: Any) -> Any:

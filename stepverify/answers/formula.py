@@ -14,6 +14,7 @@ from stepverify.answers.units import scale_of_unit
 
 _FORMULA = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
+_PRIMED = re.compile(r"(?<![A-Za-z])([A-Za-z])'+")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _TAIL = re.compile(
     r"(?:(?: *\\text\{[^{}\d]*\}| +[a-z]{2,}(?:/[a-z]+)?|(?<=\})[a-z]{2,})(?: *\^ *(?:\d|\{\d\})|[²³])?){1,5}$"
@@ -36,6 +37,7 @@ def read(answer: str) -> list[Any]:
         return parse(answer, [latex, expression], parsing_timeout=None)
     if r"\dots" in text:
         return [text]  # nobody knows how it goes on
+    text = _PRIMED.sub(r"\1_{9999}", text)  # the grammar drops primes
     text = hide_labels(_without_unit(text))
     if _TRIGONOMETRIC.search(text):
         text = _DEGREES.sub(r"\\frac{\1\\pi}{180}", text)
@@ -73,6 +75,7 @@ def _parse_in_two_stages() -> None:
 
     class TwoStageParser(latex2sympy2.PSParser):
         def math(self) -> Any:
+            self._input.fill()  # unknown commands are errors now, and would be skipped without a word in a second stage
             self._interp.predictionMode = PredictionMode.SLL
             try:
                 return super().math()

@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from stepverify.answers.spelling import MAX_LENGTH, normalize
-from stepverify.answers.units import scale_of_unit
+from stepverify.answers.units import PARTS, scale_of_unit
 
 MAX_DIGITS = 100
 """Characters of a plain number: 10^100 is beyond any answer, and exact arithmetic on it costs nothing."""
@@ -80,7 +80,8 @@ _NUMERAL = (
 )
 _IN_WORDS = re.compile(
     r"(?:\\text\{\s*)?(?P<sign>(?:negative|minus) )?"
-    rf"(?P<words>(?:{_NUMERAL})(?:(?: and |[ -])(?:{_NUMERAL}))*)\b(?!-)\s*(?P<end>\}}?)",
+    rf"(?P<words>(?:{_NUMERAL})(?:(?: and |[ -])(?:{_NUMERAL}))*)\b"
+    rf"(?:[ -](?P<part>{'|'.join(PARTS)})s?\b|(?!-))\s*(?P<end>\}}?)",
     re.IGNORECASE,
 )
 
@@ -150,7 +151,8 @@ def _in_digits(text: str) -> str:
         value = text2num(found["words"].lower().replace(" and ", " "), "en")
     except ValueError:  # one two
         return text
-    return f"{'-' if found['sign'] else ''}{value}{' ' if found.end() < len(text) else ''}{text[found.end() :]}"
+    part = f"/{PARTS[found['part'].lower()]}" if found["part"] else ""
+    return f"{'-' if found['sign'] else ''}{value}{part} {text[found.end() :]}".strip()
 
 
 def _value(found: re.Match[str]) -> Fraction | None:

@@ -89,6 +89,8 @@ RULES: tuple[Rule, ...] = (
         r"\\(?:textrm|textbf|textit|textsf|texttt|textnormal|mbox|hbox|mathrm|mathbf|mathit|operatorname|rm|bf)\s*(?=\{)",
         r"\\text", r"\textbf{(B)}", r"\text{(B)}",
     ),
+    _rule(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}", r"{1\over2}", r"\frac{1}{2}"),
+    _rule(r"\\[dt]?binom *(\d) *(\d)", r"\\binom{\1}{\2}", r"\binom52", r"\binom{5}{2}"),
     _rule(r"\\text\s+\{", r"\\text{", r"\text {m}", r"\text{m}"),
     _rule(r"\\(?:math(?:sf|tt|cal|frak)|boldsymbol|bm|emph|underline)\s*\{([^{}]*)\}", r"\1", r"\boldsymbol{5}", "5"),
     _rule(r"(?:\b(?:US|C|A|HK|NT|R|S))?\\?[$](?=\s*[\d.]|$|\s*-?\d)|\\[$]", "$", r"US\$5", "$5"),
@@ -127,6 +129,7 @@ RULES: tuple[Rule, ...] = (
     _rule(r"(?<=[\d)}])\s*[和与及]\s*(?=[-\d(\\])", " and ", "3和5", "3 and 5"),
     _rule(r"^(?:因此|所以)?,?(?:最终)?(?:的)?答案(?:是|为|:)+\s*", "", "答案是42", "42"),
     _rule(r"^(?i:(?:option|choice|answer)\s*:?\s*)(?=\(?[A-H]\)?$)", "", "Option E", "E"),
+    _rule(r"^(?i:(?:final )?answer\s*[:=])\s*(?=\S)", "", "Answer: 42", "42"),
     _rule(r"^(?i:the (?:final |correct )?(?:answer|option|choice) is:?)\s+(?=\S)", "", "The answer is D", "D"),
     _rule(r"^(?i:negative|minus) (?=[\d.\\])", "-", "negative 42", "-42"),
     # the largest number is 34

@@ -21,7 +21,7 @@ _SYMBOL = rf"(?:\\(?:{_ACCENTS})\s*\{{[^{{}}=]*\}}|\\(?:{_GREEK})(?![A-Za-z])|[A
 _POINTS = r"(?:m\s*)?(?:\\(?:angle|triangle|measuredangle)\s*)?[A-Z]{1,5}(?![A-Za-z])"
 _ARGUMENTS = r"\s*\([^()=<>]{1,30}\)"
 _NAME = re.compile(
-    rf"\s*(?:(?:{_SYMBOL})(?:\s*\^\s*\{{\s*-1\s*\}})?(?:{_ARGUMENTS})?|{_POINTS}|\|\s*(?:{_SYMBOL}|{_POINTS})\s*\||"
+    rf"\s*(?:(?:{_SYMBOL})(?:\s*\^\s*\{{\s*-1\s*\}})?(?:{_ARGUMENTS})?|{_POINTS}|\|\s*(?:\\vec\s*\{{[^{{}}]*\}}|{_POINTS})\s*\||"
     rf"\\frac\s*\{{\s*d\s*\w\s*\}}\s*\{{\s*d\s*\w\s*\}}|(?:{_SYMBOL}|{_POINTS})\s*:\s*(?:{_SYMBOL}|{_POINTS})|"
     rf"\(\s*(?:{_SYMBOL})(?:\s*,\s*(?:{_SYMBOL}))+\s*\)|"
     r"(?:(?:\\text\s*\{[^{}=]*\}|[A-Za-z]{3,}|of|[A-Z]{1,4})\s*)+)\s*"

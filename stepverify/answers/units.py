@@ -12,18 +12,19 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-_PARTS = {
+PARTS = {
     "half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
     "tenth": 10, "hundredth": 10**2, "thousandth": 10**3, "millionth": 10**6,
 }  # fmt: skip
+"""Ordinal words and the fractions that they name; not ``second``, which is a unit."""
 _MULTIPLES = {
     "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
     "lakh": 10**5, "crore": 10**7, "百": 10**2, "千": 10**3, "万": 10**4, "亿": 10**8,
 }  # fmt: skip
 SCALES: dict[str, Fraction] = {
     **{word: Fraction(n) for word, n in _MULTIPLES.items()},
-    **{word: Fraction(1, n) for word, n in _PARTS.items()},
-    **{f"{word}s": Fraction(1, n) for word, n in _PARTS.items() if word != "quarter"},  # quarters are coins
+    **{word: Fraction(1, n) for word, n in PARTS.items()},
+    **{f"{word}s": Fraction(1, n) for word, n in PARTS.items() if word != "quarter"},  # quarters are coins
     "halves": Fraction(1, 2),
 }
 """Words that multiply the number before them."""
