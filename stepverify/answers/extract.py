@@ -13,10 +13,10 @@ MAX_STATEMENT = 500
 # Where a statement begins. ``A:`` is OpenAI's form of GSM8K's last line, so it counts on the last line alone.
 _LEAD_IN = re.compile(
     r"""
-      (?P<formal> \\(?P<box>boxed|fbox)(?![A-Za-z]) | (?P<tag><answer>)
+      (?P<formal> \\(?P<box>boxed|fbox)(?![A-Za-z]) | (?P<tag><(?:final_?)?answer>)
                   | (?:(?m:^)[ \t]*+|(?<=\s)) \#{4}(?!\#) (?:\s{0,3}+(?i:(?:final\s)?answer)\s?:)?
                   | \#[ ]{1,3}+(?i:(?:final[ ])?answer)\b (?!\s*+(?:is|to|for|of)\b) [ ]{0,3}+:?\s*+ )
-    | (?i: \banswers? (?:\s{1,9}+(?:to|for|of)\s[^.\n]{0,100}?)?
+    | (?i: \banswers? (?:,\s?\w{1,12},|\s{1,9}+(?:to|for|of|we|you|i)\s[^.\n]{0,100}?)?
            \s{1,9}+(?:is|are|(?:must|should|would|will|has\sto)\sbe)\b (?!\s*+not\b)
            (?:\s{1,9}+(?:therefore|thus|then|simply|just|exactly|clearly|approximately|about|roughly|equal\sto)\b)?
            \s{0,9}+:? )
@@ -36,8 +36,10 @@ _MATH = re.compile(
     re.DOTALL,
 )
 _SENTENCE_END = re.compile(
-    r"\n|[.!?](?=\s|\*|$)|。|,?\s(?:because|since|so|which|where|as|I\shope|(?<=,\s)(?:but|not)|however|although|altogether|in\s(?:total|all)"
-    r"|(?<=,\s)respectively|(?<=,\s)(?:and|not)\s(?:not|the|this|that|so|it))\b|</answer>"
+    r"\n|[.!?](?=\s|\*|$)|。|\s—\s|</(?:final_?)?answer>"
+    r"|,?\s\(?(?:because|since|so|which|where|I\shope|however|although|altogether|in\s(?:total|all))\b"
+    r"|,\s(?:but|not|as|i\.e|that\sis|meaning|giving|making|leaving|respectively|and\s(?:not|the|this|that|so|it))\b"
+    r"|,?\s(?:total|overall|combined)(?=[.!\s]*(?:\n|$))"
 )
 _ASIDE = re.compile(r"(?<=[\d$}%])\s+\((?!mod|base|or\b|and\b)(?:[A-Za-z]{2,}[ ,-]{0,2})+\)$")  # 5 (five)
 _MARKS = re.compile(r"[\s\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]+$")  # a tick

@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.bench_grade [--data FOLDER] [--runs 5] [--workers 2]
 
---data is a folder with files of `{gold, pred, expected}`, `processbench_boxed_answer_pairs.jsonl.gz` and
-`answer_equivalence_cases.jsonl.gz`; without it, a few hundred made-up pairs are graded. Every run is a process of its own, warmed by
+--data is a folder with files of `{gold, pred, expected}`: `processbench_boxed_answer_pairs.jsonl.gz`,
+`answer_equivalence_cases.jsonl.gz` and `answer_pairs_probed.jsonl.gz`; without it, a few hundred made-up pairs are graded. Every run is a process of its own, warmed by
 other pairs, the contestants in turn. Math-Verify gets answers as they are, and between dollar signs as it asks for.
 CPU seconds are those of all processes while grading. Agreement counts a comparison without a verdict as not equal.
 """
@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-FILES = ("processbench_boxed_answer_pairs", "answer_equivalence_cases")
+FILES = ("processbench_boxed_answer_pairs", "answer_equivalence_cases", "answer_pairs_probed")
 WARMING = [(f"x^{n} + {n}y", f"{n}y + x^{n}") for n in range(2, 34)]
 Grade = Callable[[list[tuple[str, str]]], list[bool | None]]
 
@@ -76,7 +76,7 @@ def cpu_seconds() -> float:
 
 def made_up(folder: Path) -> None:
     """Pairs of every kind, half of them equal."""
-    for name, numbers in zip(FILES, (range(1, 100), range(100, 120)), strict=True):
+    for name, numbers in zip(FILES, (range(1, 100), range(100, 120), range(120, 140)), strict=True):
         with gzip.open(folder / f"{name}.jsonl.gz", "wt", encoding="utf-8") as file:
             for n in numbers:
                 for gold, predicted in (
