@@ -14,6 +14,7 @@ from stepverify.answers.units import scale_of_unit
 
 _FORMULA = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
+_APART = re.compile(r"\d +\d")
 _PRIMED = re.compile(r"(?<![A-Za-z])([A-Za-z])'+")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _TAIL = re.compile(
@@ -35,8 +36,8 @@ def read(answer: str) -> list[Any]:
     latex, expression = _targets()
     if _FORMULA.search(text) or is_prose(text):  # Math-Verify picks the formula or number that answers
         return parse(answer, [latex, expression], parsing_timeout=None)
-    if r"\dots" in text:
-        return [text]  # nobody knows how it goes on
+    if r"\dots" in text or _APART.search(text):
+        return [text]  # nobody knows how it goes on; the grammar would read 3 5 as 3 + 5
     text = _PRIMED.sub(r"\1_{9999}", text)  # the grammar drops primes
     text = hide_labels(_without_unit(text))
     if _TRIGONOMETRIC.search(text):
