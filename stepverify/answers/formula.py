@@ -14,7 +14,7 @@ from stepverify.answers.units import scale_of_unit
 
 _FORMULA = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
-_APART = re.compile(r"\d +\d")
+_APART = re.compile(r"(?<![_^\d.])\d[\d.]* +\d")
 _PRIMED = re.compile(r"(?<![A-Za-z])([A-Za-z])'+")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _TAIL = re.compile(
