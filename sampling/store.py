@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic
 
 from stepverify.jsonl import MANIFEST, dump_line, fingerprint, parse_record
-from stepverify.records import InputError, Record
+from stepverify.records import InputError, Record, record_key
 
 SHARD_BYTES = 256 << 20
 _DRAFT = f".{MANIFEST}.draft"  # all that is there of a stage that was killed while it began
@@ -132,11 +132,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return (read_manifest(manifest)["summary"] or {}) if manifest.is_file() else {}
 
 
-def record_key(record: Any) -> str:
-    """What is unique in a folder: the id, or the problem's id of a ranking."""
-    return str(getattr(record, "id", None) or record.problem_id)
-
-
 def kept_records(folder: Path, kind: type[Record]) -> Iterator[Record]:
     """What a stage has written so far, finished or not; a last line that a kill tore is left out."""
     torn = not read_manifest(folder / MANIFEST)["finished"]
@@ -176,7 +171,7 @@ def _whole_lines(shard: Path, kind: type[Record], *, torn: bool) -> Iterator[tup
 def read_manifest(path: Path) -> dict[str, Any]:
     """What a stage wrote of itself; an InputError where the file is none of this project."""
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8-sig"))
         return {key: manifest[key] for key in ("stage", "config", "inputs", "finished", "summary")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a manifest of this project: {error!r}") from None

@@ -402,7 +402,8 @@ def test_read_scored_takes_what_read_records_takes(tmp_path):
     write_records(path, [solution(0, 0, token_ids=[1, 2, 3]), solution(0, 1)])
     bare = {"id": "p0#2", "problem_id": "p0", "problem": "Question 0", "steps": ["a"], "scores": {"orm": [1]}}
     label = json.loads(path.read_text().splitlines()[1]) | {"step_labels": [None, {"rating": -1}]}
-    path.write_text(2 * (path.read_text() + json.dumps(bare) + "\n" + json.dumps(label) + "\n"))
+    lines = path.read_text() + json.dumps(bare) + "\n" + json.dumps(label | {"id": "p0#3"}) + "\n"
+    path.write_text(lines + lines.replace("p0#", "q#"))
     found, full = list(read_scored(path, labels=True)), list(read_records(path, Solution))
     assert [n for _, _, n in found] == 2 * [3, None, None, None]
     assert [s for _, s, _ in found] == [dataclasses.replace(s, token_ids=None) for s in full]
@@ -429,12 +430,12 @@ def test_read_scored_names_line_and_key(tmp_path, change, message):
         list(read_scored(path))
 
 
-@pytest.mark.parametrize("value", ["1e999", "NaN"])
-def test_read_scored_refuses_what_is_no_finite_number(tmp_path, value):
+@pytest.mark.parametrize(("value", "got"), [("1e999", "inf"), ("NaN", "NaN"), ("-Infinity", "-Infinity")])
+def test_read_scored_refuses_what_is_no_finite_number(tmp_path, value, got):
     path = tmp_path / "a.jsonl"
     write_records(path, [solution(0, 0, scores={"orm": [0.5]})])
-    path.write_text(path.read_text() + path.read_text().replace("[0.5]", f"[{value}]"))
-    with pytest.raises(InputError, match=r"a.jsonl:2: .*number"):
+    path.write_text(path.read_text() + path.read_text().replace("[0.5]", f"[{value}]").replace("p0#0", "p0#1"))
+    with pytest.raises(InputError, match=rf"a.jsonl:2: key 'scores.orm\[0\]': expected .*, got {got}"):
         list(read_scored(path))
 
 
