@@ -11,7 +11,7 @@ from typing import Any, Literal
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import dump_line, write_lines
 from stepverify.readers import Reader, Solutions, math_shepherd, stepwise
-from stepverify.readers.base import Tally
+from stepverify.readers.base import Tally, once
 from stepverify.records import InputError, Solution, StepLabel
 
 _FORMATS = {"stepwise": stepwise, "math_shepherd": math_shepherd}
@@ -59,7 +59,7 @@ def convert(
 
 def _lines(reader: Reader, format: str, targets: StepTargets, left_out: Tally, noted: Tally) -> Iterator[str]:
     empty = True
-    for solution in reader.solutions():
+    for solution in once(reader.solutions(), type(reader).__name__):
         if format == "records":
             line = dump_line(solution)
         elif row := _row(solution, format, targets, left_out, noted):

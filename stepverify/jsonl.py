@@ -171,8 +171,8 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
     empty = True
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                line = line.removeprefix("\ufeff")
+            for number, text in enumerate(file, start=1):
+                line = text.removeprefix("\ufeff")
                 if not line.strip():
                     continue
                 empty = False
