@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sampling.report.collect import Neutral, collect
-from sampling.report.curves import read_aggregation, read_table, summarise
+from sampling.report.curves import rank_warnings, read_aggregation, read_table, summarise
+from sampling.trained import trained_on
 from stepverify.aggregate import Aggregation
 from stepverify.records import InputError
+from stepverify.training_problems import describe_trained
 
 
 def report(
@@ -57,13 +59,14 @@ def report(
         raise InputError(f"tokens: expected 0 or more, and scores to show, got {tokens} with scores {scores}")
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
-    summary: dict[str, Any] = {}
+    summary: dict[str, Any] = {"warnings": [] if scores is None else describe_trained(trained_on(scores))}
     used: dict[str, Aggregation] = {}
     if input is not None:
         aggregation, validation = read_aggregation(input)
         used = {name: entry["how"] for name, entry in aggregation.items()}
-        summary = summarise(read_table(input), num_bootstrap, seed)
+        summary |= summarise(read_table(input), num_bootstrap, seed)
         summary |= {"aggregation": aggregation, "validation": validation}
+        summary["warnings"] = [*dict.fromkeys([*rank_warnings(input), *summary["warnings"]])]
     if scores is not None:
         from sampling.report.first_errors import first_error_statistics
         from sampling.report.order import step_order_statistics
@@ -99,7 +102,7 @@ def _write_all(output: Path, summary: dict[str, Any]) -> None:
     from sampling.report.sections import accuracy_section, first_error_section, sections, steps_section
 
     parts, figures = sections(summary), {}
-    title, lead, printed = "What verifiers say of solutions", "", []
+    title, lead, printed = "What verifiers say of solutions", "", parts[: bool(summary["warnings"])]
     if "accuracy" in summary:
         title = "Choosing among sampled solutions"
         lead = (
