@@ -31,11 +31,11 @@ def read_scored(path: Path, *, labels: bool = False) -> Iterator[tuple[str, Solu
     seen = Consistency()
     for where, data in (line for shard in jsonl.shards(path) for line in jsonl.read_json_lines(shard)):
         layout: tuple[object, ...] = ()
-        num_tokens = None
+        num_tokens, of_tokens = None, ()
         if isinstance(data, dict):
             if isinstance(data.get("token_ids"), list):
                 num_tokens = len(data.pop("token_ids"))
-            data.pop("pieces", None)
+            of_tokens = data.pop("pieces", None) or ()
             if not labels:
                 data.pop("step_labels", None)
             layout = (*data, *map(type, data.values()))
@@ -46,7 +46,7 @@ def read_scored(path: Path, *, labels: bool = False) -> Iterator[tuple[str, Solu
                 solution = jsonl.parse_record(Solution, data)
                 if solution.step_labels is None:  # labels are not taken as they are
                     taken.add(layout)
-            if not seen.add(where, solution):
+            if not seen.add(where, solution, of_tokens):
                 raise InputError(f"id {solution.id!r} occurs in {jsonl.first_place(path, solution)} already")
         except InputError as error:
             raise InputError(f"{where}: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from stepverify.records import InputError, Solution, record_key
@@ -20,24 +21,29 @@ class Consistency:
         self._ids = set[str]()
         self._kinds: dict[str, dict[Kind, list[Any]]] = {}  # verifier → kind → count, first place, values, steps
 
-    def add(self, where: str, record: Any) -> bool:
-        """Note a record; False where its id occurred before."""
+    def add(self, where: str, record: Any, of_tokens: Collection[str] = ()) -> bool:
+        """Note a record; False where its id occurred before.
+
+        Args:
+            where: its file and line.
+            record: of any kind; scores are looked at in solutions.
+            of_tokens: verifiers whose values are known to be of tokens, as ``pieces`` are there.
+        """
         key = record_key(record)
         if key in self._ids:
             return False
         self._ids.add(key)
         if isinstance(record, Solution) and record.scores:
-            self._note(where, record)
+            self._note(where, record, of_tokens or record.pieces)
         return True
 
-    def _note(self, where: str, solution: Solution) -> None:
+    def _note(self, where: str, solution: Solution, of_tokens: Collection[str]) -> None:
         num_steps = len(solution.steps)
         for name, values in solution.scores.items():
             # One value of one step says nothing; nor does none.
             if (count := len(values)) > 1 or (count and num_steps > 1):
-                kind: Kind = (
-                    "the last one alone" if count == 1 else "one a step" if count == num_steps else "one a token"
-                )
+                by_step = count == num_steps and name not in of_tokens
+                kind: Kind = "the last one alone" if count == 1 else "one a step" if by_step else "one a token"
                 kinds = self._kinds.setdefault(name, {})
                 if kind in kinds:
                     kinds[kind][0] += 1
@@ -52,7 +58,8 @@ class Consistency:
         """
         for name, kinds in self._kinds.items():
             if len(kinds) > 1:
-                usual, odd = max(kinds, key=lambda k: kinds[k][0]), min(kinds, key=lambda k: kinds[k][0])
+                usual, *others = sorted(kinds, key=lambda k: -kinds[k][0])  # the first one of equals is the usual one
+                odd = others[-1]
                 count, where, num_values, num_steps = kinds[odd]
                 total = sum(found[0] for found in kinds.values())
                 raise InputError(

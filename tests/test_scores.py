@@ -96,6 +96,18 @@ def test_one_value_alone_among_values_of_steps(tmp_path):
         rank(path, tmp_path / "out")
 
 
+@pytest.mark.parametrize("read", [read_scored, lambda path: read_records(path, Solution)])
+def test_values_of_tokens_that_are_as_many_as_steps(tmp_path, read):
+    """A solution that was cut off behind two steps of a token each: its texts tell that the values are of tokens."""
+    rows = [row(0, values=[0.5] * 5), row(1, values=[0.5] * 2)]
+    with pytest.raises(
+        InputError, match=r"2 values for 2 steps \(one a step; 1 of 2 solutions\), but one a token in 1;"
+    ):
+        list(read(written(tmp_path / "s.jsonl", *rows)))
+    rows = [r | {"pieces": {"prm": ["x"] * len(r["scores"]["prm"])}} for r in rows]
+    assert len(list(read(written(tmp_path / "s.jsonl", *rows)))) == 2
+
+
 # ── logits ────────────────────────────────────────────────────────────────────────────────────────
 
 
