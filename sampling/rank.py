@@ -203,7 +203,7 @@ def _mean_best_of_n(pool: Pool, name: str, how: Aggregation, size: int) -> float
 
 
 def largest_size(counts: Sequence[int]) -> int:
-    """Find the largest N of the curves: the one that keeps the most samples.
+    """Find the largest N of the curves.
 
     At N, the problems with at least N samples stay, and N samples of each count. Of all N that at least half of the
     problems reach, the one with the largest product of the two is taken, and of equals the one that keeps more

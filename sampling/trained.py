@@ -10,7 +10,9 @@ from stepverify.jsonl import MANIFEST
 
 
 def trained_on(folder: Path) -> dict[str, dict[str, Any] | None]:
-    """Read how many of the scored problems each verifier was trained on, through all stages behind a folder.
+    """Read how many scored problems each verifier was trained on.
+
+    Every stage behind the folder is asked, as far as manifests name their inputs.
 
     Returns:
         verifier → what :func:`stepverify.training_problems.count_trained` gave; empty where no stage counted.

@@ -11,7 +11,7 @@ Kind = Literal["one a step", "one a token", "the last one alone"]
 
 
 class Consistency:
-    """Finds ids that occur twice, and a verifier whose values are not of one kind.
+    """Finds ids that occur twice and scores of mixed kinds.
 
     One solution with another number of values would make a verifier of steps look like one of tokens, and its scores
     be aggregated otherwise, for all solutions.

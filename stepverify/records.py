@@ -239,7 +239,7 @@ class Judgement:
 def check_scores(
     scores: Mapping[str, Sequence[float]], num_steps: int, pieces: Mapping[str, Sequence[str]], key: str = "scores"
 ) -> None:
-    """Check the values of a solution: probabilities, and as many as can be.
+    """Check that scores of a solution are probabilities, and their number.
 
     Args:
         scores: verifier → its values.
@@ -269,7 +269,7 @@ def check_scores(
 
 
 def record_key(record: Any) -> str:
-    """Give what is unique in a folder: the id, or the problem's id of a ranking."""
+    """Give a record's key in its folder: its id, or its problem's."""
     return str(getattr(record, "id", None) or record.problem_id)
 
 

@@ -136,7 +136,7 @@ def read_aggregation(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, A
 
 
 def rank_warnings(path: Path) -> list[str]:
-    """What the rank stage found that changes what its curves say: problems left out, or trained on."""
+    """Read what the rank stage warned of: problems left out, or trained on."""
     summary, said = read_summary(path), []
     if few := summary.get("fewer_samples"):
         said = [f"{len(few)} problems with fewer than {summary['sizes'][-1]} samples are left out: {', '.join(few)}"]

@@ -128,7 +128,7 @@ def _read_array(path: str) -> Iterator[tuple[str, Any]]:
 
 
 def once(solutions: Iterable[Solution], source: str) -> Iterator[Solution]:
-    """Yield solutions whose ids are all different, as those of every reader must be.
+    """Yield solutions, refusing an id that occurs twice.
 
     Raises:
         InputError: an id occurs twice.
