@@ -137,6 +137,7 @@ def rank(
     rankings = list(jsonl.read_records(output, Ranking))
     print(f"{output}: {len(rankings)} problems; accuracy at N = {grid[-1]}")
     print("  " + ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in counts.items()))
+    print("  aggregation: " + ", ".join(f"{n} {choice['how']} ({choice['chosen_on']})" for n, choice in chosen.items()))
     _say_left_out("", few, grid[-1])
     if table is not None:
         _say_left_out("validation: ", table.get("fewer_samples", {}), table["n"])

@@ -284,6 +284,7 @@ def test_stage(tmp_path, capsys):
     rank(data, tmp_path / "out")
     rankings = list(read_records(tmp_path / "out", Ranking))
     assert [r.problem_id for r in rankings] == ["p0", "p1"]
+    assert "  aggregation: orm last (default), prm prod (default)\n" in capsys.readouterr().out
     assert rankings[0].sizes == [1, 2, 3]
     assert [r.curves["majority"][-1] for r in rankings] == [1.0, 0.0]
     assert [r.curves["oracle"][-1] for r in rankings] == [1.0, 0.0], "a cut-off solution is never right"

@@ -59,14 +59,15 @@ def report(
         raise InputError(f"tokens: expected 0 or more, and scores to show, got {tokens} with scores {scores}")
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
-    summary: dict[str, Any] = {"warnings": [] if scores is None else describe_trained(trained_on(scores))}
+    summary: dict[str, Any] = {}
+    warnings = [] if scores is None else describe_trained(trained_on(scores))
     used: dict[str, Aggregation] = {}
     if input is not None:
         aggregation, validation = read_aggregation(input)
         used = {name: entry["how"] for name, entry in aggregation.items()}
-        summary |= summarise(read_table(input), num_bootstrap, seed)
+        summary = summarise(read_table(input), num_bootstrap, seed)
         summary |= {"aggregation": aggregation, "validation": validation}
-        summary["warnings"] = [*dict.fromkeys([*rank_warnings(input), *summary["warnings"]])]
+        warnings = [*dict.fromkeys([*rank_warnings(input), *warnings])]
     if scores is not None:
         from sampling.report.first_errors import first_error_statistics
         from sampling.report.order import step_order_statistics
@@ -84,6 +85,7 @@ def report(
     asked = {"rankings": input, "scores": scores, "threshold_subset": threshold_subset}
     asked |= {} if scores is None else {"neutral": neutral}
     summary["config"] = {key: None if value is None else str(value) for key, value in asked.items()}
+    summary |= {"warnings": warnings} if warnings else {}
     summary["config"] |= {"num_bootstrap": num_bootstrap, "seed": seed, "stepverify": _version()}
     _write_all(output, summary)
     if scores is not None and tokens:
@@ -102,7 +104,7 @@ def _write_all(output: Path, summary: dict[str, Any]) -> None:
     from sampling.report.sections import accuracy_section, first_error_section, sections, steps_section
 
     parts, figures = sections(summary), {}
-    title, lead, printed = "What verifiers say of solutions", "", parts[: bool(summary["warnings"])]
+    title, lead, printed = "What verifiers say of solutions", "", parts[: "warnings" in summary]
     if "accuracy" in summary:
         title = "Choosing among sampled solutions"
         lead = (
