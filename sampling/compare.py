@@ -19,6 +19,7 @@ from stepverify import atomic
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import write_lines
 from stepverify.readers import Reader, Solutions
+from stepverify.readers.base import once
 from stepverify.records import InputError, Solution, StepLabel
 
 _COSTS = {"rollouts": "rollouts", "rollout_tokens": "tokens", "seconds": "seconds"}  # of a manifest → of the table
@@ -99,7 +100,7 @@ def compare(
 
 def _labelled(source: Path | Reader) -> Iterator[Solution]:
     reader = source if isinstance(source, Reader) else Solutions(str(source))
-    return (s for s in reader.solutions() if s.step_labels is not None)
+    return (s for s in once(reader.solutions(), type(reader).__name__) if s.step_labels is not None)
 
 
 def _compare(

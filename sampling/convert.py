@@ -11,7 +11,7 @@ from typing import Any, Literal
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import dump_line, write_lines
 from stepverify.readers import Reader, Solutions, math_shepherd, stepwise
-from stepverify.readers.base import Tally
+from stepverify.readers.base import Tally, once
 from stepverify.records import InputError, Solution, StepLabel
 
 _FORMATS = {"stepwise": stepwise, "math_shepherd": math_shepherd}
@@ -22,6 +22,7 @@ def convert(
     output: Path,
     format: Literal["records", "stepwise", "math_shepherd"] = "records",
     targets: StepTargets = StepTargets(),  # noqa: B008 - frozen
+    logits: list[str] | None = None,
 ) -> None:
     """Write the solutions of a reader as one file; either the complete file appears, or none.
 
@@ -34,6 +35,7 @@ def convert(
         output: the file; it is replaced where there is one.
         format: of the rows. ``records`` is the project's own and loses nothing.
         targets: what labels mean where the format has only right and wrong; ``records`` keep them as they are.
+        logits: verifiers whose scores in a file are logits: their sigmoid is written. A reader has the option itself.
 
     Raises:
         InputError: ``targets.monte_carlo: soft`` for a format of hard labels, or no solution is left.
@@ -42,7 +44,9 @@ def convert(
         raise InputError(f"targets.monte_carlo: soft, but {format} has only right and wrong; choose hard or threshold")
     if output.is_dir():
         raise InputError(f"{output}: is a folder, expected the name of a file")
-    reader = input if isinstance(input, Reader) else Solutions(str(input))
+    if logits and isinstance(input, Reader):
+        raise InputError("logits: input is a reader, give them to it")
+    reader = input if isinstance(input, Reader) else Solutions(str(input), logits=logits)
     left_out, noted = Tally(), Tally()
     written = write_lines(output, _lines(reader, format, targets, left_out, noted))
     left_out.add(reader.left_out)
@@ -55,7 +59,7 @@ def convert(
 
 def _lines(reader: Reader, format: str, targets: StepTargets, left_out: Tally, noted: Tally) -> Iterator[str]:
     empty = True
-    for solution in reader.solutions():
+    for solution in once(reader.solutions(), type(reader).__name__):
         if format == "records":
             line = dump_line(solution)
         elif row := _row(solution, format, targets, left_out, noted):

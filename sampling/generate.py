@@ -137,7 +137,7 @@ def read_problems(reader: Reader) -> list[Problem]:
     problems, seen = [], set()
     for problem in reader.problems():
         if problem.id in seen:
-            raise InputError(f"problem id {problem.id!r} occurs twice")
+            raise InputError(f"{type(reader).__name__}: problem id {problem.id!r} occurs twice")
         seen.add(problem.id)
         problems.append(problem)
     if not problems:

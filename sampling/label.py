@@ -15,6 +15,7 @@ from sampling.unstated import Unstated
 from stepverify.answers import Grader, concluded_number, extract_answer, last_number
 from stepverify.jsonl import read_records
 from stepverify.readers import Reader
+from stepverify.readers.base import once
 from stepverify.records import InputError, Solution
 
 Fallback = Literal["no_answer", "last_number", "conclusion"]
@@ -97,11 +98,8 @@ def _watched(solutions: Iterable[Solution], found: Unstated) -> Iterator[Solutio
 def _by_problem(source: Path | Reader) -> list[list[Solution]]:
     path = type(source).__name__ if isinstance(source, Reader) else source
     groups: dict[str, list[Solution]] = {}
-    seen = set()
-    for solution in source.solutions() if isinstance(source, Reader) else read_records(source, Solution):
-        if solution.id in seen:
-            raise InputError(f"{path}: solution id {solution.id!r} occurs twice")
-        seen.add(solution.id)
+    solutions = source.solutions() if isinstance(source, Reader) else read_records(source, Solution)
+    for solution in once(solutions, str(path)):
         group = groups.setdefault(solution.problem_id, [])
         if not solution.answer:
             raise InputError(

@@ -18,9 +18,11 @@ from sampling.estimators import best_of_n
 from sampling.rules import MISSING, Sample, rank_problem
 from sampling.scored import is_right, read_scored
 from sampling.store import Store
+from sampling.trained import trained_on
 from stepverify import jsonl
 from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate
 from stepverify.records import InputError, Ranking
+from stepverify.training_problems import describe_trained
 
 CANDIDATES: tuple[Aggregation, ...] = ("prod", "min", "last", "mean")
 _BATCH = 64  # rankings a write: each one waits for the disk
@@ -59,8 +61,9 @@ def rank(
             outcome verifier, ``prod`` for a process reward model (Lightman et al. 2023, section 2.6).
         validation: graded and scored solutions of *other* problems. For every verifier with more than one
             value a solution and no aggregation given, the best one at best-of-N there is taken.
-        sizes: the numbers of samples N. Left out: powers of two up to the smallest number of samples that
-            a problem has, and that number.
+        sizes: the numbers of samples N. Left out: powers of two up to :func:`largest_size`, and that number. Problems
+            with fewer samples than the largest N are left out of all curves, so that all rules and sizes are of the
+            same problems; they are counted and named.
         num_subsets: random subsets for each N and problem over which votes are averaged.
         seed: of the subsets.
         top_k: numbers k of the best-scored samples that vote; of 100 samples 3 to 5 are best (Cobbe et al. 2021,
@@ -73,7 +76,8 @@ def rank(
             of these areas too, as ``simulated_0.7/best_of_n``. Says how good a verifier must be, before there is one.
 
     Raises:
-        InputError: ungraded or unscored solutions, too few samples, or validation problems in ``input``.
+        InputError: ungraded or unscored solutions, ``sizes`` that less than half of the problems reach, or validation
+            problems in ``input``.
     """
     if num_subsets < 1:
         raise InputError(f"num_subsets: expected 1 or more, got {num_subsets}")
@@ -95,10 +99,14 @@ def rank(
         print(f"{output}: already ranked, left as it is")
         return
     pool = _read_pool(input)  # before the folder is made: a mistake in `sizes` must not claim it
-    base_rate = fmean(sample.right for samples in pool.values() for sample in samples)  # of those that are there
-    counts = _counts(pool) | ({"missing": _fill_up(pool)} if count_missing else {})
+    everyone = {*pool}
+    missing = {"missing": _fill_up(pool)} if count_missing else {}
     grid = _grid(sizes, pool)
-    chosen, table = _choose_aggregations(pool, aggregation or {}, validation, grid[-1])
+    few = _drop_smaller(pool, grid[-1])
+    base_rate = fmean(s.right for samples in pool.values() for s in samples if s is not MISSING)  # of those there
+    counts = _counts(pool) | missing
+    chosen, table = _choose_aggregations(pool, aggregation or {}, validation, grid[-1], everyone)
+    seen = {name: found for name, found in trained_on(input).items() if name in chosen}
 
     aggregations = {name: choice["how"] for name, choice in chosen.items()}
     compared = [name for name in aggregations if every_aggregation and _has_many(pool, name)]
@@ -124,16 +132,23 @@ def rank(
             "num_problems": len(pool), "num_samples": grid[-1],
             "num_solutions": sum(map(len, pool.values())) - counts.get("missing", 0),
             "sizes": grid, "aggregation": chosen, "validation": table, **counts,
+            **({"fewer_samples": few} if few else {}), **({"trained_on": seen} if seen else {}),
         })  # fmt: skip
     rankings = list(jsonl.read_records(output, Ranking))
     print(f"{output}: {len(rankings)} problems; accuracy at N = {grid[-1]}")
     print("  " + ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in counts.items()))
+    print("  aggregation: " + ", ".join(f"{n} {choice['how']} ({choice['chosen_on']})" for n, choice in chosen.items()))
+    _say_left_out("", few, grid[-1])
+    if table is not None:
+        _say_left_out("validation: ", table.get("fewer_samples", {}), table["n"])
+    for line in describe_trained(seen):
+        print(f"  WARNING: {line}")
     for rule in (r for r in rankings[0].curves if r.rpartition("/")[2] not in AGGREGATIONS):
         print(f"  {rule:<28} {100 * math.fsum(r.curves[rule][-1] for r in rankings) / len(rankings):6.2f} %")
 
 
 def _choose_aggregations(
-    pool: Pool, configured: Mapping[str, Aggregation], validation: Path | None, largest: int
+    pool: Pool, configured: Mapping[str, Aggregation], validation: Path | None, largest: int, everyone: set[str]
 ) -> tuple[dict[str, Choice], dict[str, Any] | None]:
     """Verifier → how its values become a score, and the table of validation."""
     samples = [sample for group in pool.values() for sample in group]
@@ -142,9 +157,10 @@ def _choose_aggregations(
         if name not in names or how not in AGGREGATIONS:
             raise InputError(f"aggregation.{name}: {how}: expected one of {names}, and one of {AGGREGATIONS}")
     other = _read_pool(validation) if validation else {}
-    if shared := other.keys() & pool.keys():
+    if shared := other.keys() & everyone:
         raise InputError(f"validation: {len(shared)} problems are in the input as well, {min(shared)} for one")
-    size = min([largest, *map(len, other.values())])
+    size = min([largest, largest_size([*map(len, other.values())])]) if other else largest
+    few = _drop_smaller(other, size)
     chosen: dict[str, Choice] = {}
     table: dict[str, dict[Aggregation, float]] = {}
     for name in names:
@@ -161,7 +177,8 @@ def _choose_aggregations(
             # One that could not be read has no values, and says nothing of what they would be of.
             by_step = many and all(len(s.scores.get(name, ())) in (0, s.num_steps) for s in samples)
             chosen[name] = {"how": "prod" if by_step else "last", "chosen_on": "default"}
-    return chosen, {"num_problems": len(other), "n": size, "best_of_n": table} if other else None
+    named = {"fewer_samples": few} if few else {}
+    return chosen, {"num_problems": len(other), "n": size, "best_of_n": table} | named if other else None
 
 
 def _has_many(pool: Pool, name: str) -> bool:
@@ -170,9 +187,10 @@ def _has_many(pool: Pool, name: str) -> bool:
 
 def _counts(pool: Pool) -> dict[str, int]:
     """Solutions that are no vote, and problems that no rule can solve, or that every one does."""
-    groups = [[sample.right for sample in samples] for samples in pool.values()]
+    there = [[sample for sample in samples if sample is not MISSING] for samples in pool.values()]
+    groups = [[sample.right for sample in samples] for samples in there]
     return {
-        "without_answer": sum(sample.predicted is None for samples in pool.values() for sample in samples),
+        "without_answer": sum(sample.predicted is None for samples in there for sample in samples),
         "problems_without_right": sum(not any(right) for right in groups),
         "problems_without_wrong": sum(map(all, groups)),
     }
@@ -185,15 +203,49 @@ def _mean_best_of_n(pool: Pool, name: str, how: Aggregation, size: int) -> float
     ) / len(pool)  # fmt: skip
 
 
+def largest_size(counts: Sequence[int]) -> int:
+    """Find the largest N of the curves.
+
+    At N, the problems with at least N samples stay, and N samples of each count. Of all N that at least half of the
+    problems reach, the one with the largest product of the two is taken, and of equals the one that keeps more
+    problems: one problem with a single sample does not shrink the curves of hundreds, and a problem is not left out for
+    a sample or two.
+
+    Args:
+        counts: samples of each problem.
+    """
+    ordered = sorted(counts, reverse=True)  # the k-th, from 1, is the largest N that k problems reach
+    kept = max(range((len(ordered) + 1) // 2, len(ordered) + 1), key=lambda k: (ordered[k - 1] * k, k))
+    return ordered[kept - 1]
+
+
 def _grid(sizes: Sequence[int] | None, pool: Pool) -> list[int]:
-    smallest = min(pool, key=lambda problem_id: len(pool[problem_id]))
-    total = len(pool[smallest])
+    total = largest_size([*map(len, pool.values())])
     grid = sorted(set(sizes)) if sizes is not None else sorted({2**i for i in range(total.bit_length())} | {total})
     if not grid or grid[0] < 1:
         raise InputError(f"sizes: expected numbers of 1 or more, got {sizes}")
-    if grid[-1] > total:
-        raise InputError(f"sizes: {grid[-1]} samples were asked for, but problem {smallest} has {total}")
+    fewer = [problem_id for problem_id, samples in pool.items() if len(samples) < grid[-1]]
+    if 2 * len(fewer) > len(pool):
+        raise InputError(
+            f"sizes: {grid[-1]} samples were asked for, but {len(fewer)} of {len(pool)} problems have fewer; "
+            f"problem {fewer[0]} has {len(pool[fewer[0]])}"
+        )
     return grid
+
+
+def _drop_smaller(pool: Pool, size: int) -> dict[str, int]:
+    """Take out the problems with fewer samples than ``size``; gives how many each has."""
+    few = {problem_id: len(samples) for problem_id, samples in pool.items() if len(samples) < size}
+    for problem_id in few:
+        del pool[problem_id]
+    return few
+
+
+def _say_left_out(where: str, few: Mapping[str, int], size: int) -> None:
+    if few:
+        named = ", ".join(f"{problem_id} ({count})" for problem_id, count in [*few.items()][:5])
+        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+        print(f"  {where}left out: {len(few)} problems with fewer than {size} samples: {named}{more}")
 
 
 def _fill_up(pool: Pool) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from stepverify import jsonl
+from stepverify.consistency import Consistency
 from stepverify.records import InputError, Solution
 
 
@@ -28,13 +28,14 @@ def read_scored(path: Path, *, labels: bool = False) -> Iterator[tuple[str, Solu
     checked.
     """
     taken: set[tuple[object, ...]] = set()
+    seen = Consistency()
     for where, data in (line for shard in jsonl.shards(path) for line in jsonl.read_json_lines(shard)):
         layout: tuple[object, ...] = ()
-        num_tokens = None
+        num_tokens, of_tokens = None, ()
         if isinstance(data, dict):
             if isinstance(data.get("token_ids"), list):
                 num_tokens = len(data.pop("token_ids"))
-            data.pop("pieces", None)
+            of_tokens = data.pop("pieces", None) or ()
             if not labels:
                 data.pop("step_labels", None)
             layout = (*data, *map(type, data.values()))
@@ -45,10 +46,13 @@ def read_scored(path: Path, *, labels: bool = False) -> Iterator[tuple[str, Solu
                 solution = jsonl.parse_record(Solution, data)
                 if solution.step_labels is None:  # labels are not taken as they are
                     taken.add(layout)
+            if not seen.add(where, solution, of_tokens):
+                raise InputError(f"id {solution.id!r} occurs in {jsonl.first_place(path, solution)} already")
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         yield where, solution, num_tokens
+    seen.check()
 
 
 def _is_plain(values: Any) -> bool:
-    return type(values) is list and {*map(type, values)} <= {float} and math.isfinite(sum(values))
+    return type(values) is list and {*map(type, values)} <= {float}  # the record checks what they are

@@ -12,7 +12,9 @@ from sampling.progress import Progress
 from sampling.store import Store
 from stepverify.jsonl import fingerprint, read_records
 from stepverify.layout import EXPORT_FILE
+from stepverify.readers.released import digest
 from stepverify.records import InputError, Solution
+from stepverify.training_problems import count_trained, describe_trained
 
 Neutral = Literal["positive", "negative"]
 _CHUNK = 128  # solutions that are packed, scored and written together: what a killed run loses, and sees at a time
@@ -138,7 +140,17 @@ def score(
         scorers: dict[str, Scorer] = {
             n: ExportedVerifier(p, dtype, None, pack_tokens, every_token, neutral.get(n)) for n, p in verifiers.items()
         }
-        total = sum(1 for _ in read_records(input, Solution))
+        total, problems, digests = 0, set[str](), dict[str, str]()
+        for solution in read_records(input, Solution):
+            if solution.problem_id not in problems:
+                digests.setdefault(digest(solution.problem), solution.problem_id)
+            problems.add(solution.problem_id)
+            total += 1
+        trained = {name: count_trained(path, digests) for name, path in verifiers.items()}
+        for line in describe_trained(trained):
+            print(f"WARNING: {line}", flush=True)
+        for name in (name for name, found in trained.items() if found is None):
+            print(f"{name}: {verifiers[name]} does not say which problems it was trained on", flush=True)
         # What an earlier, killed run has written counts too.
         written = (
             s for shard in store.folder.glob("part-*.jsonl") if store.done for s in read_records(shard, Solution)
@@ -158,7 +170,8 @@ def score(
                         too_long[name] += not values
                 store.write(chunk)
                 progress.add(len(chunk))
-        store.finish({"solutions": total, "without_scores": too_long} | progress.summary())
+        summary = {"solutions": total, "without_scores": too_long, "trained_on": trained}
+        store.finish(summary | progress.summary())
     print(f"{output}: {total} solutions scored by {', '.join(verifiers)}")
     for name, count in too_long.items():
         if count:

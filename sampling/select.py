@@ -164,19 +164,15 @@ def _read_pool(
     """Problem id → candidates, the name of the scores, and counts of what was read and what was left out."""
     pool: dict[str, list[Candidate]] = {}
     seen: set[tuple[str, bytes]] = set()
-    ids: set[str] = set()
     counts = Counter(dict.fromkeys(("solutions", "unanswered", "without_scores", "rated_before", "duplicates"), 0))
     for where, solution, _ in read_scored(input):
         here = f"{where}: solution {solution.id}"
-        if solution.id in ids:
-            raise InputError(f"{here} occurs twice")
         if solution.correct is None:
             raise InputError(f"{here} is not graded ('correct' is missing); run `sampling label` first")
         if name is None and len(solution.scores) == 1:
             (name,) = solution.scores
         if name not in solution.scores:
             raise InputError(f"{here} has scores by {sorted(solution.scores)}; verifier: {name!r} is none of them")
-        ids.add(solution.id)
         values, steps = solution.scores[name], same_steps(solution.steps)
         counts["solutions"] += 1
         if not values:

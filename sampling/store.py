@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Generic
 from stepverify import atomic
 from stepverify.jsonl import MANIFEST, dump_line, fingerprint, parse_record
 from stepverify.manifest import first_difference, read_manifest, write_manifest
-from stepverify.records import InputError, Record
+from stepverify.records import InputError, Record, record_key
 
 SHARD_BYTES = 256 << 20
 _DRAFT = f".{MANIFEST}.draft"  # all that is there of a stage that was killed while it began
@@ -141,11 +141,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """The summary that a stage left in its folder; empty where no stage made it, or it is not finished."""
     manifest = folder / MANIFEST
     return (read_manifest(manifest)["summary"] or {}) if manifest.is_file() else {}
-
-
-def record_key(record: Any) -> str:
-    """What is unique in a folder: the id, or the problem's id of a ranking."""
-    return str(getattr(record, "id", None) or record.problem_id)
 
 
 def kept_records(folder: Path, kind: type[Record]) -> Iterator[Record]:

@@ -14,13 +14,14 @@ import sys
 import types
 import typing
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 from stepverify.atomic import replacing
-from stepverify.records import AnyRecord, InputError, Record
+from stepverify.consistency import Consistency
+from stepverify.records import AnyRecord, InputError, Record, record_key
 
 MANIFEST = "manifest.json"
 
@@ -134,7 +135,7 @@ def shards(path: str | Path) -> list[Path]:
     manifest = path / MANIFEST
     if manifest.is_file():
         try:
-            described = json.loads(manifest.read_text())
+            described = json.loads(manifest.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise InputError(f"{manifest}: not JSON: {error}") from None
         if isinstance(described, dict) and not described.get("finished", True):
@@ -147,8 +148,12 @@ def shards(path: str | Path) -> list[Path]:
     return found
 
 
+class _NotFinite(ValueError):
+    """NaN or Infinity, which Python's json writes and JSON has not."""
+
+
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise _NotFinite(name)
 
 
 _decode = json.JSONDecoder(parse_constant=_no_constant).decode
@@ -157,6 +162,8 @@ _decode = json.JSONDecoder(parse_constant=_no_constant).decode
 def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
     """Yield ``(file:line, decoded value)`` for each line of one file; ``.gz`` is read as it is.
 
+    A byte order mark before a line is passed over: some editors put one first, and joined files have it between.
+
     Raises:
         InputError: no line at all, or one that is not JSON.
     """
@@ -164,15 +171,20 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
     empty = True
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+            for number, text in enumerate(file, start=1):
+                line = text.removeprefix("\ufeff")
                 if not line.strip():
                     continue
                 empty = False
                 try:
-                    yield f"{path}:{number}", _decode(line)
+                    data = _decode(line)
+                except _NotFinite as error:
+                    key = _key_of(json.loads(line), str(error))
+                    raise InputError(f"{path}:{number}: key '{key}': expected a finite number, got {error}") from None
                 except (ValueError, RecursionError) as error:
                     said = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
                     raise InputError(f"{path}:{number}: not JSON ({said}): {line.strip()[:80]}") from None
+                yield f"{path}:{number}", data
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not readable as UTF-8 JSON Lines: {error}") from None
     except OSError as error:
@@ -181,19 +193,60 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
         raise InputError(f"{path}: the file is empty")
 
 
-def read_records(path: str | Path, kind: type[Record]) -> Iterator[Record]:
+def _key_of(data: Any, constant: str) -> str:
+    """Where the first number stands that JSON has no spelling for."""
+    for name, item in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        here = f"[{name}]" if isinstance(data, list) else f".{name}"
+        if isinstance(item, float) and json.dumps(item) == constant:
+            return here.removeprefix(".")
+        if isinstance(item, dict | list) and (below := _key_of(item, constant)):
+            return (here + ("" if below.startswith("[") else ".") + below).removeprefix(".")
+    return ""
+
+
+def read_records(
+    path: str | Path, kind: type[Record], change: Callable[[str, Any], None] | None = None
+) -> Iterator[Record]:
     """Yield the records of a file or of a finished stage's folder, in order.
 
     Raises:
-        InputError: as ``file:line: key 'k': expected …, got …``.
+        InputError: as ``file:line: key 'k': expected …, got …``; an id that occurs twice; scores of one verifier
+            that are of steps in some solutions and not in others.
     """
+    for _, record in read_located(path, kind, change):
+        yield record
+
+
+def read_located(
+    path: str | Path, kind: type[Record], change: Callable[[str, Any], None] | None = None
+) -> Iterator[tuple[str, Record]]:
+    """Yield ``(file:line, record)``, as :func:`read_records` does.
+
+    Args:
+        path: a file, or a finished stage's folder.
+        kind: of the records.
+        change: edits a decoded line in place before it is checked; gets its ``file:line`` too.
+    """
+    seen = Consistency()
     for shard in shards(path):
         for where, data in read_json_lines(shard):
             try:
+                if change is not None:
+                    change(where, data)
                 record = parse_record(kind, data)
+                if not seen.add(where, record):
+                    raise InputError(f"id {record_key(record)!r} occurs in {first_place(path, record)} already")
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
-            yield record
+            yield where, record
+    seen.check()
+
+
+def first_place(path: str | Path, record: AnyRecord) -> str:
+    """Find the first line with a record's id, as ``file:line``."""
+    name = "id" if hasattr(record, "id") else "problem_id"
+    found = ((where, data.get(name)) for shard in shards(path) for where, data in read_json_lines(shard))
+    return next(where for where, key in found if key == record_key(record))
 
 
 def write_records(path: str | Path, records: Iterable[AnyRecord]) -> int:

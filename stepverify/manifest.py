@@ -35,7 +35,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         InputError: the file is none of this project.
     """
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8-sig"))
         return {key: manifest[key] for key in _KEYS}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a manifest of this project: {error!r}") from None

@@ -12,6 +12,8 @@ prefixes keeps them as :class:`Rollout`, and whoever asks a judge keeps what it 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -90,7 +92,7 @@ class Solution:
         correct: whether ``predicted`` equals ``answer``.
         step_labels: one entry a step; None where nothing is known of it.
         scores: verifier name → its values along the solution, in [0, 1]: one a step from a process
-            reward model, one a token or the last one alone from an outcome verifier.
+            reward model, one a token or the last one alone from an outcome verifier; none where it could not be read.
         pieces: verifier name → the text of the token behind each of its values, where they are values of tokens; some
             are empty, see :meth:`stepverify.data.encode.SolutionEncoder.pieces`.
     """
@@ -119,6 +121,7 @@ class Solution:
             raise InputError(
                 f"step_labels: expected one for each of {len(self.steps)} steps, got {len(self.step_labels)}"
             )
+        check_scores(self.scores, len(self.steps), self.pieces)
 
     @classmethod
     def of(cls, problem: Problem, index: int, steps: list[str], **known: Any) -> Solution:
@@ -231,6 +234,43 @@ class Judgement:
     finish: list[str]
     verdicts: list[int | None]
     tokens: int
+
+
+def check_scores(
+    scores: Mapping[str, Sequence[float]], num_steps: int, pieces: Mapping[str, Sequence[str]], key: str = "scores"
+) -> None:
+    """Check that scores of a solution are probabilities, and their number.
+
+    Args:
+        scores: verifier → its values.
+        num_steps: of the solution.
+        pieces: verifier → the texts of its values, where they are values of tokens.
+        key: of the scores in messages.
+
+    Raises:
+        InputError: a value outside [0, 1], or more values than one and fewer than steps, or not one a text.
+    """
+    for name, values in scores.items():
+        if not values:
+            continue
+        if not (min(values) >= 0 and max(values) <= 1) or math.isnan(sum(values)):
+            at = next(i for i, value in enumerate(values) if not 0 <= value <= 1)
+            raise InputError(
+                f"key '{key}.{name}[{at}]': expected a probability from 0 to 1, got {values[at]!r}; logits are turned "
+                f"into probabilities by `sampling convert --logits '[{name}]'` or by `logits` of the reader Solutions"
+            )
+        if 1 < len(values) < num_steps:
+            raise InputError(
+                f"key '{key}.{name}': expected one value a step ({num_steps}), one a token, or the last one alone, "
+                f"got {len(values)}"
+            )
+        if name in pieces and len(pieces[name]) != len(values):
+            raise InputError(f"key 'pieces.{name}': expected {len(values)} texts, one a value, got {len(pieces[name])}")
+
+
+def record_key(record: Any) -> str:
+    """Give a record's key in its folder: its id, or its problem's."""
+    return str(getattr(record, "id", None) or record.problem_id)
 
 
 AnyRecord = Problem | Solution | Ranking | Rollout | RatingSheet | Judgement

@@ -109,7 +109,7 @@ def test_steps_by_subset_beside_what_needs_no_verifier(tmp_path):
 
 def test_what_a_verifier_could_not_read_is_judged_wrongly(tmp_path):
     """A finds its error, an unread solution does not: 1/2; so with the ones to be left alone."""
-    rows = [A, judged(1, [], 1, num_steps=2), D, judged(3, [], -1, num_steps=2)]
+    rows = [A, judged(8, [], 1, num_steps=2), D, judged(9, [], -1, num_steps=2)]
     found = statistics(tmp_path, rows)["prm"]
     assert means(found["all"]["half"]) == {"accuracy_wrong": 0.5, "accuracy_right": 0.5, "f1": 0.5}
     assert found["num_unread"] == 2

@@ -9,17 +9,9 @@ import pytest
 HEAVY = {"torch", "lightning", "vllm", "transformers"}
 # What sampling may know of stepverify; the scorer also loads models.
 SHARED = (
-    "jsonl",
-    "records",
-    "manifest",
-    "atomic",
-    "layout",
-    "answers",
-    "aggregate",
-    "readers",
-    "data.encode",
-    "data.targets",
-)
+    "jsonl", "records", "consistency", "manifest", "atomic", "layout", "training_problems", "answers", "aggregate",
+    "readers", "data.encode", "data.targets",
+)  # fmt: skip
 SCORER = ("data.packing", "models", "data.batch")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
 
@@ -85,8 +77,9 @@ def test_sampling_knows_little_of_training(root):
 
 
 def test_records_and_aggregate_need_the_standard_library_only(root):
-    own = ("stepverify.records", "stepverify.jsonl", "stepverify.aggregate", "stepverify.atomic")
-    for name in ("records", "jsonl", "aggregate", "atomic"):
+    names = ("records", "consistency", "jsonl", "aggregate", "atomic", "training_problems")
+    own = tuple(f"stepverify.{name}" for name in names)
+    for name in names:
         foreign = {
             module
             for module in imports(root / "stepverify" / f"{name}.py")

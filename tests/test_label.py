@@ -156,7 +156,7 @@ def test_labelling_keeps_everything_else(tmp_path):
     ("solutions", "message"),
     [
         ([solution(0, ["#### 5"]), solution(1, ["x"], answer=None)], "p/0#1: its problem has no reference answer"),
-        ([solution(0, ["#### 5"]), solution(0, ["x"])], "solution id 'p/0#0' occurs twice"),
+        ([solution(0, ["#### 5"]), solution(0, ["x"])], "in.jsonl:2: id 'p/0#0' occurs in .*in.jsonl:1 already"),
         ([solution(0, ["#### 5"]), solution(1, ["x"], answer="6")], "p/0#1: answer '6', but p/0#0 has '5'"),
     ],
 )

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.estimators import best_of_n, pass_at_k, top_k_votes, vote
-from sampling.rank import rank
+from sampling.rank import largest_size, rank
+from sampling.report import report
 from sampling.rules import Sample, rank_problem
 from sampling.scored import read_scored
 from stepverify.jsonl import read_records, write_records
@@ -283,6 +284,7 @@ def test_stage(tmp_path, capsys):
     rank(data, tmp_path / "out")
     rankings = list(read_records(tmp_path / "out", Ranking))
     assert [r.problem_id for r in rankings] == ["p0", "p1"]
+    assert "  aggregation: orm last (default), prm prod (default)\n" in capsys.readouterr().out
     assert rankings[0].sizes == [1, 2, 3]
     assert [r.curves["majority"][-1] for r in rankings] == [1.0, 0.0]
     assert [r.curves["oracle"][-1] for r in rankings] == [1.0, 0.0], "a cut-off solution is never right"
@@ -324,7 +326,9 @@ def test_missing_samples_count_as_misses(tmp_path, capsys):
     rows = [solution(0, i, a) for i, a in enumerate(("1", "2", "2"))] + [solution(1, 0, "1")]
     rows += [solution(2, 0, "2"), solution(2, 1, "1", scores={"orm": [], "prm": []})]
     data = scored(tmp_path / "in", rows)
-    with pytest.raises(InputError, match="sizes: 3 samples were asked for, but problem p1 has 1"):
+    with pytest.raises(
+        InputError, match="sizes: 3 samples were asked for, but 2 of 3 problems have fewer; problem p1 has 1"
+    ):
         rank(data, tmp_path / "out", sizes=[3])
     rank(data, tmp_path / "out", count_missing=True)
     _, one, two = read_records(tmp_path / "out", Ranking)
@@ -342,6 +346,59 @@ def test_missing_samples_count_as_misses(tmp_path, capsys):
     assert [found[key] for key in ("missing", "num_solutions", "num_samples", "without_answer")] == [3, 6, 3, 0]
     assert found["aggregation"]["prm"]["how"] == "prod"
     assert "missing 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([4, 4, 4], 4),
+        ([16, 16, 16, 1], 16),  # 16 x 3 samples against 1 x 4
+        ([16] * 51 + [15] * 49, 15),  # 15 x 100 against 16 x 51
+        ([16] * 5 + [8] * 5, 8),  # 8 x 10 = 16 x 5: of equals the one that keeps more problems
+        ([16] * 6 + [8] * 4, 16),  # 16 x 6 against 8 x 10
+        ([100, 1, 1], 1),  # less than half have 100
+        ([4, 1], 4),
+        ([2], 2),
+    ],
+)
+def test_the_largest_size_keeps_the_most_samples_of_half_the_problems(counts, expected):
+    assert largest_size(counts) == expected
+
+
+def test_a_problem_with_one_sample_does_not_shrink_the_curves(tmp_path, capsys):
+    """Three of four problems have four samples: curves up to 4 over those three, the same as without the fourth."""
+    whole = [solution(p, i, a) for p in range(3) for i, a in enumerate("1221")]
+    rank(scored(tmp_path / "whole", whole), tmp_path / "a")
+    capsys.readouterr()
+    rank(scored(tmp_path / "in", [whole[0], solution(9, 0, "1"), *whole[1:]]), tmp_path / "b")
+    assert [*read_records(tmp_path / "b", Ranking)] == [*read_records(tmp_path / "a", Ranking)]
+    found = summary_of(tmp_path / "b")
+    assert [found[key] for key in ("sizes", "num_problems", "num_solutions")] == [[1, 2, 4], 3, 12]
+    assert found["fewer_samples"] == {"p9": 1}
+    assert "fewer_samples" not in summary_of(tmp_path / "a")
+    said = "left out: 1 problems with fewer than 4 samples: p9 (1)"
+    assert said in capsys.readouterr().out
+    report(tmp_path / "b", output=tmp_path / "report", num_bootstrap=10)
+    assert "1 problems with fewer than 4 samples are left out: p9" in capsys.readouterr().out
+    assert "fewer than 4 samples are left out: p9" in (tmp_path / "report/report.md").read_text()
+    assert (
+        "Warnings" not in [report(tmp_path / "a", output=tmp_path / "r", num_bootstrap=10), capsys.readouterr().out][1]
+    )
+    rank(tmp_path / "in", tmp_path / "c", sizes=[1])
+    assert len([*read_records(tmp_path / "c", Ranking)]) == 4, "sizes that all have leave none out"
+
+
+def test_a_validation_problem_with_one_sample_does_not_decide_the_aggregation(tmp_path, capsys):
+    """At N = 1 every aggregation solves as much; over the two problems with two samples `last` is the best."""
+    scores = {"1": [0.1, 0.9], "2": [0.8, 0.7]}
+    other = [solution(p, i, a, prefix="v", scores={"prm": scores[a]}) for p in range(2) for i, a in enumerate("12")]
+    other.append(solution(2, 0, "2", prefix="v", scores={"prm": [0.5, 0.5]}))
+    data = scored(tmp_path / "in", [solution(9, i, a, scores={"prm": scores["12"[i]]}) for i, a in enumerate("22")])
+    rank(data, tmp_path / "out", validation=scored(tmp_path / "other", other))
+    found = summary_of(tmp_path / "out")
+    assert found["aggregation"]["prm"] == {"how": "last", "chosen_on": "validation"}
+    assert [found["validation"][key] for key in ("num_problems", "n", "fewer_samples")] == [2, 2, {"v2": 1}]
+    assert "validation: left out: 1 problems with fewer than 2 samples: v2 (1)" in capsys.readouterr().out
 
 
 def test_an_interrupted_stage_ends_as_a_whole_one(tmp_path):
@@ -378,7 +435,11 @@ def test_the_aggregation_is_chosen_on_other_problems(tmp_path):
         ([solution(0, 0, correct=None)], {}, "p0#0 is not graded.*sampling label"),
         ([solution(0, 0), solution(0, 1, scores={"orm": [0.5]})], {}, "p0#1 has no score by 'prm'"),
         ([solution(0, 0, scores={"orm": [0.5]}), solution(0, 1)], {}, "p0#0 has no score by 'prm'"),
-        ([solution(0, i) for i in range(3)] + [solution(1, 0)], {"sizes": [2]}, "2 samples.* problem p1 has 1"),
+        (
+            [solution(0, i) for i in range(3)] + [solution(1, 0)],
+            {"sizes": [4]},
+            "4 samples.* 2 of 2 .* problem p0 has 3",
+        ),
         ([solution(0, 0)], {"sizes": []}, "sizes: expected numbers of 1 or more"),
         ([solution(0, 0)], {"aggregation": {"qrm": "min"}}, "aggregation.qrm"),
         ([solution(0, 0)], {"aggregation": {"prm": "median"}}, "aggregation.prm"),
@@ -402,7 +463,8 @@ def test_read_scored_takes_what_read_records_takes(tmp_path):
     write_records(path, [solution(0, 0, token_ids=[1, 2, 3]), solution(0, 1)])
     bare = {"id": "p0#2", "problem_id": "p0", "problem": "Question 0", "steps": ["a"], "scores": {"orm": [1]}}
     label = json.loads(path.read_text().splitlines()[1]) | {"step_labels": [None, {"rating": -1}]}
-    path.write_text(2 * (path.read_text() + json.dumps(bare) + "\n" + json.dumps(label) + "\n"))
+    lines = path.read_text() + json.dumps(bare) + "\n" + json.dumps(label | {"id": "p0#3"}) + "\n"
+    path.write_text(lines + lines.replace("p0#", "q#"))
     found, full = list(read_scored(path, labels=True)), list(read_records(path, Solution))
     assert [n for _, _, n in found] == 2 * [3, None, None, None]
     assert [s for _, s, _ in found] == [dataclasses.replace(s, token_ids=None) for s in full]
@@ -429,12 +491,12 @@ def test_read_scored_names_line_and_key(tmp_path, change, message):
         list(read_scored(path))
 
 
-@pytest.mark.parametrize("value", ["1e999", "NaN"])
-def test_read_scored_refuses_what_is_no_finite_number(tmp_path, value):
+@pytest.mark.parametrize(("value", "got"), [("1e999", "inf"), ("NaN", "NaN"), ("-Infinity", "-Infinity")])
+def test_read_scored_refuses_what_is_no_finite_number(tmp_path, value, got):
     path = tmp_path / "a.jsonl"
     write_records(path, [solution(0, 0, scores={"orm": [0.5]})])
-    path.write_text(path.read_text() + path.read_text().replace("[0.5]", f"[{value}]"))
-    with pytest.raises(InputError, match=r"a.jsonl:2: .*number"):
+    path.write_text(path.read_text() + path.read_text().replace("[0.5]", f"[{value}]").replace("p0#0", "p0#1"))
+    with pytest.raises(InputError, match=rf"a.jsonl:2: key 'scores.orm\[0\]': expected .*, got {got}"):
         list(read_scored(path))
 
 

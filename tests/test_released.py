@@ -79,9 +79,9 @@ def test_strictprmbench_as_it_is(tmp_path):
     ("scores", "texts", "expected"),
     [
         (
-            BENCH | {"problem_id": "math_1"},
+            BENCH | {"problem_id": "gsm8k-1"},
             TEXTS,
-            "scores.jsonl:1: key 'problem_id': expected gsm8k_<number>, got 'math_1'",
+            "scores.jsonl:1: key 'problem_id': expected gsm8k_<number> or math500_<number>, got 'gsm8k-1'",
         ),
         (
             BENCH,

@@ -217,7 +217,9 @@ def test_input_that_cannot_be_selected_from(tmp_path):
         return str(caught.value).removeprefix(f"{tmp_path}/in.jsonl")
 
     assert said(sample("p", 0, 1, None)).startswith(":1: solution p#0 is not graded")
-    assert said(sample("p", 0, 1, True), sample("p", 0, 1, True)) == ":2: solution p#0 occurs twice"
+    assert said(sample("p", 0, 1, True), sample("p", 0, 1, True)) == (
+        f":2: id 'p#0' occurs in {tmp_path}/in.jsonl:1 already"
+    )
     two = sample("p", 0, 1, True, scores={"orm": [0.5], "prm": [0.5, 0.5]})
     assert said(two) == ":1: solution p#0 has scores by ['orm', 'prm']; verifier: None is none of them"
     assert said(sample("p", 0, 1, False, finish="length")).startswith(": nothing to select from: solutions 1, unan")

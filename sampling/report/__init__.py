@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from sampling.report.collect import Neutral, collect
-from sampling.report.curves import read_aggregation, read_table, summarise
+from sampling.report.curves import rank_warnings, read_aggregation, read_table, summarise
+from sampling.trained import trained_on
 from stepverify import atomic
 from stepverify.aggregate import Aggregation
 from stepverify.records import InputError
+from stepverify.training_problems import describe_trained
 
 
 def report(
@@ -58,12 +60,14 @@ def report(
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
     summary: dict[str, Any] = {}
+    warnings = [] if scores is None else describe_trained(trained_on(scores))
     used: dict[str, Aggregation] = {}
     if input is not None:
         aggregation, validation = read_aggregation(input)
         used = {name: entry["how"] for name, entry in aggregation.items()}
         summary = summarise(read_table(input), num_bootstrap, seed)
         summary |= {"aggregation": aggregation, "validation": validation}
+        warnings = [*dict.fromkeys([*rank_warnings(input), *warnings])]
     if scores is not None:
         from sampling.report.first_errors import first_error_statistics
         from sampling.report.order import step_order_statistics
@@ -81,6 +85,7 @@ def report(
     asked = {"rankings": input, "scores": scores, "threshold_subset": threshold_subset}
     asked |= {} if scores is None else {"neutral": neutral}
     summary["config"] = {key: None if value is None else str(value) for key, value in asked.items()}
+    summary |= {"warnings": warnings} if warnings else {}
     summary["config"] |= {"num_bootstrap": num_bootstrap, "seed": seed, "stepverify": _version()}
     page = None
     if scores is not None and tokens:
@@ -101,7 +106,7 @@ def _write_all(output: Path, summary: dict[str, Any]) -> None:
     from sampling.report.sections import accuracy_section, first_error_section, sections, steps_section
 
     parts, figures = sections(summary), {}
-    title, lead, printed = "What verifiers say of solutions", "", []
+    title, lead, printed = "What verifiers say of solutions", "", parts[: "warnings" in summary]
     if "accuracy" in summary:
         title = "Choosing among sampled solutions"
         lead = (

@@ -13,6 +13,7 @@ from sampling.store import read_summary
 from stepverify.aggregate import AGGREGATIONS
 from stepverify.jsonl import read_records
 from stepverify.records import InputError, Ranking
+from stepverify.training_problems import describe_trained
 
 BASELINE = "majority"
 _CHUNK = 1 << 24  # weights of resampled problems held at a time
@@ -132,6 +133,14 @@ def read_aggregation(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, A
     """What the rank stage wrote down: verifier → aggregation and where it was chosen; the table of validation."""
     summary = read_summary(path)
     return summary.get("aggregation") or {}, summary.get("validation")
+
+
+def rank_warnings(path: Path) -> list[str]:
+    """Read what the rank stage warned of: problems left out, or trained on."""
+    summary, said = read_summary(path), []
+    if few := summary.get("fewer_samples"):
+        said = [f"{len(few)} problems with fewer than {summary['sizes'][-1]} samples are left out: {', '.join(few)}"]
+    return [*said, *describe_trained(summary.get("trained_on") or {})]
 
 
 def split_rule(rule: str) -> tuple[str, str, str]:

@@ -14,6 +14,8 @@ _ORIGINS = {"validation": "validation problems", "configured": "the configuratio
 def sections(summary: Mapping[str, Any]) -> list[Section]:
     """What a report says, in order. Percentages are of problems, steps or solutions; differences are in points."""
     parts = []
+    if summary.get("warnings"):
+        parts.append(Section(title="Warnings", header=[""], rows=[[line] for line in summary["warnings"]]))
     if "accuracy" in summary:
         parts += [accuracy_section(summary), _curves_section(summary)]
     if summary.get("first_errors"):

@@ -17,6 +17,7 @@ from stepverify.layout import EXPORT_FILE
 from stepverify.models.export import Form
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
+from stepverify.training_problems import read_training_problems, write_training_problems
 
 
 class HuggingFaceExport(lightning.Callback):
@@ -24,7 +25,8 @@ class HuggingFaceExport(lightning.Callback):
 
     Its weights are the last ones, or those of the best checkpoint where ``Checkpoints`` has a ``monitor``.
     The folder holds the model, adapters merged: a causal language model (generator, process reward model) or a
-    one-label token classifier (outcome verifier). Each further form is a folder in it that stands alone.
+    one-label token classifier (outcome verifier). Each further form is a folder in it that stands alone. In
+    ``training_problems.txt`` are digests of the problems of the training, and of the backbone's where it says them.
 
     Args:
         folder: where to; an export of an earlier fit there is replaced, anything else refused. None is ``export`` below
@@ -108,6 +110,7 @@ class HuggingFaceExport(lightning.Callback):
                     pl_module.model.export(folder, state, form, base=pl_module.backbone_source.path)
                     pl_module.encoder.tokenizer.save_pretrained(folder)
                     pl_module.layout.save(folder, form=form, **pl_module.facts())
+                    write_training_problems(folder, _training_problems(trainer, pl_module))
                     (folder / "README.md").write_text(card.render(form, folder))
         trainer.strategy.barrier("export")
         if self.push_to_hub is not None and trainer.is_global_zero:
@@ -128,6 +131,12 @@ class HuggingFaceExport(lightning.Callback):
                 f"{folder} is written, but not uploaded: {str(error).splitlines()[0]}; "
                 f"upload it with: hf upload {repository} {folder}"
             ) from error
+
+
+def _training_problems(trainer: lightning.Trainer, pl_module: VerifierModule) -> set[str]:
+    examples = getattr(trainer.datamodule, "examples", {}).get("fit")  # type: ignore[attr-defined]
+    before = read_training_problems(pl_module.backbone_source.path) or ()
+    return {*before, *(examples.digests if examples else ())}
 
 
 def _writes_nothing(trainer: lightning.Trainer) -> bool:

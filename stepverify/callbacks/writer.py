@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from lightning.pytorch.utilities import rank_zero_warn
 
 from stepverify import atomic
 from stepverify.jsonl import MANIFEST, write_records
 from stepverify.manifest import read_manifest, write_manifest
-from stepverify.modules import OutcomeVerifier
+from stepverify.modules import OutcomeVerifier, VerifierModule
 from stepverify.records import InputError, Solution
+from stepverify.training_problems import count_trained, describe_trained
 
 
 class ScoreWriter(lightning.Callback):
@@ -74,4 +76,12 @@ class ScoreWriter(lightning.Callback):
         write_records(self.folder / f"part-{trainer.global_rank:05d}.jsonl", self._scored)
         trainer.strategy.barrier("scores")
         if trainer.is_global_zero:
-            write_manifest(self.folder, self._identity, {"verifier": self.name, "ranks": trainer.world_size})
+            summary: dict[str, Any] = {"verifier": self.name, "ranks": trainer.world_size}
+            examples = getattr(trainer.datamodule, "examples", {}).get("predict")  # type: ignore[attr-defined]
+            if examples is not None and trainer.ckpt_path is None:  # a checkpoint does not say what it learned from
+                assert isinstance(pl_module, VerifierModule)
+                trained = {self.name: count_trained(pl_module.backbone_source.path, examples.digests)}
+                summary["trained_on"] = trained
+                for line in describe_trained(trained):
+                    rank_zero_warn(line)
+            write_manifest(self.folder, self._identity, summary)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol, cast
 
 import lightning
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -82,6 +83,7 @@ class SolutionData(lightning.LightningDataModule):
         self.batch_size, self.pack_tokens, self.eval_pack_tokens = batch_size, pack_tokens, eval_pack_tokens
         self.shared, self.num_workers, self.seed = shared, num_workers, seed
         self.examples: dict[str, Shelf] = {}
+        self.learned: dict[str, frozenset[str]] = {}  # train, language → digests of their problems
 
     def setup(self, stage: str) -> None:
         """Read and encode everything this stage needs: bad data fails before the model is loaded."""
@@ -95,6 +97,18 @@ class SolutionData(lightning.LightningDataModule):
                 continue
             if name not in self.examples:
                 self.examples[name] = self._encode(reader, name)
+        if stage == "fit" and "validate" in self.examples:
+            self._warn_of_overlap()
+
+    def _warn_of_overlap(self) -> None:
+        """Say how many validation problems are learned from: what is measured on them is too good."""
+        validation = self.examples["validate"].digests
+        for key, learned in self.learned.items():
+            if shared := [problem_id for text, problem_id in validation.items() if text in learned]:
+                rank_zero_warn(
+                    f"data.validation: {len(shared):,} of {len(validation):,} problems are in data.{key} too, "
+                    f"{shared[0]} for one: it says too little of new problems; `exclude` or folds keep them apart"
+                )
 
     def _encode(self, reader: Reader, name: str) -> Shelf:
         objective, labelled = self._objective(), name != "predict"
@@ -102,9 +116,12 @@ class SolutionData(lightning.LightningDataModule):
         if joint and self.language is None:
             raise InputError(f"model.lm_weight is {objective.lm_weight}, but data.language names no solutions")
         examples = encode_all(reader, lambda record: objective.encode(record, labelled=labelled), name)
+        if name == "fit":
+            self.learned["train"] = frozenset(examples.digests)
         if joint:
             assert self.language is not None
             language = encode_all(self.language, objective.encoder.language, "language")
+            self.learned["language"] = frozenset(language.digests)
             add_language(examples, language, self.language_ratio, self.seed)
         if self.shared == "once" and labelled:
             count_once(examples, examples.groups.tolist())

@@ -12,7 +12,7 @@ from stepverify.data.encode import Example, LeftOut
 from stepverify.data.shelf import Shelf
 from stepverify.data.targets import NEUTRAL
 from stepverify.readers import Reader
-from stepverify.readers.base import Tally
+from stepverify.readers.base import Tally, once
 from stepverify.records import InputError, Solution
 
 _CLASSES = ("wrong", "right", "neutral")
@@ -53,7 +53,7 @@ def encode_all(reader: Reader, encode: Callable[[Solution], Example], name: str)
         InputError: bad data, or nothing left.
     """
     examples, left_out, total = Shelf(), Tally(), 0
-    for record in reader.solutions():
+    for record in once(reader.solutions(), f"{name}: {type(reader).__name__}"):
         total += 1
         try:
             examples.append(encode(record))

@@ -13,6 +13,7 @@ import numpy as np
 
 from stepverify.data.encode import Example
 from stepverify.readers.base import Tally
+from stepverify.readers.released import digest
 
 
 class Shelf(Sequence[Example]):
@@ -23,10 +24,12 @@ class Shelf(Sequence[Example]):
 
     Attributes:
         left_out: why solutions did not come onto it.
+        digests: of the texts of the problems that they belong to → the first one's id.
     """
 
     def __init__(self) -> None:
         self.left_out = Tally()
+        self.digests: dict[str, str] = {}
         self._file = tempfile.NamedTemporaryFile(prefix="stepverify-", suffix=".examples")  # noqa: SIM115
         self._end = 0
         self._places, self._sizes = array("q"), array("i")
@@ -40,7 +43,10 @@ class Shelf(Sequence[Example]):
         self._places.append(place)
         self._sizes.append(size)
         self._lengths.append(len(example.input_ids))
-        self._groups.append(self._numbers.setdefault(example.record.problem_id, len(self._numbers)))
+        problem_id = example.record.problem_id
+        if problem_id not in self._numbers:
+            self.digests.setdefault(digest(example.record.problem), problem_id)
+        self._groups.append(self._numbers.setdefault(problem_id, len(self._numbers)))
         self._weights.extend(example.weight())
 
     def repeat(self, index: int, times: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,7 +91,7 @@ def rows(path: str, split: str, name: str | None = None) -> Iterator[tuple[str, 
     """Yield ``(where, row)`` of a local JSON Lines file, or of a hub dataset through ``datasets``.
 
     Args:
-        path: a file (``.gz`` too), or a hub id.
+        path: a file (``.gz`` too; ``.json`` is one array of rows), or a hub id.
         split: of the hub dataset.
         name: its configuration; None is its only or default one.
 
@@ -98,9 +99,9 @@ def rows(path: str, split: str, name: str | None = None) -> Iterator[tuple[str, 
         InputError: neither is there, or a line is not JSON.
     """
     if Path(path).is_file():
-        yield from read_json_lines(path)
+        yield from _read_array(path) if path.endswith(".json") else read_json_lines(path)
         return
-    if path.endswith((".jsonl", ".gz")) or path.startswith((".", "/")):
+    if path.endswith((".json", ".jsonl", ".gz")) or path.startswith((".", "/")):
         raise InputError(f"{path}: no such file")
     from datasets import load_dataset
 
@@ -110,6 +111,34 @@ def rows(path: str, split: str, name: str | None = None) -> Iterator[tuple[str, 
         raise InputError(f"{path}: no such file, and no such dataset on the hub: {error}") from None
     for row, data in enumerate(found):
         yield f"{path}[{split}][{row}]", data
+
+
+def _read_array(path: str) -> Iterator[tuple[str, Any]]:
+    """Yield ``(file[index], row)`` of a JSON array; a file of lines under this name is read as such."""
+    text = Path(path).read_text(encoding="utf-8-sig")
+    if not text.lstrip().startswith("["):
+        yield from read_json_lines(path)
+        return
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON array: {error}") from None
+    for index, data in enumerate(found):
+        yield f"{path}[{index}]", data
+
+
+def once(solutions: Iterable[Solution], source: str) -> Iterator[Solution]:
+    """Yield solutions, refusing an id that occurs twice.
+
+    Raises:
+        InputError: an id occurs twice.
+    """
+    seen = set()
+    for solution in solutions:
+        if solution.id in seen:
+            raise InputError(f"{source}: solution id {solution.id!r} occurs twice")
+        seen.add(solution.id)
+        yield solution
 
 
 def entry(where: str, data: Any, key: str, kind: type[Kind]) -> Kind:

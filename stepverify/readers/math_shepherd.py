@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stepverify.readers.base import entry, optional, rows
+from stepverify.readers.base import Reader, entry, optional, rows
+from stepverify.readers.borders import Borders, NoBorder, unnumbered
 from stepverify.readers.released import Released, Step, digest
 from stepverify.records import InputError, Problem, StepLabel
 
 TAG = "ки"
-_FIRST = re.compile(r"(?:^|\s)Step 1: ")
+_BORDERS = Borders()
 
 
 class MathShepherd(Released):
@@ -20,26 +20,30 @@ class MathShepherd(Released):
     ``input`` is the problem, then ``Step 1: … ки``, ``Step 2: … ки`` on lines of their own; in ``label`` a ``+`` or
     ``-`` stands for each tag. The numbers are no part of our steps. Labels are hard and become ratings 1 and -1; the
     data is meant to be taken as it is labelled behind the first wrong step too. Problems have the id
-    ``math_shepherd/<digest of the text>``.
+    ``math_shepherd/<digest of the text>``. A row in which it cannot be told where the first step begins, as its problem
+    has a ``Step 1:`` too, is left out.
 
     Args:
         path: a JSON Lines file (``.gz`` too), or a hub id such as ``peiyi9979/Math-Shepherd``.
         split: of a hub dataset.
+        problems: readers of the problems, which tell where a problem ends whatever it says.
         common: as :class:`~stepverify.readers.released.Released`.
     """
 
-    def __init__(self, path: str, split: str = "train", **common: Any) -> None:
+    def __init__(
+        self, path: str, split: str = "train", problems: list[Reader] | None = None, **common: Any
+    ) -> None:  # fmt: skip
         super().__init__(**common)
-        self.path, self.split = path, split
+        self.path, self.split, self.borders = path, split, Borders(problems)
 
     def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:
         for where, data in rows(self.path, self.split):
             try:
-                text, steps, labels = parse(where, data)
+                text, steps, labels = parse(where, data, self.borders)
             except _Format as error:
                 if self.strict:
                     raise InputError(str(error)) from None
-                self.left_out.note("rows of another format", where)
+                self.left_out.note(error.reason, where)
                 continue
             if not self._refused(where, text):
                 task = optional(where, data, "task", str)
@@ -48,10 +52,12 @@ class MathShepherd(Released):
 
 
 class _Format(InputError):
-    """A row that is an object with texts, but not of the format."""
+    """A row that is an object with texts, but not of the format; ``reason`` is counted."""
+
+    reason = "rows of another format"
 
 
-def parse(where: str, data: Any) -> tuple[str, list[str], list[StepLabel]]:
+def parse(where: str, data: Any, borders: Borders = _BORDERS) -> tuple[str, list[str], list[StepLabel]]:
     """Problem, steps without their numbers, and labels.
 
     Raises:
@@ -59,7 +65,7 @@ def parse(where: str, data: Any) -> tuple[str, list[str], list[StepLabel]]:
     """
     told, labelled = (entry(where, data, key, str) for key in ("input", "label"))
     *pieces, tail = told.split(TAG)
-    if not pieces or tail.strip() or not (first := _FIRST.search(pieces[0])):
+    if not pieces or tail.strip():
         raise _Format(f"{where}: key 'input': expected a problem and 'Step 1: … {TAG}', got {told[-80:]!r}")
     at = 0
     labels = []
@@ -69,9 +75,13 @@ def parse(where: str, data: Any) -> tuple[str, list[str], list[StepLabel]]:
             raise _Format(f"{where}: key 'label': expected the input with + or - for {TAG}, got {labelled!r:.80}")
         labels.append(StepLabel(rating=1 if here[-1] == "+" else -1))
         at += len(here)
-    problem, pieces[0] = pieces[0][: first.start()], pieces[0][first.start() :]
-    steps = [piece.strip().removeprefix(f"Step {i}:").strip() for i, piece in enumerate(pieces, start=1)]
-    return problem.strip(), steps, labels
+    try:
+        problem, first = borders.split(pieces[0])
+    except NoBorder as reason:
+        error = _Format(f"{where}: key 'input': expected a problem and 'Step 1: … {TAG}', got {told[:80]!r} {reason}")
+        error.reason = f"rows {reason}"
+        raise error from None
+    return problem, [first, *(unnumbered(i, piece) for i, piece in enumerate(pieces[1:], start=2))], labels
 
 
 def render(problem: str, steps: Sequence[str], right: Sequence[bool]) -> dict[str, Any]:

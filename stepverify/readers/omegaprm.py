@@ -11,7 +11,10 @@ from stepverify.records import InputError, Problem, StepLabel
 
 
 class OmegaPRM(Released):
-    """Rows ``{question, final_answer, reasoning_steps}`` of many ``{solution_prefix, mc_value}``, as openr writes them.
+    """Rows ``{question, final_answer, reasoning_steps}`` of many ``{solution_prefix, mc_value}``, as OpenR writes them.
+
+    ``reasoning_steps`` may also be the tree itself (``save_data_tree``): ``{text, mc_value, children}``, the question
+    first; a step is the text of a node then.
 
     A prefix is the question and the solution so far. Where one goes on from another at a space or line end, what it
     adds is a step. A prefix that no other goes on from is a solution; a step that several of them share has its value
@@ -31,10 +34,13 @@ class OmegaPRM(Released):
     def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:
         for where, data in rows(self.path, self.split):
             question, answer = (entry(where, data, key, str).strip() for key in ("question", "final_answer"))
-            values = self._values(where, question, data)
+            if isinstance(root := data.get("reasoning_steps"), dict):
+                chains = list(_walk(f"{where}: reasoning_steps", root, []))
+            else:
+                chains = list(_leaves(self._values(where, question, data)))
             if not self._refused(where, question):
                 problem = Problem(id=f"omegaprm/{digest(question)}", problem=question, answer=answer)
-                for chain in _leaves(values):
+                for chain in chains:
                     yield problem, self._each(where, chain), {}
 
     def _values(self, where: str, question: str, data: Any) -> dict[str, StepLabel]:
@@ -68,6 +74,19 @@ def _leaves(values: dict[str, StepLabel]) -> Iterator[list[Step]]:
         chain.append((text, (added, values[text])))
     if chain:
         yield [step for _, step in chain]
+
+
+def _walk(where: str, node: Any, before: list[Step]) -> Iterator[list[Step]]:
+    """The labelled steps on the way to each leaf; the label of a step that several share is in the first one only."""
+    for i, child in enumerate(entry(where, node, "children", list)):
+        here = f"{where}.children[{i}]"
+        step: Step = (entry(here, child, "text", str), valued(f"{here}: key 'mc_value'", child.get("mc_value")))
+        path = [*before, step]
+        if not entry(here, child, "children", list):
+            yield path
+        else:
+            yield from _walk(here, child, path)
+        before = [(text, None) for text, _ in before]
 
 
 def _goes_on(text: str, prefix: str) -> bool:

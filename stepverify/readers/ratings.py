@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import zip_longest
 
-from stepverify.jsonl import parse_record, read_json_lines, shards
+from stepverify.jsonl import read_located
 from stepverify.readers.base import Fold, Reader, in_fold, take
 from stepverify.readers.released import Guard
 from stepverify.records import InputError, Problem, RatingSheet, Solution, StepLabel
@@ -54,15 +54,7 @@ class HumanRatings(Reader):
 
     def _sheets(self) -> Iterator[tuple[str, RatingSheet]]:
         """``(file:line, sheet)`` of the fold."""
-        lines_of: dict[str, str] = {}
-        for where, data in (line for shard in shards(self.path) for line in read_json_lines(shard)):
-            try:
-                sheet = parse_record(RatingSheet, data)
-            except InputError as error:
-                raise InputError(f"{where}: {error}") from None
-            if sheet.id in lines_of:
-                raise InputError(f"{where}: id {sheet.id!r} occurs in {lines_of[sheet.id]} already")
-            lines_of[sheet.id] = where
+        for where, sheet in read_located(self.path, RatingSheet):
             if not in_fold(sheet.problem_id, self.fold, self.validation_fraction):
                 continue
             if reason := self.guard.reason(sheet.problem):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from stepverify.jsonl import read_records
-from stepverify.readers.base import Fold, Reader, distinct, in_fold, same_steps, take
+from stepverify.readers.base import Fold, Reader, Tally, distinct, in_fold, same_steps, take
 from stepverify.readers.released import Guard
 from stepverify.records import InputError, Problem, Solution
 
@@ -49,6 +50,7 @@ class Solutions(Reader):
         exclude: solutions of problems that occur in one of these readers are left out.
         problems: the texts and answers of problems, by ``problem_id``, for lines that leave ``problem`` empty: files
             that do not repeat a text for each of its solutions, or may not carry it.
+        logits: verifiers whose scores in the file are logits; their sigmoid is taken, and counted.
 
     Raises:
         InputError: an empty ``problem`` whose text is in no ``problems``.
@@ -58,14 +60,14 @@ class Solutions(Reader):
         self, path: str, fold: Fold = "all", validation_fraction: float = 0.1, limit: int | None = None,
         correct_only: bool = False, steps_labelled_only: bool = False, max_solutions: int | None = None,
         one_sided: Literal["keep", "drop", "even"] = "keep", exclude: list[Reader] | None = None,
-        distinct: bool = False, problems: Reader | None = None,
+        distinct: bool = False, problems: Reader | None = None, logits: list[str] | None = None,
     ) -> None:  # fmt: skip
         if max_solutions is not None and max_solutions < 1:
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
         self.path, self.fold, self.validation_fraction, self.limit = path, fold, validation_fraction, limit
         self.correct_only, self.steps_labelled_only = correct_only, steps_labelled_only
         self.max_solutions, self.one_sided, self.distinct = max_solutions, one_sided, distinct
-        self.guard, self.texts = Guard(exclude), problems
+        self.guard, self.texts, self.logits = Guard(exclude), problems, logits or []
 
     def solutions(self) -> Iterator[Solution]:
         """Yield the solutions in the order of the files."""
@@ -122,7 +124,9 @@ class Solutions(Reader):
         return {problem.id: problem for problem in self.texts.problems()} if self.texts else {}
 
     def _complete(self) -> Iterator[Solution]:
-        for solution in read_records(self.path, Solution):
+        self.noted.clear()
+        logits = Logits(self.logits, self.noted)
+        for solution in read_records(self.path, Solution, logits if self.logits else None):
             if not solution.problem:
                 if (problem := self._known.get(solution.problem_id)) is None:
                     lacking = f"{type(self.texts).__name__} has no" if self.texts else "'problems' names no source of"
@@ -130,8 +134,51 @@ class Solutions(Reader):
                     raise InputError(f"{self.path}: solution {solution.id}: {said}")
                 solution.problem, solution.answer = problem.problem, solution.answer or problem.answer
             yield solution
+        logits.end(self.path)
 
     def problems(self) -> Iterator[Problem]:
         """Yield each problem that occurs in the solutions once."""
         self.left_out.clear()
         yield from distinct(self._chosen())
+
+
+class Logits:
+    """Takes the sigmoid of scores that are logits, in decoded lines.
+
+    Args:
+        names: the verifiers.
+        noted: where it is counted.
+    """
+
+    def __init__(self, names: list[str], noted: Tally) -> None:
+        self.names, self.noted = names, noted
+        self._outside: set[str] = set()  # verifiers with a value that is no probability
+
+    def __call__(self, where: str, data: Any) -> None:
+        """Change one line in place."""
+        for name in self.names:
+            scores = data.get("scores", {}) if isinstance(data, dict) else {}
+            if not isinstance(scores, dict):
+                raise InputError(f"key 'scores': expected an object, got {scores!r:.80}")
+            if name not in scores:
+                raise InputError(f"logits: no scores by {name!r}; found {sorted(scores)}")
+            if not isinstance(values := scores[name], list):
+                raise InputError(f"key 'scores.{name}': expected a list, got {values!r:.80}")
+            for i, value in enumerate(values):
+                if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                    raise InputError(f"key 'scores.{name}[{i}]': expected a finite number, got {value!r:.80}")
+                if not 0 <= value <= 1:
+                    self._outside.add(name)
+            scores[name] = [_sigmoid(value) for value in values]
+            if values:
+                self.noted.note(f"solutions whose scores by {name} were logits", where)
+
+    def end(self, path: str) -> None:
+        """Say which verifiers had no value but probabilities."""
+        for name in self.names:
+            if name not in self._outside:
+                self.noted.note(f"warning: all scores by {name} were from 0 to 1 already: no logits?", path)
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0

@@ -1,4 +1,4 @@
-"""StrictPRMBench's GSM8K part: 32 solutions a problem with the step values of seven public process reward models."""
+"""StrictPRMBench's pools: 32 solutions a problem with the step values of seven public process reward models."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from stepverify.jsonl import read_json_lines
 from stepverify.readers.base import Reader, entry
-from stepverify.records import InputError, Problem, Solution
+from stepverify.records import InputError, Problem, Solution, check_scores
 
-_ID = re.compile(r"gsm8k_(\d+)")
+_ID = re.compile(r"([a-z][a-z0-9]*)_(\d+)")
 
 
 class StrictPRMBench(Reader):
@@ -21,7 +21,7 @@ class StrictPRMBench(Reader):
     verdicts are wrong (an answer 8,000 was cut to 000).
 
     Args:
-        steps: ``gsm8k_bon32_steps_text.jsonl`` (``.gz`` too), the texts.
+        steps: ``gsm8k_bon32_steps_text.jsonl`` (``.gz`` too), the texts; or those of ``math500``.
         scores: ``gsm8k_bon32_scores.jsonl``, the values, in the same order.
     """
 
@@ -29,7 +29,10 @@ class StrictPRMBench(Reader):
         self.steps, self.scores = steps, scores
 
     def problems(self) -> Iterator[Problem]:
-        """Yield problems with the ids that :class:`GSM8K` gives them: ``gsm8k_007`` is ``gsm8k/test/7``."""
+        """Yield problems: ``gsm8k_007`` has the id ``gsm8k/test/7`` that :class:`GSM8K` gives it, row 7 of the test.
+
+        ``math500_013`` is ``math500/test/13``, row 13 of MATH-500.
+        """
         for where, data in read_json_lines(self.scores):
             yield self._problem(where, data)
 
@@ -58,8 +61,8 @@ class StrictPRMBench(Reader):
     def _problem(where: str, data: Any) -> Problem:
         name, question, answer = (entry(where, data, key, str) for key in ("problem_id", "question", "ground_truth"))
         if not (number := _ID.fullmatch(name)):
-            raise InputError(f"{where}: key 'problem_id': expected gsm8k_<number>, got {name!r}")
-        return Problem(id=f"gsm8k/test/{int(number[1])}", problem=question.strip(), answer=answer)
+            raise InputError(f"{where}: key 'problem_id': expected gsm8k_<number> or math500_<number>, got {name!r}")
+        return Problem(id=f"{number[1]}/test/{int(number[2])}", problem=question.strip(), answer=answer)
 
 
 def _solution(problem: Problem, index: int, where: str, scored: Any, text: Any) -> Solution:
@@ -67,5 +70,12 @@ def _solution(problem: Problem, index: int, where: str, scored: Any, text: Any) 
     for name, values in scores.items():
         if not isinstance(values, list) or len(values) != len(steps):
             raise InputError(f"{where}: key 'step_scores.{name}': expected {len(steps)} values, one a step")
+        for i, value in enumerate(values):
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise InputError(f"{where}: key 'step_scores.{name}[{i}]': expected a number, got {value!r:.80}")
+    try:
+        check_scores(scores, len(steps), {}, "step_scores")
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     answer, verdict = entry(where, scored, "answer", str), entry(where, scored, "is_correct", bool)
     return Solution.of(problem, index, steps, predicted=answer, correct=verdict, scores=scores)

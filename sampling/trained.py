@@ -1,0 +1,30 @@
+"""What the stages that scored solutions know of the training of their verifiers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stepverify.jsonl import MANIFEST
+
+
+def trained_on(folder: Path) -> dict[str, dict[str, Any] | None]:
+    """Read how many scored problems each verifier was trained on.
+
+    Every stage behind the folder is asked, as far as manifests name their inputs.
+
+    Returns:
+        verifier → what :func:`stepverify.training_problems.count_trained` gave; empty where no stage counted.
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    passed = set[Path]()
+    while (manifest := folder / MANIFEST).is_file() and folder not in passed:
+        passed.add(folder)
+        try:
+            described = json.loads(manifest.read_text(encoding="utf-8-sig"))
+            found = (described["summary"].get("trained_on") or {}) | found
+            folder = Path(described["inputs"]["input"]["path"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            break  # not of a stage, or the first one
+    return found

@@ -1,0 +1,69 @@
+"""What the records of one reading must not contradict each other in. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Literal
+
+from stepverify.records import InputError, Solution, record_key
+
+Kind = Literal["one a step", "one a token", "the last one alone"]
+
+
+class Consistency:
+    """Finds ids that occur twice and scores of mixed kinds.
+
+    One solution with another number of values would make a verifier of steps look like one of tokens, and its scores
+    be aggregated otherwise, for all solutions.
+    """
+
+    def __init__(self) -> None:
+        self._ids = set[str]()
+        self._kinds: dict[str, dict[Kind, list[Any]]] = {}  # verifier → kind → count, first place, values, steps
+
+    def add(self, where: str, record: Any, of_tokens: Collection[str] = ()) -> bool:
+        """Note a record; False where its id occurred before.
+
+        Args:
+            where: its file and line.
+            record: of any kind; scores are looked at in solutions.
+            of_tokens: verifiers whose values are known to be of tokens, as ``pieces`` are there.
+        """
+        key = record_key(record)
+        if key in self._ids:
+            return False
+        self._ids.add(key)
+        if isinstance(record, Solution) and record.scores:
+            self._note(where, record, of_tokens or record.pieces)
+        return True
+
+    def _note(self, where: str, solution: Solution, of_tokens: Collection[str]) -> None:
+        num_steps = len(solution.steps)
+        for name, values in solution.scores.items():
+            # One value of one step says nothing; nor does none.
+            if (count := len(values)) > 1 or (count and num_steps > 1):
+                by_step = count == num_steps and name not in of_tokens
+                kind: Kind = "the last one alone" if count == 1 else "one a step" if by_step else "one a token"
+                kinds = self._kinds.setdefault(name, {})
+                if kind in kinds:
+                    kinds[kind][0] += 1
+                else:
+                    kinds[kind] = [1, f"{where}: solution {solution.id}", count, num_steps]
+
+    def check(self) -> None:
+        """Refuse the values of a verifier that are of several kinds.
+
+        Raises:
+            InputError: naming the first solution of the rarest kind.
+        """
+        for name, kinds in self._kinds.items():
+            if len(kinds) > 1:
+                usual, *others = sorted(kinds, key=lambda k: -kinds[k][0])  # the first one of equals is the usual one
+                odd = others[-1]
+                count, where, num_values, num_steps = kinds[odd]
+                total = sum(found[0] for found in kinds.values())
+                raise InputError(
+                    f"{where}: key 'scores.{name}': {num_values} values for {num_steps} steps ({odd}; {count:,} of "
+                    f"{total:,} solutions), but {usual} in {kinds[usual][0]:,}; a verifier's values must be of one "
+                    "kind, score the odd ones again or take them out"
+                )
