@@ -174,7 +174,7 @@ def test_predict_leaves_nothing_of_a_mistake_and_begins_again_after_a_kill(
     stepverify(predict(root, tiny_model_dir, given))
     whole = (root / "out" / "part-00000.jsonl").read_bytes()
     assert len(list(read_records(root / "out", Solution))) == 2
-    assert read_summary(root / "out") == {"verifier": "prm", "ranks": 1}
+    assert read_summary(root / "out") == {"verifier": "prm", "ranks": 1, "trained_on": {"prm": None}}
     capsys.readouterr()
     with pytest.raises(SystemExit):
         stepverify(predict(root, WITHOUT_WEIGHTS, given))
