@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepverify.readers import GSM8K, Problems, Synthetic
+from stepverify.jsonl import write_records
+from stepverify.readers import GSM8K, Problems, Solutions, Synthetic
+from stepverify.readers.base import in_fold
 from stepverify.readers.synthetic import SPLITS, Chain, verdicts
-from stepverify.records import InputError, Problem
+from stepverify.records import InputError, Problem, Solution
 
 JANET = {
     "question": " Natalia sold 48 clips in April and half as many in May. How many? ",
@@ -90,6 +92,22 @@ def test_problems_are_read_in_the_order_of_a_seed(tmp_path):
     own = tmp_path / "own.jsonl"
     own.write_text("".join(json.dumps({"id": i, "problem": q, "answer": "1"}) + "\n" for i, q in every))
     assert [(p.id, p.problem) for p in Problems(str(own), shuffle=0).problems()] == shuffled
+
+
+def test_reference_solutions_are_divided_as_samples_are(tmp_path):
+    """A problem that a verifier is validated on is in the validation fold of every reader, by its id."""
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps({"question": f"q{n}", "answer": f"{n}\n#### {n}"}) + "\n" for n in range(200)))
+    every = [p.id for p in GSM8K(str(path)).problems()]
+    samples = [Solution(id=f"{id}#0", problem_id=id, problem="q", steps=["1"]) for id in every]
+    write_records(tmp_path / "samples.jsonl", samples)
+    for fold in ("train", "validation"):
+        taken = [p.id for p in GSM8K(str(path), fold=fold).problems()]
+        assert taken == [s.problem_id for s in Solutions(str(tmp_path / "samples.jsonl"), fold=fold).solutions()]
+        assert 0 < len(taken) < len(every)
+    assert [p.id for p in GSM8K(str(path), limit=50, fold="train").problems()] == [
+        id for id in every[:50] if in_fold(id, "train", 0.1)
+    ]
 
 
 def test_the_worked_solutions_of_gsm8k_are_right_ones(tmp_path):

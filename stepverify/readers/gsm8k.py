@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import Reader, entry, lines, rows, take
+from stepverify.readers.base import Fold, Reader, entry, in_fold, lines, rows, take
 from stepverify.records import InputError, Problem
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
@@ -24,21 +24,27 @@ class GSM8K(Reader):
         start: how many problems to skip.
         limit: how many problems to read at most.
         shuffle: seed of another order to read in; None keeps that of the file.
+        fold: which part of these problems; they are divided by a hash of their id, as :class:`Solutions` divides them.
+        validation_fraction: share of the problems in the validation fold.
         annotations: keep the calculator annotations ``<<48/2=24>>`` in the steps.
     """
 
     def __init__(
         self, path: str = "openai/gsm8k", split: str = "train",
         start: int = 0, limit: int | None = None, shuffle: int | None = None, annotations: bool = True,
+        fold: Fold = "all", validation_fraction: float = 0.1,
     ) -> None:  # fmt: skip
         self.path, self.split, self.annotations = path, split, annotations
         self.start, self.limit, self.shuffle = start, limit, shuffle
+        self.fold, self.validation_fraction = fold, validation_fraction
 
     def problems(self) -> Iterator[Problem]:
         """Yield problems with id ``gsm8k/<split>/<row>``, the row counted from 0 in the whole file."""
         every = enumerate(rows(self.path, self.split, "main"))
         for row, (where, data) in take(every, self.start, self.limit, self.shuffle):
-            yield self._problem(row, where, data)
+            problem = self._problem(row, where, data)
+            if in_fold(problem.id, self.fold, self.validation_fraction):
+                yield problem
 
     def _problem(self, row: int, where: str, data: Any) -> Problem:
         question, worked = (entry(where, data, key, str) for key in ("question", "answer"))

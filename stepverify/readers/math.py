@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stepverify.answers import boxed_answer
-from stepverify.readers.base import Reader, entry, lines, optional, rows, take
+from stepverify.readers.base import Fold, Reader, entry, in_fold, lines, optional, rows, take
 from stepverify.readers.released import Guard
 from stepverify.records import InputError, Problem
 
@@ -26,15 +26,19 @@ class MATH(Reader):
         limit: how many problems to read at most.
         shuffle: seed of another order to read in: in a file sorted by subject the first problems are of one kind.
         exclude: problems that occur in one of these readers are left out.
+        fold: which part of these problems; they are divided by a hash of their id, as :class:`Solutions` divides them.
+        validation_fraction: share of the problems in the validation fold.
     """
 
     def __init__(
         self, path: str, split: str = "train", name: str | None = None,
         start: int = 0, limit: int | None = None, shuffle: int | None = None, exclude: list[Reader] | None = None,
+        fold: Fold = "all", validation_fraction: float = 0.1,
     ) -> None:  # fmt: skip
         self.path, self.split, self.name = path, split, name
         self.start, self.limit, self.shuffle = start, limit, shuffle
         self.guard = Guard(exclude)
+        self.fold, self.validation_fraction = fold, validation_fraction
 
     def problems(self) -> Iterator[Problem]:
         """Yield problems with id ``math/<unique_id>``, ``math/train/algebra/24``, or ``math/<split>/<row>``."""
@@ -42,6 +46,8 @@ class MATH(Reader):
         every = enumerate(rows(self.path, self.split, self.name))
         for row, (where, data) in take(every, self.start, self.limit, self.shuffle):
             problem = self._problem(row, where, data)
+            if not in_fold(problem.id, self.fold, self.validation_fraction):
+                continue
             reason = self.guard.reason(problem.problem) or (None if problem.answer else "without an answer")
             if reason:
                 self.left_out.note(reason, where)
