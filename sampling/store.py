@@ -6,7 +6,6 @@ it was; with another one it refuses and names the key that differs.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO, Generic
 
 from stepverify.jsonl import MANIFEST, dump_line, fingerprint, parse_record
 from stepverify.records import InputError, Record
+from stepverify.versions import installed
 
 SHARD_BYTES = 256 << 20
 _DRAFT = f".{MANIFEST}.draft"  # all that is there of a stage that was killed while it began
@@ -113,9 +113,10 @@ class Store(Generic[Record]):
         self._write_manifest()
 
     def _write_manifest(self) -> None:
-        described = self._identity | {"finished": self.finished, "summary": self.summary, "versions": _versions()}
+        described = self._identity | {"finished": self.finished, "summary": self.summary}
+        described["versions"] = installed(*_VERSIONS)
         draft = self.folder / _DRAFT
-        draft.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+        draft.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         draft.replace(self.folder / MANIFEST)
 
     def __enter__(self) -> Store[Record]:
@@ -176,7 +177,7 @@ def _whole_lines(shard: Path, kind: type[Record], *, torn: bool) -> Iterator[tup
 def read_manifest(path: Path) -> dict[str, Any]:
     """What a stage wrote of itself; an InputError where the file is none of this project."""
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         return {key: manifest[key] for key in ("stage", "config", "inputs", "finished", "summary")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a manifest of this project: {error!r}") from None
@@ -201,13 +202,3 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return {
         k: v for name, item in value.items() for k, v in _flatten(item, f"{prefix}.{name}" if prefix else name).items()
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

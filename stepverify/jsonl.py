@@ -134,7 +134,7 @@ def shards(path: str | Path) -> list[Path]:
     manifest = path / MANIFEST
     if manifest.is_file():
         try:
-            described = json.loads(manifest.read_text())
+            described = json.loads(manifest.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{manifest}: not JSON: {error}") from None
         if isinstance(described, dict) and not described.get("finished", True):

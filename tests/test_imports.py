@@ -8,7 +8,7 @@ import pytest
 
 HEAVY = {"torch", "lightning", "vllm", "transformers"}
 # What sampling may know of stepverify; the scorer also loads models.
-SHARED = ("jsonl", "records", "layout", "answers", "aggregate", "readers", "data.encode", "data.targets")
+SHARED = ("jsonl", "records", "layout", "answers", "aggregate", "readers", "data.encode", "data.targets", "versions")
 SCORER = ("data.packing", "models", "data.batch")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
 

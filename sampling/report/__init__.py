@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from sampling.report.collect import Neutral, collect
 from sampling.report.curves import read_aggregation, read_table, summarise
 from stepverify.aggregate import Aggregation
 from stepverify.records import InputError
+from stepverify.versions import installed
 
 
 def report(
@@ -81,7 +81,7 @@ def report(
     asked = {"rankings": input, "scores": scores, "threshold_subset": threshold_subset}
     asked |= {} if scores is None else {"neutral": neutral}
     summary["config"] = {key: None if value is None else str(value) for key, value in asked.items()}
-    summary["config"] |= {"num_bootstrap": num_bootstrap, "seed": seed, "stepverify": _version()}
+    summary["config"] |= {"num_bootstrap": num_bootstrap, "seed": seed, **installed("stepverify")}
     _write_all(output, summary)
     if scores is not None and tokens:
         from sampling.report.tokens import choose, to_page
@@ -136,10 +136,3 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-
-
-def _version() -> str | None:
-    try:
-        return version("stepverify")
-    except PackageNotFoundError:
-        return None

@@ -104,7 +104,7 @@ class HuggingFaceExport(lightning.Callback):
                 pl_module.model.export(folder, state, form, base=pl_module.backbone_source.path)
                 pl_module.encoder.tokenizer.save_pretrained(folder)
                 pl_module.layout.save(folder, form=form, **pl_module.facts())
-                (folder / "README.md").write_text(card.render(form, folder))
+                (folder / "README.md").write_text(card.render(form, folder), encoding="utf-8")
             shutil.rmtree(target, ignore_errors=True)
             draft.replace(target)
         trainer.strategy.barrier("export")

@@ -54,4 +54,4 @@ class ScoreWriter(lightning.Callback):
                 "finished": True,
                 "summary": {"verifier": self.name, "ranks": trainer.world_size},
             }
-            (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
