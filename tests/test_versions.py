@@ -1,7 +1,9 @@
 """Versions in cards and manifests name what runs, whatever the package's metadata say."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 
 import pytest
@@ -30,3 +32,15 @@ def test_no_package_is_imported():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     pytest.importorskip("torch")
     assert done.stdout == "False False\n"
+
+
+def test_every_dependency_is_pinned_to_its_lower_bound(root):
+    """By the constraints of ``make test-lowest``."""
+    done = subprocess.run([sys.executable, root / ".ci" / "lowest.py"], capture_output=True, text=True, check=True)
+    pinned = dict(line.split("==") for line in done.stdout.splitlines())
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert [re.match(r"[\w-]+", needed)[0] for needed in project["dependencies"]] == list(pinned)[
+        : len(project["dependencies"])
+    ]
+    assert pinned["lightning"] == "2.6.4"
+    assert {"openai", "pytest"} <= pinned.keys()
