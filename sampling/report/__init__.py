@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from stepverify import atomic
 from stepverify.aggregate import Aggregation
 from stepverify.records import InputError
 from stepverify.training_problems import describe_trained
+from stepverify.versions import installed
 
 
 def report(
@@ -86,7 +86,7 @@ def report(
     asked |= {} if scores is None else {"neutral": neutral}
     summary["config"] = {key: None if value is None else str(value) for key, value in asked.items()}
     summary |= {"warnings": warnings} if warnings else {}
-    summary["config"] |= {"num_bootstrap": num_bootstrap, "seed": seed, "stepverify": _version()}
+    summary["config"] |= {"num_bootstrap": num_bootstrap, "seed": seed, **installed("stepverify")}
     page = None
     if scores is not None and tokens:
         from sampling.report.tokens import choose, to_page
@@ -133,10 +133,3 @@ def _write_all(output: Path, summary: dict[str, Any]) -> None:
     plain = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     atomic.write(output / "summary.json", plain)
     print("\n\n".join([*map(to_text, printed), str(output / "report.html")]))
-
-
-def _version() -> str | None:
-    try:
-        return version("stepverify")
-    except PackageNotFoundError:
-        return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,11 @@ import lightning
 import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
-import stepverify
 from stepverify.callbacks.best import Best
 from stepverify.callbacks.usage import Usage
 from stepverify.models.export import Form
 from stepverify.modules import VerifierModule
+from stepverify.versions import installed
 
 _KINDS = {
     "generator": (
@@ -172,8 +171,8 @@ class Card:
 
     def _versions(self) -> str:
         packages = ["torch", "lightning", "transformers", *(["peft"] if self.source.lora else [])]
-        found = [f"stepverify {stepverify.__version__}", f"Python {platform.python_version()}"]
-        return "## Versions\n\n" + ", ".join(found + [f"{name} {version(name)}" for name in packages])
+        found = {"Python": platform.python_version()} | installed("stepverify", *packages)
+        return "## Versions\n\n" + ", ".join(f"{name} {number}" for name, number in found.items())
 
 
 class _Dumper(yaml.SafeDumper):

@@ -111,7 +111,7 @@ class HuggingFaceExport(lightning.Callback):
                     pl_module.encoder.tokenizer.save_pretrained(folder)
                     pl_module.layout.save(folder, form=form, **pl_module.facts())
                     write_training_problems(folder, _training_problems(trainer, pl_module))
-                    (folder / "README.md").write_text(card.render(form, folder))
+                    (folder / "README.md").write_text(card.render(form, folder), encoding="utf-8")
         trainer.strategy.barrier("export")
         if self.push_to_hub is not None and trainer.is_global_zero:
             self._push(target, self.push_to_hub)

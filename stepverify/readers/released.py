@@ -33,7 +33,7 @@ def digest(problem: str) -> str:
 @cache
 def math500() -> frozenset[str]:
     """Digests of the MATH-500 problems."""
-    return frozenset(files(__package__).joinpath("math500.txt").read_text().split())
+    return frozenset(files(__package__).joinpath("math500.txt").read_text(encoding="utf-8").split())
 
 
 class Guard:
