@@ -15,7 +15,7 @@ TRAINING_PROBLEMS_FILE = "training_problems.txt"
 
 def write_training_problems(folder: Path, digests: Iterable[str]) -> None:
     """Write digests beside an exported model, sorted."""
-    (folder / TRAINING_PROBLEMS_FILE).write_text("".join(f"{one}\n" for one in sorted(set(digests))))
+    (folder / TRAINING_PROBLEMS_FILE).write_text("".join(f"{one}\n" for one in sorted(set(digests))), encoding="utf-8")
 
 
 def read_training_problems(folder: str | Path) -> frozenset[str] | None:

@@ -102,7 +102,7 @@ def _stored(root: Path) -> tuple[dict[str, Any] | None, bool]:
             raise InputError(f"{root}: is the output of sampling {manifest['stage']}; choose another folder")
         return comparable(manifest["config"]), manifest["finished"]
     saved = root / "logs" / "config.yaml"
-    return (comparable(yaml.safe_load(saved.read_text())), False) if saved.is_file() else (None, False)
+    return (comparable(yaml.safe_load(saved.read_text(encoding="utf-8"))), False) if saved.is_file() else (None, False)
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
