@@ -21,7 +21,7 @@ help: ## this list
 
 install: $(VENV)/.installed ## the environment .venv with the package
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stepverify needs Python 3.11 or newer (tested: 3.11 to 3.14), this is " + sys.version)'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stepverify needs Python 3.11 or newer (tested: 3.11 to 3.15), this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
