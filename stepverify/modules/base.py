@@ -10,6 +10,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
@@ -60,6 +61,7 @@ class VerifierModule(lightning.LightningModule):
         self.encoder = SolutionEncoder(tokenizer, self.layout, max_length)
         self.optimizer_factory, self.warmup, self.decay, self.lm_weight = optimizer, warmup, decay, lm_weight
         self.model: ReadModel | None = None
+        self._unread: dict[str, int] = {}
         self._data_states: list[dict[str, Any]] = []
         self.register_state_dict_post_hook(lambda module, state, prefix, _: module._leave_out_frozen(state, prefix))
         self.register_load_state_dict_post_hook(lambda module, keys: module._check_keys(keys))
@@ -113,6 +115,7 @@ class VerifierModule(lightning.LightningModule):
         if self.model is not None:
             return
         self.model = self.build()
+        self._unread = self.model.freeze_unread(language=self.lm_weight > 0)
         if self.device_mesh is not None:
             from stepverify.models.parallel import shard
 
@@ -138,6 +141,12 @@ class VerifierModule(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember how far the training data was read."""
         self._data_states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+
+    def on_fit_start(self) -> None:
+        """Say which parameters are frozen although no adapters are asked for."""
+        if self._unread:
+            parts = ", ".join(self._unread)
+            rank_zero_info(f"{sum(self._unread.values()):,} parameters that no loss reads are frozen: {parts}")
 
     def on_train_start(self) -> None:
         """Go on with the data where the checkpoint was saved.
@@ -173,7 +182,8 @@ class VerifierModule(lightning.LightningModule):
             if nll is not None:
                 assert batch.language is not None
                 language, number = weighted(nll, batch.language.weights)
-                self.log("train/lm_loss", (language / number).detach(), batch_size=size)
+                if len(nll):
+                    self.log("train/lm_loss", (language / number).detach(), batch_size=size)
                 loss = loss + self.lm_weight * language / batch.norms[1]
             return loss
         mean_loss, metrics = cast(MeanMetric, self.mean_losses[stage]), cast(MetricCollection, self.metrics[stage])
