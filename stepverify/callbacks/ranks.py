@@ -1,0 +1,21 @@
+"""A failed process of several ends."""
+
+from __future__ import annotations
+
+import faulthandler
+
+import lightning
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+_END_SECONDS = 45
+
+
+class EndFailed(lightning.Callback):
+    """Ends a process that has failed, even if its communication with the others hangs: they end when it has."""
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Give it time for its message; a wait in C is not ended from Python."""
+        if trainer.world_size > 1 and not isinstance(exception, SIGTERMException):
+            faulthandler.dump_traceback_later(_END_SECONDS, exit=True)
