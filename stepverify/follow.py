@@ -24,7 +24,7 @@ def follow_main() -> None:
 
 
 def forget_main() -> None:
-    """Start no more ranks: programs that this process starts from here on are others."""
+    """Stop being followed: programs that this process starts later are no ranks of its run."""
     os.environ.pop(_MAIN, None)
 
 

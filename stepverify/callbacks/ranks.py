@@ -1,4 +1,4 @@
-"""A failed process of several ends."""
+"""Failed processes end: the others of a run end with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _END_SECONDS = 45
 
 
 class EndFailed(lightning.Callback):
-    """Ends a process that has failed, even if its communication with the others hangs: they end when it has."""
+    """Ends a failed process of several within 45 seconds, even if its communication hangs."""
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException

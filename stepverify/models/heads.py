@@ -94,13 +94,13 @@ class ReadModel(nn.Module):
         return head.weight, head.bias
 
     def head_parameters(self) -> Iterable[Tensor | None]:
-        """Parameters that :meth:`read` uses beside the hidden states."""
+        """Give the parameters that :meth:`read` applies to hidden states."""
         return self.output_matrix()
 
     def freeze_unread(self, *, language: bool) -> dict[str, int]:
-        """Freeze parameters that no loss reads, on which DDP would wait for a gradient.
+        """Freeze parameters that no loss reads.
 
-        Those are an output matrix that the head does without, and all parts of a wrapper around the decoder, as the
+        DDP would wait for their gradient. They are an output matrix that the head does without, and all parts of a wrapper around the decoder, as the
         vision tower of a multimodal model.
 
         Args:
@@ -218,7 +218,7 @@ class ProcessModel(ReadModel):
         return logits
 
     def head_parameters(self) -> Iterable[Tensor | None]:
-        """The output matrix, or a classifier's own head."""
+        """Give the output matrix, or a classifier's own head."""
         if self.form == "classifier":
             return self.backbone.score.parameters()  # type: ignore[union-attr]
         return self.output_matrix()

@@ -68,7 +68,7 @@ class OutcomeModel(ReadModel):
         return self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)  # type: ignore[arg-type]
 
     def head_parameters(self) -> Iterable[Tensor | None]:
-        """The value head, and the output matrix where its row is the head."""
+        """Give the value head, and the output matrix where its row is the head."""
         reserved = isinstance(self.value_head, ReservedLogit)
         return [*self.value_head.parameters(), *(self.output_matrix()[:1] if reserved else ())]
 

@@ -13,7 +13,7 @@ _KEY = "stepverify"
 
 
 def prepare(checkpoint: dict[str, Any], module: lightning.LightningModule) -> None:
-    """Have optimizer states name their parameters, and note between how many processes batches were divided.
+    """Name the parameters of optimizer states, and record the number of ranks.
 
     FSDP2 goes by names, and would else take numbers for places in the model; plain optimizers go by the order alone.
     """
@@ -32,7 +32,9 @@ def prepare(checkpoint: dict[str, Any], module: lightning.LightningModule) -> No
 
 
 def check(checkpoint: dict[str, Any], module: lightning.LightningModule) -> None:
-    """Refuse to go on where examples would be skipped or read twice, or with other parameters.
+    """Refuse a checkpoint that this run cannot continue.
+
+    Within an epoch, another number of ranks would skip examples or read them twice.
 
     Raises:
         InputError: saved within an epoch by another number of processes, or trained parameters that differ.
