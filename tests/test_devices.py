@@ -193,7 +193,7 @@ def fit_joint(tmp_path: Path, num_ranks: int, *words: str, name: str = "run", **
         "trainer__callbacks": [{"class_path": "tests.test_devices.Seen", "init_args": {"folder": str(root / "seen")}}],
     }  # fmt: skip
     file = config(root=root, data=judged(tmp_path / "data"), **model | settings | changes)
-    done = stepverify("fit", "--config", file, "--trainer.devices", str(num_ranks), *words)
+    done = stepverify("fit", "--config", file, *words, "--trainer.devices", str(num_ranks))
     assert done.returncode == 0, done.stderr[-3000:]
     return root
 
@@ -252,7 +252,7 @@ def test_every_record_is_predicted_and_tested_once(num_ranks: int, words: tuple[
             "OutcomeVerifier", tmp_path / "run", data, model__init_args__backbone=UNTIED, data__eval_pack_tokens=64,
             **{f"data__{command}": reader(data)}, trainer__callbacks=[writer if command == "predict" else notes],
         )  # fmt: skip
-        done = stepverify(command, "--config", file, "--trainer.devices", str(num_ranks), *words)
+        done = stepverify(command, "--config", file, *words, "--trainer.devices", str(num_ranks))
         assert done.returncode == 0, done.stderr[-3000:]
     records = list(read_records(tmp_path / "out", Solution))
     assert Counter(r.id for r in records) == IDS

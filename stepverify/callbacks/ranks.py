@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 
 import lightning
+import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 _END_SECONDS = 45
@@ -17,5 +18,6 @@ class EndFailed(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """Give it time for its message; a wait in C is not ended from Python."""
-        if trainer.world_size > 1 and not isinstance(exception, SIGTERMException):
+        several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+        if several and not isinstance(exception, SIGTERMException):
             faulthandler.dump_traceback_later(_END_SECONDS, exit=True)

@@ -100,8 +100,8 @@ class ReadModel(nn.Module):
     def freeze_unread(self, *, language: bool) -> dict[str, int]:
         """Freeze parameters that no loss reads.
 
-        DDP would wait for their gradient. They are an output matrix that the head does without, and all parts of a wrapper around the decoder, as the
-        vision tower of a multimodal model.
+        DDP would wait for their gradient. They are an output matrix that the head does without, and all parts of a
+        wrapper around the decoder, as the vision tower of a multimodal model.
 
         Args:
             language: whether a language-model loss is trained jointly.
