@@ -19,8 +19,10 @@ from torch import nn
 
 from stepverify.callbacks import files
 from stepverify.cli import main
-from stepverify.data.batch import Batch
+from stepverify.data.batch import Batch, collate
+from stepverify.data.encode import SolutionEncoder
 from stepverify.jsonl import read_records, write_records
+from stepverify.layout import Layout
 from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel
 from stepverify.models.backbone import LoRA
 from stepverify.records import Solution
@@ -301,6 +303,23 @@ def test_what_no_loss_reads_is_frozen(head: str, language: bool, frozen: dict[st
     assert model.freeze_unread(language=language) == (frozen if head != "classifier" else {"lm_head": 70 * 32})
     after = {name for name, p in model.named_parameters() if p.requires_grad}
     assert len(before - after) == (head in ("linear", "classifier") and not language)
+
+
+def test_a_batch_without_language_reaches_the_output_matrix(tokenizer):
+    """Its gradient is 0 and not missing, on every rank alike; the outputs are those without a language-model loss."""
+    model = OutcomeModel(Backbone(**UNTIED).load())
+    nn.init.ones_(model.value_head.weight)
+    examples = [
+        SolutionEncoder(tokenizer, Layout(), 100).outcome(s, [1.0] * len(s.steps)) for s in thirteen(lambda i: {})[:2]
+    ]
+    outputs, nll = model(collate(examples, language=True))
+    assert nll.shape == (0,)
+    assert outputs.equal(model(collate(examples))[0])
+    (outputs.sum() + nll.sum()).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    assert not [name for name, gradient in gradients.items() if gradient is None]
+    assert not gradients["backbone.lm_head.weight"].any()
+    assert gradients["backbone.model.embed_tokens.weight"].any()
 
 
 def test_a_multimodal_wrapper_is_frozen_around_its_decoder():
