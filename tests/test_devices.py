@@ -203,7 +203,7 @@ def fit_joint(tmp_path: Path, num_ranks: int, *words: str, name: str = "run", **
 UNTIED = {"path": "lit_configs/quickstart/base", "weights": "random", "overrides": {"tie_word_embeddings": False}}
 IDS = Counter(s.id for s in thirteen(lambda i: {}))
 DDP = ("--config", "lit_configs/overlays/ddp.yaml")
-TWO_RANKS = [
+RANKS = [
     pytest.param(2, ("--trainer.use_distributed_sampler", "true"), id="two"),
     pytest.param(1, (), id="one", marks=pytest.mark.slow),
     pytest.param(3, (), id="three", marks=pytest.mark.slow),
@@ -214,7 +214,7 @@ TWO_RANKS = [
 ]
 
 
-@pytest.mark.parametrize(("num_ranks", "words"), TWO_RANKS)
+@pytest.mark.parametrize(("num_ranks", "words"), RANKS)
 def test_every_example_is_trained_once_an_epoch(num_ranks: int, words: tuple[str, ...], tmp_path: Path):
     """13 solutions and the first two once more as language: in most steps no rank or only one has a language position.
 
@@ -241,7 +241,7 @@ def test_losses_of_two_processes_are_those_of_one(words: tuple[str, ...], tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_ranks", "words"), TWO_RANKS)
+@pytest.mark.parametrize(("num_ranks", "words"), [RANKS[0], RANKS[-1]])
 def test_every_record_is_predicted_and_tested_once(num_ranks: int, words: tuple[str, ...], tmp_path: Path):
     writer = {
         "class_path": "stepverify.callbacks.ScoreWriter",
@@ -249,10 +249,10 @@ def test_every_record_is_predicted_and_tested_once(num_ranks: int, words: tuple[
     }
     notes = {"class_path": "tests.test_devices.Seen", "init_args": {"folder": str(tmp_path / "run" / "seen")}}
     data = judged(tmp_path / "data")
-    for command in ("predict", "test", "validate"):
+    for command, key in (("predict", "predict"), ("test", "test"), ("validate", "validation")):
         file = config(
             "OutcomeVerifier", tmp_path / "run", data, model__init_args__backbone=UNTIED, data__eval_pack_tokens=64,
-            **{f"data__{command}": reader(data)}, trainer__callbacks=[writer if command == "predict" else notes],
+            **{f"data__{key}": reader(data)}, trainer__callbacks=[writer if command == "predict" else notes],
         )  # fmt: skip
         done = stepverify(command, "--config", file, *words, "--trainer.devices", str(num_ranks))
         assert done.returncode == 0, done.stderr[-3000:]
