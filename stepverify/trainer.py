@@ -12,9 +12,11 @@ from typing import Any
 
 import lightning
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from stepverify.callbacks import (
@@ -27,8 +29,11 @@ from stepverify.callbacks import (
     Throughput,
     files,
 )
+from stepverify.callbacks.ranks import EndFailed
 from stepverify.callbacks.run_folder import Finished, RunFolder, claim, comparable
 from stepverify.data.datamodule import SolutionData
+from stepverify.devices import check_mesh, check_settings
+from stepverify.follow import follow_main, forget_main
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
 
@@ -58,7 +63,8 @@ class _RunFolder(LightningCLI):
         )  # fmt: skip
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a folder that holds a run, before data or model are loaded."""
+        """Refuse what cannot be run, and a folder that holds a run, before data or model are loaded."""
+        check_settings(self.config[self.subcommand].trainer)
         if self.subcommand != "fit":
             return
         config = self.config["fit"]
@@ -80,7 +86,7 @@ class _RunFolder(LightningCLI):
             kwargs.setdefault("logger", TensorBoardLogger(root, name="logs", version=""))
         present = config.get("callbacks") or []
         present = present if isinstance(present, list) else [present]
-        added: list[lightning.Callback] = []
+        added: list[lightning.Callback] = [EndFailed()]
         if self.subcommand == "fit" and not config.get("fast_dev_run"):
             if config.get("enable_checkpointing") is not False:
                 added.append(Checkpoints())
@@ -94,7 +100,14 @@ class _RunFolder(LightningCLI):
                 added.append(ProgressLines())
         kinds = {type(c) for c in present}
         kwargs["callbacks"] = [*present, *(c for c in added if type(c) not in kinds)]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:  # no such accelerator, too many devices
+            raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
+        check_mesh(trainer, self.config[self.subcommand].trainer.strategy)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = files.AnyCheckpoint()
+        return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Find the last checkpoint that is whole, and have checkpoints read as data, never as pickled code."""
@@ -138,6 +151,7 @@ def run(args: Sequence[str] | None = None) -> LightningCLI | None:
     With None the process's own line is used: Lightning starts further processes of DDP and FSDP2 with it.
     """
     _be_quiet()
+    follow_main()
     try:
         return _RunFolder(
             VerifierModule,
@@ -161,3 +175,5 @@ def run(args: Sequence[str] | None = None) -> LightningCLI | None:
         # Lightning's code is 0, by which a script would go on to its next stage.
         stopped.code = 143 if stopped.code is None else stopped.code
         raise
+    finally:
+        forget_main()

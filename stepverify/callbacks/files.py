@@ -6,11 +6,12 @@ import pickle
 import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
@@ -98,16 +99,50 @@ def read_weights(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if path.is_file():
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
         return {name: state[f"model.{name}"] for name in like if f"model.{name}" in state}
+    held = _read_shards(path, lambda name: name.startswith("state_dict.model."))["state_dict"]
+    return {name: held[f"model.{name}"] for name in like if f"model.{name}" in held}
+
+
+def _read_shards(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[Any, Any]:
+    """Put the shards of a folder together, by this process alone; what was a list has numbers as keys."""
     from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
 
     reader = FileSystemReader(path)
-    held = reader.read_metadata().state_dict_metadata
-    found = {n: torch.empty_like(v, device="cpu") for n, v in like.items() if f"state_dict.model.{n}" in held}
+    metadata = reader.read_metadata()
+    held: dict[str, Any] = {
+        name: torch.empty(info.size, dtype=info.properties.dtype) if isinstance(info, TensorStorageMetadata) else None
+        for name, info in metadata.state_dict_metadata.items() if wanted(name)
+    }  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is what no_dist asks for
-        load({"state_dict": {f"model.{n}": v for n, v in found.items()}}, storage_reader=reader, no_dist=True)
-    return found
+        load(held, storage_reader=reader, no_dist=True)
+    tree: dict[Any, Any] = {}
+    for name, value in held.items():
+        node, (*keys, last) = tree, metadata.planner_data[name]
+        for key in keys:
+            node = node.setdefault(key, {})
+        node[last] = value
+    return tree
+
+
+class AnyCheckpoint(TorchCheckpointIO):
+    """Reads FSDP2's folders of shards too, for a strategy that holds parameters whole."""
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint; of a folder, in the form that a file has."""
+        if not Path(path).is_dir():
+            return super().load_checkpoint(path, *args, **kwargs)
+        shards = _read_shards(Path(path))
+        checkpoint: dict[str, Any] = torch.load(Path(path) / "meta.pt", weights_only=True)
+        optimizers = [shards[f"optimizer_{i}"] for i in range(len(shards)) if f"optimizer_{i}" in shards]
+        return checkpoint | {
+            "state_dict": shards["state_dict"],
+            "optimizer_states": [
+                {"state": o.get("state", {}), "param_groups": [*o["param_groups"].values()]} for o in optimizers
+            ],
+        }
 
 
 @rank_zero_only

@@ -73,7 +73,7 @@ class Batch(_Movable):
         input_ids: (L,) token ids.
         tree: how they continue each other.
         reads: where the head is applied.
-        language: where a joint language-model loss reads, ``targets`` being token ids; None without one.
+        language: where a joint language-model loss reads, perhaps nowhere, ``targets`` being token ids; None without.
         records: the B solutions.
         num_tokens: tokens of all solutions, each counted in full.
         norms: of the summed losses in training, see :class:`stepverify.data.batching.Plan`.
@@ -100,13 +100,17 @@ class Batch(_Movable):
         return torch.bincount(self.reads.owner, minlength=len(self.records))
 
 
-def collate(examples: Sequence[Example], *, pad_to: int = 1, norms: tuple[float, float] | None = None) -> Batch:
+def collate(
+    examples: Sequence[Example], *, pad_to: int = 1, norms: tuple[float, float] | None = None, language: bool = False
+) -> Batch:
     """Lay examples out in one row of tokens, what they share once.
 
     Args:
         examples: B encoded solutions.
         pad_to: L is padded to a multiple of it with tokens that nobody reads: compiled models see fewer shapes.
         norms: passed on.
+        language: read for a language-model loss even where no example has a position for it: each rank's gradients then
+            reach the same parameters.
     """
     forest = share([e.input_ids for e in examples])
     used = len(forest.ids)
@@ -132,7 +136,7 @@ def collate(examples: Sequence[Example], *, pad_to: int = 1, norms: tuple[float,
         input_ids=_tensor(np.pad(forest.ids, (0, padding))),
         tree=tree,
         reads=_reads(places, targets, [e.weights for e in examples]),
-        language=_reads(lm_places, successors, [e.lm_weights for e in examples]) if successors else None,
+        language=_reads(lm_places, successors, [e.lm_weights for e in examples]) if successors or language else None,
         records=[e.record for e in examples],
         num_tokens=sum(map(len, forest.paths)),
         norms=norms,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from torch.utils.data import DistributedSampler
 
 # Batches are made in windows of so many: alike in length or well packed, and still in random company.
 WINDOW = 16
@@ -59,8 +60,11 @@ class ByLength:
         return np.array_split(ordered, -(-len(ordered) // self.batch_size))
 
 
-class Plans:
+class Plans(DistributedSampler[Plan]):
     """A sampler of plans: the same number on every rank and in every epoch, no example twice.
+
+    Being a DistributedSampler it is never divided among the ranks once more, which Lightning does with any other
+    unless ``trainer.use_distributed_sampler`` is false.
 
     Batches that are computed at the same time on different ranks cost about the same. As a pure function of
     (seed, epoch, rank) an interrupted epoch is continued by skipping.
@@ -86,9 +90,9 @@ class Plans:
     ) -> None:  # fmt: skip
         if len(costs) < num_ranks:
             raise ValueError(f"{len(costs)} examples cannot be divided among {num_ranks} processes")
+        super().__init__(costs, num_ranks, rank, shuffle, seed)  # type: ignore[arg-type] # a length is all it takes
         self.maker, self.costs, self.weights = maker, np.asarray(costs), weights
-        self.shuffle, self.seed, self.rank, self.num_ranks = shuffle, seed, rank, num_ranks
-        self.accumulate, self.epoch = accumulate, 0
+        self.num_ranks, self.accumulate = num_ranks, accumulate
         # Each rank reads as many batches: with sharded parameters one that stops early hangs the others.
         # Each epoch has as many, too: trainer and learning rate schedule count on it.
         count = len(maker(self._rng(0, 0)))

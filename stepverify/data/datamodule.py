@@ -19,6 +19,8 @@ from stepverify.data.shelf import Shelf
 from stepverify.readers import Reader
 from stepverify.records import InputError, Solution
 
+_KEYS = {"fit": "train", "validate": "validation"}  # of stages whose reader has another name
+
 
 class Objective(Protocol):
     """What the data needs to know of a module."""
@@ -92,11 +94,11 @@ class SolutionData(lightning.LightningDataModule):
             reader = self.readers[name]
             if reader is None:
                 if name == stage:
-                    key = {"fit": "train", "validate": "validation"}.get(name, name)
-                    raise InputError(f"data.{key}: no reader is given")
+                    raise InputError(f"data.{_KEYS.get(name, name)}: no reader is given")
                 continue
             if name not in self.examples:
                 self.examples[name] = self._encode(reader, name)
+            self._check_ranks(name)
         if stage == "fit" and "validate" in self.examples:
             self._warn_of_overlap()
 
@@ -109,6 +111,15 @@ class SolutionData(lightning.LightningDataModule):
                     f"data.validation: {len(shared):,} of {len(validation):,} problems are in data.{key} too, "
                     f"{shared[0]} for one: it says too little of new problems; `exclude` or folds keep them apart"
                 )
+
+    def _check_ranks(self, name: str) -> None:
+        assert self.trainer is not None
+        count, ranks = len(self.examples[name]), self.trainer.world_size
+        if count < ranks:
+            raise InputError(
+                f"data.{_KEYS.get(name, name)}: {count} solutions cannot be divided among {ranks} devices; "
+                f"take {count} devices at most (trainer.devices)"
+            )
 
     def _encode(self, reader: Reader, name: str) -> Shelf:
         objective, labelled = self._objective(), name != "predict"
@@ -143,7 +154,8 @@ class SolutionData(lightning.LightningDataModule):
             rank=ranks["rank"], num_ranks=ranks["num_replicas"],
             accumulate=trainer.accumulate_grad_batches if shuffle else 1,
         )  # fmt: skip
-        batches = _Batches(examples, self._objective().pad_to)
+        objective = self._objective()
+        batches = _Batches(examples, objective.pad_to, language=name == "fit" and objective.lm_weight > 0)
         return cls(batches, sampler=plans, batch_size=None, num_workers=self.num_workers)
 
     def _maker(self, examples: Shelf, train: bool) -> BatchMaker:
@@ -174,8 +186,9 @@ class SolutionData(lightning.LightningDataModule):
 class _Batches(Dataset):
     """Plan → batch."""
 
-    def __init__(self, examples: Shelf, pad_to: int) -> None:
-        self.examples, self.pad_to = examples, pad_to
+    def __init__(self, examples: Shelf, pad_to: int, *, language: bool) -> None:
+        self.examples, self.pad_to, self.language = examples, pad_to, language
 
     def __getitem__(self, plan: Plan) -> Batch:
-        return collate([self.examples[i] for i in plan.indices], pad_to=self.pad_to, norms=plan.norms)
+        examples = [self.examples[i] for i in plan.indices]
+        return collate(examples, pad_to=self.pad_to, norms=plan.norms, language=self.language)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +92,33 @@ class ReadModel(nn.Module):
         if head is None:
             raise InputError("the backbone is a token classifier, without a vocabulary head: take its causal form")
         return head.weight, head.bias
+
+    def head_parameters(self) -> Iterable[Tensor | None]:
+        """Give the parameters that :meth:`read` applies to hidden states."""
+        return self.output_matrix()
+
+    def freeze_unread(self, *, language: bool) -> dict[str, int]:
+        """Freeze parameters that no loss reads.
+
+        DDP would wait for their gradient. They are an output matrix that the head does without, and all parts of a
+        wrapper around the decoder, as the vision tower of a multimodal model.
+
+        Args:
+            language: whether a language-model loss is trained jointly.
+
+        Returns:
+            Number of parameters that were trained until now, by the module that holds them.
+        """
+        backbone = without_adapters(self.backbone)
+        read = {*backbone.get_decoder().parameters(), *self.head_parameters()}  # type: ignore[operator]
+        read |= {*self.output_matrix()} if language else set()
+        frozen: dict[str, int] = {}
+        for name, parameter in backbone.named_parameters():
+            if parameter.requires_grad and parameter not in read:
+                parameter.requires_grad_(False)
+                part = ".".join(name.split(".")[:-1][:2])
+                frozen[part] = frozen.get(part, 0) + parameter.numel()
+        return frozen
 
     def values(self, outputs: Tensor) -> Tensor:
         """Outputs of :meth:`read` → (M,) probabilities in [0, 1]."""
@@ -188,6 +216,12 @@ class ProcessModel(ReadModel):
         if self.among_all:
             logits = logits - log_partition(hidden, weight, bias, softcap=self.softcap)[:, None]
         return logits
+
+    def head_parameters(self) -> Iterable[Tensor | None]:
+        """Give the output matrix, or a classifier's own head."""
+        if self.form == "classifier":
+            return self.backbone.score.parameters()  # type: ignore[union-attr]
+        return self.output_matrix()
 
     def values(self, outputs: Tensor) -> Tensor:
         """The chance that the step is right, or neutral where that counts as right."""

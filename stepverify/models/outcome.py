@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -64,6 +66,11 @@ class OutcomeModel(ReadModel):
         if isinstance(self.value_head, ReservedLogit):
             return self.value_head(hidden, self.output_matrix()[0])
         return self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)  # type: ignore[arg-type]
+
+    def head_parameters(self) -> Iterable[Tensor | None]:
+        """Give the value head, and the output matrix where its row is the head."""
+        reserved = isinstance(self.value_head, ReservedLogit)
+        return [*self.value_head.parameters(), *(self.output_matrix()[:1] if reserved else ())]
 
     @torch.no_grad()
     def start_undecided(self, ids: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from typing import Any, Literal, cast
@@ -10,6 +11,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
@@ -18,6 +20,7 @@ from stepverify.data.encode import Example, SolutionEncoder, load_tokenizer
 from stepverify.layout import Layout, load_export
 from stepverify.losses import weighted
 from stepverify.models import Backbone, ReadModel
+from stepverify.modules import resume
 from stepverify.records import InputError, Solution
 
 Stage = Literal["train", "val", "test"]
@@ -60,6 +63,8 @@ class VerifierModule(lightning.LightningModule):
         self.encoder = SolutionEncoder(tokenizer, self.layout, max_length)
         self.optimizer_factory, self.warmup, self.decay, self.lm_weight = optimizer, warmup, decay, lm_weight
         self.model: ReadModel | None = None
+        self.strict_loading = False  # frozen weights may be missing; _check_keys says what may not
+        self._unread: dict[str, int] = {}
         self._data_states: list[dict[str, Any]] = []
         self.register_state_dict_post_hook(lambda module, state, prefix, _: module._leave_out_frozen(state, prefix))
         self.register_load_state_dict_post_hook(lambda module, keys: module._check_keys(keys))
@@ -107,12 +112,32 @@ class VerifierModule(lightning.LightningModule):
         on_cpu = self.trainer.strategy.root_device.type == "cpu"
         if stage == "fit" and on_cpu and self.backbone_source.attention == "flex":
             raise InputError("backbone.attention: flex has no backward pass on a CPU; choose paths")
+        if stage == "fit":
+            self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        """Optimizers and schedules that this training cannot drive."""
+        endless = self.trainer.max_epochs == -1 and self.trainer.max_steps == -1
+        if endless and (self.decay != "constant" or self.warmup):
+            raise InputError(
+                "trainer.max_epochs: without a number of epochs or steps the length of the learning rate's schedule "
+                "is unknown; set trainer.max_steps too, or model.init_args.decay: constant and warmup: 0"
+            )
+        # On a parameter of its own: the model is not loaded yet.
+        optimizer = self.optimizer_factory([{"params": [nn.Parameter(torch.zeros(1))]}])
+        closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise InputError(
+                f"model.init_args.optimizer: {type(optimizer).__name__} computes the loss several times a step, "
+                "which batches of one step do not allow; choose AdamW or another of first order"
+            )
 
     def configure_model(self) -> None:
         """Load the weights once, after the data was read and checked; shard them where a mesh is given."""
         if self.model is not None:
             return
         self.model = self.build()
+        self._unread = self.model.freeze_unread(language=self.lm_weight > 0)
         if self.device_mesh is not None:
             from stepverify.models.parallel import shard
 
@@ -135,9 +160,20 @@ class VerifierModule(lightning.LightningModule):
             return set()
         return {n for n, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note what any other number of devices and strategy needs to know to go on."""
+        resume.prepare(checkpoint, self)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember how far the training data was read."""
+        resume.check(checkpoint, self)
         self._data_states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+
+    def on_fit_start(self) -> None:
+        """Say which parameters are frozen although no adapters are asked for."""
+        if self._unread:
+            parts = ", ".join(self._unread)
+            rank_zero_info(f"{sum(self._unread.values()):,} parameters that no loss reads are frozen: {parts}")
 
     def on_train_start(self) -> None:
         """Go on with the data where the checkpoint was saved.
@@ -173,7 +209,8 @@ class VerifierModule(lightning.LightningModule):
             if nll is not None:
                 assert batch.language is not None
                 language, number = weighted(nll, batch.language.weights)
-                self.log("train/lm_loss", (language / number).detach(), batch_size=size)
+                if len(nll):
+                    self.log("train/lm_loss", (language / number).detach(), batch_size=size)
                 loss = loss + self.lm_weight * language / batch.norms[1]
             return loss
         mean_loss, metrics = cast(MeanMetric, self.mean_losses[stage]), cast(MetricCollection, self.metrics[stage])
@@ -220,7 +257,8 @@ class VerifierModule(lightning.LightningModule):
                 (decayed if is_matrix else plain).append(parameter)
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer_factory([g for g in groups if g["params"]])
-        total = int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        total = int(steps) if math.isfinite(steps) else 1  # of a constant rate that has no end
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate_factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

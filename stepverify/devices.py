@@ -1,0 +1,48 @@
+"""Settings of the trainer that would fail or give other results on these devices, refused before a model is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+from lightning.pytorch.strategies import ModelParallelStrategy
+
+from stepverify.records import InputError
+
+
+def check_settings(trainer: Any) -> None:
+    """Refuse what replaces the batches of :mod:`stepverify.data.batching`.
+
+    Args:
+        trainer: the configuration's entry.
+
+    Raises:
+        InputError: ``overfit_batches``.
+    """
+    if trainer.overfit_batches:
+        raise InputError(
+            f"trainer.overfit_batches: {trainer.overfit_batches}: it reads examples in place of batches; "
+            "to train on a few solutions, give the reader of data.train a limit"
+        )
+
+
+def check_mesh(trainer: lightning.Trainer, strategy: Any) -> None:
+    """Refuse a mesh of FSDP2 that is not one data-parallel row of all devices.
+
+    Args:
+        trainer: with its devices.
+        strategy: the configuration's entry.
+
+    Raises:
+        InputError: sizes that do not match the devices, or tensor parallelism.
+    """
+    if not isinstance(trainer.strategy, ModelParallelStrategy):
+        return
+    count = trainer.num_devices * trainer.num_nodes
+    arguments = getattr(strategy, "init_args", None) or {}
+    sizes = [arguments.get(f"{kind}_parallel_size", "auto") for kind in ("data", "tensor")]
+    if sizes != [count, 1]:
+        raise InputError(
+            f"trainer.strategy: data_parallel_size: {sizes[0]} and tensor_parallel_size: {sizes[1]} "
+            f"on {count} devices; set data_parallel_size: {count} and tensor_parallel_size: 1"
+        )
