@@ -24,6 +24,7 @@ from stepverify.callbacks import (
     HuggingFaceExport,
     ProgressLines,
     SolutionText,
+    StopAtNonFinite,
     Throughput,
     files,
 )
@@ -80,7 +81,7 @@ class _RunFolder(LightningCLI):
             kwargs.setdefault("logger", TensorBoardLogger(root, name="logs", version=""))
         present = config.get("callbacks") or []
         present = present if isinstance(present, list) else [present]
-        added: list[lightning.Callback] = []
+        added: list[lightning.Callback] = [StopAtNonFinite()] if self.subcommand == "fit" else []
         if self.subcommand == "fit" and not config.get("fast_dev_run"):
             if config.get("enable_checkpointing") is not False:
                 added.append(Checkpoints())

@@ -201,13 +201,6 @@ class VerifierModule(lightning.LightningModule):
         assert self.model is not None
         return list(zip(batch.records, batch.split(self.model.score(batch)), strict=True))
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the norm of the gradient before clipping, in the steps that are logged anyway."""
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            norms = [p.grad.norm() for p in self.parameters() if p.grad is not None]
-            total = torch.stack([n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]).norm()
-            self.log("train/grad_norm", total)
-
     def configure_optimizers(self) -> Any:
         """Optimizer over two groups of parameters, and a schedule in steps."""
         # By kind of module: names differ (embed_tokens, wte, ...), and an output matrix may be tied to one.
