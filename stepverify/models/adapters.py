@@ -77,7 +77,7 @@ def merged(adapted: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         key = f"{names[layer.get_base_layer()]}.{_parameter(layer)}"
         weight = found[key]
         found[key] = (weight.float() + update.to(weight.device, torch.float32)).to(weight.dtype)
-    return {k.removeprefix("base_model.model.").replace(".base_layer.", "."): v for k, v in found.items()}
+    return {k.removeprefix("base_model.model.").replace(".base_layer", ""): v for k, v in found.items()}
 
 
 class _Update(nn.Module):
