@@ -40,7 +40,7 @@ _NOISE = (
     ".*'set_vital' is deprecated.*",
     ".*LeafSpec.*",
     ".*LightningCLI's args parameter.*",  # a caller in Python knows what it passes
-    ".*No (positive|negative) samples in targets.*",
+    ".*No (positive|negative) samples (found )?in target.*",
 )
 
 

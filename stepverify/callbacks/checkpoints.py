@@ -14,7 +14,6 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-
 from torch.distributed.tensor import DTensor
 
 from stepverify import atomic
@@ -174,7 +173,9 @@ class Checkpoints(Checkpoint):
         local = [p.to_local() if isinstance(p, DTensor) else p for p in trained]
         if any_rank(trainer, ~torch.stack([p.isfinite().all() for p in local]).all())[0]:
             with ranks.together(trainer):
-                raise InputError(f"step {trainer.global_step}: weights are not finite; not saved, go on from the one before")
+                raise InputError(
+                    f"step {trainer.global_step}: weights are not finite; not saved, go on from the one before"
+                )
         folder = files.folder(trainer.default_root_dir)
         name = files.name(trainer.global_step)
         self._names = [*(n for n in self._names if n != name), name][-self.keep :]

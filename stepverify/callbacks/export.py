@@ -106,7 +106,8 @@ class HuggingFaceExport(lightning.Callback):
             InputError: weights or scores are not finite, or an export gives other scores than the trained model.
         """
         assert isinstance(pl_module, VerifierModule)
-        assert (model := pl_module.model) is not None
+        model = pl_module.model
+        assert model is not None
         if trainer.interrupted or _writes_nothing(trainer):
             return
         # All ranks take part: with FSDP2 each holds only its shard, and metrics may still be reduced.

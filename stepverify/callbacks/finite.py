@@ -49,7 +49,9 @@ class StopAtNonFinite(lightning.Callback):
         bad_loss, bad_norm = any_rank(trainer, lost.any(), ~norm.isfinite())
         if bad_loss or (bad_norm and not is_scaled):
             with together(trainer):
-                ids = [i for (_, batch), bad in zip(seen, lost.tolist(), strict=True) for i in batch if bad or not bad_loss]
+                ids = [
+                    i for (_, batch), bad in zip(seen, lost.tolist(), strict=True) for i in batch if bad or not bad_loss
+                ]
                 if ids:
                     raise InputError(_message(trainer, norm.item(), ids))
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ def any_rank(trainer: lightning.Trainer, *wishes: bool | Tensor) -> list[bool]:
     """Ask of each wish whether any rank has it."""
     votes = torch.stack([torch.as_tensor(wish, device=trainer.strategy.root_device).int() for wish in wishes])
     if trainer.world_size > 1:
-        votes = trainer.strategy.reduce(votes, reduce_op="sum")  # type: ignore[assignment]
+        votes = trainer.strategy.reduce(votes, reduce_op="sum")
     return [bool(count) for count in votes.tolist()]
 
 

@@ -48,11 +48,15 @@ def _check(adapted: nn.Module) -> None:
         # An exact type: quantized layers and others have their own.
         if type(layer) not in (Linear, ParamWrapper):
             kind = type(layer.get_base_layer()).__name__
-            raise InputError(f"backbone.lora: adapters of {names[layer]} ({kind}) cannot be merged; leave it out of targets")
+            raise InputError(
+                f"backbone.lora: adapters of {names[layer]} ({kind}) cannot be merged; leave it out of targets"
+            )
         weight = getattr(layer.get_base_layer(), _parameter(layer))
         if owners[id(weight)] > 1:
-            raise InputError(f"backbone.lora: the weight of {names[layer]} is tied to another layer's; leave it out of targets")
-        experts += weight.ndim > 2  # noqa: PLR2004 - (experts, out, in)
+            raise InputError(
+                f"backbone.lora: the weight of {names[layer]} is tied to another layer's; leave it out of targets"
+            )
+        experts += weight.ndim > 2
     if experts:
         rank_zero_info(f"backbone.lora: adapters on {experts} fused weights of experts, one for each expert")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stepverify.data.batch import collate
 from stepverify.data.encode import Example
-from stepverify.models.backbone import Backbone
+from stepverify.models.backbone import Backbone, without_adapters
 from stepverify.models.export import Form
 from stepverify.models.heads import ProcessModel, ReadModel
 from stepverify.models.outcome import OutcomeModel
@@ -75,7 +75,9 @@ def reload(folder: Path, form: Form, own_form: Form, source: Backbone, device: t
     """
     from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
-    auto: Any = AutoModelForCausalLM if "causal" in (form, form == "adapter" and own_form) else AutoModelForTokenClassification
+    auto: Any = (
+        AutoModelForCausalLM if "causal" in (form, form == "adapter" and own_form) else AutoModelForTokenClassification
+    )
     options: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
     if form == "adapter":
         from peft import PeftModel
@@ -99,7 +101,7 @@ def reload(folder: Path, form: Form, own_form: Form, source: Backbone, device: t
 @torch.no_grad()
 def exported_logits(plain: nn.Module, model: ReadModel, examples: Sequence[Example]) -> list[Tensor]:
     """Compute as :func:`trained_logits` with a reloaded export of ``model``."""
-    base: Any = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
+    base: Any = without_adapters(plain)
     device = next(plain.parameters()).device
     is_causal = base.get_output_embeddings() is not None
     keeps = is_causal and "logits_to_keep" in inspect.signature(base.forward).parameters
@@ -109,7 +111,8 @@ def exported_logits(plain: nn.Module, model: ReadModel, examples: Sequence[Examp
         logits = plain(input_ids=ids, **({"logits_to_keep": places} if keeps else {})).logits[0].float()
         logits = logits if keeps else logits[places]
         if isinstance(model, ProcessModel):
-            logits = (logits[:, model.label_ids.to(device)] if is_causal else logits).log_softmax(-1)  # type: ignore[operator]
+            labels: Any = model.label_ids
+            logits = (logits[:, labels.to(device)] if is_causal else logits).log_softmax(-1)
         elif not isinstance(model, OutcomeModel):
             targets = torch.tensor(example.targets, device=device).long()
             logits = logits.log_softmax(-1).gather(-1, targets[:, None])
@@ -117,7 +120,9 @@ def exported_logits(plain: nn.Module, model: ReadModel, examples: Sequence[Examp
     return found
 
 
-def compare(trained: Sequence[Tensor], exported: Sequence[Tensor], examples: Sequence[Example], dtype: torch.dtype) -> None:
+def compare(
+    trained: Sequence[Tensor], exported: Sequence[Tensor], examples: Sequence[Example], dtype: torch.dtype
+) -> None:
     """Refuse an export whose logits differ from the trained model's beyond rounding.
 
     Args:

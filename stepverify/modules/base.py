@@ -18,6 +18,7 @@ from stepverify.data.encode import Example, SolutionEncoder, load_tokenizer
 from stepverify.layout import Layout, load_export
 from stepverify.losses import weighted
 from stepverify.models import Backbone, ReadModel
+from stepverify.modules.rounding import check_steps
 from stepverify.records import InputError, Solution
 
 Stage = Literal["train", "val", "test"]
@@ -91,6 +92,10 @@ class VerifierModule(lightning.LightningModule):
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
         """Feed one batch into the metrics."""
+
+    def verdicts(self, example: Example) -> list[bool]:
+        """What metrics that need both kinds count: whether each labelled step, or the solution, is correct."""
+        return []
 
     def truth(self, targets: Tensor) -> Tensor:
         """(M,) targets of the loss → what the values should be, in [0, 1]."""
@@ -213,6 +218,7 @@ class VerifierModule(lightning.LightningModule):
                 (decayed if is_matrix else plain).append(parameter)
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer_factory([g for g in groups if g["params"]])
+        check_steps(optimizer, self.trainer)
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate_factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
