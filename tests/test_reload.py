@@ -11,6 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import lightning  # noqa: E402
+
 from stepverify.callbacks import files  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from stepverify.data.encode import Example  # noqa: E402
@@ -19,6 +21,7 @@ from stepverify.models.export import Head  # noqa: E402
 from stepverify.models.reload import check_finite, compare  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
 from tests.fits import fit, write_labelled  # noqa: E402
+from tests.processes import stepverify  # noqa: E402
 from tests.test_fit import BASE, config, weights  # noqa: E402
 
 SAID = r"as {}, read by transformers, it gives other values than the trained model: at token (\d+) of solution (\S+) the logit (\S+), trained (\S+) "
@@ -46,6 +49,13 @@ def doubled(stored: dict[str, Any]) -> None:
 
 def dropped(stored: dict[str, Any]) -> None:
     del stored[next(n for n in stored if "up_proj" in n)]
+
+
+class Corrupt(lightning.Callback):
+    """Has exports written with another weight, in a process of its own."""
+
+    def __init__(self) -> None:
+        corrupt(pytest.MonkeyPatch(), "causal", doubled)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +109,31 @@ def test_the_export_before_stays_and_so_do_the_checkpoints(tmp_path: Path, label
     after = weights(root)
     assert all(torch.equal(saved[f"model.backbone.{k}"], weight) for k, weight in after.items())
     assert not all(torch.equal(before[k], weight) for k, weight in after.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", ["ddp", "fsdp2"])
+def test_all_ranks_end_where_an_export_is_refused(overlay: str, tmp_path: Path, tiny_model_dir, labelled):
+    """Adapters, of the best checkpoint: written by one rank, trained by two, which end with one line."""
+    root = tmp_path / "run"
+    best = {"class_path": "stepverify.callbacks.Checkpoints", "init_args": {"monitor": "val/loss", "mode": "max"}}
+    for callbacks in ([best, {"class_path": "tests.test_reload.Corrupt"}], [best]):
+        file = config(
+            "ProcessRewardModel", root, labelled, trainer__callbacks=callbacks, data__batch_size=8,
+            model__init_args__backbone={"path": str(tiny_model_dir), "lora": {"rank": 2, "alpha": 8}},
+        )  # fmt: skip
+        done = stepverify(
+            "fit", "--config", file, "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu",
+            "--trainer.devices", "2", "--overwrite", "true",
+        )  # fmt: skip
+        if len(callbacks) > 1:
+            assert done.returncode == 2, done.stderr[-2000:]
+            (line,) = re.findall(r"^stepverify fit: .*", done.stderr, re.MULTILINE)
+            assert re.search(SAID.format("causal"), line)
+            assert not (root / "export").exists()
+        else:
+            assert done.returncode == 0, done.stderr[-2000:]
+    assert (root / "checkpoints" / "best.ckpt").resolve() != (root / "checkpoints" / "last.ckpt").resolve()
 
 
 def test_a_calibration_that_is_not_exported_is_found(tmp_path: Path, tiny_model_dir, labelled, monkeypatch, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
@@ -75,6 +76,11 @@ class HuggingFaceExport(lightning.Callback):
             raise InputError(
                 "HuggingFaceExport.adapter: adapters of random weights are of no use; export the merged model alone"
             )
+        if self.adapter and source.overrides:
+            raise InputError(
+                "HuggingFaceExport.adapter: backbone.overrides change the model that adapters are put on; export the "
+                "merged model alone"
+            )
         if trainer.is_global_zero:
             _check_folder(self._target(trainer))
             if self.push_to_hub is not None:
@@ -117,7 +123,7 @@ class HuggingFaceExport(lightning.Callback):
             model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
         )
         card.best = _take_best(trainer, model, state)
-        examples = self._examples(trainer) if self.check else []
+        examples = trainer.strategy.broadcast(self._examples(trainer) if self.check else [])
         trained = trained_logits(model, examples)
         with together(trainer):
             if trainer.is_global_zero:
@@ -154,7 +160,8 @@ class HuggingFaceExport(lightning.Callback):
         try:
             plain = reload(folder, form, module.model.form, module.backbone_source, trainer.strategy.root_device)
             exported = exported_logits(plain, module.model, examples)
-            compare(trained, exported, examples, next(plain.parameters()).dtype)
+            formats = {p.dtype for m in (plain, module.model) for p in m.parameters() if p.is_floating_point()}
+            compare(trained, exported, examples, max(formats, key=lambda dtype: torch.finfo(dtype).eps))
         except InputError as error:
             raise InputError(
                 f"{self._target(trainer)}: not written: as {form}, read by transformers, {error}; checkpoints are kept"

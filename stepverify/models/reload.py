@@ -84,7 +84,7 @@ def reload(folder: Path, form: Form, own_form: Form, source: Backbone, device: t
 
         dtype: Any = source.dtype if source.dtype == "auto" else getattr(torch, source.dtype)
         labels = {} if own_form == "causal" else {"num_labels": 1}
-        base = auto.from_pretrained(source.path, dtype=dtype, **options, **labels, **source.overrides)
+        base = auto.from_pretrained(source.path, dtype=dtype, **options, **labels)
         model: Any = PeftModel.from_pretrained(base, folder)
     else:
         model, report = auto.from_pretrained(folder, dtype="auto", output_loading_info=True, **options)
@@ -92,6 +92,7 @@ def reload(folder: Path, form: Form, own_form: Form, source: Backbone, device: t
             if names := sorted(map(str, report[kind])):
                 raise InputError(f"{len(names)} {kind.replace('_', ' ')}, {names[0]} among them")
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         size = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
         if torch.cuda.mem_get_info(device)[0] < 1.5 * size:
             device = torch.device("cpu")
@@ -129,7 +130,7 @@ def compare(
         trained: (M, K) for each example.
         exported: as many.
         examples: named in the message.
-        dtype: number format of the exported weights.
+        dtype: the coarsest number format of weights, trained or exported.
 
     Raises:
         InputError: logits are not finite, or differ; with both numbers where they differ most.
