@@ -98,6 +98,14 @@ def test_a_merge_by_hand(tokenizer, tmp_path: Path):
         assert gap(found, state[key]) > 0.1
 
 
+def test_the_log_says_where_experts_have_adapters(tokenizer, tmp_path: Path, caplog):
+    """Beside DeepSeek's fused experts peft leaves out the layers of the same names: dense ones, and shared experts."""
+    with caplog.at_level("INFO"):
+        adapted("deepseek_v3", tmp_path / "base", tokenizer)
+    said = "adapters on 2 fused weights, one for each of their experts; 6 linear layers have none (down_proj, gate_proj, up_proj)"
+    assert said in caplog.text
+
+
 def test_what_cannot_be_merged_is_refused_before_training(tokenizer, tmp_path: Path):
     for kind, lora, reason in (
         ("qwen2", {"targets": ["embed_tokens"]}, r"adapters of .*embed_tokens \(Embedding\) cannot be merged"),

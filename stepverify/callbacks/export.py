@@ -129,8 +129,9 @@ class HuggingFaceExport(lightning.Callback):
             if trainer.is_global_zero:
                 check_finite(state)
                 _check_folder(target)
-                if not self.check:
-                    say(f"{target}: written without a comparison with the trained model (check: false)")
+                if not examples:
+                    reason = "no solution is read" if self.check else "check: false"
+                    say(f"{target}: written without a comparison with the trained model ({reason})")
                 with atomic.replacing(target) as draft:
                     for form, place in self._forms.items():
                         folder = draft / place

@@ -58,7 +58,11 @@ def _check(adapted: nn.Module) -> None:
             )
         experts += weight.ndim > 2
     if experts:
-        rank_zero_info(f"backbone.lora: adapters on {experts} fused weights of experts, one for each expert")
+        head = adapted.get_output_embeddings()  # type: ignore[operator]
+        linear = [n for n, m in adapted.named_modules() if isinstance(m, nn.Linear) and m is not head]
+        bare = [n.rpartition(".")[2] for n in linear if ".lora_" not in n and ".base_layer" not in n]
+        without = f"; {len(bare)} linear layers have none ({', '.join(sorted(set(bare)))})" if bare else ""
+        rank_zero_info(f"backbone.lora: adapters on {experts} fused weights, one for each of their experts{without}")
 
 
 def merged(adapted: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
