@@ -17,9 +17,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.distributed.tensor import DTensor
 
 from stepverify import atomic
-from stepverify.callbacks import files, ranks
+from stepverify.callbacks import files
 from stepverify.callbacks.best import Best, Choice
-from stepverify.callbacks.ranks import any_rank
+from stepverify.callbacks.together import any_rank, exit_code, together
 from stepverify.records import InputError
 
 
@@ -147,7 +147,7 @@ class Checkpoints(Checkpoint):
         self._publish(trainer)
         if not isinstance(exception, SIGTERMException):
             return
-        exception.code = ranks.code(trainer, 143)
+        exception.code = exit_code(trainer, 143)
         if trainer.is_global_zero:
             print(
                 f"stepverify fit: stopped by SIGTERM after step {trainer.global_step}; go on with --ckpt_path last",
@@ -172,7 +172,7 @@ class Checkpoints(Checkpoint):
         trained = [p for p in trainer.lightning_module.parameters() if p.requires_grad]
         local = [p.to_local() if isinstance(p, DTensor) else p for p in trained]
         if any_rank(trainer, ~torch.stack([p.isfinite().all() for p in local]).all())[0]:
-            with ranks.together(trainer):
+            with together(trainer):
                 raise InputError(
                     f"step {trainer.global_step}: weights are not finite; not saved, go on from the one before"
                 )

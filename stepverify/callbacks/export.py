@@ -17,7 +17,7 @@ from stepverify.callbacks import checkpoints
 from stepverify.callbacks.best import Best
 from stepverify.callbacks.card import Card
 from stepverify.callbacks.files import read_weights, say
-from stepverify.callbacks.ranks import together
+from stepverify.callbacks.together import together
 from stepverify.data.encode import Example
 from stepverify.data.shelf import Shelf
 from stepverify.layout import EXPORT_FILE

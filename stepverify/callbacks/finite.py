@@ -8,7 +8,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from stepverify.callbacks.ranks import any_rank, together
+from stepverify.callbacks.together import any_rank, together
 from stepverify.records import InputError
 
 _SHOWN = 16

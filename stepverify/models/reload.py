@@ -75,15 +75,14 @@ def reload(folder: Path, form: Form, own_form: Form, source: Backbone, device: t
     """
     from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
-    auto: Any = (
-        AutoModelForCausalLM if "causal" in (form, form == "adapter" and own_form) else AutoModelForTokenClassification
-    )
+    is_classifier = (own_form if form == "adapter" else form) == "classifier"
+    auto: Any = AutoModelForTokenClassification if is_classifier else AutoModelForCausalLM
     options: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
     if form == "adapter":
         from peft import PeftModel
 
         dtype: Any = source.dtype if source.dtype == "auto" else getattr(torch, source.dtype)
-        labels = {} if own_form == "causal" else {"num_labels": 1}
+        labels = {"num_labels": 1} if is_classifier else {}
         base = auto.from_pretrained(source.path, dtype=dtype, **options, **labels)
         model: Any = PeftModel.from_pretrained(base, folder)
     else:

@@ -43,10 +43,10 @@ def together(trainer: lightning.Trainer) -> Iterator[None]:
         return
     if trainer.is_global_zero:
         raise error or InputError("; ".join(dict.fromkeys(r for r in found if r is not None)))
-    raise SystemExit(code(trainer, 2)) from error
+    raise SystemExit(exit_code(trainer, 2)) from error
 
 
-def code(trainer: lightning.Trainer, code: int) -> int:
+def exit_code(trainer: lightning.Trainer, code: int) -> int:
     """Choose a rank's exit code: Lightning kills rank 0 when a process that it started ends with another than 0."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
     return 0 if isinstance(environment, LightningEnvironment) and trainer.local_rank else code
