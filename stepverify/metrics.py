@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
-from torchmetrics.classification import BinaryF1Score
+from torchmetrics.classification import BinaryAUROC, BinaryF1Score
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 from torchmetrics.utilities import dim_zero_cat
 
+# They compare correct with incorrect ones, and are NaN where the validation has one kind alone.
+NEED_BOTH = frozenset({"step_auc", "error_f1", "solution_auc", "solution_auc_within", "calibrated_error"})
+
+
+class AUROC(BinaryAUROC):
+    """Area under the ROC curve; NaN where there is one class alone, of which torchmetrics says 0."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """An area in [0, 1]."""
+        target = dim_zero_cat(self.target)
+        area: Any = super().compute()
+        return area if target.min() < target.max() else torch.full_like(area, torch.nan)
+
 
 class ErrorF1(BinaryF1Score):
-    """F1 of finding the wrong steps: a step with P(right) < 1/2 is called wrong."""
+    """F1 of finding the wrong steps: a step with P(right) < 1/2 is called wrong. NaN where none is wrong."""
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Feed probabilities of being right, and 1 for right or 0 for wrong: shapes (M,)."""
         super().update(1 - preds, 1 - target)
+
+    def compute(self) -> Tensor:
+        """A share in [0, 1]."""
+        found: Tensor = super().compute()
+        wrong: Tensor = self.tp + self.fn  # type: ignore[operator, assignment]
+        return found if wrong > 0 else torch.full_like(found, torch.nan)
 
 
 class FirstErrorAccuracy(Metric):

@@ -26,6 +26,7 @@ from stepverify.callbacks import (
     HuggingFaceExport,
     ProgressLines,
     SolutionText,
+    StopAtNonFinite,
     Throughput,
     files,
 )
@@ -44,7 +45,7 @@ _NOISE = (
     ".*'set_vital' is deprecated.*",
     ".*LeafSpec.*",
     ".*LightningCLI's args parameter.*",  # a caller in Python knows what it passes
-    ".*No (positive|negative) samples in targets.*",
+    ".*No (positive|negative) samples (found )?in target.*",
 )
 
 
@@ -87,6 +88,8 @@ class _RunFolder(LightningCLI):
         present = config.get("callbacks") or []
         present = present if isinstance(present, list) else [present]
         added: list[lightning.Callback] = [EndFailed()]
+        if self.subcommand == "fit":
+            added.append(StopAtNonFinite())
         if self.subcommand == "fit" and not config.get("fast_dev_run"):
             if config.get("enable_checkpointing") is not False:
                 added.append(Checkpoints())

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from sampling.measures import auc_within  # noqa: E402
+from stepverify.cli import main  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
+from stepverify.jsonl import write_records  # noqa: E402
 from stepverify.layout import Layout  # noqa: E402
-from stepverify.metrics import AUCWithinGroups, FirstErrorAccuracy  # noqa: E402
+from stepverify.metrics import AUROC, AUCWithinGroups, ErrorF1, FirstErrorAccuracy  # noqa: E402
 from stepverify.models import Backbone  # noqa: E402
 from stepverify.modules import ProcessRewardModel  # noqa: E402
 from stepverify.records import Solution, StepLabel  # noqa: E402
+from tests.test_fit import config, scalars  # noqa: E402
 
 SOLUTIONS = st.lists(
     st.lists(st.tuples(st.integers(0, 4).map(lambda v: v / 4), st.booleans()), min_size=1, max_size=4),
@@ -122,3 +125,77 @@ def test_metrics_do_not_share_their_counts(module):
     found = metrics.compute()
     assert found["step_accuracy"] == 0.75
     assert found["error_f1"] == pytest.approx(2 / 3)
+
+
+def test_one_class_alone_has_no_area():
+    """Torchmetrics says 0.0 of it. Two processes or batches with a class each have one: 1 of 1 pairs in order."""
+    areas, f1 = AUROC(), ErrorF1()
+    for metric in (areas, f1):
+        metric.update(torch.tensor([0.9, 0.2]), torch.tensor([1, 1]))
+        assert metric.compute().isnan()
+        metric.update(torch.tensor([0.1]), torch.tensor([0]))
+    assert areas.compute() == 1.0
+    assert f1.compute() == pytest.approx(2 / 3)  # of two that are called wrong, one is
+
+
+@pytest.mark.parametrize(
+    ("kind", "monitor", "correct", "reason"),
+    [
+        ("ProcessRewardModel", "step_auc", [True] * 6, "12 correct and 0 incorrect steps"),
+        ("ProcessRewardModel", "error_f1", [True] * 6, "12 correct and 0 incorrect steps"),
+        ("OutcomeVerifier", "solution_auc", [False] * 6, "0 correct and 6 incorrect solutions"),
+        (
+            "OutcomeVerifier", "solution_auc_within", [True, True, False, False, True, True],
+            "4 correct and 2 incorrect solutions, but of no problem both",
+        ),
+        ("OutcomeVerifier", "solution_auc", [True, True, False, False, True, True], None),
+        ("OutcomeVerifier", "solution_auc_within", [True, False] * 3, None),
+    ],
+)  # fmt: skip
+def test_an_undefined_metric_is_no_monitor(kind, monitor, correct, reason, tmp_path, tiny_model_dir, capsys):
+    """Refused before the model is loaded, with the classes counted: six solutions of three problems, two of each."""
+    records = [
+        Solution(
+            id=f"p{i // 2}#{i}", problem_id=f"p{i // 2}", problem="a ?", steps=["a = 1", f"b = {i}"], correct=right,
+            step_labels=[StepLabel(rating=1 if right else -1)] * 2,
+        )
+        for i, right in enumerate(correct)
+    ]  # fmt: skip
+    write_records(tmp_path / "data" / "part-00000.jsonl", records)
+    best = {
+        "class_path": "stepverify.callbacks.Checkpoints", "init_args": {"monitor": f"val/{monitor}", "mode": "max"}
+    }  # fmt: skip
+    backbone = {"path": str(tiny_model_dir)}
+    file = config(
+        kind, tmp_path / "run", tmp_path / "data", trainer__callbacks=[best], trainer__max_epochs=1,
+        model__init_args__backbone=backbone, trainer__logger=False, data__batch_size=2,
+    )  # fmt: skip
+    if reason is None:
+        main(["fit", "--config", file])
+        return
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", file])
+    assert stopped.value.code == 2
+    assert (
+        f"Checkpoints.monitor: val/{monitor} is undefined: data.validation has {reason}; monitor"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_undefined_metrics_are_said_to_be(tmp_path, tiny_model_dir, capsys):
+    """In the progress lines and on the card; of correct steps alone, the accuracy is a number."""
+    records = [labelled(i, [1, 1]) for i in range(4)]
+    write_records(tmp_path / "data" / "part-00000.jsonl", records)
+    changes = {"trainer__max_epochs": 1, "model__init_args__backbone": {"path": str(tiny_model_dir)}}
+    changes |= {"trainer__enable_progress_bar": True}
+    main(["fit", "--config", config("ProcessRewardModel", tmp_path / "run", tmp_path / "data", **changes)])
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if row.startswith("validate: ")]
+    assert "val/step_auc undefined" in line
+    assert "val/error_f1 undefined" in line
+    assert "nan" not in line
+    card = (tmp_path / "run" / "export" / "README.md").read_text()
+    assert "| step_auc | undefined |" in card
+    assert "| step_accuracy | undefined |" not in card
+    _, area = scalars(tmp_path / "run")["val/step_auc"][-1]
+    assert np.isnan(area)

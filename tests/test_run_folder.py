@@ -91,6 +91,19 @@ def test_the_same_command_again_leaves_a_finished_run_as_it_is(
     assert json.loads((done / MANIFEST).read_text())["finished"]
 
 
+@pytest.mark.parametrize("logger", [False, {"class_path": "CSVLogger", "init_args": {"save_dir": "RUN"}}])
+def test_configurations_are_compared_whatever_the_logger(logger, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """By the manifest: another configuration is refused, the same one is finished."""
+    root = tmp_path / "run"
+    if logger:
+        logger["init_args"]["save_dir"] = str(root)
+    fit(root, trainer__logger=logger)
+    said = refused(capsys, root, "--ckpt_path", "last", trainer__logger=logger, model__init_args__warmup=0.5)
+    assert said.startswith("its checkpoint was made with model.init_args.warmup = 0.0, now it is 0.5; ")
+    fit(root, "--ckpt_path", "last", trainer__logger=logger)
+    assert "already finished" in capsys.readouterr().out
+
+
 def test_an_extended_run_goes_on(done: Path, tmp_path: Path):
     """4 and 4 steps are 8 steps at once."""
     fit(done, "--ckpt_path", "last", trainer__max_epochs=2)

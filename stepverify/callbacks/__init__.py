@@ -3,6 +3,7 @@
 from stepverify.callbacks.checkpoints import Checkpoints
 from stepverify.callbacks.export import HuggingFaceExport
 from stepverify.callbacks.figures import CalibrationFigure, ErrorCurve, SolutionText
+from stepverify.callbacks.finite import StopAtNonFinite
 from stepverify.callbacks.lines import ProgressLines
 from stepverify.callbacks.throughput import Throughput
 from stepverify.callbacks.writer import ScoreWriter
@@ -15,5 +16,6 @@ __all__ = [
     "ProgressLines",
     "ScoreWriter",
     "SolutionText",
+    "StopAtNonFinite",
     "Throughput",
 ]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning
 
 from stepverify.callbacks import files
-from stepverify.modules import VerifierModule
+from stepverify.data.encode import Example
+from stepverify.metrics import NEED_BOTH
+from stepverify.modules import ProcessRewardModel, VerifierModule
 from stepverify.records import InputError
 
 
@@ -73,6 +77,24 @@ class Choice:
             self._known |= module.val_names()
         if all(hasattr(c, "logged") for c in others):
             self._refuse_unknown(self._known)
+        if isinstance(module, VerifierModule) and self.monitor.removeprefix("val/") in NEED_BOTH:
+            self._refuse_undefined(trainer.datamodule.examples["validate"], module)  # type: ignore[attr-defined]
+
+    def _refuse_undefined(self, examples: Sequence[Example], module: VerifierModule) -> None:
+        counts, kinds = Counter[bool](), defaultdict[str, set[bool]](set)
+        for example in examples:
+            verdicts = module.verdicts(example)
+            counts.update(verdicts)
+            kinds[example.record.problem_id].update(verdicts)
+        of_problems = str(self.monitor).endswith("_within")
+        if any(len(kind) > 1 for kind in kinds.values()) if of_problems else len(counts) > 1:
+            return
+        unit = "steps" if isinstance(module, ProcessRewardModel) else "solutions"
+        where = ", but of no problem both" if len(counts) > 1 else ""
+        raise InputError(
+            f"Checkpoints.monitor: {self.monitor} is undefined: data.validation has {counts[True]:,} correct and "
+            f"{counts[False]:,} incorrect {unit}{where}; monitor another metric"
+        )
 
     def _refuse_unknown(self, known: set[str]) -> None:
         if self.monitor not in known:

@@ -12,6 +12,7 @@ import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
 from stepverify.callbacks.best import Best
+from stepverify.callbacks.lines import shown
 from stepverify.callbacks.usage import Usage
 from stepverify.models.export import Form
 from stepverify.modules import VerifierModule
@@ -152,7 +153,7 @@ class Card:
         metrics = self.best.metrics if self.best else self.metrics
         if not metrics:
             return ""
-        rows = [f"| {name.removeprefix('val/')} | {value:.4g} |" for name, value in sorted(metrics.items())]
+        rows = [f"| {name.removeprefix('val/')} | {shown(name, value)} |" for name, value in sorted(metrics.items())]
         when = f"of step {self.best.step:,}" if self.best else "at the end"
         return f"## Validation {when}\n\n" + "\n".join(["| metric | value |", "|---|---|", *rows])
 

@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.distributed.tensor import DTensor
 
 from stepverify import atomic
 from stepverify.callbacks import files
 from stepverify.callbacks.best import Best, Choice
+from stepverify.callbacks.together import any_rank, exit_code, together
 from stepverify.records import InputError
 
 
@@ -103,7 +104,7 @@ class Checkpoints(Checkpoint):
         self._step = trainer.global_step
         interval = self.train_time_interval
         late = interval is not None and time.monotonic() - self._time >= interval.total_seconds()
-        stop, late = _any_rank(trainer, self._asked, late)
+        stop, late = any_rank(trainer, self._asked, late)
         if stop:
             _stop(trainer)
         loop = trainer.fit_loop.epoch_loop
@@ -121,7 +122,7 @@ class Checkpoints(Checkpoint):
         """On SIGTERM do not wait for the rest of the validation: the resumed run goes through it again."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        if not trainer.received_sigterm and _any_rank(trainer, self._asked)[0]:
+        if not trainer.received_sigterm and any_rank(trainer, self._asked)[0]:
             _stop(trainer)
         if trainer.received_sigterm and not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
             self._save(trainer)
@@ -146,9 +147,7 @@ class Checkpoints(Checkpoint):
         self._publish(trainer)
         if not isinstance(exception, SIGTERMException):
             return
-        # Lightning kills rank 0 when a process that it started itself ends with another code than 0.
-        environment = getattr(trainer.strategy, "cluster_environment", None)
-        exception.code = 0 if isinstance(environment, LightningEnvironment) and trainer.local_rank else 143
+        exception.code = exit_code(trainer, 143)
         if trainer.is_global_zero:
             print(
                 f"stepverify fit: stopped by SIGTERM after step {trainer.global_step}; go on with --ckpt_path last",
@@ -170,6 +169,13 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: lightning.Trainer) -> None:
         self._publish(trainer)
+        trained = [p for p in trainer.lightning_module.parameters() if p.requires_grad]
+        local = [p.to_local() if isinstance(p, DTensor) else p for p in trained]
+        if any_rank(trainer, ~torch.stack([p.isfinite().all() for p in local]).all())[0]:
+            with together(trainer):
+                raise InputError(
+                    f"step {trainer.global_step}: weights are not finite; not saved, go on from the one before"
+                )
         folder = files.folder(trainer.default_root_dir)
         name = files.name(trainer.global_step)
         self._names = [*(n for n in self._names if n != name), name][-self.keep :]
@@ -215,13 +221,6 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """What was written after the last step is complete."""
         self._publish(trainer)
-
-
-def _any_rank(trainer: lightning.Trainer, *wishes: bool) -> list[bool]:
-    if trainer.world_size == 1:
-        return list(wishes)
-    votes = torch.tensor(wishes, dtype=torch.int32, device=trainer.strategy.root_device)
-    return [bool(count) for count in trainer.strategy.reduce(votes, reduce_op="sum").tolist()]
 
 
 def _stop(trainer: lightning.Trainer) -> None:

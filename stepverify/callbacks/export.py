@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 
 from stepverify import atomic
 from stepverify.callbacks import checkpoints
+from stepverify.callbacks.best import Best
 from stepverify.callbacks.card import Card
-from stepverify.callbacks.files import read_weights
+from stepverify.callbacks.files import read_weights, say
+from stepverify.callbacks.together import together
+from stepverify.data.encode import Example
+from stepverify.data.shelf import Shelf
 from stepverify.layout import EXPORT_FILE
+from stepverify.models import ReadModel
 from stepverify.models.export import Form
+from stepverify.models.reload import check_finite, compare, exported_logits, reload, trained_logits
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
 from stepverify.training_problems import read_training_problems, write_training_problems
+
+_NUM_CHECKED = 4  # solutions
 
 
 class HuggingFaceExport(lightning.Callback):
@@ -36,6 +47,9 @@ class HuggingFaceExport(lightning.Callback):
         adapter: of a LoRA run, write the adapters alone too, in ``adapter/``, for peft.
         push_to_hub: repository (``user/name``) that the folder is uploaded to in the end; None keeps it here.
         private: make that repository private where it is new.
+        check: reload each form in plain transformers, and compare its scores of a few training solutions with those of
+            the trained model: an export with others is not written. False, for a model that does not fit into memory
+            again, leaves that out.
     """
 
     def __init__(
@@ -45,10 +59,11 @@ class HuggingFaceExport(lightning.Callback):
         adapter: bool = False,
         push_to_hub: str | None = None,
         private: bool = True,
+        check: bool = True,
     ) -> None:
         self.folder = None if folder is None else Path(folder)
         self.classifier, self.adapter = classifier, adapter
-        self.push_to_hub, self.private = push_to_hub, private
+        self.push_to_hub, self.private, self.check = push_to_hub, private, check
         self._forms: dict[Form, str] = {}
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -62,6 +77,11 @@ class HuggingFaceExport(lightning.Callback):
         if self.adapter and source.weights == "random":
             raise InputError(
                 "HuggingFaceExport.adapter: adapters of random weights are of no use; export the merged model alone"
+            )
+        if self.adapter and source.overrides:
+            raise InputError(
+                "HuggingFaceExport.adapter: backbone.overrides change the model that adapters are put on; export the "
+                "merged model alone"
             )
         if trainer.is_global_zero:
             _check_folder(self._target(trainer))
@@ -88,33 +108,68 @@ class HuggingFaceExport(lightning.Callback):
             self._forms["adapter"] = "adapter"
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Gather sharded weights on all ranks, write on rank 0."""
+        """Gather sharded weights on all ranks; write, reload and compare on rank 0.
+
+        Raises:
+            InputError: weights or scores are not finite, or an export gives other scores than the trained model.
+        """
         assert isinstance(pl_module, VerifierModule)
-        assert pl_module.model is not None
+        model = pl_module.model
+        assert model is not None
         if trainer.interrupted or _writes_nothing(trainer):
             return
         # All ranks take part: with FSDP2 each holds only its shard, and metrics may still be reduced.
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state: dict[str, Any] = get_model_state_dict(pl_module.model, options=options)
-        card = Card(trainer, pl_module, self._forms, self.push_to_hub)
-        target = self._target(trainer)
-        if trainer.is_global_zero:
-            if (best := checkpoints.chosen(trainer)) is not None:
-                card.best, path = best
-                state = state | read_weights(path, state)
-            _check_folder(target)
-            with atomic.replacing(target) as draft:
-                for form, place in self._forms.items():
-                    folder = draft / place
-                    folder.mkdir(parents=True)
-                    pl_module.model.export(folder, state, form, base=pl_module.backbone_source.path)
-                    pl_module.encoder.tokenizer.save_pretrained(folder)
-                    pl_module.layout.save(folder, form=form, **pl_module.facts())
-                    write_training_problems(folder, _training_problems(trainer, pl_module))
-                    (folder / "README.md").write_text(card.render(form, folder), encoding="utf-8")
-        trainer.strategy.barrier("export")
+        card, target = Card(trainer, pl_module, self._forms, self.push_to_hub), self._target(trainer)
+        model.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
+        state: dict[str, Any] = get_model_state_dict(
+            model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+        )
+        card.best = _take_best(trainer, model, state)
+        examples = trainer.strategy.broadcast(self._examples(trainer) if self.check else [])
+        trained = trained_logits(model, examples)
+        with together(trainer):
+            if trainer.is_global_zero:
+                check_finite(state)
+                _check_folder(target)
+                if not examples:
+                    reason = "no solution is read" if self.check else "check: false"
+                    say(f"{target}: written without a comparison with the trained model ({reason})")
+                with atomic.replacing(target) as draft:
+                    for form, place in self._forms.items():
+                        folder = draft / place
+                        folder.mkdir(parents=True)
+                        model.export(folder, state, form, base=pl_module.backbone_source.path)
+                        pl_module.encoder.tokenizer.save_pretrained(folder)
+                        pl_module.layout.save(folder, form=form, **pl_module.facts())
+                        write_training_problems(folder, _training_problems(trainer, pl_module))
+                        (folder / "README.md").write_text(card.render(form, folder), encoding="utf-8")
+                    state.clear()
+                    if pl_module.device_mesh is None:
+                        model.cpu()
+                    for form, place in self._forms.items() if examples else ():
+                        self._compare(trainer, form, draft / place, examples, trained)
         if self.push_to_hub is not None and trainer.is_global_zero:
             self._push(target, self.push_to_hub)
+
+    def _examples(self, trainer: lightning.Trainer) -> list[Example]:
+        """The first solutions of the training data, as they were encoded."""
+        encoded: Shelf = trainer.datamodule.examples["fit"]  # type: ignore[attr-defined]
+        read = (encoded[i] for i in range(len(encoded)))
+        return list(islice((example for example in read if example.positions), _NUM_CHECKED))
+
+    def _compare(
+        self, trainer: lightning.Trainer, form: Form, folder: Path, examples: list[Example], trained: list[Tensor]
+    ) -> None:
+        module: Any = trainer.lightning_module
+        try:
+            plain = reload(folder, form, module.model.form, module.backbone_source, trainer.strategy.root_device)
+            exported = exported_logits(plain, module.model, examples)
+            formats = {p.dtype for m in (plain, module.model) for p in m.parameters() if p.is_floating_point()}
+            compare(trained, exported, examples, max(formats, key=lambda dtype: torch.finfo(dtype).eps))
+        except InputError as error:
+            raise InputError(
+                f"{self._target(trainer)}: not written: as {form}, read by transformers, {error}; checkpoints are kept"
+            ) from None
 
     def _target(self, trainer: lightning.Trainer) -> Path:
         return self.folder or Path(trainer.default_root_dir) / "export"
@@ -137,6 +192,21 @@ def _training_problems(trainer: lightning.Trainer, pl_module: VerifierModule) ->
     examples = getattr(trainer.datamodule, "examples", {}).get("fit")  # type: ignore[attr-defined]
     before = read_training_problems(pl_module.backbone_source.path) or ()
     return {*before, *(examples.digests if examples else ())}
+
+
+def _take_best(trainer: lightning.Trainer, model: ReadModel, state: dict[str, Any]) -> Best | None:
+    """Load the best checkpoint, where one is chosen, into the model of all ranks and into the full state of rank 0."""
+    best: Best | None = None
+    with together(trainer):
+        if trainer.is_global_zero and (found := checkpoints.chosen(trainer)) is not None:
+            best, path = found
+            state |= read_weights(path, state)
+    best = trainer.strategy.broadcast(best)
+    if best is not None:
+        several = trainer.world_size > 1
+        options = StateDictOptions(full_state_dict=True, strict=False, broadcast_from_rank0=several)
+        set_model_state_dict(model, dict(state), options=options)  # it puts shards into the dictionary
+    return best
 
 
 def _writes_nothing(trainer: lightning.Trainer) -> bool:

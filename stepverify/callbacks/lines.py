@@ -11,6 +11,8 @@ import lightning
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 
+from stepverify.metrics import NEED_BOTH
+
 
 class ProgressLines(ProgressBar):
     """Prints how far training is every so often, and what each validation found.
@@ -68,8 +70,13 @@ class ProgressLines(ProgressBar):
         """Say what validation found."""
         found = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if self._enabled and found and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            values = ", ".join(f"{name} {float(value):.4g}" for name, value in found.items())
+            values = ", ".join(f"{name} {shown(name, float(value))}" for name, value in found.items())
             print(f"validate: step {trainer.global_step}, {values}", flush=True)
+
+
+def shown(name: str, value: float) -> str:
+    """A metric's value as people read it; that of a comparison without both kinds is undefined."""
+    return "undefined" if math.isnan(value) and name.removeprefix("val/") in NEED_BOTH else f"{value:.4g}"
 
 
 def _clock(seconds: float) -> timedelta:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from stepverify.models.adapters import with_adapters
 from stepverify.models.attention import Attention, register
 from stepverify.records import InputError
 
@@ -22,7 +23,7 @@ class LoRA:
         rank: of the adapters.
         alpha: scale; the adapters are multiplied by alpha / rank.
         dropout: in front of the adapters.
-        targets: names of the layers, or ``all-linear``.
+        targets: names of the layers, or ``all-linear``: the fused experts of a mixture and their router among them.
     """
 
     rank: int = 16
@@ -102,7 +103,7 @@ class Backbone:
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if self.lora:
-            model = _with_adapters(model, self.lora)
+            model = with_adapters(model, self.lora)
         if self.compile:
             for layer in without_adapters(model).get_decoder().layers:  # type: ignore[operator]
                 layer.compile(dynamic=True)
@@ -142,19 +143,6 @@ def _drop(module: nn.Module, args: Any, output: Any, *, share: float) -> Any:
     first = output[0] if isinstance(output, tuple) else output
     dropped = nn.functional.dropout(first, share, module.training)
     return (dropped, *output[1:]) if isinstance(output, tuple) else dropped
-
-
-def _with_adapters(model: nn.Module, lora: LoRA) -> nn.Module:
-    from peft import LoraConfig, TaskType, get_peft_model
-
-    settings = asdict(lora)
-    config = LoraConfig(
-        r=settings["rank"], lora_alpha=settings["alpha"], lora_dropout=settings["dropout"],
-        target_modules=settings["targets"], task_type=TaskType.CAUSAL_LM,
-    )  # fmt: skip
-    # Frozen embeddings give inputs without gradient; checkpointed layers need one that has it.
-    model.enable_input_require_grads()  # type: ignore[operator]
-    return get_peft_model(model, config)
 
 
 def without_adapters(model: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from stepverify.models.adapters import merged
 from stepverify.models.backbone import without_adapters
 from stepverify.records import InputError
 
@@ -34,7 +35,7 @@ class Head:
 def plain_state(backbone: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The backbone's part of a read model's full state, adapters merged, under the names of the plain model."""
     own = strip(state, "backbone.")
-    return own if backbone is without_adapters(backbone) else _merge_adapters(backbone, own)
+    return own if backbone is without_adapters(backbone) else merged(backbone, own)
 
 
 def strip(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -125,20 +126,3 @@ def save_adapter(backbone: nn.Module, folder: Path, state: dict[str, Tensor], ba
         weights |= {"base_model.model.score.weight": head.weight, "base_model.model.score.bias": head.bias}
     config.save_pretrained(str(folder))
     save_file(weights, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
-
-
-def _merge_adapters(adapted: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fold the low-rank updates of ``state`` into the frozen weights; names are the plain model's."""
-    merged = {}
-    for key, value in state.items():
-        if ".lora_" in key:
-            continue
-        weight = value
-        if ".base_layer.weight" in key:
-            stem = key.removesuffix(".base_layer.weight")
-            layer = adapted.get_submodule(stem)
-            down, up = state[f"{stem}.lora_A.default.weight"], state[f"{stem}.lora_B.default.weight"]
-            update = layer.scaling["default"] * (up.float() @ down.float())  # type: ignore[index]
-            weight = (value.float() + update).to(value.dtype)
-        merged[key.removeprefix("base_model.model.").replace(".base_layer.", ".")] = weight
-    return merged

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,19 @@ class ReadModel(nn.Module):
         for key in ("logits_scaling", "logit_scale"):
             if getattr(config, key, 1) != 1:
                 raise InputError(f"{config.model_type}: models that scale their logits ({key}) are not supported")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert parameters; buffers that are not stored, as rotary frequencies, keep their number format.
+
+        Rounded to bfloat16 they would turn other angles than in the export, which computes them anew.
+        """
+        kept = [(m, n, m._buffers[n]) for m in self.modules() for n in m._non_persistent_buffers_set]
+        super()._apply(fn, recurse)
+        for module, name, before in kept:
+            after = module._buffers[name]
+            if before is not None and after is not None and after.dtype != before.dtype:
+                module._buffers[name] = before.to(after.device)
+        return self
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """What is read at ``batch.reads``, and the losses in nats at ``batch.language`` if there is any."""

@@ -21,6 +21,7 @@ from stepverify.layout import Layout, load_export
 from stepverify.losses import weighted
 from stepverify.models import Backbone, ReadModel
 from stepverify.modules import resume
+from stepverify.modules.rounding import check_steps
 from stepverify.records import InputError, Solution
 
 Stage = Literal["train", "val", "test"]
@@ -96,6 +97,10 @@ class VerifierModule(lightning.LightningModule):
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
         """Feed one batch into the metrics."""
+
+    def verdicts(self, example: Example) -> list[bool]:
+        """What metrics that need both kinds count: whether each labelled step, or the solution, is correct."""
+        return []
 
     def truth(self, targets: Tensor) -> Tensor:
         """(M,) targets of the loss → what the values should be, in [0, 1]."""
@@ -238,13 +243,6 @@ class VerifierModule(lightning.LightningModule):
         assert self.model is not None
         return list(zip(batch.records, batch.split(self.model.score(batch)), strict=True))
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the norm of the gradient before clipping, in the steps that are logged anyway."""
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            norms = [p.grad.norm() for p in self.parameters() if p.grad is not None]
-            total = torch.stack([n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]).norm()
-            self.log("train/grad_norm", total)
-
     def configure_optimizers(self) -> Any:
         """Optimizer over two groups of parameters, and a schedule in steps."""
         # By kind of module: names differ (embed_tokens, wte, ...), and an output matrix may be tied to one.
@@ -257,6 +255,7 @@ class VerifierModule(lightning.LightningModule):
                 (decayed if is_matrix else plain).append(parameter)
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer_factory([g for g in groups if g["params"]])
+        check_steps(optimizer, self.trainer)
         steps = self.trainer.estimated_stepping_batches
         total = int(steps) if math.isfinite(steps) else 1  # of a constant rate that has no end
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate_factor(step, total))

@@ -10,14 +10,14 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryCalibrationError
+from torchmetrics.classification import BinaryAccuracy, BinaryCalibrationError
 
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example
 from stepverify.data.targets import StepTargets
 from stepverify.layout import Layout
 from stepverify.losses import outcome_bce, outcome_mse
-from stepverify.metrics import AUCWithinGroups, PlattScaling
+from stepverify.metrics import AUROC, AUCWithinGroups, PlattScaling
 from stepverify.models import Backbone, OutcomeModel
 from stepverify.modules.base import VerifierModule
 from stepverify.records import InputError, Solution
@@ -104,7 +104,7 @@ class OutcomeVerifier(VerifierModule):
     def build_metrics(self) -> MetricCollection:
         """Of whole solutions: the value at the last token against the outcome; over all, and within their problems."""
         return MetricCollection({
-            "solution_auc": BinaryAUROC(), "solution_auc_within": AUCWithinGroups(),
+            "solution_auc": AUROC(), "solution_auc_within": AUCWithinGroups(),
             "solution_accuracy": BinaryAccuracy(), "calibration_error": BinaryCalibrationError(n_bins=15),
         })  # fmt: skip
 
@@ -117,6 +117,10 @@ class OutcomeVerifier(VerifierModule):
         metrics.update(self.model.values(outputs)[last], target=right, names=names)
         if self._calibrates():
             self.platt.update(outputs[last], right)
+
+    def verdicts(self, example: Example) -> list[bool]:
+        """Of the solution."""
+        return [(example.targets or [0.0])[-1] >= 0.5]
 
     def val_names(self) -> set[str]:
         """With the error that calibration leaves."""
@@ -137,7 +141,7 @@ class OutcomeVerifier(VerifierModule):
             gain, bias, error = self.platt.compute().tolist()
             if not math.isnan(gain):
                 cast(OutcomeModel, self.model).scale(gain, bias)
-                self.log("val/calibrated_error", error, sync_dist=True)
+            self.log("val/calibrated_error", error, sync_dist=True)
 
     def on_train_end(self) -> None:
         """Say so where nothing could be calibrated."""

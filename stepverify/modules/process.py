@@ -8,14 +8,14 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryCalibrationError
+from torchmetrics.classification import BinaryAccuracy, BinaryCalibrationError
 
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example
 from stepverify.data.targets import NEUTRAL, StepTargets
 from stepverify.layout import Layout
 from stepverify.losses import step_cross_entropy, step_mse
-from stepverify.metrics import ErrorF1, FirstErrorAccuracy
+from stepverify.metrics import AUROC, ErrorF1, FirstErrorAccuracy
 from stepverify.models import Backbone, ProcessModel
 from stepverify.models.heads import Neutral
 from stepverify.modules.base import VerifierModule
@@ -90,7 +90,7 @@ class ProcessRewardModel(VerifierModule):
     def build_metrics(self) -> MetricCollection:
         """Of steps, and of solutions their first error. F1 is that of the error class: a wrong step is a positive."""
         metrics = {
-            "step_auc": BinaryAUROC(), "step_accuracy": BinaryAccuracy(), "error_f1": ErrorF1(),
+            "step_auc": AUROC(), "step_accuracy": BinaryAccuracy(), "error_f1": ErrorF1(),
             "calibration_error": BinaryCalibrationError(n_bins=15), "first_error_accuracy": FirstErrorAccuracy(),
         }  # fmt: skip
         # Grouping would have metrics whose counts happen to be equal in the first batch share them ever after.
@@ -103,6 +103,10 @@ class ProcessRewardModel(VerifierModule):
         entries = batch.reads.entries
         right = (self.truth(batch.reads.targets)[entries] >= 0.5).long()
         metrics.update(self.model.values(outputs)[entries], right, owner=batch.reads.owner)
+
+    def verdicts(self, example: Example) -> list[bool]:
+        """Of each labelled step."""
+        return (self.truth(torch.tensor(example.targets or [])) >= 0.5).tolist()
 
     def truth(self, targets: Tensor) -> Tensor:
         """A neutral step counts as its value does."""

@@ -1,0 +1,153 @@
+"""Exports, reloaded in plain transformers, must give the logits of the trained model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stepverify.data.batch import collate
+from stepverify.data.encode import Example
+from stepverify.models.backbone import Backbone, without_adapters
+from stepverify.models.export import Form
+from stepverify.models.heads import ProcessModel, ReadModel
+from stepverify.models.outcome import OutcomeModel
+from stepverify.records import InputError
+
+# Root mean square of the differences, relative to that of the logits where it is above 1: some hundred roundings.
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+def check_finite(state: dict[str, Tensor]) -> None:
+    """Refuse weights that are not finite.
+
+    Raises:
+        InputError: their number, and the name of one.
+    """
+    bad = [name for name, weight in state.items() if not weight.isfinite().all()]
+    if bad:
+        raise InputError(f"{len(bad)} of {len(state)} weights are not finite (NaN or infinite), {bad[0]} among them")
+
+
+@torch.no_grad()
+def trained_logits(model: ReadModel, examples: Sequence[Example]) -> list[Tensor]:
+    """Compute the trained model's logits, without dropout, in the number format of its parameters.
+
+    Sharded models are called on all ranks alike.
+
+    Returns:
+        (M, K) for each example: log-probabilities of the K labels at M tags (process reward model), the value's
+        calibrated logit (outcome verifier), or the log-probability of each target token (generator).
+    """
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    found = []
+    for example in examples:
+        batch = collate([example]).to(device)
+        outputs = model(batch)[0][batch.reads.entries].float()
+        if isinstance(model, OutcomeModel):
+            outputs = (model.scaling[0] * outputs + model.scaling[1])[:, None]
+        elif isinstance(model, ProcessModel):
+            outputs = outputs.log_softmax(-1)
+        else:
+            outputs = -outputs[:, None]
+        found.append(outputs.cpu())
+    model.train(was_training)
+    return found
+
+
+def reload(folder: Path, form: Form, own_form: Form, source: Backbone, device: torch.device) -> nn.Module:
+    """Load one form of an export in plain transformers, or peft.
+
+    Args:
+        folder: of the form.
+        form: what it holds.
+        own_form: the model's own form, of which an adapter is.
+        source: the backbone before training, which adapters are put on.
+        device: where to, if its memory holds the model.
+
+    Raises:
+        InputError: weights are missing, unknown or of another shape.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+
+    is_classifier = (own_form if form == "adapter" else form) == "classifier"
+    auto: Any = AutoModelForTokenClassification if is_classifier else AutoModelForCausalLM
+    options: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
+    if form == "adapter":
+        from peft import PeftModel
+
+        dtype: Any = source.dtype if source.dtype == "auto" else getattr(torch, source.dtype)
+        labels = {"num_labels": 1} if is_classifier else {}
+        base = auto.from_pretrained(source.path, dtype=dtype, **options, **labels)
+        model: Any = PeftModel.from_pretrained(base, folder)
+    else:
+        model, report = auto.from_pretrained(folder, dtype="auto", output_loading_info=True, **options)
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            if names := sorted(map(str, report[kind])):
+                raise InputError(f"{len(names)} {kind.replace('_', ' ')}, {names[0]} among them")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        size = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+        if torch.cuda.mem_get_info(device)[0] < 1.5 * size:
+            device = torch.device("cpu")
+    return model.eval().to(device)
+
+
+@torch.no_grad()
+def exported_logits(plain: nn.Module, model: ReadModel, examples: Sequence[Example]) -> list[Tensor]:
+    """Compute as :func:`trained_logits` with a reloaded export of ``model``."""
+    base: Any = without_adapters(plain)
+    device = next(plain.parameters()).device
+    is_causal = base.get_output_embeddings() is not None
+    keeps = is_causal and "logits_to_keep" in inspect.signature(base.forward).parameters
+    found = []
+    for example in examples:
+        ids, places = (torch.tensor(x, device=device) for x in ([example.input_ids], example.positions))
+        logits = plain(input_ids=ids, **({"logits_to_keep": places} if keeps else {})).logits[0].float()
+        logits = logits if keeps else logits[places]
+        if isinstance(model, ProcessModel):
+            labels: Any = model.label_ids
+            logits = (logits[:, labels.to(device)] if is_causal else logits).log_softmax(-1)
+        elif not isinstance(model, OutcomeModel):
+            targets = torch.tensor(example.targets, device=device).long()
+            logits = logits.log_softmax(-1).gather(-1, targets[:, None])
+        found.append(logits.cpu())
+    return found
+
+
+def compare(
+    trained: Sequence[Tensor], exported: Sequence[Tensor], examples: Sequence[Example], dtype: torch.dtype
+) -> None:
+    """Refuse an export whose logits differ from the trained model's beyond rounding.
+
+    Args:
+        trained: (M, K) for each example.
+        exported: as many.
+        examples: named in the message.
+        dtype: the coarsest number format of weights, trained or exported.
+
+    Raises:
+        InputError: logits are not finite, or differ; with both numbers where they differ most.
+    """
+    one, other = torch.cat(list(trained)), torch.cat(list(exported))
+    for name, logits in (("trained", one), ("exported", other)):
+        if not logits.isfinite().all():
+            raise InputError(f"the {name} model's scores are not finite")
+    tolerance = _TOLERANCE.get(dtype, 1e-1)
+    if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
+        tolerance = _TOLERANCE[torch.float16]  # products of 10 bits, as in float16
+    limit = tolerance * max(1.0, one.square().mean().sqrt().item())
+    if (gap := (one - other).square().mean().sqrt().item()) <= limit:
+        return
+    row, label = divmod(int((one - other).abs().argmax()), one.shape[1])
+    owner = [(e.record.id, at) for e in examples for at in e.positions]
+    solution, position = owner[row]
+    raise InputError(
+        f"it gives other values than the trained model: at token {position} of solution {solution} the logit "
+        f"{other[row, label]:.6g}, trained {one[row, label]:.6g} (difference of all {gap:.2g} RMS, at most {limit:.2g})"
+    )
