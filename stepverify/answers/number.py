@@ -145,7 +145,7 @@ def _in_digits(text: str) -> str:
     found = _IN_WORDS.match(text)
     if not found or bool(found["end"]) != (found[0].lstrip()[:1] == "\\"):
         return text
-    from text_to_num import text2num  # type: ignore[attr-defined]
+    from text_to_num import text2num
 
     try:
         value = text2num(found["words"].lower().replace(" and ", " "), "en")
