@@ -70,6 +70,7 @@ class ExportedVerifier:
         import torch
 
         from stepverify.data.batch import collate
+        from stepverify.data.batching import BatchMaker, ByRows
         from stepverify.data.encode import LeftOut
         from stepverify.data.packing import ByTokens
 
@@ -88,7 +89,10 @@ class ExportedVerifier:
         if not examples:
             return values
         numbers, sequences = list(examples), [e.input_ids for e in examples.values()]
-        for pack in ByTokens(sequences, [solutions[i].problem_id for i in numbers], self.pack_tokens)(None):
+        maker: BatchMaker = ByRows([len(s) for s in sequences], self.pack_tokens)
+        if model.packed:
+            maker = ByTokens(sequences, [solutions[i].problem_id for i in numbers], self.pack_tokens)
+        for pack in maker(None):
             rows = [numbers[i] for i in pack]
             batch = collate([examples[i] for i in rows]).to(device)
             with torch.inference_mode():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stepverify.data.encode import Example
-from stepverify.data.tree import share
+from stepverify.data.tree import Forest, share
 from stepverify.records import Solution
 
 
@@ -34,7 +34,7 @@ class Tree(_Movable):
     Attributes:
         depth: (L,) position of each token along its sequence.
         end: (L,) token i sees token j exactly where j ≤ i < end[j].
-        rows: (R, T) the token at each place of each sequence, padded on the right with any token.
+        rows: (R, T) the token at each place of each sequence, padded on the right with its last one.
         origin: (L,) a place of each token among the flattened (R·T).
         masks: what attention has made of this, to be used by every layer.
     """
@@ -109,33 +109,36 @@ def collate(examples: Sequence[Example], *, pad_to: int = 1, norms: tuple[float,
         norms: passed on.
     """
     forest = share([e.input_ids for e in examples])
-    used = len(forest.ids)
-    longest = max(map(len, forest.paths))
-    padding = -used % pad_to
-    rows = np.empty((len(forest.leaves), longest), np.int64)
-    origin = np.zeros(used, np.int64)
-    for row, leaf in enumerate(forest.leaves):
-        path = forest.paths[leaf]
-        rows[row, : len(path)], rows[row, len(path) :] = path, path[-1]
-        origin[path] = row * longest + np.arange(len(path))
-    tree = Tree(
-        depth=_tensor(np.pad(forest.depth, (0, padding))),
-        end=_tensor(np.concatenate([forest.end, np.arange(used, used + padding) + 1])),
-        rows=_tensor(rows),
-        origin=_tensor(np.pad(origin, (0, padding))),
-    )
+    padding = -len(forest.ids) % pad_to
     places = [path[e.positions] for path, e in zip(forest.paths, examples, strict=True)]
     targets = None if examples[0].targets is None else [t for e in examples for t in e.targets or ()]
     lm_places = [path[e.lm_positions] for path, e in zip(forest.paths, examples, strict=True)]
     successors = [t for e in examples for t in e.lm_targets()]
     return Batch(
         input_ids=_tensor(np.pad(forest.ids, (0, padding))),
-        tree=tree,
+        tree=lay_out(forest, padding),
         reads=_reads(places, targets, [e.weights for e in examples]),
         language=_reads(lm_places, successors, [e.lm_weights for e in examples]) if successors else None,
         records=[e.record for e in examples],
         num_tokens=sum(map(len, forest.paths)),
         norms=norms,
+    )
+
+
+def lay_out(forest: Forest, padding: int = 0) -> Tree:
+    """Turn a forest into tensors, followed by so many tokens that nobody reads."""
+    used, longest = len(forest.ids), max(map(len, forest.paths))
+    rows = np.empty((len(forest.leaves), longest), np.int64)
+    origin = np.zeros(used, np.int64)
+    for row, leaf in enumerate(forest.leaves):
+        path = forest.paths[leaf]
+        rows[row, : len(path)], rows[row, len(path) :] = path, path[-1]
+        origin[path] = row * longest + np.arange(len(path))
+    return Tree(
+        depth=_tensor(np.pad(forest.depth, (0, padding))),
+        end=_tensor(np.concatenate([forest.end, np.arange(used, used + padding) + 1])),
+        rows=_tensor(rows),
+        origin=_tensor(np.pad(origin, (0, padding))),
     )
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from stepverify.data.batch import Batch, collate
-from stepverify.data.batching import BatchMaker, ByLength, Plan, Plans
+from stepverify.data.batching import BatchMaker, ByLength, ByRows, Plan, Plans
 from stepverify.data.encode import Example, SolutionEncoder
 from stepverify.data.packing import ByTokens, count_once
 from stepverify.data.prepare import ClassWeights, add_language, encode_all, weigh
@@ -24,10 +24,15 @@ class Objective(Protocol):
 
     encoder: SolutionEncoder
     pad_to: int
+    packed: bool
     lm_weight: float
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
         """Encode one record, or raise :class:`LeftOut`."""
+        ...
+
+    def check_length(self, longest: int) -> None:
+        """Refuse sequences of so many tokens where they could not be read."""
         ...
 
 
@@ -46,7 +51,8 @@ class SolutionData(lightning.LightningDataModule):
         language_ratio: how many of them for each solution of ``train``; they are taken again to make up the number.
         batch_size: solutions in a training batch on each device, drawn from all problems.
         pack_tokens: tokens in a training batch on each device, in place of ``batch_size``: all solutions of a problem
-            together, their shared prefixes computed and counted once.
+            together, their shared prefixes computed and counted once. A model that cannot read them so has solutions
+            of a length together, and each counts in full, with padding.
         eval_pack_tokens: the same outside training; more where one solution is longer.
         shared: what a position counts that several solutions of a problem share: once for ``each`` of them, as if they
             were computed apart, or ``once`` in all.
@@ -121,6 +127,7 @@ class SolutionData(lightning.LightningDataModule):
         assert trainer is not None
         examples = self.examples[name]
         ranks = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
+        self._objective().check_length(int(examples.lengths.max()))
         plans = Plans(
             self._maker(examples, shuffle), examples.lengths, examples.weights, shuffle=shuffle, seed=self.seed,
             rank=ranks["rank"], num_ranks=ranks["num_replicas"],
@@ -135,6 +142,8 @@ class SolutionData(lightning.LightningDataModule):
             return ByLength(examples.lengths, self.batch_size)
         if train and (longest := examples.lengths.max()) > budget:
             raise InputError(f"data.pack_tokens: the longest solution has {longest} tokens, a pack only {budget}")
+        if not self._objective().packed:
+            return ByRows(examples.lengths, budget)
         return ByTokens(examples.sequences, examples.groups.tolist(), budget)
 
     def train_dataloader(self) -> DataLoader:

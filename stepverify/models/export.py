@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from stepverify.models.backbone import without_adapters
 from stepverify.records import InputError
 
-Form = Literal["causal", "classifier", "adapter"]
+Form = Literal["causal", "classifier", "value_head", "adapter"]
+VALUE_HEAD = "value_head.safetensors"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ def empty_classifier(backbone: nn.Module, labels: tuple[str, ...]) -> Any:
         classifier = None
     if not isinstance(getattr(classifier, "score", None), nn.Linear):
         raise InputError(f"{config.model_type}: transformers has no token classifier with a linear head for this model")
+    names = {name for name in classifier.state_dict() if not name.startswith("score.")}
+    if missing := names - causal.state_dict().keys():
+        raise InputError(f"{config.model_type}: its token classifier has other weights, {min(missing)} among them")
     classifier.config.architectures = [type(classifier).__name__]
     return classifier
 
@@ -100,6 +104,27 @@ def save_classifier(backbone: nn.Module, folder: Path, state: dict[str, Tensor],
     missing = wanted.keys() - weights.keys()
     assert not missing, f"export lacks {sorted(missing)[:3]}"
     classifier.save_pretrained(folder, state_dict=weights)
+
+
+def save_value_head(folder: Path, head: Head) -> None:
+    """Write the value head that goes on a causal model's last hidden states: ``weight`` (1, D) and ``bias`` (1,)."""
+    from safetensors.torch import save_file
+
+    assert head.bias is not None
+    tensors = {"weight": head.weight.reshape(1, -1), "bias": head.bias.reshape(1)}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, str(folder / VALUE_HEAD), metadata={"format": "pt"})
+
+
+def load_value_head(folder: str | Path) -> nn.Linear | None:
+    """The value head in an export of the form ``value_head``; None elsewhere."""
+    from safetensors.torch import load_file
+
+    if not (path := Path(folder) / VALUE_HEAD).is_file():
+        return None
+    state = load_file(str(path))
+    head = nn.Linear(state["weight"].shape[1], 1, dtype=state["weight"].dtype)
+    head.load_state_dict(state)
+    return head
 
 
 def save_adapter(backbone: nn.Module, folder: Path, state: dict[str, Tensor], base: str, head: Head | None) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from stepverify.models.backbone import without_adapters
+from stepverify.models.backbone import decoder_layers
 from stepverify.models.heads import ReadModel
 
 
@@ -22,11 +21,7 @@ def shard(model: ReadModel, mesh: DeviceMesh) -> None:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     data = mesh["data_parallel"]
-    for layer in _layers(model.backbone):
+    for layer in decoder_layers(model.backbone):
         fully_shard(layer, mesh=data)
     fully_shard(model, mesh=data)
     register_fsdp_forward_method(model, "decode")
-
-
-def _layers(backbone: nn.Module) -> nn.ModuleList:
-    return without_adapters(backbone).get_decoder().layers  # type: ignore[operator]

@@ -71,6 +71,11 @@ class VerifierModule(lightning.LightningModule):
         """Tokens of a batch are padded to a multiple of this, where few shapes are worth it."""
         return 256 if self.backbone_source.compile else 1
 
+    @property
+    def packed(self) -> bool:
+        """Whether batches are read with shared prefixes computed once; known when the model is loaded."""
+        return self.model is None or self.model.packed
+
     # ── what a subclass says ──────────────────────────────────────────────────────────────────────
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
@@ -113,10 +118,31 @@ class VerifierModule(lightning.LightningModule):
         if self.model is not None:
             return
         self.model = self.build()
+        self._agree()
         if self.device_mesh is not None:
             from stepverify.models.parallel import shard
 
             shard(self.model, self.device_mesh)
+
+    def _agree(self) -> None:
+        """Read as the most careful rank does: near a border of rounding machines may judge a model differently."""
+        assert self.model is not None
+        packed = self.model.packed
+        if self._trainer is not None and not self.trainer.strategy.reduce_boolean_decision(packed, all=True) and packed:
+            self.model.unpack("another process measured other hidden states of a tree than of its sequences")
+
+    def check_length(self, longest: int) -> None:
+        """Refuse sequences that ranks would read in different numbers of forward passes, each a collective one.
+
+        Raises:
+            InputError: sharded parameters, and a position encoding that depends on the length of a long row.
+        """
+        limit = None if self.model is None else self.model.reading.row_limit
+        if limit is not None and longest > limit and self.device_mesh is not None:
+            raise InputError(
+                f"max_length: sequences of {longest} tokens, but from {limit} on the position encoding of this model "
+                "depends on the length of its row: with sharded parameters such rows are not supported"
+            )
 
     def _leave_out_frozen(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Checkpoints hold what is trained; frozen weights come from ``backbone.path`` again."""
