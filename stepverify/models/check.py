@@ -19,10 +19,11 @@ from stepverify.data.batch import Tree, lay_out
 from stepverify.data.tree import share
 from stepverify.losses import bounded
 from stepverify.models.attention import PREFIX, Attention, noted, register
-from stepverify.models.rows import decoder_of, row_limit, unrolled
+from stepverify.models.rows import decoder_of, reset_rope, row_limit, unrolled
 from stepverify.records import InputError
 
 _WINDOWS = ("sliding_window", "attention_chunk_size", "index_topk")
+_SHARED = 4  # tokens of the common prefix
 _NARROW = 3  # tokens: shorter than the sequences of the check
 
 
@@ -34,7 +35,7 @@ class Reading:
         packed: its attention follows a tree of tokens; otherwise sequences become rows with padding.
         own: transformers' attention that gives the model's own scores, ``sdpa`` or ``eager``.
         sdpa: transformers takes ``sdpa`` when it is not told otherwise.
-        row_limit: tokens from which its position encoding depends on the length of a row; None never.
+        row_limit: longer rows are read one at a time, as their length or padding would change others; None for all.
         scale: factor of the logits.
         softcap: bound of the logits, if any.
         reason: why it is not packed.
@@ -60,7 +61,7 @@ def reading_of(model: Any, attention: Attention = "auto") -> Reading:
         attention: of trees; that of the model where one of ours is chosen already.
 
     Raises:
-        InputError: scores depend on padding or on later tokens, or logits are not those of a linear head.
+        InputError: scores depend on later tokens, or logits are not those of a linear head.
     """
     known: Reading | None = getattr(model, "reading", None)
     if known is None:
@@ -93,13 +94,14 @@ class _Examination:
         own, alone = self._own()
         limit = row_limit(self.decoder)
         self._set(own)
-        ids, tree = self._tree()
-        rows = self._paths(unrolled(self.decoder, ids, tree, limit))
-        if (error := _difference(rows, alone)) > self.tolerance:
+        shared = self._alone([self.sequences[0][:_SHARED]])
+        if (off := _difference(shared, [alone[0][:_SHARED]])) > self.tolerance:
             raise InputError(
-                f"{self.kind}: not a causal language model: hidden states change by {error:.1e} of their size with "
-                "padding or tokens on the right"
+                f"{self.kind}: not a causal language model: hidden states change by {off:.1e} of their size with the "
+                "tokens that follow"
             )
+        if _difference(self._paths(unrolled(self.decoder, *self._tree(), limit)), alone) > self.tolerance:
+            limit = 0  # padding changes them: each row alone
         scale, softcap = self._logits(alone[0])
         reason = self._why_not_packed(own)
         self._set(own if reason else self.tree_attention)
@@ -176,9 +178,13 @@ class _Examination:
     def _ids(self, sequence: Sequence[int]) -> Tensor:
         return torch.tensor([sequence], device=self.device)
 
-    def _alone(self) -> list[Tensor]:
+    def _alone(self, sequences: Sequence[Sequence[int]] = ()) -> list[Tensor]:
         """(T, D) hidden states of each sequence in a row of its own, as transformers computes them."""
-        return [self.decoder(input_ids=self._ids(s), use_cache=False).last_hidden_state[0] for s in self.sequences]
+        states = []
+        for sequence in sequences or self.sequences:
+            reset_rope(self.decoder)
+            states.append(self.decoder(input_ids=self._ids(sequence), use_cache=False).last_hidden_state[0])
+        return states
 
     def _tree(self) -> tuple[Tensor, Tree]:
         forest = share(self.sequences)
@@ -197,7 +203,7 @@ def _sequences(config: Any, size: int) -> list[list[int]]:
     }  # fmt: skip
     plain = list(islice((i for i in range(min(size, 1000) - 1, -1, -1) if i not in special), 12))
     plain = [plain[i % len(plain)] for i in range(12)]
-    return [plain[:9], plain[:4] + plain[9:]]
+    return [plain[:9], plain[:_SHARED] + plain[9:]]
 
 
 def _numbers(config: Any) -> list[tuple[str, float]]:
