@@ -89,12 +89,13 @@ class ExportedVerifier:
         if not examples:
             return values
         numbers, sequences = list(examples), [e.input_ids for e in examples.values()]
-        maker: BatchMaker = ByRows([len(s) for s in sequences], self.pack_tokens)
-        if model.packed:
+        lengths = [len(s) for s in sequences]
+        maker: BatchMaker = ByRows(lengths, self.pack_tokens)
+        if packs := model.packs(max(lengths)):
             maker = ByTokens(sequences, [solutions[i].problem_id for i in numbers], self.pack_tokens)
         for pack in maker(None):
             rows = [numbers[i] for i in pack]
-            batch = collate([examples[i] for i in rows]).to(device)
+            batch = collate([examples[i] for i in rows], shared=packs).to(device)
             with torch.inference_mode():
                 scored = batch.split(model.score(batch))
             for i, along in zip(rows, scored, strict=True):

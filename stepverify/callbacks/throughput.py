@@ -55,8 +55,8 @@ class Throughput(lightning.Callback):
         """Count a batch."""
         self._solutions += len(batch.records)
         self._tokens += batch.num_tokens
-        packed = not isinstance(pl_module, VerifierModule) or pl_module.packed
-        self._computed += len(batch.input_ids) if packed else batch.tree.rows.numel()
+        rows = isinstance(pl_module, VerifierModule) and not pl_module.packs(batch.tree.rows.shape[1])
+        self._computed += batch.tree.rows.numel() if rows else len(batch.input_ids)
         self._ended = time.monotonic()
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             seconds = max(self._ended - self._since, 1e-9)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stepverify.data.encode import Example
-from stepverify.data.tree import Forest, share
+from stepverify.data.tree import Forest, apart, share
 from stepverify.records import Solution
 
 
@@ -36,6 +36,7 @@ class Tree(_Movable):
         end: (L,) token i sees token j exactly where j ≤ i < end[j].
         rows: (R, T) the token at each place of each sequence, padded on the right with its last one.
         origin: (L,) a place of each token among the flattened (R·T).
+        shared: False where every sequence has tokens of its own.
         masks: what attention has made of this, to be used by every layer.
     """
 
@@ -43,6 +44,7 @@ class Tree(_Movable):
     end: Tensor
     rows: Tensor
     origin: Tensor
+    shared: bool = True
     masks: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 
@@ -100,15 +102,18 @@ class Batch(_Movable):
         return torch.bincount(self.reads.owner, minlength=len(self.records))
 
 
-def collate(examples: Sequence[Example], *, pad_to: int = 1, norms: tuple[float, float] | None = None) -> Batch:
+def collate(
+    examples: Sequence[Example], *, shared: bool = True, pad_to: int = 1, norms: tuple[float, float] | None = None
+) -> Batch:
     """Lay examples out in one row of tokens, what they share once.
 
     Args:
         examples: B encoded solutions.
+        shared: False writes shared prefixes for each, as models need that do not read trees.
         pad_to: L is padded to a multiple of it with tokens that nobody reads: compiled models see fewer shapes.
         norms: passed on.
     """
-    forest = share([e.input_ids for e in examples])
+    forest = (share if shared else apart)([e.input_ids for e in examples])
     padding = -len(forest.ids) % pad_to
     places = [path[e.positions] for path, e in zip(forest.paths, examples, strict=True)]
     targets = None if examples[0].targets is None else [t for e in examples for t in e.targets or ()]
@@ -116,7 +121,7 @@ def collate(examples: Sequence[Example], *, pad_to: int = 1, norms: tuple[float,
     successors = [t for e in examples for t in e.lm_targets()]
     return Batch(
         input_ids=_tensor(np.pad(forest.ids, (0, padding))),
-        tree=lay_out(forest, padding),
+        tree=lay_out(forest, padding, shared),
         reads=_reads(places, targets, [e.weights for e in examples]),
         language=_reads(lm_places, successors, [e.lm_weights for e in examples]) if successors else None,
         records=[e.record for e in examples],
@@ -125,7 +130,7 @@ def collate(examples: Sequence[Example], *, pad_to: int = 1, norms: tuple[float,
     )
 
 
-def lay_out(forest: Forest, padding: int = 0) -> Tree:
+def lay_out(forest: Forest, padding: int = 0, shared: bool = True) -> Tree:
     """Turn a forest into tensors, followed by so many tokens that nobody reads."""
     used, longest = len(forest.ids), max(map(len, forest.paths))
     rows = np.empty((len(forest.leaves), longest), np.int64)
@@ -139,6 +144,7 @@ def lay_out(forest: Forest, padding: int = 0) -> Tree:
         end=_tensor(np.concatenate([forest.end, np.arange(used, used + padding) + 1])),
         rows=_tensor(rows),
         origin=_tensor(np.pad(origin, (0, padding))),
+        shared=shared,
     )
 
 

@@ -24,15 +24,14 @@ class Objective(Protocol):
 
     encoder: SolutionEncoder
     pad_to: int
-    packed: bool
     lm_weight: float
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
         """Encode one record, or raise :class:`LeftOut`."""
         ...
 
-    def check_length(self, longest: int) -> None:
-        """Refuse sequences of so many tokens where they could not be read."""
+    def packs(self, longest: int) -> bool:
+        """Whether batches of sequences of at most so many tokens share prefixes."""
         ...
 
 
@@ -127,22 +126,22 @@ class SolutionData(lightning.LightningDataModule):
         assert trainer is not None
         examples = self.examples[name]
         ranks = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
-        self._objective().check_length(int(examples.lengths.max()))
+        packs = self._objective().packs(int(examples.lengths.max()))
         plans = Plans(
-            self._maker(examples, shuffle), examples.lengths, examples.weights, shuffle=shuffle, seed=self.seed,
+            self._maker(examples, shuffle, packs), examples.lengths, examples.weights, shuffle=shuffle, seed=self.seed,
             rank=ranks["rank"], num_ranks=ranks["num_replicas"],
             accumulate=trainer.accumulate_grad_batches if shuffle else 1,
         )  # fmt: skip
-        batches = _Batches(examples, self._objective().pad_to)
+        batches = _Batches(examples, packs, self._objective().pad_to)
         return cls(batches, sampler=plans, batch_size=None, num_workers=self.num_workers)
 
-    def _maker(self, examples: Shelf, train: bool) -> BatchMaker:
+    def _maker(self, examples: Shelf, train: bool, packs: bool) -> BatchMaker:
         budget = self.pack_tokens if train else self.eval_pack_tokens
         if budget is None:
             return ByLength(examples.lengths, self.batch_size)
         if train and (longest := examples.lengths.max()) > budget:
             raise InputError(f"data.pack_tokens: the longest solution has {longest} tokens, a pack only {budget}")
-        if not self._objective().packed:
+        if not packs:
             return ByRows(examples.lengths, budget)
         return ByTokens(examples.sequences, examples.groups.tolist(), budget)
 
@@ -166,8 +165,9 @@ class SolutionData(lightning.LightningDataModule):
 class _Batches(Dataset):
     """Plan → batch."""
 
-    def __init__(self, examples: Shelf, pad_to: int) -> None:
-        self.examples, self.pad_to = examples, pad_to
+    def __init__(self, examples: Shelf, packs: bool, pad_to: int) -> None:
+        self.examples, self.packs, self.pad_to = examples, packs, pad_to
 
     def __getitem__(self, plan: Plan) -> Batch:
-        return collate([self.examples[i] for i in plan.indices], pad_to=self.pad_to, norms=plan.norms)
+        examples = [self.examples[i] for i in plan.indices]
+        return collate(examples, shared=self.packs, pad_to=self.pad_to, norms=plan.norms)

@@ -12,7 +12,7 @@ from torch import nn
 
 from stepverify.models.attention import Attention
 from stepverify.models.check import reading_of
-from stepverify.models.rows import decoder_of
+from stepverify.models.rows import decoder_layers
 from stepverify.records import InputError
 
 _BRANCHES = {
@@ -112,7 +112,7 @@ class Backbone:
         if self.lora:
             model = _with_adapters(model, self.lora)
         if self.compile:
-            for layer in decoder_layers(model):
+            for layer in decoder_layers(without_adapters(model)):
                 layer.compile(dynamic=True)
         # from_pretrained returns evaluation mode, in which dropout does nothing.
         return model.train()
@@ -130,7 +130,7 @@ class Backbone:
             raise InputError(f"{self.path}: the model folder has no config.json")
 
     def _add_dropout(self, model: nn.Module) -> None:
-        for layer in decoder_layers(model):
+        for layer in decoder_layers(without_adapters(model)):
             children = dict(layer.named_children())
             for kind, names in _BRANCHES.items():
                 if not (found := [children[name] for name in names if name in children]):
@@ -174,13 +174,6 @@ def _with_adapters(model: nn.Module, lora: LoRA) -> nn.Module:
     # Frozen embeddings give inputs without gradient; checkpointed layers need one that has it.
     model.enable_input_require_grads()  # type: ignore[operator]
     return get_peft_model(model, config)
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder's layers, under whatever name: its largest list of modules."""
-    decoder = decoder_of(without_adapters(model))
-    lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=lambda found: sum(p.numel() for p in found.parameters()))
 
 
 def without_adapters(model: nn.Module) -> nn.Module:

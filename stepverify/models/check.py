@@ -13,16 +13,18 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stepverify.data.batch import Tree, lay_out
 from stepverify.data.tree import share
 from stepverify.losses import bounded
 from stepverify.models.attention import PREFIX, Attention, noted, register
-from stepverify.models.rows import decoder_of, reset_rope, row_limit, unrolled
+from stepverify.models.rows import decoder_layers, decoder_of, reset_rope, row_limit, unrolled
 from stepverify.records import InputError
 
+_HALF = (torch.bfloat16, torch.float16)
 _WINDOWS = ("sliding_window", "attention_chunk_size", "index_topk")
+_TOLERANCE = 2e-5  # of float32: deep models leave 1e-6, misread trees 1e-3 and more
 _SHARED = 4  # tokens of the common prefix
 _NARROW = 3  # tokens: shorter than the sequences of the check
 
@@ -53,8 +55,9 @@ class Reading:
 def reading_of(model: Any, attention: Attention = "auto") -> Reading:
     """Examine a Hugging Face model, once; its attention is then chosen accordingly.
 
-    Two sequences with a common prefix go through the decoder alone, as rows with padding, and as a tree. Windows are
-    narrowed meanwhile, so that they matter. Random state, mode and weights stay as they are.
+    Two sequences with a common prefix go through the decoder alone, as rows with padding, and as a tree, in float32:
+    half formats round by more than some models misread. Windows are narrowed meanwhile, so that they matter. Random
+    state, mode and weights stay as they are. Memory: embeddings and one layer in float32.
 
     Args:
         model: a causal language model or a token classifier, with its weights, without adapters or compiled layers.
@@ -69,7 +72,7 @@ def reading_of(model: Any, attention: Attention = "auto") -> Reading:
             raise ValueError("a model without weights (device meta) cannot be examined")
         was_training = model.training
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _exact(model):
             known = _Examination(model, attention).result()
         model.train(was_training)
         model.reading = known
@@ -87,20 +90,18 @@ class _Examination:
         self.loaded_with = given if given in ("sdpa", "eager") else "eager"
         self.sequences = _sequences(self.config, self.model.get_input_embeddings().weight.shape[0])
         self.device = next(model.parameters()).device
-        eps = torch.finfo(next(p.dtype for p in model.parameters() if p.is_floating_point())).eps
-        self.tolerance = max(16 * eps, 2e-5)
 
     def result(self) -> Reading:
         own, alone = self._own()
         limit = row_limit(self.decoder)
         self._set(own)
         shared = self._alone([self.sequences[0][:_SHARED]])
-        if (off := _difference(shared, [alone[0][:_SHARED]])) > self.tolerance:
+        if (off := _difference(shared, [alone[0][:_SHARED]])) > _TOLERANCE:
             raise InputError(
                 f"{self.kind}: not a causal language model: hidden states change by {off:.1e} of their size with the "
                 "tokens that follow"
             )
-        if _difference(self._paths(unrolled(self.decoder, *self._tree(), limit)), alone) > self.tolerance:
+        if _difference(self._paths(unrolled(self.decoder, *self._tree(), None)), alone) > _TOLERANCE:
             limit = 0  # padding changes them: each row alone
         scale, softcap = self._logits(alone[0])
         reason = self._why_not_packed(own)
@@ -122,7 +123,7 @@ class _Examination:
         quick = self._alone()
         # Fused kernels ignore bounds of the products, which few tokens may not show.
         bounds = getattr(self.config.get_text_config(), "attn_logit_softcapping", None) is not None
-        if bounds or _difference(quick, exact) > self.tolerance:
+        if bounds or _difference(quick, exact) > _TOLERANCE:
             return "eager", exact
         return "sdpa", quick
 
@@ -145,7 +146,7 @@ class _Examination:
                 return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
         if not calls:
             return "its layers do not use transformers' attention interface"
-        if (off := _difference(self._paths(states), alone)) > self.tolerance:
+        if (off := _difference(self._paths(states), alone)) > _TOLERANCE:
             return f"hidden states of a tree differ from those of its sequences by {off:.1e} of their size"
         return ""
 
@@ -160,9 +161,9 @@ class _Examination:
         if raw.shape == found.shape:
             stated = _numbers(self.config)
             caps = [value for name, value in stated if "logit" in name and "cap" in name and "attn" not in name]
-            tried = [_fit(raw, found, cap, [value for _, value in stated], self.tolerance) for cap in (*caps, None)]
+            tried = [_fit(raw, found, cap, [value for _, value in stated]) for cap in (*caps, None)]
             error, scale, softcap = min(tried, key=lambda fit: fit[0])
-        if error > self.tolerance:
+        if error > _TOLERANCE:
             raise InputError(
                 f"{self.kind}: its logits are not those of a linear head on the last hidden states, scaled or bounded"
             )
@@ -213,7 +214,7 @@ def _numbers(config: Any) -> list[tuple[str, float]]:
 
 
 def _fit(
-    raw: Tensor, found: Tensor, softcap: float | None, stated: Sequence[float], tolerance: float
+    raw: Tensor, found: Tensor, softcap: float | None, stated: Sequence[float]
 ) -> tuple[float, float, float | None]:
     """Relative error, scale and bound with which ``raw`` logits give those that were found.
 
@@ -225,7 +226,7 @@ def _fit(
         asked = softcap * torch.atanh((found / softcap).clamp(-1 + 1e-12, 1 - 1e-12))
     size = raw.square().sum().item()
     scale = (asked * raw).sum().item() / size if size else 1.0
-    near = [s for value in (1.0, *stated) for s in (value, 1 / value) if abs(scale / s - 1) < tolerance / 100]
+    near = [s for value in (1.0, *stated) for s in (value, 1 / value) if abs(scale / s - 1) < _TOLERANCE]
     scale = min(near, key=lambda s: 0.0 if s == 1.0 else abs(scale / s - 1), default=scale)
     error = (bounded(raw, softcap, scale) - found).norm() / found.norm().clamp(min=1e-12)
     return error.item(), scale, softcap
@@ -238,6 +239,35 @@ def _difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
         for f, w in zip(found, wanted, strict=True)
     ]
     return torch.cat(parts).nan_to_num(nan=float("inf")).max().item()
+
+
+@contextmanager
+def _exact(model: nn.Module) -> Iterator[None]:
+    """Compute in float32 meanwhile; layers are cast one at a time."""
+    layers = decoder_layers(model)
+    stacks: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
+
+    def cast(part: nn.Module, *given: Any) -> None:
+        tensors = {id(t): t for t in (*part.parameters(), *part.buffers()) if t.dtype in _HALF and id(t) not in inside}
+        stacks[part] = [(tensor, tensor.data) for tensor in tensors.values()]
+        for tensor, value in stacks[part]:
+            tensor.data = value.float()
+
+    def restore(part: nn.Module, *given: Any) -> None:
+        for tensor, value in stacks.pop(part):
+            tensor.data = value
+
+    inside = {id(t) for t in (*layers.parameters(), *layers.buffers())}
+    cast(model)
+    inside = set()
+    hooks = [layer.register_forward_pre_hook(cast) for layer in layers]
+    hooks += [layer.register_forward_hook(restore, always_call=True) for layer in layers]
+    try:
+        yield
+    finally:
+        restore(model)
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class ReadModel(nn.Module):
     def _states(self, batch: Batch) -> Tensor:
         """(L, D) hidden states."""
         decoder, limit = decoder_of(without_adapters(self.backbone)), self.reading.row_limit
-        if not self.packed or (limit is not None and batch.tree.rows.shape[1] > limit):
+        if not self.packs(batch.tree.rows.shape[1]):
             with self._plain():
                 return unrolled(decoder, batch.input_ids, batch.tree, limit)
         if limit is not None:
@@ -86,6 +86,11 @@ class ReadModel(nn.Module):
     def packed(self) -> bool:
         """Whether shared prefixes are computed once; otherwise each sequence is a row with padding."""
         return self.reading.packed
+
+    def packs(self, longest: int) -> bool:
+        """Whether batches of sequences of at most so many tokens should share prefixes."""
+        limit = self.reading.row_limit
+        return self.packed and (limit is None or longest <= limit)
 
     def unpack(self, reason: str) -> None:
         """Read rows with padding from now on."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stepverify.data.batch import Tree
+from stepverify.records import InputError
 
 
 def decoder_of(model: nn.Module) -> nn.Module:
@@ -27,8 +28,14 @@ def decoder_of(model: nn.Module) -> nn.Module:
     return max(parts, key=lambda part: sum(p.numel() for p in part.parameters()), default=found)
 
 
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder's layers, under whatever name: its largest list of modules."""
+    lists = [module for module in decoder_of(model).modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=lambda found: sum(p.numel() for p in found.parameters()))
+
+
 def unrolled(decoder: nn.Module, input_ids: Tensor, tree: Tree, limit: int | None = None) -> Tensor:
-    """Run a decoder over every sequence of a tree; shared prefixes are computed once for each.
+    """Run a decoder over every sequence of a tree, a row for each.
 
     Args:
         decoder: a Hugging Face decoder with an attention of transformers.
@@ -38,6 +45,9 @@ def unrolled(decoder: nn.Module, input_ids: Tensor, tree: Tree, limit: int | Non
 
     Returns:
         (L, D) hidden states.
+
+    Raises:
+        InputError: a shared prefix of rows longer than the limit, in which its states differ.
     """
     width = tree.rows.shape[1]
     lengths = tree.depth[tree.rows[:, -1]] + 1
@@ -47,6 +57,8 @@ def unrolled(decoder: nn.Module, input_ids: Tensor, tree: Tree, limit: int | Non
         reset_rope(decoder)
         states = _run(decoder, ids, mask)
     else:
+        if tree.shared:
+            raise InputError(f"sequences longer than {limit} tokens must not share prefixes in this model's batches")
         sizes = lengths.tolist()
         groups = [[i] for i, size in enumerate(sizes) if size > limit]
         groups += [short] if (short := [i for i, size in enumerate(sizes) if size <= limit]) else []

@@ -71,10 +71,22 @@ class VerifierModule(lightning.LightningModule):
         """Tokens of a batch are padded to a multiple of this, where few shapes are worth it."""
         return 256 if self.backbone_source.compile else 1
 
-    @property
-    def packed(self) -> bool:
-        """Whether batches are read with shared prefixes computed once; known when the model is loaded."""
-        return self.model is None or self.model.packed
+    def packs(self, longest: int) -> bool:
+        """Whether batches of sequences of at most so many tokens share prefixes; known when the model is loaded.
+
+        Raises:
+            InputError: the model reads long rows one at a time, and its parameters are sharded: ranks would read in
+                different numbers of forward passes, each a collective one.
+        """
+        if self.model is None:
+            return True
+        limit = self.model.reading.row_limit
+        if limit is not None and longest > limit and self.device_mesh is not None:
+            raise InputError(
+                f"max_length: sequences of {longest} tokens, but this model reads those of more than {limit} one at a "
+                "time, which sharded parameters do not support; choose another strategy"
+            )
+        return self.model.packs(longest)
 
     # ── what a subclass says ──────────────────────────────────────────────────────────────────────
 
@@ -130,19 +142,6 @@ class VerifierModule(lightning.LightningModule):
         packed = self.model.packed
         if self._trainer is not None and not self.trainer.strategy.reduce_boolean_decision(packed, all=True) and packed:
             self.model.unpack("another process measured other hidden states of a tree than of its sequences")
-
-    def check_length(self, longest: int) -> None:
-        """Refuse sequences that ranks would read in different numbers of forward passes, each a collective one.
-
-        Raises:
-            InputError: sharded parameters, and a position encoding that depends on the length of a long row.
-        """
-        limit = None if self.model is None else self.model.reading.row_limit
-        if limit is not None and longest > limit and self.device_mesh is not None:
-            raise InputError(
-                f"max_length: sequences of {longest} tokens, but from {limit} on the position encoding of this model "
-                "depends on the length of its row: with sharded parameters such rows are not supported"
-            )
 
     def _leave_out_frozen(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Checkpoints hold what is trained; frozen weights come from ``backbone.path`` again."""

@@ -43,6 +43,7 @@ class Family:
         reads: ``packed`` (shared prefixes computed once), ``unpacked`` (rows with padding) or ``refused: text``.
         orm: how an outcome verifier is exported.
         changes: of the tiny configuration.
+        plain: the attention that transformers takes where its two differ.
         note: to tell rows of one architecture apart.
     """
 
@@ -51,6 +52,7 @@ class Family:
     orm: Literal["classifier", "value_head", ""]
     changes: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    plain: str = "eager"
 
     @property
     def name(self) -> str:
@@ -124,7 +126,7 @@ FAMILIES = [
     Family("biogpt", "packed", "value_head"),
     Family("bitnet", "packed", "value_head"),
     Family("falcon", "unpacked", "value_head", _OWN_HEADS | {"alibi": False}),
-    Family("falcon", "unpacked", "value_head", _OWN_HEADS | {"alibi": True}, "ALiBi"),
+    Family("falcon", "unpacked", "value_head", _OWN_HEADS | {"alibi": True}, "ALiBi", plain="sdpa"),
     Family("bloom", "unpacked", "value_head", {"n_head": 4, "n_layer": 2}),
     Family("mpt", "unpacked", "value_head", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64, "expansion_ratio": 2}),
     Family("codegen", "unpacked", "value_head", _GPT | {"n_head": 4, "rotary_dim": 4, "head_dim": None}),

@@ -38,10 +38,10 @@ SOLUTIONS = [
 class Plain:
     """Transformers' own forward pass on one row, attention written out, and what its output matrix was given."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, attention: str) -> None:
         from transformers import AutoModelForCausalLM
 
-        self.model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+        self.model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention).eval()
         self.model.get_output_embeddings().register_forward_pre_hook(lambda module, args: self.given.append(args[0]))
         self.given: list[Any] = []
 
@@ -83,13 +83,20 @@ def same_gradients(model: Any, loss: Any, plain: Plain, wanted: Any) -> None:
     plain.model.zero_grad()
     loss.backward()
     wanted.backward()
-    expected = {n: p.grad for n, p in plain.model.named_parameters() if p.grad is not None}
-    found = {n: p.grad for n, p in model.backbone.named_parameters() if p.grad is not None}
+    found = {n: p.grad for n, p in model.backbone.named_parameters()}
+    expected = {n: p.grad for n, p in plain.model.named_parameters()}
     assert found.keys() == expected.keys()
-    largest = max(g.abs().max().item() for g in expected.values())
+    largest = max(g.abs().max().item() for g in expected.values() if g is not None)
     assert largest > 0
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=2e-3, atol=2e-4 * largest, msg=lambda m, n=name: f"{n}: {m}")
+        one, other = (torch.zeros(()) if g is None else g for g in (found[name], value))
+        torch.testing.assert_close(
+            *torch.broadcast_tensors(one, other), rtol=2e-3, atol=2e-4 * largest, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def together(model: Any, examples: list[Any]) -> Any:
+    return collate(examples, shared=model.packs(max(len(e.input_ids) for e in examples)))
 
 
 def close(found: Any, wanted: Any) -> None:
@@ -108,7 +115,7 @@ def test_a_family(family: Family, encoder: SolutionEncoder, tmp_path: Path) -> N
         with pytest.raises(InputError, match=family.reads.removeprefix("refused: ")):
             Backbone(path=str(base)).load()
         return
-    plain = Plain(base)
+    plain = Plain(base, family.plain)
     check_generator(family, base, plain, encoder)
     check_process(base, plain, encoder, tmp_path)
     check_outcome(family, base, plain, encoder, tmp_path)
@@ -119,7 +126,7 @@ def check_generator(family: Family, base: Path, plain: Plain, encoder: SolutionE
     model = GeneratorModel(Backbone(path=str(base)).load()).eval()
     assert model.packed == (family.reads == "packed"), model.reading
     examples = [encoder.next_token(s) for s in SOLUTIONS]
-    batch = collate(examples)
+    batch = together(model, examples)
     losses, _ = model(batch)
     wanted = []
     for example in examples:
@@ -134,7 +141,7 @@ def check_process(base: Path, plain: Plain, encoder: SolutionEncoder, folder: Pa
     """Values and losses among labels and the vocabulary, gradients, and scores of both forms of the export."""
     model = ProcessModel(Backbone(path=str(base)).load(), encoder.label_ids).eval()
     examples = [encoder.process(s, [1.0] * (len(s.steps) - 1) + [0.0]) for s in SOLUTIONS]
-    batch = collate(examples)
+    batch = together(model, examples)
     labels = list(encoder.label_ids)
     full = [plain(e.input_ids)[0][e.positions].float() for e in examples]
     right = [torch.tensor(e.targets).long() for e in examples]
@@ -165,10 +172,11 @@ def check_process(base: Path, plain: Plain, encoder: SolutionEncoder, folder: Pa
 def check_outcome(family: Family, base: Path, plain: Plain, encoder: SolutionEncoder, folder: Path) -> None:
     """A linear head and a reserved logit: values, loss, gradients and the export's scores."""
     examples = [encoder.outcome(s, [float(s.correct)] * len(s.steps)) for s in SOLUTIONS]
-    batch, last = collate(examples), [encoder.outcome(s, None, last_only=True) for s in SOLUTIONS]
+    last = [encoder.outcome(s, None, last_only=True) for s in SOLUTIONS]
     for reserved in (None, encoder.tag_id):
         model = OutcomeModel(Backbone(path=str(base)).load(), reserved).eval()
         assert model.form == family.orm
+        batch = together(model, examples)
         if reserved is None:
             torch.nn.init.normal_(model.value_head.weight, std=0.3)
             torch.nn.init.normal_(model.value_head.bias)
@@ -180,10 +188,12 @@ def check_outcome(family: Family, base: Path, plain: Plain, encoder: SolutionEnc
         for example in examples:
             logits, hidden = plain(example.input_ids)
             if reserved is None:
-                logit = F.linear(hidden, model.value_head.weight.detach(), model.value_head.bias.detach())[:, 0]
-                logit = logit * hidden_scale(family)
+                head = model.value_head
+                logit = F.linear(hidden * hidden_scale(family), head.weight.detach(), head.bias.detach())[:, 0]
             else:
-                logit = model.value_head.gain.detach() * logits[:, reserved] + model.value_head.bias.detach()
+                bias = plain.model.get_output_embeddings().bias
+                raw = logits[:, reserved] - (0 if bias is None else bias[reserved])
+                logit = model.value_head.gain.detach() * raw + model.value_head.bias.detach()
             wanted.append(logit[example.positions])
         for found, expected in zip(batch.split(model.score(batch).detach()), wanted, strict=True):
             close(found, expected.detach().sigmoid())
@@ -199,7 +209,7 @@ def check_outcome(family: Family, base: Path, plain: Plain, encoder: SolutionEnc
         again = load_verifier(str(place))[0]
         assert again.packed == (family.reads == "packed")
         assert (place / "value_head.safetensors").is_file() == (family.orm == "value_head")
-        close(again.score(collate(last)).detach(), model.score(collate(last)).detach())
+        close(again.score(together(again, last)).detach(), model.score(together(model, last)).detach())
 
 
 def hidden_scale(family: Family) -> float:
