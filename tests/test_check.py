@@ -187,7 +187,7 @@ def test_rope_that_depends_on_the_row(name: str) -> None:
     torch.nn.init.normal_(model.value_head.weight)
     assert model.packs(10)
     assert not model.packs(11)
-    short, long = examples_of(SEQUENCES[:3]), examples_of([*SEQUENCES, list(range(3, 20))])
+    short, long = examples_of(SEQUENCES[:3]), examples_of([list(range(3, 20)), *SEQUENCES])
     with torch.no_grad():
         before = model.score(collate(short))
         values = model.score(batch := collate(long, shared=False))

@@ -21,7 +21,6 @@ from stepverify.records import InputError
 
 Attention = Literal["auto", "paths", "flex", "sdpa", "eager"]
 PREFIX = "stepverify_"  # of our names in transformers' attention interface
-_calls: list[list[int]] = []
 
 
 # Further terms of the products, by transformers' names: sinks and position biases.
@@ -51,17 +50,6 @@ def plain(config: Any, own: str) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = ours
-
-
-@contextmanager
-def noted() -> Iterator[list[int]]:
-    """Collect the query lengths with which :func:`attend` is called meanwhile."""
-    calls: list[int] = []
-    _calls.append(calls)
-    try:
-        yield calls
-    finally:
-        _calls.remove(calls)
 
 
 def attend(
@@ -97,8 +85,6 @@ def attend(
         raise InputError("its attention has a mask of its own")
     if extra := [name for name, value in kwargs.items() if value is not None and name in _EXTRAS]:
         raise InputError(f"its attention has {', '.join(extra)}, which no tree is computed with")
-    for calls in _calls:
-        calls.append(query.shape[2])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is not None and how in (_paths, _sdpa):
         how = _eager  # no fused kernel bounds its products

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stepverify.data.batch import Tree, lay_out
 from stepverify.data.tree import share
 from stepverify.losses import bounded
-from stepverify.models.attention import PREFIX, Attention, noted, register
+from stepverify.models.attention import PREFIX, Attention, register
 from stepverify.models.rows import decoder_layers, decoder_of, reset_rope, row_limit, unrolled
 from stepverify.records import InputError
 
@@ -137,15 +137,12 @@ class _Examination:
             self._set(register("paths") if self.tree_attention == register("flex") else self.tree_attention)
             ids, tree = self._tree()
             try:
-                with noted() as calls:
-                    states = self.decoder(
-                        input_ids=ids[None], position_ids=tree.depth[None], use_cache=False, tree=tree
-                    ).last_hidden_state[0]
+                states = self.decoder(
+                    input_ids=ids[None], position_ids=tree.depth[None], use_cache=False, tree=tree
+                ).last_hidden_state[0]
             except Exception as error:  # whatever its code makes of a keyword that it does not know
                 said = str(error).partition("\n")[0]
                 return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
-        if not calls:
-            return "its layers do not use transformers' attention interface"
         if (off := _difference(self._paths(states), alone)) > _TOLERANCE:
             return f"hidden states of a tree differ from those of its sequences by {off:.1e} of their size"
         return ""
