@@ -24,7 +24,8 @@ class HuggingFaceExport(lightning.Callback):
 
     Its weights are the last ones, or those of the best checkpoint where ``Checkpoints`` has a ``monitor``.
     The folder holds the model, adapters merged: a causal language model (generator, process reward model) or a
-    one-label token classifier (outcome verifier). Each further form is a folder in it that stands alone.
+    one-label token classifier (outcome verifier; where transformers has none, a causal language model with
+    ``value_head.safetensors``). Each further form is a folder in it that stands alone.
 
     Args:
         folder: where to; an export of an earlier fit there is replaced, anything else refused. None is ``export`` below

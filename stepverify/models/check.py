@@ -240,7 +240,7 @@ def _difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
 
 @contextmanager
 def _exact(model: nn.Module) -> Iterator[None]:
-    """Compute in float32 meanwhile; layers are cast one at a time."""
+    """Compute in float32 meanwhile, without faster roundings of it; layers are cast one at a time."""
     layers = decoder_layers(model)
     stacks: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
 
@@ -257,11 +257,17 @@ def _exact(model: nn.Module) -> Iterator[None]:
     inside = {id(t) for t in (*layers.parameters(), *layers.buffers())}
     cast(model)
     inside = set()
+    precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     hooks = [layer.register_forward_pre_hook(cast) for layer in layers]
     hooks += [layer.register_forward_hook(restore, always_call=True) for layer in layers]
     try:
-        yield
+        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+            yield
     finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = convolutions
         restore(model)
         for hook in hooks:
             hook.remove()

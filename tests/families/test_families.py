@@ -202,6 +202,7 @@ def check_outcome(family: Family, base: Path, plain: Plain, encoder: SolutionEnc
         reference = F.binary_cross_entropy_with_logits(torch.cat(wanted), y, reduction="sum")
         torch.testing.assert_close(loss, reference, rtol=2e-4, atol=1e-4)
         same_gradients(model, loss, plain, reference)
+        same_language(model, plain, examples, encoder)
         place = folder / f"orm-{reserved}"
         scores = export(model, encoder, place).score(SOLUTIONS)
         for found, expected in zip(scores, wanted, strict=True):
@@ -210,6 +211,15 @@ def check_outcome(family: Family, base: Path, plain: Plain, encoder: SolutionEnc
         assert again.packed == (family.reads == "packed")
         assert (place / "value_head.safetensors").is_file() == (family.orm == "value_head")
         close(again.score(together(again, last)).detach(), model.score(together(model, last)).detach())
+
+
+def same_language(model: Any, plain: Plain, examples: list[Any], encoder: SolutionEncoder) -> None:
+    """Token losses of a solution that is learned as language beside the judged ones."""
+    reference = encoder.language(SOLUTIONS[3])
+    batch = together(model, [*examples, reference])
+    logits = plain(reference.input_ids)[0][reference.lm_positions].float()
+    wanted = F.cross_entropy(logits, torch.tensor(reference.lm_targets()), reduction="none")
+    close(model(batch)[1][batch.language.entries].detach(), wanted.detach())
 
 
 def hidden_scale(family: Family) -> float:
