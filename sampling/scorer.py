@@ -70,9 +70,8 @@ class ExportedVerifier:
         import torch
 
         from stepverify.data.batch import collate
-        from stepverify.data.batching import BatchMaker, ByRows
         from stepverify.data.encode import LeftOut
-        from stepverify.data.packing import ByTokens
+        from stepverify.data.packing import to_score
 
         model, encoder, objective, device = self._loaded
         examples = {}
@@ -89,11 +88,9 @@ class ExportedVerifier:
         if not examples:
             return values
         numbers, sequences = list(examples), [e.input_ids for e in examples.values()]
-        lengths = [len(s) for s in sequences]
-        maker: BatchMaker = ByRows(lengths, self.pack_tokens)
-        if packs := model.packs(max(lengths)):
-            maker = ByTokens(sequences, [solutions[i].problem_id for i in numbers], self.pack_tokens)
-        for pack in maker(None):
+        groups = [solutions[i].problem_id for i in numbers]
+        packs = model.packs(max(map(len, sequences)))
+        for pack in to_score(sequences, groups, self.pack_tokens, packs):
             rows = [numbers[i] for i in pack]
             batch = collate([examples[i] for i in rows], shared=packs).to(device)
             with torch.inference_mode():

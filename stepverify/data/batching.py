@@ -60,7 +60,9 @@ class ByLength:
 
 
 class ByRows:
-    """Batches of a number of tokens, padding included: for models that read each solution as a row.
+    """Make batches of a number of tokens, padding included.
+
+    For models that read each solution as a row.
 
     Args:
         lengths: tokens of each example.

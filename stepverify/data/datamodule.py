@@ -31,7 +31,7 @@ class Objective(Protocol):
         ...
 
     def packs(self, longest: int) -> bool:
-        """Whether batches of sequences of at most so many tokens share prefixes."""
+        """Tell whether sequences of at most ``longest`` tokens share prefixes."""
         ...
 
 

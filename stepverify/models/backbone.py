@@ -151,7 +151,7 @@ class Backbone:
 
 
 def log_unpacked(kind: str, reason: str) -> None:
-    """Say once that shared prefixes are computed for each solution, and why."""
+    """Log that shared prefixes are computed for each solution, and why."""
     from lightning.pytorch.utilities import rank_zero_info
 
     rank_zero_info(f"{kind}: shared prefixes are computed for each solution, in rows with padding (slower): {reason}")

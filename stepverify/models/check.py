@@ -31,7 +31,7 @@ _NARROW = 3  # tokens: shorter than the sequences of the check
 
 @dataclass
 class Reading:
-    """How a model has to be read.
+    """Describe how a model reads batches and makes logits, as measured.
 
     Attributes:
         packed: its attention follows a tree of tokens; otherwise sequences become rows with padding.

@@ -84,11 +84,11 @@ class ReadModel(nn.Module):
 
     @property
     def packed(self) -> bool:
-        """Whether shared prefixes are computed once; otherwise each sequence is a row with padding."""
+        """Tell whether the model reads trees; otherwise each sequence is a row."""
         return self.reading.packed
 
     def packs(self, longest: int) -> bool:
-        """Whether batches of sequences of at most so many tokens should share prefixes."""
+        """Tell whether sequences of at most ``longest`` tokens may share prefixes."""
         limit = self.reading.row_limit
         return self.packed and (limit is None or longest <= limit)
 
@@ -105,7 +105,7 @@ class ReadModel(nn.Module):
             return self.backbone(**inputs)
 
     def generate(self, **inputs: Any) -> Tensor:
-        """(B, T) token ids that the causal language model writes, as transformers' own ``generate``."""
+        """Generate (B, T) token ids, called as transformers' own ``generate``."""
         with self._plain():
             return self.backbone.generate(**inputs)  # type: ignore[operator]
 
@@ -135,18 +135,16 @@ class ReadModel(nn.Module):
         """
         form = form or self.form
         plain = plain_state(self.backbone, state)
-        head = None if self.form == form == "causal" else self.classifier_head(state | plain)
+        own = self.classifier_head(state | plain) if self.form != "causal" else None
         if form == "adapter":
-            own = head if self.form == "classifier" else None
-            save_adapter(self.backbone, folder, strip(state, "backbone."), base, own)
+            head = own if self.form == "classifier" else None
+            save_adapter(self.backbone, folder, strip(state, "backbone."), base, head)
         elif form == "classifier":
-            assert head is not None
-            save_classifier(self.backbone, folder, plain, head)
+            save_classifier(self.backbone, folder, plain, own or self.classifier_head(state | plain))
         else:
             save_causal(self.backbone, folder, plain)
-        if self.form == "value_head":
-            assert head is not None
-            save_value_head(folder, head)
+        if own is not None and self.form == "value_head":
+            save_value_head(folder, own)
 
     def classifier_head(self, state: dict[str, Tensor]) -> Head:
         """The head of the token classifier that gives this model's scores.

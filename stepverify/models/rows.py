@@ -15,7 +15,7 @@ from stepverify.records import InputError
 
 
 def decoder_of(model: nn.Module) -> nn.Module:
-    """The part of a causal language model whose last hidden states its head reads.
+    """Find the part of a model whose last hidden states its head reads.
 
     Transformers' ``get_decoder`` goes by names, and finds another part of some.
     """
@@ -29,13 +29,13 @@ def decoder_of(model: nn.Module) -> nn.Module:
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder's layers, under whatever name: its largest list of modules."""
+    """Find the decoder's layers, under whatever name: its largest list of modules."""
     lists = [module for module in decoder_of(model).modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=lambda found: sum(p.numel() for p in found.parameters()))
 
 
 def unrolled(decoder: nn.Module, input_ids: Tensor, tree: Tree, limit: int | None = None) -> Tensor:
-    """Run a decoder over every sequence of a tree, a row for each.
+    """Run a decoder over each sequence of a tree as a row.
 
     Args:
         decoder: a Hugging Face decoder with an attention of transformers.
@@ -79,7 +79,10 @@ def _run(decoder: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def row_limit(decoder: nn.Module) -> int | None:
-    """Tokens up to which rotary positions are those of every shorter row; None for all lengths."""
+    """Return the number of tokens up to which rotary positions ignore a row's length.
+
+    Beyond it, ``dynamic`` and ``longrope`` scale the positions of all tokens by the length of the row. None: never.
+    """
     limits: list[int] = []
     modules: Iterator[Any] = decoder.modules()
     for module in modules:
@@ -89,7 +92,8 @@ def row_limit(decoder: nn.Module) -> int | None:
                 continue
             stated = module.config.rope_parameters if layer is None else module.config.rope_parameters[layer]
             limit = None if "dynamic" in kind else stated.get("original_max_position_embeddings")
-            limits.append(int(limit or module.original_max_seq_len))
+            known: Any = limit or getattr(module, "original_max_seq_len", 0)
+            limits.append(int(known))
     return min(limits, default=None)
 
 
@@ -100,6 +104,7 @@ def reset_rope(decoder: nn.Module) -> None:
         for layer, name in kind.items() if isinstance(kind, dict) else [("", kind)]:
             if isinstance(name, str) and "dynamic" in name:
                 prefix = f"{layer}_" if layer else ""
-                frequencies = getattr(module, f"{prefix}original_inv_freq")
+                if (frequencies := getattr(module, f"{prefix}original_inv_freq", None)) is None:
+                    continue  # code that came with the weights
                 setattr(module, f"{prefix}inv_freq", frequencies.to(getattr(module, f"{prefix}inv_freq").device))
                 setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)

@@ -72,7 +72,7 @@ class VerifierModule(lightning.LightningModule):
         return 256 if self.backbone_source.compile else 1
 
     def packs(self, longest: int) -> bool:
-        """Whether batches of sequences of at most so many tokens share prefixes; known when the model is loaded.
+        """Tell whether sequences of at most ``longest`` tokens share prefixes.
 
         Raises:
             InputError: the model reads long rows one at a time, and its parameters are sharded: ranks would read in
