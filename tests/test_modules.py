@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -179,7 +178,7 @@ def test_among_the_whole_vocabulary_the_loss_is_next_token_prediction(chunk, enc
     batch = collate([encoder.process(solutions[0], [1.0, 1.0, 0.0, 1.0, 0.0])])
     outputs = model(batch)[0]
     total, count = step_cross_entropy(outputs, batch.reads.targets, normalized=True)
-    logits = model.backbone(batch.input_ids[None]).logits[0, batch.reads.index]
+    logits = model.decode(input_ids=batch.input_ids[None]).logits[0, batch.reads.index]
     labels = torch.tensor(encoder.label_ids)[batch.reads.targets.long()]
     torch.testing.assert_close(total / count, torch.nn.functional.cross_entropy(logits, labels), rtol=1e-4, atol=1e-5)
     (total / count).backward()
@@ -325,14 +324,9 @@ def test_layout_travels_with_the_export(tmp_path: Path):
     assert load_export(tmp_path) == (LAYOUT, {"objective": "generator", "max_length": 7})
 
 
-def test_what_an_attention_cannot_do_is_said_before_the_first_step(tmp_path: Path):
+def test_what_an_attention_cannot_do_is_said_before_the_first_step():
     with pytest.raises(InputError, match=r"flex has no dropout, attention_dropout is 0\.1; choose paths"):
         backbone(attention="flex", attention_dropout=0.1)
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "vocab_size": 64, "head_dim": 8, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 2}
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt_oss", **sizes, **heads}))
-    with pytest.raises(InputError, match="gpt_oss: attention sinks are not supported"):
-        Backbone(path=str(tmp_path), weights="random").load()
 
 
 def test_flex_does_not_train_on_a_cpu(tiny_model_dir: Path, tmp_path: Path, capsys):

@@ -70,5 +70,13 @@ def test_the_record_in_the_readme_is_a_record():
     assert len(solution.steps) == len(solution.step_labels) == len(solution.scores["prm"]) == 2
 
 
+def test_the_table_of_architectures_is_the_tested_one():
+    from tests.families.__main__ import table, written
+
+    assert "`llama`" in table()
+    assert "| computed once | token classifier |" in README
+    assert written(README) == README, "run: python -m tests.families"
+
+
 def test_ci_runs_what_the_readme_says():
     assert "make check test test-vllm" in (ROOT / ".ci" / "run").read_text()

@@ -39,6 +39,7 @@ _KINDS = {
 _FORMS: dict[Form, str] = {
     "causal": "`AutoModelForCausalLM`",
     "classifier": "`AutoModelForTokenClassification`",
+    "value_head": "`AutoModelForCausalLM` and `value_head.safetensors`, a linear layer on its last hidden states",
     "adapter": "LoRA adapters for peft, alone",
 }
 _TRAINER = ("max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val", "strategy")

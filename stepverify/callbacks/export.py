@@ -22,7 +22,7 @@ from stepverify.data.encode import Example
 from stepverify.data.shelf import Shelf
 from stepverify.layout import EXPORT_FILE
 from stepverify.models import ReadModel
-from stepverify.models.export import Form
+from stepverify.models.export import Form, load_value_head
 from stepverify.models.reload import check_finite, compare, exported_logits, reload, trained_logits
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
@@ -36,7 +36,8 @@ class HuggingFaceExport(lightning.Callback):
 
     Its weights are the last ones, or those of the best checkpoint where ``Checkpoints`` has a ``monitor``.
     The folder holds the model, adapters merged: a causal language model (generator, process reward model) or a
-    one-label token classifier (outcome verifier). Each further form is a folder in it that stands alone. In
+    one-label token classifier (outcome verifier; where transformers has none, a causal language model with
+    ``value_head.safetensors``). Each further form is a folder in it that stands alone. In
     ``training_problems.txt`` are digests of the problems of the training, and of the backbone's where it says them.
 
     Args:
@@ -163,7 +164,7 @@ class HuggingFaceExport(lightning.Callback):
         module: Any = trainer.lightning_module
         try:
             plain = reload(folder, form, module.model.form, module.backbone_source, trainer.strategy.root_device)
-            exported = exported_logits(plain, module.model, examples)
+            exported = exported_logits(plain, module.model, examples, load_value_head(folder))
             formats = {p.dtype for m in (plain, module.model) for p in m.parameters() if p.is_floating_point()}
             compare(trained, exported, examples, max(formats, key=lambda dtype: torch.finfo(dtype).eps))
         except InputError as error:

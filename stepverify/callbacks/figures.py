@@ -185,8 +185,8 @@ class SolutionText(lightning.Callback):
         assert module.model is not None
         ids = torch.tensor([module.encoder.prompt(record.problem)], device=module.device)
         with torch.autocast(module.device.type, enabled=False):
-            drawn = module.model.backbone.generate(  # type: ignore[operator]
-                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=self.max_tokens,
+            drawn = module.model.generate(
+                inputs=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=self.max_tokens,
                 pad_token_id=module.encoder.tokenizer.pad_token_id or module.encoder.eos_id,
             )  # fmt: skip
         text = module.encoder.tokenizer.decode(drawn[0, ids.shape[1] :], skip_special_tokens=True)

@@ -11,6 +11,7 @@ import lightning
 import torch
 
 from stepverify.data.batch import Batch
+from stepverify.modules import VerifierModule
 
 
 class Throughput(lightning.Callback):
@@ -18,7 +19,7 @@ class Throughput(lightning.Callback):
 
     - ``throughput/solutions_per_second``,
     - ``throughput/tokens_per_second``: tokens of solutions, each counted in full,
-    - ``throughput/computed_tokens_per_second``: tokens that the model read, shared prefixes once,
+    - ``throughput/computed_tokens_per_second``: tokens that the model read, shared prefixes once where it can,
     - ``throughput/shared``: the share of the former that sharing saved,
     - ``throughput/waiting``: the share of time between batches, which is waiting for data and saving checkpoints,
     - ``memory/peak_gib``: of this process's device; on the CPU, of the process.
@@ -54,7 +55,8 @@ class Throughput(lightning.Callback):
         """Count a batch."""
         self._solutions += len(batch.records)
         self._tokens += batch.num_tokens
-        self._computed += len(batch.input_ids)
+        rows = isinstance(pl_module, VerifierModule) and not pl_module.packs(batch.tree.rows.shape[1])
+        self._computed += batch.tree.rows.numel() if rows else len(batch.input_ids)
         self._ended = time.monotonic()
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             seconds = max(self._ended - self._since, 1e-9)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from stepverify.models.backbone import without_adapters
 from stepverify.models.export import Form
+from stepverify.models.rows import decoder_of
 from stepverify.modules import VerifierModule
 
-_AUTO = {"causal": "AutoModelForCausalLM", "classifier": "AutoModelForTokenClassification"}
+_CAUSAL = "AutoModelForCausalLM"
+_AUTO = {"causal": _CAUSAL, "value_head": _CAUSAL, "classifier": "AutoModelForTokenClassification"}
 _ENCODE = """
 def encode(text):
     return tokenizer.encode(text, add_special_tokens=False)
@@ -30,6 +33,12 @@ class Usage:
         assert module.model is not None
         self.objective, self.form, self.where = module.model.objective, form, where
         self.auto = _AUTO[module.model.form if form == "adapter" else form]
+        self.has_value_head = module.model.form == "value_head"
+        names = {part: name for name, part in without_adapters(module.model.backbone).named_modules()}
+        self.decoder = names[decoder_of(without_adapters(module.model.backbone))]
+        # Fused kernels do not bound products of attention; where a model does, only the written-out form is its own.
+        needs_eager = module.model.reading.own == "eager" and module.model.reading.sdpa
+        self.attention = ', attn_implementation="eager"' if needs_eager else ""
         self.layout, self.encoder, self.base = module.layout, module.encoder, module.backbone_source.path
         self.labels, self.dtype = module.model.labels, module.number_format()
         self.adds_neutral = "neutral" in self.labels and module.facts()["neutral"] == "positive"
@@ -39,6 +48,7 @@ class Usage:
     def transformers(self) -> str:
         """From the weights to a score or a text."""
         peft = "from peft import PeftModel\n" if self.form == "adapter" else ""
+        peft += "from safetensors.torch import load_file\n" if self.has_value_head else ""
         return "\n".join([
             f"import torch\n{peft}from transformers import {', '.join(sorted({self.auto, self.tokenizer}))}",
             "",
@@ -76,13 +86,15 @@ class Usage:
         ])  # fmt: skip
 
     def _model(self) -> list[str]:
-        dtype = f"dtype=torch.{self.dtype}"
+        dtype = f"dtype=torch.{self.dtype}{self.attention}"
+        head = ['head = load_file(path + "/value_head.safetensors")'] if self.has_value_head else []
         if self.form != "adapter":
-            return [f"model = {self.auto}.from_pretrained(path, {dtype}).eval()"]
-        labels = "" if self.auto == _AUTO["causal"] else f", num_labels={len(self.labels)}"
+            return [f"model = {self.auto}.from_pretrained(path, {dtype}).eval()", *head]
+        labels = "" if self.auto == _CAUSAL else f", num_labels={len(self.labels)}"
         return [
             f"base = {self.auto}.from_pretrained({_quoted(self.base)}{labels}, {dtype})",
             "model = PeftModel.from_pretrained(base, path).eval()",
+            *head,
         ]
 
     def _ids(self) -> list[str]:
@@ -118,6 +130,15 @@ class Usage:
                 "print(text)",
             ]
         run = ["with torch.inference_mode():", "    logits = model(input_ids=torch.tensor([ids])).logits[0]"]
+        if self.has_value_head:
+            decoder = ("base." if self.form == "adapter" else "model.") + self.decoder
+            return [
+                "with torch.inference_mode():",
+                f"    hidden = {decoder}(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0, -1]",
+                'value = head["weight"][0].float() @ hidden.float() + head["bias"].float()',
+                "score = value.sigmoid().item()",
+                "print(score)  # the chance that the final answer is right",
+            ]
         if self.objective == "outcome":
             return [
                 *run,

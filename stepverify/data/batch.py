@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stepverify.data.encode import Example
-from stepverify.data.tree import share
+from stepverify.data.tree import Forest, apart, share
 from stepverify.records import Solution
 
 
@@ -34,8 +34,9 @@ class Tree(_Movable):
     Attributes:
         depth: (L,) position of each token along its sequence.
         end: (L,) token i sees token j exactly where j ≤ i < end[j].
-        rows: (R, T) the token at each place of each sequence, padded on the right with any token.
+        rows: (R, T) the token at each place of each sequence, padded on the right with its last one.
         origin: (L,) a place of each token among the flattened (R·T).
+        shared: False where every sequence has tokens of its own.
         masks: what attention has made of this, to be used by every layer.
     """
 
@@ -43,6 +44,7 @@ class Tree(_Movable):
     end: Tensor
     rows: Tensor
     origin: Tensor
+    shared: bool = True
     masks: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 
@@ -101,45 +103,55 @@ class Batch(_Movable):
 
 
 def collate(
-    examples: Sequence[Example], *, pad_to: int = 1, norms: tuple[float, float] | None = None, language: bool = False
+    examples: Sequence[Example],
+    *,
+    shared: bool = True,
+    pad_to: int = 1,
+    norms: tuple[float, float] | None = None,
+    language: bool = False,
 ) -> Batch:
     """Lay examples out in one row of tokens, what they share once.
 
     Args:
         examples: B encoded solutions.
+        shared: False writes shared prefixes for each, as models need that do not read trees.
         pad_to: L is padded to a multiple of it with tokens that nobody reads: compiled models see fewer shapes.
         norms: passed on.
         language: read for a language-model loss even where no example has a position for it: each rank's gradients then
             reach the same parameters.
     """
-    forest = share([e.input_ids for e in examples])
-    used = len(forest.ids)
-    longest = max(map(len, forest.paths))
-    padding = -used % pad_to
-    rows = np.empty((len(forest.leaves), longest), np.int64)
-    origin = np.zeros(used, np.int64)
-    for row, leaf in enumerate(forest.leaves):
-        path = forest.paths[leaf]
-        rows[row, : len(path)], rows[row, len(path) :] = path, path[-1]
-        origin[path] = row * longest + np.arange(len(path))
-    tree = Tree(
-        depth=_tensor(np.pad(forest.depth, (0, padding))),
-        end=_tensor(np.concatenate([forest.end, np.arange(used, used + padding) + 1])),
-        rows=_tensor(rows),
-        origin=_tensor(np.pad(origin, (0, padding))),
-    )
+    forest = (share if shared else apart)([e.input_ids for e in examples])
+    padding = -len(forest.ids) % pad_to
     places = [path[e.positions] for path, e in zip(forest.paths, examples, strict=True)]
     targets = None if examples[0].targets is None else [t for e in examples for t in e.targets or ()]
     lm_places = [path[e.lm_positions] for path, e in zip(forest.paths, examples, strict=True)]
     successors = [t for e in examples for t in e.lm_targets()]
     return Batch(
         input_ids=_tensor(np.pad(forest.ids, (0, padding))),
-        tree=tree,
+        tree=lay_out(forest, padding, shared),
         reads=_reads(places, targets, [e.weights for e in examples]),
         language=_reads(lm_places, successors, [e.lm_weights for e in examples]) if successors or language else None,
         records=[e.record for e in examples],
         num_tokens=sum(map(len, forest.paths)),
         norms=norms,
+    )
+
+
+def lay_out(forest: Forest, padding: int = 0, shared: bool = True) -> Tree:
+    """Turn a forest into tensors, followed by so many tokens that nobody reads."""
+    used, longest = len(forest.ids), max(map(len, forest.paths))
+    rows = np.empty((len(forest.leaves), longest), np.int64)
+    origin = np.zeros(used, np.int64)
+    for row, leaf in enumerate(forest.leaves):
+        path = forest.paths[leaf]
+        rows[row, : len(path)], rows[row, len(path) :] = path, path[-1]
+        origin[path] = row * longest + np.arange(len(path))
+    return Tree(
+        depth=_tensor(np.pad(forest.depth, (0, padding))),
+        end=_tensor(np.concatenate([forest.end, np.arange(used, used + padding) + 1])),
+        rows=_tensor(rows),
+        origin=_tensor(np.pad(origin, (0, padding))),
+        shared=shared,
     )
 
 

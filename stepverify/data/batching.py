@@ -60,6 +60,34 @@ class ByLength:
         return np.array_split(ordered, -(-len(ordered) // self.batch_size))
 
 
+class ByRows:
+    """Make batches of a number of tokens, padding included.
+
+    For models that read each solution as a row.
+
+    Args:
+        lengths: tokens of each example.
+        budget: rows times the longest one, at most; a longer solution is a batch by itself.
+    """
+
+    def __init__(self, lengths: Sequence[int] | np.ndarray, budget: int) -> None:
+        self.lengths, self.budget = np.asarray(lengths), budget
+
+    def __call__(self, rng: np.random.Generator | None) -> list[np.ndarray]:
+        """Cut windows of a random order, each sorted by length."""
+        order = np.arange(len(self.lengths)) if rng is None else rng.permutation(len(self.lengths))
+        window = len(order) if rng is None else max(1, round(WINDOW * self.budget / self.lengths.mean()))
+        batches: list[np.ndarray] = []
+        for at in range(0, len(order), window):
+            piece = order[at : at + window]
+            piece = piece[np.argsort(-self.lengths[piece], kind="stable")]
+            while len(piece):
+                size = max(1, self.budget // int(self.lengths[piece[0]]))
+                batches.append(piece[:size])
+                piece = piece[size:]
+        return batches
+
+
 class Plans(DistributedSampler[Plan]):
     """A sampler of plans: the same number on every rank and in every epoch, no example twice.
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from stepverify.data.batch import Batch, collate
-from stepverify.data.batching import BatchMaker, ByLength, Plan, Plans
+from stepverify.data.batching import BatchMaker, ByLength, ByRows, Plan, Plans
 from stepverify.data.encode import Example, SolutionEncoder
 from stepverify.data.packing import ByTokens, count_once
 from stepverify.data.prepare import ClassWeights, add_language, encode_all, weigh
@@ -33,6 +33,10 @@ class Objective(Protocol):
         """Encode one record, or raise :class:`LeftOut`."""
         ...
 
+    def packs(self, longest: int) -> bool:
+        """Tell whether sequences of at most ``longest`` tokens share prefixes."""
+        ...
+
 
 class SolutionData(lightning.LightningDataModule):
     """Solutions for fit, validate, test and predict.
@@ -49,7 +53,8 @@ class SolutionData(lightning.LightningDataModule):
         language_ratio: how many of them for each solution of ``train``; they are taken again to make up the number.
         batch_size: solutions in a training batch on each device, drawn from all problems.
         pack_tokens: tokens in a training batch on each device, in place of ``batch_size``: all solutions of a problem
-            together, their shared prefixes computed and counted once.
+            together, their shared prefixes computed and counted once. A model that cannot read them so has solutions
+            of a length together, and each counts in full, with padding.
         eval_pack_tokens: the same outside training; more where one solution is longer.
         shared: what a position counts that several solutions of a problem share: once for ``each`` of them, as if they
             were computed apart, or ``once`` in all.
@@ -149,21 +154,25 @@ class SolutionData(lightning.LightningDataModule):
         assert trainer is not None
         examples = self.examples[name]
         ranks = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
+        packs = self._objective().packs(int(examples.lengths.max()))
         plans = Plans(
-            self._maker(examples, shuffle), examples.lengths, examples.weights, shuffle=shuffle, seed=self.seed,
+            self._maker(examples, shuffle, packs), examples.lengths, examples.weights, shuffle=shuffle, seed=self.seed,
             rank=ranks["rank"], num_ranks=ranks["num_replicas"],
             accumulate=trainer.accumulate_grad_batches if shuffle else 1,
         )  # fmt: skip
         objective = self._objective()
-        batches = _Batches(examples, objective.pad_to, language=name == "fit" and objective.lm_weight > 0)
+        language = name == "fit" and objective.lm_weight > 0
+        batches = _Batches(examples, packs, objective.pad_to, language=language)
         return cls(batches, sampler=plans, batch_size=None, num_workers=self.num_workers)
 
-    def _maker(self, examples: Shelf, train: bool) -> BatchMaker:
+    def _maker(self, examples: Shelf, train: bool, packs: bool) -> BatchMaker:
         budget = self.pack_tokens if train else self.eval_pack_tokens
         if budget is None:
             return ByLength(examples.lengths, self.batch_size)
         if train and (longest := examples.lengths.max()) > budget:
             raise InputError(f"data.pack_tokens: the longest solution has {longest} tokens, a pack only {budget}")
+        if not packs:
+            return ByRows(examples.lengths, budget)
         return ByTokens(examples.sequences, examples.groups.tolist(), budget)
 
     def train_dataloader(self) -> DataLoader:
@@ -186,9 +195,9 @@ class SolutionData(lightning.LightningDataModule):
 class _Batches(Dataset):
     """Plan → batch."""
 
-    def __init__(self, examples: Shelf, pad_to: int, *, language: bool) -> None:
-        self.examples, self.pad_to, self.language = examples, pad_to, language
+    def __init__(self, examples: Shelf, packs: bool, pad_to: int, *, language: bool) -> None:
+        self.examples, self.packs, self.pad_to, self.language = examples, packs, pad_to, language
 
     def __getitem__(self, plan: Plan) -> Batch:
         examples = [self.examples[i] for i in plan.indices]
-        return collate(examples, pad_to=self.pad_to, norms=plan.norms, language=self.language)
+        return collate(examples, shared=self.packs, pad_to=self.pad_to, norms=plan.norms, language=self.language)

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, MutableSequence, Sequence
 
 import numpy as np
 
-from stepverify.data.batching import WINDOW
+from stepverify.data.batching import WINDOW, ByRows
 from stepverify.data.encode import Example
 from stepverify.data.shelf import Shelf
 from stepverify.data.tree import common_prefix, in_order, share
@@ -57,6 +57,25 @@ class ByTokens:
             packs[at].append(int(i))
             room[at] -= self.sizes[i]
         return packs
+
+
+def to_score(
+    sequences: Sequence[Sequence[int]], groups: Sequence[Hashable], budget: int, shared: bool
+) -> list[np.ndarray]:
+    """Divide sequences into batches for scoring.
+
+    Args:
+        sequences: token ids.
+        groups: what each shares its prefix with.
+        budget: tokens in a batch, at most.
+        shared: shared prefixes count once; otherwise sequences are rows, and padding counts too.
+
+    Returns:
+        Indices of each batch.
+    """
+    if shared:
+        return ByTokens(sequences, groups, budget)(None)
+    return ByRows([len(s) for s in sequences], budget)(None)
 
 
 def bundles(sequences: Sequence[Sequence[int]], budget: int) -> list[tuple[list[int], int]]:

@@ -57,6 +57,23 @@ def share(sequences: Sequence[Sequence[int]]) -> Forest:
     return Forest(ids[:used], depth[:used], end[:used], paths, sorted(leaves))
 
 
+def apart(sequences: Sequence[Sequence[int]]) -> Forest:
+    """Lay sequences out one after the other, sharing nothing.
+
+    Args:
+        sequences: B lists of token ids.
+    """
+    stops = np.cumsum([len(s) for s in sequences])
+    paths = [np.arange(stop - len(s), stop) for s, stop in zip(sequences, stops, strict=True)]
+    return Forest(
+        ids=np.concatenate([np.array(s, np.int64) for s in sequences]),
+        depth=np.concatenate([np.arange(len(s)) for s in sequences]),
+        end=np.concatenate([np.full(len(s), stop) for s, stop in zip(sequences, stops, strict=True)]),
+        paths=paths,
+        leaves=list(range(len(sequences))),
+    )
+
+
 def in_order(sequences: Sequence[Sequence[int]]) -> list[int]:
     """Indices of sequences in the order of their ids: each shares with its neighbour as much as with anyone."""
     return sorted(range(len(sequences)), key=lambda i: list(sequences[i]))

@@ -17,8 +17,14 @@ from torch.nn import functional as F
 
 from stepverify.data.batch import Tree
 from stepverify.losses import bounded
+from stepverify.records import InputError
 
 Attention = Literal["auto", "paths", "flex", "sdpa", "eager"]
+PREFIX = "stepverify_"  # of our names in transformers' attention interface
+
+
+# Further terms of the products, by transformers' names: sinks and position biases.
+_EXTRAS = ("s_aux", "position_bias", "alibi", "head_mask")
 
 
 def register(attention: Attention) -> str:
@@ -31,16 +37,15 @@ def register(attention: Attention) -> str:
 
     how = "paths" if attention == "auto" else attention
     function = {"paths": _paths, "flex": _flex, "sdpa": _sdpa, "eager": _eager}[how]
-    AttentionInterface.register(name := f"stepverify_{how}", partial(attend, how=function))
+    AttentionInterface.register(name := f"{PREFIX}{how}", partial(attend, how=function))
     return name
 
 
 @contextmanager
-def plain(config: Any) -> Iterator[None]:
-    """Transformers' own attention meanwhile: it masks padding, which rows that are decoded have and a tree has not."""
+def plain(config: Any, own: str) -> Iterator[None]:
+    """Transformers' ``own`` attention meanwhile: it masks padding, which rows that are decoded have."""
     ours = config._attn_implementation
-    bounds = getattr(config, "attn_logit_softcapping", None) is not None
-    config._attn_implementation = "eager" if bounds else "sdpa"  # no fused kernel bounds its products
+    config._attn_implementation = own
     try:
         yield
     finally:
@@ -59,22 +64,27 @@ def attend(
         query: (1, H, L, D) after rotary positions.
         key: (1, G, L, D) with G heads that serve H / G query heads each.
         value: (1, G, L, D).
-        attention_mask: without a tree, transformers' own.
+        attention_mask: None; a mask that a model makes itself says more than a tree.
         dropout: of attention weights.
         scaling: of the products.
         sliding_window: how many tokens along the path are seen, this one included; None sees all.
         softcap: bound of the products (Gemma 2).
-        tree: how the tokens continue each other; None is a plain causal sequence, as in ``generate``.
+        tree: how the tokens continue each other.
         how: one of the four functions below.
         kwargs: what other models pass.
 
     Returns:
         (1, L, H, D), and no weights.
+
+    Raises:
+        InputError: no tree, or more than this computes: the model's own attention would give other scores.
     """
     if tree is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+        raise InputError("its attention is called without the tree of tokens")
+    if attention_mask is not None:
+        raise InputError("its attention has a mask of its own")
+    if extra := [name for name, value in kwargs.items() if value is not None and name in _EXTRAS]:
+        raise InputError(f"its attention has {', '.join(extra)}, which no tree is computed with")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is not None and how in (_paths, _sdpa):
         how = _eager  # no fused kernel bounds its products

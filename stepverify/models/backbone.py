@@ -11,8 +11,15 @@ import torch
 from torch import nn
 
 from stepverify.models.adapters import with_adapters
-from stepverify.models.attention import Attention, register
+from stepverify.models.attention import Attention
+from stepverify.models.check import reading_of
+from stepverify.models.rows import decoder_layers
 from stepverify.records import InputError
+
+_BRANCHES = {
+    "self_attn": ("self_attn", "attn", "attention", "self_attention", "mamba", "linear_attn", "mixer"),
+    "mlp": ("mlp", "feed_forward", "moe", "block_sparse_moe", "ffn"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +48,8 @@ class Backbone:
         weights: ``pretrained``, or ``random`` to train from scratch after the folder's config.json.
         dtype: number format of the parameters; ``auto`` takes the checkpoint's.
         attention: along a batch's tree of tokens: ``paths`` unrolls solutions for the attention alone, ``flex`` skips
-            blocks that nobody sees (GPU), ``sdpa`` and ``eager`` hold the whole mask; ``auto`` is ``paths``.
+            blocks that nobody sees (GPU), ``sdpa`` and ``eager`` hold the whole mask; ``auto`` is ``paths``. A model
+            that cannot read trees keeps its own, and reads rows with padding.
         attention_dropout: of attention weights; overrides the config's.
         dropout: of what each attention and each MLP adds to the residual stream (Cobbe et al. 2021 train with 0.2).
         compile: each layer by torch.compile; needs a C++ compiler on CPU.
@@ -77,10 +85,7 @@ class Backbone:
         changes = dict(self.overrides)
         if self.attention_dropout is not None:
             changes["attention_dropout"] = self.attention_dropout
-        common: dict[str, Any] = {
-            "attn_implementation": register(self.attention),
-            "trust_remote_code": self.trust_remote_code,
-        }
+        common: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         dtype: Any = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
         try:
             config = AutoConfig.from_pretrained(self.path, trust_remote_code=self.trust_remote_code, **changes)
@@ -97,15 +102,18 @@ class Backbone:
             ) from None
         if self.lora and is_classifier:
             raise InputError(f"{self.path}: a token classifier takes no adapters: start from a causal language model")
-        self._check_attention(model)
+        self._examine(model)
         if self.dropout:
             self._add_dropout(model)
         if self.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            try:
+                model.gradient_checkpointing_enable({"use_reentrant": False})
+            except ValueError as error:
+                raise InputError(f"backbone.gradient_checkpointing: {error}") from None
         if self.lora:
             model = with_adapters(model, self.lora)
         if self.compile:
-            for layer in without_adapters(model).get_decoder().layers:  # type: ignore[operator]
+            for layer in decoder_layers(without_adapters(model)):
                 layer.compile(dynamic=True)
         # from_pretrained returns evaluation mode, in which dropout does nothing.
         return model.train()
@@ -123,20 +131,31 @@ class Backbone:
             raise InputError(f"{self.path}: the model folder has no config.json")
 
     def _add_dropout(self, model: nn.Module) -> None:
-        for layer in model.get_decoder().layers:  # type: ignore[operator]
-            for name in ("self_attn", "mlp"):
-                branch = getattr(layer, name, None)
-                if branch is None:
-                    raise InputError(f"backbone.dropout: {type(layer).__name__} has no '{name}' to put dropout behind")
-                branch.register_forward_hook(partial(_drop, share=self.dropout))
+        for layer in decoder_layers(without_adapters(model)):
+            children = dict(layer.named_children())
+            for kind, names in _BRANCHES.items():
+                if not (found := [children[name] for name in names if name in children]):
+                    raise InputError(f"backbone.dropout: {type(layer).__name__} has no '{kind}' to put dropout behind")
+                found[0].register_forward_hook(partial(_drop, share=self.dropout))
 
-    def _check_attention(self, model: nn.Module) -> None:
-        """What this package's attention does not compute is refused here, not found out in the first step."""
+    def _examine(self, model: nn.Module) -> None:
+        """Whether trees are read is measured, not assumed; what is refused is refused before the first step."""
         config: Any = model.config
-        if self.attention == "flex" and (dropout := getattr(config, "attention_dropout", 0.0)):
+        try:
+            reading = reading_of(model, self.attention)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from None
+        if reading.packed and self.attention == "flex" and (dropout := getattr(config, "attention_dropout", 0.0)):
             raise InputError(f"backbone.attention: flex has no dropout, attention_dropout is {dropout}; choose paths")
-        if any(name.endswith(".sinks") for name, _ in model.named_parameters()):
-            raise InputError(f"{self.path}: {config.model_type}: attention sinks are not supported")
+        if not reading.packed:
+            log_unpacked(str(config.model_type), reading.reason)
+
+
+def log_unpacked(kind: str, reason: str) -> None:
+    """Log that shared prefixes are computed for each solution, and why."""
+    from lightning.pytorch.utilities import rank_zero_info
+
+    rank_zero_info(f"{kind}: shared prefixes are computed for each solution, in rows with padding (slower): {reason}")
 
 
 def _drop(module: nn.Module, args: Any, output: Any, *, share: float) -> Any:

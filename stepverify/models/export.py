@@ -14,7 +14,8 @@ from stepverify.models.adapters import merged
 from stepverify.models.backbone import without_adapters
 from stepverify.records import InputError
 
-Form = Literal["causal", "classifier", "adapter"]
+Form = Literal["causal", "classifier", "value_head", "adapter"]
+VALUE_HEAD = "value_head.safetensors"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def empty_classifier(backbone: nn.Module, labels: tuple[str, ...]) -> Any:
     """The token classifier of the backbone's architecture, without weights.
 
     Raises:
-        InputError: transformers has none, or one with another head than a linear layer ``score``.
+        InputError: transformers has none, or one with another head than a linear layer ``score`` with a bias, or with
+            other weights than the backbone's.
     """
     from transformers import AutoModelForTokenClassification
 
@@ -82,8 +84,12 @@ def empty_classifier(backbone: nn.Module, labels: tuple[str, ...]) -> Any:
             classifier = AutoModelForTokenClassification.from_config(config, dtype=causal.dtype)
     except ValueError:
         classifier = None
-    if not isinstance(getattr(classifier, "score", None), nn.Linear):
+    head = getattr(classifier, "score", None)
+    if not isinstance(head, nn.Linear) or head.bias is None:
         raise InputError(f"{config.model_type}: transformers has no token classifier with a linear head for this model")
+    names = {name for name in classifier.state_dict() if not name.startswith("score.")}
+    if missing := names - {name.replace(".base_layer.", ".") for name in causal.state_dict()}:
+        raise InputError(f"{config.model_type}: its token classifier has other weights, {min(missing)} among them")
     classifier.config.architectures = [type(classifier).__name__]
     return classifier
 
@@ -93,14 +99,37 @@ def save_classifier(backbone: nn.Module, folder: Path, state: dict[str, Tensor],
     classifier = empty_classifier(backbone, head.labels)
     wanted = classifier.state_dict()
     weights = {k: v for k, v in state.items() if k in wanted} | {"score.weight": head.weight.to(classifier.dtype)}
-    if classifier.score.bias is not None:
-        bias = torch.zeros(len(head.labels)) if head.bias is None else head.bias
-        weights["score.bias"] = bias.to(classifier.dtype)
-    elif head.bias is not None:
-        raise InputError(f"{classifier.config.model_type}: its token classifier has no bias, but the trained head has")
+    bias = torch.zeros(len(head.labels)) if head.bias is None else head.bias
+    weights["score.bias"] = bias.to(classifier.dtype)
     missing = wanted.keys() - weights.keys()
     assert not missing, f"export lacks {sorted(missing)[:3]}"
     classifier.save_pretrained(folder, state_dict=weights)
+
+
+def save_value_head(folder: Path, head: Head) -> None:
+    """Write the linear layer on a causal model's last hidden states.
+
+    Args:
+        folder: that of the causal model.
+        head: ``weight`` (1, D) and ``bias`` (1,) are written under these names.
+    """
+    from safetensors.torch import save_file
+
+    assert head.bias is not None
+    tensors = {"weight": head.weight.reshape(1, -1), "bias": head.bias.reshape(1)}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, str(folder / VALUE_HEAD), metadata={"format": "pt"})
+
+
+def load_value_head(folder: str | Path) -> nn.Linear | None:
+    """Read the value head of an export of that form; None elsewhere."""
+    from safetensors.torch import load_file
+
+    if not (path := Path(folder) / VALUE_HEAD).is_file():
+        return None
+    state = load_file(str(path))
+    head = nn.Linear(state["weight"].shape[1], 1, dtype=state["weight"].dtype)
+    head.load_state_dict(state)
+    return head
 
 
 def save_adapter(backbone: nn.Module, folder: Path, state: dict[str, Tensor], base: str, head: Head | None) -> None:

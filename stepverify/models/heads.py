@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,6 +14,7 @@ from stepverify.data.batch import Batch
 from stepverify.losses import bounded, log_partition, token_nll
 from stepverify.models.attention import plain
 from stepverify.models.backbone import without_adapters
+from stepverify.models.check import reading_of
 from stepverify.models.export import (
     Form,
     Head,
@@ -22,8 +24,10 @@ from stepverify.models.export import (
     save_adapter,
     save_causal,
     save_classifier,
+    save_value_head,
     strip,
 )
+from stepverify.models.rows import decoder_of, reset_rope, unrolled
 from stepverify.records import InputError
 
 Neutral = Literal["positive", "negative"]
@@ -43,12 +47,9 @@ class ReadModel(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        config: Any = without_adapters(backbone).config
-        # Gemma 2 bounds its logits; with the same bound here they are what the exported model says.
-        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        for key in ("logits_scaling", "logit_scale"):
-            if getattr(config, key, 1) != 1:
-                raise InputError(f"{config.model_type}: models that scale their logits ({key}) are not supported")
+        self.reading = reading_of(without_adapters(backbone))
+        # Some models scale or bound their logits; here as there they are what the exported model says.
+        self.logit_scale, self.softcap = self.reading.scale, self.reading.softcap
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Convert parameters; buffers that are not stored, as rotary frequencies, keep their number format.
@@ -82,7 +83,12 @@ class ReadModel(nn.Module):
 
     def _states(self, batch: Batch) -> Tensor:
         """(L, D) hidden states."""
-        decoder = without_adapters(self.backbone).get_decoder()  # type: ignore[operator]
+        decoder, limit = decoder_of(without_adapters(self.backbone)), self.reading.row_limit
+        if not self.packs(batch.tree.rows.shape[1]):
+            with self._plain():
+                return unrolled(decoder, batch.input_ids, batch.tree, limit)
+        if limit is not None:
+            reset_rope(decoder)
         return decoder(
             input_ids=batch.input_ids[None],
             position_ids=batch.tree.depth[None],
@@ -90,14 +96,36 @@ class ReadModel(nn.Module):
             tree=batch.tree,
         ).last_hidden_state[0]
 
+    @property
+    def packed(self) -> bool:
+        """Tell whether the model reads trees; otherwise each sequence is a row."""
+        return self.reading.packed
+
+    def packs(self, longest: int) -> bool:
+        """Tell whether sequences of at most ``longest`` tokens may share prefixes."""
+        limit = self.reading.row_limit
+        return self.packed and (limit is None or longest <= limit)
+
+    def unpack(self, reason: str) -> None:
+        """Read rows with padding from now on."""
+        self.reading.packed, self.reading.reason = False, reason
+
+    def _plain(self) -> AbstractContextManager[None]:
+        return plain(without_adapters(self.backbone).config, self.reading.own)
+
     def decode(self, **inputs: Any) -> Any:
         """What the causal language model says, called as transformers does: rows with padding, and a cache."""
-        with plain(without_adapters(self.backbone).config):
+        with self._plain():
             return self.backbone(**inputs)
+
+    def generate(self, **inputs: Any) -> Tensor:
+        """Generate (B, T) token ids, called as transformers' own ``generate``."""
+        with self._plain():
+            return self.backbone.generate(**inputs)  # type: ignore[operator]
 
     def token_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """(M,) negative log-likelihoods of (M,) token ids after (M, D) hidden states, in nats."""
-        return token_nll(hidden, *self.output_matrix(), targets, softcap=self.softcap)
+        return token_nll(hidden, *self.output_matrix(), targets, scale=self.logit_scale, softcap=self.softcap)
 
     def output_matrix(self) -> tuple[Tensor, Tensor | None]:
         """(V, D) weight and (V,) bias, if any, of the vocabulary head."""
@@ -123,7 +151,7 @@ class ReadModel(nn.Module):
             Number of parameters that were trained until now, by the module that holds them.
         """
         backbone = without_adapters(self.backbone)
-        read = {*backbone.get_decoder().parameters(), *self.head_parameters()}  # type: ignore[operator]
+        read = {*decoder_of(backbone).parameters(), *self.head_parameters()}
         read |= {*self.output_matrix()} if language else set()
         frozen: dict[str, int] = {}
         for name, parameter in backbone.named_parameters():
@@ -148,13 +176,16 @@ class ReadModel(nn.Module):
         """
         form = form or self.form
         plain = plain_state(self.backbone, state)
+        own = self.classifier_head(state | plain) if self.form != "causal" else None
         if form == "adapter":
-            head = self.classifier_head(state | plain) if self.form == "classifier" else None
+            head = own if self.form == "classifier" else None
             save_adapter(self.backbone, folder, strip(state, "backbone."), base, head)
         elif form == "classifier":
-            save_classifier(self.backbone, folder, plain, self.classifier_head(state | plain))
+            save_classifier(self.backbone, folder, plain, own or self.classifier_head(state | plain))
         else:
             save_causal(self.backbone, folder, plain)
+        if own is not None and self.form == "value_head":
+            save_value_head(folder, own)
 
     def classifier_head(self, state: dict[str, Tensor]) -> Head:
         """The head of the token classifier that gives this model's scores.
@@ -225,9 +256,10 @@ class ProcessModel(ReadModel):
         weight, bias = self.output_matrix()
         ids: Tensor = self.label_ids  # type: ignore[assignment]
         logits = nn.functional.linear(hidden, weight[ids], None if bias is None else bias[ids])
-        logits = bounded(logits, self.softcap)
+        logits = bounded(logits, self.softcap, self.logit_scale)
         if self.among_all:
-            logits = logits - log_partition(hidden, weight, bias, softcap=self.softcap)[:, None]
+            total = log_partition(hidden, weight, bias, scale=self.logit_scale, softcap=self.softcap)
+            logits = logits - total[:, None]
         return logits
 
     def head_parameters(self) -> Iterable[Tensor | None]:
@@ -248,7 +280,8 @@ class ProcessModel(ReadModel):
         if self.form == "classifier":
             return Head(state["score.weight"], state.get("score.bias"), self.labels)
         ids: Tensor = self.label_ids  # type: ignore[assignment]
-        return Head(*output_rows(self.backbone, state, ids.tolist()), self.labels)
+        weight, bias = output_rows(self.backbone, state, ids.tolist())
+        return Head(self.logit_scale * weight, None if bias is None else self.logit_scale * bias, self.labels)
 
     def check_classifier(self) -> None:
         """Bounded logits cannot be told apart from others by a linear head."""

@@ -7,6 +7,7 @@ from typing import Any
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.layout import load_export
 from stepverify.models.backbone import Backbone
+from stepverify.models.export import load_value_head
 from stepverify.models.heads import Neutral, ProcessModel, ReadModel
 from stepverify.models.outcome import OutcomeModel
 from stepverify.records import InputError
@@ -50,5 +51,5 @@ def load_verifier(
         counts_as: Neutral = neutral or facts.get("neutral", "positive")
         model: ReadModel = ProcessModel(backbone, encoder.label_ids, neutral=counts_as)
     else:
-        model = OutcomeModel(backbone)
+        model = OutcomeModel(backbone, trained=load_value_head(path))
     return model.eval(), encoder, facts

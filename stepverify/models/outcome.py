@@ -11,6 +11,7 @@ from stepverify.data.batch import Batch
 from stepverify.models.backbone import without_adapters
 from stepverify.models.export import Form, Head, output_rows
 from stepverify.models.heads import ReadModel
+from stepverify.models.rows import decoder_of
 from stepverify.records import InputError
 
 
@@ -37,24 +38,31 @@ class OutcomeModel(ReadModel):
     Args:
         backbone: a causal language model, or an exported one-label token classifier, whose head is taken over.
         reserved: id of the token whose logit is the value; None puts a linear layer of its own on the hidden state.
+        trained: value head of an earlier verifier, to go on with.
+
+    Attributes:
+        form: ``classifier``, or ``value_head`` where transformers has no token classifier for the architecture.
     """
 
     objective = "outcome"
-    form: Form = "classifier"
     labels = ("right",)
 
-    def __init__(self, backbone: nn.Module, reserved: int | None = None) -> None:
+    def __init__(self, backbone: nn.Module, reserved: int | None = None, trained: nn.Module | None = None) -> None:
         super().__init__(backbone)
+        self.form: Form = "classifier"
+        try:
+            self.check_classifier()
+        except InputError:
+            self.form = "value_head"
         self.value_head: nn.Module
-        if (trained := getattr(backbone, "score", None)) is not None:
+        if (trained := trained or getattr(backbone, "score", None)) is not None:
             self.value_head = trained
         elif reserved is not None:
             if reserved >= (rows := self.output_matrix()[0].shape[0]):
                 raise InputError(f"token {reserved} is outside the model's {rows} output rows")
             self.value_head = ReservedLogit(reserved)
         else:
-            width = without_adapters(backbone).config.hidden_size  # type: ignore[union-attr]
-            self.value_head = nn.Linear(width, 1)  # type: ignore[arg-type]
+            self.value_head = nn.Linear(self.output_matrix()[0].shape[1], 1)
             # Starts at value 1/2 everywhere instead of at random opinions.
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
@@ -64,7 +72,7 @@ class OutcomeModel(ReadModel):
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(M,) value logits."""
         if isinstance(self.value_head, ReservedLogit):
-            return self.value_head(hidden, self.output_matrix()[0])
+            return self.value_head(self.logit_scale * hidden, self.output_matrix()[0])
         return self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)  # type: ignore[arg-type]
 
     def head_parameters(self) -> Iterable[Tensor | None]:
@@ -84,10 +92,11 @@ class OutcomeModel(ReadModel):
         """
         if not isinstance(self.value_head, ReservedLogit):
             return
-        decoder = without_adapters(self.backbone).get_decoder()  # type: ignore[operator]
+        decoder = decoder_of(without_adapters(self.backbone))
         was_training = self.training
         self.eval()
-        hidden = decoder(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
+        with self._plain():
+            hidden = self.logit_scale * decoder(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
         self.train(was_training)
         # The first token's state is unlike all others (an attention sink).
         std, mean = torch.std_mean(self.value_head(hidden[1:], self.output_matrix()[0]))
@@ -109,7 +118,7 @@ class OutcomeModel(ReadModel):
         """The value head, with its scaling."""
         if isinstance(self.value_head, ReservedLogit):
             row, _ = output_rows(self.backbone, state, [self.value_head.token_id])
-            weight = state["value_head.gain"] * row
+            weight = state["value_head.gain"] * self.logit_scale * row
         else:
             weight = state["value_head.weight"]
         gain, bias = state["scaling"]

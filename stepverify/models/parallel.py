@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from stepverify.models.backbone import without_adapters
 from stepverify.models.heads import ReadModel
+from stepverify.models.rows import decoder_layers
 
 
 def shard(model: ReadModel, mesh: DeviceMesh) -> None:
@@ -22,11 +22,7 @@ def shard(model: ReadModel, mesh: DeviceMesh) -> None:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     data = mesh["data_parallel"]
-    for layer in _layers(model.backbone):
+    for layer in decoder_layers(without_adapters(model.backbone)):
         fully_shard(layer, mesh=data)
     fully_shard(model, mesh=data)
     register_fsdp_forward_method(model, "decode")
-
-
-def _layers(backbone: nn.Module) -> nn.ModuleList:
-    return without_adapters(backbone).get_decoder().layers  # type: ignore[operator]

@@ -16,6 +16,7 @@ from stepverify.models.backbone import Backbone, without_adapters
 from stepverify.models.export import Form
 from stepverify.models.heads import ProcessModel, ReadModel
 from stepverify.models.outcome import OutcomeModel
+from stepverify.models.rows import decoder_of, reset_rope
 from stepverify.records import InputError
 
 # Root mean square of the differences, relative to that of the logits where it is above 1: some hundred roundings.
@@ -99,10 +100,22 @@ def reload(folder: Path, form: Form, own_form: Form, source: Backbone, device: t
 
 
 @torch.no_grad()
-def exported_logits(plain: nn.Module, model: ReadModel, examples: Sequence[Example]) -> list[Tensor]:
-    """Compute as :func:`trained_logits` with a reloaded export of ``model``."""
+def exported_logits(
+    plain: nn.Module, model: ReadModel, examples: Sequence[Example], head: nn.Module | None = None
+) -> list[Tensor]:
+    """Compute as :func:`trained_logits` with a reloaded export of ``model``.
+
+    Args:
+        plain: the reloaded export.
+        model: the trained one.
+        examples: encoded solutions.
+        head: the value head on the last hidden states, of an export that has one.
+    """
     base: Any = without_adapters(plain)
     device = next(plain.parameters()).device
+    if head is not None:
+        decoder, head = decoder_of(base), head.to(device)
+        return [_head_logits(decoder, head, example) for example in examples]
     is_causal = base.get_output_embeddings() is not None
     keeps = is_causal and "logits_to_keep" in inspect.signature(base.forward).parameters
     found = []
@@ -118,6 +131,13 @@ def exported_logits(plain: nn.Module, model: ReadModel, examples: Sequence[Examp
             logits = logits.log_softmax(-1).gather(-1, targets[:, None])
         found.append(logits.cpu())
     return found
+
+
+def _head_logits(decoder: nn.Module, head: nn.Module, example: Example) -> Tensor:
+    reset_rope(decoder)
+    ids = torch.tensor([example.input_ids], device=next(head.parameters()).device)
+    hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state[0][example.positions]
+    return head(hidden.to(next(head.parameters()).dtype)).float().cpu()
 
 
 def compare(

@@ -77,6 +77,23 @@ class VerifierModule(lightning.LightningModule):
         """Tokens of a batch are padded to a multiple of this, where few shapes are worth it."""
         return 256 if self.backbone_source.compile else 1
 
+    def packs(self, longest: int) -> bool:
+        """Tell whether sequences of at most ``longest`` tokens share prefixes.
+
+        Raises:
+            InputError: the model reads long rows one at a time, and its parameters are sharded: ranks would read in
+                different numbers of forward passes, each a collective one.
+        """
+        if self.model is None:
+            return True
+        limit = self.model.reading.row_limit
+        if limit is not None and longest > limit and self.device_mesh is not None:
+            raise InputError(
+                f"max_length: sequences of {longest} tokens, but this model reads those of more than {limit} one at a "
+                "time, which sharded parameters do not support; choose another strategy"
+            )
+        return self.model.packs(longest)
+
     # ── what a subclass says ──────────────────────────────────────────────────────────────────────
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
@@ -143,10 +160,18 @@ class VerifierModule(lightning.LightningModule):
             return
         self.model = self.build()
         self._unread = self.model.freeze_unread(language=self.lm_weight > 0)
+        self._agree()
         if self.device_mesh is not None:
             from stepverify.models.parallel import shard
 
             shard(self.model, self.device_mesh)
+
+    def _agree(self) -> None:
+        """Read as the most careful rank does: near a border of rounding machines may judge a model differently."""
+        assert self.model is not None
+        packed = self.model.packed
+        if self._trainer is not None and not self.trainer.strategy.reduce_boolean_decision(packed, all=True) and packed:
+            self.model.unpack("another process measured other hidden states of a tree than of its sequences")
 
     def _leave_out_frozen(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Checkpoints hold what is trained; frozen weights come from ``backbone.path`` again."""

@@ -19,6 +19,7 @@ from stepverify.layout import Layout
 from stepverify.losses import outcome_bce, outcome_mse
 from stepverify.metrics import AUROC, AUCWithinGroups, PlattScaling
 from stepverify.models import Backbone, OutcomeModel
+from stepverify.models.export import load_value_head
 from stepverify.modules.base import VerifierModule
 from stepverify.records import InputError, Solution
 
@@ -93,7 +94,8 @@ class OutcomeVerifier(VerifierModule):
 
     def build(self) -> OutcomeModel:
         """Load the backbone and add a value head that starts at 1/2."""
-        model = OutcomeModel(self.backbone_source.load(), self.reserved)
+        source = self.backbone_source
+        model = OutcomeModel(source.load(), self.reserved, load_value_head(source.path))
         model.start_undecided(self.encoder.probe())
         return model
 

@@ -1,0 +1,227 @@
+"""Losses, values, gradients, exports and scores on every architecture, against transformers on rows of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch.nn import functional as F  # noqa: E402
+
+from sampling.scorer import ExportedVerifier  # noqa: E402
+from stepverify.data.batch import collate  # noqa: E402
+from stepverify.data.encode import SolutionEncoder  # noqa: E402
+from stepverify.layout import Layout  # noqa: E402
+from stepverify.losses import outcome_bce, step_cross_entropy, weighted  # noqa: E402
+from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel, load_verifier  # noqa: E402
+from stepverify.models.rows import reset_rope  # noqa: E402
+from stepverify.records import InputError, Solution  # noqa: E402
+from tests.families.table import FAMILIES, Family  # noqa: E402
+
+LAYOUT = Layout(prompt="Q{problem}\n")
+FAST = {"gemma2", "granite", "gpt2", "stablelm", "mamba", "qwen3_next", "bert"}
+# Shared prefixes of several lengths; one solution is the beginning of another, and one has a problem of its own.
+SOLUTIONS = [
+    Solution(id=f"p#{i}", problem_id=problem[0], problem=problem, steps=steps, correct=i % 2 == 0)
+    for i, (problem, steps) in enumerate(
+        [
+            ("a = 1", ["a", "a + 1 = 2", "2"]), ("a = 1", ["a", "a + 1 = 3"]), ("a = 1", ["b"]),
+            ("a = 1", ["a", "a + 1 = 2", "2", "b - 4 = 0"]), ("c", ["2", "1"]),
+        ]
+    )
+]  # fmt: skip
+
+
+class Plain:
+    """Transformers' own forward pass on one row, attention written out, and what its output matrix was given."""
+
+    def __init__(self, folder: Path, attention: str) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=attention).eval()
+        self.model.get_output_embeddings().register_forward_pre_hook(lambda module, args: self.given.append(args[0]))
+        self.given: list[Any] = []
+
+    def __call__(self, ids: list[int]) -> tuple[Any, Any]:
+        """(T, V) logits and (T, D) hidden states."""
+        reset_rope(self.model)
+        logits = self.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+        return logits, self.given[-1][0]
+
+
+@pytest.fixture
+def encoder(characters: Any) -> SolutionEncoder:
+    return SolutionEncoder(characters, LAYOUT, max_length=64)
+
+
+def base_of(family: Family, folder: Path) -> Path:
+    """Random weights, none of them zero or one: biases, sinks and norms count."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family.kind, **family.config()))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return folder
+
+
+def export(model: Any, encoder: SolutionEncoder, folder: Path, form: Any = None) -> ExportedVerifier:
+    model.export(folder, model.state_dict(), form)
+    encoder.tokenizer.save_pretrained(str(folder))
+    ids = {"ids": encoder.judging_ids()} if model.objective == "process" else {}
+    LAYOUT.save(folder, objective=model.objective, form=form or model.form, max_length=64, **ids)
+    return ExportedVerifier(str(folder), device="cpu", pack_tokens=60)
+
+
+def same_gradients(model: Any, loss: Any, plain: Plain, wanted: Any) -> None:
+    model.zero_grad()
+    plain.model.zero_grad()
+    loss.backward()
+    wanted.backward()
+    found = {n: p.grad for n, p in model.backbone.named_parameters()}
+    expected = {n: p.grad for n, p in plain.model.named_parameters()}
+    assert found.keys() == expected.keys()
+    largest = max(g.abs().max().item() for g in expected.values() if g is not None)
+    assert largest > 0
+    for name, value in expected.items():
+        one, other = (torch.zeros(()) if g is None else g for g in (found[name], value))
+        torch.testing.assert_close(
+            *torch.broadcast_tensors(one, other), rtol=2e-3, atol=2e-4 * largest, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def together(model: Any, examples: list[Any]) -> Any:
+    return collate(examples, shared=model.packs(max(len(e.input_ids) for e in examples)))
+
+
+def close(found: Any, wanted: Any) -> None:
+    torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(wanted), rtol=2e-4, atol=5e-5)
+
+
+def marks(family: Family) -> list[Any]:
+    return [] if family.name in FAST else [pytest.mark.slow]
+
+
+@pytest.mark.parametrize("family", [pytest.param(f, id=f.name, marks=marks(f)) for f in FAMILIES])
+@pytest.mark.usefixtures("single_thread")
+def test_a_family(family: Family, encoder: SolutionEncoder, tmp_path: Path) -> None:
+    base = base_of(family, tmp_path / "base")
+    if family.reads.startswith("refused: "):
+        with pytest.raises(InputError, match=family.reads.removeprefix("refused: ")):
+            Backbone(path=str(base)).load()
+        return
+    plain = Plain(base, family.plain)
+    check_generator(family, base, plain, encoder)
+    check_process(base, plain, encoder, tmp_path)
+    check_outcome(family, base, plain, encoder, tmp_path)
+
+
+def check_generator(family: Family, base: Path, plain: Plain, encoder: SolutionEncoder) -> None:
+    """Token losses, their sum and its gradients."""
+    model = GeneratorModel(Backbone(path=str(base)).load()).eval()
+    assert model.packed == (family.reads == "packed"), model.reading
+    examples = [encoder.next_token(s) for s in SOLUTIONS]
+    batch = together(model, examples)
+    losses, _ = model(batch)
+    wanted = []
+    for example in examples:
+        logits = plain(example.input_ids)[0][example.positions].float()
+        wanted.append(F.cross_entropy(logits, torch.tensor(example.targets).long(), reduction="none"))
+    for found, expected in zip(batch.split(losses), wanted, strict=True):
+        close(found, expected.detach())
+    same_gradients(model, weighted(losses, batch.reads.weights)[0], plain, torch.cat(wanted).sum())
+
+
+def check_process(base: Path, plain: Plain, encoder: SolutionEncoder, folder: Path) -> None:
+    """Values and losses among labels and the vocabulary, gradients, and scores of both forms of the export."""
+    model = ProcessModel(Backbone(path=str(base)).load(), encoder.label_ids).eval()
+    examples = [encoder.process(s, [1.0] * (len(s.steps) - 1) + [0.0]) for s in SOLUTIONS]
+    batch = together(model, examples)
+    labels = list(encoder.label_ids)
+    full = [plain(e.input_ids)[0][e.positions].float() for e in examples]
+    right = [torch.tensor(e.targets).long() for e in examples]
+    values = [logits[:, labels].softmax(-1)[:, 1].detach() for logits in full]
+    for found, expected in zip(batch.split(model.score(batch).detach()), values, strict=True):
+        close(found, expected)
+    for among_all in (False, True):
+        model.among_all = among_all
+        loss = step_cross_entropy(model(batch)[0], batch.reads.targets, batch.reads.weights, normalized=among_all)[0]
+        wanted = [
+            F.nll_loss((logits if among_all else logits[:, labels]).log_softmax(-1)[:, labels if among_all else [0, 1]], y, reduction="sum")
+            for logits, y in zip(full, right, strict=True)
+        ]  # fmt: skip
+        torch.testing.assert_close(loss, torch.stack(wanted).sum(), rtol=2e-4, atol=1e-4)
+    same_gradients(model, loss, plain, torch.stack(wanted).sum())
+    forms = ["causal"]
+    try:
+        model.check_classifier()
+        forms.append("classifier")
+    except InputError:
+        pass
+    for form in forms:
+        scores = export(model, encoder, folder / f"prm-{form}", form).score(SOLUTIONS)
+        for found, expected in zip(scores, values, strict=True):
+            close(found, expected)
+
+
+def check_outcome(family: Family, base: Path, plain: Plain, encoder: SolutionEncoder, folder: Path) -> None:
+    """A linear head and a reserved logit: values, loss, gradients and the export's scores."""
+    examples = [encoder.outcome(s, [float(s.correct)] * len(s.steps)) for s in SOLUTIONS]
+    last = [encoder.outcome(s, None, last_only=True) for s in SOLUTIONS]
+    for reserved in (None, encoder.tag_id):
+        model = OutcomeModel(Backbone(path=str(base)).load(), reserved).eval()
+        assert model.form == family.orm
+        batch = together(model, examples)
+        if reserved is None:
+            torch.nn.init.normal_(model.value_head.weight, std=0.3)
+            torch.nn.init.normal_(model.value_head.bias)
+        else:
+            model.start_undecided(encoder.probe())
+            if model.softcap is not None:  # the value's logit is not bounded: no logit of transformers to compare with
+                continue
+        wanted = []
+        for example in examples:
+            logits, hidden = plain(example.input_ids)
+            if reserved is None:
+                head = model.value_head
+                logit = F.linear(hidden * hidden_scale(family), head.weight.detach(), head.bias.detach())[:, 0]
+            else:
+                bias = plain.model.get_output_embeddings().bias
+                raw = logits[:, reserved] - (0 if bias is None else bias[reserved])
+                logit = model.value_head.gain.detach() * raw + model.value_head.bias.detach()
+            wanted.append(logit[example.positions])
+        for found, expected in zip(batch.split(model.score(batch).detach()), wanted, strict=True):
+            close(found, expected.detach().sigmoid())
+        loss = outcome_bce(model(batch)[0], batch.reads.targets, batch.reads.weights)[0]
+        y = torch.tensor([t for e in examples for t in e.targets])
+        reference = F.binary_cross_entropy_with_logits(torch.cat(wanted), y, reduction="sum")
+        torch.testing.assert_close(loss, reference, rtol=2e-4, atol=1e-4)
+        same_gradients(model, loss, plain, reference)
+        same_language(model, plain, examples, encoder)
+        place = folder / f"orm-{reserved}"
+        scores = export(model, encoder, place).score(SOLUTIONS)
+        for found, expected in zip(scores, wanted, strict=True):
+            close(found, expected[-1:].detach().sigmoid())
+        again = load_verifier(str(place))[0]
+        assert again.packed == (family.reads == "packed")
+        assert (place / "value_head.safetensors").is_file() == (family.orm == "value_head")
+        close(again.score(together(again, last)).detach(), model.score(together(model, last)).detach())
+
+
+def same_language(model: Any, plain: Plain, examples: list[Any], encoder: SolutionEncoder) -> None:
+    """Token losses of a solution that is learned as language beside the judged ones."""
+    reference = encoder.language(SOLUTIONS[3])
+    batch = together(model, [*examples, reference])
+    logits = plain(reference.input_ids)[0][reference.lm_positions].float()
+    wanted = F.cross_entropy(logits, torch.tensor(reference.lm_targets()), reduction="none")
+    close(model(batch)[1][batch.language.entries].detach(), wanted.detach())
+
+
+def hidden_scale(family: Family) -> float:
+    """MiniCPM3 divides hidden states in front of the output matrix, where the hook reads them."""
+    return 4.0 if family.kind == "minicpm3" else 1.0
