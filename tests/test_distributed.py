@@ -201,6 +201,7 @@ def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Pat
         assert all("lora_" in name for name in saved)
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_what_to_do_with_a_run_that_is_there(tmp_path: Path):
     """Refused, left as it is, and started over, each once: rank 1 begins when rank 0 has."""
     from tests.test_fit import config, scalars

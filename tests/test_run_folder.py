@@ -115,6 +115,7 @@ def test_an_extended_run_goes_on(done: Path, tmp_path: Path):
     assert (manifest["stage"], manifest["finished"], manifest["summary"]) == ("fit", True, {"steps": 8, "epochs": 2})
 
 
+@pytest.mark.slow
 def test_an_extended_run_that_was_killed_is_not_finished(tmp_path: Path):
     """It has the export of before, and no newer checkpoint: it goes on all the same."""
     root, more = tmp_path / "run", {"trainer__max_epochs": None, "trainer__max_steps": 6}

@@ -163,7 +163,8 @@ class HuggingFaceExport(lightning.Callback):
     ) -> None:
         module: Any = trainer.lightning_module
         try:
-            plain = reload(folder, form, module.model.form, module.backbone_source, trainer.strategy.root_device)
+            reading, device = module.model.reading, trainer.strategy.root_device
+            plain = reload(folder, form, module.model.form, module.backbone_source, reading, device)
             exported = exported_logits(plain, module.model, examples, load_value_head(folder))
             formats = {p.dtype for m in (plain, module.model) for p in m.parameters() if p.is_floating_point()}
             compare(trained, exported, examples, max(formats, key=lambda dtype: torch.finfo(dtype).eps))

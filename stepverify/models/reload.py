@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stepverify.data.batch import collate
 from stepverify.data.encode import Example
 from stepverify.models.backbone import Backbone, without_adapters
+from stepverify.models.check import Reading
 from stepverify.models.export import Form
 from stepverify.models.heads import ProcessModel, ReadModel
 from stepverify.models.outcome import OutcomeModel
@@ -61,7 +62,9 @@ def trained_logits(model: ReadModel, examples: Sequence[Example]) -> list[Tensor
     return found
 
 
-def reload(folder: Path, form: Form, own_form: Form, source: Backbone, device: torch.device) -> nn.Module:
+def reload(
+    folder: Path, form: Form, own_form: Form, source: Backbone, reading: Reading, device: torch.device
+) -> nn.Module:
     """Load one form of an export in plain transformers, or peft.
 
     Args:
@@ -69,6 +72,7 @@ def reload(folder: Path, form: Form, own_form: Form, source: Backbone, device: t
         form: what it holds.
         own_form: the model's own form, of which an adapter is.
         source: the backbone before training, which adapters are put on.
+        reading: of the trained model: some are read rightly by another attention than transformers' default.
         device: where to, if its memory holds the model.
 
     Raises:
@@ -79,6 +83,8 @@ def reload(folder: Path, form: Form, own_form: Form, source: Backbone, device: t
     is_classifier = (own_form if form == "adapter" else form) == "classifier"
     auto: Any = AutoModelForTokenClassification if is_classifier else AutoModelForCausalLM
     options: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
+    if reading.sdpa and reading.own != "sdpa":
+        options["attn_implementation"] = reading.own
     if form == "adapter":
         from peft import PeftModel
 
