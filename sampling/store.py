@@ -180,7 +180,7 @@ def _whole_lines(shard: Path, kind: type[Record], *, torn: bool) -> Iterator[tup
 
 
 def _in_use(folder: Path) -> bool:
-    """Whether anything is there but manifests and shards without a whole line, subfolders included."""
+    """Tell whether a folder holds more than manifests and shards without a whole line, subfolders included."""
     for path in folder.rglob("*"):
         if path.is_symlink():
             return True

@@ -1,4 +1,4 @@
-"""What the stages that scored solutions know of the training of their verifiers."""
+"""Find what stages that scored solutions say of their verifiers' training problems."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stepverify.jsonl import MANIFEST
 def trained_on(folder: Path) -> dict[str, dict[str, Any] | None]:
     """Read how many scored problems each verifier was trained on.
 
-    Every stage behind the folder is asked, as far as manifests name their inputs.
+    Every stage before the folder is asked, as far as manifests name their inputs.
 
     Returns:
         verifier → what :func:`stepverify.training_problems.count_trained` gave; empty where no stage counted.

@@ -1,4 +1,4 @@
-"""What the records of one reading must not contradict each other in. Standard library only."""
+"""Check that the records of one reading do not contradict each other. Standard library only."""
 
 from __future__ import annotations
 

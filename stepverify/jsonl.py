@@ -194,7 +194,7 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
 
 
 def _key_of(data: Any, constant: str) -> str:
-    """Where the first number stands that JSON has no spelling for."""
+    """Find the key of the first number that JSON has no spelling for."""
     for name, item in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
         here = f"[{name}]" if isinstance(data, list) else f".{name}"
         if isinstance(item, float) and json.dumps(item) == constant:

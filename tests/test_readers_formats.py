@@ -116,7 +116,7 @@ def test_openrlhf_as_it_is(tmp_path):
     assert (labels(first), second.steps, labels(second)) == ([1, -1], ["1", "then 2", "3"], [1.0, 0.25, 0.0])
     assert (first.problem_id, second.id) == (second.problem_id, f"{first.problem_id}#1")
     assert first.id.startswith("openrlhf/")
-    assert reader.noted == {"texts behind the last placeholder, not read": 1}
+    assert reader.noted == {"texts after the last placeholder, not read": 1}
 
 
 def test_openrlhf_with_names_of_its_own(tmp_path):
@@ -258,7 +258,7 @@ def test_bad_rows_of_openr_are_named(tmp_path, changed, expected):
 
 
 def test_omegaprm_as_a_tree(tmp_path):
-    """Two leaves behind one step, whose value is in the first solution only; and a leaf of its own."""
+    """Two leaves after one step, whose value is in the first solution only; and a leaf of its own."""
     leaf = {"children": []}
     tree = {"text": "How many?", "mc_value": 0.5, "children": [
         {"text": "2 + 3", "mc_value": 0.75, "children": [

@@ -122,7 +122,7 @@ def _at(expression: Any, values: dict[Any, Fraction]) -> Any:
 
 
 def _same_form(one: Any, other: Any) -> bool:
-    """Of expressions without values: functions that nobody defined."""
+    """Compare expressions without values, of functions that nobody defined."""
     from sympy import simplify
     from sympy.core.function import AppliedUndef
 
@@ -138,7 +138,7 @@ def _same_form(one: Any, other: Any) -> bool:
 
 
 def _proportional(one: Any, other: Any, *, positive: bool = False) -> bool:
-    """Whether one expression is a constant times the other one; a positive one where asked for."""
+    """Tell whether one expression is a constant times the other one; a positive one where asked for."""
     symbols = one.free_symbols
     if symbols != other.free_symbols:
         return False
@@ -153,7 +153,7 @@ def _proportional(one: Any, other: Any, *, positive: bool = False) -> bool:
 
 
 def _same_inequality(one: Any, other: Any) -> bool:
-    """Whether one inequality is the other one times a constant, or turned around; chains in any order."""
+    """Tell whether one inequality is the other one times a constant, or turned around; chains in any order."""
     from sympy.core.relational import Relational
 
     if not (isinstance(one, Relational) and isinstance(other, Relational)):
@@ -197,6 +197,6 @@ def _same_end(one: Any, other: Any) -> bool:
 
 
 def _paired(one: Iterable[Any], other: Iterable[Any], same: Any) -> bool:
-    """Whether each member of either has an equal one in the other."""
+    """Tell whether each member of either has an equal one in the other."""
     a, b = list(one), list(other)
     return all(any(same(x, y) for y in b) for x in a) and all(any(same(x, y) for x in a) for y in b)

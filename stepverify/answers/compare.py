@@ -133,7 +133,7 @@ def _is_sentence(text: str) -> bool:
 
 
 def _is_value(text: str, of: Named) -> bool:
-    """Whether a text may be the value of a named one: no equation, but a system may be a point, an inequality a set."""
+    """Tell whether a text may be a value: no equation, but a system may be a point, an inequality a set."""
     if is_equation(text):
         parts = take_apart(text)
         return parts is not None and parts.kind == "system" and of.name.startswith("(")

@@ -138,7 +138,7 @@ def equal_numbers(one: Any, other: Any) -> bool:
 
 
 def _gap(one: Any, other: Any, digits: int) -> tuple[Any, Any]:
-    """How far two constants are apart, and how large they are, at least 1."""
+    """Compute how far two constants are apart, and the larger size of them and 1."""
     from mpmath import mp
 
     with mp.workdps(digits):
@@ -173,7 +173,7 @@ def _number(expression: Any, digits: int) -> Any:
 
 
 def _shown(decimal: Any) -> Any:
-    """How far a decimal is from what it was printed for: 0, but for 15 digits or more, which are those of a float.
+    """Bound the rounding of a decimal that was printed from a float, by its 15 digits or more; 0 of a shorter one.
 
     Rounding to fewer digits is the answer to another question: 1.4142 is not the square root of 2.
     """
@@ -221,7 +221,7 @@ def _bounds(expression: Any, roots: dict[Any, int]) -> tuple[float, float]:
 
 
 def _log2(expression: Any) -> float:
-    """How large or small a value is, in bits."""
+    """Compute the binary logarithm of a value's size."""
     from sympy import log
 
     try:

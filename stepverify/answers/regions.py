@@ -135,7 +135,7 @@ def _union(parts: list[Region]) -> Region | None:
 
 
 def _intersection(parts: list[Region]) -> Region | None:
-    """Of a lower and an upper bound."""
+    """Intersect a lower and an upper bound."""
     if len(parts) != 2 or parts[0].variable != parts[1].variable or any(r"\cup" in part.text for part in parts):
         return None
     upper, lower = sorted(parts, key=lambda part: part.text.startswith(rf"(-{_INFINITY},"), reverse=True)

@@ -13,7 +13,7 @@ _STEP_TAG = re.compile(r"(?<=\s)ки(?=\s|$)")  # Math-Shepherd's, after every s
 NEXT_TURN = re.compile(
     r"(?m)^[ \t>*#]{0,9}(?:(?:Question|Q|Human|User|Instruction)\s?\d{0,3}\s?:|Problem\s?\d{0,3}\s?:?\*{0,2}[ \t]*$)"
 )
-"""Where a model went on to write the next problem."""
+"""Matches where a model went on to write the next problem."""
 
 
 def solution_part(text: str) -> str:

@@ -113,7 +113,7 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _earlier(root: Path, export: Path) -> list[Path]:
-    """What fits have written, and nothing else that may lie in the same folders."""
+    """List what fits have written, and nothing else that may lie in the same folders."""
     logs, checkpoints = root / "logs", files.folder(root)
     found = [root / MANIFEST, *(path for name in _LOGS for path in logs.glob(name)), *root.glob("hpc_ckpt_*.ckpt")]
     found += [path for name in ("*.ckpt", ".draft", ".link", ".*.aside") for path in checkpoints.glob(name)]

@@ -1,4 +1,4 @@
-"""What a loaded model computes, measured on a dozen tokens: whether it reads trees, and how its logits are made.
+"""Examine a loaded model on a dozen tokens: whether it reads trees, and how its logits are made.
 
 An architecture says none of this of itself: a layer that drops a keyword, a recurrent state or a position that is
 counted by the row gives other scores without an error. So every model is asked.

@@ -16,7 +16,7 @@ _RATINGS = {"+": 1, "-": -1}
 
 
 class OpenR(Released):
-    """Rows ``{question, process, label}``: ``process`` are the steps, each with a tag behind it; a label for each tag.
+    """Rows ``{question, process, label}``: ``process`` are the steps, each with a tag after it; a label for each tag.
 
     ``q`` and ``labels`` are taken for ``question`` and ``label``, and one label need not be a list. A label is ``+`` or
     ``-``, 1 or 0 (a rating of 1 or -1), or a probability. A row of MATH-APS is a solution so far, with one label at its
@@ -29,7 +29,7 @@ class OpenR(Released):
     Args:
         path: a JSON Lines file (``.gz`` too), a ``.json`` array, or a hub id such as ``openreasoner/MATH-APS``.
         split: of a hub dataset.
-        step_tag: the text behind every step; None takes five line ends or ``ки``, whichever a row has.
+        step_tag: the text after every step; None takes five line ends or ``ки``, whichever a row has.
         common: as :class:`~stepverify.readers.released.Released`.
     """
 

@@ -1,4 +1,4 @@
-"""Step labels as OpenRLHF's trainer of process reward models takes them: a placeholder token behind every step."""
+"""Step labels as OpenRLHF's trainer of process reward models takes them: a placeholder token after every step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OpenRLHF(Released):
         name: configuration of a hub dataset, where it has several.
         input_key: key of the texts (``--input_key``).
         label_key: key of the labels (``--label_key``).
-        placeholder: the token behind every step (``--placeholder_token``).
+        placeholder: the token after every step (``--placeholder_token``).
         positive: label of a correct step.
         negative: label of an incorrect one.
         problems: readers of the problems, where no ``Step 1:`` tells the first step, or the problem has one too.
@@ -61,7 +61,7 @@ class OpenRLHF(Released):
                 continue
             if not self._refused(where, text):
                 if tail.strip():
-                    self.noted.note("texts behind the last placeholder, not read", where)
+                    self.noted.note("texts after the last placeholder, not read", where)
                 steps = [first, *(unnumbered(i, piece) for i, piece in enumerate(pieces[1:], start=2))]
                 problem = Problem(id=f"openrlhf/{digest(text)}", problem=text)
                 yield problem, self._each(where, zip(steps, labels, strict=True)), {}

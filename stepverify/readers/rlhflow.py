@@ -14,7 +14,7 @@ _RATINGS = {"+": 1, "-": -1}
 
 
 class RLHFlow(Released):
-    """Rows ``{conversations}``: a user turn is a step, the first one behind its problem; the answer ``+`` or ``-``.
+    """Rows ``{conversations}``: a user turn is a step, the first one after its problem; the answer ``+`` or ``-``.
 
     Labels are hard and become ratings 1 and -1. In Mistral-PRM-Data a step has a number, ``Step 1:``, which tells where
     the problem ends and is no part of our steps. In Deepseek-PRM-Data it has none: give ``problems``, or those rows are
