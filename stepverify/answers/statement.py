@@ -1,4 +1,4 @@
-r"""Split names and conditions from the values of answers: ``x = 5`` names its value, ``2n, where n \ge 1`` has a condition.
+r"""Split names and conditions from values: ``x = 5`` names its value, ``2n, where n \ge 1`` has a condition.
 
 Only ``symbol = value`` states a value; ``x + y = 5`` is an equation, and equals no number. Standard library only.
 """
