@@ -348,7 +348,7 @@ def test_texts_with_the_marks_of_a_format_are_kept_or_left_out(tmp_path_factory,
     found = [(s.problem, s.steps) for s in MathShepherd(str(folder / "out.jsonl")).solutions()]
     expected = [("a", ["b"]), (problem.strip(), [step.strip() for step in steps if step.strip()])]
     assert found in (expected, expected[:1])
-    if not re.search(r"Step \d+:|ки", "".join([problem, *steps])):
+    if expected[1][1] and not re.search(r"Step \d+:|ки", "".join([problem, *steps])):
         assert found == expected
 
 
