@@ -337,7 +337,7 @@ marks = st.lists(st.sampled_from(["Step 1: ", "Step 2:", "ки", "+", "a", "\n"]
 @given(marks, st.lists(marks, min_size=1, max_size=3))
 @settings(max_examples=40)
 def test_texts_with_the_marks_of_a_format_are_kept_or_left_out(tmp_path_factory, problem, steps):
-    """Never changed: what is written beside a plain solution reads the same, strictly."""
+    """Never changed: what is written beside a plain solution reads the same; a blank first step cannot be written."""
     folder = tmp_path_factory.mktemp("c")
     ours = [
         Solution(id=f"{i}#0", problem_id=i, problem=text, steps=inner, step_labels=[StepLabel(rating=1)] * len(inner))
@@ -348,7 +348,7 @@ def test_texts_with_the_marks_of_a_format_are_kept_or_left_out(tmp_path_factory,
     found = [(s.problem, s.steps) for s in MathShepherd(str(folder / "out.jsonl")).solutions()]
     expected = [("a", ["b"]), (problem.strip(), [step.strip() for step in steps if step.strip()])]
     assert found in (expected, expected[:1])
-    if expected[1][1] and not re.search(r"Step \d+:|ки", "".join([problem, *steps])):
+    if steps[0].strip() and not re.search(r"Step \d+:|ки", "".join([problem, *steps])):
         assert found == expected
 
 
