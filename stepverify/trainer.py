@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
@@ -148,6 +149,13 @@ def _be_quiet() -> None:
     disable_progress_bar()
 
 
+def _leave_group() -> None:
+    """Close the communication of several processes: one that ends with it open may abort in a thread of gloo's."""
+    group = torch.distributed
+    if group.is_available() and group.is_initialized() and group.get_world_size() > 1:
+        group.destroy_process_group()
+
+
 def run(args: Sequence[str] | None = None) -> LightningCLI | None:
     """Parse the command line, or ``args`` in its place, and run it; None where the run has finished before.
 
@@ -156,7 +164,7 @@ def run(args: Sequence[str] | None = None) -> LightningCLI | None:
     _be_quiet()
     follow_main()
     try:
-        return _RunFolder(
+        cli = _RunFolder(
             VerifierModule,
             SolutionData,
             subclass_mode_model=True,
@@ -171,6 +179,8 @@ def run(args: Sequence[str] | None = None) -> LightningCLI | None:
                 "num_sanity_val_steps": 0,
             },
         )  # fmt: skip
+        _leave_group()
+        return cli
     except Finished as finished:
         print(finished)
         return None
