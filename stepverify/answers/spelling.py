@@ -146,6 +146,7 @@ _WRAPPERS = (
 )  # fmt: skip
 _QUOTED = re.compile(r"\\text *\{[^{}]*\}")
 _PROSE_WORD = re.compile(r"(?<![A-Za-z\\{])[A-Za-z][A-Za-z']+")
+_DIGITS = re.compile(r"-?\d(?:[\d,]*\d)?(?:\.\d+)?")
 _ESCAPED_TWICE = re.compile(r"(?<!\\)\\\\(?:begin|[dtc]?frac|sqrt|text|left|boxed|pi|cdot|infty|le|ge)(?![A-Za-z])")
 
 
@@ -157,6 +158,8 @@ def normalize(answer: str) -> str:
     ('( 3,110, \\frac{1}{2} )', '2\\frac{1}{2}')
     """
     text = " ".join(answer.split())
+    if _DIGITS.fullmatch(text):  # most answers, which no rule touches
+        return text
     if _ESCAPED_TWICE.search(text):  # JSON within JSON
         text = text.replace("\\\\", "\\")
     if not text.isascii():
