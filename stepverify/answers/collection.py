@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from stepverify.answers.masking import mask, split
-from stepverify.answers.spelling import MAX_LENGTH, is_prose, normalize
+from stepverify.answers.spelling import DELIMITED, MAX_LENGTH, is_prose, normalize
 
 MAX_PARTS = 16
 """Parts of a collection that is taken apart, for every part of a list is compared with every part of another one."""
@@ -49,7 +49,6 @@ _ENVIRONMENT = re.compile(
 _QUOTED_LIST = re.compile(r"\\text\{([^{}]*(?:,|\b(?:and|or)\b)[^{}]*)\}")
 _JOIN = re.compile(r"(?:,\s*)?(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
 _THOUSANDS = re.compile(r"(?<![\d.])(?:0|[1-9]\d{0,2})(?:,\d{3})+(?!\d|,\d)")  # 0,111 is a decimal to some
-_DELIMITED = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _CUP = re.compile(r"\\cup(?![A-Za-z])|(?<=[)\]])\s*U\s*(?=[(\[])")
 _COMMA, _AMPERSAND, _BREAK = re.compile(r",|;"), re.compile("&"), re.compile(r"\\\\")
 _TERM = re.compile(
@@ -73,7 +72,7 @@ def take_apart(answer: str) -> Collection | None:
     if len(answer) > MAX_LENGTH:
         return None
     text = normalize(answer)
-    if _DELIMITED.search(text):
+    if DELIMITED.search(text):
         return None  # $1$ and $2$, or prose
     if environment := _ENVIRONMENT.fullmatch(text):
         return _of_rows(environment["rows"], cases=environment["name"] == "cases")

@@ -11,11 +11,10 @@ from stepverify.answers.extract import extract_answer
 from stepverify.answers.labels import choice, compact, same_label
 from stepverify.answers.number import number
 from stepverify.answers.regions import region
-from stepverify.answers.spelling import MAX_LENGTH, is_prose, normalize
+from stepverify.answers.spelling import DELIMITED, MAX_LENGTH, is_prose, normalize
 from stepverify.answers.statement import Named, agree, condition, is_equation, named
 
 Same = Callable[[str, str], bool | None]
-_DELIMITED = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
 
 
@@ -83,16 +82,11 @@ def _compare(gold: str | None, predicted: str | None, same: Same, by_algebra: Sa
         return verdict
     if (rewritten := _rewrite(left, right)) is not None:
         return rewritten if isinstance(rewritten, bool) else same(*rewritten)
-    prose = any(map(_is_sentence, (left, right)))
-    if (
-        not prose
-        and is_equation(left) != is_equation(right)
-        and not (_RELATION.search(left) or _RELATION.search(right))
-    ):
-        parts = take_apart(left if is_equation(left) else right)
-        if not parts:
-            return False  # x + y = 5 is no number
     parts, others = take_apart(left), take_apart(right)
+    single = not (parts if is_equation(left) else others)
+    formulas = not any(_is_sentence(text) or _RELATION.search(text) for text in (left, right))
+    if single and formulas and is_equation(left) != is_equation(right):
+        return False  # x + y = 5 is no number
     if parts and others and (matched := match(parts, others, same)) is not None:
         return matched
     if (parts and b) or (others and a):
@@ -129,7 +123,7 @@ def _rewrite(left: str, right: str) -> tuple[str, str] | bool | None:
 
 
 def _is_sentence(text: str) -> bool:
-    return is_prose(text) or bool(_DELIMITED.search(text))
+    return is_prose(text) or bool(DELIMITED.search(text))
 
 
 def _is_value(text: str, of: Named) -> bool:

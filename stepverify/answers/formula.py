@@ -9,10 +9,9 @@ from typing import Any
 
 from stepverify.answers.labels import hide_labels
 from stepverify.answers.number import number
-from stepverify.answers.spelling import is_prose, normalize
+from stepverify.answers.spelling import DELIMITED, is_prose, normalize
 from stepverify.answers.units import scale_of_unit
 
-_FORMULA = re.compile(r"\$|\\boxed|\\\(|\\\[")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})")
 _APART = re.compile(r"(?<![_^\d.])\d[\d.]* +\d")
 _PRIMED = re.compile(r"(?<![A-Za-z])([A-Za-z])'+")
@@ -34,7 +33,7 @@ def read(answer: str) -> list[Any]:
         values = [plain.value, plain.value / 100] if plain.percent else [plain.value]
         return [*(Rational(value.numerator, value.denominator) for value in values), text]
     latex, expression = _targets()
-    if _FORMULA.search(text) or is_prose(text):  # Math-Verify picks the formula or number that answers
+    if DELIMITED.search(text) or is_prose(text):  # Math-Verify picks the formula or number that answers
         return parse(answer, [latex, expression], parsing_timeout=None)
     if r"\dots" in text or _APART.search(text):
         return [text]  # nobody knows how it goes on; the grammar would read 3 5 as 3 + 5

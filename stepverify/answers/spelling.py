@@ -146,6 +146,8 @@ _WRAPPERS = (
 )  # fmt: skip
 _QUOTED = re.compile(r"\\text *\{[^{}]*\}")
 _PROSE_WORD = re.compile(r"(?<![A-Za-z\\{])[A-Za-z][A-Za-z']+")
+DELIMITED = re.compile(r"\$|\\boxed|\\\(|\\\[")
+"""Matches delimiters within an answer: a sentence with formulas, or several formulas."""
 _DIGITS = re.compile(r"-?\d(?:[\d,]*\d)?(?:\.\d+)?")
 _ESCAPED_TWICE = re.compile(r"(?<!\\)\\\\(?:begin|[dtc]?frac|sqrt|text|left|boxed|pi|cdot|infty|le|ge)(?![A-Za-z])")
 
