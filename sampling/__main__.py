@@ -10,15 +10,15 @@ from stepverify.records import InputError
 
 # stage → (module, what it does). Modules are imported only when their stage is called.
 STAGES = {
-    "generate": ("sampling.generate", "problems → solutions, drawn by an engine"),
-    "label": ("sampling.label", "solutions → labelled: outcomes by grading, steps by rollouts"),
-    "score": ("sampling.scorer", "solutions → scored by exported verifiers"),
-    "select": ("sampling.select", "scored solutions → the most convincing wrong ones, for people to rate"),
-    "rank": ("sampling.rank", "scored solutions → rankings: majority, best-of-N, weighted votes"),
+    "generate": ("sampling.stages.generate", "problems → solutions, drawn by an engine"),
+    "label": ("sampling.stages.label", "solutions → labelled: outcomes by grading, steps by rollouts"),
+    "score": ("sampling.stages.score", "solutions → scored by exported verifiers"),
+    "select": ("sampling.stages.select", "scored solutions → the most convincing wrong ones, for people to rate"),
+    "rank": ("sampling.stages.rank", "scored solutions → rankings: majority, best-of-N, weighted votes"),
     "report": ("sampling.report", "rankings → curves with intervals: JSON, Markdown, PNG, HTML"),
-    "grade": ("sampling.grade", "pairs of reference and predicted answers → verdicts"),
-    "compare": ("sampling.compare", "step labels of several sources → how far they agree, and their costs"),
-    "convert": ("sampling.convert", "solutions of any reader → one file of records, or in another's format"),
+    "grade": ("sampling.stages.grade", "pairs of reference and predicted answers → verdicts"),
+    "compare": ("sampling.stages.compare", "step labels of several sources → how far they agree, and their costs"),
+    "convert": ("sampling.stages.convert", "solutions of any reader → one file of records, or in another's format"),
 }
 
 

@@ -8,10 +8,10 @@ import lightning
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from sampling.calculator import CalculatorEngine
-from sampling.engine import Engine, LoadedEngine, Request, SamplingOptions
-from sampling.generate import derive_seed, read_problems
-from sampling.label import grade
+from sampling.engines import Engine, LoadedEngine, Request, SamplingOptions
+from sampling.engines.calculator import CalculatorEngine
+from sampling.stages.generate import derive_seed, read_problems
+from sampling.stages.label import grade
 from stepverify.answers import Grader
 from stepverify.callbacks.figures import block, text_writer
 from stepverify.modules import GeneratorModule
@@ -30,7 +30,7 @@ class SamplingAccuracy(lightning.Callback):
         problems: held-out problems with answers. Of 300, one standard error is 3 points at most.
         num_samples: solutions a problem.
         sampling: temperature (greedy unless given), length, stop texts.
-        calculator: it writes the values of annotations, as in :class:`sampling.calculator.CalculatorEngine`.
+        calculator: it writes the values of annotations, as in :class:`sampling.engines.calculator.CalculatorEngine`.
         every_n_epochs: draw in the validations of each so many epochs only.
         batch_size: completions drawn at the same time on each device.
         num_texts: how many solutions TensorBoard shows as text.

@@ -37,8 +37,8 @@ def small_quickstart(out: Path, base: Path) -> list[list[str]]:
 def small_gsm8k(out: Path, base: Path) -> list[list[str]]:
     """The GSM8K recipe on twelve made-up problems, with the transformers engine and an untrained tiny model."""
     here, problems = "lit_configs/gsm8k", str(write_gsm8k(out))
-    engine = {"class_path": "sampling.engine.TransformersEngine", "init_args": {"model": f"{out}/generator/export"}}
-    calculator = {"class_path": "sampling.calculator.CalculatorEngine", "init_args": {"engine": engine}}
+    engine = {"class_path": "sampling.engines.TransformersEngine", "init_args": {"model": f"{out}/generator/export"}}
+    calculator = {"class_path": "sampling.engines.calculator.CalculatorEngine", "init_args": {"engine": engine}}
     layout = '{"prompt": "Question: {problem}\\nAnswer:\\n", "tag": "<step>"}'
     fit = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
     labelled = [f"--data.{part}.init_args.path={out}/labels_train" for part in ("train", "validation")]
@@ -107,7 +107,7 @@ def small_math_prm800k(out: Path, base: Path) -> list[list[str]]:
 
     def engine(model: Path | str) -> str:
         init = {"model": str(model)}
-        return "--engine=" + json.dumps({"class_path": "sampling.engine.TransformersEngine", "init_args": init})
+        return "--engine=" + json.dumps({"class_path": "sampling.engines.TransformersEngine", "init_args": init})
 
     def solutions(path: str) -> dict:
         return {"class_path": "stepverify.readers.Solutions", "init_args": {"path": f"{out}/{path}"}}
@@ -165,7 +165,7 @@ def small_math_shepherd(out: Path, base: Path) -> list[list[str]]:
     """The Math-Shepherd recipe on made-up problems, with the transformers engine and an untrained tiny model."""
     here, problems = "lit_configs/math_shepherd", write_gsm8k(out)
     layout = json.dumps({"prompt": "Question: {problem}\nAnswer:\n", "tag": "<step>"})
-    engine = json.dumps({"class_path": "sampling.engine.TransformersEngine", "init_args": {"model": str(base)}})
+    engine = json.dumps({"class_path": "sampling.engines.TransformersEngine", "init_args": {"model": str(base)}})
     shots = [f"init_args.path={problems}", "init_args.start=0", "init_args.limit=2"]
     drawn = [
         "--engine",

@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sampling.engine import Completion, Engine, Request, SamplingOptions, TransformersEngine  # noqa: E402
-from sampling.generate import derive_seed, read_problems  # noqa: E402
-from sampling.label import grade  # noqa: E402
+from sampling.engines import Completion, Engine, Request, SamplingOptions, TransformersEngine  # noqa: E402
+from sampling.stages.generate import derive_seed, read_problems  # noqa: E402
+from sampling.stages.label import grade  # noqa: E402
 from stepverify.answers import Grader  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from stepverify.data.encode import SolutionEncoder  # noqa: E402

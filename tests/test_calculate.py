@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampling.calculator import calculate
+from sampling.engines.calculator import calculate
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.calculator import CalculatorEngine, calculate
-from sampling.engine import Completion, Engine, Request, SamplingOptions, TransformersEngine
-from sampling.engine.decode import draw
-from sampling.generate import generate
+from sampling.engines import Completion, Engine, Request, SamplingOptions, TransformersEngine
+from sampling.engines.calculator import CalculatorEngine, calculate
+from sampling.engines.decode import draw
+from sampling.stages.generate import generate
 from stepverify.jsonl import read_records
 from stepverify.layout import Layout
 from stepverify.readers import Reader
@@ -372,10 +372,10 @@ def test_the_program_takes_an_engine_within_an_engine(tiny_model_dir, tmp_path, 
     config = tmp_path / "g.yaml"
     config.write_text(f"""
 engine:
-  class_path: sampling.calculator.CalculatorEngine
+  class_path: sampling.engines.calculator.CalculatorEngine
   init_args:
     engine:
-      class_path: sampling.engine.TransformersEngine
+      class_path: sampling.engines.TransformersEngine
       init_args: {{ model: {tiny_model_dir}, device: cpu }}
 problems:
   class_path: stepverify.readers.Synthetic

@@ -16,7 +16,7 @@ import yaml
 
 torch = pytest.importorskip("torch")
 
-from sampling.scorer import ExportedVerifier  # noqa: E402
+from sampling.stages.score import ExportedVerifier  # noqa: E402
 from stepverify.callbacks.card import Card  # noqa: E402
 from stepverify.jsonl import read_records  # noqa: E402
 from stepverify.layout import Layout, load_export  # noqa: E402

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sampling.__main__ import main
-from sampling.compare import compare
+from sampling.stages.compare import compare
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import MANIFEST, read_json_lines, write_records
 from stepverify.records import InputError, Solution, StepLabel

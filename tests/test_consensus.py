@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 
 from sampling.__main__ import main
-from sampling.engine import Completion, SamplingOptions
-from sampling.label import label
-from sampling.labellers import Consensus, Exhaustive, Rollouts, StepLabeller
-from sampling.labellers.verdict import DEFAULT, Template, compared, first_wrong, majority, read_verdict
+from sampling.engines import Completion, SamplingOptions
+from sampling.labelling import Consensus, Exhaustive, Rollouts, StepLabeller
+from sampling.labelling.verdict import DEFAULT, Template, compared, first_wrong, majority, read_verdict
+from sampling.stages.label import label
 from stepverify.jsonl import read_records, write_records
 from stepverify.readers import Synthetic
 from stepverify.records import InputError, Judgement, Solution, StepLabel
@@ -339,11 +339,11 @@ def test_the_program_takes_a_consensus(tiny_model_dir, tmp_path, capsys):
 input: {tmp_path}/in.jsonl
 output: {tmp_path}/out
 steps:
-  class_path: sampling.labellers.Consensus
+  class_path: sampling.labelling.Consensus
   init_args:
-    labeller: {{ class_path: sampling.labellers.SyntheticOracle }}
+    labeller: {{ class_path: sampling.labelling.SyntheticOracle }}
     judge:
-      class_path: sampling.engine.TransformersEngine
+      class_path: sampling.engines.TransformersEngine
       init_args: {{ model: {tiny_model_dir}, device: cpu }}
     template: {tmp_path}/t.txt
     sampling: {{ temperature: 0.7, max_tokens: 5 }}

@@ -19,17 +19,17 @@ WITHOUT_WEIGHTS = "lit_configs/quickstart/base"
 
 
 def engine(model: Any) -> dict[str, Any]:
-    return {"class_path": "sampling.engine.TransformersEngine", "init_args": {"model": str(model), "device": "cpu"}}
+    return {"class_path": "sampling.engines.TransformersEngine", "init_args": {"model": str(model), "device": "cpu"}}
 
 
 def rollouts(model: Any) -> dict[str, Any]:
     made = {"engine": engine(model), "sampling": {"max_tokens": 4}, "layout": {"prompt": "{problem}\n"}}
-    return {"class_path": "sampling.labellers.Rollouts", "init_args": made}
+    return {"class_path": "sampling.labelling.Rollouts", "init_args": made}
 
 
 def consensus(model: Any, judge: Any, *, chat: bool = False) -> dict[str, Any]:
     made = {"labeller": rollouts(model), "judge": engine(judge), "chat": chat, "sampling": {"max_tokens": 4}}
-    return {"class_path": "sampling.labellers.Consensus", "init_args": made}
+    return {"class_path": "sampling.labelling.Consensus", "init_args": made}
 
 
 def generate(model: Any) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def test_the_corrected_command_runs(name, cases, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize("name", ["generate", "rollouts", "judge"])
 def test_killed_before_the_first_record(name, cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With nothing cleaned up, as after SIGKILL, and shards that are empty: it goes on, as what it was and corrected."""
-    from sampling.store import Store
+    from sampling.runtime.store import Store
 
     stage, mistaken, corrected, _ = cases[name]
     output = tmp_path / "out"
@@ -163,7 +163,7 @@ def test_predict_leaves_nothing_of_a_mistake_and_begins_again_after_a_kill(
     given: Path, tmp_path: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture
 ):
     """A killed one left the shard of one rank of two, and nobody reads that as the whole."""
-    from sampling.store import read_summary
+    from sampling.runtime.store import read_summary
     from stepverify.cli import main as stepverify
     from stepverify.records import InputError
 

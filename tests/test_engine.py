@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.cache_utils import DynamicLayer
 
-from sampling.engine import Engine, Request, SamplingOptions, TransformersEngine, VllmEngine
-from sampling.engine.decode import Decoder, GrowingLayer, draw, uniform
+from sampling.engines import Engine, Request, SamplingOptions, TransformersEngine, VllmEngine
+from sampling.engines.decode import Decoder, GrowingLayer, draw, uniform
 from stepverify.records import InputError
 
 PROBLEMS = ["a = 7 ; a ?", "a = 7 ; b = a * 3 ; b ?", "a = 1 ; b = a - 3 ; c = b + 2 ; c ?", "a = 10 ; a ?"]

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sampling.scorer import ExportedVerifier  # noqa: E402
+from sampling.stages.score import ExportedVerifier  # noqa: E402
 from stepverify.callbacks import HuggingFaceExport  # noqa: E402
 from stepverify.layout import Layout  # noqa: E402
 from stepverify.models import Backbone, LoRA, OutcomeModel, ProcessModel  # noqa: E402

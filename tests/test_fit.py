@@ -186,7 +186,7 @@ def test_resume_refuses_another_configuration(tmp_path: Path, capsys: pytest.Cap
 
 def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path):
     """Trained, exported, predicted through Lightning; and scored by the sampling side: the same numbers, every record once."""
-    from sampling.scorer import score
+    from sampling.stages.score import score
 
     root = tmp_path / "run"
     main(["fit", "--config", config("ProcessRewardModel", root, labelled)])

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.engine import Completion, SamplingOptions
-from sampling.generate import derive_seed, digest, exported_layout, generate, read_problems
+from sampling.engines import Completion, SamplingOptions
+from sampling.stages.generate import derive_seed, digest, exported_layout, generate, read_problems
 from stepverify.jsonl import read_records
 from stepverify.layout import Layout
 from stepverify.readers import Reader, Synthetic
@@ -304,7 +304,7 @@ def test_another_configuration_is_refused_by_name(tmp_path, changed, key):
 
 
 def test_batch_size_is_no_part_of_the_configuration(tiny_model_dir, tmp_path):
-    from sampling.engine import TransformersEngine
+    from sampling.engines import TransformersEngine
 
     problems = Synthetic("test", 3, worked=False)
     options = {"num_samples": 2, "sampling": SamplingOptions(temperature=1.0, max_tokens=12)}
@@ -322,7 +322,7 @@ def test_batch_size_is_no_part_of_the_configuration(tiny_model_dir, tmp_path):
 def yaml(path, model, output, num_problems=12, num_samples=3, max_tokens=16, batch_size=3, temperature=1.0):
     path.write_text(f"""
 engine:
-  class_path: sampling.engine.TransformersEngine
+  class_path: sampling.engines.TransformersEngine
   init_args: {{ model: {model}, device: cpu, batch_size: {batch_size} }}
 problems:
   class_path: stepverify.readers.Synthetic

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from sampling import grade as stage
+from sampling.stages import grade as stage
 from sampling.__main__ import main
-from sampling.grade import grade
+from sampling.stages.grade import grade
 from stepverify.records import InputError
 
 

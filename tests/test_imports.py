@@ -10,7 +10,7 @@ HEAVY = {"torch", "lightning", "vllm", "transformers"}
 # What sampling may know of stepverify; the scorer also loads models.
 SHARED = (
     "jsonl", "records", "consistency", "manifest", "atomic", "layout", "training_problems", "answers", "aggregate",
-    "readers", "data.encode", "data.targets", "versions",
+    "readers", "data.encode", "data.targets", "versions", "statistics",
 )  # fmt: skip
 SCORER = ("data.packing", "models", "data.batch")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
@@ -43,7 +43,8 @@ def within(name, modules):
 
 
 @pytest.mark.parametrize(
-    "modules", ["stepverify.records, sampling.rank", "stepverify.cli, sampling.__main__", "stepverify.data.encode"]
+    "modules",
+    ["stepverify.records, sampling.stages.rank", "stepverify.cli, sampling.__main__", "stepverify.data.encode"],
 )
 def test_quick_modules_load_nothing_heavy(modules):
     code = f"import {modules}, sys; print(sorted({HEAVY} & sys.modules.keys()), 'stepverify.records' in sys.modules)"
@@ -60,14 +61,14 @@ def test_training_knows_nothing_of_sampling(root):
 def test_vllm_is_met_in_one_file(root):
     everywhere = files(root, "stepverify", "sampling")
     assert [path for path, names in everywhere.items() if any(within(name, ("vllm",)) for name in names)] == [
-        "sampling/engine/vllm.py"
+        "sampling/engines/vllm.py"
     ]
     assert not [path for path, names in everywhere.items() if any(within(name, ("ray",)) for name in names)]
 
 
 def test_sampling_knows_little_of_training(root):
     for path, names in files(root, "sampling").items():
-        allowed = SHARED + {"sampling/scorer.py": SCORER, "sampling/accuracy.py": ACCURACY}.get(path, ())
+        allowed = SHARED + {"sampling/stages/score.py": SCORER, "sampling/accuracy.py": ACCURACY}.get(path, ())
         foreign = {
             name
             for name in names

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.engine import Completion, SamplingOptions
-from sampling.generate import derive_seed
-from sampling.label import label
-from sampling.labellers import Exhaustive, Rollouts, SyntheticOracle, VerifierScores
-from sampling.tree import build
+from sampling.engines import Completion, SamplingOptions
+from sampling.labelling import Exhaustive, Rollouts, SyntheticOracle, VerifierScores
+from sampling.labelling.step_tree import build
+from sampling.stages.generate import derive_seed
+from sampling.stages.label import label
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import read_records, write_records
 from stepverify.layout import Layout
@@ -445,12 +445,12 @@ def test_sigkill_of_the_program_with_a_real_network(tiny_model_dir, tmp_path):
     config.write_text(f"""
 input: {tmp_path / "in.jsonl"}
 steps:
-  class_path: sampling.labellers.Rollouts
+  class_path: sampling.labelling.Rollouts
   init_args:
     engine:
-      class_path: sampling.engine.TransformersEngine
+      class_path: sampling.engines.TransformersEngine
       init_args: {{ model: {tiny_model_dir}, device: cpu, batch_size: 2 }}
-    strategy: {{ class_path: sampling.labellers.Exhaustive, init_args: {{ num_rollouts: 2 }} }}
+    strategy: {{ class_path: sampling.labelling.Exhaustive, init_args: {{ num_rollouts: 2 }} }}
     sampling: {{ temperature: 1.0, max_tokens: 12 }}
 """)
     arguments = ["label", "--config", str(config), "--output"]

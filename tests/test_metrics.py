@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from sampling.measures import auc_within  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.jsonl import write_records  # noqa: E402
@@ -18,6 +17,7 @@ from stepverify.metrics import AUROC, AUCWithinGroups, ErrorF1, FirstErrorAccura
 from stepverify.models import Backbone  # noqa: E402
 from stepverify.modules import ProcessRewardModel  # noqa: E402
 from stepverify.records import Solution, StepLabel  # noqa: E402
+from stepverify.statistics import auc_within  # noqa: E402
 from tests.test_fit import config, scalars  # noqa: E402
 
 SOLUTIONS = st.lists(

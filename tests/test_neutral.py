@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sampling.scorer import ExportedVerifier, score  # noqa: E402
+from sampling.stages.score import ExportedVerifier, score  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder, load_tokenizer  # noqa: E402
 from stepverify.data.targets import NEUTRAL, StepTargets  # noqa: E402

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from sampling.convert import convert
+from sampling.stages.convert import convert
 from stepverify.jsonl import write_records
 from stepverify.readers import (
     MathShepherd,

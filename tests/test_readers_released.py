@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.convert import convert
-from sampling.generate import read_problems
-from sampling.label import label
+from sampling.stages.convert import convert
+from sampling.stages.generate import read_problems
+from sampling.stages.label import label
 from stepverify.answers import boxed_answer
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import read_records, write_records

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from sampling.label import label
-from sampling.rank import rank
 from sampling.report import report
+from sampling.stages.label import label
+from sampling.stages.rank import rank
 from stepverify.answers import concluded_number, last_number
 from stepverify.jsonl import read_records
 from stepverify.readers import OpenAISolutions, StrictPRMBench

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampling.measures import aggregate_all, auc, calibration_error, f1, ranks, reliability, weighted_auc
 from sampling.report import report
 from sampling.report.collect import collect, first_error, step_truth
 from sampling.report.curves import Table, bootstrap_means, read_table, rule_label, split_rule, summarise
@@ -20,6 +19,7 @@ from sampling.report.steps import solution_statistics, step_statistics
 from stepverify.aggregate import AGGREGATIONS, aggregate
 from stepverify.jsonl import write_records
 from stepverify.records import InputError, Ranking, Solution, StepLabel
+from stepverify.statistics import aggregate_all, auc, calibration_error, f1, ranks, reliability, weighted_auc
 
 RULES = ["pass@1", "majority", "prm/best_of_n", "prm/weighted", "oracle"]
 

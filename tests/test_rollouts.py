@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sampling.engine import Completion, SamplingOptions
-from sampling.generate import generate
-from sampling.label import label
-from sampling.labellers import BinarySearch, Budget, EarlyStop, Exhaustive, Rollouts
+from sampling.engines import Completion, SamplingOptions
+from sampling.labelling import BinarySearch, Budget, EarlyStop, Exhaustive, Rollouts
+from sampling.stages.generate import generate
+from sampling.stages.label import label
 from stepverify.jsonl import read_records
 from stepverify.layout import Layout
 from stepverify.records import InputError, Problem, Rollout, Solution, StepLabel
@@ -332,7 +332,7 @@ def test_ten_sigkills_change_no_label(tmp_path):
 def test_the_engine_draws_on_while_answers_are_graded(tmp_path, monkeypatch):
     """The first answers are held back until the engine was asked for all that is known to be wanted."""
     held, engine = threading.Event(), Walk()
-    from sampling.labellers import rollouts as module
+    from sampling.labelling import rollouts as module
 
     judged = module.judged
 

@@ -224,7 +224,7 @@ def test_commands_that_train_nothing_leave_the_run_alone(done: Path):
 
 
 def test_the_folder_of_a_stage_is_not_the_folder_of_a_run(tmp_path: Path):
-    from sampling.store import Store
+    from sampling.runtime.store import Store
     from stepverify.records import Problem
 
     with Store(tmp_path, Problem, stage="generate", config={}, inputs={}) as store:

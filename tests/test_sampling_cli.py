@@ -21,7 +21,7 @@ def stopped(*args):
 
 def generate_yaml(tmp_path, **changed):
     values = {
-        "engine": {"class_path": "sampling.engine.TransformersEngine", "init_args": {"model": "./nowhere"}},
+        "engine": {"class_path": "sampling.engines.TransformersEngine", "init_args": {"model": "./nowhere"}},
         "problems": {
             "class_path": "stepverify.readers.Synthetic",
             "init_args": {"split": "test", "num_problems": 2, "worked": False},
@@ -81,8 +81,8 @@ def test_every_stage_describes_its_keys(stage, capsys):
         ({"num_sample": 3}, "num_sample"),
         ({"sampling": {"temprature": 1}}, "temprature"),
         ({"sampling": {"max_tokens": 1.5}}, "max_tokens"),
-        ({"engine": {"class_path": "sampling.engine.NoEngine"}}, "NoEngine"),
-        ({"engine": {"class_path": "sampling.engine.TransformersEngine", "init_args": {"batch": 1}}}, "batch"),
+        ({"engine": {"class_path": "sampling.engines.NoEngine"}}, "NoEngine"),
+        ({"engine": {"class_path": "sampling.engines.TransformersEngine", "init_args": {"batch": 1}}}, "batch"),
         ({"problems": {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "dev"}}}, "split"),
     ],
 )

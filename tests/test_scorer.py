@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sampling.__main__ import main
-from sampling.scorer import ExportedVerifier, score
+from sampling.stages.score import ExportedVerifier, score
 from stepverify.data.encode import load_tokenizer
 from stepverify.jsonl import read_records, write_records
 from stepverify.layout import Layout

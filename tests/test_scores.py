@@ -6,10 +6,10 @@ import json
 import pytest
 
 from sampling.__main__ import main
-from sampling.convert import convert
-from sampling.rank import rank
 from sampling.report.collect import collect
-from sampling.scored import read_scored
+from sampling.runtime.scored import read_scored
+from sampling.stages.convert import convert
+from sampling.stages.rank import rank
 from stepverify.jsonl import read_json_lines, read_records, write_records
 from stepverify.readers import GSM8K, Solutions
 from stepverify.records import InputError, Problem, Solution

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampling.scorer import score
-from sampling.select import Candidate, most_convincing, select, wrong_places
+from sampling.stages.score import score
+from sampling.stages.select import Candidate, most_convincing, select, wrong_places
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import read_records, write_records
 from stepverify.readers import HumanRatings, Solutions

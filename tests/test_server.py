@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sampling.engine import Completion, Engine, Request, SamplingOptions, ServerEngine, TransformersEngine
-from sampling.engine.protocol import GOLDEN
-from sampling.progress import Progress
+from sampling.engines import Completion, Engine, Request, SamplingOptions, ServerEngine, TransformersEngine
+from sampling.engines.base import GOLDEN
+from sampling.runtime.progress import Progress
 from stepverify.records import InputError
 from tests.test_engine import PROBLEMS, complete
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.rules import MISSING, Sample, rank_problem, simulated_curves
+from sampling.selection.rules import MISSING, Sample, rank_problem, simulated_curves
 from stepverify.jsonl import read_records, write_records
 from stepverify.records import Ranking, Solution
 

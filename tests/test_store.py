@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampling import store as store_module
-from sampling.store import Store, read_summary, record_key
+from sampling.runtime import store as store_module
+from sampling.runtime.store import Store, read_summary, record_key
 from stepverify.jsonl import MANIFEST, dump_line, read_records, write_records
 from stepverify.manifest import write_manifest
 from stepverify.records import InputError, Problem, Ranking
@@ -289,7 +289,7 @@ def test_full_shards_are_followed_by_new_ones(tmp_path, monkeypatch):
 
 _WRITER = """
 import sys, time
-from sampling.store import Store
+from sampling.runtime.store import Store
 from stepverify.records import Problem
 
 with Store(sys.argv[1], Problem, stage="generate", config={}, inputs={}) as store:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampling.labellers.strategies import (
+from sampling.labelling.step_tree import build
+from sampling.labelling.strategies import (
     BinarySearch,
     EarlyStop,
     Exhaustive,
@@ -18,7 +19,6 @@ from sampling.labellers.strategies import (
     counted,
     informative,
 )
-from sampling.tree import build
 from stepverify.records import InputError, StepLabel
 
 HALF, QUARTER = Fraction(1, 2), Fraction(1, 4)

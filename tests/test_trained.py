@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from sampling.label import label
-from sampling.rank import rank
 from sampling.report import report
-from sampling.scorer import score
-from sampling.trained import trained_on
+from sampling.runtime.trained import trained_on
+from sampling.stages.label import label
+from sampling.stages.rank import rank
+from sampling.stages.score import score
 from stepverify.cli import main
 from stepverify.jsonl import read_records, write_records
 from stepverify.readers import Synthetic

@@ -2,12 +2,12 @@
 
 import json
 
-from sampling.engine import Completion
-from sampling.generate import generate
-from sampling.grade import grade
-from sampling.label import label
-from sampling.labellers import Rollouts
-from sampling.unstated import Unstated
+from sampling.engines import Completion
+from sampling.labelling import Rollouts
+from sampling.labelling.answer_fallback import Unstated
+from sampling.stages.generate import generate
+from sampling.stages.grade import grade
+from sampling.stages.label import label
 from stepverify.jsonl import write_records
 from stepverify.layout import Layout
 from stepverify.records import Problem, Solution

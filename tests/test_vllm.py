@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sampling.engine import Completion, Request, SamplingOptions, TransformersEngine, VllmEngine
-from sampling.generate import generate
+from sampling.engines import Completion, Request, SamplingOptions, TransformersEngine, VllmEngine
+from sampling.stages.generate import generate
 from stepverify.jsonl import read_records
 from stepverify.layout import Layout
 from stepverify.readers import Synthetic

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from sampling.engine import Request, ServerEngine, TransformersEngine
+from sampling.engines import Request, ServerEngine, TransformersEngine
 from stepverify.records import InputError
 from tests.test_vllm import CONTEXT, PROBLEMS, complete, one_each, without_edges
 from tests.tiny import tiny_llama

@@ -8,7 +8,7 @@ from typing import Any
 
 from sampling.report.collect import Neutral, collect
 from sampling.report.curves import rank_warnings, read_aggregation, read_table, summarise
-from sampling.trained import trained_on
+from sampling.runtime.trained import trained_on
 from stepverify import atomic
 from stepverify.aggregate import Aggregation
 from stepverify.records import InputError

@@ -9,7 +9,7 @@ from math import inf, nan
 from pathlib import Path
 from typing import Literal
 
-from sampling.scored import is_right, read_scored
+from sampling.runtime.scored import is_right, read_scored
 from stepverify.data.targets import StepTargets
 from stepverify.records import Solution, StepLabel
 

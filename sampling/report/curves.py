@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sampling.store import read_summary
+from sampling.runtime.store import read_summary
 from stepverify.aggregate import AGGREGATIONS
 from stepverify.jsonl import read_records
 from stepverify.records import InputError, Ranking

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from sampling.measures import mean
 from sampling.report.collect import Collected, FirstErrors
 from sampling.report.curves import bootstrap_means, low_high
 from sampling.report.steps import parts
 from stepverify.records import InputError
+from stepverify.statistics import mean
 
 HALF = 0.5
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sampling.measures import weighted_auc
 from sampling.report.collect import Collected, Steps
 from sampling.report.curves import low_high, resamples
+from stepverify.statistics import weighted_auc
 
 
 def step_order_statistics(collected: Collected, num_bootstrap: int, seed: int) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sampling.measures import (
+from sampling.report.collect import Collected, Solutions, Steps
+from stepverify.aggregate import AGGREGATIONS
+from stepverify.statistics import (
     aggregate_all,
     auc,
     auc_within,
@@ -18,8 +20,6 @@ from sampling.measures import (
     ranks,
     reliability,
 )
-from sampling.report.collect import Collected, Solutions, Steps
-from stepverify.aggregate import AGGREGATIONS
 
 
 def step_statistics(collected: Collected) -> dict[str, Any]:

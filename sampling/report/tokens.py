@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from sampling.report.page import STYLE
-from sampling.scored import is_right
+from sampling.runtime.scored import is_right
 from stepverify.aggregate import Aggregation, aggregate, deepest_fall
 from stepverify.jsonl import read_records
 from stepverify.records import Solution

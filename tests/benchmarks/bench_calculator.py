@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from sampling.calculator import CalculatorEngine, calculate
-from sampling.engine import Completion, Request, SamplingOptions, TransformersEngine
-from sampling.engine.protocol import GOLDEN, completed
-from sampling.generate import derive_seed
+from sampling.engines import Completion, Request, SamplingOptions, TransformersEngine
+from sampling.engines.base import GOLDEN, completed
+from sampling.engines.calculator import CalculatorEngine, calculate
+from sampling.stages.generate import derive_seed
 from stepverify.data.encode import SolutionEncoder
 from stepverify.layout import Layout
 from stepverify.readers import GSM8K

@@ -17,8 +17,8 @@ from statistics import median
 
 import torch
 
-from sampling.engine import Engine, Request, SamplingOptions, TransformersEngine, VllmEngine
-from sampling.generate import derive_seed
+from sampling.engines import Engine, Request, SamplingOptions, TransformersEngine, VllmEngine
+from sampling.stages.generate import derive_seed
 from stepverify.readers import Synthetic
 
 Run = Callable[[], tuple[int, int]]  # → completions and tokens that were drawn

@@ -23,10 +23,10 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from sampling.engine import SamplingOptions, TransformersEngine
-from sampling.generate import generate
-from sampling.label import label
-from sampling.labellers import BinarySearch, EarlyStop, Exhaustive, Rollouts
+from sampling.engines import SamplingOptions, TransformersEngine
+from sampling.labelling import BinarySearch, EarlyStop, Exhaustive, Rollouts
+from sampling.stages.generate import generate
+from sampling.stages.label import label
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import read_records
 from stepverify.readers import Synthetic

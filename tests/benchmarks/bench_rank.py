@@ -31,7 +31,7 @@ def main() -> None:
             generate(scored, arguments.problems, arguments.samples)
         size = sum(path.stat().st_size for path in scored.iterdir()) / 1e6
         print(f"{arguments.problems} problems × {arguments.samples} samples, {size:.0f} MB")
-        rank = f"from sampling.rank import rank; rank(Path({str(scored)!r}), Path({str(folder / 'ranked')!r}))"
+        rank = f"from sampling.stages.rank import rank; rank(Path({str(scored)!r}), Path({str(folder / 'ranked')!r}))"
         report = (
             f"from sampling.report import report; report(Path({str(folder / 'ranked')!r}), "
             f"output=Path({str(folder / 'report')!r}), scores=Path({str(scored)!r}))"

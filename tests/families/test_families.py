@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: E402
 
-from sampling.scorer import ExportedVerifier  # noqa: E402
+from sampling.stages.score import ExportedVerifier  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder  # noqa: E402
 from stepverify.layout import Layout  # noqa: E402

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sampling.generate import digest
+from sampling.stages.generate import digest
 from stepverify.jsonl import MANIFEST
 from stepverify.manifest import read_manifest
 from stepverify.records import InputError, Problem

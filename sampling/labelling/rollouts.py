@@ -13,15 +13,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sampling.drawn import check_drawn, read_drawn
-from sampling.engine import Engine, SamplingOptions
-from sampling.generate import exported_layout
-from sampling.labellers.base import Stage, StepLabeller
-from sampling.labellers.origin import check_origin
-from sampling.labellers.run import Ask, Budget, Plan, Run, judged
-from sampling.labellers.strategies import Exhaustive, Strategy
-from sampling.store import Store
-from sampling.unstated import Unstated
+from sampling.engines import Engine, SamplingOptions
+from sampling.labelling.answer_fallback import Unstated
+from sampling.labelling.base import Stage, StepLabeller
+from sampling.labelling.run import Ask, Budget, Plan, Run, judged
+from sampling.labelling.strategies import Exhaustive, Strategy
+from sampling.runtime.provenance import check_origin
+from sampling.runtime.reuse import check_drawn, read_drawn
+from sampling.runtime.store import Store
+from sampling.stages.generate import exported_layout
 from stepverify.layout import Layout
 from stepverify.readers import Reader
 from stepverify.records import InputError, Rollout, Solution
@@ -38,7 +38,7 @@ class Rollouts(StepLabeller):
     **Reuse.** A sampled solution is itself a completion of each of its prefixes, and a completion of a prefix is one
     of every longer prefix of the tree that it passes through: behind a given prefix all of them are drawn alike.
     So with ``reuse_samples`` and ``reuse_rollouts`` counts are pooled, and right / total is unbiased as long as
-    neither the solutions nor the numbers drawn were chosen by outcomes: with :class:`~sampling.labellers.Exhaustive`
+    neither the solutions nor the numbers drawn were chosen by outcomes: with :class:`~sampling.labelling.Exhaustive`
     on all samples of a problem it is; on samples that were kept because they are wrong, or with a strategy that
     stops on outcomes, it is not. Completions of a longer prefix never count for a shorter one: they are no fair
     draw from it. A label that includes its own solution's outcome leans towards an outcome label; with few samples

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sampling.tree import Node
+from sampling.labelling.step_tree import Node
 from stepverify.records import InputError, StepLabel
 
 Ask = tuple[Node, int]

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampling.engine import Completion, Request
-from sampling.generate import derive_seed
-from sampling.labellers.base import Stage
-from sampling.labellers.strategies import Paths, Strategy, informative
-from sampling.store import Store
-from sampling.tree import Node, build
+from sampling.engines import Completion, Request
+from sampling.labelling.base import Stage
+from sampling.labelling.step_tree import Node, build
+from sampling.labelling.strategies import Paths, Strategy, informative
+from sampling.runtime.store import Store
+from sampling.stages.generate import derive_seed
 from stepverify.answers import extract_answer
 from stepverify.data.encode import SolutionEncoder
 from stepverify.layout import Layout

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sampling.engine.protocol import Usage
+from sampling.engines.base import Usage
 
 
 class Progress:

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, Literal
 
-from sampling.engine.protocol import Completion, Request, SamplingOptions
+from sampling.engines.base import Completion, Request, SamplingOptions
 from stepverify.data.encode import load_tokenizer
 from stepverify.records import InputError
 
@@ -47,7 +47,7 @@ class LoadedEngine:
         self, requests: Iterable[Request], options: SamplingOptions
     ) -> Iterator[tuple[Request, list[Completion]]]:
         """Yield each request with its completions, batch by batch."""
-        from sampling.engine.decode import Decoder
+        from sampling.engines.decode import Decoder
 
         decoder = Decoder(self.network, self.tokenizer, options, self._end_ids() | set(options.stop_ids))
         source = iter(requests)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sampling.engine.protocol import Completion, Request, SamplingOptions, Usage, begun, completed, seed_behind
+from sampling.engines.base import Completion, Request, SamplingOptions, Usage, begun, completed, seed_behind
 from stepverify.data.encode import load_tokenizer
 from stepverify.records import InputError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sampling.progress import Progress
+from sampling.runtime.progress import Progress
 from stepverify.answers import Grader
 from stepverify.records import Solution
 

@@ -14,7 +14,7 @@ import numpy as np
 from sampling.report.collect import first_error
 from sampling.report.curves import bootstrap_means, interval
 from sampling.report.page import Section, count, decimal, percent, span, to_markdown, to_text
-from sampling.store import read_summary
+from sampling.runtime.store import read_summary
 from stepverify import atomic
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import write_lines

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby
 from pathlib import Path
 
-from sampling.drawn import check_drawn, read_drawn
-from sampling.engine import Completion, Engine, Request, SamplingOptions
-from sampling.progress import Progress
-from sampling.store import Store
+from sampling.engines import Completion, Engine, Request, SamplingOptions
+from sampling.runtime.progress import Progress
+from sampling.runtime.reuse import check_drawn, read_drawn
+from sampling.runtime.store import Store
 from stepverify.data.encode import SolutionEncoder
 from stepverify.jsonl import dump_line
 from stepverify.layout import Layout, load_export

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sampling.engine import Completion, Engine, Request, SamplingOptions
-from sampling.generate import derive_seed
-from sampling.labellers.base import Stage, StepLabeller
-from sampling.labellers.verdict import DEFAULT, Template, compared, first_wrong, read_verdict
-from sampling.store import Store
+from sampling.engines import Completion, Engine, Request, SamplingOptions
+from sampling.labelling.base import Stage, StepLabeller
+from sampling.labelling.verdict import DEFAULT, Template, compared, first_wrong, read_verdict
+from sampling.runtime.store import Store
+from sampling.stages.generate import derive_seed
 from stepverify.data.encode import start_ids
 from stepverify.records import InputError, Judgement, Solution
 
@@ -38,13 +38,13 @@ class Consensus(StepLabeller):
     twice, and people can read it.
 
     The judge draws from the solutions as they are labelled. In one process with an engine of rollouts it is given its
-    own share of memory; a server (:class:`~sampling.engine.ServerEngine`) works beside them.
+    own share of memory; a server (:class:`~sampling.engines.ServerEngine`) works beside them.
 
     Args:
-        labeller: what labels the steps, :class:`~sampling.labellers.Rollouts` as a rule.
+        labeller: what labels the steps, :class:`~sampling.labelling.Rollouts` as a rule.
         judge: the language model that is asked.
-        template: the question, a text file (:class:`~sampling.labellers.verdict.Template`); None takes the one in
-            ``sampling/labellers/first_error.txt``.
+        template: the question, a text file (:class:`~sampling.labelling.verdict.Template`); None takes the one in
+            ``sampling/labelling/first_error.txt``.
         sampling: of the judge. An answer that is cut off is none.
         num_votes: answers for each solution; the verdict is what more than half of those say that can be read.
         chat: ask in the judge's chat template; else by the plain text.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sampling.store import kept_records
+from sampling.runtime.store import kept_records
 from stepverify.jsonl import MANIFEST
 from stepverify.manifest import read_manifest
 from stepverify.records import InputError, Record

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
-from sampling.engine.protocol import Completion, Request, SamplingOptions, Usage, begun, completed, seed_behind
+from sampling.engines.base import Completion, Request, SamplingOptions, Usage, begun, completed, seed_behind
 from stepverify.data.encode import load_tokenizer
 from stepverify.records import InputError
 

@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sampling.progress import Progress
-from sampling.unstated import Unstated
+from sampling.labelling.answer_fallback import Unstated
+from sampling.runtime.progress import Progress
 from stepverify.answers import Grader, extract_answer
 from stepverify.jsonl import read_json_lines, shards, write_lines
 from stepverify.readers.base import entry

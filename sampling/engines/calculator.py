@@ -11,7 +11,7 @@ that solution alone goes on, in the same stream of requests, until none is left.
 the calculator acts, and the tokens it writes, depend on the tokens before it alone. Did the model draw these very
 tokens, then what follows was drawn behind them, as it would have been after writing them; did it not, what follows
 is dropped and drawn anew. Whether it is dropped depends only on the tokens in the calculator's place; the tokens
-behind are drawn with numbers of their own (:class:`~sampling.engine.Request`). With ``TransformersEngine``
+behind are drawn with numbers of their own (:class:`~sampling.engines.Request`). With ``TransformersEngine``
 a number belongs to its seed and position, so both ways give the same solution, not just the same distribution.
 
 At the seam, exactly: the calculator acts at the first token with which the text reaches the ``=``. A token that
@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from sampling.engine.protocol import Completion, Engine, Request, SamplingOptions, Usage
+from sampling.engines.base import Completion, Engine, Request, SamplingOptions, Usage
 from stepverify.records import InputError
 
 _OPEN = re.compile(r"<<([^<>=\n]*)=")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from sampling.engine.protocol import GOLDEN, Completion, Request, SamplingOptions, completed
+from sampling.engines.base import GOLDEN, Completion, Request, SamplingOptions, completed
 from stepverify.records import InputError
 
 _TAIL = 16  # tokens, at least, that are decoded to look for a stop text

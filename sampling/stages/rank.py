@@ -1,7 +1,7 @@
 """Choosing among the sampled solutions of a problem: majority, best-of-N, weighted vote, fewest steps, pass@k.
 
 Every rule gives a curve over N, the number of samples it may look at; the estimates are those of
-:mod:`sampling.estimators`. A solution without a final answer, or cut off at the token limit, is never
+:mod:`sampling.selection.estimators`. A solution without a final answer, or cut off at the token limit, is never
 right and never a vote; best-of-N may pick it all the same, as it would in use, and is then wrong.
 """
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, TypedDict
 
-from sampling.estimators import best_of_n
-from sampling.rules import MISSING, Sample, rank_problem
-from sampling.scored import is_right, read_scored
-from sampling.store import Store
-from sampling.trained import trained_on
+from sampling.runtime.scored import is_right, read_scored
+from sampling.runtime.store import Store
+from sampling.runtime.trained import trained_on
+from sampling.selection.estimators import best_of_n
+from sampling.selection.rules import MISSING, Sample, rank_problem
 from stepverify import jsonl
 from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate
 from stepverify.records import InputError, Ranking

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sampling.labellers.base import Stage, StepLabeller
+from sampling.labelling.base import Stage, StepLabeller
 from stepverify.readers import synthetic
 from stepverify.records import InputError, Solution, StepLabel
 

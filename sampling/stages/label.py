@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from sampling.counts import count, describe
-from sampling.generate import digest
-from sampling.labellers.base import Stage, StepLabeller
-from sampling.progress import Progress
-from sampling.store import Store
-from sampling.unstated import Unstated
+from sampling.labelling.answer_fallback import Unstated
+from sampling.labelling.base import Stage, StepLabeller
+from sampling.labelling.label_statistics import count, describe
+from sampling.runtime.progress import Progress
+from sampling.runtime.store import Store
+from sampling.stages.generate import digest
 from stepverify.answers import Grader, concluded_number, extract_answer, last_number
 from stepverify.jsonl import read_records
 from stepverify.readers import Reader

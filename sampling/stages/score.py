@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from sampling.progress import Progress
-from sampling.store import Store
+from sampling.runtime.progress import Progress
+from sampling.runtime.store import Store
 from stepverify.jsonl import fingerprint, read_records
 from stepverify.layout import EXPORT_FILE
 from stepverify.readers.released import digest

@@ -10,10 +10,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from sampling.estimators import best_of_n, elect, pass_at_k, top_k_votes, vote
-from sampling.measures import auc
+from sampling.selection.estimators import best_of_n, elect, pass_at_k, top_k_votes, vote
 from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate, vote_weight
 from stepverify.records import Ranking
+from stepverify.statistics import auc
 
 _DRAWS = 20  # of the scores that a made-up verifier gives
 

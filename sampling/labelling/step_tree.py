@@ -17,7 +17,7 @@ class Node:
         solutions: ids of the solutions that pass through here.
         drawn: completions that were drawn from here.
         total: completions from here that are known: those drawn, and others that came by (see
-            :class:`sampling.labellers.Rollouts`) ...
+            :class:`sampling.labelling.Rollouts`) ...
         right: ... and how many of them reached the right answer.
     """
 

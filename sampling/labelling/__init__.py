@@ -1,0 +1,14 @@
+"""Who labels the steps of solutions: rollouts by one of several strategies, with or without a judge; others."""
+
+from sampling.labelling.base import StepLabeller
+from sampling.labelling.judge import Consensus
+from sampling.labelling.oracle import SyntheticOracle
+from sampling.labelling.rollouts import Rollouts
+from sampling.labelling.run import Budget
+from sampling.labelling.strategies import BinarySearch, EarlyStop, Exhaustive, Strategy
+from sampling.labelling.verifier_scores import VerifierScores
+
+__all__ = [
+    "BinarySearch", "Budget", "Consensus", "EarlyStop", "Exhaustive", "Rollouts", "StepLabeller", "Strategy",
+    "SyntheticOracle", "VerifierScores",
+]  # fmt: skip

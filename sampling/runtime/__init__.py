@@ -1,0 +1,1 @@
+"""Keep records, progress and provenance of the stages."""

@@ -1,0 +1,1 @@
+"""Choose among the samples of a problem: rules and estimators, pure functions."""

@@ -1,0 +1,1 @@
+"""Run one stage of the sampling side: a function with documented keys each."""
