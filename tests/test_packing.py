@@ -134,11 +134,11 @@ def test_flex_gradients_equal_paths():
 
 
 def _loss_and_gradients(model, batches):
-    from stepverify.losses import outcome_mse, step_cross_entropy, weighted
+    from stepverify.losses import OutcomeMSE, StepCrossEntropy, TokenNLL
 
-    losses = {"outcome": outcome_mse, "process": step_cross_entropy, "generator": lambda o, t, w: weighted(o, w)}
+    loss = {"outcome": OutcomeMSE, "process": StepCrossEntropy, "generator": TokenNLL}[model.objective]()
     model.zero_grad()
-    parts = [losses[model.objective](model(b)[0], b.reads.targets, b.reads.weights) for b in batches]
+    parts = [loss(model(b)[0], b.reads, model) for b in batches]
     loss = sum(total for total, _ in parts) / sum(count for _, count in parts)
     loss.backward()
     return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}

@@ -58,6 +58,7 @@ class Reads(_Movable):
         weights: (M,) how much each counts in the loss.
         entries: (N,) which of the M each record reads along its solution, one record after the other.
         owner: (N,) the record.
+        problem: (B,) number of the problem that each of the B records solves.
     """
 
     index: Tensor
@@ -65,6 +66,7 @@ class Reads(_Movable):
     weights: Tensor
     entries: Tensor
     owner: Tensor
+    problem: Tensor
 
 
 @dataclass(kw_only=True, slots=True)
@@ -126,11 +128,13 @@ def collate(
     targets = None if examples[0].targets is None else [t for e in examples for t in e.targets or ()]
     lm_places = [path[e.lm_positions] for path, e in zip(forest.paths, examples, strict=True)]
     successors = [t for e in examples for t in e.lm_targets()]
+    lm_weights = [e.lm_weights for e in examples]
+    problems = [e.record.problem_id for e in examples]
     return Batch(
         input_ids=_tensor(np.pad(forest.ids, (0, padding))),
         tree=lay_out(forest, padding, shared),
-        reads=_reads(places, targets, [e.weights for e in examples]),
-        language=_reads(lm_places, successors, [e.lm_weights for e in examples]) if successors or language else None,
+        reads=_reads(places, targets, [e.weights for e in examples], problems),
+        language=_reads(lm_places, successors, lm_weights, problems) if successors or language else None,
         records=[e.record for e in examples],
         num_tokens=sum(map(len, forest.paths)),
         norms=norms,
@@ -156,8 +160,9 @@ def lay_out(forest: Forest, padding: int = 0, shared: bool = True) -> Tree:
 
 
 def _reads(
-    places: Sequence[np.ndarray], targets: Sequence[float] | None, weights: Sequence[Sequence[float] | None]
-) -> Reads:
+    places: Sequence[np.ndarray], targets: Sequence[float] | None, weights: Sequence[Sequence[float] | None],
+    problems: Sequence[str],
+) -> Reads:  # fmt: skip
     """Merge what is read at one token with one target; its weights add up."""
     flat = np.concatenate(places)
     wanted = np.zeros(len(flat)) if targets is None else np.array(targets, np.float64)
@@ -170,6 +175,7 @@ def _reads(
         weights=torch.from_numpy(np.bincount(entries, weights=each, minlength=len(keys))).float(),
         entries=_tensor(entries),
         owner=_tensor(np.repeat(np.arange(len(places)), [len(p) for p in places])),
+        problem=_tensor(np.unique(problems, return_inverse=True)[1]),
     )
 
 

@@ -16,6 +16,7 @@ from stepverify.data.encode import Example, SolutionEncoder
 from stepverify.data.packing import ByTokens, count_once
 from stepverify.data.prepare import ClassWeights, add_language, encode_all, weigh
 from stepverify.data.shelf import Shelf
+from stepverify.losses import Loss
 from stepverify.readers import Reader
 from stepverify.records import InputError, Solution
 
@@ -26,6 +27,7 @@ class Objective(Protocol):
     """What the data needs to know of a module."""
 
     encoder: SolutionEncoder
+    loss: Loss
     pad_to: int
     lm_weight: float
 
@@ -131,7 +133,13 @@ class SolutionData(lightning.LightningDataModule):
         joint = name == "fit" and objective.lm_weight > 0
         if joint and self.language is None:
             raise InputError(f"model.lm_weight is {objective.lm_weight}, but data.language names no solutions")
-        examples = encode_all(reader, lambda record: objective.encode(record, labelled=labelled), name)
+
+        def encode(record: Solution) -> Example:
+            example = objective.encode(record, labelled=labelled)
+            example.denominator = objective.loss.denominator(example) if labelled else None
+            return example
+
+        examples = encode_all(reader, encode, name)
         if name == "fit":
             self.learned["train"] = frozenset(examples.digests)
         if joint:

@@ -18,7 +18,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example, SolutionEncoder, load_tokenizer
 from stepverify.layout import Layout, load_export
-from stepverify.losses import weighted
+from stepverify.losses import Loss, weighted
 from stepverify.models import Backbone, ReadModel
 from stepverify.modules import resume
 from stepverify.modules.rounding import check_steps
@@ -30,8 +30,8 @@ Stage = Literal["train", "val", "test"]
 class VerifierModule(lightning.LightningModule):
     """Base of generator, outcome verifier and process reward model.
 
-    A subclass says how a record is encoded (:meth:`encode`), which model reads it (:meth:`build`) and
-    what is lost (:meth:`loss`). Nothing is saved as hyperparameters: the configuration lies beside the
+    A subclass says how a record is encoded (:meth:`encode`), which model reads it (:meth:`build`) and what is
+    minimised (:attr:`loss`). Nothing is saved as hyperparameters: the configuration lies beside the
     checkpoint, and a checkpoint never overrides it.
 
     Args:
@@ -45,6 +45,8 @@ class VerifierModule(lightning.LightningModule):
         lm_weight: of a language-model loss on ``data.language``, joined to a verifier's own (Cobbe et al. 2021,
             section 4.2, weigh it 1).
     """
+
+    loss: Loss
 
     def __init__(
         self,
@@ -102,10 +104,6 @@ class VerifierModule(lightning.LightningModule):
 
     def build(self) -> ReadModel:
         """Load the model."""
-        raise NotImplementedError
-
-    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """(sum, count) of the loss over the (M,) read positions."""
         raise NotImplementedError
 
     def build_metrics(self) -> MetricCollection:
@@ -230,7 +228,7 @@ class VerifierModule(lightning.LightningModule):
         assert self.model is not None
         assert batch.reads.targets is not None
         outputs, nll = self.model(batch)
-        total, count = self.loss(outputs, batch.reads.targets, batch.reads.weights)
+        total, count = self.loss(outputs, batch.reads, self.model)
         size = len(batch.records)
         if stage == "train":
             assert batch.norms is not None
