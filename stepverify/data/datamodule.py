@@ -163,7 +163,8 @@ class SolutionData(lightning.LightningDataModule):
         objective = self._objective()
         language = name == "fit" and objective.lm_weight > 0
         batches = _Batches(examples, packs, objective.pad_to, language=language)
-        return cls(batches, sampler=plans, batch_size=None, num_workers=self.num_workers)
+        pins = trainer.strategy.root_device.type == "cuda"
+        return cls(batches, sampler=plans, batch_size=None, num_workers=self.num_workers, pin_memory=pins)
 
     def _maker(self, examples: Shelf, train: bool, packs: bool) -> BatchMaker:
         budget = self.pack_tokens if train else self.eval_pack_tokens
