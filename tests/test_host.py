@@ -1,7 +1,8 @@
 """A training step leaves the device alone: nothing is made on the host, and nothing of the device is waited for.
 
 On torch's ``meta`` device, whose tensors hold nothing: an operator that mixes it with the CPU fails, and so does every
-``.item()``, ``.tolist()`` or mask of unknown size, at each of which a program waits for a GPU.
+``.item()``, ``.tolist()`` or mask of unknown size, at each of which a program waits for a GPU. (Rows with padding are
+waited for once a batch: transformers asks whether a mask has any.)
 """
 
 from __future__ import annotations
@@ -26,13 +27,6 @@ def test_forward_and_backward_ask_nothing_of_the_device(objective, attention, ti
     # Moved to meta, a tied output matrix is one of its own, which not every objective reads.
     grads = [p.grad for name, p in model.named_parameters() if not name.endswith("lm_head.weight")]
     assert all(grad is not None and grad.device.type == "meta" for grad in grads)
-
-
-def test_rows_with_padding_ask_nothing_either(tiny_model_dir):
-    module = built("prm, labels", str(tiny_model_dir), "cpu")
-    module.model.unpack("to test")
-    batch = batch_of("prm, labels", module, shared=False).to("meta")
-    assert module.model.to("meta")(batch)[0].device.type == "meta"
 
 
 def test_a_step_of_an_objective_is_seen_to_wait():

@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from tests.benchmarks.peers import setup, work
+from tests.gpu.work import patience
 
 pytestmark = pytest.mark.gpu
 
@@ -51,7 +52,7 @@ def test_training_a_process_reward_model(name, material, ceiling, rates, device,
     spec = work.Spec("prm", model, data, steps, {}, device)
     try:
         command = [python, "-m", f"tests.benchmarks.peers.{PEERS[name]}", spec.dump()]
-        said = setup.call(command, threads=4 if device == "cuda" else 1, device=device, seconds=90)
+        said = setup.call(command, threads=4 if device == "cuda" else 1, device=device, seconds=patience(90))
     except SystemExit as failed:
         pytest.fail(str(failed)[-3000:])
     result = work.parse(said)
@@ -59,11 +60,11 @@ def test_training_a_process_reward_model(name, material, ceiling, rates, device,
     figures = {"solutions_per_second": rate, "tokens_per_second": result["tokens"] / result["seconds"]}
     figures |= {
         "mfu": result["flops"] / result["seconds"] / ceiling, "peak_gib": result["peak"] / 2**30,
-        "computed_of_full_tokens": result["positions"] / result["tokens"], "step_seconds": result["seconds"] / (steps - 1),
+        "computed_of_full_tokens": result["positions"] / result["tokens"], "step_seconds": result["seconds"] / (result["steps"] - 1),
     }  # fmt: skip
     figures |= {f"ratio_to_{other}": rate / rates[other] for other in rates if other != name}
     record(f"training, {name}", **figures)
-    assert result["steps"] == steps
-    assert result["per_step"] * steps == len(list(work.Spec("prm", model, data, 1).examples))
+    assert result["steps"] >= steps  # packs cannot always be divided into exactly so many
+    assert round(result["per_step"] * result["steps"]) == len(work.Spec("prm", model, data, 1).examples)
     assert 0 < figures["mfu"] < 1
     assert result["peak"] > 12 * result["parameters"]  # weights, and Adam's two states

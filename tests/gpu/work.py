@@ -242,17 +242,22 @@ def weights(root: Path) -> dict[str, torch.Tensor]:
 def started(*arguments: str) -> subprocess.Popen:
     """``stepverify`` in a process of its own; several may run at the same time."""
     return subprocess.Popen(
-        [sys.executable, "-m", "stepverify.cli", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-m", "stepverify.cli", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
+def patience(seconds: float) -> float:
+    """Seconds to wait for a process: many times as long in a dry run, which may share its cores with others."""
+    return 20 * seconds if os.environ.get("STEPVERIFY_GPU_TESTS") == "cpu" else seconds
+
+
 def ended(process: subprocess.Popen, seconds: float) -> tuple[int, str]:
-    """Exit code and stderr; a process that takes too long is killed."""
+    """Exit code and output; a process that takes too long is killed."""
     try:
-        _, err = process.communicate(timeout=seconds)
+        out, _ = process.communicate(timeout=patience(seconds))
     except subprocess.TimeoutExpired:
         process.kill()
-        _, err = process.communicate()
-        err += f"\nkilled after {seconds:.0f} seconds"
-    return process.returncode, err
+        out, _ = process.communicate()
+        out += f"\nkilled after {seconds:.0f} seconds"
+    return process.returncode, out
