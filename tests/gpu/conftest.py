@@ -30,6 +30,17 @@ def pytest_configure(config):
         report.begin()
 
 
+# What matters most comes first: the last ones are left out where the time is over.
+ORDER = ("machine", "training", "precision", "attention", "sampling", "throughput", "vllm")
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}": place for place, name in enumerate(ORDER)}
+    own = {item for item in items if item.nodeid.startswith("tests/gpu/")}
+    ordered = iter(sorted((i for i in items if i in own), key=lambda i: places.get(i.path.stem, len(places))))
+    items[:] = [next(ordered) if item in own else item for item in items]
+
+
 def missing() -> str | None:
     """Why there is no device to test on."""
     import torch

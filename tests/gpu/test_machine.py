@@ -1,4 +1,4 @@
-"""The card, and what its bfloat16 products reach: the measure of the throughput below. Budget: 15 s."""
+"""The card, and what its bfloat16 products reach: the measure of the throughput below. Budget: 10 s."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_the_other_attentions_train_alike(attention, model, device):
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
 def test_recomputed_activations_change_nothing(autocast, model, device, record):
-    """Gradient checkpointing repeats the forward pass, kernel by kernel: 1e-6 in float32, 2^-8 in bfloat16.
+    """Gradient checkpointing repeats the forward pass, kernel by kernel: 1e-5 in float32, 2^-8 in bfloat16.
 
     Kernels of the backward pass add in an order that may differ from run to run.
     """
@@ -81,7 +81,7 @@ def test_recomputed_activations_change_nothing(autocast, model, device, record):
         del module
     (loss, gradient), (wanted_loss, wanted) = results[1], results[0]
     assert loss == pytest.approx(wanted_loss, rel=1e-6)
-    assert distance(gradient, wanted) < (2**-8 if autocast else 1e-6)
+    assert distance(gradient, wanted) < (2**-8 if autocast else 1e-5)
     if device == "cuda":
         record("gradient checkpointing", mib=peaks[1] / 2**20, mib_without=peaks[0] / 2**20)
         assert peaks[1] < peaks[0]

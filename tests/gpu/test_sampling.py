@@ -1,4 +1,4 @@
-"""The transformers engine and the scorer on the card. Budget: 30 s."""
+"""The transformers engine and the scorer on the card. Budget: 20 s."""
 
 from __future__ import annotations
 

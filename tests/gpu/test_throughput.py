@@ -2,7 +2,7 @@
 
 A random model in the shape of SmolLM2-135M (134 million parameters, 9 heads, 3 of them for keys), the embedded problems,
 16 solutions each, 256 a step; one run each, in processes of their own. Figures go into the report; what is asserted is
-that everyone trained on the same data. Budget: 120 s.
+that everyone trained on the same data. Budget: 75 s.
 """
 
 from __future__ import annotations

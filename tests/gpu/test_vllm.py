@@ -1,7 +1,7 @@
 """vLLM on the card: the tests that ``make test-vllm`` runs on a CPU, in processes of their own.
 
 An engine takes its share of the memory and changes threads, seeds and torch.distributed of the process that it lives in.
-Budget: 150 s.
+Budget: 120 s.
 """
 
 from __future__ import annotations
