@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol, cast
 
 import lightning
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -175,6 +176,10 @@ class SolutionData(lightning.LightningDataModule):
         if not packs:
             return ByRows(examples.lengths, budget)
         return ByTokens(examples.sequences, examples.groups.tolist(), budget)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Copy a batch without waiting for it where its memory is pinned; Lightning waits for each of its tensors."""
+        return batch.to(device, non_blocking=batch.input_ids.is_pinned())
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches; the loader's state is part of the checkpoint, so resume goes on mid-epoch."""

@@ -225,10 +225,6 @@ class VerifierModule(lightning.LightningModule):
             parts = [int(seed), self.global_rank, self.trainer.fit_loop.total_batch_idx]
             torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]))
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Copy a batch without waiting for it where its memory is pinned; Lightning waits for each of its tensors."""
-        return batch.to(device, non_blocking=batch.input_ids.is_pinned())
-
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
         """Training: the loss to minimise. Validation and test: (M,) values, for the callbacks to draw."""
         assert self.model is not None

@@ -15,6 +15,7 @@ import time
 import pytest
 import torch
 
+from stepverify.data.datamodule import SolutionData
 from tests.gpu.work import OBJECTIVES, batch_of, bf16_bound, built, distance, step, tiny_llama
 
 pytestmark = pytest.mark.gpu
@@ -118,7 +119,7 @@ def test_a_step_waits_for_nothing(objective, model):
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode(mode)
         try:
-            batch = module.transfer_batch_to_device(pinned, torch.device("cuda"), 0)
+            batch = SolutionData().transfer_batch_to_device(pinned, torch.device("cuda"), 0)
             with torch.autocast("cuda", torch.bfloat16):
                 outputs, nll = module.model(batch)
                 total, _ = module.loss(outputs, batch.reads.targets, batch.reads.weights)

@@ -145,11 +145,11 @@ def bf16_bound(layers: int = LAYERS) -> float:
 
 
 def config(
-    kind: str, root: Path, model: str, data: str, device: str, *, init: dict[str, Any] | None = None,
+    kind: str, root: Path, model: str, folder: str, device: str, *, init: dict[str, Any] | None = None,
     backbone: dict[str, Any] | None = None, trainer: dict[str, Any] | None = None, seen: bool = False, **more: Any,
 ) -> str:  # fmt: skip
     """A fit of two epochs of four batches; ``accelerator`` is left to the program where the device is a GPU."""
-    reader = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": data}}
+    reader = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": folder}}
     callbacks: list[Any] = []
     if seen:
         callbacks.append({"class_path": "tests.gpu.work.Losses", "init_args": {"path": str(root) + ".losses"}})
