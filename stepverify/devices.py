@@ -5,9 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import lightning
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_info
 
 from stepverify.records import InputError
+
+
+def choose_accelerator(trainer: Any) -> None:
+    """Take the CPU in place of an Apple GPU, which Lightning's ``auto`` would choose.
+
+    Args:
+        trainer: the configuration's entry, which is changed.
+
+    Raises:
+        InputError: the Apple GPU is asked for.
+    """
+    if not MPSAccelerator.is_available() or CUDAAccelerator.is_available():
+        return
+    reason = "Apple GPUs have no 64-bit floats, which models are examined and metrics computed with"
+    if trainer.accelerator == "auto":
+        trainer.accelerator = "cpu"
+        rank_zero_info(f"trainer.accelerator: auto is the CPU here: {reason}")
+    elif trainer.accelerator in ("mps", "gpu"):
+        raise InputError(f"trainer.accelerator: {trainer.accelerator}: {reason}; use cpu")
 
 
 def check_settings(trainer: Any) -> None:

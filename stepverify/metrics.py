@@ -109,14 +109,16 @@ class AUCWithinGroups(Metric):
 
     def compute(self) -> Tensor:
         """An area in [0, 1]."""
-        preds, target, groups = (dim_zero_cat(state) for state in (self.preds, self.target, self.groups))
+        device = self.preds[0].device
+        # On the CPU: a GPU would be waited for twice a group.
+        preds, target, groups = (dim_zero_cat(state).cpu() for state in (self.preds, self.target, self.groups))
         sizes = groups.unique(return_counts=True)[1].tolist()
         order = groups.argsort()
         areas = []
         for values, right in zip(preds[order].split(sizes), target[order].split(sizes), strict=True):
             if 0 < right.sum() < len(right):
                 areas.append(binary_auroc(values, right, validate_args=False))
-        return torch.stack(areas).mean() if areas else preds.new_tensor(torch.nan)
+        return (torch.stack(areas).mean() if areas else preds.new_tensor(torch.nan)).to(device)
 
 
 class PlattScaling(Metric):
@@ -141,12 +143,14 @@ class PlattScaling(Metric):
 
         NaN where all are right or all wrong, or where higher logits are not more often right.
         """
-        logits, target = dim_zero_cat(self.logits), dim_zero_cat(self.target)
+        device = self.logits[0].device
+        # On the CPU: a search of many small steps, in float64, which not every accelerator has.
+        logits, target = (dim_zero_cat(state).cpu() for state in (self.logits, self.target))
         gain, bias = platt_scaling(logits, target)
         if not gain > 0:
-            return logits.new_full((3,), torch.nan)
+            return logits.new_full((3,), torch.nan).to(device)
         error = binary_calibration_error((gain * logits + bias).sigmoid(), target, n_bins=15, validate_args=False)
-        return torch.stack([gain, bias, error])
+        return torch.stack([gain, bias, error]).to(device)
 
 
 def platt_scaling(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ from stepverify.callbacks import (
 from stepverify.callbacks.ranks import EndFailed
 from stepverify.callbacks.run_folder import Finished, RunFolder, claim, comparable
 from stepverify.data.datamodule import SolutionData
-from stepverify.devices import check_mesh, check_settings
+from stepverify.devices import check_mesh, check_settings, choose_accelerator
 from stepverify.follow import follow_main, forget_main
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
@@ -66,6 +66,7 @@ class _RunFolder(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot be run, and a folder that holds a run, before data or model are loaded."""
+        choose_accelerator(self.config[self.subcommand].trainer)
         check_settings(self.config[self.subcommand].trainer)
         if self.subcommand != "fit":
             return

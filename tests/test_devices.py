@@ -25,7 +25,7 @@ from stepverify.jsonl import read_records, write_records
 from stepverify.layout import Layout
 from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel
 from stepverify.models.backbone import LoRA
-from stepverify.records import Solution
+from stepverify.records import InputError, Solution
 from tests.processes import ROOT, stepverify
 from tests.test_distributed import thirteen
 from tests.test_fit import config, scalars, weights
@@ -414,3 +414,51 @@ def test_a_further_process_ends_with_the_main_one():
     )
     assert done.returncode == -signal.SIGKILL
     assert "has ended, so local rank 1 ends" in done.stderr
+
+
+class _Entry:
+    """The configuration's entry of a trainer."""
+
+    def __init__(self, accelerator: str) -> None:
+        self.accelerator = accelerator
+
+
+@pytest.mark.parametrize(("given", "taken"), [("auto", "cpu"), ("cpu", "cpu"), ("mps", None), ("gpu", None)])
+def test_an_apple_gpu_is_never_taken(given, taken, monkeypatch):
+    """Lightning's ``auto`` would: ``auto`` is the CPU there, said in the log, and who asks for the GPU is told why not."""
+    from stepverify import devices
+
+    said: list[str] = []
+    monkeypatch.setattr(devices.MPSAccelerator, "is_available", staticmethod(lambda: True))
+    monkeypatch.setattr(devices.CUDAAccelerator, "is_available", staticmethod(lambda: False))
+    monkeypatch.setattr(devices, "rank_zero_info", said.append)
+    entry = _Entry(given)
+    if taken is None:
+        with pytest.raises(
+            InputError, match=f"^trainer.accelerator: {given}: Apple GPUs have no 64-bit floats.*use cpu$"
+        ):
+            devices.choose_accelerator(entry)
+        return
+    devices.choose_accelerator(entry)
+    assert entry.accelerator == taken
+    assert len(said) == (given == "auto")
+
+
+def test_accelerators_are_left_alone_elsewhere(monkeypatch):
+    from stepverify import devices
+
+    for mps, cuda in ((False, False), (False, True), (True, True)):
+        monkeypatch.setattr(devices.MPSAccelerator, "is_available", staticmethod(lambda mps=mps: mps))
+        monkeypatch.setattr(devices.CUDAAccelerator, "is_available", staticmethod(lambda cuda=cuda: cuda))
+        devices.choose_accelerator(entry := _Entry("auto"))
+        assert entry.accelerator == "auto"
+
+
+def test_sampling_refuses_an_apple_gpu():
+    from sampling.runtime.device import choose_device
+
+    assert choose_device("cpu") == "cpu"
+    assert choose_device("cuda:1") == "cuda:1"
+    assert choose_device(None) == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(InputError, match=r"^device: mps:0: Apple GPUs have no 64-bit floats.*use cpu$"):
+        choose_device("mps:0")

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from sampling.runtime.device import choose_device
 from sampling.runtime.progress import Progress
 from sampling.runtime.store import Store
 from stepverify.jsonl import fingerprint, read_records
@@ -59,12 +60,10 @@ class ExportedVerifier:
 
     @cached_property
     def _loaded(self) -> Any:
-        import torch
-
         from stepverify.models import load_verifier
 
+        device = choose_device(self.device)
         model, encoder, facts = load_verifier(self.path, self.dtype, self.neutral)
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         return model.to(device), encoder, facts["objective"], device
 
     def score(self, solutions: Sequence[Solution]) -> list[list[float]]:

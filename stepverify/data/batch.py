@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -19,11 +19,18 @@ class _Movable:
     __slots__ = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The same on another device."""
+        """Copy to another device."""
+        return self._each(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Copy to memory from which a GPU reads while the program goes on; data loaders call it."""
+        return self._each(lambda value: value.pin_memory())
+
+    def _each(self, function: Callable[[Any], Any]) -> Self:
         moved: dict[str, Any] = {}
         for f in fields(self):  # type: ignore[arg-type]
             if isinstance(value := getattr(self, f.name), Tensor | _Movable):
-                moved[f.name] = value.to(device, non_blocking=non_blocking)
+                moved[f.name] = function(value)
         return replace(self, **moved)  # type: ignore[type-var]
 
 

@@ -17,7 +17,7 @@ from stepverify.readers import Solutions
 from tests.benchmarks.peers.work import CLIP, LEARNING_RATE, MAX_LENGTH, Clock, Spec, Work
 
 _RUN: dict[str, Any] = {
-    "accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
+    "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
     "enable_model_summary": False, "use_distributed_sampler": False,
 }  # fmt: skip
 
@@ -74,6 +74,7 @@ def main() -> None:
     devices = spec.options.get("devices", 1)
     trainer = lightning.Trainer(
         callbacks=[timing], max_epochs=1, max_steps=spec.options.get("batches", -1), gradient_clip_val=CLIP,
+        accelerator=spec.device, precision="bf16-mixed" if spec.device == "cuda" else "32-true",
         devices=devices, strategy="ddp" if devices > 1 else "auto", **_RUN,
     )  # fmt: skip
     if spec.task == "score":
