@@ -51,28 +51,28 @@ class StepMemory:
         return self.resident + self.states + both
 
     def describe(self) -> str:
-        """List the parts in GiB."""
+        """List the parts and the peak."""
         return (
-            f"{gib(self.resident)} resident, {gib(self.gradients)} gradients, {gib(self.states)} optimizer states, "
-            f"{gib(self.activations)} activations: {gib(self.peak())} GiB at the peak"
+            f"{size(self.resident)} resident, {size(self.gradients)} gradients, {size(self.states)} optimizer states, "
+            f"{size(self.activations)} activations: {size(self.peak())} at the peak"
         )
 
 
-def extrapolate(points: Iterable[tuple[int, int]], size: int, *, quadratic: bool = False) -> int:
+def extrapolate(points: Iterable[tuple[int, int]], tokens: int, *, quadratic: bool = False) -> int:
     """Predict the bytes of a larger batch from those of two smaller ones.
 
     Args:
         points: (tokens, bytes) of each, in ascending order.
-        size: tokens of the larger batch.
+        tokens: of the larger batch.
         quadratic: the bytes have a part that grows with the square of the tokens, as a whole attention matrix does.
     """
     (few, small), (many, large) = points
     if few == many:
-        return round(large * (size / many) ** (1 + quadratic))
+        return round(large * (tokens / many) ** (1 + quadratic))
     if quadratic:
         curve = max(0.0, (large / many - small / few) / (many - few))
-        return round((large / many + curve * (size - many)) * size)
-    return round(large + max(0.0, (large - small) / (many - few)) * (size - many))
+        return round((large / many + curve * (tokens - many)) * tokens)
+    return round(large + max(0.0, (large - small) / (many - few)) * (tokens - many))
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> list[int]:
@@ -117,7 +117,7 @@ class CudaMemory:
     def name(self) -> str:
         """Name the device and its memory."""
         facts = torch.cuda.get_device_properties(self.device)
-        return f"{facts.name} ({gib(facts.total_memory)} GiB)"
+        return f"{facts.name} ({size(facts.total_memory)})"
 
     def in_use(self) -> int:
         """Bytes of this process's tensors."""
@@ -251,14 +251,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def describe_use(device: torch.device) -> str:
     """Name a device, its peak and its total memory."""
-    peak = gib(peak_bytes(device))
+    peak = size(peak_bytes(device))
     if device.type != "cuda":
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return f"cpu: {peak} GiB of this process at the peak, {gib(pages)} GiB in all"
+        return f"cpu: {peak} of this process at the peak, {size(pages)} in all"
     facts = torch.cuda.get_device_properties(device)
-    return f"{device} ({facts.name}): {peak} GiB of tensors at the peak, {gib(facts.total_memory)} GiB in all"
+    return f"{device} ({facts.name}): {peak} of tensors at the peak, {size(facts.total_memory)} in all"
 
 
-def gib(count: int) -> str:
-    """Bytes in GiB, to one place."""
-    return f"{count / GIB:,.1f}"
+def size(count: int) -> str:
+    """Bytes in GiB, or in MiB below one."""
+    return f"{count / GIB:,.1f} GiB" if count >= GIB else f"{count / 2**20:,.1f} MiB"

@@ -24,8 +24,8 @@ from stepverify.memory import (
     bytes_of,
     describe_use,
     extrapolate,
-    gib,
     is_out_of_memory,
+    size,
     state_bytes,
 )
 from stepverify.models.backbone import checkpoint_layers, without_adapters
@@ -80,7 +80,7 @@ class ChooseCheckpointing(lightning.Callback):
             return
         plain = measure.step()
         self._choice = {"checkpointing": False, "on": devices}
-        said = f"memory of a step of {measure.size:,} tokens, in GiB: {plain.describe()} of {gib(measure.capacity)}"
+        said = f"memory of a step of {measure.tokens:,} tokens: {plain.describe()} of {size(measure.capacity)}"
         if not any_rank(trainer, plain.peak() > (1 - MARGIN) * measure.capacity)[0]:
             rank_zero_info(f"{said}; gradient checkpointing: off")
             return
@@ -94,8 +94,8 @@ class ChooseCheckpointing(lightning.Callback):
         with together(trainer):
             if reduced.peak() > measure.capacity:
                 raise InputError(
-                    f"a step of {measure.size:,} tokens needs {gib(reduced.peak())} GiB with gradient checkpointing, "
-                    f"and {measure.memory.name()} has {gib(measure.capacity)}; {lower(trainer)}"
+                    f"a step of {measure.tokens:,} tokens needs {size(reduced.peak())} with gradient checkpointing, "
+                    f"and {measure.memory.name()} has {size(measure.capacity)}; {lower(trainer)}"
                 )
 
 
@@ -117,7 +117,7 @@ class Measurement:
         self.resident, self.capacity = self.memory.in_use(), self.memory.capacity()
         loader: Any = trainer.train_dataloader
         self.indices = loader.sampler.largest().indices
-        self.size = loader.sampler.maker.most_tokens()
+        self.tokens = loader.sampler.maker.most_tokens()
         self.fetch: Callable[[Plan], Batch] = loader.dataset.__getitem__
 
     def step(self, recomputed: int = 0) -> StepMemory:
@@ -137,7 +137,7 @@ class Measurement:
             return StepMemory(
                 resident=self.resident, gradients=sum(gradients), largest_gradient=max(gradients, default=0),
                 states=state_bytes(optimizer, self.module.optimizer_factory),
-                activations=extrapolate(points, self.size, quadratic=self._is_quadratic())
+                activations=extrapolate(points, self.tokens, quadratic=self._is_quadratic())
                 + (0 if self.memory.covers_backward else recomputed),
                 accumulated=self.trainer.accumulate_grad_batches > 1,
             )  # fmt: skip

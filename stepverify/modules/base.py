@@ -290,6 +290,8 @@ class VerifierModule(lightning.LightningModule):
                 (decayed if is_matrix else plain).append(parameter)
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer_factory([g for g in groups if g["params"]])
+        # Lightning clips no gradients of a fused optimizer, which may unscale them itself; now the scaler always does.
+        vars(optimizer)["_step_supports_amp_scaling"] = False
         check_steps(optimizer, self.trainer)
         steps = self.trainer.estimated_stepping_batches
         total = int(steps) if math.isfinite(steps) else 1  # of a constant rate that has no end
