@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -174,24 +175,33 @@ class HostMemory:
 
 
 class SavedBytes(saved_tensors_hooks):
-    """Count the bytes that forward passes keep for the backward pass, each storage once, parameters not at all."""
+    """Count the bytes that forward passes keep for the backward pass, each storage once, parameters not at all.
+
+    Attributes:
+        total: the most at once.
+    """
 
     def __init__(self) -> None:
         super().__init__(self._pack, lambda saved: saved)
-        self.total = 0
-        self._known: dict[int, Any] = {}  # keeps the storages, whose addresses would else be used again
+        self.total = self._now = 0
+        self._known: set[int] = set()
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        return self
 
     def _pack(self, saved: Tensor) -> Tensor:
-        if not isinstance(saved, nn.Parameter) and not isinstance(saved._base, nn.Parameter):
-            storage = saved.untyped_storage()
-            if (key := storage._cdata) not in self._known:
-                self._known[key] = storage
-                self.total += storage.nbytes()
+        storage = saved.untyped_storage()
+        if storage._cdata not in self._known and not any(isinstance(t, nn.Parameter) for t in (saved, saved._base)):
+            self._known.add(storage._cdata)
+            self._now += storage.nbytes()
+            self.total = max(self.total, self._now)
+            weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
         return saved
 
-    def __exit__(self, *args: object) -> None:
-        super().__exit__(*args)
-        self._known.clear()
+    def _free(self, key: int, count: int) -> None:
+        self._known.discard(key)
+        self._now -= count
 
 
 def available_on_host(root: Path = Path("/")) -> int:

@@ -100,14 +100,17 @@ def pack(num_tokens: int, length: int = 600, prompt: int = 100, samples: int = 4
     return collate(examples, norms=(1.0, 1.0))
 
 
-def step(model: ProcessModel, batch: Batch, *, mixed: bool, live: LiveBytes | None = None) -> None:
+def step(
+    model: ProcessModel, batch: Batch, *, mixed: bool, live: LiveBytes | None = None, stop_before_backward: bool = False
+) -> None:
     """A forward and a backward pass."""
     with torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext():
         outputs, _ = model(batch)
         total, _ = step_cross_entropy(outputs, batch.reads.targets, batch.reads.weights)
     if live is not None:
         live.forward = live.now
-    total.backward()
+    if not stop_before_backward:
+        total.backward()
 
 
 def peak(config: dict[str, Any], num_tokens: int, *, mixed: bool = True, lora: bool = False, checkpointing: bool = False, dtype: torch.dtype = torch.float32) -> tuple[int, int, int]:  # fmt: skip
