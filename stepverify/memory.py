@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -185,10 +185,6 @@ class SavedBytes(saved_tensors_hooks):
         super().__init__(self._pack, lambda saved: saved)
         self.total = self._now = 0
         self._known: set[int] = set()
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        return self
 
     def _pack(self, saved: Tensor) -> Tensor:
         storage = saved.untyped_storage()

@@ -72,7 +72,8 @@ def test_what_a_backward_pass_keeps_is_counted_once():
     """x of 4 × 8 for the weight's gradient, twice; relu's result of 4 × 16, also the next layer's input; no parameter."""
     first, second = nn.Linear(8, 16, bias=False), nn.Linear(16, 2, bias=False)
     x = torch.ones(4, 8)
-    with SavedBytes() as kept:
+    kept = SavedBytes()
+    with kept:
         second(first(x).relu()) + first(x)[:, :2]
     assert kept.total == 4 * (4 * 8 + 4 * 16)
 

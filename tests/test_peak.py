@@ -37,7 +37,8 @@ def test_activations_of_a_layer_are_those_of_the_formula(mixed: bool, dtype: tor
     kept, copies = [], 0
     for layers in (1, 3):
         model = process_model(QWEN_7B | small | {"num_hidden_layers": layers}, dtype=dtype)
-        with SavedBytes() as saved:
+        saved = SavedBytes()
+        with saved:
             step(model, batch, mixed=mixed, stop_before_backward=True)
         copies = 2 * sum(p.numel() for p in model.backbone.model.layers[0].parameters() if p.ndim == 2)
         kept.append(saved.total)
