@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 
 from stepverify.memory import SavedBytes
+from stepverify.models.parallel import shard
 from tests.peak import QWEN_7B, pack, peak, process_model, step
 
 CARD = 80e9  # bytes
 LAYERS, WIDTH, MLP, KEYS = 28, 3584, 18944, 4 * 128
 PARAMETERS = 7_615_616_512  # of the published model
+SMALL = {
+    "hidden_size": 64, "intermediate_size": 320, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 4096,
+}  # fmt: skip
 
 
 def activations(hidden: int, mlp: int, keys: int, unrolled: float, form: str) -> float:
@@ -26,17 +32,10 @@ def test_activations_of_a_layer_are_those_of_the_formula(mixed: bool, dtype: tor
 
     Beyond the formula each token keeps some scalars: two reciprocal deviations, and a logarithm for each head.
     """
-    small = {
-        "hidden_size": 64,
-        "intermediate_size": 320,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 4096,
-    }
     batch = pack(512, length=60, prompt=20)
     kept, copies = [], 0
     for layers in (1, 3):
-        model = process_model(QWEN_7B | small | {"num_hidden_layers": layers}, dtype=dtype)
+        model = process_model(QWEN_7B | SMALL | {"num_hidden_layers": layers}, dtype=dtype)
         saved = SavedBytes()
         with saved:
             step(model, batch, mixed=mixed, stop_before_backward=True)
@@ -46,6 +45,24 @@ def test_activations_of_a_layer_are_those_of_the_formula(mixed: bool, dtype: tor
     found = (kept[1] - kept[0]) / 2 - (copies if mixed else 0)
     expected = tokens * activations(64, 320, 32, batch.tree.rows.numel() / tokens, form)
     assert found == pytest.approx(expected, rel=0.05)
+
+
+def test_fsdp2_computes_in_bfloat16_and_keeps_float32():
+    """Under bf16-mixed: shards and averaged gradients in float32, a layer's inputs and outputs in bfloat16."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1, 1), mesh_dim_names=("data_parallel", "tensor_parallel"))
+        model = process_model(QWEN_7B | SMALL | {"num_hidden_layers": 2})
+        shard(model, mesh, mixed=True)
+        seen: list[torch.dtype] = []
+        model.backbone.model.layers[1].register_forward_hook(
+            lambda _, given, out: seen.extend((given[0].dtype, out.dtype))
+        )
+        step(model, pack(128, length=60, prompt=20), mixed=True)
+        assert seen == [torch.bfloat16, torch.bfloat16]
+        assert {p.dtype for p in model.parameters()} == {p.grad.dtype for p in model.parameters()} == {torch.float32}
+    finally:
+        dist.destroy_process_group()
 
 
 def by_layers(config: dict, num_tokens: int, **how: object) -> list[float]:
