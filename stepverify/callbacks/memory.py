@@ -160,7 +160,7 @@ class Measurement:
     def _is_quadratic(self) -> bool:
         """Tell whether attention holds a whole pack's products at once."""
         assert self.module.model is not None
-        config: Any = without_adapters(self.module.model.backbone).config  # type: ignore[union-attr]
+        config: Any = without_adapters(self.module.model.backbone).config
         bounded = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
         return self.module.model.packed and (bounded or self.module.backbone_source.attention in ("sdpa", "eager"))
 
