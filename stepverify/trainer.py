@@ -31,11 +31,13 @@ from stepverify.callbacks import (
     Throughput,
     files,
 )
+from stepverify.callbacks.memory import ChooseCheckpointing, NoteOutOfMemory, out_of_memory
 from stepverify.callbacks.ranks import EndFailed
-from stepverify.callbacks.run_folder import Finished, RunFolder, claim, comparable
+from stepverify.callbacks.run_folder import Finished, RunFolder, claim, comparable, earlier_precision
 from stepverify.data.datamodule import SolutionData
-from stepverify.devices import check_mesh, check_settings, choose_accelerator
+from stepverify.devices import check_settings, choose_accelerator, settle_mesh, settle_precision
 from stepverify.follow import follow_main, forget_main
+from stepverify.memory import is_out_of_memory
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
 
@@ -66,13 +68,16 @@ class _RunFolder(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot be run, and a folder that holds a run, before data or model are loaded."""
-        choose_accelerator(self.config[self.subcommand].trainer)
-        check_settings(self.config[self.subcommand].trainer)
+        config = self.config[self.subcommand]
+        choose_accelerator(config.trainer)
+        check_settings(config.trainer)
+        root = Path(config.trainer.default_root_dir)
+        settle_precision(
+            config.trainer, config.model.init_args.backbone.dtype, earlier_precision(root, config.get("ckpt_path"))
+        )
         if self.subcommand != "fit":
             return
-        config = self.config["fit"]
         overwrite = config.pop("overwrite")  # not saved: it is for this time alone
-        root = Path(config.trainer.default_root_dir)
         plain = yaml.safe_load(self._parser("fit").dump(config, skip_none=False, format="yaml"))
         earlier = claim(
             root, _export_folder(plain) or root / "export", plain, ckpt_path=config.ckpt_path, overwrite=overwrite,
@@ -89,9 +94,9 @@ class _RunFolder(LightningCLI):
             kwargs.setdefault("logger", TensorBoardLogger(root, name="logs", version=""))
         present = config.get("callbacks") or []
         present = present if isinstance(present, list) else [present]
-        added: list[lightning.Callback] = [EndFailed()]
+        added: list[lightning.Callback] = [EndFailed(), NoteOutOfMemory()]
         if self.subcommand == "fit":
-            added.append(StopAtNonFinite())
+            added += [StopAtNonFinite(), ChooseCheckpointing()]
         if self.subcommand == "fit" and not config.get("fast_dev_run"):
             if config.get("enable_checkpointing") is not False:
                 added.append(Checkpoints())
@@ -109,10 +114,19 @@ class _RunFolder(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:  # no such accelerator, too many devices
             raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
-        check_mesh(trainer, self.config[self.subcommand].trainer.strategy)
+        settle_mesh(trainer)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = files.AnyCheckpoint()
         return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; where memory runs out, end with one line."""
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(out_of_memory(self.trainer, error)) from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Find the last checkpoint that is whole, and have checkpoints read as data, never as pickled code."""
@@ -144,7 +158,9 @@ def _be_quiet() -> None:
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
+        logging.getLogger(name).addFilter(
+            lambda record: not any(text in record.getMessage() for text in ("litlogger", "Tensor Cores"))
+        )
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()

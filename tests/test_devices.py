@@ -80,7 +80,7 @@ def judged(folder: Path, count: int = 13) -> Path:
     return folder
 
 
-FSDP2 = ("--config", "lit_configs/overlays/fsdp2.yaml", "--trainer.strategy.init_args.data_parallel_size")
+FSDP2 = ("--config", "lit_configs/overlays/fsdp2.yaml")
 
 
 def test_a_checkpoint_goes_on_under_another_strategy(tmp_path: Path, tiny_model_dir: Path):
@@ -94,7 +94,7 @@ def test_a_checkpoint_goes_on_under_another_strategy(tmp_path: Path, tiny_model_
             )  # fmt: skip
             words = ["fit", "--config", file, "--ckpt_path", "last"]
             if steps == 6:
-                done = stepverify(*words, *FSDP2, "1", "--trainer.devices", "1")
+                done = stepverify(*words, *FSDP2, "--trainer.devices", "1")
                 assert done.returncode == 0, done.stderr[-2000:]
                 assert (tmp_path / name / "checkpoints" / "step=6.ckpt").is_dir()
                 main(["validate", *words[1:]])
@@ -137,7 +137,7 @@ def test_devices_change_between_epochs_only(steps: int, tmp_path: Path, capsys: 
 @pytest.mark.slow
 def test_a_run_moves_between_two_devices_and_one(tmp_path: Path):
     """An epoch each by DDP and FSDP2 on two processes, on one, and by FSDP2 again: each reads every example once."""
-    plan = [(2, DDP), (2, (*FSDP2, "2")), (1, ()), (2, (*FSDP2, "2")), (2, DDP)]
+    plan = [(2, DDP), (2, FSDP2), (1, ()), (2, FSDP2), (2, DDP)]
     for epochs, (num_ranks, words) in enumerate(plan, 1):
         root = fit_joint(tmp_path, num_ranks, "--ckpt_path", "last", *words, trainer__max_epochs=epochs)
         assert (root / "checkpoints" / "last.ckpt").is_dir() == ("fsdp2" in str(words))
@@ -155,8 +155,7 @@ def test_a_run_moves_between_two_devices_and_one(tmp_path: Path):
         (["--trainer.accelerator", "gpu"], "trainer: "),
         (["--trainer.max_epochs", "-1", "--model.init_args.decay", "linear"], "trainer.max_epochs: without a number of"),
         (["--model.init_args.optimizer", "LBFGS"], "model.init_args.optimizer: LBFGS computes the loss several times"),
-        ([*FSDP2, "3", "--trainer.devices", "2"], "data_parallel_size: 3 and tensor_parallel_size: 1 on 2 devices"),
-        ([*FSDP2, "auto", "--trainer.devices", "2"], "set data_parallel_size: 2 and tensor_parallel_size: 1"),
+        ([*FSDP2, "--trainer.strategy.init_args.data_parallel_size", "3", "--trainer.devices", "2"], "data_parallel_size: 3 and tensor_parallel_size: 1 on 2 devices"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -209,8 +208,8 @@ RANKS = [
     pytest.param(3, (), id="three", marks=pytest.mark.slow),
     pytest.param(2, DDP, id="ddp", marks=pytest.mark.slow),
     pytest.param(3, DDP, id="three_ddp", marks=pytest.mark.slow),
-    pytest.param(2, (*FSDP2, "2"), id="fsdp2", marks=pytest.mark.slow),
-    pytest.param(3, (*FSDP2, "3"), id="three_fsdp2", marks=pytest.mark.slow),
+    pytest.param(2, FSDP2, id="fsdp2", marks=pytest.mark.slow),
+    pytest.param(3, FSDP2, id="three_fsdp2", marks=pytest.mark.slow),
 ]
 
 
@@ -227,7 +226,7 @@ def test_every_example_is_trained_once_an_epoch(num_ranks: int, words: tuple[str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [(), (*FSDP2, "2")], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize("words", [(), FSDP2], ids=["ddp", "fsdp2"])
 def test_losses_of_two_processes_are_those_of_one(words: tuple[str, ...], tmp_path: Path):
     """One step an epoch holds all examples, on one process in one batch or on two in a half each: the same three updates."""
     found = {}

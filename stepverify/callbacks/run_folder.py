@@ -16,7 +16,7 @@ from stepverify import atomic
 from stepverify.callbacks import files
 from stepverify.jsonl import MANIFEST
 from stepverify.layout import EXPORT_FILE
-from stepverify.manifest import first_difference, read_manifest, write_manifest
+from stepverify.manifest import first_difference, flatten, read_manifest, write_manifest
 from stepverify.records import InputError
 
 _DECIDES = ("seed_everything", "model", "data")  # what makes a checkpoint another run's
@@ -55,7 +55,7 @@ def claim(
     checkpoints, exported = files.find(root), (export / EXPORT_FILE).is_file()
     stored, finished = _stored(root)
     wanted = comparable(config)
-    difference = first_difference(stored, wanted, _DECIDES) if stored else None
+    difference = first_difference(_deciding(stored), _deciding(wanted), _DECIDES) if stored else None
     continued = _continued(root, ckpt_path)
     if overwrite and continued:
         raise InputError(f"overwrite: true removes the run that {continued} goes on with; leave one of the two out")
@@ -80,6 +80,14 @@ def claim(
         )
     of = f"a run that was made with {difference}" if difference else "a finished run" if finished else "an earlier run"
     raise InputError(f"{root}: holds {of}; {'' if difference else 'go on with --ckpt_path last, '}{_CHOICES}")
+
+
+def earlier_precision(root: Path, ckpt_path: str | None) -> str | None:
+    """Return the precision of the run in a folder that this one continues; None where there is none."""
+    if not _continued(root, ckpt_path) or not files.find(root):
+        return None
+    precision = ((_stored(root)[0] or {}).get("trainer") or {}).get("precision")
+    return None if precision is None else str(precision)
 
 
 def _continued(root: Path, ckpt_path: str | None) -> str | None:
@@ -110,6 +118,13 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = json.loads(json.dumps({k: config[k] for k in _KEPT if k in config}, default=str))
     kept.get("trainer", {}).pop("default_root_dir", None)  # a folder may be moved
     return kept
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what changes memory and speed alone: after an out-of-memory error a run goes on with it changed."""
+    flat = flatten(config)
+    flat.pop("model.init_args.backbone.gradient_checkpointing", None)
+    return flat
 
 
 def _earlier(root: Path, export: Path) -> list[Path]:

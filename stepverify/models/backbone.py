@@ -53,7 +53,9 @@ class Backbone:
         attention_dropout: of attention weights; overrides the config's.
         dropout: of what each attention and each MLP adds to the residual stream (Cobbe et al. 2021 train with 0.2).
         compile: each layer by torch.compile; needs a C++ compiler on CPU.
-        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more time.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more time. ``auto``
+            does where a measured step would not fit into memory otherwise, see
+            :class:`stepverify.callbacks.memory.ChooseCheckpointing`.
         lora: train adapters only.
         trust_remote_code: run model code that comes with the weights.
         overrides: further entries of the model's config.json to change.
@@ -66,7 +68,7 @@ class Backbone:
     attention_dropout: float | None = None
     dropout: float = 0.0
     compile: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
     lora: LoRA | None = None
     trust_remote_code: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -105,11 +107,8 @@ class Backbone:
         self._examine(model)
         if self.dropout:
             self._add_dropout(model)
-        if self.gradient_checkpointing:
-            try:
-                model.gradient_checkpointing_enable({"use_reentrant": False})
-            except ValueError as error:
-                raise InputError(f"backbone.gradient_checkpointing: {error}") from None
+        if self.gradient_checkpointing is True:
+            checkpoint_layers(model)
         if self.lora:
             model = with_adapters(model, self.lora)
         if self.compile:
@@ -162,6 +161,18 @@ def _drop(module: nn.Module, args: Any, output: Any, *, share: float) -> Any:
     first = output[0] if isinstance(output, tuple) else output
     dropped = nn.functional.dropout(first, share, module.training)
     return (dropped, *output[1:]) if isinstance(output, tuple) else dropped
+
+
+def checkpoint_layers(model: nn.Module) -> None:
+    """Turn gradient checkpointing on, at any time: layers look at a flag in each forward pass.
+
+    Raises:
+        InputError: the model does not support it.
+    """
+    try:
+        without_adapters(model).gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    except ValueError as error:
+        raise InputError(f"backbone.gradient_checkpointing: {error}") from None
 
 
 def without_adapters(model: nn.Module) -> nn.Module:

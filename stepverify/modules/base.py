@@ -162,7 +162,7 @@ class VerifierModule(lightning.LightningModule):
         if self.device_mesh is not None:
             from stepverify.models.parallel import shard
 
-            shard(self.model, self.device_mesh)
+            shard(self.model, self.device_mesh, mixed=self.trainer.precision == "bf16-mixed")
 
     def _agree(self) -> None:
         """Read as the most careful rank does: near a border of rounding machines may judge a model differently."""
@@ -225,22 +225,16 @@ class VerifierModule(lightning.LightningModule):
 
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
         """Training: the loss to minimise. Validation and test: (M,) values, for the callbacks to draw."""
-        assert self.model is not None
-        assert batch.reads.targets is not None
-        outputs, nll = self.model(batch)
-        total, count = self.loss(outputs, batch.reads, self.model)
         size = len(batch.records)
         if stage == "train":
-            assert batch.norms is not None
-            self.log("train/loss", (total / count.clamp(min=1e-9)).detach(), prog_bar=True, batch_size=size)
-            loss = total / batch.norms[0]
-            if nll is not None:
-                assert batch.language is not None
-                language, number = weighted(nll, batch.language.weights)
-                if len(nll):
-                    self.log("train/lm_loss", (language / number).detach(), batch_size=size)
-                loss = loss + self.lm_weight * language / batch.norms[1]
+            loss, logged = self.training_loss(batch)
+            self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=size)
+            self.log_dict(logged, batch_size=size)
             return loss
+        assert self.model is not None
+        assert batch.reads.targets is not None
+        outputs, _ = self.model(batch)
+        total, count = self.loss(outputs, batch.reads, self.model)
         mean_loss, metrics = cast(MeanMetric, self.mean_losses[stage]), cast(MetricCollection, self.metrics[stage])
         mean_loss.update(total / count, count)
         self.log(f"{stage}/loss", mean_loss, prog_bar=True, batch_size=size)
@@ -248,6 +242,22 @@ class VerifierModule(lightning.LightningModule):
             self.update_metrics(metrics, outputs.detach(), batch)
             self.log_dict({f"{stage}/{name}": metric for name, metric in metrics.items()}, batch_size=size)
         return self.model.values(outputs)
+
+    def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss to minimise, and means to log; nothing else changes."""
+        assert self.model is not None
+        assert batch.reads.targets is not None
+        assert batch.norms is not None
+        outputs, nll = self.model(batch)
+        total, count = self.loss(outputs, batch.reads, self.model)
+        loss, logged = total / batch.norms[0], {"train/loss": (total / count.clamp(min=1e-9)).detach()}
+        if nll is not None:
+            assert batch.language is not None
+            language, number = weighted(nll, batch.language.weights)
+            if len(nll):
+                logged["train/lm_loss"] = (language / number).detach()
+            loss = loss + self.lm_weight * language / batch.norms[1]
+        return loss, logged
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss per labelled position of one batch."""
@@ -278,6 +288,8 @@ class VerifierModule(lightning.LightningModule):
                 (decayed if is_matrix else plain).append(parameter)
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer_factory([g for g in groups if g["params"]])
+        # Lightning clips no gradients of a fused optimizer, which may unscale them itself; now the scaler always does.
+        vars(optimizer)["_step_supports_amp_scaling"] = False
         check_steps(optimizer, self.trainer)
         steps = self.trainer.estimated_stepping_batches
         total = int(steps) if math.isfinite(steps) else 1  # of a constant rate that has no end
