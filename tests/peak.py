@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_iter
 
 from stepverify.data.batch import Batch, collate
 from stepverify.data.encode import Example
-from stepverify.losses import step_cross_entropy
+from stepverify.losses import StepCrossEntropy
 from stepverify.models import ProcessModel
 from stepverify.models.adapters import with_adapters
 from stepverify.models.attention import register
@@ -106,7 +106,7 @@ def step(
     """A forward and a backward pass."""
     with torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext():
         outputs, _ = model(batch)
-        total, _ = step_cross_entropy(outputs, batch.reads.targets, batch.reads.weights)
+        total, _ = StepCrossEntropy()(outputs, batch.reads, model)
     if live is not None:
         live.forward = live.now
     if not stop_before_backward:

@@ -122,7 +122,7 @@ def test_a_step_waits_for_nothing(objective, model):
             batch = SolutionData().transfer_batch_to_device(pinned, torch.device("cuda"), 0)
             with torch.autocast("cuda", torch.bfloat16):
                 outputs, nll = module.model(batch)
-                total, _ = module.loss(outputs, batch.reads.targets, batch.reads.weights)
+                total, _ = module.loss(outputs, batch.reads, module.model)
                 loss = total / batch.norms[0] + (0.0 if nll is None else nll.sum() / batch.norms[1])
             loss.backward()
             optimizer.step()

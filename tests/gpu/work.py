@@ -116,7 +116,7 @@ def step(module: Any, batch: Batch, *, autocast: bool = False) -> tuple[float, t
     batch = batch.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         outputs, nll = model(batch)
-        total, _ = module.loss(outputs, batch.reads.targets, batch.reads.weights)
+        total, _ = module.loss(outputs, batch.reads, module.model)
         loss = total / batch.norms[0]
         if nll is not None:
             loss = loss + module.lm_weight * (nll * batch.language.weights).sum() / batch.norms[1]
