@@ -68,13 +68,13 @@ def write_solutions(folder: Path, *some: Any, **more: Any) -> str:
 # name → module, its arguments, whether the layout has a neutral label
 OBJECTIVES: dict[str, tuple[type, dict[str, Any], bool]] = {
     "generator": (GeneratorModule, {}, False),
-    "orm, reserved, mse": (OutcomeVerifier, {"head": "reserved", "objective": "mse"}, False),
-    "orm, linear, bce": (OutcomeVerifier, {"head": "linear", "objective": "bce"}, False),
-    "orm, last token": (OutcomeVerifier, {"head": "reserved", "objective": "bce", "every_token": False}, False),
-    "orm, language": (OutcomeVerifier, {"head": "reserved", "objective": "mse", "lm_weight": 1.0}, False),
+    "orm, reserved, mse": (OutcomeVerifier, {"head": "reserved", "loss": "mse"}, False),
+    "orm, linear, bce": (OutcomeVerifier, {"head": "linear", "loss": "bce"}, False),
+    "orm, last token": (OutcomeVerifier, {"head": "reserved", "loss": "bce", "every_token": False}, False),
+    "orm, language": (OutcomeVerifier, {"head": "reserved", "loss": "mse", "lm_weight": 1.0}, False),
     "prm, labels": (ProcessRewardModel, {}, False),
     "prm, vocabulary": (ProcessRewardModel, {"among": "vocabulary"}, False),
-    "prm, mse": (ProcessRewardModel, {"objective": "mse"}, False),
+    "prm, mse": (ProcessRewardModel, {"loss": "mse"}, False),
     "prm, neutral": (ProcessRewardModel, {"neutral": "negative"}, True),
 }
 
