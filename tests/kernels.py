@@ -11,7 +11,13 @@ FUSED = {
     "cuda": ("aten::_flash_attention_forward", "aten::_efficient_attention_forward"),
 }
 # Whatever holds all products of a query and its keys goes through one of these.
-UNFUSED = {"aten::_scaled_dot_product_attention_math", "aten::softmax", "aten::_softmax", "aten::_safe_softmax", "aten::bmm"}
+UNFUSED = {
+    "aten::_scaled_dot_product_attention_math",
+    "aten::softmax",
+    "aten::_softmax",
+    "aten::_safe_softmax",
+    "aten::bmm",
+}
 
 
 def attention_inputs(

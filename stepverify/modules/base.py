@@ -281,6 +281,8 @@ class VerifierModule(lightning.LightningModule):
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer_factory([g for g in groups if g["params"]])
         check_steps(optimizer, self.trainer)
+        # Lightning would keep the gradients through the next forward pass, beside its activations.
+        optimizer.register_step_post_hook(lambda stepped, *_: stepped.zero_grad())
         steps = self.trainer.estimated_stepping_batches
         total = int(steps) if math.isfinite(steps) else 1  # of a constant rate that has no end
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate_factor(step, total))

@@ -18,7 +18,7 @@ def sdpa(
     query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
     window: int | None, softcap: float | None,
 ) -> Tensor:  # fmt: skip
-    """Mask the (L, L) products exactly; keys are repeated for their query heads, without which no fused kernel masks."""
+    """Mask the (L, L) products; keys are repeated, as no fused kernel masks those of grouped heads."""
     groups = query.shape[1] // key.shape[1]
     return F.scaled_dot_product_attention(
         query, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1),

@@ -36,11 +36,9 @@ def paths(
     if window is not None and window >= tree.rows.shape[1]:
         window = None
     if query.device.type == "cpu":
-        calls = tree.segments if window is None else tree.suffixes
-        cast = _cast(query, key, value)
-        out = torch.ops.stepverify.attend_segments(*cast, calls.keys, calls.calls, scale, window)[0].transpose(0, 1)[None]
-    elif query.device.type == "cuda" and (out := _ragged(query, key, value, tree, scale, window)) is not None:
-        pass
+        out = _in_segments(query, key, value, tree, scale, window)
+    elif query.device.type == "cuda" and (window is None or _takes_flash(query)):
+        out = _ragged(query, key, value, tree, scale, window)
     else:
         out = sdpa(query, key, value, tree, 0.0, scale, window, None)
     return out[..., :wide]
@@ -54,38 +52,43 @@ def _alike(*heads: Tensor) -> list[Tensor]:
 
 def _cast(*tensors: Tensor) -> list[Tensor]:
     """Take autocast's number format, as SDPA does."""
-    device = tensors[0].device.type
-    if torch.is_autocast_enabled(device):
-        return [x.to(torch.get_autocast_dtype(device)) for x in tensors]
-    return list(tensors)
+    return [x.to(_format(x)) for x in tensors]
+
+
+def _format(tensor: Tensor) -> torch.dtype:
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
 
 
 # ── GPUs ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _ragged(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, window: int | None) -> Tensor | None:
-    """One call: suffixes as queries, whole paths as keys; None where no kernel of this GPU computes that."""
+def _ragged(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, window: int | None) -> Tensor:
+    """One call: suffixes as queries, whole paths as keys."""
     calls, longest = tree.suffixes, tree.rows.shape[1]
     ends = F.pad(calls.calls[:, [3, 1]], (0, 0, 1, 0)).int()
     starts = [ends[:, 0].contiguous(), ends[:, 1].contiguous()]
     # Keys are gathered before they are rounded, and so their gradients are added up before.
-    gathered = [x[0].transpose(0, 1).index_select(0, calls.keys) for x in (key, value)]
-    q, k, v = _cast(query[0].transpose(0, 1), *gathered)
-    if q.dtype in _HALF and q.shape[-1] <= _FLASH_WIDTH and _has_flash(q.device):
+    gathered = [_by_token(x).index_select(0, calls.keys) for x in (key, value)]
+    q, k, v = _cast(_by_token(query), *gathered)
+    if _takes_flash(query):
         left, right = (-1, -1) if window is None else (window - 1, 0)
         out = torch.ops.aten._flash_attention_forward(
             q, k, v, *starts, longest, longest, 0.0, window is None, False, scale=scale,
             window_size_left=left, window_size_right=right,
         )[0]  # fmt: skip
-    elif window is None:
+    else:
         groups = query.shape[1] // key.shape[1]
         out = torch.ops.aten._efficient_attention_forward(
             q[None], k.repeat_interleave(groups, 1)[None], v.repeat_interleave(groups, 1)[None], None,
             *starts, longest, longest, 0.0, _BOTTOM_RIGHT, True, scale=scale,
         )[0][0]  # fmt: skip
-    else:
-        return None
     return out.transpose(0, 1)[None]
+
+
+def _takes_flash(query: Tensor) -> bool:
+    """Tell whether a GPU's flash kernel runs: half precision, moderate heads, compute capability 8."""
+    return _format(query) in _HALF and query.shape[-1] <= _FLASH_WIDTH and _has_flash(query.device)
 
 
 @cache
@@ -94,6 +97,13 @@ def _has_flash(device: torch.device) -> bool:
 
 
 # ── CPUs ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _in_segments(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, window: int | None) -> Tensor:
+    """Several calls, shared prefixes once; with a window each suffix alone, whose keys it limits."""
+    calls, cast = tree.segments if window is None else tree.suffixes, _cast(query, key, value)
+    out, _ = torch.ops.stepverify.attend_segments(*cast, calls.keys, calls.calls, scale, window)
+    return out.transpose(0, 1)[None]
 
 
 @torch.library.custom_op("stepverify::attend_segments", mutates_args=(), device_types="cpu")
@@ -221,16 +231,14 @@ class _Piece(NamedTuple):
 
 def _pieces(keys: Tensor, calls: Tensor, window: int | None) -> Iterator[_Piece]:
     for begin, end, start, stop, causal in calls.tolist():
-        size = stop - start
-        if window is not None:
-            begin = max(begin, end - size - window + 1)
-        rows, read = slice(start, stop), keys[begin:end]
-        low, high = int(read[0]), int(read[-1]) + 1
-        seen = slice(low, high) if high - low == end - begin else read
+        rows, size = slice(start, stop), stop - start
+        read = keys[begin if window is None else max(begin, end - size - window + 1) : end]
+        low, high, number = int(read[0]), int(read[-1]) + 1, len(read)
+        seen = slice(low, high) if high - low == number else read
         if causal and window is None:
-            yield _Piece(rows, seen, seen, end - begin, end - begin, True, None)
+            yield _Piece(rows, seen, seen, number, number, True, None)
         else:
-            yield _Piece(rows, rows, seen, size, end - begin, bool(causal), window)
+            yield _Piece(rows, rows, seen, size, number, bool(causal), window)
 
 
 def _by_token(heads: Tensor) -> Tensor:
