@@ -14,10 +14,11 @@ STEPVERIFY_BENCH_CACHE) names a folder outside the repository, in which an envir
   does not matter which of them the first step had. The same over the CPU seconds of the process is what other work on
   the machine disturbs least; the share of the ceiling is of CPU seconds too. Memory is the peak of the resident size of the process.
 - Ceiling: a product of 2048 × 2048 matrices, measured between the runs. Share of it, with P parameters in matrices of
-  the layers, N positions computed (padding counted, shared prefixes once), T the length of each row of the attention,
-  D heads × their width, H hidden width and O logits computed:
-  3 · 2 · (P·N + layers·D·ΣT² + H·O) operations in training, a third of it in scoring. The attention's square is
-  halved (causal) and doubled (two products), and operations of the backward pass are twice those of the forward one.
+  the layers, N positions computed (padding counted, shared prefixes once), T the length of each causal call of the
+  attention (a row; a call without a mask counts its products twice), D heads × their width, H hidden width and O
+  logits computed: 3 · 2 · (P·N + layers·D·ΣT² + H·O) operations in training, a third of it in scoring. The attention's
+  square is halved (causal) and doubled (two products), and operations of the backward pass are twice those of the
+  forward one.
 """
 
 from __future__ import annotations
