@@ -8,7 +8,6 @@ one ragged call takes all, aligned at the last key of each sequence.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -91,7 +90,7 @@ def _takes_flash(query: Tensor) -> bool:
     return _format(query) in _HALF and query.shape[-1] <= _FLASH_WIDTH and _has_flash(query.device)
 
 
-@cache
+@torch.compiler.assume_constant_result
 def _has_flash(device: torch.device) -> bool:
     return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(device) >= (8, 0)
 
