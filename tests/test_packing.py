@@ -116,7 +116,9 @@ def test_flex_equals_paths(architecture, compiled, monkeypatch):
     if not compiled:
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-        monkeypatch.setattr("stepverify.models.attention._flex_functions", lambda: (flex_attention, create_block_mask))
+        monkeypatch.setattr(
+            "stepverify.models.attention.dense._flex_functions", lambda: (flex_attention, create_block_mask)
+        )
     rng = np.random.default_rng(1)
     sequences = [[3, 4, *rng.integers(3, 7, rng.integers(1, 9)).tolist()] for _ in range(8)]
     batch = collate(examples_of(sequences), pad_to=128)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stepverify.data.encode import Example
+from stepverify.data.segments import Segments, segments_of, suffixes_of
 from stepverify.data.tree import Forest, apart, share
 from stepverify.records import Solution
 
@@ -35,6 +36,19 @@ class _Movable:
 
 
 @dataclass(kw_only=True, slots=True)
+class Calls(_Movable):
+    """Calls of an attention kernel, as :class:`stepverify.data.segments.Segments` describes them.
+
+    Attributes:
+        keys: (K,) tokens.
+        calls: (C, 5) ranges of keys and queries.
+    """
+
+    keys: Tensor
+    calls: Tensor
+
+
+@dataclass(kw_only=True, slots=True)
 class Tree(_Movable):
     """How L tokens in one row continue each other, along R sequences of at most T tokens; no other continues these.
 
@@ -43,6 +57,8 @@ class Tree(_Movable):
         end: (L,) token i sees token j exactly where j ≤ i < end[j].
         rows: (R, T) the token at each place of each sequence, padded on the right with its last one.
         origin: (L,) a place of each token among the flattened (R·T).
+        segments: what attention calls, shared prefixes once.
+        suffixes: the same with a call for each sequence, from its first token on.
         shared: False where every sequence has tokens of its own.
         masks: what attention has made of this, to be used by every layer.
     """
@@ -51,6 +67,8 @@ class Tree(_Movable):
     end: Tensor
     rows: Tensor
     origin: Tensor
+    segments: Calls
+    suffixes: Calls
     shared: bool = True
     masks: dict[Any, Any] = field(default_factory=dict, repr=False)
 
@@ -157,13 +175,20 @@ def lay_out(forest: Forest, padding: int = 0, shared: bool = True) -> Tree:
         path = forest.paths[leaf]
         rows[row, : len(path)], rows[row, len(path) :] = path, path[-1]
         origin[path] = row * longest + np.arange(len(path))
+    suffixes = suffixes_of(forest, padding)
     return Tree(
         depth=_tensor(np.pad(forest.depth, (0, padding))),
         end=_tensor(np.concatenate([forest.end, np.arange(used, used + padding) + 1])),
         rows=_tensor(rows),
         origin=_tensor(np.pad(origin, (0, padding))),
+        segments=_calls(segments_of(suffixes)),
+        suffixes=_calls(segments_of(suffixes, prefixes=False)),
         shared=shared,
     )
+
+
+def _calls(segments: Segments) -> Calls:
+    return Calls(keys=_tensor(segments.keys), calls=_tensor(segments.calls))
 
 
 def _reads(

@@ -47,9 +47,9 @@ class Backbone:
         path: local folder or hub id.
         weights: ``pretrained``, or ``random`` to train from scratch after the folder's config.json.
         dtype: number format of the parameters; ``auto`` takes the checkpoint's.
-        attention: along a batch's tree of tokens: ``paths`` unrolls solutions for the attention alone, ``flex`` skips
-            blocks that nobody sees (GPU), ``sdpa`` and ``eager`` hold the whole mask; ``auto`` is ``paths``. A model
-            that cannot read trees keeps its own, and reads rows with padding.
+        attention: along a batch's tree of tokens: ``paths`` runs flash kernels along each path, shared prefixes once
+            on a CPU, ``flex`` skips blocks that nobody sees (GPU), ``sdpa`` and ``eager`` hold the whole mask; ``auto``
+            is ``paths``. A model that cannot read trees keeps its own, and reads rows with padding.
         attention_dropout: of attention weights; overrides the config's.
         dropout: of what each attention and each MLP adds to the residual stream (Cobbe et al. 2021 train with 0.2).
         compile: each layer by torch.compile; needs a C++ compiler on CPU.

@@ -291,6 +291,8 @@ class VerifierModule(lightning.LightningModule):
         # Lightning clips no gradients of a fused optimizer, which may unscale them itself; now the scaler always does.
         vars(optimizer)["_step_supports_amp_scaling"] = False
         check_steps(optimizer, self.trainer)
+        # Lightning would keep the gradients through the next forward pass, beside its activations.
+        optimizer.register_step_post_hook(lambda stepped, *_: stepped.zero_grad())
         steps = self.trainer.estimated_stepping_batches
         total = int(steps) if math.isfinite(steps) else 1  # of a constant rate that has no end
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate_factor(step, total))

@@ -19,10 +19,11 @@ outside the repository, in which an environment with it is made once.
   wall time, memory is the peak of what the device's tensors take, and MFU is the share of the measured bf16 ceiling
   (a product of 8192 × 8192 matrices) that the operations below are.
 - Ceiling: a product of 2048 × 2048 matrices, measured between the runs. Share of it, with P parameters in matrices of
-  the layers, N positions computed (padding counted, shared prefixes once), T the length of each row of the attention,
-  D heads × their width, H hidden width and O logits computed:
-  3 · 2 · (P·N + layers·D·ΣT² + H·O) operations in training, a third of it in scoring. The attention's square is
-  halved (causal) and doubled (two products), and operations of the backward pass are twice those of the forward one.
+  the layers, N positions computed (padding counted, shared prefixes once), T the length of each causal call of the
+  attention (a row; a call without a mask counts its products twice), D heads × their width, H hidden width and O
+  logits computed: 3 · 2 · (P·N + layers·D·ΣT² + H·O) operations in training, a third of it in scoring. The attention's
+  square is halved (causal) and doubled (two products), and operations of the backward pass are twice those of the
+  forward one.
 """
 
 from __future__ import annotations

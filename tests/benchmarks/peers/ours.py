@@ -38,9 +38,10 @@ class Timing(lightning.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch: Batch, batch_idx: int) -> None:
         generator = self.spec.task == "sft"
         vocabulary = pl_module.model.output_matrix()[0].shape[0]
-        places, longest = batch.tree.rows.shape
+        begin, end, start, stop, causal = batch.tree.segments.calls.T
+        products = torch.where(causal == 1, (end - begin) ** 2, 2 * (end - begin) * (stop - start))
         self.clock.tick(Work(
-            len(batch.records), batch.num_tokens, len(batch.input_ids), places * longest**2,
+            len(batch.records), batch.num_tokens, len(batch.input_ids), int(products.sum()),
             len(batch.reads.index) * (vocabulary if generator else 2),
         ))  # fmt: skip
         if self.profiler and len(self.clock.times) == 1:

@@ -98,7 +98,7 @@ class Work:
         solutions: number of them.
         tokens: theirs, each counted in full.
         positions: that the model computed, padding counted, shared prefixes once.
-        squares: sum of the squared lengths of the attention's rows.
+        squares: products in the attention, of a row of T tokens T²: those of causal calls are halved later.
         logits: numbers that the head computed.
     """
 
