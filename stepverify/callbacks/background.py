@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ import lightning
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
+
+from stepverify import atomic
 
 
 class BackgroundSave:
@@ -22,31 +25,49 @@ class BackgroundSave:
     The thread is a daemon: one that waits for a process that has died keeps no other from ending.
 
     Attributes:
-        waited: seconds that training has stood still for checkpoints.
-        writing: seconds that threads have spent on writing and publishing.
-        count: checkpoints so far.
+        began: when training did, by the monotonic clock.
     """
 
     def __init__(self) -> None:
-        self.waited, self.writing, self.count = 0.0, 0.0, 0
-        self.last_wait = 0.0
+        self.began = time.monotonic()
+        self._waited, self._last_wait, self._writing, self._count = 0.0, 0.0, 0.0, 0
         self._thread: threading.Thread | None = None
         self._logged, self._written = threading.Event(), threading.Event()
         self._error: BaseException | None = None
 
     @property
-    def busy(self) -> bool:
-        """Whether a checkpoint has not got its name yet."""
-        return self._thread is not None and self._thread.is_alive()
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is being written or published; not whether it waits for the log."""
+        running = self._thread is not None and self._thread.is_alive()
+        return running and (self._logged.is_set() or not self._written.is_set())
 
     @property
     def failed(self) -> bool:
         """Whether the last checkpoint could not be written; :meth:`finish` says why."""
         return self._error is not None
 
+    @property
+    def share(self) -> float:
+        """Share of the time since training began that it has stood still for checkpoints."""
+        return self._waited / max(time.monotonic() - self.began, 1e-9)
+
+    def add_wait(self, seconds: float) -> None:
+        """Count the seconds that training has just stood still."""
+        self._waited, self._last_wait = self._waited + seconds, seconds
+
+    def is_costly(self, max_share: float) -> bool:
+        """Whether one more wait like the last would exceed a share of the time; 1 is never exceeded."""
+        return max_share < 1 and self._waited + self._last_wait > max_share * (time.monotonic() - self.began)
+
+    def __str__(self) -> str:
+        total = time.monotonic() - self.began
+        return (
+            f"{self._count} saved, training waited {self._waited:.1f} s for them, {self.share:.1%} of {total:.0f} s; "
+            f"writing them took {self._writing:.1f} s"
+        )
+
     def start(self, write: Callable[[], None], publish: Callable[[], None]) -> None:
         """Begin; the one before must have been finished."""
-        assert not self.busy
         self._logged.clear()
         self._written.clear()
         self._thread = threading.Thread(target=self._run, args=(write, publish), name="checkpoint", daemon=True)
@@ -72,13 +93,13 @@ class BackgroundSave:
         try:
             start = time.monotonic()
             write()
-            self.writing += time.monotonic() - start
+            self._writing += time.monotonic() - start
             self._written.set()
             self._logged.wait()
             start = time.monotonic()
             publish()
-            self.writing += time.monotonic() - start
-            self.count += 1
+            self._writing += time.monotonic() - start
+            self._count += 1
         except BaseException as error:  # of whatever kind: the run must hear of it
             self._error = error
         finally:
@@ -117,10 +138,10 @@ def is_sharded(strategy: Strategy) -> bool:
     return isinstance(strategy, ModelParallelStrategy) and strategy._save_distributed_checkpoint
 
 
-def writer(
+def prepare(
     trainer: lightning.Trainer, checkpoint: dict[str, Any], draft: Path, group: Any, *, in_place: bool
 ) -> Callable[[], None]:
-    """Take what this rank writes of a checkpoint; what is returned writes it.
+    """Copy what this rank writes of a checkpoint; the returned function writes it.
 
     Args:
         trainer: whose strategy says what is written where.
@@ -139,7 +160,7 @@ def writer(
         shards |= {f"optimizer_{i}": state for i, state in enumerate(taken.pop("optimizer_states", ()))}
 
         def write() -> None:
-            torch.distributed.checkpoint.save(shards, checkpoint_id=draft, process_group=group)
+            save(shards, checkpoint_id=draft, process_group=group)
             if trainer.is_global_zero:
                 torch.save(taken, draft / "meta.pt")
 
@@ -152,3 +173,14 @@ def writer(
         return lambda: None
     taken = take(checkpoint)
     return lambda: strategy.checkpoint_io.save_checkpoint(taken, draft)
+
+
+def publish(folder: Path, name: str, links: Mapping[str, str], dropped: Sequence[str]) -> None:
+    """Give a written checkpoint its name, bring it to disk, and remove those that are kept no more."""
+    atomic.publish(folder / ".draft", folder / name)
+    for link, target in links.items():
+        atomic.remove(folder / ".link")
+        (folder / ".link").symlink_to(target)
+        atomic.publish(folder / ".link", folder / link)
+    for old in dropped:
+        atomic.remove(folder / old)

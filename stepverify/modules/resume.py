@@ -34,7 +34,9 @@ def prepare(checkpoint: dict[str, Any], module: lightning.LightningModule) -> No
 def check(checkpoint: dict[str, Any], module: lightning.LightningModule) -> None:
     """Refuse a checkpoint that this run cannot continue.
 
-    Within an epoch, another number of ranks would skip examples or read them twice.
+    Within an epoch, another number of ranks would skip examples or read them twice: an epoch is divided into a multiple
+    of as many batches, those that ranks compute at the same time are alike in cost, and it is these groups that are
+    shuffled. So even with as many batches in an optimizer step there is no common order of which a part is done.
 
     Raises:
         InputError: saved within an epoch by another number of processes, or trained parameters that differ.
