@@ -33,10 +33,11 @@ from stepverify.callbacks import (
 )
 from stepverify.callbacks.memory import ChooseCheckpointing, NoteOutOfMemory, out_of_memory
 from stepverify.callbacks.ranks import EndFailed
-from stepverify.callbacks.run_folder import Finished, RunFolder, claim, comparable, earlier_precision
+from stepverify.callbacks.run_folder import Finished, RunFolder, claim, comparable, earlier_precision, inputs_of
 from stepverify.data.datamodule import SolutionData
 from stepverify.devices import check_settings, choose_accelerator, settle_mesh, settle_precision
 from stepverify.follow import follow_main, forget_main
+from stepverify.launch import check_launcher, check_processes
 from stepverify.memory import is_out_of_memory
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
@@ -79,11 +80,12 @@ class _RunFolder(LightningCLI):
             return
         overwrite = config.pop("overwrite")  # not saved: it is for this time alone
         plain = yaml.safe_load(self._parser("fit").dump(config, skip_none=False, format="yaml"))
+        inputs = inputs_of(plain)
         earlier = claim(
-            root, _export_folder(plain) or root / "export", plain, ckpt_path=config.ckpt_path, overwrite=overwrite,
-            fast_dev_run=bool(config.trainer.fast_dev_run),
+            root, _export_folder(plain) or root / "export", plain, inputs, ckpt_path=config.ckpt_path,
+            overwrite=overwrite, fast_dev_run=bool(config.trainer.fast_dev_run),
         )  # fmt: skip
-        self.save_config_kwargs |= {"manifest": comparable(plain), "earlier": earlier}
+        self.save_config_kwargs |= {"manifest": comparable(plain), "inputs": inputs, "earlier": earlier}
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Fill in logger and callbacks."""
@@ -108,12 +110,14 @@ class _RunFolder(LightningCLI):
             )
             if shown and not sys.stdout.isatty():
                 added.append(ProgressLines())
+        check_launcher()
         kinds = {type(c) for c in present}
         kwargs["callbacks"] = [*present, *(c for c in added if type(c) not in kinds)]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:  # no such accelerator, too many devices
             raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
+        check_processes(trainer)
         settle_mesh(trainer)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = files.AnyCheckpoint()
@@ -138,6 +142,13 @@ class _RunFolder(LightningCLI):
                 raise InputError(f"{root}: there is no checkpoint to {subcommand}")
         elif path and Path(path).exists() and (reason := files.defect(Path(path))):
             raise InputError(f"{path}: the checkpoint is torn ({reason})")
+        path = kwargs.get("ckpt_path")
+        if subcommand == "fit" and path and Path(path).exists() and files.is_weights_only(Path(path)):
+            raise InputError(
+                f"{path}: holds weights without optimizer state (Checkpoints.final), so that training "
+                "cannot go on from it: start over with --overwrite true, or train the export further in another "
+                "trainer.default_root_dir (model.init_args.backbone.path)"
+            )
         kwargs["weights_only"] = kwargs.get("weights_only") is not False
         # torch's sharded checkpoints do not take the argument, and Lightning does not hand it on to them.
         os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = str(int(kwargs["weights_only"]))

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 
 from stepverify import atomic
-from stepverify.callbacks import checkpoints
-from stepverify.callbacks.best import Best
+from stepverify.callbacks.best import Best, chosen
 from stepverify.callbacks.card import Card
 from stepverify.callbacks.files import read_weights, say
 from stepverify.callbacks.together import together
@@ -200,7 +199,7 @@ def _take_best(trainer: lightning.Trainer, model: ReadModel, state: dict[str, An
     """Load the best checkpoint, where one is chosen, into the model of all ranks and into the full state of rank 0."""
     best: Best | None = None
     with together(trainer):
-        if trainer.is_global_zero and (found := checkpoints.chosen(trainer)) is not None:
+        if trainer.is_global_zero and (found := chosen(trainer)) is not None:
             best, path = found
             state |= read_weights(path, state)
     best = trainer.strategy.broadcast(best)

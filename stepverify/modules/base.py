@@ -209,6 +209,7 @@ class VerifierModule(lightning.LightningModule):
         Lightning would not where the length of the schedule is asked for by epochs: it then opens the data too early.
         """
         loop: Any = self.trainer.fit_loop
+        resume.begin_next_epoch(self.trainer)
         if self._data_states:
             for loader in loop._combined_loader.flattened:
                 loader.sampler.set_epoch(loop.epoch_progress.current.processed)
