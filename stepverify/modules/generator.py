@@ -23,7 +23,7 @@ class GeneratorModule(VerifierModule):
 
     def build(self) -> GeneratorModel:
         """Load the backbone."""
-        return GeneratorModel(self.backbone_source.load())
+        return GeneratorModel(self.backbone_source.load(self.sharding()))
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Sum of negative log-likelihoods in nats, and the number of solution tokens."""
