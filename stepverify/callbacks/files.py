@@ -6,14 +6,12 @@ import pickle
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
 from stepverify.records import InputError
 
@@ -89,21 +87,7 @@ class _Metadata(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
 
 
-def read_weights(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those weights of a model that a checkpoint of its module holds: of a LoRA run the adapters alone.
-
-    Args:
-        path: a whole checkpoint; shards are put together, by this process alone.
-        like: the model's full state; left as it is.
-    """
-    if path.is_file():
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-        return {name: state[f"model.{name}"] for name in like if f"model.{name}" in state}
-    held = _read_shards(path, lambda name: name.startswith("state_dict.model."))["state_dict"]
-    return {name: held[f"model.{name}"] for name in like if f"model.{name}" in held}
-
-
-def _read_shards(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[Any, Any]:
+def _read_shards(path: Path) -> dict[Any, Any]:
     """Put the shards of a folder together, by this process alone; what was a list has numbers as keys."""
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
@@ -113,7 +97,7 @@ def _read_shards(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
     metadata = reader.read_metadata()
     held: dict[str, Any] = {
         name: torch.empty(info.size, dtype=info.properties.dtype) if isinstance(info, TensorStorageMetadata) else None
-        for name, info in metadata.state_dict_metadata.items() if wanted(name)
+        for name, info in metadata.state_dict_metadata.items()
     }  # fmt: skip
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is what no_dist asks for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,6 +16,7 @@ from stepverify.models.attention import plain
 from stepverify.models.backbone import without_adapters
 from stepverify.models.check import reading_of
 from stepverify.models.export import (
+    SHARD_SIZE,
     Form,
     Head,
     empty_classifier,
@@ -28,6 +29,7 @@ from stepverify.models.export import (
     strip,
 )
 from stepverify.models.rows import decoder_of, reset_rope, unrolled
+from stepverify.models.weights import State, state_of
 from stepverify.records import InputError
 
 Neutral = Literal["positive", "negative"]
@@ -165,29 +167,38 @@ class ReadModel(nn.Module):
         """Outputs of :meth:`read` → (M,) probabilities in [0, 1]."""
         raise NotImplementedError
 
-    def export(self, folder: Path, state: dict[str, Tensor], form: Form | None = None, base: str = "") -> None:
-        """Write a Hugging Face model.
+    def export(
+        self,
+        folder: Path,
+        state: Mapping[str, Tensor],
+        form: Form | None = None,
+        base: str = "",
+        max_shard_size: str = SHARD_SIZE,
+    ) -> None:
+        """Write a Hugging Face model, of which no more than a layer is held meanwhile.
 
         Args:
             folder: where to.
-            state: this module's full (gathered) state.
+            state: this module's full state, perhaps gathered as it is asked for.
             form: None is the model's own :attr:`form`.
             base: of an adapter: the model that it goes on top of.
+            max_shard_size: of a file, as transformers' ``save_pretrained``.
         """
-        form = form or self.form
+        form, state = form or self.form, state_of(state)
         plain = plain_state(self.backbone, state)
-        own = self.classifier_head(state | plain) if self.form != "causal" else None
+        both = State({**state.shapes, **plain.shapes}, lambda name: (plain if name in plain else state)[name])
+        own = self.classifier_head(both) if self.form != "causal" else None
         if form == "adapter":
             head = own if self.form == "classifier" else None
             save_adapter(self.backbone, folder, strip(state, "backbone."), base, head)
         elif form == "classifier":
-            save_classifier(self.backbone, folder, plain, own or self.classifier_head(state | plain))
+            save_classifier(self.backbone, folder, plain, own or self.classifier_head(both), max_shard_size)
         else:
-            save_causal(self.backbone, folder, plain)
+            save_causal(self.backbone, folder, plain, max_shard_size)
         if own is not None and self.form == "value_head":
             save_value_head(folder, own)
 
-    def classifier_head(self, state: dict[str, Tensor]) -> Head:
+    def classifier_head(self, state: Mapping[str, Tensor]) -> Head:
         """The head of the token classifier that gives this model's scores.
 
         Args:
@@ -275,7 +286,7 @@ class ProcessModel(ReadModel):
             return chances[:, 1]
         return chances[:, 1:].sum(-1).clamp(max=1.0)  # a rounded sum of probabilities can lie above 1
 
-    def classifier_head(self, state: dict[str, Tensor]) -> Head:
+    def classifier_head(self, state: Mapping[str, Tensor]) -> Head:
         """The labels' rows of the vocabulary head."""
         if self.form == "classifier":
             return Head(state["score.weight"], state.get("score.bias"), self.labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +118,7 @@ class OutcomeModel(ReadModel):
         gain, bias = self.scaling
         return (gain * outputs.float() + bias).sigmoid()
 
-    def classifier_head(self, state: dict[str, Tensor]) -> Head:
+    def classifier_head(self, state: Mapping[str, Tensor]) -> Head:
         """The value head, with its scaling."""
         if isinstance(self.value_head, ReservedLogit):
             row, _ = output_rows(self.backbone, state, [self.value_head.token_id])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from stepverify.models.rows import decoder_layers
@@ -77,6 +77,9 @@ class Sharding:
         for module, name, parameter in _slots(model):
             if not parameter.is_meta and parameter.ndim:
                 module._parameters[name] = self.keep(parameter)
+        for module in model.modules():
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = buffer if buffer is None else buffer.to(self.device)
         for target, source in list(model.all_tied_weights_keys.items()):
             one, other = model.get_parameter(target), model.get_parameter(source)
             if one is other or not (one.is_meta and other.is_meta):

@@ -78,7 +78,9 @@ class ProcessRewardModel(VerifierModule):
 
     def build(self) -> ProcessModel:
         """Load the backbone; its own output rows of the label tokens are the head."""
-        return ProcessModel(self.backbone_source.load(self.sharding()), self.encoder.label_ids, self.among_all, self.neutral)
+        return ProcessModel(
+            self.backbone_source.load(self.sharding()), self.encoder.label_ids, self.among_all, self.neutral
+        )
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Summed over labelled tags, and their number."""

@@ -88,8 +88,8 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-def fit(kind: str, model: Path, folder: Path, checkout: Path) -> list[dict[str, Any]]:
-    """Train for two steps; what each rank has noted, and a digest of the export."""
+def fit(kind: str, model: Path, folder: Path, checkout: Path, steps: int) -> list[dict[str, Any]]:
+    """Train for a few steps; what each rank has noted, and a digest of the export."""
     root, notes = folder / kind, folder / f"{kind}-notes"
     callbacks = [{"class_path": "bench_load.Memory", "init_args": {"folder": str(notes)}}]
     settings = {
@@ -106,7 +106,7 @@ def fit(kind: str, model: Path, folder: Path, checkout: Path) -> list[dict[str, 
             "batch_size": 2,
         },
         "trainer": {
-            "default_root_dir": str(root), "max_steps": 2, "accelerator": "cpu", "devices": KINDS[kind], "logger": False,
+            "default_root_dir": str(root), "max_steps": steps, "accelerator": "cpu", "devices": KINDS[kind], "logger": False,
             "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False,
             "callbacks": callbacks,
         },
@@ -142,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a model folder; by default an untrained one is written")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--steps", type=int, default=2, help="of training; 0 loads and exports alone")
     parser.add_argument("--checkout", type=Path, default=ROOT, help="of the version that is measured")
     args = parser.parse_args()
     print("| | rank | parameters held, MiB | largest, MiB | loading, peak MiB | loaded, MiB | peak, of the aim | "
@@ -150,11 +151,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or write_model(Path(folder) / "model")
         for kind in args.kinds:
-            for seen in fit(kind, model.resolve(), Path(folder), args.checkout.resolve()):
+            for seen in fit(kind, model.resolve(), Path(folder), args.checkout.resolve(), args.steps):
                 before = seen["before"]
-                loading, loaded, exporting = (
-                    (seen[k] - before) / MIB for k in ("loading", "loaded", "exporting")
-                )
+                loading, loaded, exporting = ((seen[k] - before) / MIB for k in ("loading", "loaded", "exporting"))
                 held, largest = seen["held"] / MIB, seen["largest"] / MIB
                 losses = hashlib.sha256(" ".join(seen["losses"]).encode()).hexdigest()[:8]
                 print(f"| {kind} | {seen['rank']} | {held:,.0f} | {largest:,.0f} | {loading:,.0f} | {loaded:,.0f} | "
