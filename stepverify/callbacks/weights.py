@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,5 +86,7 @@ def _read_shards(path: Path, into: Mapping[str, Any], *, alone: bool) -> Mapping
     reader = FileSystemReader(path)
     known = reader.read_metadata().state_dict_metadata
     names = [name for name in into if f"state_dict.{_PREFIX}{name}" in known]
-    load({"state_dict": {_PREFIX + name: into[name] for name in names}}, storage_reader=reader, no_dist=alone)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is what no_dist asks for
+        load({"state_dict": {_PREFIX + name: into[name] for name in names}}, storage_reader=reader, no_dist=alone)
     return {name: into[name] for name in names}

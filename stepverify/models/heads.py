@@ -28,7 +28,7 @@ from stepverify.models.export import (
     save_value_head,
     strip,
 )
-from stepverify.models.rows import decoder_of, reset_rope, unrolled
+from stepverify.models.rows import decoder_of, idle, num_passes, reset_rope, unrolled
 from stepverify.models.weights import State, state_of
 from stepverify.records import InputError
 
@@ -45,6 +45,8 @@ class ReadModel(nn.Module):
     objective = ""
     form: Form = "causal"
     labels: tuple[str, ...] = ()
+    # From the number of forward passes here to the largest of all ranks, where each pass is a collective one.
+    most_passes: Callable[[int], int] | None = None
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -86,17 +88,23 @@ class ReadModel(nn.Module):
     def _states(self, batch: Batch) -> Tensor:
         """(L, D) hidden states."""
         decoder, limit = decoder_of(without_adapters(self.backbone)), self.reading.row_limit
-        if not self.packs(batch.tree.rows.shape[1]):
+        if packs := self.packs(batch.tree.rows.shape[1]):
+            if limit is not None:
+                reset_rope(decoder)
+            states: Tensor = decoder(
+                input_ids=batch.input_ids[None],
+                position_ids=batch.tree.depth[None],
+                use_cache=False,
+                tree=batch.tree,
+            ).last_hidden_state[0]
+        else:
             with self._plain():
-                return unrolled(decoder, batch.input_ids, batch.tree, limit)
-        if limit is not None:
-            reset_rope(decoder)
-        return decoder(
-            input_ids=batch.input_ids[None],
-            position_ids=batch.tree.depth[None],
-            use_cache=False,
-            tree=batch.tree,
-        ).last_hidden_state[0]
+                states = unrolled(decoder, batch.input_ids, batch.tree, limit)
+        if limit is None or self.most_passes is None:
+            return states
+        count = 1 if packs else num_passes(batch.tree, limit)
+        with self._plain():
+            return sum((idle(decoder, batch.input_ids) for _ in range(self.most_passes(count) - count)), start=states)
 
     @property
     def packed(self) -> bool:

@@ -27,3 +27,4 @@ def shard(model: ReadModel, sharding: Sharding) -> None:
 
     sharding.place(model, divide)
     register_fsdp_forward_method(model, "decode")
+    model.most_passes = sharding.largest

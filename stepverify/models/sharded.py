@@ -137,6 +137,12 @@ class Sharding:
         gather(found, _padded(rows, step), group=self.mesh.get_group())
         return found[: shape[0]]
 
+    def largest(self, number: int) -> int:
+        """Ask all processes for a number; the largest."""
+        found = torch.tensor(number, device=self.device)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self.mesh.get_group())
+        return int(found.item())
+
     def place(self, model: nn.Module, divide: Callable[[], None]) -> None:
         """Let ``divide`` make sharded tensors of a model's parameters, and put the rows that are kept into these."""
         kept = [(m, n, p.shard) for m, n, p in _slots(model) if p.is_meta]

@@ -80,21 +80,8 @@ class VerifierModule(lightning.LightningModule):
         return 256 if self.backbone_source.compile else 1
 
     def packs(self, longest: int) -> bool:
-        """Tell whether sequences of at most ``longest`` tokens share prefixes.
-
-        Raises:
-            InputError: the model reads long rows one at a time, and its parameters are sharded: ranks would read in
-                different numbers of forward passes, each a collective one.
-        """
-        if self.model is None:
-            return True
-        limit = self.model.reading.row_limit
-        if limit is not None and longest > limit and self.device_mesh is not None:
-            raise InputError(
-                f"max_length: sequences of {longest} tokens, but this model reads those of more than {limit} one at a "
-                "time, which sharded parameters do not support; choose another strategy"
-            )
-        return self.model.packs(longest)
+        """Tell whether sequences of at most ``longest`` tokens share prefixes."""
+        return self.model is None or self.model.packs(longest)
 
     # ── what a subclass says ──────────────────────────────────────────────────────────────────────
 

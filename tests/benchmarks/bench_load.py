@@ -41,8 +41,10 @@ class Memory(lightning.Callback):
         local = [p.to_local() if hasattr(p, "to_local") else p for p in pl_module.parameters()]
         self.seen |= {
             "loading": resident("VmHWM"), "loaded": resident("VmRSS"), "held": sum(p.nbytes for p in local),
-            "largest": max(p.nbytes for p in pl_module.parameters()),
+            "largest": max(p.numel() * p.element_size() for p in pl_module.parameters()),
         }  # fmt: skip
+        self.write(trainer)
+        print(f"rank {trainer.global_rank}: {self.seen}", file=sys.stderr, flush=True)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Keep the loss as it is, to the last bit."""
@@ -57,6 +59,10 @@ class Memory(lightning.Callback):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """After it."""
         self.seen["exporting"] = resident("VmHWM")
+        self.write(trainer)
+
+    def write(self, trainer: Any) -> None:
+        """Keep what is known so far."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"rank-{trainer.global_rank}.json").write_text(json.dumps(self.seen))
 
