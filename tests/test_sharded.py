@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import weakref
 from pathlib import Path
@@ -101,6 +102,7 @@ def compare(rank: int, port: int, backbones: dict[str, Backbone], folder: str) -
     """Load each model whole and divided, on each process; then export it."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
     torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(200, exit=True)  # processes that wait for each other would do so for ever
     torch.distributed.init_process_group("gloo")
     from torch.distributed.device_mesh import init_device_mesh
 

@@ -88,7 +88,11 @@ class ReadModel(nn.Module):
     def _states(self, batch: Batch) -> Tensor:
         """(L, D) hidden states."""
         decoder, limit = decoder_of(without_adapters(self.backbone)), self.reading.row_limit
-        if packs := self.packs(batch.tree.rows.shape[1]):
+        packs, extra = self.packs(batch.tree.rows.shape[1]), 0
+        if limit is not None and self.most_passes is not None:
+            count = 1 if packs else num_passes(batch.tree, limit)
+            extra = self.most_passes(count) - count
+        if packs:
             if limit is not None:
                 reset_rope(decoder)
             states: Tensor = decoder(
@@ -100,11 +104,8 @@ class ReadModel(nn.Module):
         else:
             with self._plain():
                 states = unrolled(decoder, batch.input_ids, batch.tree, limit)
-        if limit is None or self.most_passes is None:
-            return states
-        count = 1 if packs else num_passes(batch.tree, limit)
         with self._plain():
-            return sum((idle(decoder, batch.input_ids) for _ in range(self.most_passes(count) - count)), start=states)
+            return sum((idle(decoder, batch.input_ids) for _ in range(extra)), start=states)
 
     @property
     def packed(self) -> bool:
