@@ -27,7 +27,7 @@ from stepverify.models.export import (
     save_classifier,
     save_value_head,
     strip,
-)
+)  # fmt: skip
 from stepverify.models.rows import decoder_of, idle, num_passes, reset_rope, unrolled
 from stepverify.models.weights import State, state_of
 from stepverify.records import InputError
@@ -95,12 +95,9 @@ class ReadModel(nn.Module):
         if packs:
             if limit is not None:
                 reset_rope(decoder)
-            states: Tensor = decoder(
-                input_ids=batch.input_ids[None],
-                position_ids=batch.tree.depth[None],
-                use_cache=False,
-                tree=batch.tree,
-            ).last_hidden_state[0]
+            ids, depth = batch.input_ids[None], batch.tree.depth[None]
+            found = decoder(input_ids=ids, position_ids=depth, use_cache=False, tree=batch.tree)
+            states: Tensor = found.last_hidden_state[0]
         else:
             with self._plain():
                 states = unrolled(decoder, batch.input_ids, batch.tree, limit)
@@ -177,13 +174,9 @@ class ReadModel(nn.Module):
         raise NotImplementedError
 
     def export(
-        self,
-        folder: Path,
-        state: Mapping[str, Tensor],
-        form: Form | None = None,
-        base: str = "",
+        self, folder: Path, state: Mapping[str, Tensor], form: Form | None = None, base: str = "",
         max_shard_size: str = SHARD_SIZE,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Write a Hugging Face model, of which no more than a layer is held meanwhile.
 
         Args:
