@@ -137,6 +137,18 @@ class Sharding:
         gather(found, _padded(rows, step), group=self.mesh.get_group())
         return found[: shape[0]]
 
+    def whole_all(self, parameters: list[Any]) -> list[Tensor]:
+        """Gather several parameters of one number format in one collective: each costs its latency."""
+        if len(parameters) == 1 or self.mesh.size() == 1:
+            return [self.whole(p.shard, p.shape) for p in parameters]
+        rows = torch.cat([_padded(p.shard, self._step(p)).reshape(-1) for p in parameters])
+        found = self.whole(rows[None], torch.Size((self.mesh.size(), len(rows))))
+        sizes = [self._step(p) * p.shape[1:].numel() for p in parameters]
+        return [
+            part.reshape(-1, *p.shape[1:])[: p.shape[0]]
+            for p, part in zip(parameters, found.split(sizes, dim=1), strict=True)
+        ]
+
     def largest(self, number: int) -> int:
         """Ask all processes for a number; the largest."""
         found = torch.tensor(number, device=self.device)
@@ -212,12 +224,15 @@ def gathered(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[Non
     def fill(part: nn.Module, *given: Any) -> None:
         modules = list(part.modules()) if part in inside else [part]
         undo[part] = [(m, n, p) for m in modules for n, p in m._parameters.items() if hasattr(p, "shard")]
-        found: dict[int, nn.Parameter] = {}
+        found: dict[Any, nn.Parameter] = {}
+        formats: dict[torch.dtype, list[Any]] = {}
+        for parameter in dict.fromkeys(p for _, _, p in undo[part]):
+            formats.setdefault(parameter.dtype, []).append(parameter)
+        for kind, parameters in formats.items():
+            for parameter, value in zip(parameters, parameters[0].sharding.whole_all(parameters), strict=True):
+                found[parameter] = nn.Parameter(value.to(dtype) if kind.is_floating_point else value, False)
         for module, name, parameter in undo[part]:
-            if id(parameter) not in found:
-                value = whole(parameter)
-                found[id(parameter)] = nn.Parameter(value.to(dtype) if value.is_floating_point() else value, False)
-            module._parameters[name] = found[id(parameter)]
+            module._parameters[name] = found[parameter]
 
     def empty(part: nn.Module, *given: Any) -> None:
         for module, name, parameter in undo.pop(part, ()):
