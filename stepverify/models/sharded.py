@@ -133,8 +133,15 @@ class Sharding:
             return rows
         step = -(-shape[0] // self.mesh.size())
         found = torch.empty((step * self.mesh.size(), *shape[1:]), dtype=rows.dtype, device=rows.device)
-        gather = getattr(torch.distributed, "all_gather_single", torch.distributed.all_gather_into_tensor)  # torch 2.13
-        gather(found, _padded(rows, step), group=self.mesh.get_group())
+        group = self.mesh.get_group()
+        if rows.device.type == "cpu":  # gloo would gather into a copy
+            found[self.rank * step : (self.rank + 1) * step] = _padded(rows, step)
+            for rank in range(self.mesh.size()):
+                source = torch.distributed.get_global_rank(group, rank)
+                torch.distributed.broadcast(found[rank * step : (rank + 1) * step], source, group=group)
+        else:
+            gather = getattr(torch.distributed, "all_gather_single", torch.distributed.all_gather_into_tensor)
+            gather(found, _padded(rows, step), group=group)
         return found[: shape[0]]
 
     def whole_all(self, parameters: list[Any]) -> list[Tensor]:
