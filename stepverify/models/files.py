@@ -24,13 +24,14 @@ def tensor_by_tensor() -> Iterator[None]:
     """
     from transformers import modeling_utils
 
+    library: Any = modeling_utils
     with _ONE:
-        before, opened = os.environ.get(_IN_ORDER), modeling_utils.safe_open  # type: ignore[attr-defined]
-        os.environ[_IN_ORDER], modeling_utils.safe_open = "1", _File  # type: ignore[attr-defined]
+        before, opened = os.environ.get(_IN_ORDER), library.safe_open
+        os.environ[_IN_ORDER], library.safe_open = "1", _File
         try:
             yield
         finally:
-            modeling_utils.safe_open = opened  # type: ignore[attr-defined]
+            library.safe_open = opened
             if before is None:
                 del os.environ[_IN_ORDER]
             else:
