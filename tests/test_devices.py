@@ -239,6 +239,37 @@ def test_losses_of_two_processes_are_those_of_one(words: tuple[str, ...], tmp_pa
     assert found[1][2] < found[1][0]
 
 
+def test_rows_with_padding_on_two_processes_train_as_on_one(tmp_path: Path):
+    """BLOOM cannot read trees. Each step holds all 13 solutions, in one batch or two: the same ids, losses and weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    settings = AutoConfig.for_model("bloom", vocab_size=70, hidden_size=32, n_head=4, n_layer=2, eos_token_id=1)
+    AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path / "bloom")
+    AutoTokenizer.from_pretrained("lit_configs/quickstart/base").save_pretrained(tmp_path / "bloom")
+    found: dict[int, list[float]] = {}
+    for count in (1, 2):
+        root = tmp_path / str(count)
+        notes = {"class_path": "tests.test_devices.Seen", "init_args": {"folder": str(root / "seen")}}
+        file = config(
+            "OutcomeVerifier", root, judged(tmp_path / "data"), data__batch_size=16 // count, trainer__max_epochs=2,
+            model__init_args__backbone={"path": str(tmp_path / "bloom")}, trainer__callbacks=[notes],
+        )  # fmt: skip
+        words = ["fit", "--config", file, "--trainer.devices", str(count)]
+        if count == 1:
+            main(words)
+        else:
+            done = stepverify(*words, *DDP)
+            assert done.returncode == 0, done.stderr[-2000:]
+            assert done.stderr.count("bloom: shared prefixes are computed for each solution") == 1
+        assert seen(root, "train", count) == {0: IDS, 1: IDS}
+        lines = [json.loads(line) for f in (root / "seen").glob("train-*") for line in f.read_text().splitlines()]
+        found[count] = [sum(line["loss"] for line in lines if line["epoch"] == e) / count for e in range(2)]
+    assert found[1] == pytest.approx(found[2], rel=1e-5)
+    one, other = weights(tmp_path / "1"), weights(tmp_path / "2")
+    assert max((one[k] - other[k]).abs().max().item() for k in one) < 1e-5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("num_ranks", "words"), [RANKS[0], RANKS[-1]])
 def test_every_record_is_predicted_and_tested_once(num_ranks: int, words: tuple[str, ...], tmp_path: Path):

@@ -6,14 +6,13 @@ import pickle
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
 from stepverify import atomic
 from stepverify.records import InputError
@@ -88,20 +87,6 @@ class _Metadata(pickle.Unpickler):
         if (module, name) in self._KNOWN or (module == "torch" and isinstance(getattr(torch, name, 0), torch.dtype)):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
-
-
-def read_weights(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those weights of a model that a checkpoint of its module holds: of a LoRA run the adapters alone.
-
-    Args:
-        path: a whole checkpoint; shards are put together, by this process alone.
-        like: the model's full state; left as it is.
-    """
-    if path.is_file():
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-        return {name: state[f"model.{name}"] for name in like if f"model.{name}" in state}
-    held = _read_shards(path, lambda name: name.startswith("state_dict.model."))["state_dict"]
-    return {name: held[f"model.{name}"] for name in like if f"model.{name}" in held}
 
 
 def read_without_optimizer(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast
 
 import lightning
@@ -20,6 +21,7 @@ from stepverify.data.encode import Example, SolutionEncoder, load_tokenizer
 from stepverify.layout import Layout, load_export
 from stepverify.losses import Loss, weighted
 from stepverify.models import Backbone, ReadModel
+from stepverify.models.sharded import Sharding
 from stepverify.modules import resume
 from stepverify.modules.rounding import check_steps
 from stepverify.records import InputError, Solution
@@ -80,21 +82,8 @@ class VerifierModule(lightning.LightningModule):
         return 256 if self.backbone_source.compile else 1
 
     def packs(self, longest: int) -> bool:
-        """Tell whether sequences of at most ``longest`` tokens share prefixes.
-
-        Raises:
-            InputError: the model reads long rows one at a time, and its parameters are sharded: ranks would read in
-                different numbers of forward passes, each a collective one.
-        """
-        if self.model is None:
-            return True
-        limit = self.model.reading.row_limit
-        if limit is not None and longest > limit and self.device_mesh is not None:
-            raise InputError(
-                f"max_length: sequences of {longest} tokens, but this model reads those of more than {limit} one at a "
-                "time, which sharded parameters do not support; choose another strategy"
-            )
-        return self.model.packs(longest)
+        """Tell whether sequences of at most ``longest`` tokens share prefixes."""
+        return self.model is None or self.model.packs(longest)
 
     # ── what a subclass says ──────────────────────────────────────────────────────────────────────
 
@@ -156,13 +145,27 @@ class VerifierModule(lightning.LightningModule):
         """Load the weights once, after the data was read and checked; shard them where a mesh is given."""
         if self.model is not None:
             return
-        self.model = self.build()
+        sharding = self.sharding()
+        # Each process loads a copy of its own, or all of them take part at every step.
+        with nullcontext() if sharding else self._together():
+            self.model = self.build()
         self._unread = self.model.freeze_unread(language=self.lm_weight > 0)
         self._agree()
-        if self.device_mesh is not None:
+        if sharding is not None:
             from stepverify.models.parallel import shard
 
-            shard(self.model, self.device_mesh, mixed=self.trainer.precision == "bf16-mixed")
+            shard(self.model, sharding, mixed=self.trainer.precision == "bf16-mixed")
+
+    def sharding(self) -> Sharding | None:
+        """Describe how parameters are divided over processes; None where each holds all."""
+        if self.device_mesh is None:
+            return None
+        return Sharding(self.device_mesh["data_parallel"], self.trainer.strategy.root_device, self._together)
+
+    def _together(self) -> AbstractContextManager[None]:
+        from stepverify.callbacks.together import together
+
+        return nullcontext() if self._trainer is None else together(self.trainer)
 
     def _agree(self) -> None:
         """Read as the most careful rank does: near a border of rounding machines may judge a model differently."""

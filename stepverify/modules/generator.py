@@ -23,4 +23,4 @@ class GeneratorModule(VerifierModule):
 
     def build(self) -> GeneratorModel:
         """Load the backbone."""
-        return GeneratorModel(self.backbone_source.load())
+        return GeneratorModel(self.backbone_source.load(self.sharding()))

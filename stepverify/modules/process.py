@@ -84,7 +84,9 @@ class ProcessRewardModel(VerifierModule):
 
     def build(self) -> ProcessModel:
         """Load the backbone; its own output rows of the label tokens are the head."""
-        return ProcessModel(self.backbone_source.load(), self.encoder.label_ids, self.among_all, self.neutral)
+        return ProcessModel(
+            self.backbone_source.load(self.sharding()), self.encoder.label_ids, self.among_all, self.neutral
+        )
 
     def build_metrics(self) -> MetricCollection:
         """Of steps, and of solutions their first error. F1 is that of the error class: a wrong step is a positive."""

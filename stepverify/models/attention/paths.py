@@ -90,7 +90,7 @@ def _takes_flash(query: Tensor) -> bool:
     return _format(query) in _HALF and query.shape[-1] <= _FLASH_WIDTH and _has_flash(query.device)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _has_flash(device: torch.device) -> bool:
     return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(device) >= (8, 0)
 
