@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -98,6 +98,10 @@ class OutcomeVerifier(VerifierModule):
         model = OutcomeModel(source.load(), self.reserved, load_value_head(source.path))
         model.start_undecided(self.encoder.probe())
         return model
+
+    def facts(self) -> dict[str, Any]:
+        """Say whether prefixes were learned: values at their ends mean something only then."""
+        return super().facts() | {"every_token": self.every_token}
 
     def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Sum over solution tokens, and their number."""
