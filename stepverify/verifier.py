@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any, NamedTuple, Self, overload
 
 import torch
@@ -32,7 +33,7 @@ class BestOf(NamedTuple):
         scores: one for each candidate; ``-inf`` for one that could not be scored.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # it hides a method of tuples that nobody asks of two fields
     scores: list[float]
 
 
@@ -77,7 +78,7 @@ class Verifier:
     @classmethod
     def from_pretrained(
         cls,
-        path: str,
+        path: str | Path,
         *,
         device: str | torch.device | None = None,
         dtype: str = "auto",
@@ -123,7 +124,9 @@ class Verifier:
         return f"Verifier({self.path!r}, objective={self.objective!r}, {size:,.1f}M parameters, {dtype}, {self.device})"
 
     @overload
-    def score(self, problem: str, steps: Steps, *, per_token: bool = ..., complete: bool = ...) -> list[float]: ...
+    def score(  # type: ignore[overload-overlap]  # a text is a sequence of texts
+        self, problem: str, steps: Steps, *, per_token: bool = ..., complete: bool = ...
+    ) -> list[float]: ...
 
     @overload
     def score(
@@ -155,7 +158,7 @@ class Verifier:
         return self._scored(problem, steps, per_token, complete)
 
     @overload
-    def best_of(
+    def best_of(  # type: ignore[overload-overlap]
         self, problem: str, candidates: Sequence[str | Steps], *, aggregation: Aggregation | None = ...
     ) -> BestOf: ...
 

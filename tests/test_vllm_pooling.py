@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from sampling.stages.score import ExportedVerifier
+from stepverify.verifier import Verifier
 from stepverify.jsonl import write_records
 from stepverify.readers import Synthetic
 from stepverify.records import Solution, StepLabel

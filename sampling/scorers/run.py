@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def _pass(
 
 async def _in_order(
     scorer: Scorer, chunks: Iterator[list[Solution]]
-) -> AsyncIterator[tuple[list[Solution], list[list[float]]]]:
+) -> AsyncGenerator[tuple[list[Solution], list[list[float]]], None]:
     """Keep a scorer busy; give chunks with their values in the order of the input."""
     waiting = deque[tuple[list[Solution], asyncio.Task[list[list[float]]]]]()
     try:

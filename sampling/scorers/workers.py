@@ -49,13 +49,14 @@ class LocalWorker:
     """
 
     def __init__(self, build: Callable[[], Stream]) -> None:
-        self._build, self._stream, self._closed = build, None, False
+        self._build, self._closed = build, False
+        self._stream: Stream | None = None
 
     def run(self, solutions: list[Solution]) -> list[list[float]]:
         """Score solutions, and look after each pack whether to go on."""
-        self._stream: Stream | None = self._stream or self._build()
+        stream = self._stream = self._stream or self._build()
         values: list[list[float]] = [[] for _ in solutions]
-        for i, along in self._stream(solutions):
+        for i, along in stream(solutions):
             if self._closed:
                 raise Closed
             values[i] = along
