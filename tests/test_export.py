@@ -10,13 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from stepverify.verifier import Verifier  # noqa: E402
 from stepverify.callbacks import HuggingFaceExport  # noqa: E402
 from stepverify.layout import Layout  # noqa: E402
 from stepverify.models import Backbone, LoRA, OutcomeModel, ProcessModel  # noqa: E402
 from stepverify.modules import OutcomeVerifier, ProcessRewardModel  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
 from stepverify.records import InputError  # noqa: E402
+from stepverify.verifier import Verifier  # noqa: E402
 
 LAYOUT = Layout(prompt="{problem}\n")
 TAG, NEGATIVE, POSITIVE = 3, 8, 7

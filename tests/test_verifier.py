@@ -1,6 +1,8 @@
 """The Python API: values by hand, prefixes, lists, the best of several candidates, wrong input."""
 
+import ast
 import math
+import re
 import subprocess
 import sys
 
@@ -133,7 +135,10 @@ def test_wrong_calls_and_exports_are_named(prm, tmp_path, base):
         prm.score(["a ?", "b ?"], [["b = 1"]])
     with pytest.raises(InputError, match="candidates: expected a list for each of 2 problems, got 1"):
         prm.best_of(["a ?", "b ?"], [["b = 1"]])
-    with pytest.warns(UserWarning), pytest.raises(InputError, match=r"none of 1 has a score, of the problem 'a \?'"):
+    with (
+        pytest.warns(UserWarning, match="have no score"),
+        pytest.raises(InputError, match=r"none of 1 has a score, of the problem 'a \?'"),
+    ):
         prm.best_of("a ?", [""])
     with pytest.raises(InputError, match="none of 0 has a score"):
         prm.best_of("a ?", [])
@@ -143,7 +148,7 @@ def test_wrong_calls_and_exports_are_named(prm, tmp_path, base):
         Verifier.from_pretrained("no-one/nothing")
     with pytest.raises(InputError, match="pack_tokens: expected 1 or more, got 0"):
         Verifier.from_pretrained(prm.path, device="cpu", pack_tokens=0)
-    with pytest.raises(InputError, match="^device: gpu: "):
+    with pytest.raises(InputError, match=r"^device: gpu: "):
         Verifier.from_pretrained(prm.path, device="gpu")
 
 
@@ -195,3 +200,20 @@ def test_an_end_that_was_not_written_is_not_read(orm):
     cut, ended = solution(3, ["b = 3 + 1"], "length"), solution(3, ["b = 3 + 1"])
     (first,), (second,) = orm.score_solutions([cut, ended])
     assert first != second
+
+
+def test_the_readmes_code_runs(root, process, capsys, monkeypatch):
+    """Word by word, with another export; the values of the first solution stand in the list of two."""
+    text = (root / "stepverify" / "README.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(compile(code.replace("runs/quickstart/prm/export", process), "README.md", "exec"), names)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("Verifier(")
+    values = names["verifier"].score(names["problem"], names["steps"])
+    assert shown[1] == str(values)
+    assert len(values) == 3
+    assert ast.literal_eval(shown[3]) == pytest.approx(values[:1], abs=2e-6)
+    assert shown[4].startswith(f"{names['index']} [-")
+    named = set(re.findall(r"`(\w+)[(`=:,]", text.partition("| | |")[2]))
+    assert {"score", "best_of", "score_solutions", "from_pretrained", "objective", "device"} <= named

@@ -15,8 +15,8 @@ from stepverify.records import InputError, Solution
 class Scorer(ABC):
     """Score solutions and prefixes of solutions.
 
-    An object is cheap until :meth:`score` is awaited, and holds no model after :meth:`aclose`; it may be used again then.
-    Any number of calls may wait at the same time; a scorer reads them together.
+    An object is cheap until :meth:`score` is awaited, and holds no model after :meth:`aclose`, when it may be used
+    again. Any number of calls may wait at the same time; a scorer reads them together.
 
     Attributes:
         concurrency: calls that keep it busy.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -116,15 +118,16 @@ class ExportedVerifier(Scorer):
         if len(self._names) == 1:
             return [LocalWorker(partial(build, self._names[0]))]
         threads = max(1, torch.get_num_threads() // len(self._names))
+        lock = multiprocessing.get_context("spawn").Lock()
         return [
-            ProcessWorker(partial(build, name, threads), f"{self.path} on {name} ({i + 1} of {len(self._names)})")
+            ProcessWorker(partial(build, name, threads, lock), f"{self.path} on {name} ({i + 1} of {len(self._names)})")
             for i, name in enumerate(self._names)
         ]
 
 
 def _load(
     path: str, dtype: str, neutral: Neutral | None, pack_tokens: int, every_token: bool, device: str,
-    threads: int | None = None,
+    threads: int | None = None, lock: AbstractContextManager | None = None,
 ) -> Stream:  # fmt: skip
     import torch
 
@@ -132,5 +135,6 @@ def _load(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    verifier = Verifier.from_pretrained(path, device=device, dtype=dtype, neutral=neutral, pack_tokens=pack_tokens)
+    with lock or nullcontext():  # weights pass through the memory of the machine, which may hold a model once
+        verifier = Verifier.from_pretrained(path, device=device, dtype=dtype, neutral=neutral, pack_tokens=pack_tokens)
     return partial(verifier.stream, per_token=every_token)

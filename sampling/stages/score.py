@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from jsonargparse.typing import restricted_string_type
 
@@ -15,19 +15,15 @@ from stepverify.readers.released import digest
 from stepverify.records import InputError, Solution
 from stepverify.training_problems import count_trained, describe_trained
 
-if TYPE_CHECKING:
-    ExportPath = str
-else:
-    # A text in braces is no path: a scorer with a misspelt key would be taken for one, without a word about the key.
-    ExportPath = restricted_string_type("ExportPath", r"^[^{}\n]+$")
-
+# A text in braces is no path: a scorer with a misspelt key would be taken for one, without a word about the key.
+ExportPath = restricted_string_type("ExportPath", r"^[^{}\n]+$")
 _DEFAULTS = {"pack_tokens": 8192, "dtype": "auto", "every_token": False, "devices": "auto"}
 
 
 def score(
     input: Path,
     output: Path,
-    verifiers: dict[str, ExportPath | Scorer],
+    verifiers: dict[str, Scorer | ExportPath],  # type: ignore[valid-type]
     pack_tokens: int = 8192,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     every_token: bool = False,

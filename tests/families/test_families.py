@@ -11,7 +11,6 @@ torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: E402
 
-from stepverify.verifier import Verifier  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder  # noqa: E402
 from stepverify.layout import Layout  # noqa: E402
@@ -19,6 +18,7 @@ from stepverify.losses import outcome_bce, step_cross_entropy, weighted  # noqa:
 from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel, load_verifier  # noqa: E402
 from stepverify.models.rows import reset_rope  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
+from stepverify.verifier import Verifier  # noqa: E402
 from tests.families.table import FAMILIES, Family  # noqa: E402
 
 LAYOUT = Layout(prompt="Q{problem}\n")

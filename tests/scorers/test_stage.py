@@ -6,14 +6,14 @@ import shutil
 import pytest
 
 from sampling.__main__ import main
-from sampling.scorers import ExportedVerifier
+from sampling.scorers import ExportedVerifier, PoolingVerifier
 from sampling.stages.score import score
 from stepverify.data.encode import load_tokenizer
 from stepverify.jsonl import read_records, write_records
 from stepverify.models import Backbone, GeneratorModel
 from stepverify.records import InputError, Solution
 from stepverify.verifier import Verifier
-from tests.exports import EMPTY, LONG, SOLUTIONS, many, outcome_by_hand, write_export
+from tests.exports import EMPTY, LONG, SOLUTIONS, many, outcome_by_hand, solution, write_export
 
 
 @pytest.fixture
@@ -62,13 +62,14 @@ def test_earlier_scores_stay(given, tmp_path, outcome, process):
 
 
 def test_resume_gives_the_same_values_and_counts_all(tmp_path, outcome, process, monkeypatch):
-    """Of 150 solutions in two chunks (144 and 6; 9 a problem) with two verifiers, the kill left the first 100.
+    """Of 150 solutions in two chunks (15 problems of 9, and 15 solutions) with two verifiers, the kill left the first 100.
 
     The PRM's scores are read again from a new pass, the ORM's from its subfolder; the chunk of the kill is scored whole,
     so that what is packed together, and each bit, is that of the uninterrupted run.
     """
     given, out = tmp_path / "in.jsonl", tmp_path / "o"
-    write_records(given, [*many(16, 9), *SOLUTIONS[1:4], LONG, EMPTY, *many(17, 1)[16:]])
+    others = [solution(20 + i, s.steps, s.finish) for i, s in enumerate([*SOLUTIONS[:4], LONG, EMPTY])]
+    write_records(given, [*many(16, 9), *others])
     score(given, tmp_path / "whole", {"orm": outcome, "prm": process})
     whole = list(read_records(tmp_path / "whole", Solution))
     calls, plain = [], ExportedVerifier.score
@@ -82,14 +83,14 @@ def test_resume_gives_the_same_values_and_counts_all(tmp_path, outcome, process,
     monkeypatch.setattr(ExportedVerifier, "score", spied)
     with pytest.raises(KeyboardInterrupt):
         score(given, out, {"orm": outcome, "prm": process})
-    assert calls == [(outcome, 144), (outcome, 6), (process, 144), (process, 6)]
+    assert calls == [(outcome, 135), (outcome, 15), (process, 135), (process, 15)]
     assert (out / "unmerged" / "orm" / "manifest.json").is_file()
     shard = out / "part-00000.jsonl"
     lines = (tmp_path / "whole" / "part-00000.jsonl").read_text().splitlines(keepends=True)
     shard.write_text("".join(lines[:100]) + lines[100][:30])
     calls.clear()
     score(given, out, {"orm": outcome, "prm": process})
-    assert calls == [(process, 144), (process, 6)]
+    assert calls == [(process, 135), (process, 15)]
     assert list(read_records(out, Solution)) == whole
     assert summary(out)["without_scores"] == {"orm": 2, "prm": 2}
     assert summary(out)["items_this_run"] == 50
@@ -102,8 +103,9 @@ def test_one_model_is_loaded_at_a_time(given, tmp_path, outcome, process, monkey
     """Before the second verifier scores, the first one is closed."""
     events = []
     for name in ("score", "aclose"):
+        plain = getattr(ExportedVerifier, name)
 
-        async def spied(self, *args, plain=getattr(ExportedVerifier, name), name=name):
+        async def spied(self, *args, plain=plain, name=name):
             events.append((name, self.path))
             return await plain(self, *args)
 
@@ -198,15 +200,34 @@ def test_a_path_and_a_class_path_are_the_same_verifier(given, tmp_path, outcome,
     [
         ("{class_path: ExportedVerifier, init_args: {paht: x}}", (), "'paht' is not accepted"),
         ("{class_path: ExportVerifier, init_args: {path: x}}", (), "ExportVerifier"),
-        ("{class_path: ExportedVerifier, init_args: {path: x, devices: 0}}", (), "devices: expected auto, or 1 or more"),
-        ("{class_path: ExportedVerifier, init_args: {path: x}}", ("--every_token", "true"), "no verifier is given as a"),
+        (
+            "{class_path: ExportedVerifier, init_args: {path: x, devices: 0}}",
+            (),
+            "devices: expected auto, or 1 or more",
+        ),
+        (
+            "{class_path: ExportedVerifier, init_args: {path: x}}",
+            ("--every_token", "true"),
+            "no verifier is given as a",
+        ),
         ("x/y/z", (), "x/y/z: not an exported verifier (no such folder)"),
         ("x/y", (), "x/y: no such folder, and it is not in the hub's cache, and HF_HUB_OFFLINE is set"),
     ],
 )
 def test_wrong_scorers_are_named(given_as, options, message, given, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["score", "--input", str(given), "--output", str(tmp_path / "o"), "--verifiers", f"{{a: {given_as}}}", *options])
+        main(
+            [
+                "score",
+                "--input",
+                str(given),
+                "--output",
+                str(tmp_path / "o"),
+                "--verifiers",
+                f"{{a: {given_as}}}",
+                *options,
+            ]
+        )
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
@@ -217,3 +238,10 @@ def test_help_lists_the_scorers(capsys):
         main(["score", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "sampling.scorers.ExportedVerifier, sampling.scorers.PoolingVerifier" in text
+
+
+def test_without_a_token_classifier_vllm_is_not_asked(process, tmp_path, given):
+    """What it reads is there for neither a bare causal export nor what is no export: said before anything starts."""
+    for path, message in ((process, "has no token classifier, which vLLM reads"), (str(tmp_path), "not an exported")):
+        with pytest.raises(InputError, match=message):
+            score(given, tmp_path / "o", {"prm": PoolingVerifier(path)})
