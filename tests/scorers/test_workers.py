@@ -22,7 +22,7 @@ from tests.scorers.fakes import FakeScorer, values_of
 GIVEN = many(60, 10)  # 600 solutions: chunks of 130 and one of 80
 
 
-async def gathered(scorer, groups, seconds=120):
+async def gathered(scorer, groups, seconds=300):
     async with scorer:
         return await asyncio.wait_for(asyncio.gather(*map(scorer.score, groups)), seconds)
 
