@@ -16,13 +16,13 @@ import yaml
 
 torch = pytest.importorskip("torch")
 
-from sampling.stages.score import ExportedVerifier  # noqa: E402
 from stepverify.callbacks.card import Card  # noqa: E402
 from stepverify.jsonl import read_records  # noqa: E402
 from stepverify.layout import Layout, load_export  # noqa: E402
 from stepverify.models import Backbone, load_verifier  # noqa: E402
 from stepverify.modules import OutcomeVerifier, ProcessRewardModel  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
+from stepverify.verifier import Verifier  # noqa: E402
 from tests.fits import fit, write_labelled  # noqa: E402
 from tests.test_export import model_folder  # noqa: E402
 
@@ -79,7 +79,7 @@ def test_each_form_stands_alone(exports):
 def test_the_cards_code_gives_the_verifiers_scores(kind, exports, monkeypatch):
     """Merged, as a classifier and as adapters on the base: plain transformers and peft say what we say."""
     folder = exports[kind]
-    (wanted,) = ExportedVerifier(str(folder), device="cpu").score([ASKED])
+    (wanted,) = Verifier.from_pretrained(folder, device="cpu").score_solutions([ASKED])
     assert len(wanted) == (2 if kind == "ProcessRewardModel" else 1)
     for card in sorted(folder.rglob("README.md")):
         names = run_card(card.parent, monkeypatch)
@@ -105,7 +105,7 @@ def test_a_verifier_is_read_in_the_format_of_its_training(
     folder = fit(tmp_path / "run", "ProcessRewardModel", labelled, backbone, precision=precision)
     assert load_export(folder)[1]["dtype"] == load_export(folder / "classifier")[1]["dtype"] == computed
     (found,), (same,), (other,) = (
-        ExportedVerifier(str(folder), dtype, device="cpu").score([ASKED])
+        Verifier.from_pretrained(folder, dtype=dtype, device="cpu").score_solutions([ASKED])
         for dtype in ("auto", computed, "bfloat16" if computed == "float32" else "float32")
     )
     assert found == same != other
@@ -236,7 +236,7 @@ def test_the_code_of_other_architectures(kind, architecture, changes, lora, toke
     base = model_folder(architecture, tmp_path / "base", tokenizer, **changes)
     head = {"model": {"head": "linear"}} if architecture == "mamba" else {}
     folder = fit(tmp_path / "run", kind, labelled, {"path": str(base), "lora": lora}, adapter=lora is not None, **head)
-    (wanted,) = ExportedVerifier(str(folder), device="cpu").score([ASKED])
+    (wanted,) = Verifier.from_pretrained(folder, device="cpu").score_solutions([ASKED])
     cards = sorted(folder.rglob("README.md"))
     assert len(cards) == (2 if lora else 1)
     for card in cards:

@@ -10,13 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sampling.stages.score import ExportedVerifier  # noqa: E402
 from stepverify.callbacks import HuggingFaceExport  # noqa: E402
 from stepverify.layout import Layout  # noqa: E402
 from stepverify.models import Backbone, LoRA, OutcomeModel, ProcessModel  # noqa: E402
 from stepverify.modules import OutcomeVerifier, ProcessRewardModel  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
 from stepverify.records import InputError  # noqa: E402
+from stepverify.verifier import Verifier  # noqa: E402
 
 LAYOUT = Layout(prompt="{problem}\n")
 TAG, NEGATIVE, POSITIVE = 3, 8, 7
@@ -64,7 +64,8 @@ def test_the_classifier_says_what_the_causal_form_says(kind, tied, tokenizer, tm
         wanted, found = causal(given).logits[..., [NEGATIVE, POSITIVE]], plain.eval()(given).logits
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-6)
     records = list(Synthetic("train", 6).solutions())
-    scores = [ExportedVerifier(str(tmp_path / form), device="cpu").score(records) for form in ("causal", "classifier")]
+    causal, classifier = (Verifier.from_pretrained(tmp_path / form, device="cpu") for form in ("causal", "classifier"))
+    scores = [verifier.score_solutions(records) for verifier in (causal, classifier)]
     for one, two in zip(*scores, strict=True):
         assert one == pytest.approx(two, abs=2e-6)
     assert len({value for values in scores[0] for value in values}) > 6

@@ -10,9 +10,9 @@ HEAVY = {"torch", "lightning", "vllm", "transformers"}
 # What sampling may know of stepverify; the scorer also loads models.
 SHARED = (
     "jsonl", "records", "consistency", "manifest", "atomic", "layout", "training_problems", "answers", "aggregate",
-    "readers", "data.encode", "data.targets", "versions", "statistics",
+    "readers", "data.encode", "data.targets", "versions", "statistics", "hub",
 )  # fmt: skip
-SCORER = ("data.packing", "models", "data.batch")
+SCORER = ("models", "verifier")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
 
 
@@ -44,7 +44,12 @@ def within(name, modules):
 
 @pytest.mark.parametrize(
     "modules",
-    ["stepverify.records, sampling.stages.rank", "stepverify.cli, sampling.__main__", "stepverify.data.encode"],
+    [
+        "stepverify.records, sampling.stages.rank",
+        "stepverify.cli, sampling.__main__",
+        "stepverify.data.encode",
+        "stepverify.records, sampling.scorers, sampling.stages.score",
+    ],
 )
 def test_quick_modules_load_nothing_heavy(modules):
     code = f"import {modules}, sys; print(sorted({HEAVY} & sys.modules.keys()), 'stepverify.records' in sys.modules)"
@@ -58,17 +63,19 @@ def test_training_knows_nothing_of_sampling(root):
         assert not foreign, f"{path} imports {foreign}"
 
 
-def test_vllm_is_met_in_one_file(root):
+def test_vllm_is_met_in_one_engine_and_one_scorer(root):
     everywhere = files(root, "stepverify", "sampling")
     assert [path for path, names in everywhere.items() if any(within(name, ("vllm",)) for name in names)] == [
-        "sampling/engines/vllm.py"
+        "sampling/engines/vllm.py",
+        "sampling/scorers/pooling.py",
     ]
     assert not [path for path, names in everywhere.items() if any(within(name, ("ray",)) for name in names)]
 
 
 def test_sampling_knows_little_of_training(root):
     for path, names in files(root, "sampling").items():
-        allowed = SHARED + {"sampling/stages/score.py": SCORER, "sampling/accuracy.py": ACCURACY}.get(path, ())
+        allowed = SHARED + (SCORER if path.startswith("sampling/scorers/") else ())
+        allowed += ACCURACY if path == "sampling/accuracy.py" else ()
         foreign = {
             name
             for name in names

@@ -10,7 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sampling.stages.score import ExportedVerifier, score  # noqa: E402
+from sampling.scorers import ExportedVerifier  # noqa: E402
+from sampling.stages.score import score  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder, load_tokenizer  # noqa: E402
 from stepverify.data.targets import NEUTRAL, StepTargets  # noqa: E402
@@ -20,6 +21,7 @@ from stepverify.losses import StepCrossEntropy  # noqa: E402
 from stepverify.models import Backbone, ProcessModel, load_verifier  # noqa: E402
 from stepverify.modules import ProcessRewardModel  # noqa: E402
 from stepverify.records import InputError, Solution, StepLabel  # noqa: E402
+from stepverify.verifier import Verifier  # noqa: E402
 from tests.fits import fit  # noqa: E402
 from tests.losses import lost  # noqa: E402
 from tests.test_card import run_card  # noqa: E402
@@ -115,7 +117,7 @@ def test_the_choice_travels_with_the_export_and_scoring_may_make_another(trained
     assert (layout, facts["neutral"], len(facts["ids"])) == (LAYOUT, "negative", 4)
     solutions = [rated(i) for i in range(3)]
     own, strict, lenient = (
-        ExportedVerifier(str(trained), device="cpu", neutral=how).score(solutions)
+        Verifier.from_pretrained(trained, device="cpu", neutral=how).score_solutions(solutions)
         for how in (None, "negative", "positive")
     )
     assert own == strict
@@ -123,11 +125,11 @@ def test_the_choice_travels_with_the_export_and_scoring_may_make_another(trained
         for label, a, b in zip(s.step_labels, low, high, strict=True):
             assert b > a
             assert (b - a > 0.5) == (label.rating == 0), "the difference is P(neutral)"
-    again = ExportedVerifier(str(trained / "classifier"), device="cpu").score(solutions)
+    again = Verifier.from_pretrained(trained / "classifier", device="cpu").score_solutions(solutions)
     assert again == [pytest.approx(values, abs=1e-5) for values in own]
     write_records(tmp_path / "in.jsonl", solutions)
-    verifiers = {"prm": str(trained), "lenient": str(trained)}
-    score(tmp_path / "in.jsonl", tmp_path / "o", verifiers, neutral={"lenient": "positive"})
+    verifiers = {"prm": str(trained), "lenient": ExportedVerifier(str(trained), neutral="positive")}
+    score(tmp_path / "in.jsonl", tmp_path / "o", verifiers)
     assert [s.scores for s in read_records(tmp_path / "o", Solution)] == [
         {"prm": a, "lenient": b} for a, b in zip(own, lenient, strict=True)
     ]
@@ -145,7 +147,7 @@ def test_each_form_and_its_card_say_the_same(trained, monkeypatch):
     config = json.loads((trained / "classifier" / "config.json").read_text())
     assert config["id2label"] == {"0": "wrong", "1": "right", "2": "neutral"}
     asked = Solution(id="p#0", problem_id="p", problem="What is 2 + 3?", steps=["2 + 3 = 5", "#### 5"])
-    (wanted,) = ExportedVerifier(str(trained), device="cpu").score([asked])
+    (wanted,) = Verifier.from_pretrained(trained, device="cpu").score_solutions([asked])
     for folder in (trained, trained / "classifier"):
         assert run_card(folder, monkeypatch)["scores"] == pytest.approx(wanted, abs=1e-5)
         assert '| neutral | `"*"` |' in (folder / "README.md").read_text()
@@ -160,8 +162,6 @@ def test_neutral_of_a_verifier_without_such_a_label(trained, base, tmp_path: Pat
     Layout().save(tmp_path / "two", objective="process", ids=encoder.judging_ids())
     with pytest.raises(InputError, match="two: neutral: negative: it has no neutral label"):
         load_verifier(str(tmp_path / "two"), neutral="negative")
-    with pytest.raises(InputError, match=r"neutral.orm: no such verifier; expected one of \['prm'\]"):
-        score(tmp_path / "in.jsonl", tmp_path / "o", {"prm": str(trained)}, neutral={"orm": "positive"})
     model.export(tmp_path / "c", model.state_dict(), "classifier")
     classifier = Backbone(path=str(tmp_path / "c")).load()
     with pytest.raises(InputError, match="2 labels is no process reward model with 3 labels"):

@@ -1,23 +1,27 @@
-"""Verifiers in vLLM's pooling runner, by the code of their own cards: one prefill, the values that we read.
+"""Verifiers in vLLM's pooling runner, by our scorer and by the code of their own cards.
 
 In a process of its own: an engine changes threads, seeds and torch.distributed of the process that it lives in.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
-from sampling.stages.score import ExportedVerifier
+from sampling.scorers import PoolingVerifier
 from stepverify.jsonl import write_records
 from stepverify.readers import Synthetic
 from stepverify.records import Solution, StepLabel
+from stepverify.verifier import Verifier
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.vllm
@@ -29,14 +33,12 @@ SETTINGS = {
 }  # fmt: skip
 # The card's code, with what makes an engine small and quick to start.
 AS_THE_CARD_SAYS = """
-import functools, json, pathlib, re, sys
+import functools, json, pathlib, re
 import vllm
 vllm.LLM = functools.partial(vllm.LLM, enforce_eager=True, block_size=32, gpu_memory_utilization=0.3, max_model_len=512)
 for code in re.findall(r"^```python\\n(.*?)^```$", pathlib.Path("README.md").read_text(), re.M | re.S):
     exec(code)
-asked = [{"prompt_token_ids": ids} for ids in json.loads(sys.argv[1])]
-outputs = llm.encode(asked, pooling_task="token_classify", use_tqdm=False)
-print("RESULT" + json.dumps([scores if "scores" in dir() else [score], *(o.outputs.data.tolist() for o in outputs)]))
+print("RESULT" + json.dumps(scores if "scores" in dir() else [score]))
 """
 # vLLM's kernel of float32 attention on a GPU multiplies in TF32: 2^-11 a product. A probability moves by a quarter of its
 # logit at most, whose few units are off by that much.
@@ -86,29 +88,45 @@ def verifiers(model, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("kind", "place"), [("ProcessRewardModel", "classifier"), ("OutcomeVerifier", ".")])
-def test_the_pooling_runner_gives_the_verifiers_scores(kind, place, verifiers):
-    """A process reward model read at its tags, an outcome verifier at every token: ours in float32."""
-    from stepverify.models import load_verifier
-
-    ours = ExportedVerifier(str(verifiers[kind]), device="cpu", every_token=True)
-    encoder = load_verifier(str(verifiers[kind]))[1]
-    records = list(Synthetic("test", 6).solutions())
-    encode = encoder.process if kind == "ProcessRewardModel" else encoder.outcome
-    examples = [encode(record, None) for record in records]
+def test_the_cards_code_gives_the_verifiers_scores(kind, place, verifiers):
+    """In vLLM as the model card has it: ours to 1e-5, in float32."""
     done = subprocess.run(
-        [sys.executable, "-c", AS_THE_CARD_SAYS, json.dumps([e.input_ids for e in examples])],
-        cwd=verifiers[kind] / place, capture_output=True, text=True, timeout=600, check=False,
-        env=os.environ | SETTINGS,
+        [sys.executable, "-c", AS_THE_CARD_SAYS], cwd=verifiers[kind] / place, capture_output=True, text=True, timeout=600,
+        check=False, env=os.environ | SETTINGS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    card, *found = json.loads(re.search(r"^RESULT(.*)$", done.stdout, re.MULTILINE)[1])
-    wanted, *others = ours.score([ASKED, *records])
-    everything = [value for values in others for value in values]
+    card = json.loads(re.search(r"^RESULT(.*)$", done.stdout, re.MULTILINE)[1])
+    (wanted,) = Verifier.from_pretrained(verifiers[kind], device="cpu").score_solutions([ASKED])
+    assert card == pytest.approx(wanted, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["ProcessRewardModel", "OutcomeVerifier"])
+def test_the_scorer_gives_the_verifiers_scores(kind, verifiers, monkeypatch):
+    """At the tags, or at every token and at the last one: ours to 1e-5 in float32, solutions and prefixes."""
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    records = [*Synthetic("test", 6).solutions()]
+    records += [replace(s, id=f"{s.id}-", steps=s.steps[:1], finish="length") for s in records]
+    records += [replace(ASKED, steps=[]), replace(ASKED, id="p#1", steps=["2 + 3 = 5"] * 200)]
+    pooling = PoolingVerifier(
+        str(verifiers[kind]), every_token=kind == "OutcomeVerifier", enforce_eager=True, block_size=32, cpu_kv_cache_gib=1,
+        gpu_memory_utilization=0.3,
+    )  # fmt: skip
+
+    async def run():
+        async with pooling:
+            return await asyncio.gather(pooling.score(records[:5]), pooling.score(records[5:]))
+
+    found = [values for part in asyncio.run(run()) for values in part]
+    assert multiprocessing.active_children() == []
+    ours = Verifier.from_pretrained(verifiers[kind], device="cpu")
+    wanted = ours.score_solutions(records, per_token=True)
+    assert found[-2:] == wanted[-2:] == [[], []]
+    everything = [value for values in wanted for value in values]
     assert max(everything) - min(everything) > 1e-3
-    assert card == pytest.approx(wanted if kind == "ProcessRewardModel" else wanted[-1:], abs=TOLERANCE)
-    for values, example, data in zip(others, examples, found, strict=True):
-        if kind == "ProcessRewardModel":
-            assert [right for _, right in data] == pytest.approx(values, abs=TOLERANCE)
-            assert [wrong + right for wrong, right in data] == pytest.approx([1.0] * len(values), abs=TOLERANCE)
-        else:
-            assert [data[at][0] for at in example.positions] == pytest.approx(values, abs=TOLERANCE)
+    for one, other in zip(found, wanted, strict=True):
+        assert one == pytest.approx(other, abs=TOLERANCE)
+    for s, values in zip(records, found, strict=True):
+        if kind == "OutcomeVerifier" and values:
+            assert pooling.token_texts(s) == ours.token_texts(s)
+            assert len(pooling.token_texts(s)) == len(values)

@@ -2,7 +2,9 @@
 
 from stepverify.models.backbone import Backbone, LoRA
 from stepverify.models.heads import GeneratorModel, ProcessModel, ReadModel
-from stepverify.models.load import load_verifier
+from stepverify.models.load import load_encoder, load_verifier
 from stepverify.models.outcome import OutcomeModel
 
-__all__ = ["Backbone", "GeneratorModel", "LoRA", "OutcomeModel", "ProcessModel", "ReadModel", "load_verifier"]
+__all__ = [
+    "Backbone", "GeneratorModel", "LoRA", "OutcomeModel", "ProcessModel", "ReadModel", "load_encoder", "load_verifier",
+]  # fmt: skip

@@ -13,21 +13,15 @@ from stepverify.models.outcome import OutcomeModel
 from stepverify.records import InputError
 
 
-def load_verifier(
-    path: str, dtype: str = "auto", neutral: Neutral | None = None
-) -> tuple[ReadModel, SolutionEncoder, dict[str, Any]]:
-    """An exported verifier, in evaluation mode, with its encoder and the facts stored with it.
+def load_encoder(path: str, neutral: Neutral | None = None) -> tuple[SolutionEncoder, dict[str, Any]]:
+    """Load the encoder of an exported verifier, and the facts stored with it.
 
     Args:
         path: the export.
-        dtype: number format of the parameters; ``auto`` takes that of the training's products, the checkpoint's where
-            the export does not say.
-        neutral: what the values of a process reward model with a neutral label count P(neutral) as; None takes what
-            the export says.
+        neutral: as :func:`load_verifier`.
 
     Raises:
-        InputError: not an export of a verifier, its tokenizer no longer gives the stored ids, or ``neutral`` of one
-            without a neutral label.
+        InputError: as :func:`load_verifier`, of all but the weights.
     """
     export = load_export(path)
     if export is None or export[1].get("objective") not in ("outcome", "process"):
@@ -44,6 +38,26 @@ def load_verifier(
         raise InputError(f"{path}: neutral: {neutral}: it has no neutral label (layout.neutral)")
     if facts["objective"] == "process" and facts.get("ids") != (now := encoder.judging_ids()):
         raise InputError(f"{path}: trained with ids {facts.get('ids')}, but its tokenizer now gives {now}")
+    return encoder, facts
+
+
+def load_verifier(
+    path: str, dtype: str = "auto", neutral: Neutral | None = None
+) -> tuple[ReadModel, SolutionEncoder, dict[str, Any]]:
+    """An exported verifier, in evaluation mode, with its encoder and the facts stored with it.
+
+    Args:
+        path: the export.
+        dtype: number format of the parameters; ``auto`` takes that of the training's products, the checkpoint's where
+            the export does not say.
+        neutral: what the values of a process reward model with a neutral label count P(neutral) as; None takes what
+            the export says.
+
+    Raises:
+        InputError: not an export of a verifier, its tokenizer no longer gives the stored ids, or ``neutral`` of one
+            without a neutral label.
+    """
+    encoder, facts = load_encoder(path, neutral)
     if dtype == "auto":
         dtype = facts.get("dtype", dtype)
     backbone = Backbone(path=path, dtype=dtype).load()  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -100,6 +100,10 @@ class OutcomeVerifier(VerifierModule):
         model = OutcomeModel(source.load(self.sharding()), self.reserved, load_value_head(source.path))
         model.start_undecided(self.encoder.probe())
         return model
+
+    def facts(self) -> dict[str, Any]:
+        """Say whether prefixes were learned: values at their ends mean something only then."""
+        return super().facts() | {"every_token": self.every_token}
 
     def build_metrics(self) -> MetricCollection:
         """Of whole solutions: the value at the last token against the outcome; over all, and within their problems."""

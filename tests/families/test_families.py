@@ -11,7 +11,6 @@ torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: E402
 
-from sampling.stages.score import ExportedVerifier  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder  # noqa: E402
 from stepverify.layout import Layout  # noqa: E402
@@ -19,6 +18,7 @@ from stepverify.losses import OutcomeBCE, StepCrossEntropy, weighted  # noqa: E4
 from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel, load_verifier  # noqa: E402
 from stepverify.models.rows import reset_rope  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
+from stepverify.verifier import Verifier  # noqa: E402
 from tests.families.table import FAMILIES, Family  # noqa: E402
 
 LAYOUT = Layout(prompt="Q{problem}\n")
@@ -70,12 +70,12 @@ def base_of(family: Family, folder: Path) -> Path:
     return folder
 
 
-def export(model: Any, encoder: SolutionEncoder, folder: Path, form: Any = None) -> ExportedVerifier:
+def export(model: Any, encoder: SolutionEncoder, folder: Path, form: Any = None) -> Verifier:
     model.export(folder, model.state_dict(), form)
     encoder.tokenizer.save_pretrained(str(folder))
     ids = {"ids": encoder.judging_ids()} if model.objective == "process" else {}
     LAYOUT.save(folder, objective=model.objective, form=form or model.form, max_length=64, **ids)
-    return ExportedVerifier(str(folder), device="cpu", pack_tokens=60)
+    return Verifier.from_pretrained(folder, device="cpu", pack_tokens=60)
 
 
 def same_gradients(model: Any, loss: Any, plain: Plain, wanted: Any) -> None:
@@ -164,7 +164,7 @@ def check_process(base: Path, plain: Plain, encoder: SolutionEncoder, folder: Pa
     except InputError:
         pass
     for form in forms:
-        scores = export(model, encoder, folder / f"prm-{form}", form).score(SOLUTIONS)
+        scores = export(model, encoder, folder / f"prm-{form}", form).score_solutions(SOLUTIONS)
         for found, expected in zip(scores, values, strict=True):
             close(found, expected)
 
@@ -204,7 +204,7 @@ def check_outcome(family: Family, base: Path, plain: Plain, encoder: SolutionEnc
         same_gradients(model, loss, plain, reference)
         same_language(model, plain, examples, encoder)
         place = folder / f"orm-{reserved}"
-        scores = export(model, encoder, place).score(SOLUTIONS)
+        scores = export(model, encoder, place).score_solutions(SOLUTIONS)
         for found, expected in zip(scores, wanted, strict=True):
             close(found, expected[-1:].detach().sigmoid())
         again = load_verifier(str(place))[0]

@@ -1,0 +1,7 @@
+"""Scorers give values along solutions; all of them keep one contract."""
+
+from sampling.scorers.base import Scorer
+from sampling.scorers.exported import ExportedVerifier
+from sampling.scorers.pooling import PoolingVerifier
+
+__all__ = ["ExportedVerifier", "PoolingVerifier", "Scorer"]

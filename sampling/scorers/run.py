@@ -1,0 +1,148 @@
+"""Score all solutions of a stage, by one verifier after the other, into its folder."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sampling.runtime.progress import Progress
+from sampling.runtime.store import Store
+from sampling.scorers.base import Scorer
+from stepverify.jsonl import read_records
+from stepverify.records import InputError, Solution
+
+CHUNK = 128  # solutions that are scored and written together, at least: what a killed run loses
+LONGEST = 4 * CHUNK  # at most, of a problem with many
+UNMERGED = "unmerged"  # folder of the scores of all verifiers but the last one
+
+
+def score_all(input: Path, store: Store[Solution], scorers: Mapping[str, Scorer], total: int) -> dict[str, Any]:
+    """Score what the store lacks; one model at a time is loaded, once.
+
+    The values of all verifiers but the last one are kept in a subfolder first, and merged while the last one scores.
+
+    Args:
+        input: file or folder of solutions.
+        store: where they are written, in the order of the input.
+        scorers: name in the scores → scorer.
+        total: number of solutions.
+
+    Returns:
+        For the summary: ``without_scores``, verifier → solutions that have no value; and the figures of this run.
+    """
+    *before, last = scorers
+    done = len(store.done) == total
+    parts = {name: _part(store, input, name, scorers[name], total) for name in before if not done}
+    read = {name: part.records() for name, part in parts.items()}
+    without = dict.fromkeys(scorers, 0)
+
+    def merge(solution: Solution) -> None:
+        for name, records in read.items():
+            if (known := next((r for r in records if r.id == solution.id), None)) is None:
+                raise InputError(f"{parts[name].folder}: lacks solution {solution.id} at its place; remove the folder")
+            _put(solution, name, known.scores[name], known.pieces.get(name))
+        _count(solution, without)
+
+    for solution in store.records() if store.done else ():  # by an earlier, killed run
+        _count(solution, without)
+    figures = _pass(input, store, last, scorers[last], total, merge)
+    figures["seconds"] = round(figures["seconds"] + sum(part.summary["seconds"] for part in parts.values()), 2)
+    return {"without_scores": without} | figures
+
+
+def remove_parts(store: Store[Solution]) -> None:
+    """Remove the scores that are merged by now."""
+    shutil.rmtree(store.folder / UNMERGED, ignore_errors=True)
+
+
+def _part(store: Store[Solution], input: Path, name: str, scorer: Scorer, total: int) -> Store[Solution]:
+    """Scores by one verifier: records of ids and values alone."""
+    folder = store.folder / UNMERGED / quote(name, safe="")
+    config = {"verifiers": {name: scorer.identity()}}
+    with Store(folder, Solution, stage="score", config=config, inputs={"input": input}) as part:
+        if not part.finished:
+            part.finish(_pass(input, part, name, scorer, total))
+    return part
+
+
+def _pass(
+    input: Path, store: Store[Solution], name: str, scorer: Scorer, total: int,
+    merge: Callable[[Solution], None] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Score what a store lacks by one verifier, and write it: merged with all else, or the values alone."""
+
+    async def run() -> None:
+        async with scorer, aclosing(_in_order(scorer, _chunks(input, store.done))) as scored:
+            async for chunk, values in scored:
+                missing = [pair for pair in zip(chunk, values, strict=True) if pair[0].id not in store.done]
+                for solution, along in missing:
+                    _put(solution, name, along, scorer.token_texts(solution) if along else None)
+                    if merge is not None:
+                        merge(solution)
+                store.write(s if merge is not None else _alone(s, name) for s, _ in missing)
+                progress.add(len(missing))
+
+    with Progress(f"score {name}", "solutions", total, len(store.done)) as progress:
+        asyncio.run(run())
+        return progress.summary()
+
+
+async def _in_order(
+    scorer: Scorer, chunks: Iterator[list[Solution]]
+) -> AsyncGenerator[tuple[list[Solution], list[list[float]]], None]:
+    """Keep a scorer busy; give chunks with their values in the order of the input."""
+    waiting = deque[tuple[list[Solution], asyncio.Task[list[list[float]]]]]()
+    try:
+        for chunk in chunks:
+            waiting.append((chunk, asyncio.create_task(scorer.score(chunk))))
+            await asyncio.sleep(0)
+            if len(waiting) >= scorer.concurrency:
+                first, task = waiting.popleft()
+                yield first, await task
+        while waiting:
+            first, task = waiting.popleft()
+            yield first, await task
+    finally:
+        for _, task in waiting:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+
+
+def _chunks(input: Path, done: set[str]) -> Iterator[list[Solution]]:
+    """Whole problems where they are not too large, and of those chunks that are not all done.
+
+    What is read together is the same in a run that goes on as in one that was not killed, and so are the values.
+    """
+    chunk: list[Solution] = []
+    for solution in read_records(input, Solution):
+        if len(chunk) == LONGEST or (len(chunk) >= CHUNK and solution.problem_id != chunk[-1].problem_id):
+            if any(s.id not in done for s in chunk):
+                yield chunk
+            chunk = []
+        chunk.append(solution)
+    if any(s.id not in done for s in chunk):
+        yield chunk
+
+
+def _put(solution: Solution, name: str, values: list[float], texts: list[str] | None) -> None:
+    solution.scores = solution.scores | {name: values}
+    others = {key: known for key, known in solution.pieces.items() if key != name}
+    solution.pieces = others | ({name: texts} if texts else {})
+
+
+def _alone(solution: Solution, name: str) -> Solution:
+    values = {"scores": {name: solution.scores[name]}}
+    if name in solution.pieces:
+        values["pieces"] = {name: solution.pieces[name]}  # type: ignore[dict-item]
+    return Solution(id=solution.id, problem_id=solution.problem_id, problem="", steps=[], **values)  # type: ignore[arg-type]
+
+
+def _count(solution: Solution, without: dict[str, int]) -> None:
+    for name in without:
+        without[name] += not solution.scores[name]

@@ -1,0 +1,237 @@
+"""Models that score in this process or in processes of their own, fed with what waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+from stepverify.records import InputError, Solution
+
+Stream = Callable[[Sequence[Solution]], Iterator[tuple[int, list[float]]]]
+"""Yields the index and the values of each solution that can be scored."""
+
+BATCH = 128  # solutions: calls are read together until there are so many
+_SECONDS = 5.0  # for a process to end by itself
+
+
+class Worker(Protocol):
+    """Scores one batch at a time, in the calling thread."""
+
+    def run(self, solutions: list[Solution]) -> list[list[float]]:
+        """Score solutions; the model is loaded with the first ones."""
+        ...
+
+    def close(self) -> None:
+        """Let a running batch end soon, in failure; called from another thread."""
+        ...
+
+
+class Closed(Exception):
+    """The scorer was closed while it scored."""
+
+
+class LocalWorker:
+    """A model in this process.
+
+    Args:
+        build: loads it.
+    """
+
+    def __init__(self, build: Callable[[], Stream]) -> None:
+        self._build, self._closed = build, False
+        self._stream: Stream | None = None
+
+    def run(self, solutions: list[Solution]) -> list[list[float]]:
+        """Score solutions, and look after each pack whether to go on."""
+        stream = self._stream = self._stream or self._build()
+        values: list[list[float]] = [[] for _ in solutions]
+        for i, along in stream(solutions):
+            if self._closed:
+                raise Closed
+            values[i] = along
+        return values
+
+    def close(self) -> None:
+        """End after the pack that is being read."""
+        self._closed = True
+
+
+class ProcessWorker:
+    """A model in a process of its own, which ends with this one, however this one ends.
+
+    Args:
+        build: loads it there; pickled.
+        name: of model and device, for messages.
+        daemon: the process may not start others.
+    """
+
+    def __init__(self, build: Callable[[], Stream], name: str, daemon: bool = True) -> None:
+        self._build, self.name, self._daemon = build, name, daemon
+        self._process: Any = None
+        self._connection: Any = None
+        self._lock, self._closed = threading.Lock(), False
+
+    def run(self, solutions: list[Solution]) -> list[list[float]]:
+        """Send solutions over and wait for their values."""
+        with self._lock:
+            if self._closed:
+                raise Closed
+            if self._process is None:
+                self._start()
+        with contextlib.suppress(OSError):  # of a process that ended; what it said before is read below
+            self._connection.send(solutions)
+        try:
+            kind, result = self._connection.recv()
+        except (EOFError, OSError):
+            if self._closed:
+                raise Closed from None
+            raise InputError(f"{self.name}: {self._ending()}; what is scored is kept, run it again to go on") from None
+        if kind == "values":
+            return result
+        if kind == "input":
+            raise InputError(result)
+        raise RuntimeError(f"{self.name}: its process failed:\n{result}")
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork copies CUDA's state and the locks of threads
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._build), name=self.name, daemon=self._daemon)
+        # Ctrl-C reaches every process of a terminal; this one alone decides what happens then.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+
+    def _ending(self) -> str:
+        self._process.join(_SECONDS)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            return f"its process was ended by {name}" + (" (memory may be short)" if name == "SIGKILL" else "")
+        return f"its process ended with exit code {code}"
+
+    def close(self) -> None:
+        """End the process, and wait for that."""
+        with self._lock:
+            self._closed = True
+            if self._process is None:
+                return
+        self._process.terminate()
+        self._process.join(_SECONDS)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+
+
+def _serve(connection: Connection, build: Callable[[], Stream]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    worker = LocalWorker(build)
+    # What was sent is taken before anything is said: an end with unread solutions would swallow it.
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            solutions = connection.recv()
+            try:
+                answer: tuple[str, Any] = "values", worker.run(solutions)
+            except InputError as error:
+                answer = "input", str(error)
+            except Exception:
+                answer = "error", traceback.format_exc()
+            connection.send(answer)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    solutions: Sequence[Solution]
+    values: asyncio.Future[list[list[float]]] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Pool:
+    """Workers that score what waits: whole calls in their order, until there are 128 solutions in a batch.
+
+    So a call of 128 solutions or more is a batch by itself, read alike by any number of workers. A worker loads its
+    model with the first batch that finds all others busy.
+
+    Args:
+        workers: one for each device.
+    """
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self._workers = list(workers)
+        self._idle = self._workers[::-1]
+        self._waiting = deque[_Call]()
+        self._running = set[asyncio.Task[None]]()
+        self._threads = ThreadPoolExecutor(len(self._workers), "scorer")
+        self._failure: BaseException | None = None
+
+    async def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
+        """Score solutions when their turn comes.
+
+        Raises:
+            InputError: a worker failed, now or before.
+        """
+        if self._failure is not None:
+            raise self._failure
+        call = _Call(solutions)
+        self._waiting.append(call)
+        if self._idle:
+            task = asyncio.create_task(self._work(self._idle.pop()))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return await call.values
+
+    async def _work(self, worker: Worker) -> None:
+        await asyncio.sleep(0)  # calls that are made at the same time are read together
+        loop = asyncio.get_running_loop()
+        while calls := self._next():
+            together = [solution for call in calls for solution in call.solutions]
+            try:
+                values = iter(await loop.run_in_executor(self._threads, worker.run, together))
+            except Exception as error:
+                self._failure = error
+                for call in (*calls, *self._waiting):
+                    if not call.values.done():
+                        call.values.set_exception(error)
+                return
+            for call in calls:
+                own = [next(values) for _ in call.solutions]
+                if not call.values.done():
+                    call.values.set_result(own)
+        self._idle.append(worker)
+
+    def _next(self) -> list[_Call]:
+        calls: list[_Call] = []
+        while self._waiting and sum(len(call.solutions) for call in calls) < BATCH:
+            if not (call := self._waiting.popleft()).values.done():  # given up
+                calls.append(call)
+        return calls
+
+    def close(self) -> None:
+        """End processes, and wait for the pack that is being read here."""
+        self._failure = self._failure or Closed()
+        for worker in self._workers:
+            worker.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._workers.clear()
+        self._idle.clear()
