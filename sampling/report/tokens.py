@@ -9,7 +9,6 @@ from html import escape
 from pathlib import Path
 
 from sampling.report.page import STYLE
-from sampling.runtime.scored import is_right
 from stepverify.aggregate import Aggregation, aggregate, deepest_fall
 from stepverify.jsonl import read_records
 from stepverify.records import Solution
@@ -73,7 +72,7 @@ def choose(path: Path, used: dict[str, Aggregation], number: int) -> dict[str, d
             if (found := shown(solution, name, used.get(name, "last"))) is None:
                 continue
             kinds = heaps.setdefault(name, {kind: [] for kind in _KINDS})
-            kind = "right" if is_right(solution) else "wrong"
+            kind = "right" if solution.solved else "wrong"
             for heap, key in ((kinds[kind], found.score), (kinds["fall"], found.depth())):
                 (heappush if len(heap) < number else heappushpop)(heap, (key, -place, found))
     return {
@@ -106,7 +105,7 @@ def _section(name: str, kinds: dict[str, list[Shown]]) -> str:
 def _article(found: Shown) -> str:
     s = found.solution
     wrong = "wrong" if s.answer is None else f"wrong: {s.predicted or 'no answer'}, not {s.answer}"
-    verdict = "right" if is_right(s) else wrong
+    verdict = "right" if s.solved else wrong
     facts = f"{s.id} · {verdict} · last value {found.values[-1]:.3f}"
     if found.fall is not None:
         facts += f" · falls from {found.values[found.fall - 1]:.3f} to {found.values[found.fall]:.3f}"
