@@ -41,21 +41,21 @@ def parse_record(kind: type[Record], data: Any) -> Record:
     return cast(Record, _convert(kind, data, ""))
 
 
-def decode_record(kind: type[Record], line: str | bytes) -> Record:
+def decode_record(kind: type[Record], line: bytes) -> Record:
     """Decode a record from one line of JSON.
 
     Raises:
         InputError: as for :func:`parse_record`.
-        ValueError: the line is not JSON.
+        ValueError: the line is not JSON, or not UTF-8.
     """
     try:
         return cast(Record, _decoder(kind)(line))
     except (msgspec.MsgspecError, RecursionError):  # says neither the key nor the value in our words
-        return parse_record(kind, decode(line if isinstance(line, str) else line.decode()))
+        return parse_record(kind, decode(line.decode()))
 
 
 @cache
-def _decoder(kind: type) -> Callable[[str | bytes], Any]:
+def _decoder(kind: type) -> Callable[[bytes], Any]:
     return msgspec.json.Decoder(kind).decode
 
 

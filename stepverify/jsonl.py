@@ -93,28 +93,34 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
     """
     for where, line in _read_lines(path):
         try:
-            data = decode(line)
+            data = decode(line.decode())
+        except UnicodeDecodeError as error:
+            raise _unreadable(path, error) from None
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: {describe_fault(line, error)}") from None
+            raise InputError(f"{where}: {describe_fault(line.decode(), error)}") from None
         yield where, data
 
 
-def _read_lines(path: str | Path) -> Iterator[tuple[str, str]]:
+def _read_lines(path: str | Path) -> Iterator[tuple[str, bytes]]:
     path = Path(path)
     name, empty = str(path), True
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=1 << 18) as file:
             for number, text in enumerate(file, start=1):
-                line = text.removeprefix("\ufeff")
+                line = text.removeprefix(b"\xef\xbb\xbf")
                 if line and not line.isspace():
                     empty = False
                     yield f"{name}:{number}", line
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: not readable as UTF-8 JSON Lines: {error}") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     if empty:
         raise InputError(f"{path}: the file is empty")
+
+
+def _unreadable(path: str | Path, error: Exception) -> InputError:
+    return InputError(f"{path}: not readable as UTF-8 JSON Lines: {error}")
 
 
 def read_records(
@@ -141,21 +147,24 @@ def read_located(
         change: edits a decoded line in place before it is checked; gets its ``file:line`` too.
     """
     seen = Consistency()
-    for where, line in (line for shard in shards(path) for line in _read_lines(shard)):
-        try:
-            record = decode_record(kind, line) if change is None else _changed(kind, where, line, change)
-            if not seen.add(where, record):
-                raise InputError(f"id {record_key(record)!r} occurs in {first_place(path, record)} already")
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: {describe_fault(line, error)}") from None
-        yield where, record
+    for shard in shards(path):
+        for where, line in _read_lines(shard):
+            try:
+                record = decode_record(kind, line) if change is None else _changed(kind, where, line, change)
+                if not seen.add(where, record):
+                    raise InputError(f"id {record_key(record)!r} occurs in {first_place(path, record)} already")
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+            except UnicodeDecodeError as error:
+                raise _unreadable(shard, error) from None
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{where}: {describe_fault(line.decode(), error)}") from None
+            yield where, record
     seen.check()
 
 
-def _changed(kind: type[Record], where: str, line: str, change: Callable[[str, Any], None]) -> Record:
-    data = decode(line)
+def _changed(kind: type[Record], where: str, line: bytes, change: Callable[[str, Any], None]) -> Record:
+    data = decode(line.decode())
     change(where, data)
     return parse_record(kind, data)
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.report import report
+from sampling.stages.report import report
 from sampling.report.collect import collect, hit_range, step_truth
 from sampling.report.first_errors import choose_threshold, first_error_statistics, harmonic_mean
-from sampling.report.steps import solution_statistics, step_statistics
+from sampling.report.quality import solution_statistics, step_statistics
 from stepverify.jsonl import write_records
 from stepverify.records import InputError, Solution, StepLabel
 

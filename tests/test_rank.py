@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampling.report import report
+from sampling.stages.report import report
 from sampling.runtime.scored import read_scored
 from sampling.selection.estimators import best_of_n, pass_at_k, top_k_votes, vote
 from sampling.selection.rules import Sample, rank_problem
@@ -502,7 +502,7 @@ def test_read_scored_refuses_what_is_no_finite_number(tmp_path, value, got):
 
 def test_importing_is_light():
     heavy = {"torch", "lightning", "vllm", "matplotlib"}
-    code = f"import sys, sampling.stages.rank, sampling.report; print({heavy} & set(sys.modules))"
+    code = f"import sys, sampling.stages.rank, sampling.stages.report; print({heavy} & set(sys.modules))"
     root = Path(__file__).parents[1]
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root)
     assert found.stdout.strip() == "set()"

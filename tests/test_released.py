@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sampling.report import report
+from sampling.stages.report import report
 from sampling.stages.label import label
 from sampling.stages.rank import rank
 from stepverify.answers import concluded_number, last_number

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampling.report import report
+from sampling.stages.report import report
 from sampling.report.collect import collect, first_error, step_truth
-from sampling.report.curves import Table, bootstrap_means, read_table, rule_label, split_rule, summarise
+from sampling.report.accuracy import Table, read_table, rule_label, split_rule, summarise
 from sampling.report.figures import spread_out
 from sampling.report.first_errors import first_error_statistics
-from sampling.report.order import step_order_statistics
-from sampling.report.steps import solution_statistics, step_statistics
+from sampling.report.quality import solution_statistics, step_statistics
 from stepverify.aggregate import AGGREGATIONS, aggregate
 from stepverify.jsonl import write_records
 from stepverify.records import InputError, Ranking, Solution, StepLabel

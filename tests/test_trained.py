@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from sampling.report import report
+from sampling.stages.report import report
 from sampling.runtime.trained import trained_on
 from sampling.stages.label import label
 from sampling.stages.rank import rank

@@ -99,7 +99,8 @@ class Candidates:
                 self._known[area].append(
                     Simulation(
                         samples=self.samples, classes=self.classes, sizes=self.sizes, seed=self.seed + i,
-                        num_subsets=-(-self.num_subsets // _REPEATS), simulated_scores=scores, simulated_weights=weights,
+                        num_subsets=-(-self.num_subsets // _REPEATS),
+                        simulated_scores=scores, simulated_weights=weights,
                     )
                 )  # fmt: skip
         found: list[Simulation] = self._known[area]

@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from stepverify.statistics import equal_runs
+
 
 def best_of_n(scores: Sequence[float], correct: Sequence[bool], sizes: Sequence[int]) -> np.ndarray:
     """The chance that the best-scored of N random samples is right, exactly.
@@ -28,8 +30,11 @@ def best_of_n(scores: Sequence[float], correct: Sequence[bool], sizes: Sequence[
         (S,), in [0, 1].
     """
     total = len(scores)
-    values, places, counts = np.unique(-np.asarray(scores, dtype=float), return_inverse=True, return_counts=True)
-    share = np.bincount(places, weights=np.asarray(correct, dtype=float), minlength=len(values)) / counts
+    values = -np.asarray(scores, dtype=float)
+    order = values.argsort(kind="stable")
+    starts = equal_runs(values[order])
+    counts = np.diff(starts, append=total)
+    share = np.add.reduceat(np.asarray(correct, dtype=float)[order], starts) / counts
     return _first_chances(total, tuple(sizes)) @ np.repeat(share, counts)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from sampling.runtime.store import Store
 from sampling.runtime.trained import trained_on
-from sampling.selection.aggregation import Choice, choose_aggregations
+from sampling.selection.aggregation import choose_aggregations
 from sampling.selection.candidates import MISSING, Candidates
 from sampling.selection.pool import choose_sizes, count_samples, drop_smaller, fill_up, has_many, read_pool
 from sampling.selection.ranking import bind_rules, default_rules, rank_problem
@@ -68,7 +68,7 @@ def rank(
             of these areas too, as ``simulated_0.7/best_of_n``. Says how good a verifier must be, before there is one.
         rules: the rules to apply, in this order, instead of those above: classes of :mod:`sampling.selection.rules`, or
             your own, by ``class_path``. A rule of a verifier is one of every verifier unless its ``verifier`` is given.
-            Left out: ``SampleAccuracy``, ``Majority``, ``Shortest``, ``BestOfN``, ``WeightedVote``, one ``TopKVote`` for
+            Left out: ``SampleAccuracy``, ``Majority``, ``Shortest``, ``BestOfN``, ``WeightedVote``, a ``TopKVote`` for
             each of ``top_k``, and ``Oracle``.
 
     Raises:
