@@ -65,7 +65,7 @@ def resampled_auc(scores: np.ndarray, right: np.ndarray, groups: np.ndarray, cou
     pairs = weights.sum(1) * sums[:, -1]
     twice = np.zeros(len(counts), dtype=int)
     for side in ("left", "right"):
-        twice += np.einsum("bm,bm->b", weights, np.take(sums, below.searchsorted(above, side), axis=1))  # type: ignore[call-overload]
+        twice += np.einsum("bm,bm->b", weights, np.take(sums, below.searchsorted(above, side), axis=1))
     return np.divide(twice / 2, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
 
 

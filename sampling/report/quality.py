@@ -166,7 +166,7 @@ def _solutions(c: Solutions, used: str) -> VerifierSolutions:
     counts, problems = np.frombuffer(c.counts).astype(int), np.frombuffer(c.problems)
     many = bool((counts > 1).any())
     scores = aggregate_all(np.frombuffer(c.values), counts)
-    by_how = {}
+    by_how: dict[str, ScoreQuality] = {}
     for how in AGGREGATIONS if many else ("last",):
         probability = _probability(scores[how], how)
         by_how[how] = ScoreQuality(
@@ -179,7 +179,7 @@ def _solutions(c: Solutions, used: str) -> VerifierSolutions:
         num_solutions=len(right),
         base_rate=float(right.mean()),
         used=used,
-        aggregations={**by_how},
+        aggregations=by_how,
         fewest_steps=Discrimination(auc=auc(-lengths[0], right), auc_within=auc_within(-lengths[0], right, problems)),
         truth=LengthCorrelations(**_length_correlations(right.astype(float), right, *lengths)),
         minimum_position=_minimum_position(np.frombuffer(c.values), counts) if many else None,

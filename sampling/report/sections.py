@@ -128,7 +128,7 @@ def _solutions_section(solutions: Mapping[str, VerifierSolutions]) -> Section:
             if how == found.used:
                 strong.add(len(rows))
             rows.append([name, how, *(decimal(getattr(measured, key)) for key in (*qualities, *columns))])
-        short = (decimal(found.fewest_steps.auc), decimal(found.fewest_steps.auc_within))
+        short = tuple(map(decimal, (found.fewest_steps.auc, found.fewest_steps.auc_within)))
         truth = tuple(decimal(getattr(found.truth, key)) for key in columns)
         alone.setdefault((short, truth), []).append(name)
     for (short, truth), names in alone.items():
@@ -211,7 +211,9 @@ def first_error_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
     def add(name: str, subset: str, threshold: str, counts_and_rates: list[str], f1: Estimate | None) -> None:
         if subset not in found[name].subsets:
             strong.add(len(rows))
-        rows.append([name, subset, threshold, *counts_and_rates, percent(f1 and f1.mean), span(f1) if f1 else "–"])
+        rows.append(
+            [name, subset, threshold, *counts_and_rates, percent(f1.mean if f1 else None), span(f1) if f1 else "–"]
+        )
         bars.append(f1)
 
     for name, one in found.items():
@@ -220,7 +222,7 @@ def first_error_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
                 if rates is not None:
                     here = " (chosen here)" if rates is group.chosen and subset == one.chosen_on else ""
                     cells = [count(group.num_wrong), count(group.num_right)]
-                    cells += [percent(p and p.mean) for p in (rates.accuracy_wrong, rates.accuracy_right)]
+                    cells += [percent(p.mean if p else None) for p in (rates.accuracy_wrong, rates.accuracy_right)]
                     add(name, subset, f"{rates.threshold:.3f}{here}", cells, rates.f1)
         if one.mean:
             for pooled, f1 in ((one.all.half, one.mean.half), (one.all.chosen, one.mean.chosen)):

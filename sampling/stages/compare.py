@@ -235,7 +235,7 @@ def _steps_section(agreements: Mapping[str, Agreement], reference: str) -> Secti
 
 def _firsts_section(agreements: Mapping[str, Agreement], reference: str) -> Section:
     rows = [
-        [name, count(m.num_first_errors), percent(m.first_error and m.first_error.mean),
+        [name, count(m.num_first_errors), percent(m.first_error.mean if m.first_error else None),
          span(m.first_error) if m.first_error else "–", count(m.earlier), count(m.later)]
         for name, m in agreements.items()
     ]  # fmt: skip
