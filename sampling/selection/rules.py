@@ -1,8 +1,19 @@
 """Rules that choose among the samples of one problem: curves over N, and what each picks of all samples. Pure.
 
-A rule of your own is a class of these few methods, named by ``class_path`` in ``rules`` of ``sampling rank``. One that
-picks the sample of the highest value is a :class:`BestBy`, one that lets the samples vote a :class:`Vote`; one that
-uses a verifier's scores is also a :class:`VerifierRule`.
+A rule of your own is a class with a name and two methods, chosen in ``rules`` of ``sampling rank``::
+
+    class Longest(BestBy):
+        name = "longest"
+
+        def order(self, candidates):
+            return [sample.num_steps for sample in candidates.samples]
+
+    rules:
+      - class_path: Majority
+      - class_path: my_rules.Longest
+
+One that picks the sample of the highest value is a :class:`BestBy`, one that lets the samples vote a :class:`Vote`; one
+that uses a verifier's scores is also a :class:`VerifierRule`.
 """
 
 from __future__ import annotations
