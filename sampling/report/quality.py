@@ -131,7 +131,7 @@ def _areas(steps: Steps, num_problems: int, num_bootstrap: int, seed: int) -> np
         return [resampled_auc(order, right, problems, counts) for order in (values, -places, -lengths)]
 
     itself = np.ones((1, num_problems), int)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the interpreter
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # numpy releases the interpreter lock
         return np.hstack(
             list(pool.map(resampled, chain([itself], resamples(num_problems, num_bootstrap, seed, 4 * len(values)))))
         )
