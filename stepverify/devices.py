@@ -1,13 +1,35 @@
-"""Settings of the trainer that would fail or give other results on these devices, refused before a model is loaded."""
+"""What the trainer's settings mean on these devices: precision, the mesh of FSDP2, and what is refused."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import lightning
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from stepverify.records import InputError
+
+
+def choose_accelerator(trainer: Any) -> None:
+    """Take the CPU in place of an Apple GPU, which Lightning's ``auto`` would choose.
+
+    Args:
+        trainer: the configuration's entry, which is changed.
+
+    Raises:
+        InputError: the Apple GPU is asked for.
+    """
+    if not MPSAccelerator.is_available() or CUDAAccelerator.is_available():
+        return
+    reason = "Apple GPUs have no 64-bit floats, which models are examined and metrics computed with"
+    if trainer.accelerator == "auto":
+        trainer.accelerator = "cpu"
+        rank_zero_info(f"trainer.accelerator: auto is the CPU here: {reason}")
+    elif trainer.accelerator in ("mps", "gpu"):
+        raise InputError(f"trainer.accelerator: {trainer.accelerator}: {reason}; use cpu")
 
 
 def check_settings(trainer: Any) -> None:
@@ -26,23 +48,79 @@ def check_settings(trainer: Any) -> None:
         )
 
 
-def check_mesh(trainer: lightning.Trainer, strategy: Any) -> None:
-    """Refuse a mesh of FSDP2 that is not one data-parallel row of all devices.
+def settle_precision(trainer: Any, dtype: str, earlier: str | None) -> None:
+    """Choose ``trainer.precision`` where the configuration does not, and log the choice.
+
+    The default is ``bf16-mixed`` on NVIDIA GPUs from Ampere on and on AMD's: parameters, gradients and optimizer in
+    float32, matrix products in bfloat16. Elsewhere it is ``32-true``. Products of float32 are computed as such, without
+    TF32, which has 10 bits of fraction; the environment variable ``TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1`` allows it.
 
     Args:
-        trainer: with its devices.
-        strategy: the configuration's entry.
+        trainer: the configuration's entry; changed in place, so the saved configuration says the value in effect.
+        dtype: number format of the parameters.
+        earlier: precision of the run that is continued; it goes on where the configuration names none.
+    """
+    if _has_precision(trainer.plugins):
+        return
+    if trainer.precision is not None:
+        if earlier is not None and str(earlier) != str(trainer.precision):
+            rank_zero_warn(f"trainer.precision: {trainer.precision} from here on, {earlier} before: losses differ")
+        return
+    if earlier is not None:
+        trainer.precision, reason = earlier, "as in the run that this one continues"
+    else:
+        trainer.precision, reason = _default_precision(trainer.accelerator, dtype)
+    if reason:
+        rank_zero_info(f"precision: {trainer.precision} ({reason}; set trainer.precision to change it)")
+
+
+def _default_precision(accelerator: Any, dtype: str) -> tuple[str, str]:
+    """Precision, and the reason where it is worth a line."""
+    name = accelerator if isinstance(accelerator, str) else str(getattr(accelerator, "class_path", accelerator))
+    if name.rpartition(".")[2].lower() not in ("auto", "gpu", "cuda", "cudaaccelerator") or not (cards := _cards()):
+        return "32-true", ""
+    if dtype == "float16":
+        return "32-true", "bfloat16 products of float16 weights would lose 3 bits"
+    old = [card for card, capability in cards if capability < (8, 0)]
+    if old:
+        return "32-true", f"{old[0]} has no bfloat16 products; 16-mixed is faster there"
+    return "bf16-mixed", "the default on this GPU"
+
+
+def _cards() -> list[tuple[str, tuple[int, int]]]:
+    """Name and compute capability of each visible GPU of CUDA or ROCm."""
+    if not torch.cuda.is_available():
+        return []
+    numbers = range(torch.cuda.device_count())
+    return [(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in numbers]
+
+
+def _has_precision(plugins: Any) -> bool:
+    """Tell whether a plugin decides the precision."""
+    listed = plugins if isinstance(plugins, list) else [plugins]
+    return any("Precision" in str(getattr(plugin, "class_path", type(plugin).__name__)) for plugin in listed)
+
+
+def settle_mesh(trainer: lightning.Trainer) -> None:
+    """Make the mesh of FSDP2 one data-parallel row of all devices.
+
+    ``data_parallel_size: auto`` is the number of devices on all machines, ``tensor_parallel_size: auto`` is 1; left to
+    Lightning they would be the number of machines, and of devices on each.
 
     Raises:
         InputError: sizes that do not match the devices, or tensor parallelism.
     """
-    if not isinstance(trainer.strategy, ModelParallelStrategy):
+    strategy: Any = trainer.strategy
+    if not isinstance(strategy, ModelParallelStrategy):
         return
     count = trainer.num_devices * trainer.num_nodes
-    arguments = getattr(strategy, "init_args", None) or {}
-    sizes = [arguments.get(f"{kind}_parallel_size", "auto") for kind in ("data", "tensor")]
-    if sizes != [count, 1]:
+    if strategy._data_parallel_size == "auto":
+        strategy._data_parallel_size = count
+    if strategy._tensor_parallel_size == "auto":
+        strategy._tensor_parallel_size = 1
+    sizes = strategy._data_parallel_size, strategy._tensor_parallel_size
+    if sizes != (count, 1):
         raise InputError(
             f"trainer.strategy: data_parallel_size: {sizes[0]} and tensor_parallel_size: {sizes[1]} "
-            f"on {count} devices; set data_parallel_size: {count} and tensor_parallel_size: 1"
+            f"on {count} devices; set data_parallel_size: auto and tensor_parallel_size: 1"
         )

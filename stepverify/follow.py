@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 
 GRACE_SECONDS = 10.0  # for a process's own message
 
@@ -33,5 +34,6 @@ def _follow(main: int) -> None:
         time.sleep(1)
     time.sleep(GRACE_SECONDS)
     rank = os.environ["LOCAL_RANK"]
-    print(f"stepverify: rank 0 (process {main}) has ended, so local rank {rank} ends", file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody may read it any more
+        print(f"stepverify: rank 0 (process {main}) has ended, so local rank {rank} ends", file=sys.stderr, flush=True)
     os._exit(1)  # the main thread may wait in C for ever

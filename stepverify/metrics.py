@@ -146,9 +146,11 @@ class AUCWithinGroups(Metric):
 
     def compute(self) -> Tensor:
         """An area in [0, 1]."""
-        preds, target, groups = (dim_zero_cat(state) for state in (self.preds, self.target, self.groups))
-        area = statistics.auc_within(preds.cpu().double().numpy(), target.cpu().numpy() > 0, groups.cpu().numpy())
-        return preds.new_tensor(torch.nan if area is None else area)
+        device = self.preds[0].device
+        # On the CPU: a GPU would be waited for twice a group.
+        preds, target, groups = (dim_zero_cat(state).cpu() for state in (self.preds, self.target, self.groups))
+        area = statistics.auc_within(preds.double().numpy(), target.numpy() > 0, groups.numpy())
+        return preds.new_tensor(torch.nan if area is None else area).to(device)
 
 
 class PlattScaling(Metric):
@@ -173,13 +175,15 @@ class PlattScaling(Metric):
 
         NaN where all are right or all wrong, or where higher logits are not more often right.
         """
-        logits, target = dim_zero_cat(self.logits), dim_zero_cat(self.target)
+        device = self.logits[0].device
+        # On the CPU: a search of many small steps, in float64, which not every accelerator has.
+        logits, target = (dim_zero_cat(state).cpu() for state in (self.logits, self.target))
         gain, bias = platt_scaling(logits, target)
         if not gain > 0:
-            return logits.new_full((3,), torch.nan)
-        values = (gain * logits + bias).sigmoid().cpu().double().numpy()
-        error = statistics.calibration_error(statistics.reliability(values, target.cpu().numpy() > 0))
-        return torch.stack([gain, bias, gain.new_tensor(error)])
+            return logits.new_full((3,), torch.nan).to(device)
+        values = (gain * logits + bias).sigmoid().double().numpy()
+        error = statistics.calibration_error(statistics.reliability(values, target.numpy() > 0))
+        return torch.stack([gain, bias, gain.new_tensor(error)]).to(device)
 
 
 def platt_scaling(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

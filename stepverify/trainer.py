@@ -31,11 +31,14 @@ from stepverify.callbacks import (
     Throughput,
     files,
 )
+from stepverify.callbacks.memory import ChooseCheckpointing, NoteOutOfMemory, out_of_memory
 from stepverify.callbacks.ranks import EndFailed
-from stepverify.callbacks.run_folder import Finished, RunFolder, claim, comparable
+from stepverify.callbacks.run_folder import Finished, RunFolder, claim, comparable, earlier_precision, inputs_of
 from stepverify.data.datamodule import SolutionData
-from stepverify.devices import check_mesh, check_settings
+from stepverify.devices import check_settings, choose_accelerator, settle_mesh, settle_precision
 from stepverify.follow import follow_main, forget_main
+from stepverify.launch import check_launcher, check_processes
+from stepverify.memory import is_out_of_memory
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
 
@@ -66,18 +69,23 @@ class _RunFolder(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot be run, and a folder that holds a run, before data or model are loaded."""
-        check_settings(self.config[self.subcommand].trainer)
+        config = self.config[self.subcommand]
+        choose_accelerator(config.trainer)
+        check_settings(config.trainer)
+        root = Path(config.trainer.default_root_dir)
+        settle_precision(
+            config.trainer, config.model.init_args.backbone.dtype, earlier_precision(root, config.get("ckpt_path"))
+        )
         if self.subcommand != "fit":
             return
-        config = self.config["fit"]
         overwrite = config.pop("overwrite")  # not saved: it is for this time alone
-        root = Path(config.trainer.default_root_dir)
         plain = yaml.safe_load(self._parser("fit").dump(config, skip_none=False, format="yaml"))
+        inputs = inputs_of(plain)
         earlier = claim(
-            root, _export_folder(plain) or root / "export", plain, ckpt_path=config.ckpt_path, overwrite=overwrite,
-            fast_dev_run=bool(config.trainer.fast_dev_run),
+            root, _export_folder(plain) or root / "export", plain, inputs, ckpt_path=config.ckpt_path,
+            overwrite=overwrite, fast_dev_run=bool(config.trainer.fast_dev_run),
         )  # fmt: skip
-        self.save_config_kwargs |= {"manifest": comparable(plain), "earlier": earlier}
+        self.save_config_kwargs |= {"manifest": comparable(plain), "inputs": inputs, "earlier": earlier}
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Fill in logger and callbacks."""
@@ -88,9 +96,9 @@ class _RunFolder(LightningCLI):
             kwargs.setdefault("logger", TensorBoardLogger(root, name="logs", version=""))
         present = config.get("callbacks") or []
         present = present if isinstance(present, list) else [present]
-        added: list[lightning.Callback] = [EndFailed()]
+        added: list[lightning.Callback] = [EndFailed(), NoteOutOfMemory()]
         if self.subcommand == "fit":
-            added.append(StopAtNonFinite())
+            added += [StopAtNonFinite(), ChooseCheckpointing()]
         if self.subcommand == "fit" and not config.get("fast_dev_run"):
             if config.get("enable_checkpointing") is not False:
                 added.append(Checkpoints())
@@ -102,16 +110,27 @@ class _RunFolder(LightningCLI):
             )
             if shown and not sys.stdout.isatty():
                 added.append(ProgressLines())
+        check_launcher()
         kinds = {type(c) for c in present}
         kwargs["callbacks"] = [*present, *(c for c in added if type(c) not in kinds)]
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:  # no such accelerator, too many devices
             raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
-        check_mesh(trainer, self.config[self.subcommand].trainer.strategy)
+        check_processes(trainer)
+        settle_mesh(trainer)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = files.AnyCheckpoint()
         return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; where memory runs out, end with one line."""
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(out_of_memory(self.trainer, error)) from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Find the last checkpoint that is whole, and have checkpoints read as data, never as pickled code."""
@@ -123,6 +142,13 @@ class _RunFolder(LightningCLI):
                 raise InputError(f"{root}: there is no checkpoint to {subcommand}")
         elif path and Path(path).exists() and (reason := files.defect(Path(path))):
             raise InputError(f"{path}: the checkpoint is torn ({reason})")
+        path = kwargs.get("ckpt_path")
+        if subcommand == "fit" and path and Path(path).exists() and files.is_weights_only(Path(path)):
+            raise InputError(
+                f"{path}: holds weights without optimizer state (Checkpoints.final), so that training "
+                "cannot go on from it: start over with --overwrite true, or train the export further in another "
+                "trainer.default_root_dir (model.init_args.backbone.path)"
+            )
         kwargs["weights_only"] = kwargs.get("weights_only") is not False
         # torch's sharded checkpoints do not take the argument, and Lightning does not hand it on to them.
         os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = str(int(kwargs["weights_only"]))
@@ -143,7 +169,9 @@ def _be_quiet() -> None:
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
+        logging.getLogger(name).addFilter(
+            lambda record: not any(text in record.getMessage() for text in ("litlogger", "Tensor Cores"))
+        )
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()

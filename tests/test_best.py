@@ -91,7 +91,15 @@ def test_the_best_within_an_epoch(tmp_path: Path, tiny_model_dir: Path):
     backbone = {"path": str(tiny_model_dir), "lora": {"rank": 2, "dropout": 0.1}}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for root in (whole, killed):
-        fit(root, 4, stop, script, best_of(), trainer__val_check_interval=2, model__init_args__backbone=backbone)
+        fit(
+            root,
+            4,
+            stop,
+            script,
+            best_of(final="all"),
+            trainer__val_check_interval=2,
+            model__init_args__backbone=backbone,
+        )
         links = {"best.ckpt": "step=2.ckpt", "last.ckpt": names(root)["last.ckpt"]}
         assert names(root) == {name: name for name in links.values()} | links
         assert "These weights are of step 2, with 0.5 the" in (root / "export" / "README.md").read_text()

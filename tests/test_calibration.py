@@ -78,7 +78,7 @@ def test_calibration_scales_and_shifts_what_was_trained(tmp_path: Path):
     """The same fit with and without: logits apart from gain and bias, which Platt's fit of the uncalibrated gives."""
     data = write_labelled(tmp_path / "data")
     records = list(read_records(str(data), Solution))
-    chosen = {"head": "linear", "objective": "bce"}
+    chosen = {"head": "linear", "loss": "bce"}
     plain, scaled = (
         logits_at_the_end(fit(tmp_path / str(on), "OutcomeVerifier", data, RANDOM, chosen | {"calibrate": on}), records)
         for on in (False, True)
@@ -98,7 +98,7 @@ def test_checkpoint_and_export_hold_the_scaling(tmp_path: Path):
         "class_path": "stepverify.callbacks.ScoreWriter",
         "init_args": {"folder": str(tmp_path / "scores"), "name": "orm"},
     }
-    file = config("OutcomeVerifier", root, data, model__init_args__objective="bce")
+    file = config("OutcomeVerifier", root, data, model__init_args__loss="bce")
     main(["fit", "--config", file])
     seen = scalars(root)
     assert len(seen["val/calibrated_error"]) == 2
@@ -110,7 +110,7 @@ def test_checkpoint_and_export_hold_the_scaling(tmp_path: Path):
         "OutcomeVerifier",
         root,
         data,
-        model__init_args__objective="bce",
+        model__init_args__loss="bce",
         data__predict=reader,
         trainer__callbacks=[written],
     )

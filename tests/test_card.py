@@ -209,7 +209,7 @@ def test_adapters_of_a_sharded_model(tiny_model_dir, labelled, tmp_path: Path):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
     overlays = [w for name in ("lora", "fsdp2") for w in ("--config", f"lit_configs/overlays/{name}.yaml")]
     done = subprocess.run(
-        [sys.executable, "-m", "stepverify.cli", "fit", "--config", str(tmp_path / "c.yaml"), *overlays],
+        [sys.executable, "-m", "stepverify.cli", "fit", "--config", str(tmp_path / "c.yaml"), *overlays, "--trainer.devices", "2"],
         check=False, cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

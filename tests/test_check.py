@@ -209,7 +209,7 @@ def test_what_is_not_packed_is_said_once(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_ranks_read_alike() -> None:
-    """One that would pack follows another that would not; sharded ranks do not read rows one at a time."""
+    """One that would pack follows another that would not."""
     module = GeneratorModule(Backbone(path="lit_configs/quickstart/base", weights="random"))
     answers: list[bool] = []
 
@@ -224,12 +224,6 @@ def test_ranks_read_alike() -> None:
     module._agree()
     assert answers == [True]
     assert not module.packs(5)
-    module.model.reading.row_limit, module._device_mesh = 6, object()
-    assert not module.packs(6)
-    with pytest.raises(
-        InputError, match="sequences of 7 tokens, but this model reads those of more than 6 one at a time"
-    ):
-        module.packs(7)
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(20, 90), st.booleans(), st.integers(0, 3))

@@ -36,7 +36,7 @@ def parse(command: list[str], capsys: pytest.CaptureFixture) -> str:
 
 def test_there_are_configurations():
     assert len(RECIPES) >= 43
-    assert len(OVERLAYS) == 4
+    assert len(OVERLAYS) == 5
     assert len(ABLATIONS) == 24
 
 

@@ -25,7 +25,7 @@ from stepverify.jsonl import read_records, write_records
 from stepverify.layout import Layout
 from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel
 from stepverify.models.backbone import LoRA
-from stepverify.records import Solution
+from stepverify.records import InputError, Solution
 from tests.processes import ROOT, stepverify
 from tests.test_distributed import thirteen
 from tests.test_fit import config, scalars, weights
@@ -80,7 +80,7 @@ def judged(folder: Path, count: int = 13) -> Path:
     return folder
 
 
-FSDP2 = ("--config", "lit_configs/overlays/fsdp2.yaml", "--trainer.strategy.init_args.data_parallel_size")
+FSDP2 = ("--config", "lit_configs/overlays/fsdp2.yaml")
 
 
 def test_a_checkpoint_goes_on_under_another_strategy(tmp_path: Path, tiny_model_dir: Path):
@@ -94,7 +94,7 @@ def test_a_checkpoint_goes_on_under_another_strategy(tmp_path: Path, tiny_model_
             )  # fmt: skip
             words = ["fit", "--config", file, "--ckpt_path", "last"]
             if steps == 6:
-                done = stepverify(*words, *FSDP2, "1", "--trainer.devices", "1")
+                done = stepverify(*words, *FSDP2, "--trainer.devices", "1")
                 assert done.returncode == 0, done.stderr[-2000:]
                 assert (tmp_path / name / "checkpoints" / "step=6.ckpt").is_dir()
                 main(["validate", *words[1:]])
@@ -137,7 +137,7 @@ def test_devices_change_between_epochs_only(steps: int, tmp_path: Path, capsys: 
 @pytest.mark.slow
 def test_a_run_moves_between_two_devices_and_one(tmp_path: Path):
     """An epoch each by DDP and FSDP2 on two processes, on one, and by FSDP2 again: each reads every example once."""
-    plan = [(2, DDP), (2, (*FSDP2, "2")), (1, ()), (2, (*FSDP2, "2")), (2, DDP)]
+    plan = [(2, DDP), (2, FSDP2), (1, ()), (2, FSDP2), (2, DDP)]
     for epochs, (num_ranks, words) in enumerate(plan, 1):
         root = fit_joint(tmp_path, num_ranks, "--ckpt_path", "last", *words, trainer__max_epochs=epochs)
         assert (root / "checkpoints" / "last.ckpt").is_dir() == ("fsdp2" in str(words))
@@ -155,8 +155,7 @@ def test_a_run_moves_between_two_devices_and_one(tmp_path: Path):
         (["--trainer.accelerator", "gpu"], "trainer: "),
         (["--trainer.max_epochs", "-1", "--model.init_args.decay", "linear"], "trainer.max_epochs: without a number of"),
         (["--model.init_args.optimizer", "LBFGS"], "model.init_args.optimizer: LBFGS computes the loss several times"),
-        ([*FSDP2, "3", "--trainer.devices", "2"], "data_parallel_size: 3 and tensor_parallel_size: 1 on 2 devices"),
-        ([*FSDP2, "auto", "--trainer.devices", "2"], "set data_parallel_size: 2 and tensor_parallel_size: 1"),
+        ([*FSDP2, "--trainer.strategy.init_args.data_parallel_size", "3", "--trainer.devices", "2"], "data_parallel_size: 3 and tensor_parallel_size: 1 on 2 devices"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -209,8 +208,8 @@ RANKS = [
     pytest.param(3, (), id="three", marks=pytest.mark.slow),
     pytest.param(2, DDP, id="ddp", marks=pytest.mark.slow),
     pytest.param(3, DDP, id="three_ddp", marks=pytest.mark.slow),
-    pytest.param(2, (*FSDP2, "2"), id="fsdp2", marks=pytest.mark.slow),
-    pytest.param(3, (*FSDP2, "3"), id="three_fsdp2", marks=pytest.mark.slow),
+    pytest.param(2, FSDP2, id="fsdp2", marks=pytest.mark.slow),
+    pytest.param(3, FSDP2, id="three_fsdp2", marks=pytest.mark.slow),
 ]
 
 
@@ -227,7 +226,7 @@ def test_every_example_is_trained_once_an_epoch(num_ranks: int, words: tuple[str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [(), (*FSDP2, "2")], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize("words", [(), FSDP2], ids=["ddp", "fsdp2"])
 def test_losses_of_two_processes_are_those_of_one(words: tuple[str, ...], tmp_path: Path):
     """One step an epoch holds all examples, on one process in one batch or on two in a half each: the same three updates."""
     found = {}
@@ -238,6 +237,37 @@ def test_losses_of_two_processes_are_those_of_one(words: tuple[str, ...], tmp_pa
         found[num_ranks] = [sum(line["loss"] for line in lines if line["epoch"] == e) / num_ranks for e in range(3)]
     assert found[1] == pytest.approx(found[2], rel=1e-5)
     assert found[1][2] < found[1][0]
+
+
+def test_rows_with_padding_on_two_processes_train_as_on_one(tmp_path: Path):
+    """BLOOM cannot read trees. Each step holds all 13 solutions, in one batch or two: the same ids, losses and weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    settings = AutoConfig.for_model("bloom", vocab_size=70, hidden_size=32, n_head=4, n_layer=2, eos_token_id=1)
+    AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path / "bloom")
+    AutoTokenizer.from_pretrained("lit_configs/quickstart/base").save_pretrained(tmp_path / "bloom")
+    found: dict[int, list[float]] = {}
+    for count in (1, 2):
+        root = tmp_path / str(count)
+        notes = {"class_path": "tests.test_devices.Seen", "init_args": {"folder": str(root / "seen")}}
+        file = config(
+            "OutcomeVerifier", root, judged(tmp_path / "data"), data__batch_size=16 // count, trainer__max_epochs=2,
+            model__init_args__backbone={"path": str(tmp_path / "bloom")}, trainer__callbacks=[notes],
+        )  # fmt: skip
+        words = ["fit", "--config", file, "--trainer.devices", str(count)]
+        if count == 1:
+            main(words)
+        else:
+            done = stepverify(*words, *DDP)
+            assert done.returncode == 0, done.stderr[-2000:]
+            assert done.stderr.count("bloom: shared prefixes are computed for each solution") == 1
+        assert seen(root, "train", count) == {0: IDS, 1: IDS}
+        lines = [json.loads(line) for f in (root / "seen").glob("train-*") for line in f.read_text().splitlines()]
+        found[count] = [sum(line["loss"] for line in lines if line["epoch"] == e) / count for e in range(2)]
+    assert found[1] == pytest.approx(found[2], rel=1e-5)
+    one, other = weights(tmp_path / "1"), weights(tmp_path / "2")
+    assert max((one[k] - other[k]).abs().max().item() for k in one) < 1e-5
 
 
 @pytest.mark.slow
@@ -414,3 +444,51 @@ def test_a_further_process_ends_with_the_main_one():
     )
     assert done.returncode == -signal.SIGKILL
     assert "has ended, so local rank 1 ends" in done.stderr
+
+
+class _Entry:
+    """The configuration's entry of a trainer."""
+
+    def __init__(self, accelerator: str) -> None:
+        self.accelerator = accelerator
+
+
+@pytest.mark.parametrize(("given", "taken"), [("auto", "cpu"), ("cpu", "cpu"), ("mps", None), ("gpu", None)])
+def test_an_apple_gpu_is_never_taken(given, taken, monkeypatch):
+    """Lightning's ``auto`` would: ``auto`` is the CPU there, said in the log, and who asks for the GPU is told why not."""
+    from stepverify import devices
+
+    said: list[str] = []
+    monkeypatch.setattr(devices.MPSAccelerator, "is_available", staticmethod(lambda: True))
+    monkeypatch.setattr(devices.CUDAAccelerator, "is_available", staticmethod(lambda: False))
+    monkeypatch.setattr(devices, "rank_zero_info", said.append)
+    entry = _Entry(given)
+    if taken is None:
+        with pytest.raises(
+            InputError, match=f"^trainer.accelerator: {given}: Apple GPUs have no 64-bit floats.*use cpu$"
+        ):
+            devices.choose_accelerator(entry)
+        return
+    devices.choose_accelerator(entry)
+    assert entry.accelerator == taken
+    assert len(said) == (given == "auto")
+
+
+def test_accelerators_are_left_alone_elsewhere(monkeypatch):
+    from stepverify import devices
+
+    for mps, cuda in ((False, False), (False, True), (True, True)):
+        monkeypatch.setattr(devices.MPSAccelerator, "is_available", staticmethod(lambda mps=mps: mps))
+        monkeypatch.setattr(devices.CUDAAccelerator, "is_available", staticmethod(lambda cuda=cuda: cuda))
+        devices.choose_accelerator(entry := _Entry("auto"))
+        assert entry.accelerator == "auto"
+
+
+def test_sampling_refuses_an_apple_gpu():
+    from sampling.runtime.device import choose_device
+
+    assert choose_device("cpu") == "cpu"
+    assert choose_device("cuda:1") == "cuda:1"
+    assert choose_device(None) == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(InputError, match=r"^device: mps:0: Apple GPUs have no 64-bit floats.*use cpu$"):
+        choose_device("mps:0")

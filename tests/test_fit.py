@@ -233,29 +233,38 @@ def test_a_second_stage_goes_on_from_the_first(tmp_path: Path, labelled: Path):
     assert '"positive": "*"' in one
 
 
-def test_class_weights_do_not_depend_on_the_split(tmp_path: Path, labelled: Path):
+def test_losses_do_not_depend_on_the_split(tmp_path: Path, labelled: Path):
     """Wrong steps weigh five times: all 64 solutions at once, and four batches of 16 accumulated, end in the same weights.
 
-    So do weights of the same proportion; without any, others come out.
+    So do weights of the same proportion, and a loss of pairs that a user brings; without weights others come out, and
+    the name of a class says the same as the short name.
     """
+    split = {"data__batch_size": 16, "trainer__accumulate_grad_batches": 4}
+    heavy, pairs = {"data__label_mix": {"wrong": 5.0}}, {"model__init_args__loss": "tests.losses.PairwiseSteps"}
     found = {}
     for name, changes in {
-        "whole": {"data__label_mix": {"wrong": 5.0}},
-        "split": {"data__label_mix": {"wrong": 5.0}, "data__batch_size": 16, "trainer__accumulate_grad_batches": 4},
+        "whole": heavy,
+        "split": heavy | split,
         "scaled": {"data__label_mix": {"wrong": 10.0, "right": 2.0}},
         "plain": {},
+        "named": {"model__init_args__loss": "StepCrossEntropy"},
+        "pairs": pairs,
+        "pairs split": pairs | split,
     }.items():
         sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
         step = {"data__batch_size": 64, "trainer__max_steps": 2, "model__init_args__optimizer": sgd} | changes
         main(["fit", "--config", config("ProcessRewardModel", tmp_path / name, labelled, **step)])
         found[name] = weights(tmp_path / name)
 
-    def gap(name: str) -> float:
-        return max((found["whole"][k] - found[name][k]).abs().max().item() for k in found[name])
+    def gap(one: str, other: str) -> float:
+        return max((found[one][k] - found[other][k]).abs().max().item() for k in found[one])
 
-    assert gap("split") < 1e-6
-    assert gap("scaled") < 1e-6
-    assert gap("plain") > 1e-4
+    assert gap("whole", "split") < 1e-6
+    assert gap("whole", "scaled") < 1e-6
+    assert gap("whole", "plain") > 1e-4
+    assert gap("plain", "named") == 0
+    assert gap("pairs", "pairs split") < 1e-6
+    assert gap("pairs", "plain") > 1e-4
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import os
 import pickle
 import random
 import resource
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +49,45 @@ class Interrupt(lightning.Callback):
         setattr(self, hook, strike)
 
 
+class KillWriter(lightning.Callback):
+    """Kills this process in the thread that writes checkpoints, at its n-th call of a function, half of it done."""
+
+    def __init__(self, function: str, call: int) -> None:
+        module, _, self.name = function.rpartition(".")
+        self.module, self.call = importlib.import_module(module), call
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        original = getattr(self.module, self.name)
+
+        def strike(*args: Any) -> Any:
+            if threading.current_thread().name != "checkpoint" or (call := self.call) < 0:
+                return original(*args)
+            self.call -= 1
+            if call == 0:
+                if self.name == "save":
+                    original(args[0], whole := io.BytesIO())
+                    args[1].write(whole.getvalue()[: len(whole.getvalue()) // 2])
+                    args[1].flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args)
+
+        setattr(self.module, self.name, strike)
+
+
+# Two saves: each publishes a file twice and a link once, and removes at least six things that may have been there.
+WRITER = [("torch.save", 2), ("stepverify.atomic.publish", 6), ("stepverify.atomic.remove", 12)]
+
+
 def interrupt(hook: str, step: int, signal: str = "SIGTERM", **more: Any) -> dict[str, Any]:
     arguments = {"hook": hook, "step": step, "signal": signal} | more
     return {"class_path": "tests.test_interrupt.Interrupt", "init_args": arguments}
 
 
 def every(steps: int, **more: Any) -> dict[str, Any]:
-    return {"class_path": "stepverify.callbacks.Checkpoints", "init_args": {"every_n_train_steps": steps} | more}
+    return {
+        "class_path": "stepverify.callbacks.Checkpoints",
+        "init_args": {"every_n_train_steps": steps, "max_share": 1.0} | more,
+    }
 
 
 def fit(root: Path, *callbacks: dict[str, Any], **changes: Any) -> None:
@@ -127,14 +162,22 @@ def test_sigterm_ends_after_the_running_step(
 
 
 def test_killed_twice_equals_uninterrupted(tmp_path: Path, whole: Path):
-    """SIGKILL in the first and in the second epoch, at a random step and place, with checkpoints at every other step."""
+    """SIGKILL in the first epoch, at a random step and place, and then in the thread that writes checkpoints.
+
+    They are saved at every other step.
+    """
     root = tmp_path / "run"
     draw = random.Random()
     hooks = ["on_before_optimizer_step", "on_train_batch_start", "on_train_batch_end", "on_validation_batch_start"]
-    for steps in ((1, 2, 3, 4), (5, 6, 7, 8)):
-        step, hook = draw.choice(steps), draw.choice(hooks[:3])
-        print(hook, step)  # shown if this fails
-        killed = fit_apart(root, every(2), interrupt(hook, step, "SIGKILL"))
+    function, calls = draw.choice(WRITER)
+    writer = {"function": function, "call": draw.randrange(calls)}
+    strikes = [
+        interrupt(draw.choice(hooks[:3]), draw.choice((1, 2, 3, 4)), "SIGKILL"),
+        {"class_path": "tests.test_interrupt.KillWriter", "init_args": writer},
+    ]
+    for strike in strikes:
+        print(strike)  # shown if this fails
+        killed = fit_apart(root, every(2), strike)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not (root / "export").exists()
     resumed = fit_apart(root, every(2))
@@ -142,11 +185,40 @@ def test_killed_twice_equals_uninterrupted(tmp_path: Path, whole: Path):
     assert_same(root, whole)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("function", "calls"), WRITER)
+def test_killed_at_every_call_of_the_writer(function: str, calls: int, tmp_path: Path, whole: Path):
+    """One run, killed at the first call, gone on with and killed at the second, and so on until it ends."""
+    root = tmp_path / "run"
+    for call in range(calls):
+        strike = {"class_path": "tests.test_interrupt.KillWriter", "init_args": {"function": function, "call": call}}
+        done = fit_apart(root, every(1), strike)
+        print(call, done.returncode, [path.name for path in files.find(root)])
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert all(files.defect(path) is None for path in files.find(root))
+    assert fit_apart(root, every(1)).returncode == 0
+    assert_same(root, whole)
+
+
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_max_steps_at_the_end_of_an_epoch(accumulate: int, tmp_path: Path, whole: Path):
+    """4 batches are an epoch: stopped there by ``max_steps`` and gone on with, the next one has the order it has at once."""
+    more = {"trainer__accumulate_grad_batches": accumulate}
+    if accumulate > 1:
+        whole = tmp_path / "whole"
+        fit(whole, **more)
+    for steps in (4, 8):
+        fit(tmp_path / "run", **more, trainer__max_steps=steps // accumulate, trainer__max_epochs=None)
+    assert_same(tmp_path / "run", whole)
+
+
 @pytest.fixture
 def two(tmp_path: Path) -> Path:
     """A run of 4 steps with a checkpoint after steps 2 and 4."""
     root = tmp_path / "run"
-    fit(root, every(2), trainer__max_steps=4, trainer__max_epochs=None)
+    fit(root, every(2, final="all"), trainer__max_steps=4, trainer__max_epochs=None)
     assert sorted(p.name for p in (root / "checkpoints").iterdir()) == ["last.ckpt", "step=2.ckpt", "step=4.ckpt"]
     return root
 
@@ -214,7 +286,7 @@ def test_saved_by_the_clock(tmp_path: Path):
     """An interval of nothing saves every step; so many are kept."""
     clock = {
         "class_path": "stepverify.callbacks.Checkpoints",
-        "init_args": {"train_time_interval": "0:00:00", "keep": 3},
+        "init_args": {"train_time_interval": "0:00:00", "keep": 3, "max_share": 1.0, "final": "all"},
     }
     fit(tmp_path / "run", clock, trainer__max_steps=4, trainer__max_epochs=None)
     assert [p.name for p in files.find(tmp_path / "run")] == ["step=4.ckpt", "step=3.ckpt", "step=2.ckpt"]

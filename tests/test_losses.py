@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from stepverify.losses import log_partition, outcome_bce, outcome_mse, step_cross_entropy, step_mse, token_nll
+from stepverify.losses import OutcomeBCE, OutcomeMSE, StepCrossEntropy, StepMSE, log_partition, token_nll
+from tests.losses import PairwiseSteps, lost
 
 
 def logit(*probabilities):
@@ -15,17 +16,17 @@ def logit(*probabilities):
 
 def test_squared_error_by_hand():
     """Values 0.8, 0.5, 0.1 against 1, 0, 1: 0.04 + 0.25 + 0.81 = 1.1 over 3 positions."""
-    total, count = outcome_mse(logit(0.8, 0.5, 0.1), torch.tensor([1.0, 0.0, 1.0]))
+    total, count = lost(OutcomeMSE(), logit(0.8, 0.5, 0.1), torch.tensor([1.0, 0.0, 1.0]))
     assert total.item() == pytest.approx(1.1, rel=1e-5)
     assert count.item() == 3.0
 
 
 def test_binary_cross_entropy_by_hand():
     """Values 0.8, 0.5 against 1, 0: -ln 0.8 - ln 0.5. Value 0.8 against 0.25: -(0.25 ln 0.8 + 0.75 ln 0.2)."""
-    total, count = outcome_bce(logit(0.8, 0.5), torch.tensor([1.0, 0.0]))
+    total, count = lost(OutcomeBCE(), logit(0.8, 0.5), torch.tensor([1.0, 0.0]))
     assert total.item() == pytest.approx(-math.log(0.8) - math.log(0.5), rel=1e-5)
     assert count.item() == 2.0
-    total, count = outcome_bce(logit(0.8), torch.tensor([0.25]))
+    total, count = lost(OutcomeBCE(), logit(0.8), torch.tensor([0.25]))
     assert total.item() == pytest.approx(-(0.25 * math.log(0.8) + 0.75 * math.log(0.2)), rel=1e-5)
     assert count.item() == 1.0
 
@@ -36,10 +37,10 @@ def test_step_cross_entropy_by_hand():
     Targets 1 and 0: -ln 3/4 - ln 4/5. Soft targets 1/2 and 1/4: -(ln 3/4 + ln 1/4) / 2 - (ln 1/5 + 3 ln 4/5) / 4.
     """
     logits = torch.tensor([[0.0, math.log(3)], [math.log(4), 0.0]])
-    total, count = step_cross_entropy(logits, torch.tensor([1.0, 0.0]))
+    total, count = lost(StepCrossEntropy(), logits, torch.tensor([1.0, 0.0]))
     assert total.item() == pytest.approx(-math.log(3 / 4) - math.log(4 / 5), rel=1e-5)
     assert count.item() == 2.0
-    total, count = step_cross_entropy(logits, torch.tensor([0.5, 0.25]))
+    total, count = lost(StepCrossEntropy(), logits, torch.tensor([0.5, 0.25]))
     hand = -(math.log(3 / 4) + math.log(1 / 4)) / 2 - (math.log(1 / 5) + 3 * math.log(4 / 5)) / 4
     assert total.item() == pytest.approx(hand, rel=1e-5)
     assert count.item() == 2.0
@@ -47,45 +48,45 @@ def test_step_cross_entropy_by_hand():
 
 def test_step_mse_by_hand():
     """(0.5 - 0.25)^2 + 3 (1 - 0.8)^2 = 0.0625 + 0.12, of four."""
-    total, count = step_mse(torch.tensor([0.5, 1.0]), torch.tensor([0.25, 0.8]), torch.tensor([1.0, 3.0]))
+    total, count = lost(StepMSE(), torch.tensor([0.5, 1.0]), torch.tensor([0.25, 0.8]), torch.tensor([1.0, 3.0]))
     assert total.item() == pytest.approx(0.1825)
     assert count.item() == 4.0
 
 
-@pytest.mark.parametrize("loss", [outcome_mse, outcome_bce, step_cross_entropy])
+@pytest.mark.parametrize("loss", [OutcomeMSE, OutcomeBCE, StepCrossEntropy])
 def test_the_loss_is_a_sum_with_its_count(loss):
     """So that parts add up: over devices, and over steps of accumulation."""
     torch.manual_seed(0)
-    logits = torch.randn(7, 2) if loss is step_cross_entropy else torch.randn(7)
+    logits = torch.randn(7, 2) if loss is StepCrossEntropy else torch.randn(7)
     targets = torch.rand(7)
-    whole = loss(logits, targets)
-    parts = [loss(logits[i:j], targets[i:j]) for i, j in ((0, 3), (3, 7))]
+    whole = lost(loss(), logits, targets)
+    parts = [lost(loss(), logits[i:j], targets[i:j]) for i, j in ((0, 3), (3, 7))]
     assert sum(total for total, _ in parts).item() == pytest.approx(whole[0].item(), rel=1e-5)
     assert [count.item() for _, count in parts] == [3.0, 4.0]
     assert whole[1].item() == 7.0
     assert whole[0].shape == whole[1].shape == ()
 
 
-@pytest.mark.parametrize("loss", [outcome_mse, outcome_bce, step_cross_entropy])
+@pytest.mark.parametrize("loss", [OutcomeMSE, OutcomeBCE, StepCrossEntropy])
 def test_half_precision_is_summed_in_full(loss):
     """2,000 positions of the same loss: bfloat16 cannot count beyond 256 by ones."""
-    shape = (2000, 2) if loss is step_cross_entropy else (2000,)
+    shape = (2000, 2) if loss is StepCrossEntropy else (2000,)
     targets = torch.ones(2000)
-    total, count = loss(torch.zeros(shape, dtype=torch.bfloat16), targets)
-    one = 0.25 if loss is outcome_mse else math.log(2)
+    total, count = lost(loss(), torch.zeros(shape, dtype=torch.bfloat16), targets)
+    one = 0.25 if loss is OutcomeMSE else math.log(2)
     assert total.dtype == torch.float32
     assert total.item() == pytest.approx(2000 * one, rel=1e-4)
     assert count.item() == 2000.0
 
 
-@pytest.mark.parametrize("loss", [outcome_bce, step_cross_entropy])
+@pytest.mark.parametrize("loss", [OutcomeBCE, StepCrossEntropy])
 def test_the_gradient_is_value_minus_target(loss):
     """d/dz of the cross-entropy is σ(z) - y: at value 0.8 and target 0.3, 0.5 (and -0.5 for the other class)."""
     logits = logit(0.8).requires_grad_()
-    if loss is step_cross_entropy:
+    if loss is StepCrossEntropy:
         logits = torch.tensor([[0.0, math.log(4)]], requires_grad=True)
-    loss(logits, torch.tensor([0.3]))[0].backward()
-    expected = [[-0.5, 0.5]] if loss is step_cross_entropy else [0.5]
+    lost(loss(), logits, torch.tensor([0.3]))[0].backward()
+    expected = [[-0.5, 0.5]] if loss is StepCrossEntropy else [0.5]
     assert torch.allclose(logits.grad, torch.tensor(expected))
 
 
@@ -165,3 +166,14 @@ def test_no_more_than_a_chunk_of_logits_is_made_at_once(frozen, monkeypatch):
     assert sizes == [3, 3, 1]
     nll.sum().backward()
     assert sorted(sizes) == ([1, 3, 3] if frozen else [1, 1, 3, 3, 3, 3])
+
+
+def test_a_loss_of_pairs_sees_solutions_by_hand():
+    """Log-odds 2, -1, 0 of one solution, right, wrong, right, and 1, 3 of another, wrong, right.
+
+    Pairs: (2, -1), (0, -1) and (3, 1): log(1 + e^-3) + log(1 + e^-1) + log(1 + e^-2), of three.
+    """
+    logits = torch.stack([torch.zeros(5), torch.tensor([2.0, -1.0, 0.0, 1.0, 3.0])], 1)
+    total, count = lost(PairwiseSteps(), logits, torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0]), owner=[0, 0, 0, 1, 1])
+    assert total.item() == pytest.approx(sum(math.log1p(math.exp(-gap)) for gap in (3, 1, 2)), rel=1e-5)
+    assert count.item() == 3.0

@@ -11,11 +11,12 @@ torch = pytest.importorskip("torch")
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder, load_tokenizer  # noqa: E402
 from stepverify.layout import Layout, load_export  # noqa: E402
-from stepverify.losses import step_cross_entropy  # noqa: E402
+from stepverify.losses import StepCrossEntropy  # noqa: E402
 from stepverify.models import Backbone, GeneratorModel, LoRA, OutcomeModel, ProcessModel, load_verifier  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
 from tests.fits import fit, write_labelled  # noqa: E402
+from tests.losses import lost  # noqa: E402
 
 BASE = "lit_configs/quickstart/base"
 LAYOUT = Layout(prompt="{problem}\n")
@@ -68,7 +69,7 @@ def test_prm_learns_a_toy_rule_at_the_tag_and_nowhere_else(encoder: SolutionEnco
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(60):
         outputs, _ = model(batch)
-        total, count = step_cross_entropy(outputs, batch.reads.targets)
+        total, count = StepCrossEntropy()(outputs, batch.reads, model)
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()
@@ -177,7 +178,7 @@ def test_among_the_whole_vocabulary_the_loss_is_next_token_prediction(chunk, enc
     model = ProcessModel(backbone(), encoder.label_ids, among_all=True).eval()
     batch = collate([encoder.process(solutions[0], [1.0, 1.0, 0.0, 1.0, 0.0])])
     outputs = model(batch)[0]
-    total, count = step_cross_entropy(outputs, batch.reads.targets, normalized=True)
+    total, count = StepCrossEntropy()(outputs, batch.reads, model)
     logits = model.decode(input_ids=batch.input_ids[None]).logits[0, batch.reads.index]
     labels = torch.tensor(encoder.label_ids)[batch.reads.targets.long()]
     torch.testing.assert_close(total / count, torch.nn.functional.cross_entropy(logits, labels), rtol=1e-4, atol=1e-5)
@@ -293,7 +294,7 @@ def test_lora_trains_adapters_only(encoder, solutions):
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     batch = collate([encoder.process(s, [1.0, 0.0, 1.0, 0.0, 1.0]) for s in solutions])
     for _ in range(2):
-        total, count = step_cross_entropy(model(batch)[0], batch.reads.targets)
+        total, count = StepCrossEntropy()(model(batch)[0], batch.reads, model)
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()
@@ -370,12 +371,12 @@ def test_regression_on_the_value_has_no_classes():
     from stepverify.modules import ProcessRewardModel
 
     base = Backbone(path="lit_configs/quickstart/base", weights="random")
-    with pytest.raises(InputError, match="objective: mse has no place for among: vocabulary"):
-        ProcessRewardModel(base, Layout(), objective="mse", among="vocabulary")
-    module = ProcessRewardModel(base, Layout(), objective="mse")
-    module.model = SimpleNamespace(values=lambda outputs: outputs.softmax(-1)[:, 1])
+    with pytest.raises(InputError, match="loss: StepMSE has no place for among: vocabulary"):
+        ProcessRewardModel(base, Layout(), loss="mse", among="vocabulary")
+    module = ProcessRewardModel(base, Layout(), loss="mse")
+    model = SimpleNamespace(values=lambda outputs: outputs.softmax(-1)[:, 1])
     logits = torch.tensor([[0.0, math.log(3)]], requires_grad=True)
-    total, _ = module.loss(logits, torch.tensor([0.5]), torch.tensor([1.0]))
+    total, _ = lost(module.loss, logits, torch.tensor([0.5]), model=model)
     total.backward()
     assert total.item() == pytest.approx((3 / 4 - 1 / 2) ** 2)
     # Of the second logit: 2 (3/4 - 1/2) times 3/4 (1 - 3/4).

@@ -16,11 +16,12 @@ from stepverify.data.encode import SolutionEncoder, load_tokenizer  # noqa: E402
 from stepverify.data.targets import NEUTRAL, StepTargets  # noqa: E402
 from stepverify.jsonl import read_records, write_records  # noqa: E402
 from stepverify.layout import Layout, load_export  # noqa: E402
-from stepverify.losses import step_cross_entropy  # noqa: E402
+from stepverify.losses import StepCrossEntropy  # noqa: E402
 from stepverify.models import Backbone, ProcessModel, load_verifier  # noqa: E402
 from stepverify.modules import ProcessRewardModel  # noqa: E402
 from stepverify.records import InputError, Solution, StepLabel  # noqa: E402
 from tests.fits import fit  # noqa: E402
+from tests.losses import lost  # noqa: E402
 from tests.test_card import run_card  # noqa: E402
 
 LAYOUT = Layout(prompt="{problem}\n", neutral="*")
@@ -62,7 +63,7 @@ def test_cross_entropy_among_three_by_hand():
     of the first two. The gradient of the neutral one is p minus (0, 0, 1)."""
     row = [0.0, math.log(2), math.log(5)]
     logits = torch.tensor([row] * 4, requires_grad=True)
-    total, count = step_cross_entropy(logits, torch.tensor([1.0, 0.0, NEUTRAL, 0.5]))
+    total, count = lost(StepCrossEntropy(), logits, torch.tensor([1.0, 0.0, NEUTRAL, 0.5]))
     wanted = -math.log(1 / 4) - math.log(1 / 8) - math.log(5 / 8) - (math.log(1 / 4) + math.log(1 / 8)) / 2
     assert (total.item(), count.item()) == (pytest.approx(wanted, rel=1e-5), 4.0)
     total.backward()

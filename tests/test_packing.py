@@ -116,7 +116,9 @@ def test_flex_equals_paths(architecture, compiled, monkeypatch):
     if not compiled:
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-        monkeypatch.setattr("stepverify.models.attention._flex_functions", lambda: (flex_attention, create_block_mask))
+        monkeypatch.setattr(
+            "stepverify.models.attention.dense._flex_functions", lambda: (flex_attention, create_block_mask)
+        )
     rng = np.random.default_rng(1)
     sequences = [[3, 4, *rng.integers(3, 7, rng.integers(1, 9)).tolist()] for _ in range(8)]
     batch = collate(examples_of(sequences), pad_to=128)
@@ -134,11 +136,11 @@ def test_flex_gradients_equal_paths():
 
 
 def _loss_and_gradients(model, batches):
-    from stepverify.losses import outcome_mse, step_cross_entropy, weighted
+    from stepverify.losses import OutcomeMSE, StepCrossEntropy, TokenNLL
 
-    losses = {"outcome": outcome_mse, "process": step_cross_entropy, "generator": lambda o, t, w: weighted(o, w)}
+    loss = {"outcome": OutcomeMSE, "process": StepCrossEntropy, "generator": TokenNLL}[model.objective]()
     model.zero_grad()
-    parts = [losses[model.objective](model(b)[0], b.reads.targets, b.reads.weights) for b in batches]
+    parts = [loss(model(b)[0], b.reads, model) for b in batches]
     loss = sum(total for total, _ in parts) / sum(count for _, count in parts)
     loss.backward()
     return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}

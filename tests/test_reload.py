@@ -33,8 +33,8 @@ def corrupt(monkeypatch: pytest.MonkeyPatch, form: str, change: Callable[[dict[s
 
     whole = ReadModel.export
 
-    def export(self: ReadModel, folder: Path, state: Any, form_: Any = None, base: str = "") -> None:
-        whole(self, folder, state, form_, base)
+    def export(self: ReadModel, folder: Path, state: Any, form_: Any = None, *rest: Any) -> None:
+        whole(self, folder, state, form_, *rest)
         if form_ == form:
             (path,) = folder.glob("*.safetensors")
             change(stored := load_file(path))

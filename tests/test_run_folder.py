@@ -14,10 +14,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from stepverify.callbacks import files  # noqa: E402
-from stepverify.callbacks.run_folder import claim  # noqa: E402
+from stepverify.callbacks.run_folder import claim, comparable, inputs_of  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from stepverify.data.datamodule import SolutionData  # noqa: E402
 from stepverify.jsonl import MANIFEST  # noqa: E402
+from stepverify.manifest import write_manifest  # noqa: E402
 from stepverify.records import InputError  # noqa: E402
 from tests.test_fit import BASE, config, scalars, weights  # noqa: E402
 from tests.test_interrupt import every, fit_apart, interrupt  # noqa: E402
@@ -112,7 +113,11 @@ def test_an_extended_run_goes_on(done: Path, tmp_path: Path):
     one, other = weights(done), weights(tmp_path / "whole")
     assert all(torch.equal(one[k], other[k]) for k in one)
     manifest = json.loads((done / MANIFEST).read_text())
-    assert (manifest["stage"], manifest["finished"], manifest["summary"]) == ("fit", True, {"steps": 8, "epochs": 2})
+    assert (manifest["stage"], manifest["finished"], manifest["summary"]) == (
+        "fit",
+        True,
+        {"steps": 8, "epochs": 2, "final": "last", "checkpoints": ["step=4.ckpt", "step=8.ckpt"]},
+    )
 
 
 @pytest.mark.slow
@@ -233,9 +238,13 @@ def test_the_folder_of_a_stage_is_not_the_folder_of_a_run(tmp_path: Path):
         claimed(tmp_path)
 
 
-def claimed(root: Path, ckpt_path: str | None = None, *, overwrite: bool = False, seed: int = 0) -> list[str]:
-    plain = {"seed_everything": seed, "model": {}, "data": {}, "trainer": {"default_root_dir": str(root)}}
-    removed = claim(root, root / "export", plain, ckpt_path=ckpt_path, overwrite=overwrite, fast_dev_run=False)
+def claimed(
+    root: Path, ckpt_path: str | None = None, *, overwrite: bool = False, seed: int = 0, data: dict | None = None
+) -> list[str]:
+    plain = {"seed_everything": seed, "model": {}, "data": data or {}, "trainer": {"default_root_dir": str(root)}}
+    removed = claim(
+        root, root / "export", plain, inputs_of(plain), ckpt_path=ckpt_path, overwrite=overwrite, fast_dev_run=False
+    )
     return [path.name for path in removed]
 
 
@@ -263,6 +272,36 @@ def test_a_checkpoint_is_gone_on_with_in_its_own_folder_only(tmp_path: Path):
         claimed(tmp_path, "/elsewhere/step=2.ckpt")
     assert claimed(tmp_path / "new", str(checkpoint)) == []
     assert claimed(tmp_path, overwrite=True) == ["step=2.ckpt"]
+
+
+def test_changed_data_is_not_another_runs_data(tmp_path: Path):
+    """Under the same path; nested readers and lists of files too. What is not on this disk is not compared."""
+    train, problems = tmp_path / "train.jsonl", tmp_path / "problems.jsonl"
+    data = {
+        "train": {"init_args": {"path": [str(train), "a/hub-id"], "problems": [{"init_args": {"path": "gone"}}]}},
+        "language": {"init_args": {"reader": {"init_args": {"path": str(problems)}}}},
+        "validation": None,
+        "test": {"init_args": {"path": str(tmp_path / "test.jsonl")}},
+    }
+    for path in (train, problems, tmp_path / "test.jsonl"):
+        path.write_text("{}\n")
+    root = tmp_path / "run"
+    (root / "checkpoints").mkdir(parents=True)
+    (root / "checkpoints" / "step=2.ckpt").write_bytes(b"")
+    plain = {"seed_everything": 0, "model": {}, "data": data, "trainer": {}}
+    inputs = inputs_of(plain)
+    keys = ["data.train.init_args.path[0]", "data.language.init_args.reader.init_args.path"]
+    assert list(inputs) == keys
+    write_manifest(root, {"stage": "fit", "config": comparable(plain), "inputs": inputs})
+    (tmp_path / "test.jsonl").write_text("{}{}\n")
+    assert claimed(root, "last", data=data) == []
+    for path, key in zip((train, problems), keys, strict=True):
+        path.write_text("{} \n")
+        with pytest.raises(InputError) as refused:
+            claimed(root, "last", data=data)
+        assert str(refused.value).startswith(f"{root}: {path} ({key}) has changed since the run began; start over with")
+        path.unlink()
+        assert claimed(root, "last", data=data) == []
 
 
 def test_a_recipe_that_is_run_again_changes_nothing(

@@ -227,6 +227,21 @@ def test_resume_scores_what_is_missing_and_counts_all(given, tmp_path, outcome, 
     assert asked == []
 
 
+def test_out_of_memory_is_one_line(given, tmp_path, outcome, monkeypatch):
+    """A petabyte is asked for; another error stays what it is; the same command then finishes."""
+    with monkeypatch.context() as patched:
+        patched.setattr(ExportedVerifier, "score", lambda self, s: torch.empty(1 << 50))
+        with pytest.raises(
+            InputError, match=r"orm: out of memory on cpu: .*lower pack_tokens \(99 now\), then set dtype"
+        ):
+            score(given, tmp_path / "o", {"orm": outcome}, pack_tokens=99)
+        patched.setattr(ExportedVerifier, "score", lambda self, s: torch.ones(2) @ torch.ones(3))
+        with pytest.raises(RuntimeError, match="size"):
+            score(given, tmp_path / "o", {"orm": outcome}, pack_tokens=99)
+    score(given, tmp_path / "o", {"orm": outcome}, pack_tokens=99)
+    assert len(list(read_records(tmp_path / "o", Solution))) == 7
+
+
 @pytest.mark.parametrize("changed", ["weights", "stepverify.json", "tokenizer.json", "every_token", "name"])
 def test_another_verifier_is_refused(given, tmp_path, outcome, changed):
     import shutil

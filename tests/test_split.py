@@ -15,7 +15,7 @@ from tests.processes import stepverify
 SPLITS = {
     "whole": ["--data.batch_size", "21"],
     "micro-batches": ["--data.batch_size", "6", "--trainer.accumulate_grad_batches", "4"],
-    "fsdp2": ["--data.pack_tokens", "256", "--trainer.accumulate_grad_batches", "9", "--config", "lit_configs/overlays/fsdp2.yaml"],
+    "fsdp2": ["--data.pack_tokens", "256", "--trainer.accumulate_grad_batches", "9", "--config", "lit_configs/overlays/fsdp2.yaml", "--trainer.devices", "2"],
     "ddp-lora": ["--data.pack_tokens", "256", "--trainer.accumulate_grad_batches", "9", "--config", "lit_configs/overlays/ddp.yaml", "--trainer.devices", "2"],
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from sampling.stages.score import ExportedVerifier
 from stepverify.jsonl import write_records
@@ -37,6 +38,9 @@ asked = [{"prompt_token_ids": ids} for ids in json.loads(sys.argv[1])]
 outputs = llm.encode(asked, pooling_task="token_classify", use_tqdm=False)
 print("RESULT" + json.dumps([scores if "scores" in dir() else [score], *(o.outputs.data.tolist() for o in outputs)]))
 """
+# vLLM's kernel of float32 attention on a GPU multiplies in TF32: 2^-11 a product. A probability moves by a quarter of its
+# logit at most, whose few units are off by that much.
+TOLERANCE = 2e-3 if torch.cuda.is_available() else 1e-5
 ASKED = Solution(id="p#0", problem_id="p", problem="What is 2 + 3?", steps=["2 + 3 = 5", "#### 5"])
 
 
@@ -83,7 +87,7 @@ def verifiers(model, tmp_path_factory):
 
 @pytest.mark.parametrize(("kind", "place"), [("ProcessRewardModel", "classifier"), ("OutcomeVerifier", ".")])
 def test_the_pooling_runner_gives_the_verifiers_scores(kind, place, verifiers):
-    """A process reward model read at its tags, an outcome verifier at every token: ours to 1e-5, in float32."""
+    """A process reward model read at its tags, an outcome verifier at every token: ours in float32."""
     from stepverify.models import load_verifier
 
     ours = ExportedVerifier(str(verifiers[kind]), device="cpu", every_token=True)
@@ -101,10 +105,10 @@ def test_the_pooling_runner_gives_the_verifiers_scores(kind, place, verifiers):
     wanted, *others = ours.score([ASKED, *records])
     everything = [value for values in others for value in values]
     assert max(everything) - min(everything) > 1e-3
-    assert card == pytest.approx(wanted if kind == "ProcessRewardModel" else wanted[-1:], abs=1e-5)
+    assert card == pytest.approx(wanted if kind == "ProcessRewardModel" else wanted[-1:], abs=TOLERANCE)
     for values, example, data in zip(others, examples, found, strict=True):
         if kind == "ProcessRewardModel":
-            assert [right for _, right in data] == pytest.approx(values, abs=1e-5)
-            assert [wrong + right for wrong, right in data] == pytest.approx([1.0] * len(values), abs=1e-5)
+            assert [right for _, right in data] == pytest.approx(values, abs=TOLERANCE)
+            assert [wrong + right for wrong, right in data] == pytest.approx([1.0] * len(values), abs=TOLERANCE)
         else:
-            assert [data[at][0] for at in example.positions] == pytest.approx(values, abs=1e-5)
+            assert [data[at][0] for at in example.positions] == pytest.approx(values, abs=TOLERANCE)

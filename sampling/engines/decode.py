@@ -83,11 +83,12 @@ class Decoder:
         prefixes = [b.token_ids for b in begun]
         read = [r.prompt_ids + prefix for r, prefix in zip(requests, prefixes, strict=True)]
         length = max(map(len, read))
-        ids = torch.full((len(requests), length), self._pad, device=self.device)
+        ids = torch.full((len(requests), length), self._pad)
         mask = torch.zeros_like(ids, dtype=torch.bool)
         for i, row in enumerate(read):
-            ids[i, length - len(row) :] = torch.tensor(row, device=self.device)
+            ids[i, length - len(row) :] = torch.tensor(row)
             mask[i, length - len(row) :] = True
+        ids, mask = ids.to(self.device), mask.to(self.device)
         layers = [GrowingLayer() for _ in range(self.network.config.num_hidden_layers)]
         cache = Cache(layers=list(layers))
         logits = self._forward(ids, mask, (mask.long().cumsum(1) - 1).clamp(min=0), cache)
@@ -128,19 +129,21 @@ class Decoder:
         """Draw on at the end of ``drawn``, at most ``room`` tokens a row; why each ended."""
         total = len(seeds)
         finish = ["length"] * total
-        live = torch.arange(total, device=self.device)  # which sample a row of the batch is
+        live = list(range(total))  # which sample a row of the batch is
         positions = mask.long().sum(1)
         active = room > 0  # rows not finished yet
         for step in range(self.options.max_tokens):
             tokens = draw(logits, seeds, step, self.options)
             ended = torch.isin(tokens, self._end)
-            for row, (token, is_active) in enumerate(zip(tokens.tolist(), active.tolist(), strict=True)):
+            # One copy from the device for all rows.
+            now = torch.stack([tokens, active.long()]).tolist()
+            for sample, token, is_active in zip(live, *now, strict=True):
                 if is_active:
-                    drawn[int(live[row])].append(token)
+                    drawn[sample].append(token)
             if self.options.stop:
-                ended |= self._stopped(drawn, live, active)
+                ended |= self._stopped(drawn, live, now[1])
             for row in (ended & active).nonzero().flatten().tolist():
-                finish[int(live[row])] = "stop"
+                finish[live[row]] = "stop"
             active &= ~ended & (room > step + 1)
             left = int(active.sum())
             if left == 0:
@@ -150,20 +153,20 @@ class Decoder:
                 keep = active.nonzero().flatten()
                 for layer in layers:
                     layer.select(keep)
-                live, tokens, mask = live[keep], tokens[keep], mask[keep]
+                live, tokens, mask = [live[row] for row in keep.tolist()], tokens[keep], mask[keep]
                 positions, seeds, room, active = positions[keep], seeds[keep], room[keep], active[keep]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = self._forward(tokens[:, None], mask, positions[:, None], cache)
             positions = positions + 1
         return finish
 
-    def _stopped(self, drawn: list[list[int]], live: Tensor, active: Tensor) -> Tensor:
-        found = torch.zeros_like(active)
-        for row, (sample, is_active) in enumerate(zip(live.tolist(), active.tolist(), strict=True)):
-            if is_active:
-                tail = self.tokenizer.decode(drawn[sample][-self._tail :], skip_special_tokens=True)
-                found[row] = any(text in tail for text in self.options.stop)
-        return found
+    def _stopped(self, drawn: list[list[int]], live: list[int], active: list[int]) -> Tensor:
+        found = []
+        for sample, is_active in zip(live, active, strict=True):
+            tail = drawn[sample][-self._tail :] if is_active else []
+            text = self.tokenizer.decode(tail, skip_special_tokens=True)
+            found.append(any(stop in text for stop in self.options.stop))
+        return torch.tensor(found, device=self.device)
 
 
 def draw(logits: Tensor, seeds: Tensor, step: int, options: SamplingOptions) -> Tensor:

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from sampling.engines.base import Completion, Request, SamplingOptions
+from sampling.runtime.device import choose_device
 from stepverify.data.encode import load_tokenizer
 from stepverify.records import InputError
 
@@ -103,7 +104,7 @@ class TransformersEngine:
         import torch
         from transformers import AutoModelForCausalLM
 
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = choose_device(self.device)
         try:
             dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
             network: Any = AutoModelForCausalLM.from_pretrained(self.model, dtype=dtype)

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from sampling.runtime.device import choose_device
 from sampling.runtime.progress import Progress
 from sampling.runtime.store import Store
 from stepverify.jsonl import fingerprint, read_records
@@ -59,12 +60,10 @@ class ExportedVerifier:
 
     @cached_property
     def _loaded(self) -> Any:
-        import torch
-
         from stepverify.models import load_verifier
 
+        device = choose_device(self.device)
         model, encoder, facts = load_verifier(self.path, self.dtype, self.neutral)
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         return model.to(device), encoder, facts["objective"], device
 
     def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
@@ -165,7 +164,13 @@ def score(
             missing = (s for s in read_records(input, Solution) if s.id not in store.done)
             while chunk := list(islice(missing, _CHUNK)):
                 for name, scorer in scorers.items():
-                    for solution, values in zip(chunk, scorer.score(chunk), strict=True):
+                    try:
+                        scored = scorer.score(chunk)
+                    except Exception as error:
+                        if (said := _out_of_memory(error, name, pack_tokens, dtype)) is None:
+                            raise
+                        raise said from error
+                    for solution, values in zip(chunk, scored, strict=True):
                         solution.scores = solution.scores | {name: values}
                         if values and (texts := scorer.pieces(solution)):
                             solution.pieces = solution.pieces | {name: texts}
@@ -178,6 +183,21 @@ def score(
     for name, count in too_long.items():
         if count:
             print(f"  {name}: {count} solutions without a step or too long to be read: no score, they rank last")
+
+
+def _out_of_memory(error: Exception, verifier: str, pack_tokens: int, dtype: str) -> InputError | None:
+    """Describe what to lower where an error says that memory ran out; None of others."""
+    import torch
+
+    from stepverify.memory import describe_use, is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return InputError(
+        f"{verifier}: out of memory on {describe_use(device)}; lower pack_tokens ({pack_tokens} now), "
+        f"then set dtype: bfloat16 ({dtype} now); solutions scored so far are kept, and the same command goes on"
+    )
 
 
 def _identity(path: str) -> str:

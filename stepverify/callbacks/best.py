@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -120,3 +121,22 @@ class Choice:
             metrics=metrics,
         )  # fmt: skip
         return True
+
+
+def chosen(trainer: lightning.Trainer) -> tuple[Best, Path] | None:
+    """The best checkpoint of a run whose ``Checkpoints`` have a ``monitor``; None means the last weights.
+
+    Where the metric was never a number, or the checkpoint is torn, it says so.
+    """
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    choice = next((c.choice for c in callbacks if isinstance(getattr(c, "choice", None), Choice)), None)
+    if choice is None or choice.monitor is None:
+        return None
+    if (best := choice.best) is None:
+        files.say(f"no validation gave a {choice.monitor}: the last weights are exported")
+        return None
+    path = files.folder(trainer.default_root_dir) / best.name
+    if (reason := files.defect(path)) is not None:
+        files.say(f"{path} was the best, but is torn ({reason}): the last weights are exported")
+        return None
+    return best, path

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +15,18 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.distributed.tensor import DTensor
 
 from stepverify import atomic
 from stepverify.callbacks import files
-from stepverify.callbacks.best import Best, Choice
+from stepverify.callbacks.background import BackgroundSave, is_sharded, prepare, publish
+from stepverify.callbacks.best import Choice
+from stepverify.callbacks.final import Final, check_final, reduce_to
+from stepverify.callbacks.finite import check_weights
+from stepverify.callbacks.stuck import StuckStep
 from stepverify.callbacks.together import any_rank, exit_code, together
 from stepverify.records import InputError
+
+_FINISH_SECONDS = 30.0  # for a write that other ranks take part in, which may have ended
 
 
 class Checkpoints(Checkpoint):
@@ -31,12 +37,23 @@ class Checkpoints(Checkpoint):
     the newest, ``best.ckpt`` the one whose validation was the best by ``monitor``, which is kept besides and whose
     weights :class:`HuggingFaceExport` writes. To stop early as well, add Lightning's EarlyStopping.
 
+    How long training has waited for checkpoints is logged (``checkpoints/share``) and said at the end.
+
     Args:
         every_n_train_steps: save after each so many optimizer steps.
         train_time_interval: save in the middle of an epoch when the last save is so long ago, ``0:15:00`` in YAML.
         keep: how many are kept, the newest ones.
         monitor: metric of the validation, ``val/loss`` for example; null chooses none: the last weights are exported.
         mode: whether its ``min`` or ``max`` is the best. Of equal ones the first is kept.
+        async_save: copy the state to host memory, which takes as much as one checkpoint, and write it from there while
+            training goes on. False has training wait.
+        max_share: share of the run's time that training may wait for saves in the middle of an epoch: one that would
+            take more is put off. 1 puts none off. The best, the end of an epoch and SIGTERM are never put off.
+        final: which of them a finished run keeps, once the export is written: ``all``; the ``last`` one, from which
+            more epochs can follow, and the weights of the best one; the ``weights`` of the last one; or ``none``.
+
+    Attributes:
+        kept: names of the checkpoints that are there, the best among them.
     """
 
     def __init__(
@@ -46,15 +63,23 @@ class Checkpoints(Checkpoint):
         keep: int = 2,
         monitor: str | None = None,
         mode: Literal["min", "max"] | None = None,
+        async_save: bool = True,
+        max_share: float = 0.05,
+        final: Final = "last",
     ) -> None:
         if keep < 1 or (every_n_train_steps is not None and every_n_train_steps < 1):
             raise InputError(f"Checkpoints: keep and every_n_train_steps start at 1, not {keep}, {every_n_train_steps}")
+        if not 0 < max_share <= 1:
+            raise InputError(f"Checkpoints.max_share: expected a share above 0, at most 1, got {max_share}")
         self.every_n_train_steps, self.train_time_interval, self.keep = every_n_train_steps, train_time_interval, keep
         self.choice = Choice(monitor, mode)
+        self.async_save, self.max_share, self.final = async_save, max_share, final
+        self._background, self._group = BackgroundSave(), None
+        self._stuck = StuckStep()
         self._names: list[str] = []
-        self._kept: list[str] = []
-        self._dropped: list[str] = []
-        self._asked, self._written = False, False
+        self.kept: list[str] = []
+        self._asked, self._unlogged = False, False
+        self._put_off, self._num_put_off = False, 0
         self._step, self._time = -1, 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -65,7 +90,7 @@ class Checkpoints(Checkpoint):
         """Take over the names and the best."""
         self._names = list(state_dict["names"])
         self.choice.load(state_dict.get("best"))
-        self._kept = self._wanted()
+        self.kept = self._wanted()
 
     def _wanted(self) -> list[str]:
         best = self.choice.best
@@ -75,12 +100,16 @@ class Checkpoints(Checkpoint):
         """Refuse a ``monitor`` that no validation will give, as far as that is known before one."""
         if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.choice.check(trainer, pl_module)
+            check_final(trainer, self.final)
 
     # ── when ──────────────────────────────────────────────────────────────────────────────────────
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Listen for SIGTERM in Lightning's place; Lightning puts the handlers from before the fit back at its end."""
-        self._step, self._time, self._asked = trainer.global_step, time.monotonic(), trainer.received_sigterm
+        self._step, self._asked = trainer.global_step, trainer.received_sigterm
+        self._time = self._background.began = time.monotonic()
+        if is_sharded(trainer.strategy):  # the threads talk while the main ones do
+            self._group = torch.distributed.new_group(backend="gloo")
         if (best := self.choice.best) is not None:
             path = files.folder(trainer.default_root_dir) / best.name
             if (
@@ -91,6 +120,7 @@ class Checkpoints(Checkpoint):
         # Lightning's own handler broadcasts right away, wherever the other ranks are, and heeds rank 0 only.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask)
+            self._stuck.watch(trainer, self._background)
 
     def _ask(self, *_: Any) -> None:
         self._asked = True
@@ -104,7 +134,10 @@ class Checkpoints(Checkpoint):
         self._step = trainer.global_step
         interval = self.train_time_interval
         late = interval is not None and time.monotonic() - self._time >= interval.total_seconds()
-        stop, late = any_rank(trainer, self._asked, late)
+        costly = self._background.is_costly(self.max_share)
+        stop, late, costly, failed = any_rank(trainer, self._asked, late, costly, self._background.failed)
+        if failed:
+            self._finish(trainer)
         if stop:
             _stop(trainer)
         loop = trainer.fit_loop.epoch_loop
@@ -112,14 +145,18 @@ class Checkpoints(Checkpoint):
         if loop._num_ready_batches_reached():
             return
         regular = self.every_n_train_steps and self._step % self.every_n_train_steps == 0
-        if stop or late or regular or loop.done:
+        wanted = late or regular or self._put_off
+        if stop or loop.done or (wanted and not costly):
             self._save(trainer)
+        elif wanted and not self._put_off:
+            self._put_off, self._num_put_off = True, self._num_put_off + 1
 
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any,
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """On SIGTERM do not wait for the rest of the validation: the resumed run goes through it again."""
+        self._stuck.disarm()
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if not trainer.received_sigterm and any_rank(trainer, self._asked)[0]:
@@ -131,7 +168,7 @@ class Checkpoints(Checkpoint):
         """Compare it, now that all callbacks have logged. At the end of an epoch, a new best one is saved there."""
         if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self._publish(trainer)
+        self._release(trainer)
         if self.choice.compare(trainer) and not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
             self._save(trainer)
 
@@ -143,17 +180,28 @@ class Checkpoints(Checkpoint):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """After SIGTERM: say so in one line, and choose the exit code."""
-        self._publish(trainer)
-        if not isinstance(exception, SIGTERMException):
+        """Let the checkpoint in flight be completed. After SIGTERM: say so in one line, and choose the exit code."""
+        self._release(trainer)
+        stopped = isinstance(exception, SIGTERMException)
+        # With an exception, other ranks may have stopped anywhere.
+        error = self._background.finish(None if stopped or trainer.world_size == 1 else _FINISH_SECONDS)
+        if error is not None:
+            files.say(self._message(trainer, error))
+        if not stopped:
             return
-        exception.code = exit_code(trainer, 143)
-        if trainer.is_global_zero:
-            print(
-                f"stepverify fit: stopped by SIGTERM after step {trainer.global_step}; go on with --ckpt_path last",
-                file=sys.stderr,
-                flush=True,
-            )
+        exception.code = exit_code(trainer, 143 if error is None else 2)  # type: ignore[attr-defined]
+        if trainer.is_global_zero and error is None:
+            after = f"stepverify fit: stopped by SIGTERM after step {trainer.global_step}"
+            print(f"{after}; go on with --ckpt_path last", file=sys.stderr, flush=True)
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Remove what a finished run needs no more: the export is written, and the run marked as finished."""
+        if trainer.is_global_zero and not trainer.interrupted and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            reduce_to(Path(trainer.default_root_dir), self.final, self.kept)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Leave signals as they were."""
+        self._stuck.stop()
 
     # ── how ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -168,79 +216,84 @@ class Checkpoints(Checkpoint):
             progress["is_last_batch"] = False
 
     def _save(self, trainer: lightning.Trainer) -> None:
-        self._publish(trainer)
-        trained = [p for p in trainer.lightning_module.parameters() if p.requires_grad]
-        local = [p.to_local() if isinstance(p, DTensor) else p for p in trained]
-        if any_rank(trainer, ~torch.stack([p.isfinite().all() for p in local]).all())[0]:
-            with together(trainer):
-                raise InputError(
-                    f"step {trainer.global_step}: weights are not finite; not saved, go on from the one before"
-                )
-        folder = files.folder(trainer.default_root_dir)
-        name = files.name(trainer.global_step)
+        start = time.monotonic()
+        self._stuck.disarm()
+        self._finish(trainer)
+        check_weights(trainer)
+        folder, name = files.folder(trainer.default_root_dir), files.name(trainer.global_step)
         self._names = [*(n for n in self._names if n != name), name][-self.keep :]
+        kept, self.kept = self.kept, self._wanted()
         if trainer.is_global_zero:
             atomic.remove(folder / ".draft")
+            folder.mkdir(parents=True, exist_ok=True)
         trainer.strategy.barrier("draft")
-        try:
-            trainer.save_checkpoint(folder / ".draft", weights_only=False)
-        except OSError as error:
-            if trainer.is_global_zero:
-                atomic.remove(folder / ".draft")
-            raise InputError(f"{folder / name}: not saved, {error}; the checkpoint before it is still there") from error
-        kept, self._kept = self._kept, self._wanted()
-        self._dropped = [n for n in kept if n not in self._kept]
-        self._written, self._time = True, time.monotonic()
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        write = prepare(trainer, checkpoint, folder / ".draft", self._group, in_place=not self.async_save)
+        links = {"last.ckpt": name} | ({"best.ckpt": best.name} if (best := self.choice.best) else {})
+        dropped = [n for n in kept if n not in self.kept]
+        self._background.start(
+            write, partial(publish, folder, name, links, dropped) if trainer.is_global_zero else lambda: None
+        )
+        if not self.async_save:
+            self._background.wait_written()
+        self._unlogged, self._put_off, self._time = True, False, time.monotonic()
+        self._background.add_wait(self._time - start)
+        for logger in trainer.loggers:
+            logger.log_metrics({"checkpoints/share": self._background.share}, step=trainer.global_step)
 
-    def _publish(self, trainer: lightning.Trainer) -> None:
-        """Give a written checkpoint its name, once the loss of its step is on disk too: no resume leaves a gap."""
-        if self._written and trainer.is_global_zero:
+    def _release(self, trainer: lightning.Trainer) -> None:
+        """Let a checkpoint have its name, now that the loss of its step is on disk too: no resume leaves a gap."""
+        if self._unlogged and trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.save()
-            folder = files.folder(trainer.default_root_dir)
-            atomic.publish(folder / ".draft", folder / self._names[-1])
-            links = {"last.ckpt": self._names[-1]} | ({"best.ckpt": best.name} if (best := self.choice.best) else {})
-            for link, name in links.items():
-                atomic.remove(folder / ".link")
-                (folder / ".link").symlink_to(name)
-                atomic.publish(folder / ".link", folder / link)
-            for name in self._dropped:
-                atomic.remove(folder / name)
-        self._written = False
+        self._unlogged = False
+        self._background.logged()
+
+    def _finish(self, trainer: lightning.Trainer) -> None:
+        """Wait for the checkpoint in flight.
+
+        Raises:
+            InputError: it could not be written.
+        """
+        self._release(trainer)
+        with together(trainer):
+            if (error := self._background.finish()) is not None:
+                raise InputError(self._message(trainer, error)) from error
+
+    def _message(self, trainer: lightning.Trainer, error: BaseException) -> str:
+        path = files.folder(trainer.default_root_dir) / self._names[-1]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return f"{path}: not saved, {reason}; the checkpoint before it is still there"
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """What was written after the last step is complete."""
-        self._publish(trainer)
+        self._release(trainer)
+        self._stuck.arm()
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """What was written after the last step is complete."""
-        self._publish(trainer)
+        self._release(trainer)
+        self._stuck.disarm()
+
+    def on_validation_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Its ranks may wait for each other."""
+        self._stuck.arm()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """What was written after the last step is complete."""
-        self._publish(trainer)
+        """Wait for the last checkpoint, and say what all of them have cost."""
+        start = time.monotonic()
+        self._stuck.disarm()
+        self._finish(trainer)
+        self._background.add_wait(time.monotonic() - start)
+        put_off = f"; {self._num_put_off} were put off (max_share: {self.max_share:g})" if self._num_put_off else ""
+        files.say(f"checkpoints: {self._background}{put_off}")
 
 
 def _stop(trainer: lightning.Trainer) -> None:
     # Lightning's loops end by it when the step has been logged, on all ranks alike.
     trainer._signal_connector.received_sigterm = True
-
-
-def chosen(trainer: lightning.Trainer) -> tuple[Best, Path] | None:
-    """The best checkpoint of a run whose :class:`Checkpoints` has a ``monitor``; None means the last weights.
-
-    Where the metric was never a number, or the checkpoint is torn, it says so.
-    """
-    kept = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
-    if kept is None or kept.choice.monitor is None:
-        return None
-    if (best := kept.choice.best) is None:
-        files.say(f"no validation gave a {kept.choice.monitor}: the last weights are exported")
-        return None
-    path = files.folder(trainer.default_root_dir) / best.name
-    if (reason := files.defect(path)) is not None:
-        files.say(f"{path} was the best, but is torn ({reason}): the last weights are exported")
-        return None
-    return best, path

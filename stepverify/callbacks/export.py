@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,20 +13,19 @@ import lightning
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 
 from stepverify import atomic
-from stepverify.callbacks import checkpoints
-from stepverify.callbacks.best import Best
 from stepverify.callbacks.card import Card
-from stepverify.callbacks.files import read_weights, say
-from stepverify.callbacks.together import together
+from stepverify.callbacks.files import say
+from stepverify.callbacks.together import any_rank, together
+from stepverify.callbacks.weights import take_best
 from stepverify.data.encode import Example
 from stepverify.data.shelf import Shelf
 from stepverify.layout import EXPORT_FILE
-from stepverify.models import ReadModel
-from stepverify.models.export import Form, load_value_head
-from stepverify.models.reload import check_finite, compare, exported_logits, reload, trained_logits
+from stepverify.models.export import SHARD_SIZE, Form, load_value_head
+from stepverify.models.reload import check_finite, compare, exported_logits, local_state, reload, trained_logits
+from stepverify.models.sharded import Sharding
+from stepverify.models.weights import Gathered
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
 from stepverify.training_problems import read_training_problems, write_training_problems
@@ -49,8 +51,9 @@ class HuggingFaceExport(lightning.Callback):
         push_to_hub: repository (``user/name``) that the folder is uploaded to in the end; None keeps it here.
         private: make that repository private where it is new.
         check: reload each form in plain transformers, and compare its scores of a few training solutions with those of
-            the trained model: an export with others is not written. False, for a model that does not fit into memory
-            again, leaves that out.
+            the trained model: an export with others is not written. It takes the memory of the weights once more, of a
+            sharded model those of a shard and a layer; False leaves it out.
+        max_shard_size: of a file of weights; larger models are written into several, with an index.
     """
 
     def __init__(
@@ -61,10 +64,12 @@ class HuggingFaceExport(lightning.Callback):
         push_to_hub: str | None = None,
         private: bool = True,
         check: bool = True,
+        max_shard_size: str = SHARD_SIZE,
     ) -> None:
         self.folder = None if folder is None else Path(folder)
         self.classifier, self.adapter = classifier, adapter
         self.push_to_hub, self.private, self.check = push_to_hub, private, check
+        self.max_shard_size = max_shard_size
         self._forms: dict[Form, str] = {}
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -109,7 +114,7 @@ class HuggingFaceExport(lightning.Callback):
             self._forms["adapter"] = "adapter"
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Gather sharded weights on all ranks; write, reload and compare on rank 0.
+        """Gather sharded weights tensor by tensor; write on rank 0, reload and compare.
 
         Raises:
             InputError: weights or scores are not finite, or an export gives other scores than the trained model.
@@ -122,35 +127,63 @@ class HuggingFaceExport(lightning.Callback):
         # All ranks take part: with FSDP2 each holds only its shard, and metrics may still be reduced.
         card, target = Card(trainer, pl_module, self._forms, self.push_to_hub), self._target(trainer)
         model.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
-        state: dict[str, Any] = get_model_state_dict(
-            model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-        )
-        card.best = _take_best(trainer, model, state)
+        card.best = take_best(trainer, model)
+        with together(trainer):
+            check_finite(local_state(model), partial(_any, trainer))
         examples = trainer.strategy.broadcast(self._examples(trainer) if self.check else [])
         trained = trained_logits(model, examples)
-        with together(trainer):
-            if trainer.is_global_zero:
-                check_finite(state)
-                _check_folder(target)
-                if not examples:
-                    reason = "no solution is read" if self.check else "check: false"
-                    say(f"{target}: written without a comparison with the trained model ({reason})")
-                with atomic.replacing(target) as draft:
-                    for form, place in self._forms.items():
-                        folder = draft / place
-                        folder.mkdir(parents=True)
-                        model.export(folder, state, form, base=pl_module.backbone_source.path)
-                        pl_module.encoder.tokenizer.save_pretrained(folder)
-                        pl_module.layout.save(folder, form=form, **pl_module.facts())
-                        write_training_problems(folder, _training_problems(trainer, pl_module))
-                        (folder / "README.md").write_text(card.render(form, folder), encoding="utf-8")
-                    state.clear()
-                    if pl_module.device_mesh is None:
-                        model.cpu()
-                    for form, place in self._forms.items() if examples else ():
-                        self._compare(trainer, form, draft / place, examples, trained)
+        with ExitStack() as drafts:
+            draft: Path | None = None
+            with together(trainer):
+                state = Gathered(model)
+                if trainer.is_global_zero:
+                    try:
+                        draft = self._write(drafts, trainer, pl_module, state, card, bool(examples))
+                    finally:
+                        state.close()  # whatever happens here, the others wait for no more tensors
+                else:
+                    state.serve()
+            draft = trainer.strategy.broadcast(draft)
+            assert draft is not None
+            sharding = pl_module.sharding() if examples and _all_see(trainer, draft) else None
+            if pl_module.device_mesh is None and trainer.is_global_zero:
+                model.cpu()
+            for form, place in self._forms.items() if examples else ():
+                exported = self._exported(trainer, form, draft / place, examples, sharding) if sharding else None
+                with together(trainer):
+                    if trainer.is_global_zero:
+                        exported = exported or self._exported(trainer, form, draft / place, examples, None)
+                        with self._said_of(trainer, form):
+                            compare(trained, exported[0], examples, exported[1])
         if self.push_to_hub is not None and trainer.is_global_zero:
             self._push(target, self.push_to_hub)
+
+    def _write(
+        self,
+        drafts: ExitStack,
+        trainer: lightning.Trainer,
+        module: VerifierModule,
+        state: Gathered,
+        card: Card,
+        is_compared: bool,
+    ) -> Path:
+        """Write all forms into a folder that takes the export's place where ``drafts`` ends without an error."""
+        target, model = self._target(trainer), module.model
+        assert model is not None
+        _check_folder(target)
+        if not is_compared:
+            reason = "no solution is read" if self.check else "check: false"
+            say(f"{target}: written without a comparison with the trained model ({reason})")
+        draft = drafts.enter_context(atomic.replacing(target))
+        for form, place in self._forms.items():
+            folder = draft / place
+            folder.mkdir(parents=True)
+            model.export(folder, state, form, module.backbone_source.path, self.max_shard_size)
+            module.encoder.tokenizer.save_pretrained(folder)
+            module.layout.save(folder, form=form, **module.facts())
+            write_training_problems(folder, _training_problems(trainer, module))
+            (folder / "README.md").write_text(card.render(form, folder), encoding="utf-8")
+        return draft
 
     def _examples(self, trainer: lightning.Trainer) -> list[Example]:
         """The first solutions of the training data, as they were encoded."""
@@ -158,16 +191,22 @@ class HuggingFaceExport(lightning.Callback):
         read = (encoded[i] for i in range(len(encoded)))
         return list(islice((example for example in read if example.positions), _NUM_CHECKED))
 
-    def _compare(
-        self, trainer: lightning.Trainer, form: Form, folder: Path, examples: list[Example], trained: list[Tensor]
-    ) -> None:
+    def _exported(
+        self, trainer: lightning.Trainer, form: Form, folder: Path, examples: list[Example], sharding: Sharding | None
+    ) -> tuple[list[Tensor], torch.dtype]:
+        """Logits of a reloaded form, and the coarsest format of weights: by all ranks together where it is sharded."""
         module: Any = trainer.lightning_module
-        try:
+        with self._said_of(trainer, form):
             reading, device = module.model.reading, trainer.strategy.root_device
-            plain = reload(folder, form, module.model.form, module.backbone_source, reading, device)
-            exported = exported_logits(plain, module.model, examples, load_value_head(folder))
-            formats = {p.dtype for m in (plain, module.model) for p in m.parameters() if p.is_floating_point()}
-            compare(trained, exported, examples, max(formats, key=lambda dtype: torch.finfo(dtype).eps))
+            plain = reload(folder, form, module.model.form, module.backbone_source, reading, device, sharding)
+            logits = exported_logits(plain, module.model, examples, load_value_head(folder))
+        formats = {p.dtype for m in (plain, module.model) for p in m.parameters() if p.is_floating_point()}
+        return logits, max(formats, key=lambda dtype: torch.finfo(dtype).eps)
+
+    @contextmanager
+    def _said_of(self, trainer: lightning.Trainer, form: Form) -> Iterator[None]:
+        try:
+            yield
         except InputError as error:
             raise InputError(
                 f"{self._target(trainer)}: not written: as {form}, read by transformers, {error}; checkpoints are kept"
@@ -196,19 +235,16 @@ def _training_problems(trainer: lightning.Trainer, pl_module: VerifierModule) ->
     return {*before, *(examples.digests if examples else ())}
 
 
-def _take_best(trainer: lightning.Trainer, model: ReadModel, state: dict[str, Any]) -> Best | None:
-    """Load the best checkpoint, where one is chosen, into the model of all ranks and into the full state of rank 0."""
-    best: Best | None = None
-    with together(trainer):
-        if trainer.is_global_zero and (found := checkpoints.chosen(trainer)) is not None:
-            best, path = found
-            state |= read_weights(path, state)
-    best = trainer.strategy.broadcast(best)
-    if best is not None:
-        several = trainer.world_size > 1
-        options = StateDictOptions(full_state_dict=True, strict=False, broadcast_from_rank0=several)
-        set_model_state_dict(model, dict(state), options=options)  # it puts shards into the dictionary
-    return best
+def _any(trainer: lightning.Trainer, flags: Tensor) -> Tensor:
+    return torch.tensor(any_rank(trainer, *flags))
+
+
+def _all_see(trainer: lightning.Trainer, folder: Path) -> bool:
+    """Tell whether all ranks read the same disk; otherwise rank 0 reloads an export alone, whole."""
+    is_hidden = any_rank(trainer, not folder.is_dir())[0]
+    if is_hidden and trainer.lightning_module.device_mesh is not None:
+        rank_zero_info(f"export: {folder} is not on every machine's disk: rank 0 alone reloads it, whole")
+    return not is_hidden
 
 
 def _writes_nothing(trainer: lightning.Trainer) -> bool:

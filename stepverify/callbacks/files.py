@@ -6,15 +6,15 @@ import pickle
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
+from stepverify import atomic
 from stepverify.records import InputError
 
 
@@ -89,18 +89,27 @@ class _Metadata(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
 
 
-def read_weights(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those weights of a model that a checkpoint of its module holds: of a LoRA run the adapters alone.
-
-    Args:
-        path: a whole checkpoint; shards are put together, by this process alone.
-        like: the model's full state; left as it is.
-    """
+def read_without_optimizer(path: Path) -> dict[str, Any]:
+    """Read a whole checkpoint, a file or a folder of shards, but for the states of optimizers and schedules."""
     if path.is_file():
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-        return {name: state[f"model.{name}"] for name in like if f"model.{name}" in state}
-    held = _read_shards(path, lambda name: name.startswith("state_dict.model."))["state_dict"]
-    return {name: held[f"model.{name}"] for name in like if f"model.{name}" in held}
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    else:
+        checkpoint = torch.load(path / "meta.pt", weights_only=True)
+        checkpoint |= _read_shards(path, lambda name: name.startswith("state_dict."))
+    return {key: value for key, value in checkpoint.items() if key not in ("optimizer_states", "lr_schedulers")}
+
+
+def is_weights_only(path: Path) -> bool:
+    """Whether a whole checkpoint has no optimizer state, so that training cannot go on from it."""
+    return path.is_file() and "optimizer_states" not in torch.load(
+        path, map_location="cpu", weights_only=True, mmap=True
+    )
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; links are not followed."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink())
 
 
 def _read_shards(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[Any, Any]:
@@ -128,7 +137,12 @@ def _read_shards(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
 
 
 class AnyCheckpoint(TorchCheckpointIO):
-    """Reads FSDP2's folders of shards too, for a strategy that holds parameters whole."""
+    """Reads FSDP2's folders of shards too, for a strategy that holds parameters whole; writes straight to disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a file as a whole or not at all; Lightning would first put it together in memory, twice."""
+        with atomic.replacing(path) as draft, draft.open("wb") as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint; of a folder, in the form that a file has."""

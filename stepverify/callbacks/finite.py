@@ -7,6 +7,7 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from stepverify.callbacks.together import any_rank, together
 from stepverify.records import InputError
@@ -56,6 +57,21 @@ class StopAtNonFinite(lightning.Callback):
                     raise InputError(_message(trainer, norm.item(), ids))
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             pl_module.log("train/grad_norm", norm)
+
+
+def check_weights(trainer: lightning.Trainer) -> None:
+    """Refuse to save trained weights that are not finite, on all ranks together.
+
+    Raises:
+        InputError: some are not, on any rank.
+    """
+    trained = [p for p in trainer.lightning_module.parameters() if p.requires_grad]
+    local = [p.to_local() if isinstance(p, DTensor) else p for p in trained]
+    if any_rank(trainer, ~torch.stack([p.isfinite().all() for p in local]).all())[0]:
+        with together(trainer):
+            raise InputError(
+                f"step {trainer.global_step}: weights are not finite; not saved, go on from the one before"
+            )
 
 
 def _message(trainer: lightning.Trainer, norm: float, ids: list[str]) -> str:

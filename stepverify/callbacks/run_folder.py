@@ -11,16 +11,22 @@ import lightning
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_only
 
 from stepverify import atomic
-from stepverify.callbacks import files
-from stepverify.jsonl import MANIFEST
+from stepverify.callbacks import disk, files
+from stepverify.callbacks.checkpoints import Checkpoints
+from stepverify.callbacks.final import reduce_to
+from stepverify.callbacks.together import together
+from stepverify.jsonl import MANIFEST, fingerprint
 from stepverify.layout import EXPORT_FILE
-from stepverify.manifest import first_difference, read_manifest, write_manifest
+from stepverify.manifest import first_difference, flatten, read_manifest, write_manifest
+from stepverify.modules import VerifierModule
 from stepverify.records import InputError
 
 _DECIDES = ("seed_everything", "model", "data")  # what makes a checkpoint another run's
 _KEPT = (*_DECIDES, "trainer")
+_LEARNED = ("train", "validation", "language")
 _CHOICES = "start over with --overwrite true, or choose another trainer.default_root_dir"
 _LOGS = ("events.out.tfevents.*", "config*.yaml", "hparams.yaml")
 
@@ -30,17 +36,19 @@ class Finished(Exception):
 
 
 def claim(
-    root: Path, export: Path, config: Mapping[str, Any], *,
+    root: Path, export: Path, config: Mapping[str, Any], inputs: Mapping[str, Any], *,
     ckpt_path: str | None, overwrite: bool, fast_dev_run: bool,
 ) -> list[Path]:  # fmt: skip
     """Decide whether a fit begins in its folder, goes on or ends.
 
-    Nothing is changed yet. Every rank decides for itself: none writes before all have come together.
+    Nothing is changed yet, but for checkpoints of a finished run that was killed before it had removed them. Every rank
+    decides for itself: none writes before all have come together.
 
     Args:
         root: ``trainer.default_root_dir``.
         export: the folder of the export.
         config: this run's configuration.
+        inputs: its data, as :func:`inputs_of` gives them.
         ckpt_path: the checkpoint to go on with, ``last`` for the newest.
         overwrite: remove an earlier run.
         fast_dev_run: such a run writes nothing, so it is at home in any folder.
@@ -53,9 +61,9 @@ def claim(
         Finished: this very run has finished.
     """
     checkpoints, exported = files.find(root), (export / EXPORT_FILE).is_file()
-    stored, finished = _stored(root)
+    stored, before, finished, summary = _stored(root)
     wanted = comparable(config)
-    difference = first_difference(stored, wanted, _DECIDES) if stored else None
+    difference = first_difference(_deciding(stored), _deciding(wanted), _DECIDES) if stored else None
     continued = _continued(root, ckpt_path)
     if overwrite and continued:
         raise InputError(f"overwrite: true removes the run that {continued} goes on with; leave one of the two out")
@@ -64,10 +72,14 @@ def claim(
     if continued:
         if difference:
             raise InputError(f"{root}: its checkpoint was made with {difference}; {_CHOICES}")
+        if changed := [key for key in before if key in inputs and before[key]["sha256"] != inputs[key]["sha256"]]:
+            path = inputs[changed[0]]["path"]
+            raise InputError(f"{root}: {path} ({changed[0]}) has changed since the run began; {_CHOICES}")
         if fast_dev_run:
             return []
         unchanged = stored is not None and not first_difference(stored, wanted)
         if finished and exported and unchanged and continued != "this ckpt_path":
+            rank_zero_only(reduce_to)(root, summary.get("final", "all"), summary.get("checkpoints", ()))
             raise Finished(f"{root}: already finished, {export} is left as it is")
         if not checkpoints:
             raise InputError(f"{export}: an export, but there is no checkpoint to go on with; {_CHOICES}")
@@ -82,6 +94,14 @@ def claim(
     raise InputError(f"{root}: holds {of}; {'' if difference else 'go on with --ckpt_path last, '}{_CHOICES}")
 
 
+def earlier_precision(root: Path, ckpt_path: str | None) -> str | None:
+    """Return the precision of the run in a folder that this one continues; None where there is none."""
+    if not _continued(root, ckpt_path) or not files.find(root):
+        return None
+    precision = ((_stored(root)[0] or {}).get("trainer") or {}).get("precision")
+    return None if precision is None else str(precision)
+
+
 def _continued(root: Path, ckpt_path: str | None) -> str | None:
     """Name what has this run go on with the one in its folder; None where it begins there anew."""
     if ckpt_path == "last":
@@ -94,15 +114,34 @@ def _continued(root: Path, ckpt_path: str | None) -> str | None:
     return None
 
 
-def _stored(root: Path) -> tuple[dict[str, Any] | None, bool]:
-    """Configuration of the run in a folder, if it is known, and whether that has finished."""
+def _stored(root: Path) -> tuple[dict[str, Any] | None, dict[str, Any], bool, dict[str, Any]]:
+    """Configuration and data of the run in a folder, if known, whether that has finished, and how."""
     if (root / MANIFEST).is_file():
         manifest = read_manifest(root / MANIFEST)
         if manifest["stage"] != "fit":
             raise InputError(f"{root}: is the output of sampling {manifest['stage']}; choose another folder")
-        return comparable(manifest["config"]), manifest["finished"]
+        return comparable(manifest["config"]), manifest["inputs"], manifest["finished"], manifest["summary"]
     saved = root / "logs" / "config.yaml"
-    return (comparable(yaml.safe_load(saved.read_text(encoding="utf-8"))), False) if saved.is_file() else (None, False)
+    config = comparable(yaml.safe_load(saved.read_text(encoding="utf-8"))) if saved.is_file() else None
+    return config, {}, False, {}
+
+
+def inputs_of(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Fingerprint the files that a run learns from and validates on, by the key that names each.
+
+    Raises:
+        InputError: a folder that holds no finished stage.
+    """
+    data = config.get("data") or {}
+    named = flatten({name: data[name] for name in _LEARNED if data.get(name)}, "data")
+    found = {}
+    for key, value in named.items():
+        if key.rpartition(".")[2] == "path":
+            for i, path in enumerate(value if isinstance(value, list) else [value]):
+                if Path(path).exists():  # not the id of a data set
+                    place = f"{key}[{i}]" if isinstance(value, list) else key
+                    found[place] = {"path": str(path), "sha256": fingerprint(path)}
+    return found
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,11 +151,19 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what changes memory and speed alone: after an out-of-memory error a run goes on with it changed."""
+    flat = flatten(config)
+    flat.pop("model.init_args.backbone.gradient_checkpointing", None)
+    return flat
+
+
 def _earlier(root: Path, export: Path) -> list[Path]:
     """List what fits have written, and nothing else that may lie in the same folders."""
     logs, checkpoints = root / "logs", files.folder(root)
     found = [root / MANIFEST, *(path for name in _LOGS for path in logs.glob(name)), *root.glob("hpc_ckpt_*.ckpt")]
-    found += [path for name in ("*.ckpt", ".draft", ".link", ".*.aside") for path in checkpoints.glob(name)]
+    own = ("*.ckpt", ".draft", ".*.draft", ".link", ".*.aside")
+    found += [path for name in own for path in checkpoints.glob(name)]
     found += [export] if (export / EXPORT_FILE).is_file() else []
     found += [export.with_name(f".{export.name}.{what}") for what in ("draft", "aside")]
     return [path for path in found if path.exists() or path.is_symlink()]
@@ -132,16 +179,18 @@ class RunFolder(SaveConfigCallback):
         parser: as in :class:`~lightning.pytorch.cli.SaveConfigCallback`.
         config: parsed, as in that class.
         manifest: the configuration as plain values.
+        inputs: fingerprints of the data.
         earlier: what a run that was here before left; removed when the fit begins.
         kwargs: of that class.
     """
 
     def __init__(
         self, parser: LightningArgumentParser, config: Any, *,
-        manifest: Mapping[str, Any] | None = None, earlier: Sequence[Path] = (), **kwargs: Any,
+        manifest: Mapping[str, Any] | None = None, inputs: Mapping[str, Any] | None = None,
+        earlier: Sequence[Path] = (), **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(parser, config, **kwargs)
-        self.identity = {"stage": "fit", "config": dict(manifest or {}), "inputs": {}}
+        self.identity = {"stage": "fit", "config": dict(manifest or {}), "inputs": dict(inputs or {})}
         self.earlier, self._trained = earlier, False
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -151,8 +200,12 @@ class RunFolder(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remove the earlier run, and save the configuration. Nothing can be refused any more."""
+        """Remove the earlier run, and save the configuration. Nothing can be refused any more, once there is room."""
         root = Path(trainer.default_root_dir)
+        with together(trainer):
+            if trainer.is_global_zero:
+                assert isinstance(pl_module, VerifierModule)
+                disk.check(trainer, pl_module, freed=sum(files.size(path) for path in self.earlier))
         if trainer.is_global_zero:
             for path in self.earlier:
                 atomic.remove(path)
@@ -174,7 +227,11 @@ class RunFolder(SaveConfigCallback):
         root = Path(trainer.default_root_dir)
         if not self._trained:
             files.say(f"{root}: nothing was left to train after step {trainer.global_step}; exported again")
-        write_manifest(root, self.identity, {"steps": trainer.global_step, "epochs": trainer.current_epoch})
+        # Its checkpoints are removed after this: a kill in between leaves that to the next command.
+        callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        kept = [{"final": c.final, "checkpoints": c.kept} for c in callbacks if isinstance(c, Checkpoints)]
+        summary = {"steps": trainer.global_step, "epochs": trainer.current_epoch}
+        write_manifest(root, self.identity, summary | (kept[0] if kept else {}))
 
 
 def _part(root: Path, path: Path) -> str:

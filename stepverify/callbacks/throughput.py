@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from typing import Any
 
 import lightning
-import torch
 
 from stepverify.data.batch import Batch
+from stepverify.memory import peak_bytes
 from stepverify.modules import VerifierModule
 
 
@@ -66,12 +64,6 @@ class Throughput(lightning.Callback):
                 "throughput/computed_tokens_per_second": trainer.world_size * self._computed / seconds,
                 "throughput/shared": 1 - self._computed / self._tokens,
                 "throughput/waiting": self._waited / seconds,
-                "memory/peak_gib": _peak_bytes(pl_module.device) / 2**30,
+                "memory/peak_gib": peak_bytes(pl_module.device) / 2**30,
             })  # fmt: skip
             self._start()
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -14,7 +14,9 @@ from stepverify.records import InputError
 
 
 def any_rank(trainer: lightning.Trainer, *wishes: bool | Tensor) -> list[bool]:
-    """Ask of each wish whether any rank has it."""
+    """Ask of each wish whether any rank has it; one process alone waits for its device only where a wish lies there."""
+    if trainer.world_size == 1 and not any(isinstance(wish, Tensor) for wish in wishes):
+        return [bool(wish) for wish in wishes]
     votes = torch.stack([torch.as_tensor(wish, device=trainer.strategy.root_device).int() for wish in wishes])
     if trainer.world_size > 1:
         votes = trainer.strategy.reduce(votes, reduce_op="sum")

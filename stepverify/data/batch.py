@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stepverify.data.encode import Example
+from stepverify.data.segments import Segments, segments_of, suffixes_of
 from stepverify.data.tree import Forest, apart, share
 from stepverify.records import Solution
 
@@ -19,12 +20,32 @@ class _Movable:
     __slots__ = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The same on another device."""
+        """Copy to another device."""
+        return self._each(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Copy to memory from which a GPU reads while the program goes on; data loaders call it."""
+        return self._each(lambda value: value.pin_memory())
+
+    def _each(self, function: Callable[[Any], Any]) -> Self:
         moved: dict[str, Any] = {}
         for f in fields(self):  # type: ignore[arg-type]
             if isinstance(value := getattr(self, f.name), Tensor | _Movable):
-                moved[f.name] = value.to(device, non_blocking=non_blocking)
+                moved[f.name] = function(value)
         return replace(self, **moved)  # type: ignore[type-var]
+
+
+@dataclass(kw_only=True, slots=True)
+class Calls(_Movable):
+    """Calls of an attention kernel, as :class:`stepverify.data.segments.Segments` describes them.
+
+    Attributes:
+        keys: (K,) tokens.
+        calls: (C, 5) ranges of keys and queries.
+    """
+
+    keys: Tensor
+    calls: Tensor
 
 
 @dataclass(kw_only=True, slots=True)
@@ -36,6 +57,8 @@ class Tree(_Movable):
         end: (L,) token i sees token j exactly where j ≤ i < end[j].
         rows: (R, T) the token at each place of each sequence, padded on the right with its last one.
         origin: (L,) a place of each token among the flattened (R·T).
+        segments: what attention calls, shared prefixes once.
+        suffixes: the same with a call for each sequence, from its first token on.
         shared: False where every sequence has tokens of its own.
         masks: what attention has made of this, to be used by every layer.
     """
@@ -44,6 +67,8 @@ class Tree(_Movable):
     end: Tensor
     rows: Tensor
     origin: Tensor
+    segments: Calls
+    suffixes: Calls
     shared: bool = True
     masks: dict[Any, Any] = field(default_factory=dict, repr=False)
 
@@ -58,6 +83,7 @@ class Reads(_Movable):
         weights: (M,) how much each counts in the loss.
         entries: (N,) which of the M each record reads along its solution, one record after the other.
         owner: (N,) the record.
+        problem: (B,) number of the problem that each of the B records solves.
     """
 
     index: Tensor
@@ -65,6 +91,7 @@ class Reads(_Movable):
     weights: Tensor
     entries: Tensor
     owner: Tensor
+    problem: Tensor
 
 
 @dataclass(kw_only=True, slots=True)
@@ -126,11 +153,13 @@ def collate(
     targets = None if examples[0].targets is None else [t for e in examples for t in e.targets or ()]
     lm_places = [path[e.lm_positions] for path, e in zip(forest.paths, examples, strict=True)]
     successors = [t for e in examples for t in e.lm_targets()]
+    lm_weights = [e.lm_weights for e in examples]
+    problems = [e.record.problem_id for e in examples]
     return Batch(
         input_ids=_tensor(np.pad(forest.ids, (0, padding))),
         tree=lay_out(forest, padding, shared),
-        reads=_reads(places, targets, [e.weights for e in examples]),
-        language=_reads(lm_places, successors, [e.lm_weights for e in examples]) if successors or language else None,
+        reads=_reads(places, targets, [e.weights for e in examples], problems),
+        language=_reads(lm_places, successors, lm_weights, problems) if successors or language else None,
         records=[e.record for e in examples],
         num_tokens=sum(map(len, forest.paths)),
         norms=norms,
@@ -146,18 +175,26 @@ def lay_out(forest: Forest, padding: int = 0, shared: bool = True) -> Tree:
         path = forest.paths[leaf]
         rows[row, : len(path)], rows[row, len(path) :] = path, path[-1]
         origin[path] = row * longest + np.arange(len(path))
+    suffixes = suffixes_of(forest, padding)
     return Tree(
         depth=_tensor(np.pad(forest.depth, (0, padding))),
         end=_tensor(np.concatenate([forest.end, np.arange(used, used + padding) + 1])),
         rows=_tensor(rows),
         origin=_tensor(np.pad(origin, (0, padding))),
+        segments=_calls(segments_of(suffixes)),
+        suffixes=_calls(segments_of(suffixes, prefixes=False)),
         shared=shared,
     )
 
 
+def _calls(segments: Segments) -> Calls:
+    return Calls(keys=_tensor(segments.keys), calls=_tensor(segments.calls))
+
+
 def _reads(
-    places: Sequence[np.ndarray], targets: Sequence[float] | None, weights: Sequence[Sequence[float] | None]
-) -> Reads:
+    places: Sequence[np.ndarray], targets: Sequence[float] | None, weights: Sequence[Sequence[float] | None],
+    problems: Sequence[str],
+) -> Reads:  # fmt: skip
     """Merge what is read at one token with one target; its weights add up."""
     flat = np.concatenate(places)
     wanted = np.zeros(len(flat)) if targets is None else np.array(targets, np.float64)
@@ -170,6 +207,7 @@ def _reads(
         weights=torch.from_numpy(np.bincount(entries, weights=each, minlength=len(keys))).float(),
         entries=_tensor(entries),
         owner=_tensor(np.repeat(np.arange(len(places)), [len(p) for p in places])),
+        problem=_tensor(np.unique(problems, return_inverse=True)[1]),
     )
 
 

@@ -36,6 +36,10 @@ class BatchMaker(Protocol):
         """Batches of indices in random company, or without ``rng`` in that which costs least."""
         ...
 
+    def most_tokens(self) -> int:
+        """Tokens of the largest batch that any order can make."""
+        ...
+
 
 class ByLength:
     """Batches of a number of solutions that are alike in length.
@@ -58,6 +62,10 @@ class ByLength:
             pieces = [order[i : i + window] for i in range(0, len(order), window)]
             ordered = np.concatenate([piece[np.argsort(self.lengths[piece], kind="stable")] for piece in pieces])
         return np.array_split(ordered, -(-len(ordered) // self.batch_size))
+
+    def most_tokens(self) -> int:
+        """Of the longest solutions."""
+        return int(np.sort(self.lengths)[-self.batch_size :].sum())
 
 
 class ByRows:
@@ -86,6 +94,10 @@ class ByRows:
                 batches.append(piece[:size])
                 piece = piece[size:]
         return batches
+
+    def most_tokens(self) -> int:
+        """The budget, padding included."""
+        return self.budget
 
 
 class Plans(DistributedSampler[Plan]):
@@ -129,6 +141,10 @@ class Plans(DistributedSampler[Plan]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the random order of this epoch."""
         self.epoch = epoch
+
+    def largest(self) -> Plan:
+        """Return the batch of the most tokens in this epoch, on whichever rank; its norms are 1."""
+        return Plan(max(self._batches(), key=lambda batch: self.costs[batch].sum()).tolist(), (1.0, 1.0))
 
     def __len__(self) -> int:
         return self.num_batches // self.num_ranks

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol, cast
 
 import lightning
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -16,6 +17,7 @@ from stepverify.data.encode import Example, SolutionEncoder
 from stepverify.data.packing import ByTokens, count_once
 from stepverify.data.prepare import ClassWeights, add_language, encode_all, weigh
 from stepverify.data.shelf import Shelf
+from stepverify.losses import Loss
 from stepverify.readers import Reader
 from stepverify.records import InputError, Solution
 
@@ -26,6 +28,7 @@ class Objective(Protocol):
     """What the data needs to know of a module."""
 
     encoder: SolutionEncoder
+    loss: Loss
     pad_to: int
     lm_weight: float
 
@@ -131,7 +134,13 @@ class SolutionData(lightning.LightningDataModule):
         joint = name == "fit" and objective.lm_weight > 0
         if joint and self.language is None:
             raise InputError(f"model.lm_weight is {objective.lm_weight}, but data.language names no solutions")
-        examples = encode_all(reader, lambda record: objective.encode(record, labelled=labelled), name)
+
+        def encode(record: Solution) -> Example:
+            example = objective.encode(record, labelled=labelled)
+            example.denominator = objective.loss.denominator(example) if labelled else None
+            return example
+
+        examples = encode_all(reader, encode, name)
         if name == "fit":
             self.learned["train"] = frozenset(examples.digests)
         if joint:
@@ -163,7 +172,8 @@ class SolutionData(lightning.LightningDataModule):
         objective = self._objective()
         language = name == "fit" and objective.lm_weight > 0
         batches = _Batches(examples, packs, objective.pad_to, language=language)
-        return cls(batches, sampler=plans, batch_size=None, num_workers=self.num_workers)
+        pins = trainer.strategy.root_device.type == "cuda"
+        return cls(batches, sampler=plans, batch_size=None, num_workers=self.num_workers, pin_memory=pins)
 
     def _maker(self, examples: Shelf, train: bool, packs: bool) -> BatchMaker:
         budget = self.pack_tokens if train else self.eval_pack_tokens
@@ -174,6 +184,10 @@ class SolutionData(lightning.LightningDataModule):
         if not packs:
             return ByRows(examples.lengths, budget)
         return ByTokens(examples.sequences, examples.groups.tolist(), budget)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Copy a batch without waiting for it where its memory is pinned; Lightning waits for each of its tensors."""
+        return batch.to(device, non_blocking=batch.input_ids.is_pinned())
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches; the loader's state is part of the checkpoint, so resume goes on mid-epoch."""

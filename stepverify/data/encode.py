@@ -42,6 +42,7 @@ class Example:
         lm_positions: indices before which tokens are learned as language, for a joint loss; none by default.
         weights: of the M positions in the loss; None is 1 each.
         lm_weights: the same of ``lm_positions``.
+        denominator: what it adds to the number that the summed loss is divided by; None is the sum of ``weights``.
     """
 
     input_ids: list[int]
@@ -51,15 +52,17 @@ class Example:
     lm_positions: list[int] = field(default_factory=list)
     weights: list[float] | None = None
     lm_weights: list[float] | None = None
+    denominator: float | None = None
 
     def lm_targets(self) -> list[int]:
         """The tokens behind ``lm_positions``."""
         return [self.input_ids[p + 1] for p in self.lm_positions]
 
     def weight(self) -> tuple[float, float]:
-        """Sum of the weights of positions, and of language positions."""
+        """What it adds to the denominators of the loss and of the language-model loss: by default its weights."""
+        own = float(len(self.positions)) if self.weights is None else sum(self.weights)
         return (
-            float(len(self.positions)) if self.weights is None else sum(self.weights),
+            own if self.denominator is None else self.denominator,
             float(len(self.lm_positions)) if self.lm_weights is None else sum(self.lm_weights),
         )
 

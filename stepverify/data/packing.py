@@ -43,6 +43,10 @@ class ByTokens:
             packs += [np.concatenate([self.bundles[i] for i in pack]) for pack in self._first_fit(piece)]
         return packs
 
+    def most_tokens(self) -> int:
+        """The budget; shared prefixes count once."""
+        return self.budget
+
     def _first_fit(self, pieces: np.ndarray) -> list[list[int]]:
         packs: list[list[int]] = []
         room = np.zeros(len(pieces), np.int64)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from stepverify.models.weights import State, state_of
 from stepverify.records import InputError
 
 if TYPE_CHECKING:
@@ -65,8 +67,8 @@ def _check(adapted: nn.Module) -> None:
         rank_zero_info(f"backbone.lora: adapters on {experts} fused weights, one for each of their experts{without}")
 
 
-def merged(adapted: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fold low-rank updates into the frozen weights.
+def merged(adapted: nn.Module, state: Mapping[str, Tensor]) -> State:
+    """Fold low-rank updates into the frozen weights, each where it is asked for.
 
     Args:
         adapted: with adapters, of which kinds and scales are taken; perhaps sharded.
@@ -75,17 +77,25 @@ def merged(adapted: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     Returns:
         Weights under the names of the plain model.
     """
-    names = _names(adapted)
-    found = {k: v for k, v in state.items() if ".lora_" not in k}
-    for layer in _layers(adapted):
+    state, names = state_of(state), _names(adapted)
+    layers = {f"{names[layer.get_base_layer()]}.{_parameter(layer)}": layer for layer in _layers(adapted)}
+    plain = {_plain(k): k for k in state if ".lora_" not in k}
+
+    def make(name: str) -> Tensor:
+        weight = state[key := plain[name]]
+        if (layer := layers.get(key)) is None:
+            return weight
         own = f"{names[layer]}."
-        factors = {f"layer.{k.removeprefix(own)}": v for k, v in state.items() if k.startswith(f"{own}lora_")}
+        factors = {f"layer.{k.removeprefix(own)}": state[k] for k in state if k.startswith(f"{own}lora_")}
         with torch.no_grad():
             update = torch.func.functional_call(_Update(layer), factors)
-        key = f"{names[layer.get_base_layer()]}.{_parameter(layer)}"
-        weight = found[key]
-        found[key] = (weight.float() + update.to(weight.device, torch.float32)).to(weight.dtype)
-    return {k.removeprefix("base_model.model.").replace(".base_layer", ""): v for k, v in found.items()}
+        return (weight.float() + update.to(weight.device, torch.float32)).to(weight.dtype)
+
+    return State({name: state.shapes[key] for name, key in plain.items()}, make)
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("base_model.model.").replace(".base_layer", "")
 
 
 class _Update(nn.Module):

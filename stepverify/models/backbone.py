@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from stepverify.models.adapters import with_adapters
 from stepverify.models.attention import Attention
 from stepverify.models.check import reading_of
+from stepverify.models.files import tensor_by_tensor
 from stepverify.models.rows import decoder_layers
+from stepverify.models.sharded import Sharding, stand_ins
 from stepverify.records import InputError
 
 _BRANCHES = {
@@ -47,13 +50,15 @@ class Backbone:
         path: local folder or hub id.
         weights: ``pretrained``, or ``random`` to train from scratch after the folder's config.json.
         dtype: number format of the parameters; ``auto`` takes the checkpoint's.
-        attention: along a batch's tree of tokens: ``paths`` unrolls solutions for the attention alone, ``flex`` skips
-            blocks that nobody sees (GPU), ``sdpa`` and ``eager`` hold the whole mask; ``auto`` is ``paths``. A model
-            that cannot read trees keeps its own, and reads rows with padding.
+        attention: along a batch's tree of tokens: ``paths`` runs flash kernels along each path, shared prefixes once
+            on a CPU, ``flex`` skips blocks that nobody sees (GPU), ``sdpa`` and ``eager`` hold the whole mask; ``auto``
+            is ``paths``. A model that cannot read trees keeps its own, and reads rows with padding.
         attention_dropout: of attention weights; overrides the config's.
         dropout: of what each attention and each MLP adds to the residual stream (Cobbe et al. 2021 train with 0.2).
         compile: each layer by torch.compile; needs a C++ compiler on CPU.
-        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more time.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more time. ``auto``
+            does where a measured step would not fit into memory otherwise, see
+            :class:`stepverify.callbacks.memory.ChooseCheckpointing`.
         lora: train adapters only.
         trust_remote_code: run model code that comes with the weights.
         overrides: further entries of the model's config.json to change.
@@ -66,20 +71,42 @@ class Backbone:
     attention_dropout: float | None = None
     dropout: float = 0.0
     compile: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
     lora: LoRA | None = None
     trust_remote_code: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
 
-    def load(self) -> nn.Module:
-        """The language model in training mode, with adapters where they are asked for.
+    def load(self, sharding: Sharding | None = None) -> nn.Module:
+        """Load the language model in training mode, with adapters where they are asked for.
 
         It is a causal one; of a folder that holds a token classifier, that one with its head.
 
+        Args:
+            sharding: have each process hold its rows of every parameter, and no more than one whole tensor at a time
+                (those of a layer, where a checkpoint's tensors are fused); None loads all.
+
         Raises:
-            InputError: the folder holds no model, adapters are asked for on a token classifier, or the model's
-                attention is not supported.
+            InputError: the folder holds no model or a quantised one, adapters are asked for on a token classifier, or
+                the model's attention is not supported.
         """
+        model = self._read(sharding)
+        if self.lora and any(name.endswith("ForTokenClassification") for name in model.config.architectures or ()):
+            raise InputError(f"{self.path}: a token classifier takes no adapters: start from a causal language model")
+        self._examine(model)
+        if self.dropout:
+            self._add_dropout(model)
+        if self.gradient_checkpointing is True:
+            checkpoint_layers(model)
+        if self.lora:
+            with stand_ins(model):  # adapters are put where the weights are, which must not be the meta device
+                model = with_adapters(model, self.lora)
+        if self.compile:
+            for layer in decoder_layers(without_adapters(model)):
+                layer.compile(dynamic=True)
+        # from_pretrained returns evaluation mode, in which dropout does nothing.
+        return model.train()
+
+    def _read(self, sharding: Sharding | None) -> Any:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
         changes = dict(self.overrides)
@@ -87,36 +114,41 @@ class Backbone:
             changes["attention_dropout"] = self.attention_dropout
         common: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         dtype: Any = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
-        try:
-            config = AutoConfig.from_pretrained(self.path, trust_remote_code=self.trust_remote_code, **changes)
-            # Read as a causal model, a classifier would silently lose its head.
-            is_classifier = any(name.endswith("ForTokenClassification") for name in config.architectures or ())
-            auto: Any = AutoModelForTokenClassification if is_classifier else AutoModelForCausalLM
-            if self.weights == "random":
-                model = auto.from_config(config, dtype=None if dtype == "auto" else dtype, **common)
-            else:
-                model = auto.from_pretrained(self.path, dtype=dtype, **common, **changes)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{self.path}: no causal language model could be loaded: {str(error).splitlines()[0]}"
-            ) from None
-        if self.lora and is_classifier:
-            raise InputError(f"{self.path}: a token classifier takes no adapters: start from a causal language model")
-        self._examine(model)
-        if self.dropout:
-            self._add_dropout(model)
-        if self.gradient_checkpointing:
+
+        def build() -> Any:
             try:
-                model.gradient_checkpointing_enable({"use_reentrant": False})
-            except ValueError as error:
-                raise InputError(f"backbone.gradient_checkpointing: {error}") from None
-        if self.lora:
-            model = with_adapters(model, self.lora)
-        if self.compile:
-            for layer in decoder_layers(without_adapters(model)):
-                layer.compile(dynamic=True)
-        # from_pretrained returns evaluation mode, in which dropout does nothing.
-        return model.train()
+                config = AutoConfig.from_pretrained(self.path, **common, **changes)
+                self._refuse_quantised(config)
+                # Read as a causal model, a classifier would silently lose its head.
+                is_classifier = any(name.endswith("ForTokenClassification") for name in config.architectures or ())
+                auto: Any = AutoModelForTokenClassification if is_classifier else AutoModelForCausalLM
+                if self.weights == "random":
+                    return auto.from_config(config, dtype=None if dtype == "auto" else dtype, **common)
+                with tensor_by_tensor():
+                    return auto.from_pretrained(self.path, dtype=dtype, **common, **changes)
+            except (OSError, ValueError, SafetensorError) as error:
+                raise InputError(
+                    f"{self.path}: no causal language model could be loaded: {str(error).splitlines()[0]}"
+                ) from None
+
+        if sharding is None:
+            return build()
+        if self.weights == "random":
+            log("backbone.weights: random: the first process makes all of them, and hands them out tensor by tensor")
+            return sharding.spread(build)
+        with sharding.together(), sharding.reading():
+            model = build()
+        sharding.keep_rest(model)
+        return model
+
+    def _refuse_quantised(self, config: Any) -> None:
+        for part in (config, config.get_text_config()):
+            if found := getattr(part, "quantization_config", None):
+                method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+                raise InputError(
+                    f"{self.path}: config.json: quantization_config: quant_method: {method}: a quantised model is "
+                    "neither trained nor read here; load it in transformers with dequantize=True, save it, take that"
+                )
 
     def check(self) -> None:
         """Fail early, before data is read, where a local folder is no model.
@@ -153,15 +185,32 @@ class Backbone:
 
 def log_unpacked(kind: str, reason: str) -> None:
     """Log that shared prefixes are computed for each solution, and why."""
+    log(f"{kind}: shared prefixes are computed for each solution, in rows with padding (slower): {reason}")
+
+
+def log(message: str) -> None:
+    """Log from one process."""
     from lightning.pytorch.utilities import rank_zero_info
 
-    rank_zero_info(f"{kind}: shared prefixes are computed for each solution, in rows with padding (slower): {reason}")
+    rank_zero_info(message)
 
 
 def _drop(module: nn.Module, args: Any, output: Any, *, share: float) -> Any:
     first = output[0] if isinstance(output, tuple) else output
     dropped = nn.functional.dropout(first, share, module.training)
     return (dropped, *output[1:]) if isinstance(output, tuple) else dropped
+
+
+def checkpoint_layers(model: nn.Module) -> None:
+    """Turn gradient checkpointing on, at any time: layers look at a flag in each forward pass.
+
+    Raises:
+        InputError: the model does not support it.
+    """
+    try:
+        without_adapters(model).gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    except ValueError as error:
+        raise InputError(f"backbone.gradient_checkpointing: {error}") from None
 
 
 def without_adapters(model: nn.Module) -> nn.Module:

@@ -20,6 +20,7 @@ from stepverify.data.tree import share
 from stepverify.losses import bounded
 from stepverify.models.attention import PREFIX, Attention, register
 from stepverify.models.rows import decoder_layers, decoder_of, reset_rope, row_limit, unrolled
+from stepverify.models.sharded import gathered, home, is_divided
 from stepverify.records import InputError
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -57,7 +58,8 @@ def reading_of(model: Any, attention: Attention = "auto") -> Reading:
 
     Two sequences with a common prefix go through the decoder alone, as rows with padding, and as a tree, in float32:
     half formats round by more than some models misread. Windows are narrowed meanwhile, so that they matter. Random
-    state, mode and weights stay as they are. Memory: embeddings and one layer in float32.
+    state, mode and weights stay as they are. Memory: embeddings and one layer in float32. A divided model is examined
+    by all processes together, which gather a layer, or the embeddings, at a time.
 
     Args:
         model: a causal language model or a token classifier, with its weights, without adapters or compiled layers.
@@ -68,11 +70,11 @@ def reading_of(model: Any, attention: Attention = "auto") -> Reading:
     """
     known: Reading | None = getattr(model, "reading", None)
     if known is None:
-        if any(p.is_meta for p in model.parameters()):
+        if any(p.is_meta for p in model.parameters()) and not is_divided(model):
             raise ValueError("a model without weights (device meta) cannot be examined")
         was_training = model.training
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _exact(model):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _exact(model), gathered(model, torch.float32):
             known = _Examination(model, attention).result()
         model.train(was_training)
         model.reading = known
@@ -89,7 +91,7 @@ class _Examination:
         self.tree_attention = given if given.startswith(PREFIX) else register(attention)
         self.loaded_with = given if given in ("sdpa", "eager") else "eager"
         self.sequences = _sequences(self.config, self.model.get_input_embeddings().weight.shape[0])
-        self.device = next(model.parameters()).device
+        self.device = home(model)
 
     def result(self) -> Reading:
         own, alone = self._own()
@@ -245,7 +247,8 @@ def _exact(model: nn.Module) -> Iterator[None]:
     stacks: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
 
     def cast(part: nn.Module, *given: Any) -> None:
-        tensors = {id(t): t for t in (*part.parameters(), *part.buffers()) if t.dtype in _HALF and id(t) not in inside}
+        own = (t for t in (*part.parameters(), *part.buffers()) if t.dtype in _HALF and not t.is_meta)
+        tensors = {id(t): t for t in own if id(t) not in inside}
         stacks[part] = [(tensor, tensor.data) for tensor in tensors.values()]
         for tensor, value in stacks[part]:
             tensor.data = value.float()
@@ -263,7 +266,7 @@ def _exact(model: nn.Module) -> Iterator[None]:
     hooks = [layer.register_forward_pre_hook(cast) for layer in layers]
     hooks += [layer.register_forward_hook(restore, always_call=True) for layer in layers]
     try:
-        with torch.autocast(next(model.parameters()).device.type, enabled=False):
+        with torch.autocast(home(model).type, enabled=False):
             yield
     finally:
         torch.set_float32_matmul_precision(precision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 
 from stepverify.models.adapters import merged
 from stepverify.models.backbone import without_adapters
+from stepverify.models.weights import State, repeated, state_of, write_weights
 from stepverify.records import InputError
 
 Form = Literal["causal", "classifier", "value_head", "adapter"]
 VALUE_HEAD = "value_head.safetensors"
+SHARD_SIZE = "5GB"
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,18 @@ class Head:
     labels: tuple[str, ...]
 
 
-def plain_state(backbone: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def plain_state(backbone: nn.Module, state: State) -> State:
     """The backbone's part of a read model's full state, adapters merged, under the names of the plain model."""
     own = strip(state, "backbone.")
     return own if backbone is without_adapters(backbone) else merged(backbone, own)
 
 
-def strip(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def strip(state: State, prefix: str) -> State:
     """The entries that begin with ``prefix``, without it."""
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return state.select({name.removeprefix(prefix): name for name in state if name.startswith(prefix)})
 
 
-def output_rows(backbone: nn.Module, state: dict[str, Tensor], ids: list[int]) -> tuple[Tensor, Tensor | None]:
+def output_rows(backbone: nn.Module, state: Mapping[str, Tensor], ids: list[int]) -> tuple[Tensor, Tensor | None]:
     """Rows of the vocabulary head and its bias, if any, in a :func:`plain_state`."""
     causal: Any = without_adapters(backbone)
     names = {module: name for name, module in causal.named_modules()}
@@ -57,13 +60,11 @@ def output_rows(backbone: nn.Module, state: dict[str, Tensor], ids: list[int]) -
     return weight[ids].clone(), None if bias is None else bias[ids].clone()
 
 
-def save_causal(backbone: nn.Module, folder: Path, state: dict[str, Tensor]) -> None:
+def save_causal(backbone: nn.Module, folder: Path, state: State, max_shard_size: str = SHARD_SIZE) -> None:
     """Write a causal language model that holds a :func:`plain_state`."""
     causal: Any = without_adapters(backbone)
-    if causal.config.tie_word_embeddings:
-        # A state that was gathered from shards holds the tied matrix twice.
-        state = {k: v for k, v in state.items() if k not in causal._tied_weights_keys}
-    causal.save_pretrained(folder, state_dict=state)
+    once = state.keys() - repeated(causal)
+    write_weights(causal, folder, state.select({name: name for name in state if name in once}), max_shard_size)
 
 
 def empty_classifier(backbone: nn.Module, labels: tuple[str, ...]) -> Any:
@@ -94,16 +95,18 @@ def empty_classifier(backbone: nn.Module, labels: tuple[str, ...]) -> Any:
     return classifier
 
 
-def save_classifier(backbone: nn.Module, folder: Path, state: dict[str, Tensor], head: Head) -> None:
+def save_classifier(
+    backbone: nn.Module, folder: Path, state: State, head: Head, max_shard_size: str = SHARD_SIZE
+) -> None:
     """Write an ``AutoModelForTokenClassification`` of a :func:`plain_state` and a head."""
     classifier = empty_classifier(backbone, head.labels)
     wanted = classifier.state_dict()
-    weights = {k: v for k, v in state.items() if k in wanted} | {"score.weight": head.weight.to(classifier.dtype)}
     bias = torch.zeros(len(head.labels)) if head.bias is None else head.bias
-    weights["score.bias"] = bias.to(classifier.dtype)
-    missing = wanted.keys() - weights.keys()
-    assert not missing, f"export lacks {sorted(missing)[:3]}"
-    classifier.save_pretrained(folder, state_dict=weights)
+    own = {"score.weight": head.weight.to(classifier.dtype), "score.bias": bias.to(classifier.dtype)}
+    shapes = {name: shape for name, shape in state.shapes.items() if name in wanted} | dict(state_of(own).shapes)
+    assert not (missing := wanted.keys() - shapes.keys()), f"export lacks {sorted(missing)[:3]}"
+    weights = State(shapes, lambda name: own[name] if name in own else state[name])
+    write_weights(classifier, folder, weights, max_shard_size)
 
 
 def save_value_head(folder: Path, head: Head) -> None:
@@ -132,7 +135,7 @@ def load_value_head(folder: str | Path) -> nn.Linear | None:
     return head
 
 
-def save_adapter(backbone: nn.Module, folder: Path, state: dict[str, Tensor], base: str, head: Head | None) -> None:
+def save_adapter(backbone: nn.Module, folder: Path, state: Mapping[str, Tensor], base: str, head: Head | None) -> None:
     """Write the low-rank adapters alone, as peft reads them on top of the model ``base``.
 
     Args:
@@ -148,7 +151,7 @@ def save_adapter(backbone: nn.Module, folder: Path, state: dict[str, Tensor], ba
     adapted: Any = backbone
     config = copy.deepcopy(adapted.peft_config["default"])
     config.base_model_name_or_path, config.inference_mode = base, True
-    weights = {k.replace(".default.", "."): v.contiguous() for k, v in state.items() if ".lora_" in k}
+    weights = {k.replace(".default.", "."): state[k].contiguous() for k in state if ".lora_" in k}
     if head is not None:
         assert head.bias is not None
         config.task_type, config.modules_to_save = TaskType.TOKEN_CLS, ["score"]

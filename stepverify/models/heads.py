@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,6 +16,7 @@ from stepverify.models.attention import plain
 from stepverify.models.backbone import without_adapters
 from stepverify.models.check import reading_of
 from stepverify.models.export import (
+    SHARD_SIZE,
     Form,
     Head,
     empty_classifier,
@@ -26,8 +27,9 @@ from stepverify.models.export import (
     save_classifier,
     save_value_head,
     strip,
-)
-from stepverify.models.rows import decoder_of, reset_rope, unrolled
+)  # fmt: skip
+from stepverify.models.rows import decoder_of, idle, num_passes, reset_rope, unrolled
+from stepverify.models.weights import State, state_of
 from stepverify.records import InputError
 
 Neutral = Literal["positive", "negative"]
@@ -43,6 +45,8 @@ class ReadModel(nn.Module):
     objective = ""
     form: Form = "causal"
     labels: tuple[str, ...] = ()
+    # From the number of forward passes here to the largest of all ranks, where each pass is a collective one.
+    most_passes: Callable[[int], int] | None = None
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -84,17 +88,21 @@ class ReadModel(nn.Module):
     def _states(self, batch: Batch) -> Tensor:
         """(L, D) hidden states."""
         decoder, limit = decoder_of(without_adapters(self.backbone)), self.reading.row_limit
-        if not self.packs(batch.tree.rows.shape[1]):
+        packs, extra = self.packs(batch.tree.rows.shape[1]), 0
+        if limit is not None and self.most_passes is not None:
+            count = 1 if packs else num_passes(batch.tree, limit)
+            extra = self.most_passes(count) - count
+        if packs:
+            if limit is not None:
+                reset_rope(decoder)
+            ids, depth = batch.input_ids[None], batch.tree.depth[None]
+            found = decoder(input_ids=ids, position_ids=depth, use_cache=False, tree=batch.tree)
+            states: Tensor = found.last_hidden_state[0]
+        else:
             with self._plain():
-                return unrolled(decoder, batch.input_ids, batch.tree, limit)
-        if limit is not None:
-            reset_rope(decoder)
-        return decoder(
-            input_ids=batch.input_ids[None],
-            position_ids=batch.tree.depth[None],
-            use_cache=False,
-            tree=batch.tree,
-        ).last_hidden_state[0]
+                states = unrolled(decoder, batch.input_ids, batch.tree, limit)
+        with self._plain():
+            return sum((idle(decoder, batch.input_ids) for _ in range(extra)), start=states)
 
     @property
     def packed(self) -> bool:
@@ -165,29 +173,34 @@ class ReadModel(nn.Module):
         """Outputs of :meth:`read` → (M,) probabilities in [0, 1]."""
         raise NotImplementedError
 
-    def export(self, folder: Path, state: dict[str, Tensor], form: Form | None = None, base: str = "") -> None:
-        """Write a Hugging Face model.
+    def export(
+        self, folder: Path, state: Mapping[str, Tensor], form: Form | None = None, base: str = "",
+        max_shard_size: str = SHARD_SIZE,
+    ) -> None:  # fmt: skip
+        """Write a Hugging Face model, of which no more than a layer is held meanwhile.
 
         Args:
             folder: where to.
-            state: this module's full (gathered) state.
+            state: this module's full state, perhaps gathered as it is asked for.
             form: None is the model's own :attr:`form`.
             base: of an adapter: the model that it goes on top of.
+            max_shard_size: of a file, as transformers' ``save_pretrained``.
         """
-        form = form or self.form
+        form, state = form or self.form, state_of(state)
         plain = plain_state(self.backbone, state)
-        own = self.classifier_head(state | plain) if self.form != "causal" else None
+        both = State({**state.shapes, **plain.shapes}, lambda name: (plain if name in plain else state)[name])
+        own = self.classifier_head(both) if self.form != "causal" else None
         if form == "adapter":
             head = own if self.form == "classifier" else None
             save_adapter(self.backbone, folder, strip(state, "backbone."), base, head)
         elif form == "classifier":
-            save_classifier(self.backbone, folder, plain, own or self.classifier_head(state | plain))
+            save_classifier(self.backbone, folder, plain, own or self.classifier_head(both), max_shard_size)
         else:
-            save_causal(self.backbone, folder, plain)
+            save_causal(self.backbone, folder, plain, max_shard_size)
         if own is not None and self.form == "value_head":
             save_value_head(folder, own)
 
-    def classifier_head(self, state: dict[str, Tensor]) -> Head:
+    def classifier_head(self, state: Mapping[str, Tensor]) -> Head:
         """The head of the token classifier that gives this model's scores.
 
         Args:
@@ -275,7 +288,7 @@ class ProcessModel(ReadModel):
             return chances[:, 1]
         return chances[:, 1:].sum(-1).clamp(max=1.0)  # a rounded sum of probabilities can lie above 1
 
-    def classifier_head(self, state: dict[str, Tensor]) -> Head:
+    def classifier_head(self, state: Mapping[str, Tensor]) -> Head:
         """The labels' rows of the vocabulary head."""
         if self.form == "classifier":
             return Head(state["score.weight"], state.get("score.bias"), self.labels)

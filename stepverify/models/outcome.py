@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from stepverify.models.backbone import without_adapters
 from stepverify.models.export import Form, Head, output_rows
 from stepverify.models.heads import ReadModel
 from stepverify.models.rows import decoder_of
+from stepverify.models.sharded import gathered, home, whole
 from stepverify.records import InputError
 
 
@@ -95,11 +96,14 @@ class OutcomeModel(ReadModel):
         decoder = decoder_of(without_adapters(self.backbone))
         was_training = self.training
         self.eval()
-        with self._plain():
-            hidden = self.logit_scale * decoder(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
+        base = without_adapters(self.backbone)
+        with self._plain(), gathered(base):
+            tokens = torch.tensor([ids], device=home(base))
+            hidden = self.logit_scale * decoder(input_ids=tokens, use_cache=False).last_hidden_state[0]
         self.train(was_training)
         # The first token's state is unlike all others (an attention sink).
-        std, mean = torch.std_mean(self.value_head(hidden[1:], self.output_matrix()[0]))
+        logits = self.value_head.to(hidden.device)(hidden[1:], whole(self.output_matrix()[0]))
+        std, mean = torch.std_mean(logits)
         if std == 0:  # a row of zeros, as new tokens may have: there is no scale yet
             return
         self.value_head.gain.div_(std)
@@ -114,7 +118,7 @@ class OutcomeModel(ReadModel):
         gain, bias = self.scaling
         return (gain * outputs.float() + bias).sigmoid()
 
-    def classifier_head(self, state: dict[str, Tensor]) -> Head:
+    def classifier_head(self, state: Mapping[str, Tensor]) -> Head:
         """The value head, with its scaling."""
         if isinstance(self.value_head, ReservedLogit):
             row, _ = output_rows(self.backbone, state, [self.value_head.token_id])

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from torch.distributed.device_mesh import DeviceMesh
+import torch
 
 from stepverify.models.backbone import without_adapters
 from stepverify.models.heads import ReadModel
 from stepverify.models.rows import decoder_layers
+from stepverify.models.sharded import Sharding
 
 
-def shard(model: ReadModel, mesh: DeviceMesh) -> None:
-    """Shard each decoder layer, then the rest, over the data-parallel dimension of ``mesh``.
+def shard(model: ReadModel, sharding: Sharding, *, mixed: bool = False) -> None:
+    """Shard each decoder layer, then the rest, with FSDP2.
 
     The head is applied inside the model's own forward, so the embeddings, which FSDP2 gathers for the
     root module, are whole whenever their rows are read.
 
     Args:
-        model: with weights loaded, the same on every rank.
-        mesh: Lightning's device mesh, with a dimension ``data_parallel``.
+        model: with parameters that are divided already, or whole and the same on every rank.
+        sharding: over the data-parallel dimension of Lightning's device mesh.
+        mixed: gather parameters and compute in bfloat16; shards, gradients and their averages stay in float32.
+            Autocast alone would gather float32, and its casts of all layers would outlive the layers' own forward pass.
     """
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-    data = mesh["data_parallel"]
-    for layer in decoder_layers(without_adapters(model.backbone)):
-        fully_shard(layer, mesh=data)
-    fully_shard(model, mesh=data)
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if mixed else MixedPrecisionPolicy()
+
+    def divide() -> None:
+        for layer in decoder_layers(without_adapters(model.backbone)):
+            fully_shard(layer, mesh=sharding.mesh, mp_policy=policy)
+        fully_shard(model, mesh=sharding.mesh, mp_policy=policy)
+
+    sharding.place(model, divide)
     register_fsdp_forward_method(model, "decode")
+    model.most_passes = sharding.largest

@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from stepverify.data.batch import collate
 from stepverify.data.encode import Example
 from stepverify.models.backbone import Backbone, without_adapters
 from stepverify.models.check import Reading
 from stepverify.models.export import Form
+from stepverify.models.files import tensor_by_tensor
 from stepverify.models.heads import ProcessModel, ReadModel
 from stepverify.models.outcome import OutcomeModel
 from stepverify.models.rows import decoder_of, reset_rope
+from stepverify.models.sharded import Sharding, gathered, home, stand_ins
 from stepverify.records import InputError
 
 # Root mean square of the differences, relative to that of the logits where it is above 1: some hundred roundings.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-def check_finite(state: dict[str, Tensor]) -> None:
+def local_state(model: nn.Module) -> dict[str, Tensor]:
+    """The part of a model's state that this process holds."""
+    return {k: v.to_local() if isinstance(v, DTensor) else v for k, v in model.state_dict().items()}
+
+
+def check_finite(state: Mapping[str, Tensor], of_any: Callable[[Tensor], Tensor] = lambda flags: flags) -> None:
     """Refuse weights that are not finite.
+
+    Args:
+        state: that this process holds.
+        of_any: from one flag a weight on this process to those that any process has.
 
     Raises:
         InputError: their number, and the name of one.
     """
-    bad = [name for name, weight in state.items() if not weight.isfinite().all()]
+    flags = of_any(torch.stack([~weight.isfinite().all() for weight in state.values()]))
+    bad = [name for name, flag in zip(state, flags.tolist(), strict=True) if flag]
     if bad:
         raise InputError(f"{len(bad)} of {len(state)} weights are not finite (NaN or infinite), {bad[0]} among them")
 
@@ -63,7 +77,13 @@ def trained_logits(model: ReadModel, examples: Sequence[Example]) -> list[Tensor
 
 
 def reload(
-    folder: Path, form: Form, own_form: Form, source: Backbone, reading: Reading, device: torch.device
+    folder: Path,
+    form: Form,
+    own_form: Form,
+    source: Backbone,
+    reading: Reading,
+    device: torch.device,
+    sharding: Sharding | None = None,
 ) -> nn.Module:
     """Load one form of an export in plain transformers, or peft.
 
@@ -74,6 +94,7 @@ def reload(
         source: the backbone before training, which adapters are put on.
         reading: of the trained model: some are read rightly by another attention than transformers' default.
         device: where to, if its memory holds the model.
+        sharding: have each process hold its rows of every parameter; None loads all.
 
     Raises:
         InputError: weights are missing, unknown or of another shape.
@@ -85,18 +106,28 @@ def reload(
     options: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
     if reading.sdpa and reading.own != "sdpa":
         options["attn_implementation"] = reading.own
+    path: Path | str = folder
+    if form == "adapter":
+        options["dtype"] = source.dtype if source.dtype == "auto" else getattr(torch, source.dtype)
+        options |= {"num_labels": 1} if is_classifier else {}
+        path = source.path
+    else:
+        options["dtype"] = "auto"
+    with sharding.together() if sharding else nullcontext():
+        with tensor_by_tensor(), sharding.reading() if sharding else nullcontext():
+            model, report = auto.from_pretrained(path, output_loading_info=True, **options)
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if form != "adapter" else ():
+            if names := sorted(map(str, report[kind])):
+                raise InputError(f"{len(names)} {kind.replace('_', ' ')}, {names[0]} among them")
+    if sharding is not None:
+        sharding.keep_rest(model)
     if form == "adapter":
         from peft import PeftModel
 
-        dtype: Any = source.dtype if source.dtype == "auto" else getattr(torch, source.dtype)
-        labels = {"num_labels": 1} if is_classifier else {}
-        base = auto.from_pretrained(source.path, dtype=dtype, **options, **labels)
-        model: Any = PeftModel.from_pretrained(base, folder)
-    else:
-        model, report = auto.from_pretrained(folder, dtype="auto", output_loading_info=True, **options)
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            if names := sorted(map(str, report[kind])):
-                raise InputError(f"{len(names)} {kind.replace('_', ' ')}, {names[0]} among them")
+        with stand_ins(model):
+            model = PeftModel.from_pretrained(model, str(folder))
+    if sharding is not None:
+        return model.eval()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         size = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
@@ -118,7 +149,14 @@ def exported_logits(
         head: the value head on the last hidden states, of an export that has one.
     """
     base: Any = without_adapters(plain)
-    device = next(plain.parameters()).device
+    with gathered(base):
+        return _exported_logits(plain, base, model, examples, head)
+
+
+def _exported_logits(
+    plain: nn.Module, base: Any, model: ReadModel, examples: Sequence[Example], head: nn.Module | None
+) -> list[Tensor]:
+    device = home(base)
     if head is not None:
         decoder, head = decoder_of(base), head.to(device)
         return [_head_logits(decoder, head, example) for example in examples]

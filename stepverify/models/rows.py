@@ -60,8 +60,7 @@ def unrolled(decoder: nn.Module, input_ids: Tensor, tree: Tree, limit: int | Non
         if tree.shared:
             raise InputError(f"sequences longer than {limit} tokens must not share prefixes in this model's batches")
         sizes = lengths.tolist()
-        groups = [[i] for i, size in enumerate(sizes) if size > limit]
-        groups += [short] if (short := [i for i, size in enumerate(sizes) if size <= limit]) else []
+        groups = _groups(sizes, limit)
         kept: dict[int, Tensor] = {}
         for group in groups:
             longest = max(sizes[i] for i in group)
@@ -70,6 +69,25 @@ def unrolled(decoder: nn.Module, input_ids: Tensor, tree: Tree, limit: int | Non
             kept |= zip(group, F.pad(part, (0, 0, 0, width - longest)), strict=True)
         states = torch.stack([kept[i] for i in range(len(ids))])
     return states.flatten(0, 1)[tree.origin]
+
+
+def num_passes(tree: Tree, limit: int) -> int:
+    """Count the forward passes of :func:`unrolled`."""
+    return len(_groups((tree.depth[tree.rows[:, -1]] + 1).tolist(), limit))
+
+
+def idle(decoder: nn.Module, input_ids: Tensor) -> Tensor:
+    """Run a forward pass of no effect over one token: where passes are collective, and another rank needs more."""
+    reset_rope(decoder)
+    ids = input_ids[:1][None]
+    return 0.0 * _run(decoder, ids, torch.ones_like(ids)).sum()
+
+
+def _groups(lengths: list[int], limit: int) -> list[list[int]]:
+    """Rows that go through the decoder together: each long one alone."""
+    groups = [[i] for i, length in enumerate(lengths) if length > limit]
+    short = [i for i, length in enumerate(lengths) if length <= limit]
+    return [*groups, short] if short else groups
 
 
 def _run(decoder: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:

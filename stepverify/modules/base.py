@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast
 
 import lightning
@@ -18,8 +19,9 @@ from torchmetrics import MeanMetric, MetricCollection
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example, SolutionEncoder, load_tokenizer
 from stepverify.layout import Layout, load_export
-from stepverify.losses import weighted
+from stepverify.losses import Loss, weighted
 from stepverify.models import Backbone, ReadModel
+from stepverify.models.sharded import Sharding
 from stepverify.modules import resume
 from stepverify.modules.rounding import check_steps
 from stepverify.records import InputError, Solution
@@ -30,8 +32,8 @@ Stage = Literal["train", "val", "test"]
 class VerifierModule(lightning.LightningModule):
     """Base of generator, outcome verifier and process reward model.
 
-    A subclass says how a record is encoded (:meth:`encode`), which model reads it (:meth:`build`) and
-    what is lost (:meth:`loss`). Nothing is saved as hyperparameters: the configuration lies beside the
+    A subclass says how a record is encoded (:meth:`encode`), which model reads it (:meth:`build`) and what is
+    minimised (:attr:`loss`). Nothing is saved as hyperparameters: the configuration lies beside the
     checkpoint, and a checkpoint never overrides it.
 
     Args:
@@ -45,6 +47,8 @@ class VerifierModule(lightning.LightningModule):
         lm_weight: of a language-model loss on ``data.language``, joined to a verifier's own (Cobbe et al. 2021,
             section 4.2, weigh it 1).
     """
+
+    loss: Loss
 
     def __init__(
         self,
@@ -78,21 +82,8 @@ class VerifierModule(lightning.LightningModule):
         return 256 if self.backbone_source.compile else 1
 
     def packs(self, longest: int) -> bool:
-        """Tell whether sequences of at most ``longest`` tokens share prefixes.
-
-        Raises:
-            InputError: the model reads long rows one at a time, and its parameters are sharded: ranks would read in
-                different numbers of forward passes, each a collective one.
-        """
-        if self.model is None:
-            return True
-        limit = self.model.reading.row_limit
-        if limit is not None and longest > limit and self.device_mesh is not None:
-            raise InputError(
-                f"max_length: sequences of {longest} tokens, but this model reads those of more than {limit} one at a "
-                "time, which sharded parameters do not support; choose another strategy"
-            )
-        return self.model.packs(longest)
+        """Tell whether sequences of at most ``longest`` tokens share prefixes."""
+        return self.model is None or self.model.packs(longest)
 
     # ── what a subclass says ──────────────────────────────────────────────────────────────────────
 
@@ -102,10 +93,6 @@ class VerifierModule(lightning.LightningModule):
 
     def build(self) -> ReadModel:
         """Load the model."""
-        raise NotImplementedError
-
-    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """(sum, count) of the loss over the (M,) read positions."""
         raise NotImplementedError
 
     def build_metrics(self) -> MetricCollection:
@@ -158,13 +145,27 @@ class VerifierModule(lightning.LightningModule):
         """Load the weights once, after the data was read and checked; shard them where a mesh is given."""
         if self.model is not None:
             return
-        self.model = self.build()
+        sharding = self.sharding()
+        # Each process loads a copy of its own, or all of them take part at every step.
+        with nullcontext() if sharding else self._together():
+            self.model = self.build()
         self._unread = self.model.freeze_unread(language=self.lm_weight > 0)
         self._agree()
-        if self.device_mesh is not None:
+        if sharding is not None:
             from stepverify.models.parallel import shard
 
-            shard(self.model, self.device_mesh)
+            shard(self.model, sharding, mixed=self.trainer.precision == "bf16-mixed")
+
+    def sharding(self) -> Sharding | None:
+        """Describe how parameters are divided over processes; None where each holds all."""
+        if self.device_mesh is None:
+            return None
+        return Sharding(self.device_mesh["data_parallel"], self.trainer.strategy.root_device, self._together)
+
+    def _together(self) -> AbstractContextManager[None]:
+        from stepverify.callbacks.together import together
+
+        return nullcontext() if self._trainer is None else together(self.trainer)
 
     def _agree(self) -> None:
         """Read as the most careful rank does: near a border of rounding machines may judge a model differently."""
@@ -211,6 +212,7 @@ class VerifierModule(lightning.LightningModule):
         Lightning would not where the length of the schedule is asked for by epochs: it then opens the data too early.
         """
         loop: Any = self.trainer.fit_loop
+        resume.begin_next_epoch(self.trainer)
         if self._data_states:
             for loader in loop._combined_loader.flattened:
                 loader.sampler.set_epoch(loop.epoch_progress.current.processed)
@@ -227,22 +229,16 @@ class VerifierModule(lightning.LightningModule):
 
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
         """Training: the loss to minimise. Validation and test: (M,) values, for the callbacks to draw."""
-        assert self.model is not None
-        assert batch.reads.targets is not None
-        outputs, nll = self.model(batch)
-        total, count = self.loss(outputs, batch.reads.targets, batch.reads.weights)
         size = len(batch.records)
         if stage == "train":
-            assert batch.norms is not None
-            self.log("train/loss", (total / count.clamp(min=1e-9)).detach(), prog_bar=True, batch_size=size)
-            loss = total / batch.norms[0]
-            if nll is not None:
-                assert batch.language is not None
-                language, number = weighted(nll, batch.language.weights)
-                if len(nll):
-                    self.log("train/lm_loss", (language / number).detach(), batch_size=size)
-                loss = loss + self.lm_weight * language / batch.norms[1]
+            loss, logged = self.training_loss(batch)
+            self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=size)
+            self.log_dict(logged, batch_size=size)
             return loss
+        assert self.model is not None
+        assert batch.reads.targets is not None
+        outputs, _ = self.model(batch)
+        total, count = self.loss(outputs, batch.reads, self.model)
         mean_loss, metrics = cast(MeanMetric, self.mean_losses[stage]), cast(MetricCollection, self.metrics[stage])
         mean_loss.update(total / count, count)
         self.log(f"{stage}/loss", mean_loss, prog_bar=True, batch_size=size)
@@ -250,6 +246,22 @@ class VerifierModule(lightning.LightningModule):
             self.update_metrics(metrics, outputs.detach(), batch)
             self.log_dict({f"{stage}/{name}": metric for name, metric in metrics.items()}, batch_size=size)
         return self.model.values(outputs)
+
+    def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss to minimise, and means to log; nothing else changes."""
+        assert self.model is not None
+        assert batch.reads.targets is not None
+        assert batch.norms is not None
+        outputs, nll = self.model(batch)
+        total, count = self.loss(outputs, batch.reads, self.model)
+        loss, logged = total / batch.norms[0], {"train/loss": (total / count.clamp(min=1e-9)).detach()}
+        if nll is not None:
+            assert batch.language is not None
+            language, number = weighted(nll, batch.language.weights)
+            if len(nll):
+                logged["train/lm_loss"] = (language / number).detach()
+            loss = loss + self.lm_weight * language / batch.norms[1]
+        return loss, logged
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss per labelled position of one batch."""
@@ -280,7 +292,11 @@ class VerifierModule(lightning.LightningModule):
                 (decayed if is_matrix else plain).append(parameter)
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer_factory([g for g in groups if g["params"]])
+        # Lightning clips no gradients of a fused optimizer, which may unscale them itself; now the scaler always does.
+        vars(optimizer)["_step_supports_amp_scaling"] = False
         check_steps(optimizer, self.trainer)
+        # Lightning would keep the gradients through the next forward pass, beside its activations.
+        optimizer.register_step_post_hook(lambda stepped, *_: stepped.zero_grad())
         steps = self.trainer.estimated_stepping_batches
         total = int(steps) if math.isfinite(steps) else 1  # of a constant rate that has no end
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate_factor(step, total))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from stepverify.data.encode import Example
-from stepverify.losses import weighted
+from stepverify.losses import TokenNLL
 from stepverify.models import GeneratorModel
 from stepverify.modules.base import VerifierModule
 from stepverify.records import Solution
@@ -17,14 +15,12 @@ class GeneratorModule(VerifierModule):
     Arguments as :class:`VerifierModule`.
     """
 
+    loss = TokenNLL()
+
     def encode(self, record: Solution, *, labelled: bool) -> Example:
         """Read before every solution token."""
         return self.encoder.next_token(record)
 
     def build(self) -> GeneratorModel:
         """Load the backbone."""
-        return GeneratorModel(self.backbone_source.load())
-
-    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of negative log-likelihoods in nats, and the number of solution tokens."""
-        return weighted(outputs, weights)
+        return GeneratorModel(self.backbone_source.load(self.sharding()))

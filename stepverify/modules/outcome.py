@@ -16,7 +16,7 @@ from stepverify.data.batch import Batch
 from stepverify.data.encode import Example
 from stepverify.data.targets import StepTargets
 from stepverify.layout import Layout
-from stepverify.losses import outcome_bce, outcome_mse
+from stepverify.losses import OutcomeBCE, OutcomeLoss, OutcomeMSE
 from stepverify.metrics import AUROC, AUCWithinGroups, CalibrationError, PlattScaling
 from stepverify.models import Backbone, OutcomeModel
 from stepverify.models.export import load_value_head
@@ -35,7 +35,8 @@ class OutcomeVerifier(VerifierModule):
         warmup: as :class:`VerifierModule`.
         decay: as :class:`VerifierModule`.
         lm_weight: as :class:`VerifierModule`.
-        objective: ``mse`` (the paper's) or ``bce`` between value and target.
+        loss: ``mse`` (the paper's) or ``bce`` between value and target; or another
+            :class:`~stepverify.losses.OutcomeLoss`.
         every_token: learn at every solution token (the paper's choice), or at the last one alone.
         head: gain and bias on the logit of the layout's tag, a token that no solution contains (``reserved``, the
             paper's choice), or a ``linear`` layer of its own. With LoRA the tag's row of the output matrix is frozen.
@@ -58,7 +59,7 @@ class OutcomeVerifier(VerifierModule):
         warmup: float = 0.05,
         decay: Literal["cosine", "linear", "constant"] = "cosine",
         lm_weight: float = 0.0,
-        objective: Literal["mse", "bce"] = "mse",
+        loss: Literal["mse", "bce"] | OutcomeLoss = "mse",
         every_token: bool = True,
         head: Literal["reserved", "linear"] = "reserved",
         target: Literal["outcome", "rollouts"] = "outcome",
@@ -69,7 +70,8 @@ class OutcomeVerifier(VerifierModule):
         super().__init__(backbone, layout, max_length, optimizer, warmup, decay, lm_weight)
         if not 0.0 <= label_smoothing < 1.0:
             raise InputError(f"label_smoothing: expected 0 <= s < 1, got {label_smoothing}")
-        self.objective, self.every_token, self.predict_every_token = objective, every_token, predict_every_token
+        self.loss = loss if isinstance(loss, OutcomeLoss) else {"mse": OutcomeMSE, "bce": OutcomeBCE}[loss]()
+        self.every_token, self.predict_every_token = every_token, predict_every_token
         self.target, self.label_smoothing = target, label_smoothing
         self.calibrate, self.platt = calibrate, PlattScaling()
         self.reserved = self.encoder.tag_id if head == "reserved" else None  # one token: said before data is read
@@ -95,13 +97,9 @@ class OutcomeVerifier(VerifierModule):
     def build(self) -> OutcomeModel:
         """Load the backbone and add a value head that starts at 1/2."""
         source = self.backbone_source
-        model = OutcomeModel(source.load(), self.reserved, load_value_head(source.path))
+        model = OutcomeModel(source.load(self.sharding()), self.reserved, load_value_head(source.path))
         model.start_undecided(self.encoder.probe())
         return model
-
-    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum over solution tokens, and their number."""
-        return (outcome_mse if self.objective == "mse" else outcome_bce)(outputs, targets, weights)
 
     def build_metrics(self) -> MetricCollection:
         """Of whole solutions: the value at the last token against the outcome; over all, and within their problems."""

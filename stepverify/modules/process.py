@@ -14,7 +14,7 @@ from stepverify.data.batch import Batch
 from stepverify.data.encode import Example
 from stepverify.data.targets import NEUTRAL, StepTargets
 from stepverify.layout import Layout
-from stepverify.losses import step_cross_entropy, step_mse
+from stepverify.losses import StepCrossEntropy, StepLoss, StepMSE
 from stepverify.metrics import AUROC, CalibrationError, ErrorF1, FirstErrorAccuracy
 from stepverify.models import Backbone, ProcessModel
 from stepverify.models.heads import Neutral
@@ -38,8 +38,8 @@ class ProcessRewardModel(VerifierModule):
         decay: as :class:`VerifierModule`.
         lm_weight: as :class:`VerifierModule`.
         targets: what the step labels mean.
-        objective: ``cross_entropy`` of the labels, soft ones too; or ``mse``, the squared distance of a step's value
-            from its target: regression on the share of right rollouts.
+        loss: ``cross_entropy`` of the labels, soft ones too; ``mse``, the squared distance of a step's value from its
+            target: regression on the share of correct rollouts; or another :class:`~stepverify.losses.StepLoss`.
         among: the loss is of the labels' probabilities among the ``labels`` alone, or among the whole
             ``vocabulary`` at the tags, as next-token prediction has it. Scores compare the labels either way.
         neutral: what values count P(neutral) as, and metrics a neutral step, where it is a label of its own; the export
@@ -57,14 +57,20 @@ class ProcessRewardModel(VerifierModule):
         decay: Literal["cosine", "linear", "constant"] = "cosine",
         lm_weight: float = 0.0,
         targets: StepTargets = StepTargets(),  # noqa: B008 - frozen
-        objective: Literal["cross_entropy", "mse"] = "cross_entropy",
+        loss: Literal["cross_entropy", "mse"] | StepLoss = "cross_entropy",
         among: Literal["labels", "vocabulary"] = "labels",
         neutral: Neutral | None = None,
     ) -> None:
         super().__init__(backbone, layout, max_length, optimizer, warmup, decay, lm_weight)
-        self.targets, self.among_all, self.objective = targets, among == "vocabulary", objective
-        if objective == "mse" and (self.among_all or targets.neutral == "class"):
-            raise InputError("objective: mse has no place for among: vocabulary and targets.neutral: class")
+        self.targets, self.among_all = targets, among == "vocabulary"
+        named = {"cross_entropy": StepCrossEntropy, "mse": StepMSE}
+        self.loss = loss if isinstance(loss, StepLoss) else named[loss]()
+        for refused, key in (
+            (self.among_all and not self.loss.takes_vocabulary, "among: vocabulary"),
+            (targets.neutral == "class" and not self.loss.takes_neutral, "targets.neutral: class"),
+        ):
+            if refused:
+                raise InputError(f"loss: {type(self.loss).__name__} has no place for {key}")
         self.neutral: Neutral = neutral or self.backbone_facts.get("neutral", "positive")
         if targets.neutral == "class" and self.layout.neutral is None:
             raise InputError("targets.neutral: class, but layout.neutral names no token for it")
@@ -78,14 +84,9 @@ class ProcessRewardModel(VerifierModule):
 
     def build(self) -> ProcessModel:
         """Load the backbone; its own output rows of the label tokens are the head."""
-        return ProcessModel(self.backbone_source.load(), self.encoder.label_ids, self.among_all, self.neutral)
-
-    def loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed over labelled tags, and their number."""
-        if self.objective == "mse":
-            assert self.model is not None
-            return step_mse(self.model.values(outputs), targets, weights)
-        return step_cross_entropy(outputs, targets, weights, normalized=self.among_all)
+        return ProcessModel(
+            self.backbone_source.load(self.sharding()), self.encoder.label_ids, self.among_all, self.neutral
+        )
 
     def build_metrics(self) -> MetricCollection:
         """Of steps, and of solutions their first error. F1 is that of the error class: a wrong step is a positive."""

@@ -2,9 +2,11 @@
 
     python -m tests.benchmarks.bench_train [--model DIR] [--data FOLDER] [--cache FOLDER] [--tasks prm,sft,score]
     python -m tests.benchmarks.bench_train --memory | --scaling | --profile
+    python -m tests.benchmarks.bench_train --device cuda --smollm2 --tasks prm --problems 192 --steps 12
 
-Without --model and --data a tiny random model and synthetic problems are made. TRL takes part where --cache (or
-STEPVERIFY_BENCH_CACHE) names a folder outside the repository, in which an environment with it is made once.
+Without --model and --data a tiny random model, or with --smollm2 one in the shape of SmolLM2-135M, and synthetic
+problems are made. TRL takes part where it is installed, or where --cache (or STEPVERIFY_BENCH_CACHE) names a folder
+outside the repository, in which an environment with it is made once.
 
 - Every run is a process of its own; contestants take turns, --runs times; figures are medians.
 - All read the same ids in fp32, AdamW (fused) at one learning rate, gradients clipped to 1, and divide one epoch over
@@ -13,11 +15,15 @@ STEPVERIFY_BENCH_CACHE) names a folder outside the repository, in which an envir
   tokens a second (of solutions, each counted in full, no padding) over the mean length of all solutions, so that it
   does not matter which of them the first step had. The same over the CPU seconds of the process is what other work on
   the machine disturbs least; the share of the ceiling is of CPU seconds too. Memory is the peak of the resident size of the process.
+- On a GPU (--device cuda) all train under autocast to bf16. The device is waited for after each step, ratios are of
+  wall time, memory is the peak of what the device's tensors take, and MFU is the share of the measured bf16 ceiling
+  (a product of 8192 × 8192 matrices) that the operations below are.
 - Ceiling: a product of 2048 × 2048 matrices, measured between the runs. Share of it, with P parameters in matrices of
-  the layers, N positions computed (padding counted, shared prefixes once), T the length of each row of the attention,
-  D heads × their width, H hidden width and O logits computed:
-  3 · 2 · (P·N + layers·D·ΣT² + H·O) operations in training, a third of it in scoring. The attention's square is
-  halved (causal) and doubled (two products), and operations of the backward pass are twice those of the forward one.
+  the layers, N positions computed (padding counted, shared prefixes once), T the length of each causal call of the
+  attention (a row; a call without a mask counts its products twice), D heads × their width, H hidden width and O
+  logits computed: 3 · 2 · (P·N + layers·D·ΣT² + H·O) operations in training, a third of it in scoring. The attention's
+  square is halved (causal) and doubled (two products), and operations of the backward pass are twice those of the
+  forward one.
 """
 
 from __future__ import annotations
@@ -68,6 +74,8 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=32768, help="of the tiny model")
     parser.add_argument("--width", type=int, default=128, help="of the tiny model")
     parser.add_argument("--layers", type=int, default=3, help="of the tiny model")
+    parser.add_argument("--smollm2", action="store_true", help="a random model in the shape of SmolLM2-135M")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--memory", action="store_true", help="memory against pack, vocabulary and samples instead")
     parser.add_argument("--scaling", action="store_true", help="one and two processes of DDP instead")
     parser.add_argument("--profile", action="store_true", help="the operators of our training step instead")
@@ -83,7 +91,7 @@ class Bench:
     def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
         self.arguments, self.folder = arguments, folder
         self.steps = arguments.steps or arguments.problems
-        self.trl = setup.trl_python(Path(arguments.cache).resolve()) if arguments.cache else None
+        self.trl = setup.trl_python(arguments.cache)
 
     def run(self) -> None:
         if self.arguments.memory:
@@ -92,7 +100,7 @@ class Bench:
         data = self.data(self.arguments.samples)
         print(
             f"{Path(model).name}, {self.arguments.problems} problems × {self.arguments.samples} solutions in "
-            f"{self.steps} steps, fp32, {self.arguments.threads} threads, medians of {self.arguments.runs} runs\n"
+            f"{self.steps} steps, {'fp32' if self.arguments.device == 'cpu' else 'bf16-mixed'}, {self.arguments.threads} threads, medians of {self.arguments.runs} runs\n"
         )
         tasks = self.arguments.tasks.split(",")
         if self.arguments.scaling:
@@ -106,6 +114,8 @@ class Bench:
 
     def model(self, vocabulary: int, width: int | None = None, layers: int | None = None) -> str:
         folder = self.folder / f"tiny-{vocabulary}"
+        if self.arguments.smollm2 and not folder.exists():
+            setup.code(f"setup.tiny_model({str(folder)!r}, **setup.SMOLLM2)")
         if not folder.exists():
             shape = (vocabulary, width or self.arguments.width, layers or self.arguments.layers)
             setup.code(f"setup.tiny_model({str(folder)!r}, *{shape})")
@@ -124,7 +134,7 @@ class Bench:
         python = self.trl if module == "trl_trainers" else sys.executable
         assert python is not None
         command = [python, "-m", f"tests.benchmarks.peers.{module}", spec.dump()]
-        result = work.parse(setup.call(command, self.arguments.threads))
+        result = work.parse(setup.call(command, self.arguments.threads, spec.device))
         result["rate"], result["cpu_rate"] = (
             result["tokens"] / result[time] / result["mean_length"] for time in ("seconds", "cpu")
         )
@@ -143,7 +153,10 @@ class Bench:
         for _ in range(self.arguments.runs):
             ceilings.append(self.ceiling())
             for name, (module, options) in contestants.items():
-                results[name].append(self.measure(name, module, work.Spec(task, model, data, self.steps, options)))
+                spec = work.Spec(task, model, data, self.steps, options, self.arguments.device)
+                results[name].append(self.measure(name, module, spec))
+        if self.arguments.device == "cuda":
+            return gpu_table(task, results, median(c["bfloat16"] for c in ceilings))
         fp32, bf16 = (median(c[k] for c in ceilings) for k in ("float32", "bfloat16"))
         print(f"{task}: ceiling {fp32 / 1e9:.0f} GFLOP/s in fp32, {bf16 / 1e9:.0f} in bf16\n")
         header(
@@ -163,7 +176,9 @@ class Bench:
         print(flush=True)
 
     def ceiling(self) -> dict[str, float]:
-        return setup.parsed(setup.code("import json; print(json.dumps(setup.ceiling()))", self.arguments.threads))
+        kind, device = ("cuda_ceiling" if self.arguments.device == "cuda" else "ceiling"), self.arguments.device
+        code = f"import json; print(json.dumps(setup.{kind}()))"
+        return setup.parsed(setup.code(code, self.arguments.threads, device))
 
     # ── the other tables ──────────────────────────────────────────────────────────────────────────
 
@@ -206,6 +221,23 @@ class Bench:
         header("operator", "self CPU time", "calls")
         for name, share, calls in result["operators"]:
             row(f"`{name}`", f"{share:.1%}", str(calls))
+
+
+def gpu_table(task: str, results: dict[str, list[Result]], ceiling: float) -> None:
+    """Medians of wall time, and peaks of the device's memory."""
+    print(f"{task}: ceiling {ceiling / 1e12:.0f} TFLOP/s in bf16\n")
+    header("", "solutions/s", "min – max", "ratio", "tokens/s", "computed/full tokens", "MFU", "peak GiB", "ratio")
+    base = next(iter(results.values()))
+    for name, runs in results.items():
+        rates, peak = [r["rate"] for r in runs], mid(runs, "peak")
+        row(
+            name, f"{median(rates):.0f}", f"{min(rates):.0f} – {max(rates):.0f}",
+            f"{median(rates) / mid(base, 'rate'):.2f}", f"{median(r['tokens'] / r['seconds'] for r in runs):.0f}",
+            f"{runs[0]['positions'] / runs[0]['tokens']:.2f}",
+            f"{median(r['flops'] / r['seconds'] for r in runs) / ceiling:.1%}",
+            f"{peak / 2**30:.2f}", f"{peak / mid(base, 'peak'):.2f}",
+        )  # fmt: skip
+    print(flush=True)
 
 
 def mid(results: list[Result], key: str) -> float:

@@ -15,7 +15,7 @@ from sampling.stages.score import ExportedVerifier  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder  # noqa: E402
 from stepverify.layout import Layout  # noqa: E402
-from stepverify.losses import outcome_bce, step_cross_entropy, weighted  # noqa: E402
+from stepverify.losses import OutcomeBCE, StepCrossEntropy, weighted  # noqa: E402
 from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel, load_verifier  # noqa: E402
 from stepverify.models.rows import reset_rope  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
@@ -150,7 +150,7 @@ def check_process(base: Path, plain: Plain, encoder: SolutionEncoder, folder: Pa
         close(found, expected)
     for among_all in (False, True):
         model.among_all = among_all
-        loss = step_cross_entropy(model(batch)[0], batch.reads.targets, batch.reads.weights, normalized=among_all)[0]
+        loss = StepCrossEntropy()(model(batch)[0], batch.reads, model)[0]
         wanted = [
             F.nll_loss((logits if among_all else logits[:, labels]).log_softmax(-1)[:, labels if among_all else [0, 1]], y, reduction="sum")
             for logits, y in zip(full, right, strict=True)
@@ -197,7 +197,7 @@ def check_outcome(family: Family, base: Path, plain: Plain, encoder: SolutionEnc
             wanted.append(logit[example.positions])
         for found, expected in zip(batch.split(model.score(batch).detach()), wanted, strict=True):
             close(found, expected.detach().sigmoid())
-        loss = outcome_bce(model(batch)[0], batch.reads.targets, batch.reads.weights)[0]
+        loss = OutcomeBCE()(model(batch)[0], batch.reads, model)[0]
         y = torch.tensor([t for e in examples for t in e.targets])
         reference = F.binary_cross_entropy_with_logits(torch.cat(wanted), y, reduction="sum")
         torch.testing.assert_close(loss, reference, rtol=2e-4, atol=1e-4)

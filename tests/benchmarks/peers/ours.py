@@ -17,7 +17,7 @@ from stepverify.readers import Solutions
 from tests.benchmarks.peers.work import CLIP, LEARNING_RATE, MAX_LENGTH, Clock, Spec, Work
 
 _RUN: dict[str, Any] = {
-    "accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
+    "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
     "enable_model_summary": False, "use_distributed_sampler": False,
 }  # fmt: skip
 
@@ -38,9 +38,10 @@ class Timing(lightning.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch: Batch, batch_idx: int) -> None:
         generator = self.spec.task == "sft"
         vocabulary = pl_module.model.output_matrix()[0].shape[0]
-        places, longest = batch.tree.rows.shape
+        begin, end, start, stop, causal = batch.tree.segments.calls.T
+        products = torch.where(causal == 1, (end - begin) ** 2, 2 * (end - begin) * (stop - start))
         self.clock.tick(Work(
-            len(batch.records), batch.num_tokens, len(batch.input_ids), places * longest**2,
+            len(batch.records), batch.num_tokens, len(batch.input_ids), int(products.sum()),
             len(batch.reads.index) * (vocabulary if generator else 2),
         ))  # fmt: skip
         if self.profiler and len(self.clock.times) == 1:
@@ -74,6 +75,7 @@ def main() -> None:
     devices = spec.options.get("devices", 1)
     trainer = lightning.Trainer(
         callbacks=[timing], max_epochs=1, max_steps=spec.options.get("batches", -1), gradient_clip_val=CLIP,
+        accelerator=spec.device, precision="bf16-mixed" if spec.device == "cuda" else "32-true",
         devices=devices, strategy="ddp" if devices > 1 else "auto", **_RUN,
     )  # fmt: skip
     if spec.task == "score":

@@ -10,12 +10,10 @@ from tests.benchmarks.peers.work import CLIP, LEARNING_RATE, Clock, Spec, Work
 
 def main() -> None:
     spec = Spec.from_argv()
-    model = AutoModelForCausalLM.from_pretrained(spec.model, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(spec.model, dtype=torch.float32).to(spec.device)
     clock = Clock(spec, model)
-    if spec.task == "score":
-        score(spec, model, clock)
-    else:
-        train(spec, model, clock)
+    with torch.autocast(spec.device, torch.bfloat16, enabled=spec.device == "cuda"):
+        (score if spec.task == "score" else train)(spec, model, clock)
     clock.report()
 
 
@@ -27,6 +25,7 @@ def train(spec: Spec, model: torch.nn.Module, clock: Clock) -> None:
     for some in order.tensor_split(spec.steps)[: spec.options.get("batches")]:
         ids, mask = pad([rows[i][0] for i in some], spec.encoder.eos_id)
         labels, _ = pad([rows[i][1] for i in some], -100)
+        ids, mask, labels = (t.to(spec.device) for t in (ids, mask, labels))
         model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
@@ -41,6 +40,7 @@ def score(spec: Spec, model: torch.nn.Module, clock: Clock) -> None:
     for some in torch.arange(len(spec.examples)).tensor_split(spec.steps):
         examples = [spec.examples[i] for i in some]
         ids, mask = pad([e.input_ids for e in examples], spec.encoder.eos_id)
+        ids, mask = ids.to(spec.device), mask.to(spec.device)
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         for row, example in zip(logits, examples, strict=True):
             row[example.positions][:, list(spec.encoder.label_ids)].softmax(-1)[:, 1].tolist()

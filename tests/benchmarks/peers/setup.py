@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -62,7 +63,12 @@ def write(folder: Path, solutions: list[Solution]) -> str:
     return str(folder)
 
 
-def tiny_model(folder: str, vocabulary: int, width: int, layers: int) -> None:
+SMOLLM2 = {"vocabulary": 49152, "width": 576, "layers": 30, "heads": 9, "groups": 3, "inner": 1536}
+
+
+def tiny_model(
+    folder: str, vocabulary: int, width: int, layers: int, heads: int = 0, groups: int = 0, inner: int = 0
+) -> None:
     """A random Llama with the quickstart's tokenizer and as many rows of the vocabulary as are asked for."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -71,16 +77,23 @@ def tiny_model(folder: str, vocabulary: int, width: int, layers: int) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(base))
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
-        num_attention_heads=width // 64, num_key_value_heads=width // 64, max_position_embeddings=4096,
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=inner or 3 * width, num_hidden_layers=layers,
+        num_attention_heads=heads or width // 64, num_key_value_heads=groups or width // 64, max_position_embeddings=4096,
+        tie_word_embeddings=bool(groups),
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def trl_python(cache: Path) -> str:
-    """An interpreter that sees this environment's packages and TRL; made once."""
+def trl_python(cache: str | None) -> str | None:
+    """An interpreter that has TRL: this one; or one made once that sees this one's packages; or none."""
+    if importlib.util.find_spec("trl"):
+        return sys.executable
+    return own_trl(Path(cache).resolve()) if cache else None
+
+
+def own_trl(cache: Path) -> str:
     folder = cache / f"trl-{TRL}"
     python, ready = folder / "bin" / "python", folder / "ready"
     if not ready.exists():
@@ -95,21 +108,43 @@ def trl_python(cache: Path) -> str:
     return str(python)
 
 
-def call(command: list[str], threads: int) -> str:
-    """What a process printed; all of it is shown where the process failed."""
+def call(command: list[str], threads: int, device: str = "cpu", seconds: float | None = None) -> str:
+    """What a process printed; all of it is shown where the process failed, or took longer."""
     environment = os.environ | {
         "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1", "CUDA_VISIBLE_DEVICES": "",
+        "TOKENIZERS_PARALLELISM": "false", "TRL_EXPERIMENTAL_SILENCE": "1",
+        **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}),
     }  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired as late:
+        sys.exit(f"{' '.join(command)}\ntook more than {seconds} seconds\n{late.stderr!r}")
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
     return done.stdout
 
 
-def code(expression: str, threads: int = 1) -> str:
+def code(expression: str, threads: int = 1, device: str = "cpu") -> str:
     """Evaluate in a process of its own, so that torch stays out of this one."""
-    return call([sys.executable, "-c", _CODE + expression], threads)
+    return call([sys.executable, "-c", _CODE + expression], threads, device)
+
+
+def cuda_ceiling() -> dict[str, float]:
+    """Floating-point operations a second of a product of two 8192 × 8192 matrices on the GPU; median of 10."""
+    import torch
+
+    found: dict[str, float] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
+        seconds = []
+        for _ in range(13):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            a @ b
+            torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        found[str(dtype).removeprefix("torch.")] = 2 * 8192**3 / median(seconds[3:])
+    return found
 
 
 def ceiling() -> dict[str, float]:

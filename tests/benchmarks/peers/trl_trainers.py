@@ -41,9 +41,9 @@ def main() -> None:
     common: dict[str, Any] = {
         "learning_rate": LEARNING_RATE, "max_grad_norm": CLIP, "optim": "adamw_torch_fused", "num_train_epochs": 1,
         "per_device_train_batch_size": 1 if packing else rows, "gradient_accumulation_steps": accumulate,
-        "gradient_checkpointing": bool(spec.options.get("checkpointing")), "bf16": False, "use_cpu": True,
+        "gradient_checkpointing": bool(spec.options.get("checkpointing")), "bf16": spec.device == "cuda", "use_cpu": spec.device == "cpu",
         "save_strategy": "no", "report_to": [], "disable_tqdm": True, "max_length": packing or 4096,
-        "dataloader_pin_memory": False,
+        "dataloader_pin_memory": spec.device == "cuda",
         "train_sampling_strategy": "random" if packing or spec.options.get("random_order") else "sequential",
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:

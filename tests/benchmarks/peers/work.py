@@ -33,6 +33,7 @@ class Spec:
         data: folder of solutions with step labels.
         steps: optimizer steps (batches, in scoring) that one epoch over the data is divided into.
         options: of the contestant.
+        device: ``cpu``, in float32; or ``cuda``, under autocast to bfloat16 with float32 weights.
     """
 
     task: Literal["prm", "sft", "score"]
@@ -40,6 +41,7 @@ class Spec:
     data: str
     steps: int
     options: dict[str, Any] = field(default_factory=dict)
+    device: Literal["cpu", "cuda"] = "cpu"
 
     @classmethod
     def from_argv(cls) -> Spec:
@@ -96,7 +98,7 @@ class Work:
         solutions: number of them.
         tokens: theirs, each counted in full.
         positions: that the model computed, padding counted, shared prefixes once.
-        squares: sum of the squared lengths of the attention's rows.
+        squares: products in the attention, of a row of T tokens T²: those of causal calls are halved later.
         logits: numbers that the head computed.
     """
 
@@ -120,9 +122,21 @@ class Clock:
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.body, self.all = sum(body), sum(p.numel() for p in model.parameters())
         self.attention = config.num_hidden_layers * config.num_attention_heads * head
-        self.width, self.loaded = config.hidden_size, memory("VmRSS")
+        self.width, self.loaded = config.hidden_size, self.peak("VmRSS")
+
+    def peak(self, key: Literal["VmRSS", "VmHWM"]) -> int:
+        """Bytes of the process; of a GPU what its tensors take, now or at the peak."""
+        if self.spec.device == "cpu":
+            return memory(key)
+        import torch
+
+        return torch.cuda.memory_allocated() if key == "VmRSS" else torch.cuda.max_memory_allocated()
 
     def tick(self, work: Work) -> None:
+        if self.spec.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
         self.times.append((time.perf_counter(), time.process_time()))
         self.done.append(work)
 
@@ -132,7 +146,7 @@ class Clock:
         passes = 1 if self.spec.task == "score" else 3  # forward; backward is two more
         flops = passes * 2 * (self.body * work.positions + self.attention * work.squares + self.width * work.logits)
         result = asdict(work) | {
-            "seconds": self.times[-1][0] - self.times[0][0], "cpu": self.times[-1][1] - self.times[0][1], "flops": flops, "peak": memory("VmHWM"), "loaded": self.loaded,
+            "seconds": self.times[-1][0] - self.times[0][0], "cpu": self.times[-1][1] - self.times[0][1], "flops": flops, "peak": self.peak("VmHWM"), "loaded": self.loaded,
             "parameters": self.all, "steps": len(self.times),
             "per_step": sum(w.solutions for w in self.done) / len(self.done),
             "mean_length": sum(len(e.input_ids) for e in self.spec.examples) / len(self.spec.examples), **more,

@@ -1,4 +1,4 @@
-"""Losses as pure functions of tensors: each returns (sum, count), so that callers normalise once."""
+"""Compute likelihoods under a large vocabulary without holding all logits."""
 
 from __future__ import annotations
 
@@ -105,48 +105,3 @@ def bounded(logits: Tensor, softcap: float | None, scale: float = 1.0) -> Tensor
     """Scale logits, then bound them smoothly within ±``softcap``; None leaves them."""
     logits = logits if scale == 1.0 else logits * scale
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)
-
-
-def outcome_mse(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Squared error between value and outcome at each token (Cobbe et al. 2021, section 4.2).
-
-    Args:
-        logits: (M,) value logits; the value is their sigmoid.
-        targets: (M,) outcome of the solution that the token belongs to, in [0, 1].
-        weights: (M,) how many solutions each stands for; None is 1 each.
-    """
-    return weighted((logits.float().sigmoid() - targets).square(), weights)
-
-
-def outcome_bce(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy between value and outcome; arguments as :func:`outcome_mse`."""
-    return weighted(F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none"), weights)
-
-
-def step_cross_entropy(
-    logits: Tensor, targets: Tensor, weights: Tensor | None = None, *, normalized: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy at the step tags of the label tokens.
-
-    Args:
-        logits: (M, 2) logits of the labels negative and positive, or (M, 3) with neutral behind them.
-        targets: (M,) probability that the step is right: 0, 1 or a Monte Carlo share; above 1 it is neutral.
-        weights: (M,) how many solutions each stands for, times the weight of its class; None is 1 each.
-        normalized: the logits are logarithms of probabilities among more tokens than these.
-    """
-    log_p = logits.float() if normalized else logits.float().log_softmax(-1)
-    losses = -(targets * log_p[:, 1] + (1 - targets) * log_p[:, 0])
-    if log_p.shape[1] > 2:
-        losses = torch.where(targets > 1, -log_p[:, 2], losses)
-    return weighted(losses, weights)
-
-
-def step_mse(values: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Squared distance of each step's value from its target, both (M,) in [0, 1]; weights as above."""
-    return weighted((values.float() - targets).square(), weights)
-
-
-def weighted(losses: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(M,) losses and weights, or None for 1 each → (sum, count)."""
-    weights = torch.ones_like(losses) if weights is None else weights
-    return (losses * weights).sum(), weights.sum()

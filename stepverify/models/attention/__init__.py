@@ -1,0 +1,92 @@
+"""Attention along a tree of tokens: four ways to compute the same thing, after transformers' attention interface.
+
+A model that is loaded with :func:`register`'s name as its attention reads a whole batch as one row of L tokens, each
+seeing those that it continues (:class:`stepverify.data.batch.Tree`). All other layers see each shared token once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from stepverify.data.batch import Tree
+from stepverify.models.attention.dense import eager, flex, sdpa
+from stepverify.models.attention.paths import paths
+from stepverify.records import InputError
+
+__all__ = ["PREFIX", "Attention", "attend", "plain", "register"]
+
+Attention = Literal["auto", "paths", "flex", "sdpa", "eager"]
+PREFIX = "stepverify_"  # of our names in transformers' attention interface
+
+
+# Further terms of the products, by transformers' names: sinks and position biases.
+_EXTRAS = ("s_aux", "position_bias", "alibi", "head_mask")
+
+
+def register(attention: Attention) -> str:
+    """Make an attention known to transformers; gives the name to load models with.
+
+    ``auto`` is ``paths``: its cost grows with a solution's length instead of a pack's, it has a backward pass
+    everywhere, and reaches a flash kernel in each number format.
+    """
+    from transformers import AttentionInterface
+
+    how = "paths" if attention == "auto" else attention
+    function = {"paths": paths, "flex": flex, "sdpa": sdpa, "eager": eager}[how]
+    AttentionInterface.register(name := f"{PREFIX}{how}", partial(attend, how=function))
+    return name
+
+
+@contextmanager
+def plain(config: Any, own: str) -> Iterator[None]:
+    """Transformers' ``own`` attention meanwhile: it masks padding, which rows that are decoded have."""
+    ours = config._attn_implementation
+    config._attn_implementation = own
+    try:
+        yield
+    finally:
+        config._attn_implementation = ours
+
+
+def attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    dropout: float = 0.0, scaling: float | None = None, sliding_window: int | None = None,
+    softcap: float | None = None, tree: Tree | None = None, *, how: Callable[..., Tensor], **kwargs: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Compute one layer's attention, in the form that transformers calls.
+
+    Args:
+        module: the attention layer.
+        query: (1, H, L, D) after rotary positions.
+        key: (1, G, L, D) with G heads that serve H / G query heads each.
+        value: (1, G, L, E).
+        attention_mask: None; a mask that a model makes itself says more than a tree.
+        dropout: of attention weights.
+        scaling: of the products.
+        sliding_window: how many tokens along the path are seen, this one included; None sees all.
+        softcap: bound of the products (Gemma 2).
+        tree: how the tokens continue each other.
+        how: one of the four functions.
+        kwargs: what other models pass.
+
+    Returns:
+        (1, L, H, E), and no weights.
+
+    Raises:
+        InputError: no tree, or more than this computes: the model's own attention would give other scores.
+    """
+    if tree is None:
+        raise InputError("its attention is called without the tree of tokens")
+    if attention_mask is not None:
+        raise InputError("its attention has a mask of its own")
+    if extra := [name for name, value in kwargs.items() if value is not None and name in _EXTRAS]:
+        raise InputError(f"its attention has {', '.join(extra)}, which no tree is computed with")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if (softcap is not None and how in (paths, sdpa)) or (dropout and how is paths):
+        how = eager  # no fused kernel bounds its products, and not all of them drop weights
+    return how(query, key, value, tree, dropout, scale, sliding_window, softcap).transpose(1, 2), None

@@ -1,0 +1,84 @@
+"""Attention by the whole matrix of who sees whom: SDPA and written out; FlexAttention, which skips its empty blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stepverify.data.batch import Tree
+from stepverify.losses import bounded
+
+
+def sdpa(
+    query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
+    window: int | None, softcap: float | None,
+) -> Tensor:  # fmt: skip
+    """Mask the (L, L) products; keys are repeated, as no fused kernel masks those of grouped heads."""
+    groups = query.shape[1] // key.shape[1]
+    return F.scaled_dot_product_attention(
+        query, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1),
+        attn_mask=_mask(tree, window, _dense), dropout_p=dropout, scale=scale,
+    )  # fmt: skip
+
+
+def eager(
+    query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
+    window: int | None, softcap: float | None,
+) -> Tensor:  # fmt: skip
+    """Write it out, for models whose products are bounded or weights dropped, and to compare with."""
+    groups = query.shape[1] // key.shape[1]
+    products = query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scale
+    products = bounded(products, softcap).masked_fill(~_mask(tree, window, _dense), float("-inf"))
+    weights = F.dropout(products.softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)), dropout)
+    return weights.to(value.dtype) @ value.repeat_interleave(groups, 1)
+
+
+def flex(
+    query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
+    window: int | None, softcap: float | None,
+) -> Tensor:  # fmt: skip
+    """FlexAttention, skipping blocks in which nothing is seen. No dropout, no backward pass on CPU."""
+    return _flex_functions()[0](
+        query, key, value, score_mod=lambda product, *where: bounded(product, softcap),
+        block_mask=_mask(tree, window, _blocks), scale=scale, enable_gqa=query.shape[1] != key.shape[1],
+    )  # fmt: skip
+
+
+def _sees(tree: Tree, window: int | None, row: Tensor, column: Tensor) -> Tensor:
+    """Whether tokens see others; indices of any shapes that go together."""
+    seen = (column <= row) & (row < tree.end[column])
+    return seen if window is None else seen & (tree.depth[row] - tree.depth[column] < window)
+
+
+def _mask(tree: Tree, window: int | None, make: Callable[[Tree, int | None], Any]) -> Any:
+    """The mask that ``make`` gives, made once a batch for all layers."""
+    if (make, window) not in tree.masks:
+        tree.masks[make, window] = make(tree, window)
+    return tree.masks[make, window]
+
+
+def _dense(tree: Tree, window: int | None) -> Tensor:
+    """(L, L) true where the row's token sees the column's."""
+    place = torch.arange(len(tree.end), device=tree.end.device)
+    return _sees(tree, window, place[:, None], place)
+
+
+def _blocks(tree: Tree, window: int | None) -> Any:
+    """FlexAttention's mask of the same."""
+    length = len(tree.end)
+    return _flex_functions()[1](
+        lambda batch, head, row, column: _sees(tree, window, row, column), None, None, length, length,
+        device=tree.end.device,
+    )  # fmt: skip
+
+
+@cache
+def _flex_functions() -> tuple[Callable[..., Tensor], Callable[..., Any]]:
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    return torch.compile(flex_attention), torch.compile(create_block_mask)

@@ -1,0 +1,255 @@
+"""Attention of each distinct token to its path, by fused kernels over the pieces of a tree: no mask, no padding.
+
+On CPUs pieces take a call each, and what a token's pieces give is merged by their log-sum-exp; the backward pass calls
+the kernels' own with the merged statistics, so that nothing but inputs, output and log-sum-exp is kept. On NVIDIA GPUs
+one ragged call takes all, aligned at the last key of each sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stepverify.data.batch import Tree
+from stepverify.models.attention.dense import sdpa
+
+_HALF = (torch.bfloat16, torch.float16)
+_FLASH_WIDTH = 256  # of a head, at most, for flash kernels on GPUs
+_BOTTOM_RIGHT = 2  # causal masks that end with the last query and the last key, for ``_efficient_attention_forward``
+
+
+def paths(
+    query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
+    window: int | None, softcap: float | None,
+) -> Tensor:  # fmt: skip
+    """Attend along paths; arguments as those of :func:`stepverify.models.attention.attend`, no dropout, no softcap.
+
+    Devices other than CPUs and NVIDIA GPUs have no such kernels: there it is ``sdpa``.
+    """
+    wide = value.shape[-1]
+    query, key, value = _alike(query, key, value)
+    if window is not None and window >= tree.rows.shape[1]:
+        window = None
+    if query.device.type == "cpu":
+        out = _in_segments(query, key, value, tree, scale, window)
+    elif query.device.type == "cuda" and (window is None or _takes_flash(query)):
+        out = _ragged(query, key, value, tree, scale, window)
+    else:
+        out = sdpa(query, key, value, tree, 0.0, scale, window, None)
+    return out[..., :wide]
+
+
+def _alike(*heads: Tensor) -> list[Tensor]:
+    """Pad heads with zeros to one width, a multiple of 8, as fused kernels need; products stay as they are."""
+    wide = -(-max(x.shape[-1] for x in heads) // 8) * 8
+    return [x if x.shape[-1] == wide else F.pad(x, (0, wide - x.shape[-1])) for x in heads]
+
+
+def _cast(*tensors: Tensor) -> list[Tensor]:
+    """Take autocast's number format, as SDPA does."""
+    return [x.to(_format(x)) for x in tensors]
+
+
+def _format(tensor: Tensor) -> torch.dtype:
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+
+
+# ── GPUs ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ragged(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, window: int | None) -> Tensor:
+    """One call: suffixes as queries, whole paths as keys."""
+    calls, longest = tree.suffixes, tree.rows.shape[1]
+    ends = F.pad(calls.calls[:, [3, 1]], (0, 0, 1, 0)).int()
+    starts = [ends[:, 0].contiguous(), ends[:, 1].contiguous()]
+    # Keys are gathered before they are rounded, and so their gradients are added up before.
+    gathered = [_by_token(x).index_select(0, calls.keys) for x in (key, value)]
+    q, k, v = _cast(_by_token(query), *gathered)
+    if _takes_flash(query):
+        left, right = (-1, -1) if window is None else (window - 1, 0)
+        out = torch.ops.aten._flash_attention_forward(
+            q, k, v, *starts, longest, longest, 0.0, window is None, False, scale=scale,
+            window_size_left=left, window_size_right=right,
+        )[0]  # fmt: skip
+    else:
+        groups = query.shape[1] // key.shape[1]
+        out = torch.ops.aten._efficient_attention_forward(
+            q[None], k.repeat_interleave(groups, 1)[None], v.repeat_interleave(groups, 1)[None], None,
+            *starts, longest, longest, 0.0, _BOTTOM_RIGHT, True, scale=scale,
+        )[0][0]  # fmt: skip
+    return out.transpose(0, 1)[None]
+
+
+def _takes_flash(query: Tensor) -> bool:
+    """Tell whether a GPU's flash kernel runs: half precision, moderate heads, compute capability 8."""
+    return _format(query) in _HALF and query.shape[-1] <= _FLASH_WIDTH and _has_flash(query.device)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _has_flash(device: torch.device) -> bool:
+    return torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+# ── CPUs ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _in_segments(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, window: int | None) -> Tensor:
+    """Several calls, shared prefixes once; with a window each suffix alone, whose keys it limits."""
+    calls, cast = tree.segments if window is None else tree.suffixes, _cast(query, key, value)
+    out, _ = torch.ops.stepverify.attend_segments(*cast, calls.keys, calls.calls, scale, window)
+    return out.transpose(0, 1)[None]
+
+
+@torch.library.custom_op("stepverify::attend_segments", mutates_args=(), device_types="cpu")
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, calls: Tensor, scale: float, window: int | None
+) -> tuple[Tensor, Tensor]:
+    """(L, H, D) output and (L, H) log-sum-exp; one operator, so that compiled layers remain one graph."""
+    q, k, v = (_by_token(x) for x in (query, key, value))
+    out = torch.empty_like(q, dtype=_exact(q.dtype))
+    lse = out.new_empty(q.shape[:2])
+    for piece in _pieces(keys, calls, window):
+        found, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            *_heads(q[piece.queries], k[piece.keys], v[piece.keys]), 0.0, piece.aligned,
+            attn_mask=piece.mask(q), scale=scale,
+        )  # fmt: skip
+        rows, part, sums = piece.rows, found[0].transpose(0, 1)[-piece.size :], sums[0].T[-piece.size :]
+        if piece.first:
+            out[rows], lse[rows] = part, sums
+        else:
+            out[rows].lerp_(part.to(out.dtype), (sums - lse[rows]).sigmoid()[..., None])
+            lse[rows] = torch.logaddexp(lse[rows], sums)
+    return out.to(q.dtype), lse
+
+
+@_forward.register_fake
+def _(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, calls: Tensor, scale: float, window: int | None
+) -> tuple[Tensor, Tensor]:
+    _, heads, length, width = query.shape
+    return query.new_empty(length, heads, width), query.new_empty(length, heads, dtype=_exact(query.dtype))
+
+
+@torch.library.custom_op("stepverify::attend_segments_backward", mutates_args=(), device_types="cpu")
+def _backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, keys: Tensor, calls: Tensor,
+    scale: float, window: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """(L, heads, D) gradients: each call's own backward pass, given the weights that its keys have among all keys."""
+    q, k, v = (_by_token(x) for x in (query, key, value))
+    exact = _exact(q.dtype)
+    dq = torch.empty_like(q, dtype=exact)
+    dk, dv = torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
+    for piece in _pieces(keys, calls, window):
+        rows, asked = piece.rows, piece.queries
+        # Queries before the piece's own are there for the shape of the mask: no gradient comes from them.
+        given = F.pad(grad[rows], (0, 0, 0, 0, piece.num_queries - piece.size, 0))
+        parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            *_heads(given, q[asked], k[piece.keys], v[piece.keys], out[asked]), lse[asked].T[None], 0.0, piece.aligned,
+            attn_mask=piece.mask(q), scale=scale,
+        )  # fmt: skip
+        of_q, of_k, of_v = (_by_token(x) for x in parts)
+        if piece.first:
+            dq[rows] = of_q[-piece.size :]
+        else:
+            dq[rows] += of_q
+        for whole, part in ((dk, of_k), (dv, of_v)):
+            if isinstance(piece.keys, slice):
+                whole[piece.keys] += part
+            else:
+                whole.index_add_(0, piece.keys, part.to(exact))
+    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
+
+
+@_backward.register_fake
+def _(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, keys: Tensor, calls: Tensor,
+    scale: float, window: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    of_q, of_k, of_v = (x.new_empty(x.shape[2], x.shape[1], x.shape[3]) for x in (query, key, value))
+    return of_q, of_k, of_v
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, keys, calls, ctx.scale, ctx.window = inputs
+    ctx.save_for_backward(query, key, value, *output, keys, calls)
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    gradients = torch.ops.stepverify.attend_segments_backward(grad, *ctx.saved_tensors, ctx.scale, ctx.window)
+    return *(x.transpose(0, 1)[None] for x in gradients), None, None, None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+class _Piece(NamedTuple):
+    """One call.
+
+    Attributes:
+        rows: tokens that it is for.
+        queries: those, in a causal call without a window after the other tokens whose keys it reads.
+        keys: tokens whose keys it reads; a slice where they lie in one place.
+        num_queries: of ``queries``.
+        num_keys: of ``keys``.
+        first: the first call for these tokens, and causal.
+        window: how many tokens are seen, if not all.
+    """
+
+    rows: slice
+    queries: slice | Tensor
+    keys: slice | Tensor
+    num_queries: int
+    num_keys: int
+    first: bool
+    window: int | None
+
+    @property
+    def size(self) -> int:
+        """Tokens that the call is for."""
+        return self.rows.stop - self.rows.start
+
+    @property
+    def aligned(self) -> bool:
+        """Tell whether the kernel's own causal mask, which starts with the first query and the first key, is right."""
+        return self.first and self.window is None
+
+    def mask(self, like: Tensor) -> Tensor | None:
+        """(Q, K) zero where the last K tokens of a path are seen by the last Q of these, minus infinity elsewhere."""
+        if self.window is None:
+            return None
+        gap = torch.arange(self.num_keys - self.size, self.num_keys)[:, None] - torch.arange(self.num_keys)
+        hidden = (gap < 0) | (gap >= self.window)
+        return torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, float("-inf"))
+
+
+def _pieces(keys: Tensor, calls: Tensor, window: int | None) -> Iterator[_Piece]:
+    for begin, end, start, stop, causal in calls.tolist():
+        rows, size = slice(start, stop), stop - start
+        read = keys[begin if window is None else max(begin, end - size - window + 1) : end]
+        low, high, number = int(read[0]), int(read[-1]) + 1, len(read)
+        seen = slice(low, high) if high - low == number else read
+        if causal and window is None:
+            yield _Piece(rows, seen, seen, number, number, True, None)
+        else:
+            yield _Piece(rows, rows, seen, size, number, bool(causal), window)
+
+
+def _by_token(heads: Tensor) -> Tensor:
+    """(1, heads, L, D) → (L, heads, D)."""
+    return heads[0].transpose(0, 1)
+
+
+def _heads(*tokens: Tensor) -> list[Tensor]:
+    """(L, heads, D) → (1, heads, L, D), as kernels take them."""
+    return [x.transpose(0, 1)[None] for x in tokens]
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """Sums of several pieces are kept at least in single precision."""
+    return torch.promote_types(dtype, torch.float32)
