@@ -15,7 +15,7 @@ STAGES = {
     "score": ("sampling.stages.score", "solutions → scored by exported verifiers"),
     "select": ("sampling.stages.select", "scored solutions → the most convincing wrong ones, for people to rate"),
     "rank": ("sampling.stages.rank", "scored solutions → rankings: majority, best-of-N, weighted votes"),
-    "report": ("sampling.report", "rankings → curves with intervals: JSON, Markdown, PNG, HTML"),
+    "report": ("sampling.stages.report", "rankings → curves with intervals: JSON, Markdown, PNG, HTML"),
     "grade": ("sampling.stages.grade", "pairs of reference and predicted answers → verdicts"),
     "compare": ("sampling.stages.compare", "step labels of several sources → how far they agree, and their costs"),
     "convert": ("sampling.stages.convert", "solutions of any reader → one file of records, or in another's format"),

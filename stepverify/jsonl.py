@@ -1,27 +1,32 @@
 """Records as JSON Lines: parsed with the key and value that is wrong, written as a whole or not at all.
 
-A stage's folder holds ``*.jsonl`` shards and a manifest; users' own files may be compressed (``.jsonl.gz``).
+A stage's folder holds ``*.jsonl`` shards and a manifest; users' own files may be compressed (``.jsonl.gz``). Lines are
+written by :mod:`json`: msgspec, which reads them (:mod:`stepverify.decoding`), would write a NaN as ``null``.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import hashlib
 import json
-import math
-import sys
-import types
-import typing
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+
+import msgspec
+from msgspec.structs import fields
 
 from stepverify.atomic import replacing
 from stepverify.consistency import Consistency
+from stepverify.decoding import decode, decode_record, describe_fault, parse_record
 from stepverify.records import AnyRecord, InputError, Record, record_key
+
+__all__ = [
+    "MANIFEST", "dump_line", "fingerprint", "first_place", "parse_record", "read_json_lines", "read_located",
+    "read_records", "shards", "write_lines", "write_records",
+]  # fmt: skip
 
 MANIFEST = "manifest.json"
 
@@ -46,79 +51,9 @@ def _plain(record: Any) -> dict[str, Any]:
     return plain
 
 
-def parse_record(kind: type[Record], data: Any) -> Record:
-    """Build a record from decoded JSON.
-
-    Raises:
-        InputError: naming the key and the value that is missing, unknown or of the wrong type.
-    """
-    return cast(Record, _convert(kind, data, ""))
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
 @cache
 def _defaults(kind: type) -> dict[str, Any]:
-    fields = dataclasses.fields(kind)
-    return {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in fields}
-
-
-@cache
-def _required(kind: type) -> frozenset[str]:
-    missing = dataclasses.MISSING
-    return frozenset(f.name for f in dataclasses.fields(kind) if f.default is missing and f.default_factory is missing)
-
-
-@cache
-def _shape(expected: Any) -> tuple[bool, Any, tuple[Any, ...]]:
-    return dataclasses.is_dataclass(expected), typing.get_origin(expected), typing.get_args(expected)
-
-
-def _convert(expected: Any, value: Any, key: str) -> Any:
-    if type(value) is expected and (expected is not float or math.isfinite(value)):
-        return value
-    is_record, origin, parts = _shape(expected)
-    if is_record:
-        if not isinstance(value, dict):
-            raise _mismatch(key, "an object", value)
-        hints, prefix = _hints(expected), f"{key}." if key else ""
-        if missing := _required(expected) - value.keys():
-            raise InputError(f"missing key '{prefix}{min(missing)}'; found {sorted(value)}")
-        if unknown := value.keys() - hints.keys():
-            raise InputError(f"unknown key '{prefix}{min(unknown)}'; a {expected.__name__} has {sorted(hints)}")
-        return expected(**{k: _convert(hints[k], v, prefix + k) for k, v in value.items()})
-    if origin is types.UnionType:
-        if value is None and type(None) in parts:
-            return None
-        return _convert(parts[0], value, key)
-    if origin is list:
-        if not isinstance(value, list):
-            raise _mismatch(key, "a list", value)
-        if parts[0] in (int, str) and all(type(item) is parts[0] for item in value):
-            return value
-        return [_convert(parts[0], item, f"{key}[{i}]") for i, item in enumerate(value)]
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise _mismatch(key, "an object", value)
-        return {k: _convert(parts[1], item, f"{key}.{k}") for k, item in value.items()}
-    if expected is Any:
-        return value
-    number = expected is float and isinstance(value, int) and not isinstance(value, bool)
-    if not number and type(value) is not expected:
-        raise _mismatch(
-            key, {str: "a string", int: "an integer", float: "a number", bool: "true or false"}[expected], value
-        )
-    if expected is float and not abs(value) <= sys.float_info.max:  # an integer of JSON can be larger
-        raise _mismatch(key, "a finite number", value)
-    return value
-
-
-def _mismatch(key: str, expected: str, value: Any) -> InputError:
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    return InputError(f"key '{key}': expected {expected}, got {shown[:80] + '…' if len(shown) > 80 else shown}")
+    return {f.name: f.default if f.default_factory is msgspec.NODEFAULT else f.default_factory() for f in fields(kind)}
 
 
 def shards(path: str | Path) -> list[Path]:
@@ -148,17 +83,6 @@ def shards(path: str | Path) -> list[Path]:
     return found
 
 
-class _NotFinite(ValueError):
-    """NaN or Infinity, which Python's json writes and JSON has not."""
-
-
-def _no_constant(name: str) -> Any:
-    raise _NotFinite(name)
-
-
-_decode = json.JSONDecoder(parse_constant=_no_constant).decode
-
-
 def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
     """Yield ``(file:line, decoded value)`` for each line of one file; ``.gz`` is read as it is.
 
@@ -167,41 +91,36 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
     Raises:
         InputError: no line at all, or one that is not JSON.
     """
+    for where, line in _read_lines(path):
+        try:
+            data = decode(line.decode())
+        except UnicodeDecodeError as error:
+            raise _unreadable(path, error) from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: {describe_fault(line.decode(), error)}") from None
+        yield where, data
+
+
+def _read_lines(path: str | Path) -> Iterator[tuple[str, bytes]]:
     path = Path(path)
-    empty = True
+    name, empty = str(path), True
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=1 << 18) as file:
             for number, text in enumerate(file, start=1):
-                line = text.removeprefix("\ufeff")
-                if not line.strip():
-                    continue
-                empty = False
-                try:
-                    data = _decode(line)
-                except _NotFinite as error:
-                    key = _key_of(json.loads(line), str(error))
-                    raise InputError(f"{path}:{number}: key '{key}': expected a finite number, got {error}") from None
-                except (ValueError, RecursionError) as error:
-                    said = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-                    raise InputError(f"{path}:{number}: not JSON ({said}): {line.strip()[:80]}") from None
-                yield f"{path}:{number}", data
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: not readable as UTF-8 JSON Lines: {error}") from None
+                line = text.removeprefix(b"\xef\xbb\xbf")
+                if line and not line.isspace():
+                    empty = False
+                    yield f"{name}:{number}", line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     if empty:
         raise InputError(f"{path}: the file is empty")
 
 
-def _key_of(data: Any, constant: str) -> str:
-    """Find the key of the first number that JSON has no spelling for."""
-    for name, item in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
-        here = f"[{name}]" if isinstance(data, list) else f".{name}"
-        if isinstance(item, float) and json.dumps(item) == constant:
-            return here.removeprefix(".")
-        if isinstance(item, dict | list) and (below := _key_of(item, constant)):
-            return (here + ("" if below.startswith("[") else ".") + below).removeprefix(".")
-    return ""
+def _unreadable(path: str | Path, error: Exception) -> InputError:
+    return InputError(f"{path}: not readable as UTF-8 JSON Lines: {error}")
 
 
 def read_records(
@@ -229,17 +148,25 @@ def read_located(
     """
     seen = Consistency()
     for shard in shards(path):
-        for where, data in read_json_lines(shard):
+        for where, line in _read_lines(shard):
             try:
-                if change is not None:
-                    change(where, data)
-                record = parse_record(kind, data)
+                record = decode_record(kind, line) if change is None else _changed(kind, where, line, change)
                 if not seen.add(where, record):
                     raise InputError(f"id {record_key(record)!r} occurs in {first_place(path, record)} already")
             except InputError as error:
                 raise InputError(f"{where}: {error}") from None
+            except UnicodeDecodeError as error:
+                raise _unreadable(shard, error) from None
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{where}: {describe_fault(line.decode(), error)}") from None
             yield where, record
     seen.check()
+
+
+def _changed(kind: type[Record], where: str, line: bytes, change: Callable[[str, Any], None]) -> Record:
+    data = decode(line.decode())
+    change(where, data)
+    return parse_record(kind, data)
 
 
 def first_place(path: str | Path, record: AnyRecord) -> str:

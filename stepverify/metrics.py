@@ -1,45 +1,82 @@
-"""Metrics that torchmetrics has not under one name."""
+"""Validation metrics: torchmetrics gathers values over batches and devices, :mod:`stepverify.statistics` computes.
+
+So a number that training logs is the number that ``sampling report`` gives of the same values.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
-from torchmetrics.classification import BinaryAUROC, BinaryF1Score
-from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 from torchmetrics.utilities import dim_zero_cat
+
+from stepverify import statistics
 
 # They compare correct with incorrect ones, and are NaN where the validation has one kind alone.
 NEED_BOTH = frozenset({"step_auc", "error_f1", "solution_auc", "solution_auc_within", "calibrated_error"})
 
 
-class AUROC(BinaryAUROC):
-    """Area under the ROC curve; NaN where there is one class alone, of which torchmetrics says 0."""
+class _Gathered(Metric):
+    """Keeps predictions and targets of everything that it is fed."""
 
-    def compute(self) -> Tensor:  # type: ignore[override]
-        """An area in [0, 1]."""
-        target = dim_zero_cat(self.target)
-        area: Any = super().compute()
-        return area if target.min() < target.max() else torch.full_like(area, torch.nan)
+    full_state_update = False
+    preds: list[Tensor]
+    target: list[Tensor]
 
-
-class ErrorF1(BinaryF1Score):
-    """F1 of finding the wrong steps: a step with P(right) < 1/2 is called wrong. NaN where none is wrong."""
+    def __init__(self) -> None:
+        super().__init__()
+        for state in ("preds", "target"):
+            self.add_state(state, [], dist_reduce_fx="cat")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Feed probabilities of being right, and 1 for right or 0 for wrong: shapes (M,)."""
-        super().update(1 - preds, 1 - target)
+        """Feed probabilities of being correct, and 1 for correct or 0 for incorrect: shapes (M,)."""
+        self.preds.append(preds.float())
+        self.target.append(target)
 
     def compute(self) -> Tensor:
+        """A number; NaN where it is not defined."""
+        preds, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        found = self.measure(preds.cpu().double().numpy(), target.cpu().numpy() > 0)
+        return preds.new_tensor(torch.nan if found is None else found)
+
+    def measure(self, values: np.ndarray, right: np.ndarray) -> float | None:
+        """Compute the statistic of all values, shapes (M,)."""
+        raise NotImplementedError
+
+
+class AUROC(_Gathered):
+    """Area under the ROC curve; NaN where there is one class alone."""
+
+    higher_is_better = True
+
+    def measure(self, values: np.ndarray, right: np.ndarray) -> float | None:
+        """An area in [0, 1]."""
+        return statistics.auc(values, right)
+
+
+class ErrorF1(_Gathered):
+    """F1 of finding the incorrect steps: a step with P(right) < 1/2 is called incorrect. NaN where none is."""
+
+    higher_is_better = True
+
+    def measure(self, values: np.ndarray, right: np.ndarray) -> float | None:
         """A share in [0, 1]."""
-        found: Tensor = super().compute()
-        wrong: Tensor = self.tp + self.fn  # type: ignore[operator, assignment]
-        return found if wrong > 0 else torch.full_like(found, torch.nan)
+        return None if right.all() else statistics.f1(values < 0.5, ~right)
+
+
+class CalibrationError(_Gathered):
+    """Expected calibration error over 15 bins (Guo et al. 2017, section 2)."""
+
+    higher_is_better = False
+
+    def measure(self, values: np.ndarray, right: np.ndarray) -> float | None:
+        """An error in [0, 1]."""
+        return statistics.calibration_error(statistics.reliability(values, right))
 
 
 class FirstErrorAccuracy(Metric):
@@ -112,13 +149,8 @@ class AUCWithinGroups(Metric):
         device = self.preds[0].device
         # On the CPU: a GPU would be waited for twice a group.
         preds, target, groups = (dim_zero_cat(state).cpu() for state in (self.preds, self.target, self.groups))
-        sizes = groups.unique(return_counts=True)[1].tolist()
-        order = groups.argsort()
-        areas = []
-        for values, right in zip(preds[order].split(sizes), target[order].split(sizes), strict=True):
-            if 0 < right.sum() < len(right):
-                areas.append(binary_auroc(values, right, validate_args=False))
-        return (torch.stack(areas).mean() if areas else preds.new_tensor(torch.nan)).to(device)
+        area = statistics.auc_within(preds.double().numpy(), target.numpy() > 0, groups.numpy())
+        return preds.new_tensor(torch.nan if area is None else area).to(device)
 
 
 class PlattScaling(Metric):
@@ -149,8 +181,9 @@ class PlattScaling(Metric):
         gain, bias = platt_scaling(logits, target)
         if not gain > 0:
             return logits.new_full((3,), torch.nan).to(device)
-        error = binary_calibration_error((gain * logits + bias).sigmoid(), target, n_bins=15, validate_args=False)
-        return torch.stack([gain, bias, error]).to(device)
+        values = (gain * logits + bias).sigmoid().double().numpy()
+        error = statistics.calibration_error(statistics.reliability(values, target.numpy() > 0))
+        return torch.stack([gain, bias, gain.new_tensor(error)]).to(device)
 
 
 def platt_scaling(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The record types that flow between stages. Standard library only; their files are in :mod:`stepverify.jsonl`.
+"""The record types that flow between stages; their files are in :mod:`stepverify.jsonl`. Imports nothing heavy.
 
 A stage reads a folder of ``*.jsonl`` shards and writes another one::
 
@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from msgspec import Struct, field
 
 
 class InputError(ValueError):
@@ -29,8 +30,7 @@ class InputError(ValueError):
         return error
 
 
-@dataclass(kw_only=True, slots=True)
-class Problem:
+class Problem(Struct, kw_only=True, forbid_unknown_fields=True):
     """A question, its final answer where it is known, and a worked solution where there is one."""
 
     id: str
@@ -40,8 +40,7 @@ class Problem:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(kw_only=True, slots=True)
-class StepLabel:
+class StepLabel(Struct, kw_only=True, forbid_unknown_fields=True):
     """What is known of one step: a human rating, the count of a Monte Carlo estimate, or its value alone.
 
     Attributes:
@@ -77,8 +76,7 @@ class StepLabel:
         return self.num_right / self.num_rollouts
 
 
-@dataclass(kw_only=True, slots=True)
-class Solution:
+class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
     """One solution of one problem, with all that is known of it so far.
 
     Attributes:
@@ -123,6 +121,15 @@ class Solution:
             )
         check_scores(self.scores, len(self.steps), self.pieces)
 
+    @property
+    def solved(self) -> bool:
+        """Whether it counts as correct: a correct final answer, reached before the token limit.
+
+        Where neither answer is known, the verdict came with the solution (ProcessBench) and is taken as it is.
+        """
+        known = self.predicted is not None or self.answer is None
+        return bool(self.correct) and known and self.finish != "length"
+
     @classmethod
     def of(cls, problem: Problem, index: int, steps: list[str], **known: Any) -> Solution:
         """The ``index``-th solution of ``problem``; ``meta`` goes to what the problem has."""
@@ -132,8 +139,7 @@ class Solution:
         )  # fmt: skip
 
 
-@dataclass(kw_only=True, slots=True)
-class Ranking:
+class Ranking(Struct, kw_only=True, forbid_unknown_fields=True):
     """What every rule of choosing makes of the samples of one problem.
 
     Attributes:
@@ -154,8 +160,7 @@ class Ranking:
     areas: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(kw_only=True, slots=True)
-class Rollout:
+class Rollout(Struct, kw_only=True, forbid_unknown_fields=True):
     """Completions of one step prefix, drawn together to learn what the prefix is worth.
 
     Attributes:
@@ -180,8 +185,7 @@ class Rollout:
     tokens: int
 
 
-@dataclass(kw_only=True, slots=True)
-class RatingSheet:
+class RatingSheet(Struct, kw_only=True, forbid_unknown_fields=True):
     """A solution as it is laid before people who rate its steps.
 
     Attributes:
@@ -213,8 +217,7 @@ class RatingSheet:
         return any(rating is not None for rating in self.ratings)
 
 
-@dataclass(kw_only=True, slots=True)
-class Judgement:
+class Judgement(Struct, kw_only=True, forbid_unknown_fields=True):
     """What a judge said about the first wrong step of one solution. Steps are counted from 1; 0 is none of them.
 
     Attributes:

@@ -1,41 +1,72 @@
-"""Measures of values against truths, on numpy arrays."""
+"""Statistics of verifiers' values, on numpy arrays: one implementation for training and reports. Needs numpy only.
+
+Areas under the ROC curve, F1, calibration, correlations, and bootstrap intervals.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 NUM_BINS = 15
+_CHUNK = 1 << 24  # weights of resampled problems held at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One bin of a reliability diagram: mean value, share of correct ones, and how many there are."""
+
+    value: float
+    right: float
+    count: int
 
 
 def auc(scores: np.ndarray, right: np.ndarray) -> float | None:
-    """Area under the ROC curve: the chance that a right one scores above a wrong one, a tie counting half."""
-    num_right, num_wrong = np.count_nonzero(right), np.count_nonzero(~right)
-    if not num_right or not num_wrong:
-        return None
-    return float((ranks(scores)[right].sum() - num_right * (num_right + 1) / 2) / (num_right * num_wrong))
-
-
-def weighted_auc(scores: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Areas under the ROC curve when every score counts several times, a tie counting half.
+    """Compute the AUROC: the probability that a correct one scores above an incorrect one, a tie counting half.
 
     Args:
-        scores: (M,), higher for right ones.
+        scores: (M,).
         right: (M,), booleans.
-        weights: (B, M), how often each counts.
 
     Returns:
-        (B,); NaN where there are no right ones or no wrong ones.
+        None where there is one kind alone.
     """
-    order = np.argsort(scores, kind="stable")
-    ordered, truth = scores[order], right[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    weights = weights[:, order]
-    rights, wrongs = (np.add.reduceat(weights * of, starts, axis=1) for of in (truth, ~truth))
-    below = np.cumsum(wrongs, axis=1) - wrongs / 2
-    pairs = rights.sum(1) * wrongs.sum(1)
-    return np.divide((rights * below).sum(1), pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    above, below = scores[right], np.sort(scores[~right])
+    if not len(above) or not len(below):
+        return None
+    twice = below.searchsorted(above, "left").sum() + below.searchsorted(above, "right").sum()
+    return float(twice / 2 / (len(above) * len(below)))
+
+
+def resampled_auc(scores: np.ndarray, right: np.ndarray, groups: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Compute the AUROC of several resamples of groups, a tie counting half.
+
+    Args:
+        scores: (M,), higher for correct ones.
+        right: (M,), booleans.
+        groups: (M,), the group of each, from 0.
+        counts: (B, groups), how often each group counts, whole numbers.
+
+    Returns:
+        (B,); NaN where there are no correct ones or no incorrect ones.
+    """
+    _, places = np.unique(scores, return_inverse=True)
+    width = counts.shape[1]
+    # Ones of equal value in a group are one with a weight: places and lengths have few values.
+    (above, of_right, times), (below, of_wrong, others) = (
+        (keys // width, keys % width, number)
+        for keys, number in (np.unique((places * width + groups)[of], return_counts=True) for of in (right, ~right))
+    )
+    sums = np.zeros((len(counts), len(below) + 1), dtype=int)
+    np.cumsum(np.take(counts, of_wrong, axis=1) * others, axis=1, out=sums[:, 1:])
+    weights = np.take(counts, of_right, axis=1) * times
+    pairs = weights.sum(1) * sums[:, -1]
+    twice = np.zeros(len(counts), dtype=int)
+    for side in ("left", "right"):
+        twice += np.einsum("bm,bm->b", weights, np.take(sums, below.searchsorted(above, side), axis=1))
+    return np.divide(twice / 2, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
 
 
 def auc_within(scores: np.ndarray, right: np.ndarray, groups: np.ndarray) -> float | None:
@@ -57,20 +88,29 @@ def f1(found: np.ndarray, truth: np.ndarray) -> float:
     return 2 * np.count_nonzero(found & truth) / marked if marked else 0.0
 
 
-def reliability(chance: np.ndarray, right: np.ndarray, num_bins: int = NUM_BINS) -> list[dict[str, float]]:
+def reliability(chance: np.ndarray, right: np.ndarray, num_bins: int = NUM_BINS) -> list[Bin]:
     """Mean value, share right and count in each of ``num_bins`` equal parts of [0, 1]; empty ones are left out."""
     places = np.clip(np.ceil(chance * num_bins).astype(int) - 1, 0, num_bins - 1)
     counts = np.bincount(places, minlength=num_bins)
     means, shares = (np.bincount(places, weights=w, minlength=num_bins) for w in (chance, right.astype(float)))
     return [
-        {"value": float(means[i] / counts[i]), "right": float(shares[i] / counts[i]), "count": int(counts[i])}
-        for i in np.flatnonzero(counts)
+        Bin(float(means[i] / counts[i]), float(shares[i] / counts[i]), int(counts[i])) for i in np.flatnonzero(counts)
     ]
 
 
-def calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
+def calibration_error(bins: Sequence[Bin]) -> float:
     """Expected calibration error over the bins of :func:`reliability` (Guo et al. 2017, section 2)."""
-    return sum(b["count"] * abs(b["value"] - b["right"]) for b in bins) / sum(b["count"] for b in bins)
+    return sum(b.count * abs(b.value - b.right) for b in bins) / sum(b.count for b in bins)
+
+
+def brier(probabilities: np.ndarray, right: np.ndarray) -> float:
+    """Compute the mean squared difference between probabilities and outcomes (Brier 1950)."""
+    return float(((probabilities - right) ** 2).mean())
+
+
+def equal_runs(ordered: np.ndarray) -> np.ndarray:
+    """Find where each run of equal values starts in an array of one at least."""
+    return np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -110,3 +150,44 @@ def aggregate_all(values: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarra
         "mean": np.add.reduceat(values, starts) / counts,
         "max": np.maximum.reduceat(values, starts),
     }
+
+
+def bootstrap_means(values: np.ndarray, num_bootstrap: int, seed: int | tuple[int, ...]) -> np.ndarray:
+    """Means over problems (or solutions) drawn with replacement: (problems, columns) → (num_bootstrap, columns).
+
+    All columns share the resamples.
+    """
+    total = len(values)
+    return np.concatenate([counts @ values / total for counts in resamples(total, num_bootstrap, seed)])
+
+
+def resamples(total: int, num: int, seed: int | tuple[int, ...], width: int = 0) -> Iterator[np.ndarray]:
+    """How often each of ``total`` is drawn with replacement: arrays (some, total) of ``num`` rows in all.
+
+    Args:
+        total: problems, or solutions.
+        num: resamples.
+        seed: of the draws.
+        width: numbers that a row takes where it is used, if more than ``total``: pieces are made to fit memory.
+    """
+    rng, step = np.random.default_rng(seed), max(1, _CHUNK // max(total, width))
+    for start in range(0, num, step):
+        rows = min(step, num - start)
+        drawn = rng.integers(total, size=(rows, total)) + total * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * total).reshape(rows, total)
+
+
+def interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 2.5th and the 97.5th percentile over the first axis."""
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def low_high(values: np.ndarray) -> tuple[float, float]:
+    """Compute the interval of the resamples, which follow the value of the sample itself; NaN ones are left out.
+
+    A resample may lack one kind of steps or solutions, and where all of them do the interval is the value alone.
+    """
+    resampled = values[1:][~np.isnan(values[1:])]
+    low, high = interval(resampled if len(resampled) else values[:1])
+    return float(low), float(high)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.report import report
 from sampling.report.collect import collect, hit_range, step_truth
 from sampling.report.first_errors import choose_threshold, first_error_statistics, harmonic_mean
-from sampling.report.steps import solution_statistics, step_statistics
+from sampling.report.quality import solution_statistics, step_statistics
+from sampling.stages.report import report
 from stepverify.jsonl import write_records
 from stepverify.records import InputError, Solution, StepLabel
 
@@ -30,7 +31,8 @@ def judged(index, values, first, *, subset="gsm8k", num_steps=None, name="prm", 
 
 def statistics(tmp_path, rows, threshold_subset=None, num_bootstrap=200):
     write_records(tmp_path / "s.jsonl", rows)
-    return first_error_statistics(collect(tmp_path / "s.jsonl"), threshold_subset, num_bootstrap, 0)
+    found = first_error_statistics(collect(tmp_path / "s.jsonl"), threshold_subset, num_bootstrap, 0)
+    return {name: asdict(one) for name, one in found.items()}
 
 
 def means(rates):
@@ -98,7 +100,7 @@ def test_steps_by_subset_beside_what_needs_no_verifier(tmp_path):
     """
     rows = [judged(0, [0.9, 0.3, 0.1], 1, lengths=[1, 5, 9]), judged(1, [0.4, 0.9], -1, lengths=[7, 1])]
     write_records(tmp_path / "s.jsonl", [*rows, judged(2, [0.8], -1, subset="math")])
-    found = step_statistics(collect(tmp_path / "s.jsonl"))["prm"]["subsets"]
+    found = asdict(step_statistics(collect(tmp_path / "s.jsonl"), 10, 0)["prm"])["subsets"]
     expected = {
         "num_steps": 4, "base_rate": 0.75, "accuracy": 0.75, "auc": 1.0, "auc_position": 2.5 / 3, "auc_length": 2 / 3,
         "f1_error": 2 / 3, "f1_all_wrong": 2 / 5, "ece": (0.3 + 0.6 + 0.2) / 4,
@@ -123,7 +125,7 @@ def test_scores_of_solutions_whose_verdict_came_with_them(tmp_path):
     rows = [judged(0, [0.9, 0.8], -1), judged(1, [0.7, 0.1], 1)]
     rows[0].correct, rows[1].correct = True, False
     write_records(tmp_path / "s.jsonl", rows)
-    found = solution_statistics(collect(tmp_path / "s.jsonl"), {})["prm"]
+    found = asdict(solution_statistics(collect(tmp_path / "s.jsonl"), {})["prm"])
     assert (found["base_rate"], found["aggregations"]["last"]["auc"]) == (0.5, 1.0)
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "lightning", "vllm", "transformers"}
+HEAVY = {"torch", "lightning", "vllm", "transformers", "ray", "matplotlib", "jinja2"}
 # What sampling may know of stepverify; the scorer also loads models.
 SHARED = (
     "jsonl", "records", "consistency", "manifest", "atomic", "layout", "training_problems", "answers", "aggregate",
@@ -46,6 +46,7 @@ def within(name, modules):
     "modules",
     [
         "stepverify.records, sampling.stages.rank",
+        "stepverify.records, sampling.selection.rules",
         "stepverify.cli, sampling.__main__",
         "stepverify.data.encode",
         "stepverify.records, sampling.scorers, sampling.stages.score",
@@ -84,9 +85,9 @@ def test_sampling_knows_little_of_training(root):
         assert not foreign, f"{path} imports {foreign}"
 
 
-def test_records_and_aggregate_need_the_standard_library_only(root):
-    names = ("records", "consistency", "jsonl", "aggregate", "atomic", "training_problems")
-    own = tuple(f"stepverify.{name}" for name in names)
+def test_records_and_aggregate_need_msgspec_only(root):
+    names = ("records", "consistency", "decoding", "jsonl", "aggregate", "atomic", "training_problems")
+    own = ("msgspec", *(f"stepverify.{name}" for name in names))
     for name in names:
         foreign = {
             module
@@ -94,6 +95,23 @@ def test_records_and_aggregate_need_the_standard_library_only(root):
             if module.split(".")[0] not in sys.stdlib_module_names and not within(module, own)
         }
         assert not foreign, f"stepverify/{name}.py imports {foreign}"
+
+
+def test_the_parts_of_ranking_and_reports_import_downwards_only(root):
+    """Rules know nothing of files or stages, statistics nothing of how they are shown, and nothing knows the stages."""
+    known = files(root, "sampling")
+    pure = ("sampling.selection", "stepverify.aggregate", "stepverify.records", "stepverify.statistics")
+    shown = ("sampling.report.section", "sampling.report.sections", "sampling.report.render", "sampling.report.figures")
+    for path, names in known.items():
+        own = {name for name in names if within(name, ("sampling", "stepverify"))}
+        if path.startswith("sampling/selection/") and not path.endswith(("pool.py", "aggregation.py")):
+            assert not [name for name in own if not within(name, pure)], path
+        if path.startswith(("sampling/selection/", "sampling/report/")):
+            assert not [name for name in own if within(name, ("sampling.stages",))], path
+        if path.startswith("sampling/report/") and path.endswith(
+            ("collect.py", "quality.py", "errors.py", "accuracy.py")
+        ):
+            assert not [name for name in own if within(name, shown)], path
 
 
 def test_the_checks_above_see_every_kind_of_import(tmp_path):

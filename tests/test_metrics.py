@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from torchmetrics.functional import classification  # noqa: E402
+
 from stepverify.cli import main  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.jsonl import write_records  # noqa: E402
 from stepverify.layout import Layout  # noqa: E402
-from stepverify.metrics import AUROC, AUCWithinGroups, ErrorF1, FirstErrorAccuracy  # noqa: E402
+from stepverify.metrics import AUROC, AUCWithinGroups, CalibrationError, ErrorF1, FirstErrorAccuracy  # noqa: E402
 from stepverify.models import Backbone  # noqa: E402
 from stepverify.modules import ProcessRewardModel  # noqa: E402
 from stepverify.records import Solution, StepLabel  # noqa: E402
@@ -80,6 +82,30 @@ def test_areas_within_groups_are_those_of_the_report(rows, cut):
     values, right, names = (np.array(column) for column in zip(*rows, strict=True))
     expected = auc_within(values, right, np.unique(names, return_inverse=True)[1])
     assert metric.compute().item() == pytest.approx(np.nan if expected is None else expected, nan_ok=True)
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.booleans()), min_size=1, max_size=30), st.integers(0, 30))
+def test_gathered_metrics_are_those_of_torchmetrics(rows, cut):
+    """Values between the edges of the bins; however they are batched. Where one class alone has no metric, NaN."""
+    ours = {AUROC(): classification.binary_auroc, CalibrationError(): classification.binary_calibration_error}
+    errors = ErrorF1()
+    values, target = (
+        torch.tensor(column) for column in zip(*[((v + 0.5) / 100, int(r)) for v, r in rows], strict=True)
+    )
+    for part in (slice(cut), slice(cut, None)):
+        if len(values[part]):
+            for metric in (*ours, errors):
+                metric.update(values[part], target[part])
+    one_class = target.min() == target.max()
+    for metric, theirs in ours.items():
+        if one_class and isinstance(metric, AUROC):
+            assert metric.compute().isnan()
+        else:
+            options = {"n_bins": 15} if isinstance(metric, CalibrationError) else {}
+            assert metric.compute().item() == pytest.approx(theirs(values, target, **options).item(), abs=1e-6)
+    if target.min() == 0:
+        expected = classification.binary_f1_score(1 - values, 1 - target)
+        assert errors.compute().item() == pytest.approx(expected.item(), abs=1e-6)
 
 
 @pytest.fixture(scope="module")

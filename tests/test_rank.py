@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 import json
 import subprocess
@@ -7,16 +6,20 @@ from math import comb
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampling.report import report
-from sampling.runtime.scored import read_scored
+from sampling.__main__ import main
+from sampling.selection.candidates import Candidates, Sample
 from sampling.selection.estimators import best_of_n, pass_at_k, top_k_votes, vote
-from sampling.selection.rules import Sample, rank_problem
-from sampling.stages.rank import largest_size, rank
-from stepverify.jsonl import read_records, write_records
+from sampling.selection.pool import largest_size
+from sampling.selection.ranking import bind_rules, default_rules, rank_problem
+from sampling.selection.rules import BestBy, BestOfN, Majority, Rule, TopKVote, VerifierRule, Vote
+from sampling.stages.rank import rank
+from sampling.stages.report import report
+from stepverify.jsonl import read_located, read_records, write_records
 from stepverify.records import InputError, Ranking, Solution
 
 SAMPLES = st.lists(
@@ -209,6 +212,11 @@ def test_sizes_beyond_the_samples_are_refused(size):
             call()
 
 
+def ranked(samples, classes, aggregation, sizes, top_k=(), compared=(), rules=None):
+    rules = bind_rules(default_rules(top_k) if rules is None else rules, aggregation, compared)
+    return rank_problem("x", Candidates(samples=samples, classes=classes, sizes=sizes), rules)
+
+
 def test_rank_problem_curves_and_choices():
     """Five samples; the cut-off one (e) has no answer, is no vote and is wrong, but scores best.
 
@@ -219,7 +227,7 @@ def test_rank_problem_curves_and_choices():
     v = {"a": 0.2, "b": 0.3, "c": 0.6, "d": 0.1, "e": 0.9}
     p = {"a": [0.9, 0.5], "b": [0.6, 0.8], "c": [0.5, 0.5], "d": [0.1, 1.0], "e": [0.1, 0.1]}
     samples = [Sample(i, "4", None if i == "e" else "4", i in "ab", num_steps[i], {"v": [v[i]], "p": p[i]}) for i in v]
-    ranking = rank_problem("x", samples, [0, 0, 1, 2, None], {"v": "last", "p": "prod"}, [1, 5])
+    ranking = ranked(samples, [0, 0, 1, 2, None], {"v": "last", "p": "prod"}, [1, 5])
     assert {rule: curve[-1] for rule, curve in ranking.curves.items()} == pytest.approx({
         "pass@1": 0.4, "majority": 1, "fewest_steps": 1 / 3, "v/best_of_n": 0, "v/weighted": 0, "p/best_of_n": 1,
         "p/weighted": 1, "oracle": 1,
@@ -231,11 +239,11 @@ def test_rank_problem_curves_and_choices():
     }  # fmt: skip
     # Right a and b. Votes 2, 2 against 1, 1, 0; steps 3, 2 against 2, 2, 4: 1 and 2 of 3 pairs; v 0.2, 0.3 against 0.1 alone.
     assert ranking.areas == pytest.approx({"majority": 1, "fewest_steps": 0.5, "v/best_of_n": 1 / 3, "p/best_of_n": 1})
-    nobody = rank_problem("x", [Sample("a", "4", None, False, 1, {})], [None], {}, [1])
+    nobody = ranked([Sample("a", "4", None, False, 1, {})], [None], {}, [1])
     assert nobody.choices == {"pass@1": "a", "majority": None, "fewest_steps": "a", "oracle": None}
     assert nobody.areas == {}
     empty, long = (Sample(i, "4", "4", i == "b", n, {}) for i, n in (("a", 0), ("b", 9)))
-    assert rank_problem("x", [empty, long], [0, 0], {}, [2]).choices["fewest_steps"] == "b", "no steps are no solution"
+    assert ranked([empty, long], [0, 0], {}, [2]).choices["fewest_steps"] == "b", "no steps are no solution"
 
 
 def test_every_aggregation_beside_the_one_in_use():
@@ -244,7 +252,7 @@ def test_every_aggregation_beside_the_one_in_use():
         Sample("a", "4", "4", True, 1, {"v": [0.9, 0.5, 0.1]}),
         Sample("b", "4", "5", False, 1, {"v": [0.4, 0.0, 0.8]}),
     ]
-    ranking = rank_problem("x", samples, [0, 1], {"v": "last"}, [2], [1, 2], {"v"})
+    ranking = ranked(samples, [0, 1], {"v": "last"}, [2], [1, 2], {"v"})
     last = {rule: curve[0] for rule, curve in ranking.curves.items()}
     assert {rule for rule in last if rule.count("/") == 1} == {"v/best_of_n", "v/weighted", "v/top_1", "v/top_2"}
     assert len(last) == 4 + 4 + 4 * 5
@@ -254,6 +262,71 @@ def test_every_aggregation_beside_the_one_in_use():
         assert ranking.choices[f"v/best_of_n/{how}"] == "ba"[right]
     assert last["v/best_of_n"] == last["v/best_of_n/last"]
     assert ranking.choices["v/top_2"] == "a", "where votes are equal, the first"
+
+
+# ── rules of one's own ────────────────────────────────────────────────────────────────────────────
+
+
+class Longest(BestBy):
+    """Takes the sample with the most steps."""
+
+    name = "longest"
+
+    def order(self, candidates):
+        return [sample.num_steps for sample in candidates.samples]
+
+
+class SquaredVote(VerifierRule, Vote):
+    """A weighted vote with scores to a power."""
+
+    kind = "squared_vote"
+
+    def __init__(self, power=2.0, verifier=None):
+        super().__init__(verifier)
+        self.power = power
+
+    def weights(self, candidates):
+        return [weight**self.power for weight in candidates.weights(self.verifier, self.aggregation)]
+
+
+class NoChoice(Rule):
+    """Has a curve only."""
+
+    name = "none"
+    chooses = False
+
+    def curve(self, candidates):
+        return np.full(len(candidates.sizes), 0.25)
+
+
+def test_rules_of_ones_own():
+    """Steps 1, 3, 2: the second is the longest, and wrong. Scores 0.5, 0.5 of the right answer A against 0.8 of B:
+    as they are A wins with 1 against 0.8; squared it is 0.5 against 0.64."""
+    found = [("a", True, 1, 0.5), ("b", False, 3, 0.8), ("c", True, 2, 0.5)]
+    samples = [Sample(i, "1", "1" if right else "2", right, steps, {"v": [score]}) for i, right, steps, score in found]
+    rules = [Longest(), SquaredVote(), SquaredVote(power=1.0, verifier="v"), NoChoice()]
+    with pytest.raises(InputError, match="rules: two are named 'v/squared_vote'"):
+        bind_rules(rules, {"v": "last"})
+    ranking = ranked(samples, [0, 1, 0], {"v": "last"}, [3], rules=[Longest(), SquaredVote(), Majority(), NoChoice()])
+    assert ranking.curves == {"longest": [0.0], "v/squared_vote": [0.0], "majority": [1.0], "none": [0.25]}
+    assert ranking.choices == {"longest": "b", "v/squared_vote": "b", "majority": "a"}
+    assert ranking.areas == {"longest": 0.0, "majority": 1.0}
+    plain = ranked(samples, [0, 1, 0], {"v": "last"}, [3], rules=[SquaredVote(power=1.0)])
+    assert plain.curves == {"v/squared_vote": [1.0]}
+
+
+def test_rules_are_of_every_verifier_or_of_one():
+    aggregation = {"orm": "last", "prm": "prod"}
+    rules = [BestOfN("prm"), BestOfN("prm", "min"), TopKVote(3)]
+    assert [*bind_rules(rules, aggregation)] == ["orm/top_3", "prm/best_of_n", "prm/top_3", "prm/best_of_n/min"]
+    for rules, message in (
+        ([], "expected one at least"),
+        ([BestOfN("qrm")], "BestOfN.verifier: 'qrm': scored by orm, prm"),
+    ):
+        with pytest.raises(InputError, match=message):
+            bind_rules(rules, aggregation)
+    with pytest.raises(InputError, match=r"TopKVote\.k: expected 1 or more, got 0"):
+        TopKVote(0)
 
 
 # ── the stage ─────────────────────────────────────────────────────────────────────────────────────
@@ -346,6 +419,29 @@ def test_missing_samples_count_as_misses(tmp_path, capsys):
     assert [found[key] for key in ("missing", "num_solutions", "num_samples", "without_answer")] == [3, 6, 3, 0]
     assert found["aggregation"]["prm"]["how"] == "prod"
     assert "missing 3" in capsys.readouterr().out
+
+
+def test_the_configuration_names_rules(tmp_path, capsys):
+    """Short names for ours, a dotted path for others; each is part of what the folder was made with."""
+    data = scored(tmp_path / "in", [solution(0, i, a) for i, a in enumerate("122")])
+    (tmp_path / "rank.yaml").write_text(
+        f"input: {data}\noutput: {tmp_path / 'out'}\nrules:\n"
+        "- class_path: SampleAccuracy\n- class_path: Majority\n- class_path: tests.test_rank.Longest\n"
+        "- class_path: tests.test_rank.SquaredVote\n  init_args: {power: 3.0, verifier: prm}\n"
+        "- class_path: Simulated\n  init_args: {area: 0.75, rule: {class_path: BestOfN}}\n"
+    )
+    main(["rank", "--config", str(tmp_path / "rank.yaml")])
+    (found,) = read_records(tmp_path / "out", Ranking)
+    rules = ["pass@1", "majority", "longest", "prm/squared_vote", "simulated_0.75/best_of_n"]
+    assert [*found.curves] == rules
+    config = json.loads((tmp_path / "out/manifest.json").read_text())["config"]
+    assert config["rules"][3]["init_args"] == {"verifier": "prm", "power": 3.0}
+    report(tmp_path / "out", output=tmp_path / "report", num_bootstrap=10)
+    assert "| longest | " in (tmp_path / "report/report.md").read_text()
+    with pytest.raises(InputError, match=r"was made with config\.rules"):
+        rank(data, tmp_path / "out")
+    with pytest.raises(InputError, match="give TopKVote and Simulated there"):
+        rank(data, tmp_path / "other", rules=[Majority()], top_k=[2])
 
 
 @pytest.mark.parametrize(
@@ -457,20 +553,6 @@ def test_bad_input_is_refused_and_claims_no_folder(tmp_path, solutions, options,
     assert not (tmp_path / "out").exists()
 
 
-def test_read_scored_takes_what_read_records_takes(tmp_path):
-    """Each line twice: the second one goes the short way. Whole numbers as scores, labels, and only required keys."""
-    path = tmp_path / "a.jsonl"
-    write_records(path, [solution(0, 0, token_ids=[1, 2, 3]), solution(0, 1)])
-    bare = {"id": "p0#2", "problem_id": "p0", "problem": "Question 0", "steps": ["a"], "scores": {"orm": [1]}}
-    label = json.loads(path.read_text().splitlines()[1]) | {"step_labels": [None, {"rating": -1}]}
-    lines = path.read_text() + json.dumps(bare) + "\n" + json.dumps(label | {"id": "p0#3"}) + "\n"
-    path.write_text(lines + lines.replace("p0#", "q#"))
-    found, full = list(read_scored(path, labels=True)), list(read_records(path, Solution))
-    assert [n for _, _, n in found] == 2 * [3, None, None, None]
-    assert [s for _, s, _ in found] == [dataclasses.replace(s, token_ids=None) for s in full]
-    assert [s.step_labels for _, s, _ in read_scored(path)] == [None] * 8
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -483,26 +565,26 @@ def test_read_scored_takes_what_read_records_takes(tmp_path):
         ({"score": 1}, "unknown key 'score'"),
     ],
 )
-def test_read_scored_names_line_and_key(tmp_path, change, message):
+def test_reading_names_line_and_key(tmp_path, change, message):
     path = tmp_path / "a.jsonl"
     write_records(path, [solution(0, 0)])
     path.write_text(path.read_text() + json.dumps(json.loads(path.read_text()) | change) + "\n")
     with pytest.raises(InputError, match=f"a.jsonl:2: {message}"):
-        list(read_scored(path))
+        list(read_located(path, Solution))
 
 
-@pytest.mark.parametrize(("value", "got"), [("1e999", "inf"), ("NaN", "NaN"), ("-Infinity", "-Infinity")])
-def test_read_scored_refuses_what_is_no_finite_number(tmp_path, value, got):
+@pytest.mark.parametrize(("value", "got"), [("1e999", "Infinity"), ("NaN", "NaN"), ("-Infinity", "-Infinity")])
+def test_reading_refuses_what_is_no_finite_number(tmp_path, value, got):
     path = tmp_path / "a.jsonl"
     write_records(path, [solution(0, 0, scores={"orm": [0.5]})])
     path.write_text(path.read_text() + path.read_text().replace("[0.5]", f"[{value}]").replace("p0#0", "p0#1"))
     with pytest.raises(InputError, match=rf"a.jsonl:2: key 'scores.orm\[0\]': expected .*, got {got}"):
-        list(read_scored(path))
+        list(read_located(path, Solution))
 
 
 def test_importing_is_light():
     heavy = {"torch", "lightning", "vllm", "matplotlib"}
-    code = f"import sys, sampling.stages.rank, sampling.report; print({heavy} & set(sys.modules))"
+    code = f"import sys, sampling.stages.rank, sampling.stages.report; print({heavy} & set(sys.modules))"
     root = Path(__file__).parents[1]
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root)
     assert found.stdout.strip() == "set()"

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from sampling.report import report
 from sampling.stages.label import label
 from sampling.stages.rank import rank
+from sampling.stages.report import report
 from stepverify.answers import concluded_number, last_number
 from stepverify.jsonl import read_records
 from stepverify.readers import OpenAISolutions, StrictPRMBench

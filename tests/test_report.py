@@ -1,25 +1,56 @@
 import itertools
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict
 from math import exp, log
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from sampling.report import report
+from sampling.report import first_errors, quality
+from sampling.report.accuracy import Table, read_table, rule_label, split_rule, summarise
 from sampling.report.collect import collect, first_error, step_truth
-from sampling.report.curves import Table, bootstrap_means, read_table, rule_label, split_rule, summarise
 from sampling.report.figures import spread_out
-from sampling.report.first_errors import first_error_statistics
-from sampling.report.order import step_order_statistics
-from sampling.report.steps import solution_statistics, step_statistics
+from sampling.stages.report import report
 from stepverify.aggregate import AGGREGATIONS, aggregate
 from stepverify.jsonl import write_records
 from stepverify.records import InputError, Ranking, Solution, StepLabel
-from stepverify.statistics import aggregate_all, auc, calibration_error, f1, ranks, reliability, weighted_auc
+from stepverify.statistics import (
+    aggregate_all,
+    auc,
+    bootstrap_means,
+    brier,
+    calibration_error,
+    f1,
+    ranks,
+    reliability,
+    resampled_auc,
+)
+
+
+def plain(statistics):
+    """Verifier → its statistics as JSON values."""
+    return {name: asdict(found) for name, found in statistics.items()}
+
+
+def step_statistics(collected):
+    return plain(quality.step_statistics(collected, 10, 0))
+
+
+def step_order_statistics(collected, num_bootstrap, seed):
+    return plain(quality.step_order_statistics(collected, num_bootstrap, seed))
+
+
+def solution_statistics(collected, used):
+    return plain(quality.solution_statistics(collected, used))
+
+
+def first_error_statistics(collected, *options):
+    return plain(first_errors.first_error_statistics(collected, *options))
+
 
 RULES = ["pass@1", "majority", "prm/best_of_n", "prm/weighted", "oracle"]
 
@@ -58,13 +89,13 @@ def test_bootstrap_columns_share_resamples():
 def test_interval_of_a_proportion():
     """Of 400 problems half are solved: the interval is 0.5 ± 1.96 · sqrt(0.25 / 400) = 0.5 ± 0.049."""
     values = np.repeat([0.0, 1.0], 200)[:, None, None]
-    found = summarise(Table(["majority"], [8], 3200, values), 4000, seed=0)
+    found = asdict(summarise(Table(["majority"], [8], 3200, values), 4000, seed=0))
     assert found["accuracy"]["majority"] == pytest.approx({"mean": 0.5, "low": 0.451, "high": 0.549}, abs=0.006)
 
 
 def test_paired_difference_is_narrower_than_two_intervals(tmp_path):
     """The verifier solves problems 6 to 9 on top of majority's: 4 of 20, never fewer. Equal rules differ by 0."""
-    found = summarise(read_table(rankings(tmp_path)), 2000, seed=0)
+    found = asdict(summarise(read_table(rankings(tmp_path)), 2000, seed=0))
     paired = found["paired"]["prm/best_of_n"]
     assert (paired["versus"], paired["difference"]) == ("majority", pytest.approx(0.2))
     assert 0 <= paired["low"] < 0.2 < paired["high"] < 0.45
@@ -193,7 +224,7 @@ def test_verifiers_of_other_steps_are_not_compared(tmp_path):
 @settings(deadline=None)
 def test_an_area_with_weights_is_that_of_repeated_scores(rows):
     scores, right, weights = (np.array(column) for column in zip(*rows, strict=True))
-    (found,) = weighted_auc(scores.astype(float), right, weights[None])
+    (found,) = resampled_auc(scores.astype(float), right, np.arange(len(scores)), weights[None])
     repeated = auc(np.repeat(scores, weights), np.repeat(right, weights))
     assert np.isnan(found) if repeated is None else found == pytest.approx(repeated)
 
@@ -288,9 +319,22 @@ def test_ranks_average_over_equals(values):
 def test_reliability_keeps_every_value(pairs):
     values, right = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
     bins = reliability(values, right)
-    assert sum(b["count"] for b in bins) == len(pairs)
-    assert sum(b["count"] * b["value"] for b in bins) == pytest.approx(values.sum())
-    assert sum(b["count"] * b["right"] for b in bins) == pytest.approx(right.sum())
+    assert sum(b.count for b in bins) == len(pairs)
+    assert sum(b.count * b.value for b in bins) == pytest.approx(values.sum())
+    assert sum(b.count * b.right for b in bins) == pytest.approx(right.sum())
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)), min_size=1, max_size=12), st.integers(0, 9)
+)
+@settings(deadline=None)
+def test_an_area_of_resampled_groups_is_that_of_its_members(rows, seed):
+    """A group that counts k times counts all its scores k times."""
+    scores, right, groups = (np.array(column) for column in zip(*rows, strict=True))
+    counts = np.random.default_rng(seed).integers(0, 3, size=(2, 4))
+    found = resampled_auc(scores.astype(float), right, groups, counts)
+    expected = resampled_auc(scores.astype(float), right, np.arange(len(scores)), counts[:, groups])
+    assert found == pytest.approx(expected, nan_ok=True)
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.booleans()), min_size=1, max_size=60))
@@ -310,6 +354,8 @@ def test_measures_are_those_of_torchmetrics(pairs):
     assert f1(values < 0.5, ~right) == pytest.approx(float(expected), abs=1e-6)
     expected = classification.binary_calibration_error(given_, target, n_bins=15, norm="l1")
     assert calibration_error(reliability(values, right)) == pytest.approx(float(expected), abs=1e-6)
+    expected = torch.nn.functional.mse_loss(given_, target.double())
+    assert brier(values, right) == pytest.approx(float(expected))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))

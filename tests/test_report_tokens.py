@@ -3,8 +3,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from sampling.report import report
-from sampling.report.tokens import choose, shown, to_page
+from sampling.report.viewer import choose, shown, to_page
+from sampling.stages.report import report
 from stepverify.jsonl import write_records
 from stepverify.records import InputError, Solution
 from tests.test_report import rankings

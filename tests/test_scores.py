@@ -7,7 +7,6 @@ import pytest
 
 from sampling.__main__ import main
 from sampling.report.collect import collect
-from sampling.runtime.scored import read_scored
 from sampling.stages.convert import convert
 from sampling.stages.rank import rank
 from stepverify.jsonl import read_json_lines, read_records, write_records
@@ -70,11 +69,11 @@ def test_every_stage_refuses_it_before_it_begins(tmp_path, capsys, stage, bad):
 
 def test_reading_for_fit_refuses_it_too(tmp_path):
     path = written(tmp_path / "s.jsonl", row(), row(1, values=[0.5, 7]))
-    with pytest.raises(InputError, match=r"s.jsonl:2: key 'scores.prm\[1\]': .* got 7; logits"):
+    with pytest.raises(InputError, match=r"s.jsonl:2: key 'scores.prm\[1\]': .* got 7.0; logits"):
         list(Solutions(str(path)).solutions())
 
 
-@pytest.mark.parametrize("read", [read_scored, lambda path: read_records(path, Solution), collect])
+@pytest.mark.parametrize("read", [lambda path: read_records(path, Solution), collect])
 def test_one_odd_record_does_not_switch_a_verifier(tmp_path, read):
     """Five values for two steps among values of steps: named, wherever it stands. One step and one value says nothing."""
     rows = [row(0, i) for i in range(6)] + [row(1, values=[0.5], steps=["a"]), row(2, values=[])]
@@ -96,16 +95,15 @@ def test_one_value_alone_among_values_of_steps(tmp_path):
         rank(path, tmp_path / "out")
 
 
-@pytest.mark.parametrize("read", [read_scored, lambda path: read_records(path, Solution)])
-def test_values_of_tokens_that_are_as_many_as_steps(tmp_path, read):
+def test_values_of_tokens_that_are_as_many_as_steps(tmp_path):
     """A solution that was cut off behind two steps of a token each: its texts tell that the values are of tokens."""
     rows = [row(0, values=[0.5] * 5), row(1, values=[0.5] * 2)]
     with pytest.raises(
         InputError, match=r"2 values for 2 steps \(one a step; 1 of 2 solutions\), but one a token in 1;"
     ):
-        list(read(written(tmp_path / "s.jsonl", *rows)))
+        list(read_records(written(tmp_path / "s.jsonl", *rows), Solution))
     rows = [r | {"pieces": {"prm": ["x"] * len(r["scores"]["prm"])}} for r in rows]
-    assert len(list(read(written(tmp_path / "s.jsonl", *rows)))) == 2
+    assert len(list(read_records(written(tmp_path / "s.jsonl", *rows), Solution))) == 2
 
 
 # ── logits ────────────────────────────────────────────────────────────────────────────────────────
@@ -165,7 +163,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path, name):
     text = "".join(lines).encode()
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
     assert [s.id for s in read_records(tmp_path / name, Solution)] == ["p0#0", "p1#0", "p2#0"]
-    assert [s.id for _, s, _ in read_scored(tmp_path / name)] == ["p0#0", "p1#0", "p2#0"]
+    assert [s.id for s in read_records(tmp_path / name, Solution)] == ["p0#0", "p1#0", "p2#0"]
 
 
 def test_readers_and_manifests_with_a_byte_order_mark(tmp_path):

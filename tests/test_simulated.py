@@ -9,13 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.selection.rules import MISSING, Sample, rank_problem, simulated_curves
+from sampling.selection.candidates import MISSING, Candidates, Sample
+from sampling.selection.ranking import bind_rules, default_rules, rank_problem
+from sampling.selection.rules import Simulated
 from stepverify.jsonl import read_records, write_records
 from stepverify.records import Ranking, Solution
 
 
 def samples_of(right):
     return [Sample(str(i), "1", "1" if r else "2", r, 1, {}) for i, r in enumerate(right)]
+
+
+def simulated_curves(area, base_rate, samples, classes, sizes, top_k=(), seed=0):
+    candidates = Candidates(samples=samples, classes=classes, sizes=sizes, base_rate=base_rate, seed=seed)
+    rules = [rule for rule in default_rules(top_k, [area]) if isinstance(rule, Simulated)]
+    return {rule.name.partition("/")[2]: rule.curve(candidates) for rule in rules}
 
 
 @pytest.mark.parametrize("area", [0.5, 0.66, 0.8, 0.95])
@@ -34,7 +42,8 @@ def test_of_two_samples_the_right_one_is_chosen_as_often_as_the_area_says(area):
 def test_knowing_nothing_is_the_majority_and_knowing_all_the_oracle(right, base_rate, seed):
     samples, classes = samples_of(right), [int(not r) for r in right]
     total = [len(right)]
-    truth = rank_problem("p", samples, classes, {}, total).curves
+    candidates = Candidates(samples=samples, classes=classes, sizes=total)
+    truth = rank_problem("p", candidates, bind_rules(default_rules(), {})).curves
     nothing = simulated_curves(0.5, base_rate, samples, classes, total, seed=seed)
     assert nothing["weighted"] == pytest.approx(truth["majority"])
     everything = simulated_curves(1 - 1e-12, base_rate, samples, classes, total, [1], seed=seed)

@@ -1,11 +1,11 @@
 """The project's own records as data: folds, choices, texts from elsewhere, right solutions as worked problems."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from stepverify.jsonl import write_records
 from stepverify.readers import Problems, Solutions, Worked

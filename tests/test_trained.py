@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from sampling.report import report
 from sampling.runtime.trained import trained_on
 from sampling.stages.label import label
 from sampling.stages.rank import rank
+from sampling.stages.report import report
 from sampling.stages.score import score
 from stepverify.cli import main
 from stepverify.jsonl import read_records, write_records

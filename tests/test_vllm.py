@@ -6,10 +6,10 @@ By default over a tiny network with random weights; with STEPVERIFY_MODELS over 
 """
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from msgspec.structs import asdict
 
 from sampling.engines import Completion, Request, SamplingOptions, TransformersEngine, VllmEngine
 from sampling.stages.generate import generate

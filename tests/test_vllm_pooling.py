@@ -12,10 +12,10 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from sampling.scorers import PoolingVerifier
 from stepverify.jsonl import write_records

@@ -9,8 +9,8 @@ from math import inf, nan
 from pathlib import Path
 from typing import Literal
 
-from sampling.runtime.scored import is_right, read_scored
 from stepverify.data.targets import StepTargets
+from stepverify.jsonl import read_records
 from stepverify.records import Solution, StepLabel
 
 Neutral = Literal["positive", "negative"]
@@ -103,7 +103,7 @@ def collect(path: Path, neutral: Neutral = "positive") -> Collected:
     verifiers: dict[str, Judgements] = {}
     subsets: dict[str, int] = {}
     problems: dict[str, int] = {}
-    for _, solution, num_tokens in read_scored(path, labels=True):
+    for solution in read_records(path, Solution):
         subset = subsets.setdefault(str(solution.meta.get("subset", "")), len(subsets))
         problem = problems.setdefault(solution.problem_id, len(problems))
         truths = [step_truth(label, neutral) for label in solution.step_labels or ()]
@@ -118,9 +118,9 @@ def collect(path: Path, neutral: Neutral = "positive") -> Collected:
             if solution.correct is not None and values:
                 into.solutions.values.extend(values)
                 into.solutions.counts.append(len(values))
-                into.solutions.right.append(is_right(solution))
+                into.solutions.right.append(solution.solved)
                 into.solutions.num_steps.append(len(solution.steps))
-                into.solutions.num_tokens.append(nan if num_tokens is None else num_tokens)
+                into.solutions.num_tokens.append(nan if solution.token_ids is None else len(solution.token_ids))
                 into.solutions.problems.append(problem)
     return Collected([*subsets], len(problems), verifiers)
 

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sampling.report.curves import kind_label, rule_label, split_rule
+from sampling.report.accuracy import kind_label, rule_label, split_rule
+from sampling.report.summary import Accuracy
+from stepverify.statistics import Bin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-Bins = Sequence[Mapping[str, float]]  # as steps.reliability gives them
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +34,16 @@ DARK = Theme("#15191e", "#e8eaed", "#98a1ab", "#2c333b", ("#56b4e9", "#f08a4b", 
 _MOST_LINES = 9  # in one panel
 
 
-def accuracy_figure(summary: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
+def accuracy_figure(found: Accuracy, theme: Theme = LIGHT) -> bytes:
     """Accuracy against N on a binary logarithmic axis, one line a rule with its 95 % band, labelled at its end.
 
     Where that would be too many lines, each verifier has a panel of its own, with the same colours for the same rules.
     """
-    rules = list(summary["curves"])
+    rules = list(found.curves)
     verifiers = list(dict.fromkeys(v for rule in rules if (v := split_rule(rule)[0])))
     if len(rules) <= _MOST_LINES or not verifiers:
         figure, axes = _canvas(theme, (9.0, 5.2))
-        ends = _draw_curves(axes, summary, rules, _styles(rules, theme), theme)
+        ends = _draw_curves(axes, found, rules, _styles(rules, theme), theme)
         axes.set_ylabel("problems solved (%)")
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(bottom, 0.0), min(top, 101.0))
@@ -54,17 +53,17 @@ def accuracy_figure(summary: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
     height = -(-len(verifiers) // columns)
     figure, _ = _canvas(theme, (4.2 * columns, 3.3 * height + 0.7), panels=columns, rows=height)
     kinds = list(dict.fromkeys(kind for rule in rules if (kind := split_rule(rule)[1]) and split_rule(rule)[0]))
-    styles = _plain_styles(theme)
+    styles = _styles([rule for rule in rules if not split_rule(rule)[0]], theme)
     for i, kind in enumerate(kinds):
         marker = "os^vD"[i % 5]
         styles |= {f"{v}/{kind}": (theme.series[i % len(theme.series)], "-", marker) for v in verifiers}
-    points = [point for curve in summary["curves"].values() for point in curve]
-    low, high = (100 * f(p[key] for p in points) for f, key in ((min, "low"), (max, "high")))
+    points = [point for curve in found.curves.values() for point in curve]
+    low, high = (100 * f(getattr(p, key) for p in points) for f, key in ((min, "low"), (max, "high")))
     for axes in figure.axes[len(verifiers) :]:
         axes.remove()
     for axes, verifier in zip(figure.axes, verifiers, strict=True):
         own = [rule for rule in rules if split_rule(rule)[0] in ("", verifier)]
-        _draw_curves(axes, summary, own, styles, theme)
+        _draw_curves(axes, found, own, styles, theme)
         axes.set_ylim(max(low - 1, 0), min(high + 1, 101))
         axes.set_title(verifier, color=theme.ink, fontsize=11, loc="left", fontweight="bold")
     figure.supylabel("problems solved (%)", color=theme.ink, fontsize=10)
@@ -78,16 +77,16 @@ def accuracy_figure(summary: Mapping[str, Any], theme: Theme = LIGHT) -> bytes:
 
 def _draw_curves(
     axes: Axes,
-    summary: Mapping[str, Any],
+    found: Accuracy,
     rules: Sequence[str],
     styles: Mapping[str, tuple[str, Any, str]],
     theme: Theme,
 ) -> list[tuple[float, str, str]]:
     """Draw rules with their bands; value, text and colour of each at the largest N."""
-    sizes, ends = summary["sizes"], []
+    sizes, ends = found.sizes, []
     for rule in rules:
-        curve = summary["curves"][rule]
-        mean, low, high = ([100 * point[key] for point in curve] for key in ("mean", "low", "high"))
+        curve = found.curves[rule]
+        mean, low, high = ([100 * getattr(point, key) for point in curve] for key in ("mean", "low", "high"))
         colour, dashes, marker = styles[rule]
         axes.fill_between(sizes, low, high, color=colour, alpha=0.11 if len(rules) < 7 else 0.07, linewidth=0)
         axes.plot(
@@ -103,7 +102,7 @@ def _draw_curves(
     return ends
 
 
-def reliability_figure(groups: Mapping[str, Mapping[str, Bins]], theme: Theme = LIGHT) -> bytes:
+def reliability_figure(groups: Mapping[str, Mapping[str, Sequence[Bin]]], theme: Theme = LIGHT) -> bytes:
     """Share right against the value given, one panel a kind (steps, solutions), one line a verifier.
 
     The area of a point goes with the number of values in its bin.
@@ -114,10 +113,10 @@ def reliability_figure(groups: Mapping[str, Mapping[str, Bins]], theme: Theme = 
     for axes, (title, lines) in zip(figure.axes, groups.items(), strict=True):
         axes.plot([0, 1], [0, 1], color=theme.muted, linestyle=(0, (1, 2)), linewidth=1.5)
         for name, bins in lines.items():
-            values, right = [b["value"] for b in bins], [b["right"] for b in bins]
-            most = max(b["count"] for b in bins)
+            values, right = [b.value for b in bins], [b.right for b in bins]
+            most = max(b.count for b in bins)
             axes.plot(values, right, color=colours[name], linewidth=1.6, label=name, zorder=2)
-            areas = [12 + 130 * b["count"] / most for b in bins]
+            areas = [12 + 130 * b.count / most for b in bins]
             axes.scatter(values, right, s=areas, color=colours[name], edgecolors=theme.page, linewidth=0.8, zorder=3)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", xlabel="value given by the verifier")
         axes.set_title(title, color=theme.ink, fontsize=11, loc="left", fontweight="bold")

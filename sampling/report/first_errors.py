@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from sampling.report.collect import Collected, FirstErrors
-from sampling.report.curves import bootstrap_means, low_high
-from sampling.report.steps import parts
+from sampling.report.quality import parts
+from sampling.report.summary import (
+    Estimate,
+    FirstErrorQuality,
+    FirstErrorRates,
+    LowestValue,
+    MeanF1,
+    VerifierFirstErrors,
+)
 from stepverify.records import InputError
-from stepverify.statistics import mean
+from stepverify.statistics import bootstrap_means, low_high, mean
 
 HALF = 0.5
 
 
 def first_error_statistics(
     collected: Collected, threshold_subset: str | None, num_bootstrap: int, seed: int
-) -> dict[str, Any]:
-    """Verifier → accuracy on solutions with an error and without one, F1, and where its lowest value stands.
+) -> dict[str, VerifierFirstErrors]:
+    """Compute each verifier's accuracy on solutions with an error and without, F1, and where its lowest value stands.
 
     The first step with a value below the threshold is called the first error. On a solution with an error that is right
     where it is the labelled one, on a solution without where no value is below; F1 is the harmonic mean of the two
@@ -46,11 +51,7 @@ def first_error_statistics(
                     raise InputError(
                         f"threshold_subset: {threshold_subset}: a threshold needs solutions with an error and without"
                     )
-            found[name] = {
-                "num_unread": int(np.isnan(np.frombuffer(judged.firsts.lowest)).sum()),
-                "chosen_on": threshold_subset,
-                **_by_threshold(judged.firsts, collected.subsets, chosen, num_bootstrap, seed),
-            }
+            found[name] = _by_threshold(judged.firsts, collected.subsets, threshold_subset, chosen, num_bootstrap, seed)
     return found
 
 
@@ -93,15 +94,15 @@ def _ranges(firsts: FirstErrors, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _by_threshold(
-    firsts: FirstErrors, subsets: list[str], chosen: float | None, num_bootstrap: int, seed: int
-) -> dict[str, Any]:
-    """``subsets`` and ``all`` of them pooled, and the ``mean`` of the subsets' F1, each subset weighing the same."""
+    firsts: FirstErrors, subsets: list[str], chosen_on: str | None, chosen: float | None, num_bootstrap: int, seed: int
+) -> VerifierFirstErrors:
+    """Measure each subset, all of them pooled, and the mean of the subsets' F1, each subset weighing the same."""
     thresholds = {"half": HALF} | ({} if chosen is None else {"chosen": chosen})
-    groups: dict[str, Any] = {}
+    groups: dict[str, FirstErrorQuality] = {}
     resampled: dict[str, list[np.ndarray]] = {key: [] for key in thresholds}
     for number, (subset, rows) in enumerate(parts(firsts, subsets)):
         low, high, wrong = _ranges(firsts, rows)
-        groups[subset] = {"num_wrong": int(wrong.sum()), "num_right": int((~wrong).sum())}
+        rates = {}
         for key, at in thresholds.items():
             hit = (low < at) & (at <= high)
             columns = np.stack([wrong, wrong & hit, ~wrong, ~wrong & hit], axis=1).astype(float)
@@ -110,31 +111,38 @@ def _by_threshold(
             with np.errstate(invalid="ignore"):
                 on_wrong, on_right = means[:, 1] / means[:, 0], means[:, 3] / means[:, 2]
             f1 = harmonic_mean(on_wrong, on_right)
-            rates = {"accuracy_wrong": on_wrong, "accuracy_right": on_right, "f1": f1}
-            groups[subset][key] = {"threshold": at} | {name: _point(values) for name, values in rates.items()}
+            rates[key] = FirstErrorRates(
+                threshold=at, accuracy_wrong=_estimate(on_wrong), accuracy_right=_estimate(on_right), f1=_estimate(f1)
+            )
             resampled[key].append(f1)
-        groups[subset]["lowest"] = _lowest(firsts, rows)
+        groups[subset] = FirstErrorQuality(
+            num_wrong=int(wrong.sum()), num_right=int((~wrong).sum()), half=rates["half"], chosen=rates.get("chosen"),
+            lowest=_lowest(firsts, rows),
+        )  # fmt: skip
     pooled = groups.pop("")
-    averages = {key: _point(np.mean(f1[:-1], axis=0)) for key, f1 in resampled.items()} if groups else None
-    return {"subsets": groups, "all": pooled, "mean": averages}
+    means_of = {key: _estimate(np.mean(f1[:-1], axis=0)) for key, f1 in resampled.items()} if groups else {}
+    return VerifierFirstErrors(
+        num_unread=int(np.isnan(np.frombuffer(firsts.lowest)).sum()), chosen_on=chosen_on, subsets=groups, all=pooled,
+        mean=MeanF1(half=means_of["half"], chosen=means_of.get("chosen")) if groups else None,
+    )  # fmt: skip
 
 
-def _point(values: np.ndarray) -> dict[str, float] | None:
+def _estimate(values: np.ndarray) -> Estimate | None:
     """The first value and the 95 % interval of the others; None where there is none."""
     if np.isnan(values[0]):
         return None
-    return {"mean": float(values[0])} | low_high(values)
+    low, high = low_high(values)
+    return Estimate(mean=float(values[0]), low=low, high=high)
 
 
-def _lowest(firsts: FirstErrors, rows: np.ndarray) -> dict[str, float | None]:
-    """How often the lowest value is at the first error, and places from 0 (first step) to 1 (last)."""
+def _lowest(firsts: FirstErrors, rows: np.ndarray) -> LowestValue:
     lowest, first = np.frombuffer(firsts.lowest)[rows], np.frombuffer(firsts.first)[rows]
     last = np.frombuffer(firsts.num_steps)[rows] - 1
     read, wrong = ~np.isnan(lowest), first >= 0
     several = read & (last > 0)
-    return {
-        "at_first_error": mean((lowest == first)[read & wrong]),
-        "place_wrong": mean(lowest[several & wrong] / last[several & wrong]),
-        "place_right": mean(lowest[several & ~wrong] / last[several & ~wrong]),
-        "place_first_error": mean(first[several & wrong] / last[several & wrong]),
-    }
+    return LowestValue(
+        at_first_error=mean((lowest == first)[read & wrong]),
+        place_wrong=mean(lowest[several & wrong] / last[several & wrong]),
+        place_first_error=mean(first[several & wrong] / last[several & wrong]),
+        place_right=mean(lowest[several & ~wrong] / last[several & ~wrong]),
+    )

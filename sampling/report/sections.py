@@ -3,137 +3,143 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from sampling.report.curves import BASELINE, rule_label
-from sampling.report.page import Section, count, decimal, percent, points, span
+from sampling.report.accuracy import BASELINE, rule_label
+from sampling.report.section import Section, count, decimal, percent, points, span
+from sampling.report.summary import (
+    Accuracy,
+    Compared,
+    Difference,
+    Estimate,
+    FirstErrorQuality,
+    Interval,
+    Summary,
+    VerifierFirstErrors,
+    VerifierSolutions,
+    VerifierSteps,
+)
 
 _ORIGINS = {"validation": "validation problems", "configured": "the configuration", "default": "default"}
 
 
-def sections(summary: Mapping[str, Any]) -> list[Section]:
+def sections(summary: Summary) -> list[Section]:
     """What a report says, in order. Percentages are of problems, steps or solutions; differences are in points."""
     parts = []
-    if summary.get("warnings"):
-        parts.append(Section(title="Warnings", header=[""], rows=[[line] for line in summary["warnings"]]))
-    if "accuracy" in summary:
-        parts += [accuracy_section(summary), _curves_section(summary)]
-    if summary.get("first_errors"):
-        parts += [first_error_section(summary["first_errors"]), _lowest_section(summary["first_errors"])]
-    if summary.get("aggregation"):
-        parts.append(_aggregation_section(summary))
-    if summary.get("every_aggregation"):
-        parts.append(_comparison_section(summary))
-    if summary.get("solutions"):
-        parts.append(_solutions_section(summary["solutions"]))
-    if summary.get("steps"):
-        parts.append(steps_section(summary["steps"]))
-        if any(found["subsets"] for found in summary["steps"].values()):
-            parts.append(_subsets_section(summary["steps"]))
-    if summary.get("solutions") or summary.get("steps"):
+    if summary.warnings:
+        parts.append(Section(title="Warnings", header=[""], rows=[[line] for line in summary.warnings]))
+    if summary.accuracy:
+        parts += [accuracy_section(summary.accuracy), _curves_section(summary.accuracy)]
+    if summary.first_errors:
+        parts += [first_error_section(summary.first_errors), _lowest_section(summary.first_errors)]
+    if summary.accuracy and summary.accuracy.aggregation:
+        parts.append(_aggregation_section(summary.accuracy))
+    if summary.accuracy and summary.accuracy.every_aggregation:
+        parts.append(_comparison_section(summary.accuracy))
+    if summary.solutions:
+        parts.append(_solutions_section(summary.solutions))
+    if summary.steps:
+        parts.append(steps_section(summary.steps))
+        if any(found.subsets for found in summary.steps.values()):
+            parts.append(_subsets_section(summary.steps))
+    if summary.solutions or summary.steps:
         note = (
             "How often a value is right, against the value itself, in 15 bins; on the dotted line a value is a "
             "probability. The area of a point goes with the number of values in the bin."
         )
         parts.append(Section(title="Reliability", note=note, figure="reliability"))
-    made = summary["config"]
-    rows = [[key, str(value)] for key, value in made.items() if value is not None]
+    rows = [[key, str(value)] for key, value in summary.config.items() if value is not None]
     return [*parts, Section(title="How this was made", header=["", ""], rows=rows)]
 
 
-def accuracy_section(summary: Mapping[str, Any]) -> Section:
+def accuracy_section(found: Accuracy) -> Section:
     """Accuracy of every rule at the largest N, and the paired differences."""
     rows: list[list[str]] = []
-    bars, areas = [], summary["auc_within"]
-    for rule, point in summary["accuracy"].items():
-        row = [rule_label(rule), percent(point["mean"]), span(point)]
-        if paired := summary["paired"].get(rule):
-            row += [points(paired["difference"]), f"{points(paired['low'])} to {points(paired['high'])}"]
+    areas = found.auc_within
+    for rule, estimate in found.accuracy.items():
+        row = [rule_label(rule), percent(estimate.mean), span(estimate)]
+        if paired := found.paired.get(rule):
+            row += [points(paired.difference), f"{points(paired.low)} to {points(paired.high)}"]
         else:
             row += ["", ""]
         rows.append([*row, decimal(areas[rule]) if rule in areas else ""])
-        bars.append((point["mean"], point["low"], point["high"]))
     note = (
-        f"Share of the {summary['num_problems']:,} problems that a rule solves when it may look at "
-        f"{summary['sizes'][-1]} samples of each. Fewest steps is the shortest sample, without a verifier; oracle is "
+        f"Share of the {found.num_problems:,} problems that a rule solves when it may look at "
+        f"{found.num_samples} samples of each. Fewest steps is the shortest sample, without a verifier; oracle is "
         "right where any sample is. Paired differences, in percentage points, are from the majority vote (of the "
         "majority from pass@1); all intervals (95\u00a0%) are over the same bootstrap resamples of the problems. AUC: "
         "how well the samples of a problem are ordered by what a rule goes by, votes for the majority (mean of the "
         "problems that have right and wrong samples)."
     )
     header = ["rule", "accuracy", "interval", "difference", "interval", "AUC"]
-    return Section(title=f"Accuracy at N = {summary['sizes'][-1]}", note=note, header=header, rows=rows, bars=bars)
+    bars = list(found.accuracy.values())
+    return Section(title=f"Accuracy at N = {found.num_samples}", note=note, header=header, rows=rows, bars=bars)
 
 
-def _curves_section(summary: Mapping[str, Any]) -> Section:
-    rows = [
-        [rule_label(rule), *(percent(point["mean"]) for point in curve)] for rule, curve in summary["curves"].items()
-    ]
+def _curves_section(found: Accuracy) -> Section:
+    rows = [[rule_label(rule), *(percent(point.mean) for point in curve)] for rule, curve in found.curves.items()]
     note = "Means over random subsets of N of the samples of each problem, in per cent; bands are 95\u00a0% intervals."
-    header = ["rule", *(f"N = {n}" for n in summary["sizes"])]
+    header = ["rule", *(f"N = {n}" for n in found.sizes)]
     return Section(title="Accuracy against N", note=note, header=header, rows=rows, figure="accuracy")
 
 
-def _aggregation_section(summary: Mapping[str, Any]) -> Section:
-    validation = summary["validation"] or {"best_of_n": {}}
-    candidates = list(dict.fromkeys(how for table in validation["best_of_n"].values() for how in table))
-    rows = []
-    for name, entry in summary["aggregation"].items():
-        table = validation["best_of_n"].get(name, {})
-        found = [percent(table.get(how)) for how in candidates]
-        rows.append([name, entry["how"], _ORIGINS[entry["chosen_on"]], *found])
+def _aggregation_section(found: Accuracy) -> Section:
+    tables = found.validation.best_of_n if found.validation else {}
+    candidates = list(dict.fromkeys(how for table in tables.values() for how in table))
+    rows = [
+        [name, used.how, _ORIGINS[used.chosen_on], *(percent(tables.get(name, {}).get(how)) for how in candidates)]
+        for name, used in found.aggregation.items()
+    ]
     note = "How the values along a solution become its score. Nothing is chosen on the problems of this report."
-    if candidates:
+    if found.validation and candidates:
         note += (
-            f" On {validation['num_problems']:,} other problems, best-of-{validation['n']} solved what the last "
+            f" On {found.validation.num_problems:,} other problems, best-of-{found.validation.n} solved what the last "
             "columns say; the highest was taken where nothing was configured."
         )
     header = ["verifier", "aggregation", "chosen by", *candidates]
     return Section(title="Aggregation", note=note, header=header, rows=rows)
 
 
-def _comparison_section(summary: Mapping[str, Any]) -> Section:
-    compared = summary["every_aggregation"]
-    ways = list(next(iter(compared.values())))
+def _comparison_section(found: Accuracy) -> Section:
+    ways = list(next(iter(found.every_aggregation.values())))
 
-    def cell(point: Mapping[str, Any]) -> str:
-        better = "paired" in point and point["paired"]["low"] > 0
-        return f"{100 * point['mean']:.1f} ({span(point)})" + ("*" if better else "")
+    def cell(estimate: Estimate) -> str:
+        better = isinstance(estimate, Compared) and estimate.paired is not None and estimate.paired.low > 0
+        return f"{100 * estimate.mean:.1f} ({span(estimate)})" + ("*" if better else "")
 
-    alone = [rule for rule in ("pass@1", BASELINE, "fewest_steps", "oracle") if rule in summary["accuracy"]]
-    rows = [[rule_label(rule), cell(summary["accuracy"][rule]), *[""] * (len(ways) - 1)] for rule in alone]
-    rows += [[rule_label(rule), *map(cell, found.values())] for rule, found in compared.items()]
+    alone = [rule for rule in ("pass@1", BASELINE, "fewest_steps", "oracle") if rule in found.accuracy]
+    rows = [[rule_label(rule), cell(found.accuracy[rule]), *[""] * (len(ways) - 1)] for rule in alone]
+    rows += [[rule_label(rule), *map(cell, by_how.values())] for rule, by_how in found.every_aggregation.items()]
     note = (
-        f"Problems solved at N = {summary['sizes'][-1]}, in per cent, with 95\u00a0% intervals; * where the paired "
+        f"Problems solved at N = {found.num_samples}, in per cent, with 95\u00a0% intervals; * where the paired "
         "difference from the majority vote is above zero in 97.5\u00a0% of the resamples. To compare by, not to choose "
         "from: the best of many figures on the same problems is too high."
     )
     return Section(title="Every rule under every aggregation", note=note, header=["rule", *ways], rows=rows)
 
 
-def _solutions_section(solutions: Mapping[str, Any]) -> Section:
+def _solutions_section(solutions: Mapping[str, VerifierSolutions]) -> Section:
     qualities = ("auc", "auc_within", "brier", "ece")
     columns = ("spearman_steps", "pearson_steps", "spearman_tokens", "pearson_tokens")
     rows: list[list[str]] = []
     strong = set()
     alone: dict[tuple[tuple[str, ...], ...], list[str]] = {}  # the same of all verifiers of the same solutions
     for name, found in solutions.items():
-        for how, measured in found["aggregations"].items():
-            if how == found["used"]:
+        for how, measured in found.aggregations.items():
+            if how == found.used:
                 strong.add(len(rows))
-            rows.append([name, how, *(decimal(measured[key]) for key in (*qualities, *columns))])
-        short = tuple(decimal(found["fewest_steps"][key]) for key in ("auc", "auc_within"))
-        truth = tuple(decimal(found["truth"][key]) for key in columns)
+            rows.append([name, how, *(decimal(getattr(measured, key)) for key in (*qualities, *columns))])
+        short = tuple(map(decimal, (found.fewest_steps.auc, found.fewest_steps.auc_within)))
+        truth = tuple(decimal(getattr(found.truth, key)) for key in columns)
         alone.setdefault((short, truth), []).append(name)
     for (short, truth), names in alone.items():
         name = "" if len(alone) == 1 else ", ".join(names)
         rows.append([name, "(fewest steps)", *short, *[""] * (2 + len(columns))])
         rows.append([name, "(right or not)", *[""] * len(qualities), *truth])
     minima = "; ".join(
-        f"{name}: {percent(m['mean'])} of the way on average, at the first step in {percent(m['at_first'])}, "
-        f"at the last in {percent(m['at_last'])} of the solutions"
+        f"{name}: {percent(m.mean)} of the way on average, at the first step in {percent(m.at_first)}, "
+        f"at the last in {percent(m.at_last)} of the solutions"
         for name, found in solutions.items()
-        if (m := found["minimum_position"])
+        if (m := found.minimum_position)
     )
     note = (
         "How well a solution's score tells right from wrong, over all solutions and within a problem, where one is "
@@ -149,7 +155,7 @@ def _solutions_section(solutions: Mapping[str, Any]) -> Section:
     return Section(title="Scores of solutions", note=note, header=header, rows=rows, strong=frozenset(strong))
 
 
-def steps_section(steps: Mapping[str, Any]) -> Section:
+def steps_section(steps: Mapping[str, VerifierSteps]) -> Section:
     """Each verifier's values of labelled steps, beside what needs no verifier."""
     fields = (
         ("steps with a label", "num_steps", count),
@@ -162,12 +168,12 @@ def steps_section(steps: Mapping[str, Any]) -> Section:
         ("AUC of the length in characters alone", "auc_length", decimal),
         ("AUC", "auc", decimal),
     )
-    rows = [[label, *(show(found[key]) for found in steps.values())] for label, key, show in fields]
-    orders = [found["order"] for found in steps.values()]
-    rows.append(["… its interval", *(_auc_span(order["interval"]) for order in orders)])
+    rows = [[label, *(show(getattr(found, key)) for found in steps.values())] for label, key, show in fields]
+    orders = [found.order for found in steps.values()]
+    rows.append(["… its interval", *(_auc_span(order.interval) for order in orders)])
     alone = {"position": "place alone", "length": "length alone"}
-    others = dict.fromkeys(key for order in orders for key in order["above"])
-    rows += [[f"… above {alone.get(o, o)}", *(_auc_span(order["above"].get(o)) for order in orders)] for o in others]
+    others = dict.fromkeys(key for order in orders for key in order.above)
+    rows += [[f"… above {alone.get(o, o)}", *(_auc_span(order.above.get(o)) for order in orders)] for o in others]
     note = (
         "A step is right if it was rated so, or if any rollout from it reached the right answer; it is judged right at "
         "a value of 0.5 or more. Place and length are what a verifier has to beat: they take the later or the longer "
@@ -177,67 +183,72 @@ def steps_section(steps: Mapping[str, Any]) -> Section:
     return Section(title="Values of steps", note=note, header=["", *steps], rows=rows)
 
 
-def _auc_span(point: Mapping[str, float] | None) -> str:
+def _auc_span(point: Interval | None) -> str:
     if point is None:
         return ""
-    if "difference" in point:
-        return f"{point['difference']:+.3f} ({point['low']:+.3f} to {point['high']:+.3f})"
-    return f"{point['low']:.3f} – {point['high']:.3f}"
+    if isinstance(point, Difference):
+        return f"{point.difference:+.3f} ({point.low:+.3f} to {point.high:+.3f})"
+    return f"{point.low:.3f} – {point.high:.3f}"
 
 
-def _subsets_section(steps: Mapping[str, Any]) -> Section:
+def _subsets_section(steps: Mapping[str, VerifierSteps]) -> Section:
     keys = ("auc", "auc_position", "auc_length", "f1_error", "f1_all_wrong", "ece")
     rows = [
-        [name, subset, count(found["num_steps"]), percent(found["base_rate"]), *(decimal(found[key]) for key in keys)]
+        [name, subset, count(found.num_steps), percent(found.base_rate), *(decimal(getattr(found, k)) for k in keys)]
         for name, whole in steps.items()
-        for subset, found in whole["subsets"].items()
+        for subset, found in whole.subsets.items()
     ]
     header = ["verifier", "subset", "steps", "right", "AUC", "… of place", "… of length", "F1", "… all wrong", "ECE"]
     return Section(title="Values of steps by subset", note="Measures as above.", header=header, rows=rows)
 
 
-def first_error_section(found: Mapping[str, Any]) -> Section:
+def first_error_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
     """How well each verifier finds first errors, by subset and threshold."""
     rows: list[list[str]] = []
-    bars: list[tuple[float, float, float] | None] = []
+    bars: list[Estimate | None] = []
     strong = set()
-    for name, subset, group in _groups(found):
-        for key in ("half", "chosen"):
-            if (rates := group.get(key)) is None:
-                continue
-            if subset not in found[name]["subsets"]:
-                strong.add(len(rows))
-            f1 = rates["f1"]
-            here = " (chosen here)" if key == "chosen" and subset == found[name]["chosen_on"] else ""
-            cells = [f"{rates['threshold']:.3f}{here}"]
-            if "num_wrong" in group:
-                cells += [count(group["num_wrong"]), count(group["num_right"])]
-                cells += [percent(p and p["mean"]) for p in (rates["accuracy_wrong"], rates["accuracy_right"])]
-            else:
-                cells += [""] * 4
-            rows.append([name, subset, *cells, percent(f1 and f1["mean"]), span(f1) if f1 else "–"])
-            bars.append((f1["mean"], f1["low"], f1["high"]) if f1 else None)
+
+    def add(name: str, subset: str, threshold: str, counts_and_rates: list[str], f1: Estimate | None) -> None:
+        if subset not in found[name].subsets:
+            strong.add(len(rows))
+        rows.append(
+            [name, subset, threshold, *counts_and_rates, percent(f1.mean if f1 else None), span(f1) if f1 else "–"]
+        )
+        bars.append(f1)
+
+    for name, one in found.items():
+        for subset, group in _groups(one):
+            for rates in (group.half, group.chosen):
+                if rates is not None:
+                    here = " (chosen here)" if rates is group.chosen and subset == one.chosen_on else ""
+                    cells = [count(group.num_wrong), count(group.num_right)]
+                    cells += [percent(p.mean if p else None) for p in (rates.accuracy_wrong, rates.accuracy_right)]
+                    add(name, subset, f"{rates.threshold:.3f}{here}", cells, rates.f1)
+        if one.mean:
+            for pooled, f1 in ((one.all.half, one.mean.half), (one.all.chosen, one.mean.chosen)):
+                if pooled is not None:
+                    add(name, "mean of subsets", f"{pooled.threshold:.3f}", [""] * 4, f1)
     note = (
         "The first step with a value below the threshold is called the first error. Of solutions with an error that is "
         "right where it is the labelled one, of solutions without where no step is below; F1 is the harmonic mean of "
         "the two accuracies (ProcessBench, Zheng et al. 2024). Intervals (95\u00a0%) are over resamples of the "
         "solutions, the threshold being kept."
     )
-    if chosen_on := next(iter(found.values()))["chosen_on"]:
+    if chosen_on := next(iter(found.values())).chosen_on:
         note += f" The second threshold is the best one on {chosen_on}, where its F1 is too high for that reason."
-    unread = [f"{name} {one['num_unread']:,}" for name, one in found.items() if one["num_unread"]]
+    unread = [f"{name} {one.num_unread:,}" for name, one in found.items() if one.num_unread]
     if unread:
         note += f" Solutions that a verifier could not read whole count as judged wrongly: {', '.join(unread)}."
     header = ["verifier", "subset", "threshold", "with error", "without", "found", "left alone", "F1", "interval"]
     return Section(title="First errors", note=note, header=header, rows=rows, bars=bars, strong=frozenset(strong))
 
 
-def _lowest_section(found: Mapping[str, Any]) -> Section:
+def _lowest_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
     keys = ("at_first_error", "place_wrong", "place_first_error", "place_right")
     rows = [
-        [name, subset, *(percent(group["lowest"][key]) for key in keys)]
-        for name, subset, group in _groups(found)
-        if "lowest" in group
+        [name, subset, *(percent(getattr(group.lowest, key)) for key in keys)]
+        for name, one in found.items()
+        for subset, group in _groups(one)
     ]
     note = (
         "How often the lowest value of a wrong solution is that of its first error, and how far along the solution the "
@@ -247,11 +258,7 @@ def _lowest_section(found: Mapping[str, Any]) -> Section:
     return Section(title="Where the lowest value stands", note=note, header=header, rows=rows)
 
 
-def _groups(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Verifier, subset and what is known of it; all solutions, and the mean over subsets, stand last."""
-    for name, one in found.items():
-        yield from ((name, subset, group) for subset, group in one["subsets"].items())
-        yield name, "all", one["all"]
-        if one["mean"] is not None:
-            thresholds = {key: one["all"][key]["threshold"] for key in one["mean"]}
-            yield name, "mean of subsets", {k: {"threshold": thresholds[k], "f1": f1} for k, f1 in one["mean"].items()}
+def _groups(found: VerifierFirstErrors) -> Iterator[tuple[str, FirstErrorQuality]]:
+    """The subsets, then all solutions."""
+    yield from found.subsets.items()
+    yield "all", found.all

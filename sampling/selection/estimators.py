@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from stepverify.statistics import equal_runs
+
 
 def best_of_n(scores: Sequence[float], correct: Sequence[bool], sizes: Sequence[int]) -> np.ndarray:
     """The chance that the best-scored of N random samples is right, exactly.
@@ -28,8 +30,11 @@ def best_of_n(scores: Sequence[float], correct: Sequence[bool], sizes: Sequence[
         (S,), in [0, 1].
     """
     total = len(scores)
-    values, places, counts = np.unique(-np.asarray(scores, dtype=float), return_inverse=True, return_counts=True)
-    share = np.bincount(places, weights=np.asarray(correct, dtype=float), minlength=len(values)) / counts
+    values = -np.asarray(scores, dtype=float)
+    order = values.argsort(kind="stable")
+    starts = equal_runs(values[order])
+    counts = np.diff(starts, append=total)
+    share = np.add.reduceat(np.asarray(correct, dtype=float)[order], starts) / counts
     return _first_chances(total, tuple(sizes)) @ np.repeat(share, counts)
 
 
@@ -73,19 +78,13 @@ def vote(
     Returns:
         (S,), in [0, 1].
     """
-    total = len(classes)
-    _check_sizes(sizes, total)
-    known = {c: k for k, c in enumerate(dict.fromkeys(c for c in classes if c is not None))}
-    if not known:
-        return np.zeros(len(sizes))
+    _check_sizes(sizes, len(classes))
     grid = tuple(sorted(set(sizes)))
-    voters = np.array([i for i, c in enumerate(classes) if c is not None])
-    votes = np.array([known[c] for c in classes if c is not None])
+    voters, votes, cells = _ballots(tuple(classes), grid, num_subsets, seed)
+    if not len(votes):
+        return np.zeros(len(sizes))
     weight = np.ones(len(votes)) if weights is None else np.asarray(weights, dtype=float)[voters]
-    # Subsets come last, so that numpy's inner loops are long: there are few sizes and few classes.
-    shape = (len(grid) + 1, len(known), num_subsets)
-    part = _parts(total, grid, num_subsets, seed)[voters]
-    cells = ((part * len(known) + votes[:, None]) * num_subsets + np.arange(num_subsets)).ravel()
+    shape = (len(grid) + 1, votes.max() + 1, num_subsets)
 
     def tally(values: np.ndarray) -> np.ndarray:
         # Not a matrix product: that takes as many times longer as there are classes.
@@ -100,8 +99,24 @@ def vote(
     right = np.asarray(correct, dtype=float)[voters]
     share = np.bincount(votes, weights=right) / np.bincount(votes)
     chances = (winners * share[:, None]).sum(axis=1) / np.maximum(winners.sum(axis=1), 1)
-    curve = dict(zip(grid, chances.mean(axis=1), strict=True)) | {1: right.sum() / total}
+    curve = dict(zip(grid, chances.mean(axis=1), strict=True)) | {1: right.sum() / len(classes)}
     return np.array([curve[n] for n in sizes])
+
+
+@lru_cache(maxsize=1)
+def _ballots(
+    classes: tuple[int | None, ...], grid: tuple[int, ...], num_subsets: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Who votes, (V,); for which class from 0, (V,); and the cells of a tally that each vote counts in, (V * subsets,).
+
+    A tally has the shape (parts, classes, subsets). Subsets come last, so that numpy's inner loops are long: there are
+    few sizes and few classes. All rules of a problem share the cells.
+    """
+    known = {c: k for k, c in enumerate(dict.fromkeys(c for c in classes if c is not None))}
+    voters = np.array([i for i, c in enumerate(classes) if c is not None], dtype=int)
+    votes = np.array([known[c] for c in classes if c is not None], dtype=int)
+    part = _parts(len(classes), grid, num_subsets, seed)[voters]
+    return voters, votes, ((part * len(known) + votes[:, None]) * num_subsets + np.arange(num_subsets)).ravel()
 
 
 def top_k_votes(
@@ -141,26 +156,38 @@ def top_k_votes(
     votes = np.array([none if c is None else known[c] for c in classes])
     right = np.bincount(votes, weights=np.asarray(correct, dtype=float), minlength=none + 1)
     share = (right / np.maximum(np.bincount(votes, minlength=none + 1), 1))[:none, None]
-    places = np.unique(-np.asarray(scores, dtype=float), return_inverse=True)[1]
-    # Not from the stream of the subsets: equals must not come in the order in which they were drawn.
-    chance = np.random.default_rng((seed, 1)).random((total, num_subsets))
-    order = np.argsort(places[:, None] + chance, axis=0)
-    first = np.take_along_axis(_parts(total, grid, num_subsets, seed), order, axis=0)
+    order, ranks = _best_first(tuple(scores), grid, num_subsets, seed)
     cells = votes[order] * num_subsets + np.arange(num_subsets)
     curves = np.empty((len(ks), len(sizes)))
-    for s, size in enumerate(sizes):
-        drawn = first <= grid.index(size)
-        rank = drawn.cumsum(axis=0)
-        for i, k in enumerate(ks):
-            counts = np.bincount(cells[drawn & (rank <= k)], minlength=(none + 1) * num_subsets)
+    for i, k in enumerate(ks):
+        if k == 1:
+            curves[i] = best_of_n(scores, correct, sizes)
+            continue
+        for s, size in enumerate(sizes):
+            counts = np.bincount(cells[ranks[grid.index(size)] <= k], minlength=(none + 1) * num_subsets)
             counts = counts.reshape(-1, num_subsets)[:none]
             winners = (counts > 0) & (counts == counts.max(axis=0))
             chances = (winners * share).sum(axis=0) / np.maximum(winners.sum(axis=0), 1)
             curves[i, s] = chances.mean() if size > 1 else right[:none].sum() / total
-    for i, k in enumerate(ks):
-        if k == 1:
-            curves[i] = best_of_n(scores, correct, sizes)
     return curves
+
+
+@lru_cache(maxsize=1)
+def _best_first(
+    scores: tuple[float, ...], grid: tuple[int, ...], num_subsets: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The samples of each subset, best first, (M, subsets), and the rank of each within its subset, from 1.
+
+    Ranks are given for each size, (sizes, M, subsets); a sample that is not in a subset has a rank beyond all. Kept
+    from one k to the next.
+    """
+    places = np.unique(-np.asarray(scores, dtype=float), return_inverse=True)[1]
+    # Not from the stream of the subsets: equals must not come in the order in which they were sampled.
+    chance = np.random.default_rng((seed, 1)).random((len(scores), num_subsets))
+    order = np.argsort(places[:, None] + chance, axis=0)
+    first = np.take_along_axis(_parts(len(scores), grid, num_subsets, seed), order, axis=0)
+    among = first <= np.arange(len(grid))[:, None, None]
+    return order, np.where(among, among.cumsum(axis=1), np.iinfo(int).max)
 
 
 @lru_cache(maxsize=1)

@@ -1,159 +1,272 @@
-"""The rules of choosing among the samples of one problem: curves over N, and what each picks of all samples. Pure."""
+"""Rules that choose among the samples of one problem: curves over N, and what each picks of all samples. Pure.
+
+A rule of your own is a class with a name and two methods, chosen in ``rules`` of ``sampling rank``::
+
+    class Longest(BestBy):
+        name = "longest"
+
+        def order(self, candidates):
+            return [sample.num_steps for sample in candidates.samples]
+
+    rules:
+      - class_path: Majority
+      - class_path: my_rules.Longest
+
+One that picks the sample of the highest value is a :class:`BestBy`, one that lets the samples vote a :class:`Vote`; one
+that uses a verifier's scores is also a :class:`VerifierRule`.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import NormalDist
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
+from sampling.selection.candidates import Candidates
 from sampling.selection.estimators import best_of_n, elect, pass_at_k, top_k_votes, vote
-from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate, vote_weight
-from stepverify.records import Ranking
-from stepverify.statistics import auc
-
-_DRAWS = 20  # of the scores that a made-up verifier gives
+from stepverify.aggregate import Aggregation
+from stepverify.records import InputError
 
 
-@dataclass(slots=True)
-class Sample:
-    """What ranking needs of one solution. ``predicted`` is the answer that it votes for; None is no vote."""
+class Rule(ABC):
+    """A way to choose among samples.
 
-    id: str
-    answer: str | None
-    predicted: str | None
-    right: bool
-    num_steps: int
-    scores: Mapping[str, Sequence[float]]
-
-
-MISSING = Sample("", None, None, False, 0, {})  # a sample that a problem lacks: no vote, never right, ranked last
-
-
-def rank_problem(
-    problem_id: str,
-    samples: Sequence[Sample],
-    classes: Sequence[int | None],
-    aggregation: Mapping[str, Aggregation],
-    sizes: Sequence[int],
-    top_k: Sequence[int] = (),
-    compared: Collection[str] = (),
-    *,
-    simulated: Sequence[float] = (),
-    base_rate: float = 0.5,
-    num_subsets: int = 200,
-    seed: int = 0,
-) -> Ranking:
-    """Curves and choices of every rule for one problem.
-
-    The rules are ``pass@1``, ``majority``, ``oracle``, ``fewest_steps`` (the shortest of N, without a verifier: what
-    one that goes with length has to beat), and for every verifier ``v`` of ``aggregation`` ``v/best_of_n``,
-    ``v/weighted`` and ``v/top_<k>`` for each k of ``top_k``; for the verifiers in ``compared`` also
-    ``v/best_of_n/prod`` and so on, under every aggregation. A choice takes all samples; where a curve splits a tie
-    evenly, a choice takes the first. The choice of a vote is the solution of the winning class that the verifier
-    scores best, or the first one for ``majority``. ``classes``: as for :func:`vote`. ``simulated`` and ``base_rate``:
-    rules of verifiers that do not exist, see :func:`simulated_curves`; they choose nothing.
+    Attributes:
+        name: of the rule in records and reports.
+        chooses: whether it can pick one of all samples; a rule without that has a curve only.
     """
-    ids, right = [sample.id for sample in samples], [sample.right for sample in samples]
-    total, equal = len(samples), [1.0] * len(samples)
 
-    def elected(
-        weights: Sequence[float], scores: Sequence[float], voting: Sequence[int | None] = classes
-    ) -> str | None:
-        place = elect(voting, weights, scores)
-        return None if place is None else ids[place]
+    name: str
+    chooses: ClassVar[bool] = True
 
-    votes = Counter(c for c in classes if c is not None)
-    order_by: dict[str, Sequence[float]] = {"majority": [0 if c is None else votes[c] for c in classes]}
-    order_by["fewest_steps"] = short = [-sample.num_steps if sample.num_steps else -math.inf for sample in samples]
-    curves = {
-        "pass@1": np.full(len(sizes), sum(right) / total),
-        "majority": vote(classes, right, sizes, num_subsets=num_subsets, seed=seed),
-        "fewest_steps": best_of_n(short, right, sizes),
-    }
-    choices = {"pass@1": ids[0], "majority": elected(equal, equal), "fewest_steps": ids[short.index(max(short))]}
-    for name, used in aggregation.items():
-        ways: Sequence[Aggregation] = AGGREGATIONS if name in compared else (used,)
-        for how in ways:
-            values = [sample.scores.get(name, ()) for sample in samples]
-            scores = [aggregate(along, how) for along in values]
-            weights = [vote_weight(along, how) for along in values]
-            order = sorted(range(total), key=scores.__getitem__, reverse=True)
-            found = {
-                "best_of_n": (best_of_n(scores, right, sizes), ids[order[0]]),
-                "weighted": (
-                    vote(classes, right, sizes, weights, num_subsets=num_subsets, seed=seed),
-                    elected(weights, scores),
-                ),
-            }
-            voted = top_k_votes(scores, classes, right, sizes, top_k, num_subsets=num_subsets, seed=seed)
-            for k, curve in zip(top_k, voted, strict=True):
-                voting = [c if i in order[:k] else None for i, c in enumerate(classes)]
-                found[f"top_{k}"] = curve, elected(equal, scores, voting)
-            suffixes = [""] * (how == used) + [f"/{how}"] * (name in compared)
-            order_by |= {f"{name}/best_of_n{suffix}": scores for suffix in suffixes}
-            for rule, (curve, choice) in found.items():
-                for suffix in suffixes:
-                    curves[f"{name}/{rule}{suffix}"], choices[f"{name}/{rule}{suffix}"] = curve, choice
-    draw = {"num_subsets": num_subsets, "seed": seed}
-    for area in simulated:
-        made_up = simulated_curves(area, base_rate, samples, classes, sizes, top_k, **draw)
-        curves |= {f"simulated_{area:g}/{rule}": curve for rule, curve in made_up.items()}
-    curves["oracle"] = np.array([pass_at_k(total, sum(right), n) for n in sizes])
-    choices["oracle"] = ids[right.index(True)] if any(right) else None
-    plain = {rule: curve.tolist() for rule, curve in curves.items()}
-    drawn = np.array([sample is not MISSING for sample in samples])
-    truth = np.array(right)[drawn]
-    areas = {rule: auc(np.array(values, float)[drawn], truth) for rule, values in order_by.items()}
-    return Ranking(
-        problem_id=problem_id, answer=samples[0].answer, num_samples=int(drawn.sum()), sizes=list(sizes),
-        curves=plain, choices=choices, areas={rule: area for rule, area in areas.items() if area is not None},
-    )  # fmt: skip
+    @abstractmethod
+    def curve(self, candidates: Candidates) -> np.ndarray:
+        """Estimate the probability to be right at each N of ``candidates.sizes``: shape (S,), in [0, 1]."""
+
+    def choice(self, candidates: Candidates) -> int | None:
+        """Pick one of all samples, by its place; None for none of them. Of equals, the first."""
+        raise NotImplementedError(f"{type(self).__name__}.choice; set chooses = False for a rule without")
+
+    def order(self, candidates: Candidates) -> Sequence[float] | None:
+        """Give the values that the rule orders samples by, shape (M,), for their AUROC; None for no order."""
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        """Describe the rule in the manifest: its class and what it was made with."""
+        made = {key: value for key, value in vars(self).items() if value is not None}
+        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}"} | (
+            {"init_args": made} if made else {}
+        )
 
 
-def simulated_curves(
-    area: float,
-    base_rate: float,
-    samples: Sequence[Sample],
-    classes: Sequence[int | None],
-    sizes: Sequence[int],
-    top_k: Sequence[int] = (),
-    *,
-    num_subsets: int = 200,
-    seed: int = 0,
-) -> dict[str, np.ndarray]:
-    """Rule → the curve it would have with a verifier of a given quality: what one has to reach before it helps.
+class SampleAccuracy(Rule):
+    """Take any sample: the share of correct ones."""
 
-    Its scores are normal with variance 1, with mean d for right samples and 0 for wrong ones, so that a right one
-    scores above a wrong one with chance Phi(d / sqrt(2)), the ``area``. A vote weighs the chance to be right that
-    follows from score and ``base_rate``. A real verifier of the same area may do worse: where it errs on the samples
-    that it scores best, where it errs alike on samples with the same answer, and where its values are no probabilities.
+    name = "pass@1"
+
+    def curve(self, candidates: Candidates) -> np.ndarray:
+        """The same at every N."""
+        return np.full(len(candidates.sizes), sum(candidates.right) / len(candidates.right))
+
+    def choice(self, candidates: Candidates) -> int:
+        """The first one."""
+        return 0
+
+
+class Oracle(Rule):
+    """Take a correct sample wherever there is one: pass@N (Chen et al. 2021, section 2.1)."""
+
+    name = "oracle"
+
+    def curve(self, candidates: Candidates) -> np.ndarray:
+        """Exact."""
+        total, correct = len(candidates.right), sum(candidates.right)
+        return np.array([pass_at_k(total, correct, n) for n in candidates.sizes])
+
+    def choice(self, candidates: Candidates) -> int | None:
+        """The first correct one."""
+        return candidates.right.index(True) if any(candidates.right) else None
+
+
+class BestBy(Rule):
+    """Take the sample with the highest value."""
+
+    @abstractmethod
+    def order(self, candidates: Candidates) -> Sequence[float]:
+        """Give a value for each sample, shape (M,); -inf is allowed."""
+
+    def curve(self, candidates: Candidates) -> np.ndarray:
+        """Exact; samples of equal value are picked with equal probability."""
+        return best_of_n(self.order(candidates), candidates.right, candidates.sizes)
+
+    def choice(self, candidates: Candidates) -> int:
+        """The first one of the highest value."""
+        values = self.order(candidates)
+        return max(range(len(values)), key=values.__getitem__)
+
+
+class Shortest(BestBy):
+    """Take the sample with the fewest steps: without a verifier, what one that goes with length has to beat."""
+
+    name = "fewest_steps"
+
+    def order(self, candidates: Candidates) -> list[float]:
+        """Fewer steps are better; no steps are no solution."""
+        return [-sample.num_steps if sample.num_steps else -math.inf for sample in candidates.samples]
+
+
+class Vote(Rule):
+    """Take the answer with the largest sum of weights."""
+
+    def weights(self, candidates: Candidates) -> Sequence[float] | None:
+        """Give the weight of each vote, shape (M,), at least 0; None counts every vote once."""
+        return None
+
+    def preference(self, candidates: Candidates) -> Sequence[float]:
+        """Give values, shape (M,), by which one of the samples with the winning answer is picked."""
+        return [1.0] * len(candidates.samples)
+
+    def curve(self, candidates: Candidates) -> np.ndarray:
+        """An average over random subsets; ties are split evenly."""
+        weights = self.weights(candidates)
+        return vote(candidates.classes, candidates.right, candidates.sizes, weights, **candidates.subsets)
+
+    def choice(self, candidates: Candidates) -> int | None:
+        """The preferred sample of the winning answer; None where nobody votes."""
+        weights = self.weights(candidates)
+        equal = [1.0] * len(candidates.samples)
+        return elect(candidates.classes, equal if weights is None else weights, self.preference(candidates))
+
+
+class Majority(Vote):
+    """Take the most frequent answer (self-consistency: Wang et al. 2022)."""
+
+    name = "majority"
+
+    def order(self, candidates: Candidates) -> list[int]:
+        """By how many votes the answer of a sample has."""
+        votes = Counter(c for c in candidates.classes if c is not None)
+        return [0 if c is None else votes[c] for c in candidates.classes]
+
+
+class VerifierRule(Rule):
+    """A rule over a verifier's scores of solutions.
+
+    Args:
+        verifier: name of the scores; None makes it a rule of every verifier.
+        aggregation: how values along a solution become its score; None takes what the stage uses for the verifier.
+    """
+
+    kind: str
+
+    def __init__(self, verifier: str | None = None, aggregation: Aggregation | None = None) -> None:
+        self.verifier, self.aggregation = verifier, aggregation
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """``prm/best_of_n``, say."""
+        return f"{self.verifier}/{self.kind}"
+
+    def bind(self, verifier: str, aggregation: Aggregation) -> VerifierRule:
+        """Give the rule of one verifier under one aggregation."""
+        bound = copy.copy(self)
+        bound.verifier, bound.aggregation = verifier, aggregation
+        return bound
+
+    def scores(self, candidates: Candidates) -> Sequence[float]:
+        """Give the verifier's score of each sample, shape (M,)."""
+        assert self.verifier is not None
+        assert self.aggregation is not None
+        return candidates.scores(self.verifier, self.aggregation)
+
+
+class BestOfN(VerifierRule, BestBy):
+    """Take the sample with the highest score."""
+
+    kind = "best_of_n"
+
+    def order(self, candidates: Candidates) -> Sequence[float]:
+        """The verifier's scores."""
+        return self.scores(candidates)
+
+
+class WeightedVote(VerifierRule, Vote):
+    """Take the answer with the largest sum of scores (Li et al. 2022, section 2.3)."""
+
+    kind = "weighted"
+
+    def weights(self, candidates: Candidates) -> Sequence[float]:
+        """Scores on the scale of probabilities."""
+        assert self.verifier is not None
+        assert self.aggregation is not None
+        return candidates.weights(self.verifier, self.aggregation)
+
+    def preference(self, candidates: Candidates) -> Sequence[float]:
+        """The best-scored one."""
+        return self.scores(candidates)
+
+
+class TopKVote(VerifierRule):
+    """Take the most frequent answer among the k best-scored samples (Cobbe et al. 2021, section 4).
+
+    Args:
+        k: how many vote, at least 1.
+        verifier: as for every :class:`VerifierRule`.
+        aggregation: as for every :class:`VerifierRule`.
+    """
+
+    def __init__(self, k: int, verifier: str | None = None, aggregation: Aggregation | None = None) -> None:
+        if k < 1:
+            raise InputError(f"TopKVote.k: expected 1 or more, got {k}")
+        super().__init__(verifier, aggregation)
+        self.k = k
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """``top_3``."""
+        return f"top_{self.k}"
+
+    def curve(self, candidates: Candidates) -> np.ndarray:
+        """An average over random subsets; exact for k = 1."""
+        scores = self.scores(candidates)
+        sizes, subsets = candidates.sizes, candidates.subsets
+        return top_k_votes(scores, candidates.classes, candidates.right, sizes, [self.k], **subsets)[0]
+
+    def choice(self, candidates: Candidates) -> int | None:
+        """The best-scored one of the winning answer."""
+        scores = self.scores(candidates)
+        best = {*sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[: self.k]}
+        voting = [c if i in best else None for i, c in enumerate(candidates.classes)]
+        return elect(voting, [1.0] * len(scores), scores)
+
+
+class Simulated(Rule):
+    """A rule of a made-up verifier of a given quality, see :meth:`Candidates.simulated`; it chooses nothing.
 
     Args:
         area: under the ROC curve within a problem, from 0.5 up, below 1.
-        base_rate: share of right samples, of all problems.
-        samples: (M,) of one problem; missing ones rank last.
-        classes, sizes, top_k, num_subsets: as for :func:`rank_problem`.
-        seed: equal seeds draw equal noise, whatever the area is.
+        rule: what the made-up scores are used for.
     """
-    right, here = (np.array(f) for f in ([s.right for s in samples], [s is not MISSING for s in samples]))
-    distance = NormalDist().inv_cdf(area) * math.sqrt(2)
-    prior = min(max(base_rate, 1e-6), 1 - 1e-6)
-    noise = np.random.default_rng((seed, 2)).normal(size=(_DRAWS, len(samples)))
-    curves: dict[str, np.ndarray] = {}
-    for i, scores in enumerate(noise + distance * right):
-        weights = 1 / (1 + (1 - prior) / prior * np.exp(distance * (distance / 2 - scores)))
-        scores[~here] = -math.inf
-        draw = {"num_subsets": -(-num_subsets // _DRAWS), "seed": seed + i}
-        found = {
-            "best_of_n": best_of_n(scores, right, sizes),  # type: ignore[arg-type]
-            "weighted": vote(classes, right, sizes, weights, **draw),  # type: ignore[arg-type]
-        }
-        voted = top_k_votes(scores, classes, right, sizes, top_k, **draw)  # type: ignore[arg-type]
-        found |= {f"top_{k}": curve for k, curve in zip(top_k, voted, strict=True)}
-        for rule, curve in found.items():
-            curves[rule] = curves.get(rule, 0.0) + curve / _DRAWS
-    return curves
+
+    chooses = False
+
+    def __init__(self, area: float, rule: VerifierRule) -> None:
+        if not 0.5 <= area < 1:
+            raise InputError(f"Simulated.area: expected 0.5 or more and less than 1, got {area}")
+        self.area, self.rule = area, rule
+        self.name = f"simulated_{area:g}/{rule.kind}"
+
+    def curve(self, candidates: Candidates) -> np.ndarray:
+        """A mean over repeated scores."""
+        rule = self.rule.bind("simulated", "last")
+        repeats = candidates.simulated(self.area)
+        return sum((rule.curve(one) / len(repeats) for one in repeats), np.zeros(len(candidates.sizes)))
+
+    def identity(self) -> dict[str, Any]:
+        """As of every rule, the inner one described likewise."""
+        return super().identity() | {"init_args": {"area": self.area, "rule": self.rule.identity()}}

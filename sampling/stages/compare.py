@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sampling.report.collect import first_error
-from sampling.report.curves import bootstrap_means, interval
-from sampling.report.page import Section, count, decimal, percent, span, to_markdown, to_text
+from sampling.report.render import to_markdown, to_text
+from sampling.report.section import Section, count, decimal, percent, span
+from sampling.report.summary import Estimate
 from sampling.runtime.store import read_summary
 from stepverify import atomic
 from stepverify.data.targets import StepTargets
@@ -21,6 +22,7 @@ from stepverify.jsonl import write_lines
 from stepverify.readers import Reader, Solutions
 from stepverify.readers.base import once
 from stepverify.records import InputError, Solution, StepLabel
+from stepverify.statistics import bootstrap_means, interval
 
 _COSTS = {"rollouts": "rollouts", "rollout_tokens": "tokens", "seconds": "seconds"}  # of a manifest → of the table
 
@@ -44,6 +46,30 @@ class Comparison:
     by_problem: dict[str, list[int]] = field(default_factory=dict)
     disputes: list[dict[str, Any]] = field(default_factory=list)
     missing: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """How far the labels of one source agree with the reference; counts are of steps and of solutions.
+
+    Attributes:
+        right_in_reference: share of the steps.
+        first_error: share of the solutions whose first error is the same; ``earlier`` and ``later`` count the others.
+    """
+
+    num_steps: int
+    agreement: Estimate
+    kappa: float | None
+    right_in_reference: float
+    unlucky: int
+    lenient: int
+    both_right: int
+    both_wrong: int
+    num_first_errors: int
+    first_error: Estimate | None
+    earlier: int
+    later: int
+    solutions_missing: int
 
 
 def compare(
@@ -83,17 +109,20 @@ def compare(
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
     known = {s.id: s for s in _labelled(labels[reference])}
-    summary: dict[str, Any] = {"reference": reference, "costs": {name: _costs(of) for name, of in labels.items()}}
-    summary["labels"], disputes = {}, []
+    costs = {name: _costs(of) for name, of in labels.items()}
+    agreements: dict[str, Agreement] = {}
+    disputes = []
     for name, source in labels.items():
         if name != reference:
             found = _compare(name, known, _labelled(source), targets, final_step=final_step)
             disputes += found.disputes
-            summary["labels"][name] = _measures(found, num_bootstrap, seed)
-    summary["config"] = {"final_step": final_step, "num_bootstrap": num_bootstrap, "seed": seed}
+            agreements[name] = _measures(found, num_bootstrap, seed)
+    config = {"final_step": final_step, "num_bootstrap": num_bootstrap, "seed": seed}
+    plain = {name: asdict(found) for name, found in agreements.items()}
+    summary = {"reference": reference, "costs": costs, "labels": plain, "config": config}
     write_lines(output / "disputes.jsonl", (json.dumps(row, ensure_ascii=False) + "\n" for row in disputes))
     atomic.write(output / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    parts = [_steps_section(summary), _firsts_section(summary), _costs_section(summary)]
+    parts = [_steps_section(agreements, reference), _firsts_section(agreements, reference), _costs_section(costs)]
     atomic.write(output / "report.md", to_markdown("Step labels compared", parts))
     print("\n\n".join([*map(to_text, parts), str(output / "report.md")]))
 
@@ -149,34 +178,36 @@ def _dispute(name: str, solution: Solution, step: int, right: bool, truth: Solut
     }  # fmt: skip
 
 
-def _measures(found: Comparison, num_bootstrap: int, seed: int) -> dict[str, Any]:
+def _measures(found: Comparison, num_bootstrap: int, seed: int) -> Agreement:
     total, right, said = sum(found.steps.values()), found.steps[True, True], found.steps[False, True]
     share = (right + found.steps[True, False]) / total, (right + said) / total  # right in the reference, as labelled
     agreed = (right + found.steps[False, False]) / total
     by_chance = share[0] * share[1] + (1 - share[0]) * (1 - share[1])
     sums = bootstrap_means(np.array([*found.by_problem.values()], float), num_bootstrap, seed)
-    return {
-        "num_steps": total,
-        "agreement": _point(agreed, sums[:, 1], sums[:, 0]),
-        "kappa": None if by_chance == 1 else (agreed - by_chance) / (1 - by_chance),
-        "right_in_reference": share[0],
-        "unlucky": found.steps[True, False],
-        "lenient": said,
-        "both_right": right,
-        "both_wrong": found.steps[False, False],
-        "num_first_errors": found.firsts.total(),
-        "first_error": _point(found.firsts["same"] / (found.firsts.total() or 1), sums[:, 3], sums[:, 2]),
-        "earlier": found.firsts["earlier"],
-        "later": found.firsts["later"],
-        "solutions_missing": found.missing,
-    }
+    agreement = _point(agreed, sums[:, 1], sums[:, 0])
+    assert agreement is not None  # there are steps
+    return Agreement(
+        num_steps=total,
+        agreement=agreement,
+        kappa=None if by_chance == 1 else (agreed - by_chance) / (1 - by_chance),
+        right_in_reference=share[0],
+        unlucky=found.steps[True, False],
+        lenient=said,
+        both_right=right,
+        both_wrong=found.steps[False, False],
+        num_first_errors=found.firsts.total(),
+        first_error=_point(found.firsts["same"] / (found.firsts.total() or 1), sums[:, 3], sums[:, 2]),
+        earlier=found.firsts["earlier"],
+        later=found.firsts["later"],
+        solutions_missing=found.missing,
+    )
 
 
-def _point(mean: float, part: np.ndarray, whole: np.ndarray) -> dict[str, float] | None:
+def _point(mean: float, part: np.ndarray, whole: np.ndarray) -> Estimate | None:
     if not whole.any():
         return None
     low, high = interval(part[whole > 0] / whole[whole > 0])
-    return {"mean": mean, "low": float(low), "high": float(high)}
+    return Estimate(mean=mean, low=float(low), high=float(high))
 
 
 def _costs(source: Path | Reader) -> dict[str, float]:
@@ -187,11 +218,11 @@ def _costs(source: Path | Reader) -> dict[str, float]:
     return costs
 
 
-def _steps_section(summary: Mapping[str, Any]) -> Section:
+def _steps_section(agreements: Mapping[str, Agreement], reference: str) -> Section:
     rows = [
-        [name, count(m["num_steps"]), percent(m["right_in_reference"]), percent(m["agreement"]["mean"]),
-         span(m["agreement"]), decimal(m["kappa"]), count(m["unlucky"]), count(m["lenient"])]
-        for name, m in summary["labels"].items()
+        [name, count(m.num_steps), percent(m.right_in_reference), percent(m.agreement.mean), span(m.agreement),
+         decimal(m.kappa), count(m.unlucky), count(m.lenient)]
+        for name, m in agreements.items()
     ]  # fmt: skip
     note = (
         "Of the steps that both label, the share on which they agree, with its 95\u00a0% interval over resamples of "
@@ -199,26 +230,26 @@ def _steps_section(summary: Mapping[str, Any]) -> Section:
         "the reference and labelled wrong, lenient ones wrong and labelled right."
     )
     header = ["labels", "steps", "right", "agreement", "interval", "kappa", "unlucky", "lenient"]
-    return Section(title=f"Steps, against {summary['reference']}", note=note, header=header, rows=rows)
+    return Section(title=f"Steps, against {reference}", note=note, header=header, rows=rows)
 
 
-def _firsts_section(summary: Mapping[str, Any]) -> Section:
+def _firsts_section(agreements: Mapping[str, Agreement], reference: str) -> Section:
     rows = [
-        [name, count(m["num_first_errors"]), percent(m["first_error"] and m["first_error"]["mean"]),
-         span(m["first_error"]) if m["first_error"] else "–", count(m["earlier"]), count(m["later"])]
-        for name, m in summary["labels"].items()
+        [name, count(m.num_first_errors), percent(m.first_error.mean if m.first_error else None),
+         span(m.first_error) if m.first_error else "–", count(m.earlier), count(m.later)]
+        for name, m in agreements.items()
     ]  # fmt: skip
     note = (
         "Solutions of which both know the first wrong step, or that there is none; no error counts as the last place."
     )
     header = ["labels", "solutions", "same", "interval", "earlier", "later"]
-    return Section(title=f"First errors, against {summary['reference']}", note=note, header=header, rows=rows)
+    return Section(title=f"First errors, against {reference}", note=note, header=header, rows=rows)
 
 
-def _costs_section(summary: Mapping[str, Any]) -> Section:
+def _costs_section(by_source: Mapping[str, Mapping[str, float]]) -> Section:
     rows = [
         [name, *(f"{costs[key]:,.0f}" if key in costs else "–" for key in _COSTS.values())]
-        for name, costs in summary["costs"].items()
+        for name, costs in by_source.items()
     ]  # fmt: skip
     note = "What was drawn for the labels, as their manifests have it; seconds are those of the run that ended them."
     return Section(title="Costs", note=note, header=["labels", *_COSTS.values()], rows=rows)

@@ -15,14 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from sampling.runtime.scored import is_right, read_scored
 from sampling.runtime.store import Store
 from sampling.stages.generate import digest
 from stepverify import jsonl
 from stepverify.aggregate import Aggregation, aggregate
 from stepverify.readers import Reader
 from stepverify.readers.base import same_steps
-from stepverify.records import InputError, RatingSheet
+from stepverify.records import InputError, RatingSheet, Solution
 
 _BATCH = 512  # sheets a write: each one waits for the disk
 
@@ -165,7 +164,7 @@ def _read_pool(
     pool: dict[str, list[Candidate]] = {}
     seen: set[tuple[str, bytes]] = set()
     counts = Counter(dict.fromkeys(("solutions", "unanswered", "without_scores", "rated_before", "duplicates"), 0))
-    for where, solution, _ in read_scored(input):
+    for where, solution in jsonl.read_located(input, Solution):
         here = f"{where}: solution {solution.id}"
         if solution.correct is None:
             raise InputError(f"{here} is not graded ('correct' is missing); run `sampling label` first")
@@ -185,9 +184,7 @@ def _read_pool(
             counts["duplicates"] += (solution.problem_id, steps) in seen
             seen.add((solution.problem_id, steps))
             pool.setdefault(solution.problem_id, []).append(
-                Candidate(
-                    solution.id, solution.problem_id, aggregate(values, aggregation), not is_right(solution), steps
-                )
+                Candidate(solution.id, solution.problem_id, aggregate(values, aggregation), not solution.solved, steps)
             )
     assert name is not None
     return pool, name, dict(counts)
@@ -195,7 +192,7 @@ def _read_pool(
 
 def _sheets(input: Path, wanted: Collection[str], scores: str | None) -> Iterator[RatingSheet]:
     """Empty sheets in the order of the input, so that those of a problem lie together."""
-    for _, s, _ in read_scored(input):
+    for s in jsonl.read_records(input, Solution):
         if s.id in wanted:
             yield RatingSheet(
                 id=s.id, problem_id=s.problem_id, problem=s.problem, answer=s.answer, steps=s.steps,

@@ -10,14 +10,14 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import BinaryAccuracy, BinaryCalibrationError
+from torchmetrics.classification import BinaryAccuracy
 
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example
 from stepverify.data.targets import StepTargets
 from stepverify.layout import Layout
 from stepverify.losses import OutcomeBCE, OutcomeLoss, OutcomeMSE
-from stepverify.metrics import AUROC, AUCWithinGroups, PlattScaling
+from stepverify.metrics import AUROC, AUCWithinGroups, CalibrationError, PlattScaling
 from stepverify.models import Backbone, OutcomeModel
 from stepverify.models.export import load_value_head
 from stepverify.modules.base import VerifierModule
@@ -109,7 +109,7 @@ class OutcomeVerifier(VerifierModule):
         """Of whole solutions: the value at the last token against the outcome; over all, and within their problems."""
         return MetricCollection({
             "solution_auc": AUROC(), "solution_auc_within": AUCWithinGroups(),
-            "solution_accuracy": BinaryAccuracy(), "calibration_error": BinaryCalibrationError(n_bins=15),
+            "solution_accuracy": BinaryAccuracy(), "calibration_error": CalibrationError(),
         })  # fmt: skip
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:

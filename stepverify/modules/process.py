@@ -8,14 +8,14 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import BinaryAccuracy, BinaryCalibrationError
+from torchmetrics.classification import BinaryAccuracy
 
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example
 from stepverify.data.targets import NEUTRAL, StepTargets
 from stepverify.layout import Layout
 from stepverify.losses import StepCrossEntropy, StepLoss, StepMSE
-from stepverify.metrics import AUROC, ErrorF1, FirstErrorAccuracy
+from stepverify.metrics import AUROC, CalibrationError, ErrorF1, FirstErrorAccuracy
 from stepverify.models import Backbone, ProcessModel
 from stepverify.models.heads import Neutral
 from stepverify.modules.base import VerifierModule
@@ -92,7 +92,7 @@ class ProcessRewardModel(VerifierModule):
         """Of steps, and of solutions their first error. F1 is that of the error class: a wrong step is a positive."""
         metrics = {
             "step_auc": AUROC(), "step_accuracy": BinaryAccuracy(), "error_f1": ErrorF1(),
-            "calibration_error": BinaryCalibrationError(n_bins=15), "first_error_accuracy": FirstErrorAccuracy(),
+            "calibration_error": CalibrationError(), "first_error_accuracy": FirstErrorAccuracy(),
         }  # fmt: skip
         # Grouping would have metrics whose counts happen to be equal in the first batch share them ever after.
         return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import zip_longest
+
+from msgspec.structs import replace
 
 from stepverify.jsonl import read_located
 from stepverify.readers.base import Fold, Reader, in_fold, take

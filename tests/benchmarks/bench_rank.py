@@ -33,7 +33,7 @@ def main() -> None:
         print(f"{arguments.problems} problems × {arguments.samples} samples, {size:.0f} MB")
         rank = f"from sampling.stages.rank import rank; rank(Path({str(scored)!r}), Path({str(folder / 'ranked')!r}))"
         report = (
-            f"from sampling.report import report; report(Path({str(folder / 'ranked')!r}), "
+            f"from sampling.stages.report import report; report(Path({str(folder / 'ranked')!r}), "
             f"output=Path({str(folder / 'report')!r}), scores=Path({str(scored)!r}))"
         )
         for name, code in (("rank", rank), ("report", report)):

@@ -1,22 +1,29 @@
-"""Rankings → accuracy over N, with bootstrap intervals over problems. Needs numpy only."""
+"""Rankings → accuracy over N, with bootstrap intervals over problems."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from sampling.report.summary import (
+    Accuracy,
+    ChosenAggregation,
+    Compared,
+    CurvePoint,
+    Estimate,
+    PairedDifference,
+    Validation,
+)
 from sampling.runtime.store import read_summary
 from stepverify.aggregate import AGGREGATIONS
 from stepverify.jsonl import read_records
 from stepverify.records import InputError, Ranking
+from stepverify.statistics import bootstrap_means, interval
 from stepverify.training_problems import describe_trained
 
 BASELINE = "majority"
-_CHUNK = 1 << 24  # weights of resampled problems held at a time
 
 
 @dataclass(slots=True)
@@ -60,8 +67,25 @@ def read_table(path: Path) -> Table:
     return Table([*first.curves], first.sizes, num_solutions, np.array(rows), means)
 
 
-def summarise(table: Table, num_bootstrap: int, seed: int) -> dict[str, Any]:
-    """The curves, the accuracies at the largest N, and the paired differences, in shares of the problems.
+def accuracy_statistics(path: Path, num_bootstrap: int, seed: int) -> Accuracy:
+    """Read rankings and what the rank stage wrote down: aggregations, and the table of validation."""
+    stage = read_summary(path)
+    validation = stage.get("validation")
+    return summarise(
+        read_table(path), num_bootstrap, seed,
+        {name: ChosenAggregation(**chosen) for name, chosen in (stage.get("aggregation") or {}).items()},
+        Validation(**validation) if validation else None,
+    )  # fmt: skip
+
+
+def summarise(
+    table: Table,
+    num_bootstrap: int,
+    seed: int,
+    aggregation: dict[str, ChosenAggregation] | None = None,
+    validation: Validation | None = None,
+) -> Accuracy:
+    """Compute the curves, the accuracies at the largest N, and the paired differences, in shares of the problems.
 
     Every interval is the 2.5th to the 97.5th percentile over the same resamples of the problems, so that a
     difference between two rules is taken within each resample (Efron and Tibshirani 1993, section 13.3).
@@ -74,65 +98,39 @@ def summarise(table: Table, num_bootstrap: int, seed: int) -> dict[str, Any]:
     plain = [rule for rule in table.rules if not split_rule(rule)[2]]
     place = {rule: r for r, rule in enumerate(table.rules)}
 
-    def versus(rule: str, baseline: str) -> dict[str, Any]:
+    def versus(rule: str, baseline: str) -> PairedDifference:
         r, b = place[rule], place[baseline]
         below, above = interval(resampled[:, r, -1] - resampled[:, b, -1])
         difference = float(mean[r, -1] - mean[b, -1])
-        return {"versus": baseline, "difference": difference, "low": float(below), "high": float(above)}
+        return PairedDifference(versus=baseline, difference=difference, low=float(below), high=float(above))
 
-    def point(rule: str, s: int) -> dict[str, float]:
-        return {key: float(found[place[rule], s]) for key, found in (("mean", mean), ("low", low), ("high", high))}
+    def at(rule: str, s: int) -> tuple[float, float, float]:
+        r = place[rule]
+        return float(mean[r, s]), float(low[r, s]), float(high[r, s])
 
-    curves = {rule: [{"n": n} | point(rule, s) for s, n in enumerate(table.sizes)] for rule in plain}
+    def estimate(rule: str) -> Estimate:
+        value, below, above = at(rule, -1)
+        return Estimate(mean=value, low=below, high=above)
+
+    def curve(rule: str) -> list[CurvePoint]:
+        points = [(n, *at(rule, s)) for s, n in enumerate(table.sizes)]
+        return [CurvePoint(n=n, mean=value, low=below, high=above) for n, value, below, above in points]
+
     baselines = {rule: {BASELINE: "pass@1"}.get(rule, BASELINE) for rule in plain if rule not in ("pass@1", "oracle")}
-    paired = {rule: versus(rule, baseline) for rule, baseline in baselines.items() if baseline in place}
-    compared: dict[str, dict[str, Any]] = {}
+    compared: dict[str, dict[str, Compared]] = {}
     for rule in table.rules:
         if how := split_rule(rule)[2]:
-            entry = point(rule, -1) | ({"paired": versus(rule, BASELINE)} if BASELINE in place else {})
+            value, below, above = at(rule, -1)
+            paired = versus(rule, BASELINE) if BASELINE in place else None
+            entry = Compared(mean=value, low=below, high=above, paired=paired)
             compared.setdefault(rule.removesuffix(f"/{how}"), {})[how] = entry
-    return {
-        "num_problems": num_problems,
-        "num_samples": table.sizes[-1],
-        "num_solutions": table.num_solutions,
-        "sizes": table.sizes,
-        "accuracy": {rule: point(rule, -1) for rule in plain},
-        "auc_within": table.areas,
-        "paired": paired,
-        "every_aggregation": compared,
-        "curves": curves,
-    }
-
-
-def bootstrap_means(values: np.ndarray, num_bootstrap: int, seed: int | tuple[int, ...]) -> np.ndarray:
-    """Means over problems (or solutions) drawn with replacement: (problems, columns) → (num_bootstrap, columns).
-
-    All columns share the resamples.
-    """
-    total = len(values)
-    return np.concatenate([counts @ values / total for counts in resamples(total, num_bootstrap, seed)])
-
-
-def resamples(total: int, num: int, seed: int | tuple[int, ...], width: int = 0) -> Iterator[np.ndarray]:
-    """How often each of ``total`` is drawn with replacement: arrays (some, total) of ``num`` rows in all.
-
-    Args:
-        total: problems, or solutions.
-        num: resamples.
-        seed: of the draws.
-        width: numbers that a row takes where it is used, if more than ``total``: pieces are made to fit memory.
-    """
-    rng, step = np.random.default_rng(seed), max(1, _CHUNK // max(total, width))
-    for start in range(0, num, step):
-        rows = min(step, num - start)
-        drawn = rng.integers(total, size=(rows, total)) + total * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * total).reshape(rows, total)
-
-
-def read_aggregation(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
-    """What the rank stage wrote down: verifier → aggregation and where it was chosen; the table of validation."""
-    summary = read_summary(path)
-    return summary.get("aggregation") or {}, summary.get("validation")
+    return Accuracy(
+        num_problems=num_problems, num_samples=table.sizes[-1], num_solutions=table.num_solutions, sizes=table.sizes,
+        accuracy={rule: estimate(rule) for rule in plain}, auc_within=table.areas,
+        paired={rule: versus(rule, baseline) for rule, baseline in baselines.items() if baseline in place},
+        every_aggregation=compared, curves={rule: curve(rule) for rule in plain},
+        aggregation=aggregation or {}, validation=validation,
+    )  # fmt: skip
 
 
 def rank_warnings(path: Path) -> list[str]:
@@ -164,19 +162,3 @@ def rule_label(rule: str) -> str:
     """The same with its verifier: ``prm/weighted`` → ``prm, weighted vote``."""
     verifier, kind, _ = split_rule(rule)
     return f"{verifier}, {kind_label(kind)}" if verifier else kind_label(kind)
-
-
-def interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 2.5th and the 97.5th percentile over the first axis."""
-    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
-    return low, high
-
-
-def low_high(values: np.ndarray) -> dict[str, float]:
-    """The interval of the resamples that stand behind the value of the sample itself; those that are NaN are left out.
-
-    A resample may lack one kind of steps or solutions, and where all of them do the interval is the value alone.
-    """
-    resampled = values[1:][~np.isnan(values[1:])]
-    low, high = interval(resampled if len(resampled) else values[:1])
-    return {"low": float(low), "high": float(high)}

@@ -1,0 +1,212 @@
+"""How good the verifiers' values are: step by step, and as scores of solutions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from sampling.report.collect import Collected, Solutions, Steps
+from sampling.report.summary import (
+    Difference,
+    Discrimination,
+    Interval,
+    LengthCorrelations,
+    MinimumPosition,
+    ScoreQuality,
+    StepOrder,
+    StepQuality,
+    VerifierSolutions,
+    VerifierSteps,
+)
+from stepverify.aggregate import AGGREGATIONS
+from stepverify.statistics import (
+    aggregate_all,
+    auc,
+    auc_within,
+    brier,
+    calibration_error,
+    f1,
+    low_high,
+    mean,
+    pearson,
+    ranks,
+    reliability,
+    resampled_auc,
+    resamples,
+)
+
+
+def step_statistics(collected: Collected, num_bootstrap: int, seed: int) -> dict[str, VerifierSteps]:
+    """Measure each verifier's values of labelled steps, beside what position and length alone would tell.
+
+    Args:
+        collected: verifiers that do not judge steps are left out.
+        num_bootstrap: resamples of the problems behind the intervals of :func:`step_order_statistics`.
+        seed: of the resamples.
+    """
+    found = {}
+    orders = step_order_statistics(collected, num_bootstrap, seed)
+    for name, order in orders.items():
+        steps = collected.verifiers[name].steps
+        by_subset = {subset: _steps(steps, rows) for subset, rows in parts(steps, collected.subsets)}
+        bins = reliability(np.frombuffer(steps.values), np.frombuffer(steps.right) == 1)
+        whole = asdict(by_subset.pop(""))
+        found[name] = VerifierSteps(**whole, subsets=by_subset, reliability=bins, order=order)
+    return found
+
+
+def parts(of: Any, subsets: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and rows of each subset, where there are several; then those of all, named ''.
+
+    Args:
+        of: flat arrays, ``subsets`` among them.
+        subsets: their names.
+    """
+    numbers = np.frombuffer(of.subsets).astype(int)
+    if len(subsets) > 1:
+        for number in np.unique(numbers):
+            yield subsets[number] or "(none)", numbers == number
+    yield "", np.ones(len(numbers), bool)
+
+
+def _steps(steps: Steps, rows: np.ndarray) -> StepQuality:
+    values, right = np.frombuffer(steps.values)[rows], np.frombuffer(steps.right)[rows] == 1
+    return StepQuality(
+        num_steps=len(values),
+        base_rate=float(right.mean()),
+        accuracy=float(((values >= 0.5) == right).mean()),
+        auc=auc(values, right),
+        # A later step, or a longer one, is the wrong one: what needs no verifier.
+        auc_position=auc(-np.frombuffer(steps.places)[rows], right),
+        auc_length=auc(-np.frombuffer(steps.lengths)[rows], right),
+        f1_error=f1(values < 0.5, ~right),
+        f1_all_wrong=f1(np.ones(len(right), bool), ~right),
+        ece=calibration_error(reliability(values, right)),
+    )
+
+
+def step_order_statistics(collected: Collected, num_bootstrap: int, seed: int) -> dict[str, StepOrder]:
+    """Compute the interval of the AUROC of each verifier's values of steps, and its paired differences.
+
+    Differences are from ``position`` and ``length`` (earlier, or shorter, steps first: no model) and from every
+    verifier named before it that judged the same steps. Intervals are over resamples of the problems, since the steps
+    of a problem, and of its solutions, go together. A difference is taken within each resample. There is no interval
+    and no difference where all steps are correct or all are incorrect.
+
+    Args:
+        collected: verifiers that do not judge steps are left out.
+        num_bootstrap: resamples of the problems.
+        seed: of the resamples.
+    """
+    judged = {name: one.steps for name, one in collected.verifiers.items() if one.of_steps}
+    areas: dict[str, np.ndarray] = {}
+    found: dict[str, StepOrder] = {}
+    for name, steps in judged.items():
+        against = {other: area for other, area in areas.items() if _same_steps(judged[other], steps)}
+        areas[name], *alone = _areas(steps, collected.num_problems, num_bootstrap, seed)
+        against = dict(zip(("position", "length"), alone, strict=True)) | against
+        known = not np.isnan(areas[name][0])
+        low, high = low_high(areas[name]) if known else (0.0, 0.0)
+        found[name] = StepOrder(
+            interval=Interval(low=low, high=high) if known else None,
+            above={key: _difference(areas[name] - area) for key, area in against.items()} if known else {},
+        )
+    return found
+
+
+def _areas(steps: Steps, num_problems: int, num_bootstrap: int, seed: int) -> np.ndarray:
+    """(3, 1 + num_bootstrap): AUC of values, places and lengths; of the sample itself, then of its resamples."""
+    values, right, places, lengths, problems = map(
+        np.frombuffer, (steps.values, steps.right, steps.places, steps.lengths, steps.problems)
+    )
+    right, problems = right == 1, problems.astype(int)
+
+    def resampled(counts: np.ndarray) -> list[np.ndarray]:
+        return [resampled_auc(order, right, problems, counts) for order in (values, -places, -lengths)]
+
+    itself = np.ones((1, num_problems), int)
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # numpy releases the interpreter lock
+        return np.hstack(
+            list(pool.map(resampled, chain([itself], resamples(num_problems, num_bootstrap, seed, 4 * len(values)))))
+        )
+
+
+def _same_steps(a: Steps, b: Steps) -> bool:
+    return all(getattr(a, key) == getattr(b, key) for key in ("problems", "places", "lengths", "right"))
+
+
+def _difference(areas: np.ndarray) -> Difference:
+    low, high = low_high(areas)
+    return Difference(difference=float(areas[0]), low=low, high=high)
+
+
+def solution_statistics(collected: Collected, used: Mapping[str, str]) -> dict[str, VerifierSolutions]:
+    """Measure each verifier's scores of graded solutions.
+
+    Args:
+        collected: verifiers without graded solutions are left out.
+        used: verifier → aggregation, for the reliability of its scores; ``last`` where unknown.
+    """
+    return {
+        name: _solutions(judged.solutions, used.get(name, "last"))
+        for name, judged in collected.verifiers.items()
+        if judged.solutions.right
+    }
+
+
+def _solutions(c: Solutions, used: str) -> VerifierSolutions:
+    right = np.frombuffer(c.right) == 1
+    lengths = np.frombuffer(c.num_steps), np.frombuffer(c.num_tokens)
+    counts, problems = np.frombuffer(c.counts).astype(int), np.frombuffer(c.problems)
+    many = bool((counts > 1).any())
+    scores = aggregate_all(np.frombuffer(c.values), counts)
+    by_how: dict[str, ScoreQuality] = {}
+    for how in AGGREGATIONS if many else ("last",):
+        probability = _probability(scores[how], how)
+        by_how[how] = ScoreQuality(
+            auc=auc(scores[how], right), auc_within=auc_within(scores[how], right, problems),
+            brier=brier(probability, right), ece=calibration_error(reliability(probability, right)),
+            **_length_correlations(probability, scores[how], *lengths),
+        )  # fmt: skip
+    used = used if used in by_how else "last"
+    return VerifierSolutions(
+        num_solutions=len(right),
+        base_rate=float(right.mean()),
+        used=used,
+        aggregations=by_how,
+        fewest_steps=Discrimination(auc=auc(-lengths[0], right), auc_within=auc_within(-lengths[0], right, problems)),
+        truth=LengthCorrelations(**_length_correlations(right.astype(float), right, *lengths)),
+        minimum_position=_minimum_position(np.frombuffer(c.values), counts) if many else None,
+        reliability=reliability(_probability(scores[used], used), right),
+    )
+
+
+def _minimum_position(values: np.ndarray, counts: np.ndarray) -> MinimumPosition:
+    """Find where the lowest value of a solution stands, from 0 (first) to 1 (last); the first one of equals."""
+    starts = np.cumsum(counts) - counts
+    lowest = np.repeat(np.minimum.reduceat(values, starts), counts)
+    places = np.where(values == lowest, np.arange(len(values)) - np.repeat(starts, counts), len(values))
+    first = np.minimum.reduceat(places, starts)[counts > 1] / (counts[counts > 1] - 1)
+    return MinimumPosition(mean=mean(first), at_first=mean(first == 0), at_last=mean(first == 1))
+
+
+def _probability(scores: np.ndarray, how: str) -> np.ndarray:
+    # `aggregate` gives the logarithm of a product.
+    return np.exp(scores) if how == "prod" else scores
+
+
+def _length_correlations(
+    probability: np.ndarray, scores: np.ndarray, num_steps: np.ndarray, num_tokens: np.ndarray
+) -> dict[str, float | None]:
+    found = {}
+    for unit, length in (("steps", num_steps), ("tokens", num_tokens)):
+        known = ~np.isnan(length)
+        found[f"spearman_{unit}"] = pearson(ranks(scores[known]), ranks(length[known]))
+        found[f"pearson_{unit}"] = pearson(probability[known], length[known])
+    return found

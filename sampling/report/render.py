@@ -1,0 +1,64 @@
+"""Sections → text, Markdown, and one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sampling.report.section import Section
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def to_text(section: Section) -> str:
+    """The table for a terminal."""
+    table = [section.header, *section.rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(section.header))]
+    lines = [section.title]
+    for name, *cells in table:
+        right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join(["", name.ljust(widths[0]), *right]).rstrip())
+    return "\n".join(lines)
+
+
+def to_markdown(title: str, parts: Sequence[Section]) -> str:
+    """The report as Markdown; ``accuracy.png`` stands beside it, other figures are in the page only."""
+    lines = [f"# {title}"]
+    for part in parts:
+        if not part.rows and part.figure != "accuracy":
+            continue
+        lines += ["", f"## {part.title}"]
+        if part.note:
+            lines += ["", part.note]
+        if part.figure:
+            lines += ["", f"![{part.title}]({part.figure}.png)"]
+        if part.rows:
+            marked = [[f"**{c}**" if c and i in part.strong else c for c in row] for i, row in enumerate(part.rows)]
+            table = [part.header, ["---", *["---:"] * (len(part.header) - 1)], *marked]
+            lines += ["", *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table)]
+    return "\n".join(lines) + "\n"
+
+
+def to_html(title: str, lead: str, parts: Sequence[Section], figures: Mapping[str, tuple[bytes, bytes]]) -> str:
+    """Render one page. ``figures``: name → PNG for a light and for a dark page."""
+    return render("report.html", title=title, lead=lead, parts=parts, figures=figures)
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of this package. Every value is escaped, and one that is missing is an error."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("sampling.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    made.filters["data_url"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return made

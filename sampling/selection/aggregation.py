@@ -1,0 +1,75 @@
+"""Choose how the values along a solution become its score: as configured, on validation problems, or by default."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from sampling.selection.estimators import best_of_n
+from sampling.selection.pool import Pool, drop_smaller, has_many, largest_size, read_pool
+from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate
+from stepverify.records import InputError
+
+CANDIDATES: tuple[Aggregation, ...] = ("prod", "min", "last", "mean")
+
+
+class Choice(TypedDict):
+    """The aggregation of a verifier, and where it comes from."""
+
+    how: Aggregation
+    chosen_on: Literal["configured", "validation", "default"]
+
+
+def choose_aggregations(
+    pool: Pool, configured: Mapping[str, Aggregation], validation: Path | None, largest: int, everyone: set[str]
+) -> tuple[dict[str, Choice], dict[str, Any] | None]:
+    """Give verifier → how its values become a score, and the table of validation.
+
+    Args:
+        pool: the samples that are ranked.
+        configured: what was asked for.
+        validation: solutions of other problems, where a verifier with several values a solution has its aggregation
+            chosen by best-of-N.
+        largest: N there, or as many samples as those problems have.
+        everyone: all problems of the input.
+
+    Raises:
+        InputError: an unknown verifier or aggregation, or validation problems that are in the input.
+    """
+    samples = [sample for group in pool.values() for sample in group]
+    names = sorted(samples[0].scores)
+    for name, how in configured.items():
+        if name not in names or how not in AGGREGATIONS:
+            raise InputError(f"aggregation.{name}: {how}: expected one of {names}, and one of {AGGREGATIONS}")
+    other = read_pool(validation) if validation else {}
+    if shared := other.keys() & everyone:
+        raise InputError(f"validation: {len(shared)} problems are in the input as well, {min(shared)} for one")
+    size = min([largest, largest_size([*map(len, other.values())])]) if other else largest
+    few = drop_smaller(other, size)
+    chosen: dict[str, Choice] = {}
+    table: dict[str, dict[Aggregation, float]] = {}
+    for name in names:
+        many = has_many(pool, name)
+        if name in configured:
+            chosen[name] = {"how": configured[name], "chosen_on": "configured"}
+        elif other and many:
+            if any(name not in group[0].scores for group in other.values()):
+                raise InputError(f"validation: {validation} has no score by '{name}'")
+            table[name] = {how: _mean_best_of_n(other, name, how, size) for how in CANDIDATES}
+            chosen[name] = {"how": max(CANDIDATES, key=table[name].__getitem__), "chosen_on": "validation"}
+        else:
+            # An outcome verifier may give a value a token; its score is the last one all the same.
+            # One that could not be read has no values, and says nothing of what they would be of.
+            by_step = many and all(len(s.scores.get(name, ())) in (0, s.num_steps) for s in samples)
+            chosen[name] = {"how": "prod" if by_step else "last", "chosen_on": "default"}
+    named = {"fewer_samples": few} if few else {}
+    return chosen, {"num_problems": len(other), "n": size, "best_of_n": table} | named if other else None
+
+
+def _mean_best_of_n(pool: Pool, name: str, how: Aggregation, size: int) -> float:
+    return math.fsum(
+        best_of_n([aggregate(s.scores[name], how) for s in samples], [s.right for s in samples], [size])[0]
+        for samples in pool.values()
+    ) / len(pool)  # fmt: skip

@@ -1,0 +1,123 @@
+"""The samples of one problem, as rules see them, with a verifier's scores or with simulated ones. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from stepverify.aggregate import Aggregation, aggregate, vote_weight
+
+_REPEATS = 20  # of the scores that a simulated verifier gives
+
+
+@dataclass(slots=True)
+class Sample:
+    """What ranking needs of one solution. ``predicted`` is the answer that it votes for; None is no vote."""
+
+    id: str
+    answer: str | None
+    predicted: str | None
+    right: bool
+    num_steps: int
+    scores: Mapping[str, Sequence[float]]
+
+
+MISSING = Sample("", None, None, False, 0, {})  # a sample that a problem lacks: no vote, never right, ranked last
+
+
+@dataclass(kw_only=True, slots=True)
+class Candidates:
+    """The samples of one problem.
+
+    Attributes:
+        samples: (M,).
+        classes: (M,), the class of each answer; None is no vote.
+        sizes: (S,), the numbers of samples N of the curves, each from 1 to M.
+        right: (M,), whether each sample is correct.
+        num_subsets: random subsets for each N over which votes are averaged.
+        seed: of the subsets.
+        base_rate: share of correct samples, of all problems; known to simulated verifiers.
+    """
+
+    samples: Sequence[Sample]
+    classes: Sequence[int | None]
+    sizes: Sequence[int]
+    num_subsets: int = 200
+    seed: int = 0
+    base_rate: float = 0.5
+    right: list[bool] = field(init=False)
+    _known: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.right = [sample.right for sample in self.samples]
+
+    @property
+    def subsets(self) -> dict[str, int]:
+        """What the estimators of votes ask for."""
+        return {"num_subsets": self.num_subsets, "seed": self.seed}
+
+    def scores(self, verifier: str, how: Aggregation) -> Sequence[float]:
+        """Give the verifier's score of each sample, shape (M,); -inf where it has none."""
+        return self._each(aggregate, verifier, how)
+
+    def weights(self, verifier: str, how: Aggregation) -> Sequence[float]:
+        """Give the weight of each sample in a weighted vote, shape (M,), at least 0."""
+        return self._each(vote_weight, verifier, how)
+
+    def _each(self, of: Any, verifier: str, how: Aggregation) -> Sequence[float]:
+        if (key := (of, verifier, how)) not in self._known:
+            self._known[key] = [of(sample.scores.get(verifier, ()), how) for sample in self.samples]
+        found: Sequence[float] = self._known[key]
+        return found
+
+    def simulated(self, area: float) -> list[Simulation]:
+        """Give the candidates with scores of a verifier that does not exist, several times.
+
+        Scores are normal with variance 1, with mean d for correct samples and 0 for incorrect ones, so that a correct
+        one scores above an incorrect one with probability Phi(d / sqrt(2)), the ``area``. A vote weighs the
+        probability to be correct that follows from score and ``base_rate``. A real verifier of the same area may do
+        worse: where it errs on the samples that it scores best, where it errs alike on samples with the same answer,
+        and where its values are no probabilities. Equal seeds give equal noise, whatever the area is.
+
+        Args:
+            area: under the ROC curve within a problem, from 0.5 up, below 1.
+        """
+        if area not in self._known:
+            right, here = np.array(self.right), np.array([sample is not MISSING for sample in self.samples])
+            distance = NormalDist().inv_cdf(area) * math.sqrt(2)
+            prior = min(max(self.base_rate, 1e-6), 1 - 1e-6)
+            noise = np.random.default_rng((self.seed, 2)).normal(size=(_REPEATS, len(self.samples)))
+            self._known[area] = []
+            for i, scores in enumerate(noise + distance * right):
+                weights = 1 / (1 + (1 - prior) / prior * np.exp(distance * (distance / 2 - scores)))
+                scores[~here] = -math.inf
+                self._known[area].append(
+                    Simulation(
+                        samples=self.samples, classes=self.classes, sizes=self.sizes, seed=self.seed + i,
+                        num_subsets=-(-self.num_subsets // _REPEATS),
+                        simulated_scores=scores, simulated_weights=weights,
+                    )
+                )  # fmt: skip
+        found: list[Simulation] = self._known[area]
+        return found
+
+
+@dataclass(kw_only=True, slots=True)
+class Simulation(Candidates):
+    """Candidates whose scores and weights, shapes (M,), were made up."""
+
+    simulated_scores: np.ndarray
+    simulated_weights: np.ndarray
+
+    def scores(self, verifier: str, how: Aggregation) -> Sequence[float]:
+        """Give the simulated scores, whichever are asked for."""
+        return self.simulated_scores  # type: ignore[return-value]
+
+    def weights(self, verifier: str, how: Aggregation) -> Sequence[float]:
+        """Give the simulated weights, whichever are asked for."""
+        return self.simulated_weights  # type: ignore[return-value]

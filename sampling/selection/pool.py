@@ -1,0 +1,100 @@
+"""All scored solutions of a run, by problem, as ranking needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sampling.selection.candidates import MISSING, Sample
+from stepverify.jsonl import read_located
+from stepverify.records import InputError, Solution
+
+Pool = dict[str, list[Sample]]  # problem id → its samples, in the order of first appearance
+
+
+def read_pool(path: Path) -> Pool:
+    """Read graded and scored solutions.
+
+    Raises:
+        InputError: one that is not graded, or lacks a score that others have.
+    """
+    pool: Pool = {}
+    first, names = "", set[str]()
+    for where, solution in read_located(path, Solution):
+        here = f"{where}: solution {solution.id}"
+        if solution.correct is None:
+            raise InputError(f"{here} is not graded ('correct' is missing); run `sampling label` first")
+        if not first:
+            first, names = here, set(solution.scores)
+        if differing := sorted(solution.scores.keys() ^ names):
+            culprit = here if differing[0] in names else first
+            raise InputError(f"{culprit} has no score by '{differing[0]}', others have; score all of them")
+        answer = solution.predicted if solution.finish != "length" else None
+        num_steps = len(solution.steps)
+        sample = Sample(solution.id, solution.answer, answer, solution.solved, num_steps, solution.scores)
+        pool.setdefault(solution.problem_id, []).append(sample)
+    return pool
+
+
+def count_samples(pool: Pool) -> dict[str, int]:
+    """Count solutions that are no vote, and problems that no rule can solve, or that every one solves."""
+    there = [[sample for sample in samples if sample is not MISSING] for samples in pool.values()]
+    groups = [[sample.right for sample in samples] for samples in there]
+    return {
+        "without_answer": sum(sample.predicted is None for samples in there for sample in samples),
+        "problems_without_right": sum(not any(right) for right in groups),
+        "problems_without_wrong": sum(map(all, groups)),
+    }
+
+
+def largest_size(counts: Sequence[int]) -> int:
+    """Find the largest N of the curves.
+
+    At N, the problems with at least N samples stay, and N samples of each count. Of all N that at least half of the
+    problems reach, the one with the largest product of the two is taken, and of equals the one that keeps more
+    problems: one problem with a single sample does not shrink the curves of hundreds, and a problem is not left out for
+    a sample or two.
+
+    Args:
+        counts: samples of each problem.
+    """
+    ordered = sorted(counts, reverse=True)  # the k-th, from 1, is the largest N that k problems reach
+    kept = max(range((len(ordered) + 1) // 2, len(ordered) + 1), key=lambda k: (ordered[k - 1] * k, k))
+    return ordered[kept - 1]
+
+
+def choose_sizes(sizes: Sequence[int] | None, pool: Pool) -> list[int]:
+    """Check the sizes that were asked for, or choose powers of two up to :func:`largest_size`, and that number."""
+    total = largest_size([*map(len, pool.values())])
+    grid = sorted(set(sizes)) if sizes is not None else sorted({2**i for i in range(total.bit_length())} | {total})
+    if not grid or grid[0] < 1:
+        raise InputError(f"sizes: expected numbers of 1 or more, got {sizes}")
+    fewer = [problem_id for problem_id, samples in pool.items() if len(samples) < grid[-1]]
+    if 2 * len(fewer) > len(pool):
+        raise InputError(
+            f"sizes: {grid[-1]} samples were asked for, but {len(fewer)} of {len(pool)} problems have fewer; "
+            f"problem {fewer[0]} has {len(pool[fewer[0]])}"
+        )
+    return grid
+
+
+def drop_smaller(pool: Pool, size: int) -> dict[str, int]:
+    """Take out the problems with fewer samples than ``size``; gives how many each has."""
+    few = {problem_id: len(samples) for problem_id, samples in pool.items() if len(samples) < size}
+    for problem_id in few:
+        del pool[problem_id]
+    return few
+
+
+def fill_up(pool: Pool) -> int:
+    """Give every problem as many samples as the one with most has; how many were missing."""
+    most = max(map(len, pool.values()))
+    lacking = [samples for samples in pool.values() for _ in range(most - len(samples))]
+    for samples in lacking:
+        samples.append(MISSING)
+    return len(lacking)
+
+
+def has_many(pool: Pool, name: str) -> bool:
+    """Tell whether a verifier gives several values a solution."""
+    return any(len(sample.scores.get(name, ())) > 1 for samples in pool.values() for sample in samples)
