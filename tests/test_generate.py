@@ -39,6 +39,9 @@ class CodePoints:
     def encode(self, text, add_special_tokens=False):
         return [ord(c) for c in text]
 
+    def decode(self, ids, skip_special_tokens=True):
+        return "".join(map(chr, ids))
+
 
 class FakeEngine(Engine):
     """Completions that say which seed they were drawn with; remembers what it was asked for."""

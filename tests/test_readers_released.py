@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sampling.__main__ import main
 from sampling.stages.convert import convert
-from sampling.stages.generate import read_problems
+from sampling.runtime.inputs import read_problems
 from sampling.stages.label import label
 from stepverify.answers import boxed_answer
 from stepverify.data.targets import StepTargets

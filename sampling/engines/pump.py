@@ -122,14 +122,13 @@ class Pump:
         if error is not None:
             _settle([(call, error) for call in fresh])
             return
-        if self._driver is not None:
+        if self._driver is not None and not (isinstance(self._driver, asyncio.Task) and self._driver.done()):
             return
         if self._in_thread:
             self._driver = threading.Thread(target=self._run, name="engine", daemon=True)
             self._driver.start()
         else:
             self._driver = asyncio.get_running_loop().create_task(self._run_between())
-            self._driver.add_done_callback(lambda _: setattr(self, "_driver", None))
 
     async def aclose(self) -> None:
         """Drop all calls and end the thread."""
@@ -178,46 +177,29 @@ class Pump:
 
     def _advance(self, calls: set[Call]) -> bool:
         """Submit what has arrived and step once; False where the core has failed."""
+        with self._wake:
+            arrived, self._arrived = self._arrived, []
+            dropped, self._dropped = self._dropped, []
+        calls.update(arrived)
+        outcomes: list[Outcome] = []
         try:
             if self._core is None:
                 self._core = self._load()
-            outcomes = self._submit(self._core, calls)
+            for call in arrived:
+                outcomes += _submit(self._core, call)
+            if dropped:
+                self._core.drop(dropped)
+                calls.difference_update(dropped)
             if self._core.busy:
                 outcomes += self._core.step()
         except BaseException as error:
             with self._wake:
                 self._error = error
-                calls.update(self._arrived)
-                self._arrived = []
-            _deliver([(call, error) for call in calls])
+            _deliver([*outcomes, *((call, error) for call in calls)])
             return False
         calls.difference_update(call for call, _ in outcomes)
         _deliver(outcomes)
         return True
-
-    def _submit(self, core: Core, calls: set[Call]) -> list[Outcome]:
-        with self._wake:
-            arrived, self._arrived = self._arrived, []
-            dropped, self._dropped = self._dropped, []
-        outcomes: list[Outcome] = []
-        for call in arrived:
-            if call.future.cancelled():
-                continue
-            try:
-                known, call.room = begun(core.tokenizer, call.request, call.options, core.limit)
-            except Exception as error:
-                outcomes.append((call, error))
-                continue
-            if not call.room:
-                outcomes.append((call, [known] * call.request.n))
-                continue
-            call.prefix = known.token_ids
-            core.submit(call)
-            calls.add(call)
-        if dropped:
-            core.drop(dropped)
-            calls.difference_update(dropped)
-        return outcomes
 
     def _abandon(self, calls: set[Call]) -> None:
         """Leave nothing in the core, and nobody waiting."""
@@ -230,6 +212,19 @@ class Pump:
             else:
                 self._core = None
         _deliver([(call, self._error or asyncio.CancelledError()) for call in calls])
+
+
+def _submit(core: Core, call: Call) -> list[Outcome]:
+    """Hand a call to the core; return its outcome where there is nothing to sample."""
+    try:
+        known, call.room = begun(core.tokenizer, call.request, call.options, core.limit)
+    except Exception as error:
+        return [(call, error)]
+    if not call.room:
+        return [(call, [known] * call.request.n)]
+    call.prefix = known.token_ids
+    core.submit(call)
+    return []
 
 
 def _deliver(outcomes: Sequence[Outcome]) -> None:
