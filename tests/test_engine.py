@@ -1,6 +1,5 @@
 """The embedded engine: the numbers it draws with, the loop around them, and what a batch must not change."""
 
-import asyncio
 import sys
 from itertools import accumulate, pairwise
 from types import SimpleNamespace

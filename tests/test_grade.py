@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from sampling.stages import grade as stage
 from sampling.__main__ import main
+from sampling.stages import grade as stage
 from sampling.stages.grade import grade
 from stepverify.records import InputError
 

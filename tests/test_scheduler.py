@@ -237,7 +237,9 @@ def test_an_error_of_the_engine_reaches_every_call(engine, in_thread):
     engine = Stepping(Steps(fail_at=3), in_thread, error)
 
     async def main():
-        results = await asyncio.gather(*(engine.complete(r, SamplingOptions()) for r in asked(*[9] * 8)), return_exceptions=True)
+        results = await asyncio.gather(
+            *(engine.complete(r, SamplingOptions()) for r in asked(*[9] * 8)), return_exceptions=True
+        )
         assert [str(r) for r in results] == [str(error or "out of memory")] * 8
         with pytest.raises(RuntimeError, match=str(error or "out of memory")):
             await engine.complete(asked(1)[0], SamplingOptions())
@@ -346,7 +348,10 @@ def test_records_do_not_depend_on_concurrency_or_order(tmp_path_factory, in_orde
     assert engines[0].most <= max(capacity + 3, 4)
     assert engines[1].most <= capacity
     kinds = (Solution, Solution, Rollout, Judgement)
-    assert all(list(read_records(in_order[0] / part, kind)) for part, kind in zip(("g", "l", "l/rollouts", "l/judge"), kinds, strict=True))
+    assert all(
+        list(read_records(in_order[0] / part, kind))
+        for part, kind in zip(("g", "l", "l/rollouts", "l/judge"), kinds, strict=True)
+    )
 
 
 # ── stopped from outside ──────────────────────────────────────────────────────────────────────────
@@ -369,7 +374,9 @@ generate(Slow(), Given(*map(problem, range(60))), Path(sys.argv[1]), num_samples
 def test_a_signal_keeps_what_is_finished(tmp_path, number, code):
     """Sent when the engine has stopped answering: the lines are whole, the manifest is unfinished, another run goes on."""
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "o")], env=environment, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path / "o")], env=environment, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "o").glob("part-*"))) == 0 and time.monotonic() < deadline:
         time.sleep(0.02)
