@@ -1,5 +1,6 @@
 """The embedded engine: the numbers it draws with, the loop around them, and what a batch must not change."""
 
+import asyncio
 import sys
 from itertools import accumulate, pairwise
 from types import SimpleNamespace
@@ -184,6 +185,24 @@ def test_growing_layer_equals_dynamic_layer(actions):
         assert growing.get_seq_length() == dynamic.get_seq_length()
 
 
+def test_rows_of_another_layer_end_together():
+    """Three positions and one: the shorter begins with zeros; a further position is appended to both."""
+    long, short = GrowingLayer(), GrowingLayer()
+    keys = [torch.arange(1.0, 7).reshape(2, 1, 3, 1), torch.full((1, 1, 1, 1), 9.0)]
+    for layer, part in zip((long, short), keys, strict=True):
+        layer.update(part, -part)
+    for first, second, expected in (
+        (long, short, [[1, 2, 3], [4, 5, 6], [0, 0, 9]]),
+        (short, long, [[0, 0, 9], [1, 2, 3], [4, 5, 6]]),
+    ):
+        joined = GrowingLayer()
+        joined.update(first.keys.clone(), first.values.clone())
+        joined.append(second)
+        found, _ = joined.update(torch.full((3, 1, 1, 1), 7.0), torch.zeros(3, 1, 1, 1))
+        assert found.squeeze().tolist() == [[*row, 7] for row in expected]
+        assert joined.values[..., :3, :].squeeze().tolist() == [[-x for x in row] for row in expected]
+
+
 # ── the loop, over a network of which every next token is known ───────────────────────────────────
 
 
@@ -282,6 +301,54 @@ def test_rows_that_end_early_leave_the_batch_and_change_nothing(words):
     for i, (token, completion) in enumerate(zip(tokens, together, strict=True)):
         assert completion.token_ids == words.encode(" ".join([*tokens[i + 1 :], "<eos>"]))
         assert run_chain(words, [token])[0] == [completion]
+
+
+def test_long_completions_go_on_beside_a_new_batch_and_join_the_next_ones(words):
+    """Eight places. ``a`` needs 9 tokens, the others of the first batch 2: it alone is left after them (1 of 8).
+
+    Then seven more are begun beside it, which need 6, 6, 6, 5, 1, 1, 1 tokens, and neither waits for the other.
+    """
+    tokens = ["a", *["####"] * 7, *["b", "b", "b", "+", "3", "3", "3"]]
+    network = Chain(words, TEXT)
+    engine = LoadedEngine(network, words, batch_size=8, in_thread=False)
+    requests = [Request(f"{i}", words.encode(token), 1, 0) for i, token in enumerate(tokens)]
+    found = complete_all(engine, requests, SamplingOptions(temperature=0))
+    for i, token in enumerate(tokens):
+        expected = TEXT.split(" ")[TEXT.split(" ").index(token) + 1 :]
+        assert found[f"{i}"][0].token_ids == words.encode(" ".join([*expected, "<eos>"]))
+    assert [*found][-1] == "0", "it is the last one, and held nobody up"
+    # Prompts and a token of 8; a token of ``a`` alone, which is an eighth; then the prompts of the next seven.
+    assert network.batch_sizes[:4] == [8, 8, 1, 7]
+
+
+def test_batches_of_different_age_become_one(words):
+    """Twenty long completions in places for eight, each begun when the others are at another token."""
+    texts = TEXT.split(" ")
+    tokens = [texts[i % 3] for i in range(20)]
+    network = Chain(words, TEXT)
+    engine = LoadedEngine(network, words, batch_size=8, in_thread=False)
+    requests = [Request(f"{i}", words.encode("? " * (i % 5) + token), 1, 0) for i, token in enumerate(tokens)]
+    found = complete_all(engine, requests, SamplingOptions(temperature=0))
+    for i, token in enumerate(tokens):
+        assert found[f"{i}"][0].token_ids == words.encode(" ".join([*texts[texts.index(token) + 1 :], "<eos>"]))
+    assert max(network.batch_sizes) <= 8
+
+
+@pytest.mark.parametrize("in_thread", [True, False])
+def test_other_options_have_their_turn(words, in_thread):
+    """Requests of two ways of sampling wait at the same time; neither changes the other's completions."""
+    engine = LoadedEngine(Chain(words, TEXT), words, batch_size=4, in_thread=in_thread)
+    ways = [SamplingOptions(temperature=0), SamplingOptions(temperature=0, max_tokens=2)]
+
+    async def every():
+        calls = [engine.complete(Request(f"{i}", words.encode("a"), 1, 0), ways[i % 2]) for i in range(20)]
+        found = await asyncio.gather(*calls)
+        await engine.aclose()
+        return found
+
+    found = asyncio.run(every())
+    assert {len(c.token_ids) for (c,) in found[::2]} == {9}
+    assert {len(c.token_ids) for (c,) in found[1::2]} == {2}
 
 
 def test_a_long_prompt_does_not_shorten_its_neighbours(words):

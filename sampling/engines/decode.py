@@ -1,8 +1,8 @@
 """The decoding loop of the transformers engine.
 
-Rows of a batch begin together, so they have about the same length and little padding. When three quarters of the
-places are free, the rows that are left (long completions) go on as a second, small batch beside a new full one, so that
-nobody waits for them; when the new one is as small, both become one.
+Rows of a batch begin together, so they have about the same length and little padding. When an eighth of them is left
+(long completions), these go on as a second, small batch beside a new full one, so that nobody waits for them; when the
+new one is as small, both become one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sampling.engines.pump import Call, Core
 
 _TAIL = 16  # tokens, at least, that are decoded to look for a stop text
 _WINDOW = 8  # calls are sorted by prompt length within windows of so many batches
-_LEFT = 0.25  # share of places in use from which on a new batch is begun
+_LEFT = 1 / 8  # share of a batch that may be left when the next one is begun beside it
 
 
 @dataclass(slots=True, eq=False)
@@ -152,7 +152,7 @@ class Decoder(Core):
         network: the model.
         tokenizer: its tokenizer.
         end_ids: token ids that end a completion.
-        batch_size: completions that are sampled at the same time.
+        batch_size: completions that are begun together; an eighth as many may be left of those before.
         inference_mode: sample in torch's inference mode; else without gradients alone.
     """
 
@@ -202,7 +202,7 @@ class Decoder(Core):
             return
         if not self._window:
             self._fill_window()
-        options, calls, size = self._window[0].options, list[Call](), in_use
+        options, calls, size = self._window[0].options, list[Call](), 0
         if any(batch.options != options for batch in self._batches):
             return  # another way of sampling has its turn when the rows of this one are finished
         while self._window and (not calls or size + self._window[0].request.n <= self.batch_size):

@@ -25,7 +25,7 @@ class LoadedEngine(InProcessEngine):
             puts it into evaluation mode.
         tokenizer: its tokenizer.
         model: what it is called.
-        batch_size: completions sampled at the same time.
+        batch_size: completions that are begun together; an eighth as many may be left of those before.
         inference_mode: sample in torch's inference mode, which is faster than without gradients alone, but not for
             sharded weights: what is gathered there stays, and could not be trained with.
         in_thread: compute in a thread of its own. One in training stays in the thread of its event loop: autocast,
@@ -60,7 +60,7 @@ class TransformersEngine(InProcessEngine):
         model: local folder or hub id.
         dtype: number format of the parameters; ``auto`` takes the checkpoint's.
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU where there is one.
-        batch_size: completions sampled at the same time.
+        batch_size: completions that are begun together; an eighth as many may be left of those before.
     """
 
     def __init__(
