@@ -69,13 +69,14 @@ def generate(
             return
         by_id = {p.id: p for p in todo}
         copied = _copy(read_drawn(drawn_before, Solution), by_id, num_samples, store)
+        # Where all is there, neither a tokenizer nor a model is loaded.
+        missing = [p for p in todo if any(f"{p.id}#{i}" not in store.done for i in range(num_samples))]
+        encoder = SolutionEncoder(engine.tokenizer, layout) if missing else None
         with Progress("generate", "solutions", total=len(todo) * num_samples, done=len(store.done)) as progress:
             progress.watch(engine)
-            # Where all is there, neither a tokenizer nor a model is loaded.
-            missing = [p for p in todo if any(f"{p.id}#{i}" not in store.done for i in range(num_samples))]
-            if missing:
+            if encoder is not None:
                 prefix = layout.render_examples(examples)
-                sampler = _Sampler(engine, sampling, layout, prefix, num_samples, seed, store, progress)
+                sampler = _Sampler(engine, sampling, layout, encoder, prefix, num_samples, seed, store, progress)
                 run(sampler.sample_all(missing))
         summary = {"problems": len(todo), "solutions": len(store.done)} | problems.counted()
         summary |= {"drawn_before": copied} if drawn_before else {}
@@ -110,6 +111,7 @@ class _Sampler:
     engine: Engine
     sampling: SamplingOptions
     layout: Layout
+    encoder: SolutionEncoder
     prefix: str
     num_samples: int
     seed: int
@@ -118,12 +120,11 @@ class _Sampler:
 
     async def sample_all(self, problems: Iterable[Problem]) -> None:
         """Sample what is missing of all problems; no more at the same time than the engine can use."""
-        encoder = SolutionEncoder(self.engine.tokenizer, self.layout)
         with Writer(self.store) as writer:
             async with aclosing(self.engine):
 
                 async def sample(problem: Problem) -> None:
-                    prompt = encoder.prompt(problem.problem, self.prefix)
+                    prompt = self.encoder.prompt(problem.problem, self.prefix)
                     await together(self._fill(problem, gap, prompt, writer) for gap in self._gaps(problem))
 
                 await run_all(problems, sample, max_in_work=-(-self.engine.capacity // self.num_samples))
