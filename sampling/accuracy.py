@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from sampling.engines import Engine, LoadedEngine, Request, SamplingOptions
-from sampling.engines.calculator import CalculatorEngine
-from sampling.stages.generate import derive_seed, read_problems
-from sampling.stages.label import grade
+from sampling.engines import CalculatorEngine, Completion, Engine, LoadedEngine, Request, SamplingOptions
+from sampling.labelling.outcomes import grade_solutions
+from sampling.runtime.inputs import read_problems
+from sampling.runtime.scheduler import run, run_all
+from sampling.runtime.seeds import derive_seed
 from stepverify.answers import Grader
 from stepverify.callbacks.figures import block, text_writer
 from stepverify.modules import GeneratorModule
@@ -94,7 +96,7 @@ class SamplingAccuracy(lightning.Callback):
         ranks = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
         solutions = self._draw(trainer, pl_module, self._problems[ranks["rank"] :: ranks["num_replicas"]])
         with Grader(num_workers=1) as grader:
-            grade(solutions, grader)
+            grade_solutions(solutions, grader)
         found = [sum(bool(s.correct) for s in solutions), sum(s.predicted is None for s in solutions), len(solutions)]
         counts = torch.tensor(found, device=pl_module.device)
         right, unfinished, total = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
@@ -107,17 +109,26 @@ class SamplingAccuracy(lightning.Callback):
     def _draw(self, trainer: lightning.Trainer, module: GeneratorModule, problems: list[Problem]) -> list[Solution]:
         network = _Network(trainer, module)
         engine: Engine = LoadedEngine(
-            network, module.encoder.tokenizer, "in training", self.batch_size, inference_mode=not network.sharded
-        )
+            network, module.encoder.tokenizer, "in training", self.batch_size,
+            inference_mode=not network.sharded, in_thread=False,
+        )  # fmt: skip
         if self.calculator:
             engine = CalculatorEngine(engine)
-        requests = [
-            Request(p.id, module.encoder.prompt(p.problem), self.num_samples, derive_seed(self.seed, p.id))
-            for p in problems
-        ]
-        with trainer.precision_plugin.val_step_context(), torch.compiler.set_stance("force_eager"):
-            drawn = {request.key: completions for request, completions in engine.generate(requests, self.sampling)}
-            network.wait()
+        drawn: dict[str, list[Completion]] = {}
+
+        async def sample(problem: Problem) -> None:
+            prompt = module.encoder.prompt(problem.problem)
+            request = Request(problem.id, prompt, self.num_samples, derive_seed(self.seed, problem.id))
+            drawn[problem.id] = await engine.complete(request, self.sampling)
+
+        async def sample_all() -> None:
+            # Entered in the thread that computes, for autocast belongs to a thread.
+            with trainer.precision_plugin.val_step_context(), torch.compiler.set_stance("force_eager"):
+                async with aclosing(engine):
+                    await run_all(problems, sample, max_in_work=-(-engine.capacity // self.num_samples))
+                network.wait()
+
+        run(sample_all())
         return [
             Solution.of(p, i, module.layout.split(c.text), token_ids=c.token_ids, finish=c.finish)
             for p in problems

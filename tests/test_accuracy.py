@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,16 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sampling.engines import Completion, Engine, Request, SamplingOptions, TransformersEngine  # noqa: E402
-from sampling.stages.generate import derive_seed, read_problems  # noqa: E402
-from sampling.stages.label import grade  # noqa: E402
+from sampling.labelling.outcomes import grade_solutions  # noqa: E402
+from sampling.runtime.inputs import read_problems  # noqa: E402
+from sampling.runtime.seeds import derive_seed  # noqa: E402
 from stepverify.answers import Grader  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from stepverify.data.encode import SolutionEncoder  # noqa: E402
 from stepverify.layout import load_export  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
 from stepverify.records import Solution  # noqa: E402
+from tests.engines import complete_all  # noqa: E402
 from tests.test_fit import BASE, config, scalars, weights  # noqa: E402
 
 PROBLEMS = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "test", "num_problems": 11}}
@@ -40,13 +41,13 @@ def drawn(export: Path, temperature: float = 0.0, n: int = 1) -> list[Solution]:
     layout, _ = load_export(export)
     encoder = SolutionEncoder(engine.tokenizer, layout)
     requests = [Request(p.id, encoder.prompt(p.problem), n, derive_seed(0, p.id)) for p in problems]
-    found = {r.key: c for r, c in engine.generate(requests, SamplingOptions(temperature=temperature, **DRAWN))}
+    found = complete_all(engine, requests, SamplingOptions(temperature=temperature, **DRAWN))
     solutions = [Solution.of(p, i, layout.split(c.text), finish=c.finish) for p in problems for i, c in enumerate(found[p.id])]  # fmt: skip
     with Grader(num_workers=1) as grader:
-        return grade(solutions, grader)
+        return grade_solutions(solutions, grader)
 
 
-class Forgetful:
+class Forgetful(Engine):
     """Draws as another engine does, but says something else."""
 
     def __init__(self, engine: Engine) -> None:
@@ -59,11 +60,9 @@ class Forgetful:
     def tokenizer(self) -> Any:
         return self.engine.tokenizer
 
-    def generate(
-        self, requests: Iterable[Request], options: SamplingOptions
-    ) -> Iterator[tuple[Request, list[Completion]]]:
-        for request, completions in self.engine.generate(requests, options):
-            yield request, [Completion(c.token_ids, "#### 1", "stop") for c in completions]
+    async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
+        completions = await self.engine.complete(request, options)
+        return [Completion(c.token_ids, "#### 1", "stop") for c in completions]
 
 
 def test_it_is_what_the_export_solves_and_disturbs_nothing(tmp_path: Path):

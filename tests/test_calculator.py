@@ -4,6 +4,7 @@ Solutions come from a chain: each token's probabilities depend on the token befo
 the places where the calculator begins and ends (``=2``, ``3>>``), and go on otherwise than the same text in two tokens.
 """
 
+import asyncio
 import json
 import re
 from collections import defaultdict
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.engines import Completion, Engine, Request, SamplingOptions, TransformersEngine
+from sampling.engines import Completion, Engine, LoadedEngine, Request, SamplingOptions, TransformersEngine
 from sampling.engines.calculator import CalculatorEngine, calculate
 from sampling.engines.decode import draw
 from sampling.stages.generate import generate
@@ -25,6 +26,7 @@ from stepverify.jsonl import read_records
 from stepverify.layout import Layout
 from stepverify.readers import Reader
 from stepverify.records import InputError, Problem, Solution
+from tests.engines import complete_all
 
 # ── the chain ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -133,11 +135,10 @@ def law(execute):
     return found
 
 
-class Choosing:
-    """An engine that draws by ``choose``, every token anew; it asks for requests once, as the simplest ones do."""
+class Choosing(Engine):
+    """An engine that samples by ``choose``, every token anew."""
 
-    model = "choosing"
-    tokenizer = Pieces()
+    model, tokenizer = "choosing", Pieces()
 
     def __init__(self, choose):
         self.choose = choose
@@ -145,9 +146,8 @@ class Choosing:
     def identity(self):
         return {"engine": "choosing"}
 
-    def generate(self, requests, options):
-        for request in requests:
-            yield request, [self._one(request, options) for _ in range(request.n)]
+    async def complete(self, request, options):
+        return [self._one(request, options) for _ in range(request.n)]
 
     def _one(self, request, options):
         ids, known = list(request.prefix_ids), 0
@@ -158,9 +158,17 @@ class Choosing:
 
 
 def by_calculator(choose, options):
-    engine = CalculatorEngine(Choosing(choose))
-    ((_, (c,)),) = engine.generate([Request("r", [ID["\n"]], 1, 0)], options)
+    c = at_once(CalculatorEngine(Choosing(choose)), options)
     return tuple(c.token_ids), c.text, c.finish
+
+
+def at_once(engine, options):
+    """One completion, by an engine that never waits: the law goes through thousands of them."""
+    try:
+        engine.complete(Request("r", [ID["\n"]], 1, 0), options).send(None)
+    except StopIteration as ended:
+        return ended.value[0]
+    raise AssertionError("it waits")
 
 
 @pytest.mark.parametrize("options", [{"max_tokens": 9}, {"max_tokens": 9, "stop": ["2>>2", "\n<"]}, {"max_tokens": 4}])
@@ -177,8 +185,7 @@ def test_the_law_is_that_of_stopping_at_every_equals_sign(options):
 def test_the_law_differs_where_the_calculator_is_missing():
     """The comparison above can fail: the chain draws wrong values, and the same text in other tokens."""
     options = SamplingOptions(temperature=1, max_tokens=9)
-    start = [ID["\n"]]
-    plain = law(lambda choose: next(iter(Choosing(choose).generate([Request("r", start, 1, 0)], options)))[1][0].text)
+    plain = law(lambda choose: at_once(Choosing(choose), options).text)
     forced = law(lambda choose: by_calculator(choose, options)[1])
     assert set(plain) - set(forced)
     assert {"<<1+2=3>>", "<<1+1=2>>"} <= {text[:9] for text in forced}
@@ -200,16 +207,13 @@ class Network:
     def __call__(self, *, input_ids, attention_mask, position_ids, past_key_values, use_cache, logits_to_keep):
         nothing = torch.zeros(len(input_ids), 1, input_ids.shape[1], 1)
         past_key_values.update(nothing, nothing, 0)
-        assert position_ids[:, -1].tolist() == (attention_mask.sum(1) - 1).tolist()
         self.read += input_ids.numel()
         rows = [weights(last) for last in input_ids[:, -1].tolist()]
         return SimpleNamespace(logits=torch.tensor(rows)[:, None].float().log())
 
 
 def embedded(batch_size=8, limit=1 << 20):
-    engine = TransformersEngine("chain", device="cpu", batch_size=batch_size)
-    engine.__dict__ |= {"_network": Network(limit), "tokenizer": Pieces()}
-    return engine
+    return LoadedEngine(Network(limit), Pieces(), "chain", batch_size, in_thread=False)
 
 
 def token_by_token(request, index, options, limit):
@@ -240,17 +244,14 @@ def test_each_solution_is_the_one_drawn_token_by_token(seed, sizes, max_tokens, 
     """Whatever the seed, stop texts, length, context and batch: ids, text and end are the same, not just the law."""
     options = SamplingOptions(temperature=1, max_tokens=max_tokens, stop=stop)
     requests = [Request(str(i), [ID["1"]] * i + [ID["\n"]], n, seed + 1000 * i) for i, n in enumerate(sizes)]
-    drawn = dict[str, list[Completion]]()
-    for request, completions in CalculatorEngine(embedded(batch_size, limit)).generate(requests, options):
-        drawn[request.key] = completions
+    drawn = complete_all(CalculatorEngine(embedded(batch_size, limit)), requests, options)
     for request in requests:
         assert plain(drawn[request.key]) == [token_by_token(request, i, options, limit) for i in range(request.n)]
 
 
 def one(engine, n=200, seed=7, prompt=None, **options):
     options = SamplingOptions(temperature=1, **{"max_tokens": 40} | options)
-    ((_, completions),) = engine.generate([Request("r", prompt or [ID["\n"]], n, seed)], options)
-    return completions
+    return complete_all(engine, [Request("r", prompt or [ID["\n"]], n, seed)], options)["r"]
 
 
 def test_every_value_is_the_calculators_and_forced_counts_the_changes():
@@ -268,14 +269,32 @@ def test_every_value_is_the_calculators_and_forced_counts_the_changes():
     assert len(same) == sum(not c.forced for c in corrected) > 10
 
 
-def test_corrected_solutions_join_the_stream_that_is_running():
-    """One call of the engine draws everything: it asks for more until nothing is left."""
-    engine = embedded()
-    calls = []
-    inner = engine.generate
-    engine.generate = lambda requests, options: calls.append(1) or inner(requests, options)
-    one(CalculatorEngine(engine))
-    assert len(calls) == 1
+def test_corrected_solutions_join_what_is_running():
+    """A request whose values are all corrected asks again while another one is still being sampled."""
+    order = []
+
+    class Slow(Choosing):
+        async def complete(self, request, options):
+            order.append(request.key.partition("\x1e")[0])
+            if request.key == "slow":
+                while order.count("quick") < 3:
+                    await asyncio.sleep(0)
+            return [Completion(ids := request.prefix_ids or [*Pieces().encode("<<1+1=3>>\n<<1+2=2>>\n"), 0],
+                               Pieces().decode(ids), "stop")]  # fmt: skip
+
+    class Again(Slow):
+        async def complete(self, request, options):
+            (c,) = await super().complete(request, options)
+            if request.prefix_ids and len(request.prefix_ids) < 10:
+                ids = [*request.prefix_ids, *Pieces().encode("\n<<1+2=2>>\n"), 0]
+                c = Completion(ids, Pieces().decode(ids), "stop")
+            return [c]
+
+    requests = [Request("slow", [ID["\n"]], 1, 0), Request("quick", [ID["\n"]], 1, 0)]
+    found = complete_all(CalculatorEngine(Again(None)), requests, SamplingOptions(max_tokens=40))
+    assert [*found] == ["quick", "slow"]
+    assert {c.forced for (c,) in found.values()} == {2}
+    assert {c.text for (c,) in found.values()} == {"<<1+1=2>>\n<<1+2=3>>"}
 
 
 def test_a_prefix_is_part_of_the_completion():
@@ -286,13 +305,13 @@ def test_a_prefix_is_part_of_the_completion():
         for cut in range(len(c.token_ids)):
             request = Request("r", [ID["\n"]], 1, 7 + index, c.token_ids[:cut])
             options = SamplingOptions(temperature=1, max_tokens=40, stop=["\n<<2"])
-            assert list(engine.generate([request], options)) == [(request, [c])]
+            assert complete_all(engine, [request], options) == {"r": [c]}
 
 
 def test_a_tokenizer_that_cannot_write_annotations_is_refused(tiny_model_dir):
     engine = CalculatorEngine(TransformersEngine(str(tiny_model_dir), device="cpu"))
     with pytest.raises(InputError, match=r"its tokenizer cannot write '<<1-2.5=-1.5>>'"):
-        list(engine.generate([Request("r", [5], 1, 0)], SamplingOptions()))
+        complete_all(engine, [Request("r", [5], 1, 0)], SamplingOptions())
 
 
 @pytest.mark.slow
@@ -304,21 +323,23 @@ def test_real_tokenizers_at_the_seam(models_folder, name):
     """
     from stepverify.data.encode import load_tokenizer
 
-    tokenizer = load_tokenizer(str(models_folder / name))
+    shared = load_tokenizer(str(models_folder / name))
     texts = ["so $<<48/2=24>>24 it.", "<<1-2.5=-1.5>>-1.5", "<<1-.5=.5>>.5 é", "a <<2*3=6>>6\nb <<6*2=12>>12"]
     wrong = ["so $<<48/2=23>>23 it.", "<<1-2.5=1.5>>1", "<<1-.5=-.5>>", "a <<2*3=6>>6\nb <<6*2=2>>"]
 
-    class Given:
-        model = "given"
+    class Given(Engine):
+        model, tokenizer = "given", shared
 
         def __init__(self, text):
-            self.tokenizer, self.ids, self.asked = tokenizer, tokenizer.encode(text), []
+            self.ids, self.asked = shared.encode(text), []
 
-        def generate(self, requests, options):
-            for request in requests:
-                self.asked.append(request)
-                ids = request.prefix_ids or self.ids
-                yield request, [Completion(ids, tokenizer.decode(ids), "stop")]
+        def identity(self):
+            return {"engine": "given"}
+
+        async def complete(self, request, options):
+            self.asked.append(request)
+            ids = request.prefix_ids or self.ids
+            return [Completion(ids, shared.decode(ids), "stop")]
 
     for right, text in zip(texts, wrong, strict=True):
         engine = Given(right)
@@ -361,7 +382,7 @@ def test_a_resumed_run_draws_the_same(tmp_path_factory, gone, batch_size):
 def test_the_manifest_tells_a_calculator_from_none(tmp_path):
     engine = CalculatorEngine(embedded())
     assert isinstance(engine, Engine)
-    assert engine.identity() == {"engine": "transformers", "model": "chain", "dtype": "float32", "calculator": True}
+    assert engine.identity() == {"engine": "loaded", "model": "chain", "calculator": True}
     run(tmp_path / "o", engine)
     with pytest.raises(InputError, match=r"config.engine.calculator"):
         run(tmp_path / "o", embedded())

@@ -1,5 +1,6 @@
 """Consensus of labels and a judge: what is asked, how answers are read, what is kept, and that a kill changes nothing."""
 
+import asyncio
 import contextlib
 import json
 import random
@@ -8,7 +9,7 @@ from collections import Counter
 import pytest
 
 from sampling.__main__ import main
-from sampling.engines import Completion, SamplingOptions
+from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.labelling import Consensus, Exhaustive, Rollouts, StepLabeller
 from sampling.labelling.verdict import DEFAULT, Template, compared, first_wrong, majority, read_verdict
 from sampling.stages.label import label
@@ -22,25 +23,24 @@ from tests.test_rollouts import LENGTH, Walk, samples, summary
 RIGHT, WRONG = StepLabel(rating=1), StepLabel(rating=-1)
 
 
-class Judge:
+class Judge(Engine):
     """Answers a question by the steps in it: ``says(steps)`` gives one text a vote. Remembers what it was asked."""
 
-    model = "judge"
+    model, tokenizer = "judge", CodePoints()
 
     def __init__(self, says, stop_after=None):
-        self.says, self.stop_after, self.asked, self.tokenizer = says, stop_after, [], CodePoints()
+        self.says, self.stop_after, self.asked = says, stop_after, []
 
     def identity(self):
         return {"engine": "judge"}
 
-    def generate(self, requests, options):
-        for request in requests:
-            if self.stop_after is not None and len(self.asked) >= self.stop_after:
-                raise KeyboardInterrupt
-            question = "".join(map(chr, request.prompt_ids))
-            self.asked.append((question, request.n, request.seed))
-            steps = [line.partition(": ")[2] for line in question.splitlines() if line.startswith("Step ")]
-            yield request, [self._completion(text) for text in self.says(steps)[: request.n]]
+    async def complete(self, request, options):
+        if self.stop_after is not None and len(self.asked) >= self.stop_after:
+            raise KeyboardInterrupt
+        question = "".join(map(chr, request.prompt_ids))
+        self.asked.append((question, request.n, request.seed))
+        steps = [line.partition(": ")[2] for line in question.splitlines() if line.startswith("Step ")]
+        return [self._completion(text) for text in self.says(steps)[: request.n]]
 
     @staticmethod
     def _completion(text):
@@ -53,11 +53,13 @@ class Fixed(StepLabeller):
     def identity(self):
         return {"labeller": "fixed"}
 
-    def label(self, groups, stage):
-        for solutions in groups:
-            for s in solutions:
-                s.step_labels = [{"r": RIGHT, "w": WRONG, "?": None}[step[0]] for step in s.steps]
-            yield solutions
+    @contextlib.asynccontextmanager
+    async def labelling(self, stage):
+        yield self.label
+
+    async def label(self, solutions):
+        for s in solutions:
+            s.step_labels = [{"r": RIGHT, "w": WRONG, "?": None}[step[0]] for step in s.steps]
 
     def summary(self):
         return {"fixed": 1}
@@ -236,21 +238,22 @@ def test_each_distinct_solution_is_asked_about_once_and_those_without_labels_nev
 
 
 def test_solutions_are_judged_while_others_are_labelled(tmp_path):
-    """The judge is asked for the first problem before the second is labelled, as far as its engine wants that."""
-    order = []
+    """The judge has all of the first problem before any other problem is labelled."""
+    judged = asyncio.Event()
 
     class Watched(Fixed):
-        def label(self, groups, stage):
-            for solutions in super().label(groups, stage):
-                order.append(f"labelled {solutions[0].problem_id}")
-                yield solutions
+        async def label(self, solutions):
+            if solutions[0].problem_id != "p/0":
+                await asyncio.wait_for(judged.wait(), 20)
+            await super().label(solutions)
 
     def says(steps):
-        order.append("judged")
+        judged.set()
         return [r"\boxed{none}"]
 
-    run(tmp_path, [solution(0, ["r"], f"p/{i}") for i in range(3)], says, Watched())
-    assert order == [x for i in range(3) for x in (f"labelled p/{i}", "judged")]
+    found, judge = run(tmp_path, [solution(0, ["r"], f"p/{i}") for i in range(3)], says, Watched())
+    assert len(judge.asked) == 3
+    assert [*found.values()] == [[RIGHT]] * 3
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The embedded engine: the numbers it draws with, the loop around them, and what a batch must not change."""
 
+import asyncio
 import sys
 from itertools import accumulate, pairwise
 from types import SimpleNamespace
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.cache_utils import DynamicLayer
 
-from sampling.engines import Engine, Request, SamplingOptions, TransformersEngine, VllmEngine
-from sampling.engines.decode import Decoder, GrowingLayer, draw, uniform
+from sampling.engines import Engine, LoadedEngine, Request, SamplingOptions, TransformersEngine, VllmEngine
+from sampling.engines.cache import GrowingLayer
+from sampling.engines.decode import draw, uniform
 from stepverify.records import InputError
+from tests.engines import complete_all
 
 PROBLEMS = ["a = 7 ; a ?", "a = 7 ; b = a * 3 ; b ?", "a = 1 ; b = a - 3 ; c = b + 2 ; c ?", "a = 10 ; a ?"]
 GOLDEN = 0x9E3779B97F4A7C15
@@ -182,6 +185,24 @@ def test_growing_layer_equals_dynamic_layer(actions):
         assert growing.get_seq_length() == dynamic.get_seq_length()
 
 
+def test_rows_of_another_layer_end_together():
+    """Three positions and one: the shorter begins with zeros; a further position is appended to both."""
+    long, short = GrowingLayer(), GrowingLayer()
+    keys = [torch.arange(1.0, 7).reshape(2, 1, 3, 1), torch.full((1, 1, 1, 1), 9.0)]
+    for layer, part in zip((long, short), keys, strict=True):
+        layer.update(part, -part)
+    for first, second, expected in (
+        (long, short, [[1, 2, 3], [4, 5, 6], [0, 0, 9]]),
+        (short, long, [[0, 0, 9], [1, 2, 3], [4, 5, 6]]),
+    ):
+        joined = GrowingLayer()
+        joined.update(first.keys.clone(), first.values.clone())
+        joined.append(second)
+        found, _ = joined.update(torch.full((3, 1, 1, 1), 7.0), torch.zeros(3, 1, 1, 1))
+        assert found.squeeze().tolist() == [[*row, 7] for row in expected]
+        assert joined.values[..., :3, :].squeeze().tolist() == [[-x for x in row] for row in expected]
+
+
 # ── the loop, over a network of which every next token is known ───────────────────────────────────
 
 
@@ -202,6 +223,7 @@ class Chain:
         self.after = dict(pairwise(ids))
         self.vocab_size, self.device = len(tokenizer), torch.device("cpu")
         self.config = SimpleNamespace(num_hidden_layers=1, max_position_embeddings=max_position_embeddings)
+        self.generation_config = SimpleNamespace(eos_token_id=tokenizer.eos_token_id)
         self.batch_sizes = []
 
     def __call__(self, *, input_ids, attention_mask, position_ids, past_key_values, use_cache, logits_to_keep):
@@ -209,7 +231,8 @@ class Chain:
         past_key_values.update(nothing, nothing, 0)
         # The mask covers what was read; the position of a token is the number of tokens before it.
         assert attention_mask.shape == (len(input_ids), past_key_values.get_seq_length())
-        assert position_ids[:, -1].tolist() == (attention_mask.sum(1) - 1).tolist()
+        counted = (attention_mask.sum(1) - 1).tolist()
+        assert all(p in (0, c) for p, c in zip(position_ids[:, -1].tolist(), counted, strict=True))  # 0: finished rows
         self.batch_sizes.append(len(input_ids))
         logits = torch.zeros(len(input_ids), 1, self.vocab_size)
         for row, last in enumerate(input_ids[:, -1].tolist()):
@@ -220,13 +243,13 @@ class Chain:
 TEXT = "a = 1 \n b + 2 #### 3"
 
 
-def run_chain(tokenizer, prompts, text=TEXT, limit=256, **options):
-    """Completions of prompts that end in a token of the chain, and the network that drew them."""
+def run_chain(tokenizer, prompts, text=TEXT, limit=256, batch_size=256, **options):
+    """Completions of prompts that end in a token of the chain, and the network that sampled them."""
     network = Chain(tokenizer, text, limit)
-    options = SamplingOptions(temperature=0, **options)
-    decoder = Decoder(network, tokenizer, options, {tokenizer.eos_token_id, *options.stop_ids})
+    engine = LoadedEngine(network, tokenizer, batch_size=batch_size, in_thread=False)
     requests = [Request(p, tokenizer.encode(p), 1, 0) for p in prompts]
-    return [c for (c,) in decoder.run(requests)], network
+    found = complete_all(engine, requests, SamplingOptions(temperature=0, **options))
+    return [c for p in prompts for c in found[p]], network
 
 
 @pytest.mark.parametrize(
@@ -280,6 +303,54 @@ def test_rows_that_end_early_leave_the_batch_and_change_nothing(words):
         assert run_chain(words, [token])[0] == [completion]
 
 
+def test_long_completions_go_on_beside_a_new_batch_and_join_the_next_ones(words):
+    """Eight places. ``a`` needs 9 tokens, the others of the first batch 2: it alone is left after them (1 of 8).
+
+    Then seven more are begun beside it, which need 6, 6, 6, 5, 1, 1, 1 tokens, and neither waits for the other.
+    """
+    tokens = ["a", *["####"] * 7, *["b", "b", "b", "+", "3", "3", "3"]]
+    network = Chain(words, TEXT)
+    engine = LoadedEngine(network, words, batch_size=8, in_thread=False)
+    requests = [Request(f"{i}", words.encode(token), 1, 0) for i, token in enumerate(tokens)]
+    found = complete_all(engine, requests, SamplingOptions(temperature=0))
+    for i, token in enumerate(tokens):
+        expected = TEXT.split(" ")[TEXT.split(" ").index(token) + 1 :]
+        assert found[f"{i}"][0].token_ids == words.encode(" ".join([*expected, "<eos>"]))
+    assert [*found][-1] == "0", "it is the last one, and held nobody up"
+    # Prompts and a token of 8; a token of ``a`` alone, which is an eighth; then the prompts of the next seven.
+    assert network.batch_sizes[:4] == [8, 8, 1, 7]
+
+
+def test_batches_of_different_age_become_one(words):
+    """Twenty long completions in places for eight, each begun when the others are at another token."""
+    texts = TEXT.split(" ")
+    tokens = [texts[i % 3] for i in range(20)]
+    network = Chain(words, TEXT)
+    engine = LoadedEngine(network, words, batch_size=8, in_thread=False)
+    requests = [Request(f"{i}", words.encode("? " * (i % 5) + token), 1, 0) for i, token in enumerate(tokens)]
+    found = complete_all(engine, requests, SamplingOptions(temperature=0))
+    for i, token in enumerate(tokens):
+        assert found[f"{i}"][0].token_ids == words.encode(" ".join([*texts[texts.index(token) + 1 :], "<eos>"]))
+    assert max(network.batch_sizes) <= 8
+
+
+@pytest.mark.parametrize("in_thread", [True, False])
+def test_other_options_have_their_turn(words, in_thread):
+    """Requests of two ways of sampling wait at the same time; neither changes the other's completions."""
+    engine = LoadedEngine(Chain(words, TEXT), words, batch_size=4, in_thread=in_thread)
+    ways = [SamplingOptions(temperature=0), SamplingOptions(temperature=0, max_tokens=2)]
+
+    async def every():
+        calls = [engine.complete(Request(f"{i}", words.encode("a"), 1, 0), ways[i % 2]) for i in range(20)]
+        found = await asyncio.gather(*calls)
+        await engine.aclose()
+        return found
+
+    found = asyncio.run(every())
+    assert {len(c.token_ids) for (c,) in found[::2]} == {9}
+    assert {len(c.token_ids) for (c,) in found[1::2]} == {2}
+
+
 def test_a_long_prompt_does_not_shorten_its_neighbours(words):
     """A context of 8 tokens leaves 7 of the 9 for a prompt of one token, and one for a prompt of seven."""
     (short, long), _ = run_chain(words, ["a", "? ? ? ? ? ? a"], limit=8)
@@ -290,7 +361,7 @@ def test_a_long_prompt_does_not_shorten_its_neighbours(words):
 
 @pytest.mark.parametrize("length", [8, 9])
 def test_a_prompt_that_fills_the_context_is_refused(words, length):
-    with pytest.raises(InputError, match=f"the prompt has {length} tokens, the model takes 8"):
+    with pytest.raises(InputError, match=f"the prompt has {length} tokens, the engine takes 8"):
         run_chain(words, ["a", " ".join("?" * length)], limit=8)
 
 
@@ -309,7 +380,7 @@ def prompts(tokenizer):
 
 def complete(engine, requests, **options):
     settled = {"temperature": 1.0, "max_tokens": 40} | options
-    return {r.key: completions for r, completions in engine.generate(requests, SamplingOptions(**settled))}
+    return complete_all(engine, requests, SamplingOptions(**settled))
 
 
 def test_engines_keep_the_protocol(engine):
@@ -372,26 +443,24 @@ def test_seed_temperature_and_top_k_change_what_is_drawn(engine, prompts):
         assert complete(engine, [Request("r", prompts[0], 3, 5)], **changed) != base
 
 
-def test_a_stream_longer_than_the_window_is_drawn_whole(tiny_model_dir, prompts):
+def test_more_than_the_window_is_sampled_whole(tiny_model_dir, prompts):
     """Batches of 2 are sorted in windows of 16 completions: 50 requests of one go through four windows."""
-    engine, pulled = TransformersEngine(str(tiny_model_dir), device="cpu", batch_size=2), []
+    engine, asked = TransformersEngine(str(tiny_model_dir), device="cpu", batch_size=2), []
 
     def stream():
         for i in range(50):
-            pulled.append(i)
+            asked.append(i)
             yield Request(str(i), prompts[i % 4], 1, i)
 
-    drawn = {}
-    for request, completions in engine.generate(stream(), SamplingOptions(temperature=1.0, max_tokens=3)):
-        drawn[request.key] = completions
-        assert len(pulled) <= 16 * (1 + (len(drawn) - 1) // 16)
-    assert len(drawn) == 50
-    assert drawn["49"] == complete(engine, [Request("49", prompts[1], 1, 49)], max_tokens=3)["49"]
+    options = SamplingOptions(temperature=1.0, max_tokens=3)
+    found = complete_all(engine, stream(), options, max_in_work=engine.capacity)
+    assert len(found) == len(asked) == 50
+    assert found["49"] == complete(engine, [Request("49", prompts[1], 1, 49)], max_tokens=3)["49"]
 
 
 def test_a_prompt_longer_than_the_context_is_refused(engine, prompts):
     much = (prompts[0] * 60)[:300]
-    with pytest.raises(InputError, match="much: the prompt has 300 tokens, the model takes 256"):
+    with pytest.raises(InputError, match="much: the prompt has 300 tokens, the engine takes 256"):
         complete(engine, [Request("few", prompts[0], 1, 0), Request("much", much, 1, 0)])
 
 
@@ -401,10 +470,10 @@ def test_models_that_are_none(tmp_path, base):
     with pytest.raises(InputError, match="no tokenizer"):
         TransformersEngine(str(tmp_path)).tokenizer  # noqa: B018
     with pytest.raises(InputError, match="no causal language model could be loaded"):
-        list(TransformersEngine(str(base)).generate([Request("r", [1], 1, 0)], SamplingOptions()))
+        complete(TransformersEngine(str(base)), [Request("r", [1], 1, 0)])
 
 
 def test_without_vllm_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(InputError, match=r"install stepverify\[vllm\]"):
-        list(VllmEngine("anywhere").generate([Request("r", [1], 1, 0)], SamplingOptions()))
+        complete(VllmEngine("anywhere"), [Request("r", [1], 1, 0)])

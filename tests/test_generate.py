@@ -1,5 +1,6 @@
 """The generate stage: what it asks an engine for, what it writes, and that a kill changes neither."""
 
+import asyncio
 import json
 import os
 import random
@@ -16,8 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.engines import Completion, SamplingOptions
-from sampling.stages.generate import derive_seed, digest, exported_layout, generate, read_problems
+from sampling.engines import Completion, Engine, SamplingOptions
+from sampling.runtime.inputs import exported_layout, read_problems
+from sampling.runtime.provenance import digest
+from sampling.runtime.seeds import derive_seed
+from sampling.stages.generate import generate
 from stepverify.jsonl import read_records
 from stepverify.layout import Layout
 from stepverify.readers import Reader, Synthetic
@@ -35,25 +39,26 @@ class CodePoints:
     def encode(self, text, add_special_tokens=False):
         return [ord(c) for c in text]
 
+    def decode(self, ids, skip_special_tokens=True):
+        return "".join(map(chr, ids))
 
-class FakeEngine:
+
+class FakeEngine(Engine):
     """Completions that say which seed they were drawn with; remembers what it was asked for."""
 
-    model = "fake"
+    model, tokenizer = "fake", CodePoints()
 
     def __init__(self, delay=0.0):
         self.delay, self.asked, self.options = delay, [], None
-        self.tokenizer = CodePoints()
 
     def identity(self):
         return {"engine": "fake", "model": self.model}
 
-    def generate(self, requests, options):
+    async def complete(self, request, options):
         self.options = options
-        for request in requests:
-            self.asked.append(request)
-            time.sleep(self.delay)
-            yield request, [self.completion(request.seed + i) for i in range(request.n)]
+        self.asked.append(request)
+        await asyncio.sleep(self.delay * len(self.asked))  # one after the other
+        return [self.completion(request.seed + i) for i in range(request.n)]
 
     @staticmethod
     def completion(seed):
@@ -157,7 +162,11 @@ def test_fewer_of_a_killed_run_need_no_engine_and_an_edited_problem_is_drawn_aga
 
 def test_no_model_is_loaded_where_all_is_there(tmp_path):
     class NoEngine(FakeEngine):
-        def generate(self, requests, options):
+        @property
+        def tokenizer(self):
+            raise AssertionError("asked for a tokenizer")
+
+        async def complete(self, request, options):
             raise AssertionError("asked for a model")
 
     run(tmp_path / "before")

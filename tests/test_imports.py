@@ -50,6 +50,7 @@ def within(name, modules):
         "stepverify.cli, sampling.__main__",
         "stepverify.data.encode",
         "stepverify.records, sampling.scorers, sampling.stages.score",
+        "sampling.engines, sampling.stages.generate, sampling.stages.label",
     ],
 )
 def test_quick_modules_load_nothing_heavy(modules):
@@ -83,6 +84,60 @@ def test_sampling_knows_little_of_training(root):
             if within(name, ("stepverify",)) and not within(name, [f"stepverify.{module}" for module in allowed])
         }
         assert not foreign, f"{path} imports {foreign}"
+
+
+# Floors of the sampling side, from bottom to top: a file imports from its own floor and those below.
+FLOORS = ("sampling.runtime", "sampling.engines", ("sampling.labelling", "sampling.selection", "sampling.scorers"),
+          "sampling.accuracy", ("sampling.stages", "sampling.report"), "sampling.__main__")  # fmt: skip
+
+
+def typed_only(path):
+    """Names that a file imports under ``if TYPE_CHECKING:`` alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.ImportFrom):
+                    found |= {f"{inner.module}.{alias.name}" for alias in inner.names}
+    return found
+
+
+def floor(name):
+    return next(
+        (i for i, modules in enumerate(FLOORS) if within(name, (modules,) if isinstance(modules, str) else modules)),
+        None,
+    )
+
+
+def test_nothing_imports_upwards(root):
+    for path, names in files(root, "sampling").items():
+        own = floor(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+        if own is None:  # the package itself
+            assert not names
+            continue
+        foreign = {
+            name for name in names - typed_only(root / path) if within(name, ("sampling",)) and floor(name) > own
+        }
+        assert not foreign, f"{path} imports {foreign}"
+
+
+def test_stages_and_kinds_of_engines_do_not_know_each_other(root):
+    """Stages import no stage, selection no labelling."""
+    for path, names in files(root, "sampling").items():
+        if path.startswith("sampling/stages/"):
+            assert not {name for name in names if within(name, ("sampling.stages",))}, path
+        if path.startswith("sampling/selection/"):
+            assert not {name for name in names if within(name, ("sampling.labelling", "sampling.engines"))}, path
+
+
+def test_modules_of_the_sampling_side_have_no_cycle(root):
+    modules = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): names - typed_only(root / path)
+               for path, names in files(root, "sampling").items()}  # fmt: skip
+    uses = {m: {o for o in modules if o not in (m, "sampling") and any(name == o or name.rpartition(".")[0] == o for name in names)}
+            for m, names in modules.items()}  # fmt: skip
+    while leaves := {m for m, used in uses.items() if not used}:
+        uses = {m: used - leaves for m, used in uses.items() if m not in leaves}
+    assert not uses, f"cycle among {sorted(uses)}"
 
 
 def test_records_and_aggregate_need_msgspec_only(root):

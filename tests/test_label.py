@@ -1,5 +1,6 @@
 """The label stage: outcomes by grading, steps by rollouts over distinct prefixes, and that a kill changes neither."""
 
+import asyncio
 import json
 import random
 import sys
@@ -10,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.engines import Completion, SamplingOptions
+from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.labelling import Exhaustive, Rollouts, SyntheticOracle, VerifierScores
 from sampling.labelling.step_tree import build
-from sampling.stages.generate import derive_seed
+from sampling.runtime.scheduler import PriorityLimit
+from sampling.runtime.seeds import derive_seed
 from sampling.stages.label import label
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import read_records, write_records
@@ -25,23 +27,22 @@ from tests.test_generate import CodePoints, Given, problem, run_with_kills, yaml
 LAYOUT = Layout(prompt="Q{problem}\n")
 
 
-class KnownRollouts:
+class KnownRollouts(Engine):
     """Completes a prefix with the texts that are written down for its last step; remembers what was asked."""
 
-    model = "known"
+    model, tokenizer = "known", CodePoints()
 
     def __init__(self, known, default=("#### 1",)):
-        self.known, self.default, self.asked, self.tokenizer = known, default, [], CodePoints()
+        self.known, self.default, self.asked = known, default, []
 
     def identity(self):
         return {"engine": "known"}
 
-    def generate(self, requests, options):
-        for request in list(requests):
-            path = "".join(map(chr, request.prompt_ids))
-            self.asked.append((path, request.n, request.seed))
-            texts = self.known.get(path.splitlines()[-1], self.default)
-            yield request, [self._completion(texts[i % len(texts)]) for i in range(request.n)]
+    async def complete(self, request, options):
+        path = "".join(map(chr, request.prompt_ids))
+        self.asked.append((path, request.n, request.seed))
+        texts = self.known.get(path.splitlines()[-1], self.default)
+        return [self._completion(texts[i % len(texts)]) for i in range(request.n)]
 
     @staticmethod
     def _completion(text):
@@ -188,9 +189,28 @@ def test_prefixes_are_the_distinct_ones_parents_first(paths):
 # ── rollouts ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_prefixes_of_problems_take_turns(tmp_path):
-    """p/0 has the prefixes a and ab, p/1 c only, p/2 d, de and def: first prefixes first, so longer ones hit the cache."""
-    engine = KnownRollouts({})
+def test_the_prefixes_of_problems_take_turns(tmp_path, monkeypatch):
+    """p/0 has the prefixes a and ab, p/1 c only, p/2 d, de and def: first prefixes first, so longer ones hit the cache.
+
+    One at a time; the first comes back when all six wait.
+    """
+    waiting, hold, everybody = [], PriorityLimit.hold, asyncio.Event()
+
+    def watched(limit, amount, key):
+        waiting.append(key)
+        if len(waiting) == 6:
+            everybody.set()
+        return hold(limit, amount, key)
+
+    class OneAtATime(KnownRollouts):
+        capacity = 1
+
+        async def complete(self, request, options):
+            await asyncio.wait_for(everybody.wait(), 20)
+            return await super().complete(request, options)
+
+    monkeypatch.setattr(PriorityLimit, "hold", watched)
+    engine = OneAtATime({})
     paths = {"p/0": ["a", "b", "#### 5"], "p/1": ["c", "#### 5"], "p/2": ["d", "e", "f", "#### 5"]}
     labelled(
         tmp_path,
@@ -410,10 +430,10 @@ import sys, time
 from pathlib import Path
 from tests.test_label import LAYOUT, Exhaustive, KnownRollouts, Rollouts, label
 class Slow(KnownRollouts):
-    def generate(self, requests, options):
-        for request in requests:
-            time.sleep(0.005)
-            yield from super().generate([request], options)
+    capacity = 4
+    async def complete(self, request, options):
+        time.sleep(0.005)
+        return await super().complete(request, options)
 engine = Slow({"A": ["#### 5"], "B": ["#### 5", "#### 4"]})
 label(Path(sys.argv[1]), Path(sys.argv[2]), Rollouts(engine, strategy=Exhaustive(4), layout=LAYOUT))
 """
@@ -466,9 +486,9 @@ steps:
 
 def test_sampling_options_reach_the_engine(tmp_path):
     class Spy(KnownRollouts):
-        def generate(self, requests, options):
+        async def complete(self, request, options):
             self.options = options
-            yield from super().generate(requests, options)
+            return await super().complete(request, options)
 
     engine, options = Spy({}), SamplingOptions(temperature=0.2, max_tokens=5)
     labelled(tmp_path, [solution(0, ["A", "B"])], Rollouts(engine, sampling=options, layout=LAYOUT))

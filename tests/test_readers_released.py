@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
+from sampling.runtime.inputs import read_problems
 from sampling.stages.convert import convert
-from sampling.stages.generate import read_problems
 from sampling.stages.label import label
 from stepverify.answers import boxed_answer
 from stepverify.data.targets import StepTargets

@@ -1,5 +1,6 @@
 """Rollouts through an engine: strategies, reuse, budgets, what is kept, and that interruptions change nothing."""
 
+import asyncio
 import contextlib
 import json
 import random
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sampling.engines import Completion, SamplingOptions
+from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.labelling import BinarySearch, Budget, EarlyStop, Exhaustive, Rollouts
+from sampling.labelling.base import Stage
 from sampling.stages.generate import generate
 from sampling.stages.label import label
 from stepverify.jsonl import read_records
@@ -23,29 +25,27 @@ LAYOUT = Layout(prompt="Q{problem}\n")
 LENGTH = 5
 
 
-class Walk:
+class Walk(Engine):
     """A generator of known law: five steps, each ``0`` or ``1`` by chance, then the answer.
 
     The answer is 5 (right) if the steps so far and to come have two zeros at most, else 6. The same seed draws the same.
     """
 
-    model = "walk"
+    model, tokenizer = "walk", CodePoints()
 
-    def __init__(self, chance=0.6, log=None, stop_after=None):
-        self.chance, self.log, self.stop_after, self.tokenizer = chance, log, stop_after, CodePoints()
-        self.asked = Counter()
+    def __init__(self, chance=0.6, stop_after=None):
+        self.chance, self.stop_after, self.asked = chance, stop_after, Counter()
 
     def identity(self):
         return {"engine": "walk", "chance": self.chance}
 
-    def generate(self, requests, options):
-        for request in requests:
-            if self.stop_after is not None and self.asked.total() >= self.stop_after:
-                raise KeyboardInterrupt
-            steps = "".join(map(chr, request.prompt_ids)).split("\n")[1:-1]
-            for i in range(request.n):
-                self.asked[tuple(steps), request.seed + i] += 1
-            yield request, [self._draw(steps, request.seed + i) for i in range(request.n)]
+    async def complete(self, request, options):
+        if self.stop_after is not None and self.asked.total() >= self.stop_after:
+            raise KeyboardInterrupt
+        steps = "".join(map(chr, request.prompt_ids)).split("\n")[1:-1]
+        for i in range(request.n):
+            self.asked[tuple(steps), request.seed + i] += 1
+        return [self._draw(steps, request.seed + i) for i in range(request.n)]
 
     def _draw(self, steps, seed):
         rng = random.Random(seed)
@@ -307,10 +307,10 @@ import sys, time
 from pathlib import Path
 from tests.test_rollouts import *
 class Slow(Walk):
-    def generate(self, requests, options):
-        for request in requests:
-            time.sleep(0.004)
-            yield from super().generate([request], options)
+    capacity = 4
+    async def complete(self, request, options):
+        time.sleep(0.004)
+        return await super().complete(request, options)
 run(Path(sys.argv[1]), Path(sys.argv[2]), EarlyStop(max_rollouts=8, round_size=2), Slow(), reuse_rollouts=True)
 """
 
@@ -329,28 +329,26 @@ def test_ten_sigkills_change_no_label(tmp_path):
 # ── throughput ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_engine_draws_on_while_answers_are_graded(tmp_path, monkeypatch):
+def test_the_engine_samples_on_while_answers_are_graded(tmp_path, monkeypatch):
     """The first answers are held back until the engine was asked for all that is known to be wanted."""
-    held, engine = threading.Event(), Walk()
-    from sampling.labelling import rollouts as module
+    held, graded = threading.Event(), Stage.grade
 
-    judged = module.judged
+    async def slow(stage, pairs):
+        assert await asyncio.to_thread(held.wait, 20)
+        return await graded(stage, pairs)
 
-    def slow(*args):
-        assert held.wait(20)
-        return judged(*args)
-
-    monkeypatch.setattr(module, "judged", slow)
+    monkeypatch.setattr(Stage, "grade", slow)
     source = samples(tmp_path, problems=1, number=3)  # fewer prefixes than may wait
     prefixes = {(s.problem_id, *s.steps[: i + 1]) for s in read_records(source, Solution) for i in range(LENGTH)}
-    generated = engine.generate
 
-    def watched(requests, options):
-        yield from generated(requests, options)
-        held.set()
+    class Watched(Walk):
+        async def complete(self, request, options):
+            completions = await super().complete(request, options)
+            if self.asked.total() == 2 * len(prefixes):
+                held.set()
+            return completions
 
-    engine.generate = watched
-    run(source, tmp_path / "out", Exhaustive(2), engine)
+    run(source, tmp_path / "out", Exhaustive(2), engine := Watched())
     assert engine.asked.total() == 2 * len(prefixes)
 
 

@@ -55,6 +55,29 @@ sys.exit(", ".join(loaded) or 0)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_engines_have_short_names(tmp_path, capsys):
+    """``class_path: VllmEngine``; the help lists all engines; neither loads vLLM or torch."""
+    code = """
+import sys
+from sampling.__main__ import main
+try:
+    main(sys.argv[1:])
+except SystemExit as stop:
+    assert not stop.code
+sys.exit(", ".join({"torch", "transformers", "vllm", "openai"} & set(sys.modules)) or 0)
+"""
+    config = generate_yaml(tmp_path, engine={"class_path": "VllmEngine", "init_args": {"model": "m"}})
+    for arguments, expected in (
+        (["--config", config, "--print_config"], ["class_path: sampling.engines.VllmEngine"]),
+        (["--help"], ["CalculatorEngine", "ServerEngine", "TransformersEngine", "VllmEngine"]),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "generate", *arguments], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not [name for name in expected if name not in done.stdout]
+
+
 def test_no_stage_and_unknown_stages(capsys):
     assert stopped() == 2
     assert stopped("-h") == 0

@@ -1,10 +1,11 @@
 """The engine over an OpenAI-compatible endpoint, against a server on loopback that answers by the embedded engine."""
 
+import asyncio
 import json
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from sampling.engines import Completion, Engine, Request, SamplingOptions, ServerEngine, TransformersEngine
 from sampling.engines.base import GOLDEN
 from sampling.runtime.progress import Progress
+from sampling.runtime.scheduler import run_all
 from stepverify.records import InputError
+from tests.engines import complete_all
 from tests.test_engine import PROBLEMS, complete
 
 pytest.importorskip("openai", reason="OpenAI's client is not installed: install stepverify[server]")
@@ -110,7 +113,7 @@ def requests(number, n=1):
 
 
 def drawn(engine, asked, **options):
-    return {r.key: c for r, c in engine.generate(asked, SamplingOptions(**options))}
+    return complete_all(engine, asked, SamplingOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +137,7 @@ def served(embedded):
             stop=body["stop"], stop_ids=body["stop_token_ids"],
         )  # fmt: skip
         with lock:
-            ((_, (c,)),) = embedded.generate([Request("r", body["prompt"], 1, body["seed"])], options)
+            ((c,),) = complete_all(embedded, [Request("r", body["prompt"], 1, body["seed"])], options).values()
         return choice(c.text, c.finish, c.token_ids)
 
     with serving(draws) as endpoint:
@@ -263,14 +266,7 @@ def test_what_the_cache_had_is_counted_where_the_server_says(tiny_model_dir):
 
 
 def test_so_many_are_in_flight_over_connections_that_stay(tiny_model_dir):
-    """Ten (and a request's second one) at most, and ten always: each waits for nine others. Asked for as there is room."""
-    pulled = []
-
-    def stream():
-        for request in requests(60, n=2):
-            pulled.append(request.key)
-            yield request
-
+    """Ten, and ten always: each waits for nine others."""
     together = threading.Barrier(10)
 
     def draws(body):
@@ -278,55 +274,45 @@ def test_so_many_are_in_flight_over_connections_that_stay(tiny_model_dir):
         return by_number(body)
 
     with serving(draws) as endpoint:
-        found = {}
-        for request, completions in endpoint.engine(tiny_model_dir, max_in_flight=10).generate(
-            stream(), SamplingOptions()
-        ):
-            found[request.key] = completions
-            assert len(pulled) <= len(found) + 10
+        found = drawn(endpoint.engine(tiny_model_dir, max_in_flight=10), requests(60, n=2))
     assert found == {str(i): [Completion([20, 1], "0", "stop"), Completion([21, 1], "1", "stop")] for i in range(60)}
-    assert 10 <= endpoint.most <= 11
+    assert endpoint.most == 10
     assert len(endpoint.connections) <= 12
 
 
 def test_completions_come_as_they_are_done(tiny_model_dir):
-    """The first request is answered when all others have been yielded."""
-    held = threading.Event()
+    """The first request is answered when all others are there."""
+    held, order = threading.Event(), []
 
     def draws(body):
         assert body["seed"] or held.wait(30)
         return by_number(body)
 
+    async def one(request):
+        await engine.complete(request, SamplingOptions())
+        order.append(request.key)
+        if len(order) == 7:
+            held.set()
+
+    async def every():
+        async with aclosing(engine):
+            await run_all(requests(8), one)
+
     with serving(draws) as endpoint:
-        order = []
-        for request, _ in endpoint.engine(tiny_model_dir, max_in_flight=3).generate(requests(8), SamplingOptions()):
-            order.append(request.key)
-            if len(order) == 7:
-                held.set()
+        engine = endpoint.engine(tiny_model_dir, max_in_flight=3)
+        asyncio.run(every())
     assert order[-1] == "0"
 
 
-def test_what_comes_back_is_fed_into_the_stream(tiny_model_dir):
-    waiting, order = requests(1), []
-
-    class Source:
-        def __iter__(self):
-            return self
-
-        def __next__(self):
-            if not waiting:
-                raise StopIteration
-            return waiting.pop()
-
+def test_an_engine_serves_one_event_loop_after_the_other(tiny_model_dir):
+    """Also where the first one was left without closing."""
     with serving(by_number) as endpoint:
-        for request, _ in endpoint.engine(tiny_model_dir).generate(Source(), SamplingOptions()):
-            order.append(request.key)
-            if len(order) < 4:
-                waiting.append(Request(str(len(order)), [5], 1, 0))
-    assert order == ["0", "1", "2", "3"]
+        engine = endpoint.engine(tiny_model_dir)
+        for _ in range(2):
+            assert asyncio.run(engine.complete(requests(1)[0], SamplingOptions())) == [Completion([20, 1], "0", "stop")]
 
 
-def test_a_stream_that_is_left_early_leaves_nothing_running(tiny_model_dir):
+def test_calls_that_are_cancelled_leave_nothing_running(tiny_model_dir):
     """No thread, no connection; those that the server was busy with are closed."""
     held = threading.Event()
 
@@ -334,21 +320,26 @@ def test_a_stream_that_is_left_early_leaves_nothing_running(tiny_model_dir):
         assert not body["seed"] or held.wait(30)
         return by_number(body) | {"padding": "x" * (1 << 22)}  # more than a socket buffers
 
+    async def first_alone(engine):
+        async with aclosing(engine):
+            calls = [asyncio.ensure_future(engine.complete(r, SamplingOptions())) for r in requests(50)]
+            await calls[0]
+            for call in calls:
+                call.cancel()
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+            assert sum(isinstance(result, asyncio.CancelledError) for result in ended) == 49
+
     with serving(draws) as endpoint:
-        before = set(threading.enumerate())
-        stream = endpoint.engine(tiny_model_dir, max_in_flight=4).generate(requests(50), SamplingOptions())
-        assert next(stream)[0].key == "0"
-        start = time.monotonic()
-        stream.close()
+        before, start = set(threading.enumerate()), time.monotonic()
+        asyncio.run(first_alone(endpoint.engine(tiny_model_dir, max_in_flight=4)))
         assert time.monotonic() - start < 10
-        mine = {t for t in set(threading.enumerate()) - before if "process_request" not in t.name}
-        assert not mine
+        assert not {t for t in set(threading.enumerate()) - before if "process_request" not in t.name}
         assert len(endpoint.asked) <= 5
         held.set()
         deadline = time.monotonic() + 20
         while endpoint.now or (endpoint.broken < len(endpoint.asked) - 1 and time.monotonic() < deadline):
             time.sleep(0.01)
-        assert endpoint.broken == len(endpoint.asked) - 1
+        assert endpoint.broken >= len(endpoint.asked) - 1  # the idle one of the first may count as well
 
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────────

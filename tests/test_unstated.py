@@ -2,7 +2,7 @@
 
 import json
 
-from sampling.engines import Completion
+from sampling.engines import Completion, Engine
 from sampling.labelling import Rollouts
 from sampling.labelling.answer_fallback import Unstated
 from sampling.stages.generate import generate
@@ -63,22 +63,18 @@ def test_grade_warns_of_whole_solutions_alone(tmp_path, capsys):
     assert "warning: 1 of 2 solutions (50.0%) state no answer" in capsys.readouterr().err
 
 
-class Mumbling:
+class Mumbling(Engine):
     """Draws solutions with an answer, and completions of prefixes without one."""
 
-    model = "mumbling"
-
-    def __init__(self):
-        self.tokenizer = CodePoints()
+    model, tokenizer = "mumbling", CodePoints()
 
     def identity(self):
         return {"engine": "mumbling"}
 
-    def generate(self, requests, options):
-        for request in requests:
-            begun = "".join(map(chr, request.prompt_ids)).count("\n") > 1
-            text = "well, 5" if begun else "one\n#### 5"
-            yield request, [Completion(list(map(ord, text)), text, "stop")] * request.n
+    async def complete(self, request, options):
+        begun = "".join(map(chr, request.prompt_ids)).count("\n") > 1
+        text = "well, 5" if begun else "one\n#### 5"
+        return [Completion(list(map(ord, text)), text, "stop")] * request.n
 
 
 def test_rollouts_without_an_answer_are_warned_of(tmp_path, capsys):

@@ -5,6 +5,7 @@
 By default over a tiny network with random weights; with STEPVERIFY_MODELS over smollm2-135m in that folder.
 """
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from stepverify.jsonl import read_records
 from stepverify.layout import Layout
 from stepverify.readers import Synthetic
 from stepverify.records import InputError, Solution
+from tests.engines import complete_all
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.vllm
@@ -45,7 +47,7 @@ def vllm(model):
         gpu_memory_utilization=0.3, max_in_flight=6,
     )  # fmt: skip
     yield engine
-    engine._engine.engine_core.shutdown()
+    engine._pump._core.engine.engine_core.shutdown()
     from vllm.distributed import cleanup_dist_env_and_memory
 
     cleanup_dist_env_and_memory()
@@ -63,7 +65,7 @@ def prompts(transformers):
 
 def complete(engine, requests, **options):
     settled = {"temperature": 1.0, "max_tokens": 24} | options
-    return {r.key: completions for r, completions in engine.generate(requests, SamplingOptions(**settled))}
+    return complete_all(engine, requests, SamplingOptions(**settled))
 
 
 def without_edges(drawn):
@@ -145,12 +147,22 @@ def test_what_the_cache_had_is_counted(vllm, prompts):
     assert 8 * (100 - 32) <= vllm.usage.cached_tokens - before[1] < 8 * 100
 
 
-def test_a_stream_that_is_left_early_leaves_the_engine_usable(vllm, prompts):
+def test_cancelled_calls_leave_the_engine_usable(vllm, prompts):
+    """Of 20 calls the first one is awaited; what vLLM had of the others is aborted."""
     requests = one_each(prompts, n=2)
     expected = complete(vllm, requests)
-    stream = vllm.generate(requests, SamplingOptions(temperature=1.0, max_tokens=24))
-    next(stream)
-    stream.close()
+
+    async def first_alone():
+        options = SamplingOptions(temperature=1.0, max_tokens=24)
+        calls = [asyncio.ensure_future(vllm.complete(r, options)) for r in one_each(prompts * 5, n=2)]
+        await calls[0]
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await vllm.aclose()
+
+    asyncio.run(first_alone())
+    assert not vllm._pump._core.engine.has_unfinished_requests()
     assert complete(vllm, requests) == expected
 
 
@@ -165,9 +177,9 @@ def test_a_prefix_is_part_of_the_completion(vllm, prompts):
     decode = vllm.tokenizer.decode
     stop = decode(c.token_ids[:8])[len(decode(c.token_ids[:4])) :]
     options = SamplingOptions(temperature=0, max_tokens=24, stop=[stop])
-    ((_, (stopped,)),) = vllm.generate([Request("r", prompts[0], 1, 0)], options)
-    ((_, (across,)),) = vllm.generate([Request("r", prompts[0], 1, 0, stopped.token_ids[:-1])], options)
-    ((_, (known,)),) = vllm.generate([Request("r", prompts[0], 1, 0, c.token_ids)], options)
+    (stopped,) = complete_all(vllm, [Request("r", prompts[0], 1, 0)], options)["r"]
+    (across,) = complete_all(vllm, [Request("r", prompts[0], 1, 0, stopped.token_ids[:-1])], options)["r"]
+    (known,) = complete_all(vllm, [Request("r", prompts[0], 1, 0, c.token_ids)], options)["r"]
     assert across.token_ids == known.token_ids == stopped.token_ids
     assert across.text.strip() == known.text.strip() == stopped.text.strip()
     assert {across.finish, known.finish, stopped.finish} == {"stop"}
@@ -182,21 +194,18 @@ def test_a_prefix_has_other_random_numbers(vllm, prompts):
     assert further == complete(vllm, [Request("r", prompts[0], 1, 3, first.token_ids[:1])], temperature=2.0)["r"][0]
 
 
-def test_what_comes_back_is_fed_into_the_stream(vllm, prompts):
-    """The engine asks its source again after each completion, so one call draws what follows from others."""
-    waiting, drawn = [Request("0", prompts[0], 1, 0)], []
+def test_a_long_completion_holds_nobody_up(vllm, prompts):
+    """Six fit at once. One of 300 tokens ends after twelve of 3 that were asked for later."""
+    order = []
 
-    class Source:
-        def __iter__(self):
-            return self
+    async def one(number, max_tokens):
+        request = Request(str(number), prompts[number % 4], 1, number)
+        await vllm.complete(request, SamplingOptions(temperature=0, max_tokens=max_tokens, stop_ids=[]))
+        order.append(number)
 
-        def __next__(self):
-            if not waiting:
-                raise StopIteration
-            return waiting.pop()
+    async def every():
+        await asyncio.gather(one(0, 300), *(one(number, 3) for number in range(1, 13)))
+        await vllm.aclose()
 
-    for request, _ in vllm.generate(Source(), SamplingOptions(max_tokens=2)):
-        drawn.append(request.key)
-        if len(drawn) < 4:
-            waiting.append(Request(str(len(drawn)), prompts[0], 1, 0))
-    assert drawn == ["0", "1", "2", "3"]
+    asyncio.run(every())
+    assert order[-1] == 0

@@ -1,11 +1,12 @@
-"""Engines draw completions of token-id prompts; all of them keep one Protocol."""
+"""Engines complete token-id prompts; all of them are one abstract class. Importing them loads no model library."""
 
 from sampling.engines.base import Completion, Engine, Request, SamplingOptions
+from sampling.engines.calculator import CalculatorEngine
 from sampling.engines.server import ServerEngine
 from sampling.engines.transformers import LoadedEngine, TransformersEngine
 from sampling.engines.vllm import VllmEngine
 
 __all__ = [
-    "Completion", "Engine", "LoadedEngine", "Request", "SamplingOptions", "ServerEngine", "TransformersEngine",
-    "VllmEngine",
+    "CalculatorEngine", "Completion", "Engine", "LoadedEngine", "Request", "SamplingOptions", "ServerEngine",
+    "TransformersEngine", "VllmEngine",
 ]  # fmt: skip

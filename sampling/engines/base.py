@@ -1,11 +1,12 @@
-"""The border between the stages and whatever draws tokens."""
+"""The engine contract: an engine completes prompts, and thousands of calls may wait at the same time."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from stepverify.records import InputError
 
@@ -47,7 +48,7 @@ class SamplingOptions:
 
 @dataclass(slots=True)
 class Request:
-    """``n`` completions of one prompt. Completion i is drawn with ``seed + i``.
+    """``n`` completions of one prompt. Completion i is drawn with ``seed + i``. ``key`` names it in error messages.
 
     ``prefix_ids`` are there already: every completion begins with them, and they count as if drawn (``max_tokens``,
     stop texts). What follows is drawn with other random numbers than a shorter prefix's next ``len(prefix_ids)``
@@ -144,33 +145,38 @@ def completed(
     return Completion(ids[:length], text[: min(at for s in options.stop if (at := text.find(s)) >= 0)], "stop")
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """Draws completions. An object is cheap until :meth:`generate` or :attr:`tokenizer` is used.
+class Engine(ABC):
+    """Completes prompts. An object is cheap until :meth:`complete` or :attr:`tokenizer` is used.
 
-    An engine with a prefix cache may have an attribute ``usage`` (:class:`Usage`), which stages show.
+    An engine batches what waits; whoever calls starts as many calls as there is work, up to :attr:`capacity`
+    completions, and awaits them. One engine serves one event loop at a time, several one after the other.
+
+    Attributes:
+        model: local folder or hub id.
+        capacity: completions that may usefully be asked for at the same time, those that wait included.
+        usage: what was read of prompts; None for engines that do not know.
     """
 
     model: str
+    capacity: int = 512
+    usage: Usage | None = None
 
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What decides the drawn tokens, for the stage's manifest; nothing that decides only speed."""
-        ...
+        """Return what decides the completions, for the stage's manifest; nothing that decides only speed."""
 
     @property
+    @abstractmethod
     def tokenizer(self) -> Any:
         """The model's Hugging Face tokenizer."""
-        ...
 
-    def generate(
-        self, requests: Iterable[Request], options: SamplingOptions
-    ) -> Iterator[tuple[Request, list[Completion]]]:
-        """Yield each request with its ``n`` completions as they finish, in any order.
-
-        Requests are drawn from the iterable as there is room, so a stream of any length may be passed. Once it
-        has no more it is asked again when a completion was yielded, so it may be fed with what follows from them.
+    @abstractmethod
+    async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
+        """Return the ``n`` completions of a request, in order. A cancelled call leaves nothing in the engine.
 
         Raises:
             InputError: a prompt that leaves no room for a completion in the model's context.
         """
-        ...
+
+    async def aclose(self) -> None:  # noqa: B027 - some have nothing to close
+        """Drop what is in flight, end threads and connections. The model stays loaded; the next call goes on."""

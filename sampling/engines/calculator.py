@@ -5,7 +5,7 @@ an annotation the calculator's value and ``>>`` stand, whatever the model would 
 
 Stopping at every ``=`` would read every prompt again for every annotation. Instead whole solutions are drawn; the
 first annotation that does not go on as the calculator has it is cut there, the calculator's tokens are put in, and
-that solution alone goes on, in the same stream of requests, until none is left.
+that solution alone goes on, beside all other requests, until none is left.
 
 **The distribution is that of stopping at every ``=``, token for token, for every model and tokenizer.** Where
 the calculator acts, and the tokens it writes, depend on the tokens before it alone. Did the model draw these very
@@ -24,13 +24,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from sampling.engines.base import Completion, Engine, Request, SamplingOptions, Usage
+from sampling.engines.base import Completion, Engine, Request, SamplingOptions
+from sampling.runtime.scheduler import together
 from stepverify.records import InputError
 
 _OPEN = re.compile(r"<<([^<>=\n]*)=")
@@ -125,37 +124,20 @@ class _Parser:
         return Fraction(token.replace(",", ""))
 
 
-@dataclass(slots=True)
-class _Open:
-    """A request of which solutions are still being drawn."""
-
-    request: Request
-    completions: list[Completion | None]
-
-
-@dataclass(slots=True)
-class _Branch:
-    """One solution on its way: its first ``settled`` characters are right, ``forced`` values were put in."""
-
-    group: _Open
-    index: int
-    settled: int = 0
-    forced: int = 0
-
-
-class CalculatorEngine:
-    """Draws by another engine, with the calculator's values in the annotations of the completions.
+class CalculatorEngine(Engine):
+    """Samples by another engine, with the calculator's values in the annotations of the completions.
 
     ``Completion.forced`` counts them. Stop texts and ``max_tokens`` hold for the whole completion, forced tokens
     included. A request comes back when all of its completions are done.
 
     Args:
-        engine: what draws.
+        engine: what samples.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.model = engine, engine.model
-        self.usage: Usage | None = getattr(engine, "usage", None)
+        self.capacity, self.usage = engine.capacity, engine.usage
+        self._can_write: bool | None = None
 
     def identity(self) -> dict[str, Any]:
         """The engine's, and that there is a calculator."""
@@ -166,51 +148,37 @@ class CalculatorEngine:
         """The engine's."""
         return self.engine.tokenizer
 
-    def generate(
-        self, requests: Iterable[Request], options: SamplingOptions
-    ) -> Iterator[tuple[Request, list[Completion]]]:
-        """Yield each request with its completions as they finish.
-
-        Corrected solutions join the stream that the engine draws from; one that stops asking is called again.
+    async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
+        """Return the completions of a request, corrected.
 
         Raises:
             InputError: the tokenizer cannot write an annotation.
         """
-        if self._decode(self._encode(_PROBE)) != _PROBE:
+        if self._can_write is None:
+            self._can_write = self._decode(self._encode(_PROBE)) == _PROBE
+        if not self._can_write:
             raise InputError(f"{self.model}: its tokenizer cannot write {_PROBE!r}, as the calculator has to")
-        stream, branches = _Stream(requests), dict[str, _Branch]()
-        while True:
-            for request, completions in self.engine.generate(stream, options):
-                if (branch := branches.pop(request.key, None)) is not None:
-                    group, drawn = branch.group, [(branch, completions[0])]
-                else:
-                    group = _Open(request, [None] * request.n)
-                    drawn = [(_Branch(group, i), c) for i, c in enumerate(completions)]
-                for branch, completion in drawn:
-                    further = self._corrected(branch, completion, options)
-                    if isinstance(further, Completion):
-                        group.completions[branch.index] = further
-                    else:
-                        branches[further.key] = branch
-                        stream.added.append(further)
-                if all(group.completions):
-                    yield group.request, [c for c in group.completions if c]
-            if not stream.added:
-                return
+        sampled = await self.engine.complete(request, options)
+        return await together(self._corrected(request, i, c, options) for i, c in enumerate(sampled))
 
-    def _corrected(self, branch: _Branch, drawn: Completion, options: SamplingOptions) -> Completion | Request:
-        """A completion without wrong annotation, or the request that goes on behind the first correction.
+    async def aclose(self) -> None:
+        """Close the engine."""
+        await self.engine.aclose()
 
-        A branch's request has the seed of its completion and names what is settled: a resumed run asks for the same.
+    async def _corrected(
+        self, request: Request, index: int, completion: Completion, options: SamplingOptions
+    ) -> Completion:
+        """Return a completion without wrong values: sample on after each corrected one.
+
+        Requests have the seed of the completion and name what is settled: a resumed run asks for the same.
         """
-        wrong = self._first_wrong(drawn, branch.settled, options)
-        if wrong is None:
-            return replace(drawn, forced=branch.forced)
-        ids, branch.settled = wrong
-        branch.forced += 1
-        request = branch.group.request
-        key = f"{request.key}\x1e{branch.index}\x1e{len(ids)}"
-        return Request(key, request.prompt_ids, 1, request.seed + branch.index, ids)
+        settled = forced = 0
+        while (wrong := self._first_wrong(completion, settled, options)) is not None:
+            (ids, settled), forced = wrong, forced + 1
+            key = f"{request.key}\x1e{index}\x1e{len(ids)}"
+            rest = Request(key, request.prompt_ids, 1, request.seed + index, ids)
+            (completion,) = await self.engine.complete(rest, options)
+        return replace(completion, forced=forced)
 
     def _first_wrong(self, drawn: Completion, settled: int, options: SamplingOptions) -> tuple[list[int], int] | None:
         """Ids up to the first corrected value and ``>>``, and how many characters that is."""
@@ -244,17 +212,3 @@ class CalculatorEngine:
         return (
             ids[len(start) :] if ids[: len(start)] == start else self.tokenizer.encode(text, add_special_tokens=False)
         )
-
-
-class _Stream:
-    """Requests of a source, and before them those that were added meanwhile: it may have more after it had none."""
-
-    def __init__(self, source: Iterable[Request]) -> None:
-        self._source = iter(source)
-        self.added: deque[Request] = deque()
-
-    def __iter__(self) -> Iterator[Request]:
-        return self
-
-    def __next__(self) -> Request:
-        return self.added.popleft() if self.added else next(self._source)

@@ -1,172 +1,241 @@
-"""The decoding loop of the transformers engine."""
+"""The decoding loop of the transformers engine.
+
+Rows of a batch begin together, so they have about the same length and little padding. When an eighth of them is left
+(long completions), these go on as a second, small batch beside a new full one, so that nobody waits for them; when the
+new one is as small, both become one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from torch.nn.functional import pad
+from transformers.cache_utils import Cache
 
-from sampling.engines.base import GOLDEN, Completion, Request, SamplingOptions, completed
-from stepverify.records import InputError
+from sampling.engines.base import GOLDEN, Completion, SamplingOptions, completed
+from sampling.engines.cache import GrowingLayer
+from sampling.engines.pump import Call, Core
 
 _TAIL = 16  # tokens, at least, that are decoded to look for a stop text
+_WINDOW = 8  # calls are sorted by prompt length within windows of so many batches
+_LEFT = 1 / 8  # share of a batch that may be left when the next one is begun beside it
 
 
-class GrowingLayer(DynamicLayer):
-    """Keys and values in a buffer with room to grow: DynamicLayer copies all of it for every token."""
+@dataclass(slots=True, eq=False)
+class _Row:
+    """A completion on its way."""
 
-    _buffers: tuple[Tensor, Tensor] | None = None
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append along the sequence and return all that is there, as views."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        used, new = self.get_seq_length(), key_states.shape[-2]
-        if self._buffers is None or used + new > self._buffers[0].shape[-2]:
-            shape = (*key_states.shape[:-2], max(2 * used, used + new + 32), key_states.shape[-1])
-            keys, values = key_states.new_empty(shape), value_states.new_empty(shape)
-            if self.keys is not None and self.values is not None and used:
-                keys[..., :used, :], values[..., :used, :] = self.keys, self.values
-            self._buffers = keys, values
-        keys, values = self._buffers
-        keys[..., used : used + new, :], values[..., used : used + new, :] = key_states, value_states
-        self.keys, self.values = keys[..., : used + new, :], values[..., : used + new, :]
-        return self.keys, self.values
-
-    def select(self, rows: Tensor) -> None:
-        """Keep or repeat rows; the buffer is made anew with room for as much again."""
-        assert self.keys is not None
-        assert self.values is not None
-        keys, values = self.keys[rows], self.values[rows]
-        self._buffers = None
-        self.keys = self.values = keys[..., :0, :]
-        self.update(keys, values)
+    call: Call
+    index: int
+    ids: list[int]
+    finish: str = "length"
 
 
-class Decoder:
-    """Draws completions for batches of requests.
+class _Batch:
+    """Rows that are decoded together, one token a step."""
 
-    Args:
-        network: a Hugging Face causal language model.
-        tokenizer: its tokenizer.
-        options: how to draw.
-        end_ids: token ids that end a completion.
-    """
-
-    def __init__(self, network: Any, tokenizer: Any, options: SamplingOptions, end_ids: set[int]) -> None:
-        self.network, self.tokenizer, self.options = network, tokenizer, options
-        self.device = network.device
+    def __init__(self, decoder: Decoder, calls: Sequence[Call]) -> None:
+        self.decoder, device = decoder, decoder.device
+        self.options = calls[0].options
         # A token of a stop text is one byte of it at least.
-        self._tail = max([_TAIL, *(len(text.encode()) + 1 for text in options.stop)])
-        self._end_ids, self._end = end_ids, torch.tensor(sorted(end_ids), device=self.device)
-        self._pad = tokenizer.pad_token_id or 0
-        self._limit = getattr(network.config, "max_position_embeddings", None) or 1 << 30
-
-    def run(self, requests: Sequence[Request], inference_mode: bool = True) -> list[list[Completion]]:
-        """The ``n`` completions of each request; without ``inference_mode``, without gradients alone."""
-        with torch.inference_mode() if inference_mode else torch.no_grad():
-            return self._run(requests)
-
-    def _run(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        for r in requests:
-            if len(r.prompt_ids) >= self._limit:
-                raise InputError(f"{r.key}: the prompt has {len(r.prompt_ids)} tokens, the model takes {self._limit}")
-        # A prefix may be all of a completion: it ends at the limit, and at a stop text.
-        longest = [min(self.options.max_tokens, self._limit - len(r.prompt_ids)) for r in requests]
-        begun = [
-            completed(self.tokenizer, r.prefix_ids[:most], "length", self.options)
-            for r, most in zip(requests, longest, strict=True)
-        ]
-        prefixes = [b.token_ids for b in begun]
-        read = [r.prompt_ids + prefix for r, prefix in zip(requests, prefixes, strict=True)]
+        self._tail = max([_TAIL, *(len(text.encode()) + 1 for text in self.options.stop)])
+        end_ids = decoder.end_ids | set(self.options.stop_ids)
+        self._end = torch.tensor(sorted(end_ids), device=device)
+        read = [call.request.prompt_ids + call.prefix for call in calls]
         length = max(map(len, read))
-        ids = torch.full((len(requests), length), self._pad)
+        ids = torch.full((len(calls), length), decoder.pad)
         mask = torch.zeros_like(ids, dtype=torch.bool)
         for i, row in enumerate(read):
             ids[i, length - len(row) :] = torch.tensor(row)
             mask[i, length - len(row) :] = True
-        ids, mask = ids.to(self.device), mask.to(self.device)
-        layers = [GrowingLayer() for _ in range(self.network.config.num_hidden_layers)]
-        cache = Cache(layers=list(layers))
-        logits = self._forward(ids, mask, (mask.long().cumsum(1) - 1).clamp(min=0), cache)
+        ids, mask = ids.to(device), mask.to(device)
+        self._layers = [GrowingLayer() for _ in range(decoder.network.config.num_hidden_layers)]
+        self._cache = Cache(layers=list(self._layers))
+        logits = self._forward(ids, mask, (mask.long().cumsum(1) - 1).clamp(min=0))
         # The prompt was read once; from here on every sample is a row.
-        rows = torch.tensor([i for i, r in enumerate(requests) for _ in range(r.n)], device=self.device)
-        # SplitMix64 adds a constant a step: a seed so much further begins behind the prefix.
-        seeds = torch.tensor(
-            [
-                _wrap(r.seed + k + GOLDEN * len(prefix))
-                for r, prefix in zip(requests, prefixes, strict=True)
-                for k in range(r.n)
-            ],
-            device=self.device,
-        )
-        left = [0 if b.finish == "stop" else most - len(b.token_ids) for b, most in zip(begun, longest, strict=True)]
-        room = torch.tensor(left, device=self.device)
-        drawn = [list(prefixes[row]) for row in rows.tolist()]
-        for layer in layers:
-            layer.select(rows)
-        finish = self._draw_all(drawn, logits[rows], mask[rows], seeds, room[rows], cache, layers)
-        completions = iter(
-            completed(self.tokenizer, tokens, why, self.options, self._end_ids)
-            for tokens, why in zip(drawn, finish, strict=True)
-        )
-        return [[next(completions) for _ in range(r.n)] for r in requests]
+        numbers = torch.tensor([i for i, call in enumerate(calls) for _ in range(call.request.n)], device=device)
+        self.rows = [_Row(call, i, list(call.prefix)) for call in calls for i in range(call.request.n)]
+        # SplitMix64 adds a constant a step: a seed so much further begins after the prefix.
+        seeds = [
+            _wrap(call.request.seed + k + GOLDEN * len(call.prefix)) for call in calls for k in range(call.request.n)
+        ]
+        self._seeds = torch.tensor(seeds, device=device)
+        self._room = torch.tensor([call.room for call in calls], device=device)[numbers]
+        self._logits, self._mask = logits[numbers], mask[numbers]
+        self._positions = self._mask.long().sum(1)
+        self.active = torch.ones_like(self._room, dtype=torch.bool)
+        for layer in self._layers:
+            layer.select(numbers)
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        out = self.network(
+    def step(self) -> list[_Row]:
+        """Sample a token of each row; return the rows that are finished by it."""
+        tokens = draw(self._logits, self._seeds, 0, self.options)
+        self._seeds += _wrap(GOLDEN)
+        self._room -= 1
+        # One copy from the device for all rows.
+        sampled, was_active = torch.stack([tokens, self.active.long()]).tolist()
+        for row, token, is_active in zip(self.rows, sampled, was_active, strict=True):
+            if is_active:
+                row.ids.append(token)
+        ended = torch.isin(tokens, self._end)
+        if self.options.stop:
+            ended |= self._stopped(was_active)
+        going_on = self.active & ~ended & (self._room > 0)
+        finished = []
+        for number in (self.active & ~going_on).nonzero().flatten().tolist():
+            row = self.rows[number]
+            row.finish = "stop" if ended[number] else "length"
+            finished.append(row)
+        self.active = going_on
+        left = int(self.active.sum())
+        if left == 0:
+            return finished
+        # Compact when a quarter of the rows is finished: dropping each at once would copy the cache each time.
+        if left <= 0.75 * len(self.rows):
+            tokens = tokens[self.active]
+            self.compact()
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], dim=1)
+        self._logits = self._forward(tokens[:, None], self._mask, self._positions[:, None])
+        self._positions = torch.where(self.active, self._positions + 1, 0)  # finished rows stay within the context
+        return finished
+
+    def compact(self) -> None:
+        """Drop the rows that are not active."""
+        if bool(self.active.all()):
+            return
+        keep = self.active.nonzero().flatten()
+        for layer in self._layers:
+            layer.select(keep)
+        self.rows = [self.rows[number] for number in keep.tolist()]
+        self._mask, self._positions, self._seeds = self._mask[keep], self._positions[keep], self._seeds[keep]
+        self._room, self._logits, self.active = self._room[keep], self._logits[keep], self.active[keep]
+
+    def append(self, other: _Batch) -> None:
+        """Take in the rows of another batch."""
+        for batch in (self, other):
+            batch.compact()
+        for mine, others in zip(self._layers, other._layers, strict=True):
+            mine.append(others)
+        length = max(self._mask.shape[1], other._mask.shape[1])
+        self._mask = torch.cat([pad(m, (length - m.shape[1], 0)) for m in (self._mask, other._mask)])
+        for name in ("_positions", "_seeds", "_room", "_logits", "active"):
+            setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)]))
+        self.rows += other.rows
+
+    def drop(self, calls: set[Call]) -> None:
+        """End the rows of calls."""
+        kept = torch.tensor([row.call not in calls for row in self.rows], device=self.active.device)
+        self.active = self.active & kept
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        out = self.decoder.network(
             input_ids=ids, attention_mask=mask, position_ids=positions,
-            past_key_values=cache, use_cache=True, logits_to_keep=1,
+            past_key_values=self._cache, use_cache=True, logits_to_keep=1,
         )  # fmt: skip
         return out.logits[:, -1].float()
 
-    def _draw_all(
-        self, drawn: list[list[int]], logits: Tensor, mask: Tensor, seeds: Tensor, room: Tensor,
-        cache: Cache, layers: Sequence[GrowingLayer],
-    ) -> list[str]:  # fmt: skip
-        """Draw on at the end of ``drawn``, at most ``room`` tokens a row; why each ended."""
-        total = len(seeds)
-        finish = ["length"] * total
-        live = list(range(total))  # which sample a row of the batch is
-        positions = mask.long().sum(1)
-        active = room > 0  # rows not finished yet
-        for step in range(self.options.max_tokens):
-            tokens = draw(logits, seeds, step, self.options)
-            ended = torch.isin(tokens, self._end)
-            # One copy from the device for all rows.
-            now = torch.stack([tokens, active.long()]).tolist()
-            for sample, token, is_active in zip(live, *now, strict=True):
-                if is_active:
-                    drawn[sample].append(token)
-            if self.options.stop:
-                ended |= self._stopped(drawn, live, now[1])
-            for row in (ended & active).nonzero().flatten().tolist():
-                finish[live[row]] = "stop"
-            active &= ~ended & (room > step + 1)
-            left = int(active.sum())
-            if left == 0:
-                break
-            # Compact when a quarter of the rows is finished: dropping each at once would copy the cache each time.
-            if left <= 0.75 * len(live):
-                keep = active.nonzero().flatten()
-                for layer in layers:
-                    layer.select(keep)
-                live, tokens, mask = [live[row] for row in keep.tolist()], tokens[keep], mask[keep]
-                positions, seeds, room, active = positions[keep], seeds[keep], room[keep], active[keep]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = self._forward(tokens[:, None], mask, positions[:, None], cache)
-            positions = positions + 1
-        return finish
-
-    def _stopped(self, drawn: list[list[int]], live: list[int], active: list[int]) -> Tensor:
+    def _stopped(self, was_active: Sequence[int]) -> Tensor:
         found = []
-        for sample, is_active in zip(live, active, strict=True):
-            tail = drawn[sample][-self._tail :] if is_active else []
-            text = self.tokenizer.decode(tail, skip_special_tokens=True)
+        for row, is_active in zip(self.rows, was_active, strict=True):
+            tail = row.ids[-self._tail :] if is_active else []
+            text = self.decoder.tokenizer.decode(tail, skip_special_tokens=True)
             found.append(any(stop in text for stop in self.options.stop))
-        return torch.tensor(found, device=self.device)
+        return torch.tensor(found, device=self.active.device)
+
+
+class Decoder(Core):
+    """Completes calls with a Hugging Face causal language model.
+
+    Args:
+        network: the model.
+        tokenizer: its tokenizer.
+        end_ids: token ids that end a completion.
+        batch_size: completions that are begun together; an eighth as many may be left of those before.
+        inference_mode: sample in torch's inference mode; else without gradients alone.
+    """
+
+    def __init__(
+        self, network: Any, tokenizer: Any, end_ids: set[int], batch_size: int, inference_mode: bool = True
+    ) -> None:
+        self.network, self.tokenizer, self.end_ids = network, tokenizer, end_ids
+        self.batch_size, self.inference_mode = batch_size, inference_mode
+        self.device, self.pad = network.device, tokenizer.pad_token_id or 0
+        self.limit = getattr(network.config, "max_position_embeddings", None) or 1 << 30
+        self._waiting: list[Call] = []
+        self._window: list[Call] = []  # the next ones, the longest first
+        self._batches: list[_Batch] = []
+        self._done: dict[Call, list[_Row]] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or is being sampled."""
+        return bool(self._waiting or self._window or self._batches)
+
+    def submit(self, call: Call) -> None:
+        """Take a call."""
+        self._waiting.append(call)
+
+    def drop(self, calls: Sequence[Call]) -> None:
+        """Forget calls."""
+        gone = set(calls)
+        self._waiting = [call for call in self._waiting if call not in gone]
+        self._window = [call for call in self._window if call not in gone]
+        for batch in self._batches:
+            batch.drop(gone)
+        for call in gone:
+            self._done.pop(call, None)
+        self._batches = [batch for batch in self._batches if bool(batch.active.any())]
+
+    def step(self) -> list[tuple[Call, list[Completion]]]:
+        """Begin a batch where there is room, and sample a token of every row."""
+        with torch.inference_mode() if self.inference_mode else torch.no_grad():
+            self._begin_batch()
+            finished = [row for batch in self._batches for row in batch.step()]
+        self._batches = [batch for batch in self._batches if bool(batch.active.any())]
+        return self._completed(finished)
+
+    def _begin_batch(self) -> None:
+        in_use = sum(int(batch.active.sum()) for batch in self._batches)
+        if (self._batches and in_use > _LEFT * self.batch_size) or not (self._window or self._waiting):
+            return
+        if not self._window:
+            self._fill_window()
+        options, calls, size = self._window[0].options, list[Call](), 0
+        if any(batch.options != options for batch in self._batches):
+            return  # another way of sampling has its turn when the rows of this one are finished
+        while self._window and (not calls or size + self._window[0].request.n <= self.batch_size):
+            calls.append(self._window.pop(0))
+            size += calls[-1].request.n
+        if len(self._batches) == 2:
+            self._batches[0].append(self._batches.pop())
+        self._batches.append(_Batch(self, calls))
+
+    def _fill_window(self) -> None:
+        options, size, later = self._waiting[0].options, 0, list[Call]()
+        for call in self._waiting:
+            if call.options == options and size < _WINDOW * self.batch_size:
+                self._window.append(call)
+                size += call.request.n
+            else:
+                later.append(call)
+        self._waiting = later
+        self._window.sort(key=lambda call: -len(call.request.prompt_ids))
+
+    def _completed(self, rows: Sequence[_Row]) -> list[tuple[Call, list[Completion]]]:
+        finished = []
+        for row in rows:
+            done = self._done.setdefault(row.call, [])
+            done.append(row)
+            if len(done) == row.call.request.n:
+                finished.append((row.call, sorted(self._done.pop(row.call), key=lambda row: row.index)))
+        return [(call, [self._completion(row) for row in done]) for call, done in finished]
+
+    def _completion(self, row: _Row) -> Completion:
+        return completed(self.tokenizer, row.ids, row.finish, row.call.options, self.end_ids)
 
 
 def draw(logits: Tensor, seeds: Tensor, step: int, options: SamplingOptions) -> Tensor:

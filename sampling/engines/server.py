@@ -6,16 +6,17 @@ request of its own with its own seed: the prefix cache of the server reads their
 
 from __future__ import annotations
 
+import asyncio
 import os
 import warnings
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sampling.engines.base import Completion, Request, SamplingOptions, Usage, begun, completed, seed_behind
+from sampling.engines.base import Completion, Engine, Request, SamplingOptions, Usage, begun, completed, seed_behind
+from sampling.runtime.scheduler import together
 from stepverify.data.encode import load_tokenizer
 from stepverify.records import InputError
 
@@ -24,16 +25,17 @@ _UNBOUNDED = 1 << 30  # tokens, of a context of which nothing is known
 _NEUTRAL = {"min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 
-@dataclass(slots=True)
-class _Drawing:
-    """A request whose completions are on their way."""
+@dataclass(frozen=True)
+class _Connection:
+    """The client of one event loop, the longest prompt and completion, and the places of requests."""
 
-    request: Request
-    completions: list[Completion | None]
+    client: Any
+    limit: int
+    places: asyncio.Semaphore
 
 
-class ServerEngine:
-    """An OpenAI-compatible endpoint, kept full by a stream of requests.
+class ServerEngine(Engine):
+    """An OpenAI-compatible endpoint.
 
     The token ids of completions are those that the server says it drew (vLLM's ``return_token_ids``). One that does
     not say is taken by its texts, with a warning: their ids are those that the tokenizer writes them in, which need
@@ -46,7 +48,7 @@ class ServerEngine:
         served_as: what the server calls the model; None if that is ``model`` too.
         api_key_env: the environment variable that holds the key; None where none is needed.
         max_model_len: longest prompt and completion in tokens; None takes what the server says, as vLLM does.
-        max_in_flight: completions that the server is asked for at once; those beyond wait in the stream.
+        max_in_flight: completions that the server is asked for at once; those beyond wait.
         timeout: seconds for one completion, waiting in the server's queue included.
         max_retries: further attempts after a time-out, a lost connection, or an error that may pass (408, 409, 429
             and 5xx), with growing pauses.
@@ -63,7 +65,9 @@ class ServerEngine:
             raise InputError(f"timeout: expected above 0 seconds, got {timeout}")
         self.model, self.base_url, self.served_as = model, base_url, served_as or model
         self.api_key_env, self.max_model_len, self.max_in_flight = api_key_env, max_model_len, max_in_flight
-        self.timeout, self.max_retries, self.usage = timeout, max_retries, Usage()
+        self.timeout, self.max_retries, self.capacity = timeout, max_retries, 2 * max_in_flight
+        self.usage: Usage = Usage()
+        self._connecting: asyncio.Task[_Connection] | None = None
 
     def identity(self) -> dict[str, Any]:
         """Engine and model, not the place: a resumed run may find it at another port."""
@@ -74,28 +78,52 @@ class ServerEngine:
         """The model's tokenizer."""
         return load_tokenizer(self.model)
 
-    def generate(
-        self, requests: Iterable[Request], options: SamplingOptions
-    ) -> Iterator[tuple[Request, list[Completion]]]:
-        """Yield each request with its completions as they finish.
+    async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
+        """Return the completions of a request.
 
         Raises:
-            InputError: besides what the protocol says, an endpoint that cannot be reached or does not serve the model,
+            InputError: besides what the contract says, an endpoint that cannot be reached or does not serve the model,
                 and what it refuses.
         """
-        client = self._client()
-        from anyio.from_thread import start_blocking_portal  # openai has it
+        connection = await self._connection()
+        known, room = begun(self.tokenizer, request, options, connection.limit)
+        if not room:
+            return [known] * request.n
+        greedy = options.temperature == 0  # of n completions all are equal
+        asked = range(1 if greedy else request.n)
+        completions = await together(self._complete_one(connection, request, i, room, options) for i in asked)
+        return completions * (request.n if greedy else 1)
 
-        # Connections live in a thread: they are read while whoever asked is busy with other things.
-        with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
-            limit = portal.call(self._limit, client)
-            in_flight: dict[Future[Any], tuple[_Drawing, int]] = {}
-            try:
-                yield from self._stream(portal, client, in_flight, iter(requests), options, limit)
-            finally:
-                # Whoever stops in the middle leaves nothing with the server: it hears the connections close.
-                for future in in_flight:
-                    future.cancel()
+    async def aclose(self) -> None:
+        """Close the connections."""
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None and connecting.get_loop() is asyncio.get_running_loop():
+            connecting.cancel()
+            for result in await asyncio.gather(connecting, return_exceptions=True):
+                if isinstance(result, _Connection):
+                    await result.client.close()
+
+    async def _connection(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        connecting = self._connecting
+        if connecting is None or connecting.get_loop() is not loop or _failed(connecting):
+            connecting = self._connecting = loop.create_task(self._connect())
+        return await asyncio.shield(connecting)
+
+    async def _connect(self) -> _Connection:
+        client = self._client()
+        try:
+            return _Connection(client, await self._limit(client), asyncio.Semaphore(self.max_in_flight))
+        except BaseException:
+            await client.close()
+            raise
+
+    async def _complete_one(
+        self, connection: _Connection, request: Request, i: int, room: int, options: SamplingOptions
+    ) -> Completion:
+        async with connection.places:
+            answer = await self._ask(connection.client, request, i, room, options)
+        return self._completion(request, answer, options)
 
     def _client(self) -> Any:
         try:
@@ -124,29 +152,6 @@ class ServerEngine:
                 "served_as is the server's name of the model"
             )
         return self.max_model_len or cards[self.served_as].get("max_model_len") or _UNBOUNDED
-
-    def _stream(
-        self, portal: Any, client: Any, in_flight: dict[Future[Any], tuple[_Drawing, int]],
-        source: Iterator[Request], options: SamplingOptions, limit: int,
-    ) -> Iterator[tuple[Request, list[Completion]]]:  # fmt: skip
-        greedy = options.temperature == 0  # of n completions all are the same
-        while True:
-            while len(in_flight) < self.max_in_flight and (request := next(source, None)) is not None:
-                known, left = begun(self.tokenizer, request, options, limit)
-                if not left:
-                    yield request, [known] * request.n
-                    continue
-                drawing = _Drawing(request, [None] * (1 if greedy else request.n))
-                for i in range(len(drawing.completions)):
-                    in_flight[portal.start_task_soon(self._ask, client, request, i, left, options)] = drawing, i
-            if not in_flight:
-                return
-            for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
-                drawing, i = in_flight.pop(future)
-                request = drawing.request
-                drawing.completions[i] = self._completion(request, future.result(), options)
-                if all(drawing.completions):
-                    yield request, [c for c in drawing.completions if c] * (request.n if greedy else 1)
 
     async def _ask(self, client: Any, request: Request, i: int, left: int, options: SamplingOptions) -> Any:
         body = {
@@ -183,6 +188,10 @@ class ServerEngine:
         warnings.warn(f"{self.base_url} gives no token ids: they are made from the texts of completions", stacklevel=2)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 @contextmanager

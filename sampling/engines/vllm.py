@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from sampling.engines.base import Completion, Request, SamplingOptions, Usage, begun, completed, seed_behind
-from stepverify.data.encode import load_tokenizer
+from sampling.engines.base import Completion, Usage, completed, seed_behind
+from sampling.engines.pump import Call, Core, InProcessEngine, load_shared_tokenizer
 from stepverify.records import InputError
 
 
-class VllmEngine:
-    """One vLLM engine in this process, kept full by a stream of requests.
+class VllmEngine(InProcessEngine):
+    """One vLLM engine in this process, topped up before every step.
+
+    Its texts are equal whatever else is in flight, as far as vLLM's kernels are batch-invariant (measured on CPU).
 
     Args:
         model: local folder or hub id.
@@ -25,7 +28,7 @@ class VllmEngine:
         block_size: tokens a cache block; None leaves it to vLLM. On CPU the default of 128 never hits
             the prefix cache on a prompt of 85 tokens, 32 does.
         enforce_eager: skip compilation: 10 to 40 s faster to start, about 10 % slower to run on CPU.
-        max_in_flight: completions in the engine at once; those beyond wait in the stream.
+        max_in_flight: completions in vLLM at once; those beyond wait.
     """
 
     def __init__(
@@ -33,10 +36,12 @@ class VllmEngine:
         gpu_memory_utilization: float = 0.9, cpu_kv_cache_gib: int = 4, block_size: int | None = None,
         enforce_eager: bool = False, max_in_flight: int = 512,
     ) -> None:  # fmt: skip
+        super().__init__()
         self.model, self.dtype, self.max_model_len = model, dtype, max_model_len
         self.tensor_parallel_size, self.gpu_memory_utilization = tensor_parallel_size, gpu_memory_utilization
         self.cpu_kv_cache_gib, self.block_size, self.enforce_eager = cpu_kv_cache_gib, block_size, enforce_eager
-        self.max_in_flight, self.usage = max_in_flight, Usage()
+        self.max_in_flight, self.capacity = max_in_flight, 2 * max_in_flight
+        self.usage: Usage = Usage()
 
     def identity(self) -> dict[str, Any]:
         """Engine, model and number format."""
@@ -45,10 +50,9 @@ class VllmEngine:
     @cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
-        return load_tokenizer(self.model)
+        return load_shared_tokenizer(self.model)
 
-    @cached_property
-    def _engine(self) -> Any:
+    def _load(self) -> Core:
         # In-process: no second copy of the interpreter on CPU, and no orphan after a kill.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(self.cpu_kv_cache_gib))
@@ -71,62 +75,78 @@ class VllmEngine:
             gpu_memory_utilization=self.gpu_memory_utilization, enforce_eager=self.enforce_eager,
             enable_prefix_caching=True, seed=0, **{k: v for k, v in optional.items() if v is not None},
         )  # fmt: skip
-        return llm.llm_engine
+        return _VllmCore(llm.llm_engine, self.tokenizer, self.max_in_flight, self.usage)
 
-    def generate(
-        self, requests: Iterable[Request], options: SamplingOptions
-    ) -> Iterator[tuple[Request, list[Completion]]]:
-        """Yield each request with its completions as they finish."""
-        engine = self._engine  # first: it says what to do where vLLM is missing
-        waiting: dict[str, Request] = {}
-        try:
-            yield from self._stream(engine, waiting, iter(requests), options)
-        finally:
-            # Whoever stops in the middle leaves nothing in the engine.
-            if waiting:
-                engine.abort_request(list(waiting))
 
-    def _stream(
-        self, engine: Any, waiting: dict[str, Request], source: Iterator[Request], options: SamplingOptions
-    ) -> Iterator[tuple[Request, list[Completion]]]:
+class _VllmCore(Core):
+    """vLLM's own engine: it batches continuously, so calls only have to be there before each step."""
+
+    def __init__(self, engine: Any, tokenizer: Any, max_in_flight: int, usage: Usage) -> None:
+        self.engine, self.tokenizer, self.usage = engine, tokenizer, usage
+        self.limit = engine.model_config.max_model_len
+        self._max_in_flight, self._in_flight, self._number = max_in_flight, 0, 0
+        self._waiting: deque[Call] = deque()
+        self._running: dict[str, Call] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or is being sampled."""
+        return bool(self._waiting or self._running)
+
+    def submit(self, call: Call) -> None:
+        """Take a call."""
+        self._waiting.append(call)
+
+    def drop(self, calls: Sequence[Call]) -> None:
+        """Abort calls."""
+        gone = set(calls)
+        self._waiting = deque(call for call in self._waiting if call not in gone)
+        names = [name for name, call in self._running.items() if call in gone]
+        if names:
+            self.engine.abort_request(names)
+        for name in names:
+            self._in_flight -= self._running.pop(name).request.n
+
+    def step(self) -> list[tuple[Call, list[Completion]]]:
+        """Top up, so that the batch never drains while there is work left; and step."""
+        while self._waiting and self._in_flight < self._max_in_flight:
+            self._add(self._waiting.popleft())
+        finished = []
+        for output in self.engine.step():
+            if output.finished and (call := self._running.pop(output.request_id, None)) is not None:
+                self._in_flight -= call.request.n
+                finished.append((call, self._completions(call, output)))
+        return finished
+
+    def _add(self, call: Call) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        limit = engine.model_config.max_model_len
-        greedy = options.temperature == 0  # of n completions all are the same; vLLM refuses to draw more than one
-        in_flight = 0
-        while True:
-            # Top up before every step, so that the batch never drains while there is work left.
-            while in_flight < self.max_in_flight and (request := next(source, None)) is not None:
-                known, left = begun(self.tokenizer, request, options, limit)
-                if not left:
-                    yield request, [known] * request.n
-                    continue
-                params = SamplingParams(
-                    n=1 if greedy else request.n, seed=seed_behind(request), temperature=options.temperature,
-                    top_p=options.top_p, top_k=options.top_k, max_tokens=left,
-                    stop=options.stop or None, stop_token_ids=options.stop_ids or None,
-                    output_kind=RequestOutputKind.FINAL_ONLY,
-                )  # fmt: skip
-                ids = {"prompt_token_ids": request.prompt_ids + request.prefix_ids}
-                (prompt,) = engine.renderer.render_cmpl([ids])  # raw prompts are deprecated (vLLM 0.32)
-                engine.add_request(request.key, prompt, params)
-                waiting[request.key] = request
-                in_flight += request.n
-            if not waiting:
-                return
-            for output in engine.step():
-                if output.finished:
-                    request = waiting.pop(output.request_id)
-                    in_flight -= request.n
-                    # Each completion reads the prompt; of the last one to end vLLM says what the cache had of it.
-                    read, cached = len(output.prompt_token_ids), output.num_cached_tokens
-                    times = len(output.outputs)
-                    self.usage.count(times * read, None if cached is None else times * cached)
-                    drawn = sorted(output.outputs, key=lambda o: o.index) * (request.n if greedy else 1)
-                    yield request, [self._completion(request.prefix_ids, o, options) for o in drawn]
+        request, options = call.request, call.options
+        # Of n greedy completions all are equal, and vLLM refuses to sample more than one.
+        n = 1 if options.temperature == 0 else request.n
+        params = SamplingParams(
+            n=n, seed=seed_behind(request), temperature=options.temperature, top_p=options.top_p, top_k=options.top_k,
+            max_tokens=call.room, stop=options.stop or None, stop_token_ids=options.stop_ids or None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )  # fmt: skip
+        ids = {"prompt_token_ids": request.prompt_ids + request.prefix_ids}
+        (prompt,) = self.engine.renderer.render_cmpl([ids])  # raw prompts are deprecated (vLLM 0.32)
+        self._number += 1
+        name = f"{self._number}:{request.key}"  # keys need not be unique
+        self.engine.add_request(name, prompt, params)
+        self._running[name] = call
+        self._in_flight += request.n
 
-    def _completion(self, prefix: list[int], output: Any, options: SamplingOptions) -> Completion:
-        ids, finish = [*prefix, *output.token_ids], output.finish_reason or "stop"
-        # vLLM looks for stop texts and writes the text of what it drew alone.
-        return completed(self.tokenizer, ids, finish, options) if prefix else Completion(ids, output.text, finish)
+    def _completions(self, call: Call, output: Any) -> list[Completion]:
+        # Each completion reads the prompt; of the last one to end vLLM says what the cache had of it.
+        read, cached, times = len(output.prompt_token_ids), output.num_cached_tokens, len(output.outputs)
+        self.usage.count(times * read, None if cached is None else times * cached)
+        sampled = sorted(output.outputs, key=lambda o: o.index)
+        return [self._completion(call, o) for o in sampled] * (call.request.n // len(sampled))
+
+    def _completion(self, call: Call, output: Any) -> Completion:
+        prefix, finish = call.request.prefix_ids, output.finish_reason or "stop"
+        ids = [*prefix, *output.token_ids]
+        # vLLM looks for stop texts and writes the text of what it sampled alone.
+        return completed(self.tokenizer, ids, finish, call.options) if prefix else Completion(ids, output.text, finish)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sampling.engines import Completion, Engine, Request, SamplingOptions
-from sampling.labelling.base import Stage, StepLabeller
+from sampling.engines import Engine, Request, SamplingOptions
+from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from sampling.labelling.verdict import DEFAULT, Template, compared, first_wrong, read_verdict
+from sampling.runtime.scheduler import PriorityLimit, together
+from sampling.runtime.seeds import derive_seed
 from sampling.runtime.store import Store
-from sampling.stages.generate import derive_seed
+from sampling.runtime.writer import Writer
 from stepverify.data.encode import start_ids
 from stepverify.records import InputError, Judgement, Solution
 
@@ -72,16 +74,19 @@ class Consensus(StepLabeller):
             "num_votes": self.num_votes, "chat": self.chat, "seed": self.seed,
         }  # fmt: skip
 
-    def label(self, groups: Iterable[list[Solution]], stage: Stage) -> Iterator[list[Solution]]:
-        """Stream the labelled solutions through the judge; a problem is done when the last of them is judged."""
+    @property
+    def max_problems(self) -> int:
+        """As many as the labeller wants, and those before the judge."""
+        return self.labeller.max_problems + self.judge.capacity
+
+    @asynccontextmanager
+    async def labelling(self, stage: Stage) -> AsyncIterator[LabelProblem]:
+        """Label the solutions of a problem, then have those judged that got labels."""
         stage.progress.watch(self.judge)
         with Store(stage.output / "judge", Judgement, stage="judge", config=self.identity(), inputs={}) as store:
-            hearing = _Hearing(self, store)
-            requests = hearing.requests(self.labeller.label(groups, stage))
-            for request, answers in self.judge.generate(requests, self.sampling):
-                stage.progress.draw(tokens=hearing.take(request, answers).tokens)
-                yield from hearing.finished()
-            yield from hearing.finished()
+            async with self.labeller.labelling(stage) as label, aclosing(self.judge):
+                with Writer(store) as writer:
+                    yield _Hearing(self, label, stage, writer).label
             self._summary = _count(store.records())
             store.finish(self._summary)
 
@@ -102,63 +107,41 @@ class Consensus(StepLabeller):
         return ids
 
 
-@dataclass(slots=True)
-class _Case:
-    """The solutions of one problem, and how many of them are still before the judge."""
-
-    solutions: list[Solution]
-    pending: int = 0
-
-
 class _Hearing:
     """One run of the judge: what it is asked, and what comes of its answers."""
 
-    def __init__(self, consensus: Consensus, store: Store[Judgement]) -> None:
-        self.consensus, self.store = consensus, store
-        self._verdicts = {judgement.id: judgement.verdicts for judgement in store.records()}
-        self._asked: dict[str, tuple[_Case, Solution]] = {}
-        self._ready: list[_Case] = []
+    def __init__(self, consensus: Consensus, label: LabelProblem, stage: Stage, writer: Writer[Judgement]) -> None:
+        self.consensus, self.stage, self.writer, self._label = consensus, stage, writer, label
+        self._verdicts = {judgement.id: judgement.verdicts for judgement in writer.store.records()}
+        self._in_flight = PriorityLimit(consensus.judge.capacity)
 
-    def requests(self, groups: Iterable[list[Solution]]) -> Iterator[Request]:
-        """A question for each distinct solution that has labels and is not on record."""
-        for solutions in groups:
-            case = _Case(solutions)
-            unknown = [s for s in _distinct(solutions).values() if s.id not in self._verdicts]
-            case.pending = len(unknown)
-            if not unknown:
-                self._ready.append(case)
-            for s in unknown:
-                self._asked[s.id] = case, s
-                seed = derive_seed(self.consensus.seed, s.id)
-                yield Request(s.id, self.consensus.encode(s), self.consensus.num_votes, seed)
+    async def label(self, solutions: list[Solution]) -> None:
+        """Label, ask about each distinct solution that is not on record, strike labels out without a consensus."""
+        await self._label(solutions)
+        distinct = _distinct(solutions)
+        await together(self._ask(s) for s in distinct.values() if s.id not in self._verdicts)
+        for s in solutions:
+            if any(s.step_labels or []):
+                verdicts = self._verdicts[distinct[_text(s)].id]
+                if not compared(first_wrong(s.step_labels or []), verdicts).startswith("agreed"):
+                    s.step_labels = None
 
-    def take(self, request: Request, answers: list[Completion]) -> Judgement:
-        """Keep what the judge said."""
-        case, solution = self._asked.pop(request.key)
+    async def _ask(self, solution: Solution) -> None:
+        consensus = self.consensus
+        request = Request(
+            solution.id, consensus.encode(solution), consensus.num_votes, derive_seed(consensus.seed, solution.id)
+        )
+        async with self._in_flight.hold(request.n, 0):
+            answers = await consensus.judge.complete(request, consensus.sampling)
         verdicts = [None if a.finish == "length" else read_verdict(a.text, len(solution.steps)) for a in answers]
         judgement = Judgement(
             id=solution.id, labelled=first_wrong(solution.step_labels or []), seed=request.seed,
             texts=[a.text for a in answers], finish=[a.finish for a in answers], verdicts=verdicts,
             tokens=sum(len(a.token_ids) for a in answers),
         )  # fmt: skip
-        self.store.write([judgement])
         self._verdicts[solution.id] = verdicts
-        case.pending -= 1
-        if not case.pending:
-            self._ready.append(case)
-        return judgement
-
-    def finished(self) -> Iterator[list[Solution]]:
-        """Yield the problems of which all is known, without the labels on which there is no consensus."""
-        while self._ready:
-            solutions = self._ready.pop().solutions
-            distinct = _distinct(solutions)
-            for s in solutions:
-                if any(s.step_labels or []):
-                    verdicts = self._verdicts[distinct[_text(s)].id]
-                    if not compared(first_wrong(s.step_labels or []), verdicts).startswith("agreed"):
-                        s.step_labels = None
-            yield solutions
+        self.stage.progress.draw(tokens=judgement.tokens)
+        await self.writer.write([judgement])
 
 
 def _text(solution: Solution) -> tuple[str | None, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-from sampling.labelling.base import Stage, StepLabeller
+from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from stepverify.readers import synthetic
 from stepverify.records import InputError, Solution, StepLabel
 
@@ -17,14 +18,17 @@ class SyntheticOracle(StepLabeller):
         """The oracle has no settings."""
         return {"labeller": "synthetic_oracle"}
 
-    def label(self, groups: Iterable[list[Solution]], stage: Stage) -> Iterator[list[Solution]]:
+    @asynccontextmanager
+    async def labelling(self, stage: Stage) -> AsyncIterator[LabelProblem]:
         """Judge every step."""
-        for solutions in groups:
-            for s in solutions:
-                if "modulus" not in s.meta:
-                    raise InputError(
-                        f"solution {s.id}: not of a synthetic problem (no meta.modulus), the oracle cannot judge it"
-                    )
-                right = synthetic.verdicts(s.problem, s.steps, s.meta["modulus"])
-                s.step_labels = [StepLabel(rating=1 if r else -1) for r in right]
-            yield solutions
+        yield _judge
+
+
+async def _judge(solutions: list[Solution]) -> None:
+    for s in solutions:
+        if "modulus" not in s.meta:
+            raise InputError(
+                f"solution {s.id}: not of a synthetic problem (no meta.modulus), the oracle cannot judge it"
+            )
+        right = synthetic.verdicts(s.problem, s.steps, s.meta["modulus"])
+        s.step_labels = [StepLabel(rating=1 if r else -1) for r in right]

@@ -1,4 +1,4 @@
-"""Step labels by rollouts: completions of step prefixes, streamed through an engine and kept on disk.
+"""Step labels by rollouts: completions of step prefixes, kept on disk.
 
 Every completion is a record in ``rollouts/`` of the stage's folder, graded, before it counts. A run that goes on
 after a kill asks the strategy the same questions again, and the engine only those that have no record.
@@ -7,26 +7,24 @@ after a kill asks the strategy the same questions again, and the engine only tho
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from sampling.engines import Engine, SamplingOptions
 from sampling.labelling.answer_fallback import Unstated
-from sampling.labelling.base import Stage, StepLabeller
-from sampling.labelling.run import Ask, Budget, Plan, Run, judged
+from sampling.labelling.base import LabelProblem, Stage, StepLabeller
+from sampling.labelling.run import Budget, Plan, Run
 from sampling.labelling.strategies import Exhaustive, Strategy
+from sampling.runtime.inputs import exported_layout
 from sampling.runtime.provenance import check_origin
 from sampling.runtime.reuse import check_drawn, read_drawn
 from sampling.runtime.store import Store
-from sampling.stages.generate import exported_layout
 from stepverify.layout import Layout
 from stepverify.readers import Reader
-from stepverify.records import InputError, Rollout, Solution
-
-_LAG = 16  # prefixes whose completions are being graded while the engine draws on: a kill loses them
+from stepverify.records import InputError, Rollout
 
 
 class Rollouts(StepLabeller):
@@ -86,30 +84,23 @@ class Rollouts(StepLabeller):
         made = {"labeller": "rollouts", "engine": self.engine.identity(), "sampling": dataclasses.asdict(self.sampling)}
         return made | dataclasses.asdict(self.plan) | {"strategy": self.plan.strategy.identity()}
 
-    def label(self, groups: Iterable[list[Solution]], stage: Stage) -> Iterator[list[Solution]]:
-        """Stream the prefixes of many problems through the engine; answers are graded in a thread meanwhile."""
+    @property
+    def max_problems(self) -> int:
+        """Enough for the engine: in late rounds a problem asks for few completions."""
+        return max(64, self.engine.capacity // 8)
+
+    @asynccontextmanager
+    async def labelling(self, stage: Stage) -> AsyncIterator[LabelProblem]:
+        """Complete the prefixes of many problems; answers are graded meanwhile."""
         if self.plan.reuse_samples:
             check_origin(stage.input, self.identity(), self.examples)
         check_drawn(self.drawn_before, "rollouts", self.identity())
         before = {rollout.id: rollout for rollout in read_drawn(self.drawn_before, Rollout)}
         stage.progress.watch(self.engine)
         kept = Store(stage.output / "rollouts", Rollout, stage="rollouts", config=self.identity(), inputs={})
-        with kept as store, ThreadPoolExecutor(1, "grading") as pool:
-            run = Run(self.plan, self.engine.tokenizer, groups, store, before)
-            judging: deque[Future[tuple[Ask, Rollout]]] = deque()
-            try:
-                while not run.exhausted:
-                    for request, completions in self.engine.generate(run, self.sampling):
-                        judging.append(pool.submit(judged, run.asked.pop(request.key), completions, stage))
-                        # Taken in this order and at this distance, not when done: so what is asked next, and the order
-                        # of the output, depend on the engine alone and not on how fast answers are graded.
-                        if len(judging) > _LAG:
-                            yield from run.take(*judging.popleft().result(), stage)
-                    while judging:
-                        yield from run.take(*judging.popleft().result(), stage)
-                    yield from run.finished()
-            finally:  # whoever interrupts loses nothing that was drawn
-                store.write(future.result()[1] for future in judging)
+        with kept as store:
+            async with aclosing(self.engine), Run(self.plan, self.engine, self.sampling, stage, store, before) as run:
+                yield run.label
             found = Unstated("rollouts")
             self._summary = _count(_watched(store.records(), found), before)
             store.finish(self._summary)

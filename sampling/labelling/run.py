@@ -1,26 +1,25 @@
-"""One run of the rollouts: which prefix is completed next, what comes of it, and when a problem is done."""
+"""One run of the rollouts: a coroutine per problem that completes prefixes and labels steps."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-import heapq
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from sampling.engines import Completion, Request
+from sampling.engines import Completion, Engine, Request, SamplingOptions
 from sampling.labelling.base import Stage
 from sampling.labelling.step_tree import Node, build
 from sampling.labelling.strategies import Paths, Strategy, informative
+from sampling.runtime.scheduler import PriorityLimit, together
+from sampling.runtime.seeds import derive_seed
 from sampling.runtime.store import Store
-from sampling.stages.generate import derive_seed
+from sampling.runtime.writer import Writer
 from stepverify.answers import extract_answer
 from stepverify.data.encode import SolutionEncoder
 from stepverify.layout import Layout
 from stepverify.records import InputError, Rollout, Solution, StepLabel
-
-_WINDOW = 64  # problems in work at the same time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +62,7 @@ class Opened:
     """The solutions of one problem while their prefixes are being completed."""
 
     solutions: list[Solution]
-    chosen: list[Solution]
     view: Paths
-    pending: int = 0
     rollouts: int = 0
     tokens: int = 0
 
@@ -89,82 +86,44 @@ class Ask:
 
 
 class Run:
-    """One run of the stage: the requests that an engine draws from, and what comes of them."""
+    """One run of the stage: completes prefixes of many problems, and labels each problem when nothing is left to ask.
+
+    As an async context manager: what was sampled is graded and written at the end, whatever ends it.
+    """
 
     def __init__(
-        self, plan: Plan, tokenizer: Any, groups: Iterable[list[Solution]], store: Store[Rollout],
+        self, plan: Plan, engine: Engine, sampling: SamplingOptions, stage: Stage, store: Store[Rollout],
         drawn_before: Mapping[str, Rollout],
     ) -> None:  # fmt: skip
-        self.plan, self.store, self._groups = plan, store, iter(groups)
-        self._encoder = SolutionEncoder(tokenizer, plan.layout)
+        self.plan, self.engine, self.sampling, self.stage, self.store = plan, engine, sampling, stage, store
+        self._writer = Writer(store)
+        self._encoder = SolutionEncoder(engine.tokenizer, plan.layout)
         self._known = {**drawn_before, **{record.id: record for record in store.records()}}
-        self.asked: dict[str, Ask] = {}
-        self.exhausted = False
-        self._waiting: list[tuple[tuple[float, int, int], Ask]] = []
-        self._ready: list[Opened] = []
-        self._num_open, self._number = 0, 0
+        self._in_flight = PriorityLimit(engine.capacity)
+        self._keeping = set[asyncio.Task[None]]()
         self._end = time.monotonic() + (plan.budget.seconds or float("inf"))
 
-    def __iter__(self) -> Iterator[Request]:
+    async def __aenter__(self) -> Run:
         return self
 
-    def __next__(self) -> Request:
-        """The most informative prefix of the problems in work."""
-        while self._num_open + len(self._ready) < _WINDOW and (solutions := next(self._groups, None)) is not None:
-            self._open(solutions)
-        if time.monotonic() > self._end:
-            self._drop_waiting()
-        if not self._waiting:
-            self.exhausted = not self._num_open and not self._ready
-            raise StopIteration
-        ask = heapq.heappop(self._waiting)[1]
-        self.asked[ask.key] = ask
-        ids = self._encoder.path(ask.problem.solutions[0].problem, ask.node.steps(), self.plan.few_shot)
-        return Request(ask.key, ids, ask.number, ask.seed)
+    async def __aexit__(self, *_: object) -> None:
+        with self._writer:
+            await asyncio.gather(*self._keeping, return_exceptions=True)
 
-    def _drop_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for _, ask in waiting:
-            ask.problem.pending -= 1
-            if not ask.problem.pending:
-                self._advance(ask.problem)
-
-    def _open(self, solutions: list[Solution]) -> None:
+    async def label(self, solutions: list[Solution]) -> None:
+        """Ask the strategy until it wants nothing more, and set the labels that it concludes."""
         chosen = solutions[: self.plan.max_solutions]
         root = build((s.id, _rolled(s)) for s in chosen)
         if self.plan.reuse_samples:
             for s in solutions:
                 root.count(_rolled(s), right=bool(s.correct))
         paths = [(list(root.follow(_rolled(s))), bool(s.correct)) for s in chosen]
-        self._num_open += 1
-        self._advance(Opened(solutions, chosen, Paths(root, paths, self.plan.reuse_rollouts)))
-
-    def _advance(self, problem: Opened) -> None:
-        """Ask the strategy, and again as long as all that it wants is on record."""
+        problem = Opened(solutions, Paths(root, paths, self.plan.reuse_rollouts))
         while asks := self._within_budget(problem):
-            missing = [rest for ask in asks if (rest := self._from_record(ask))]
-            for ask in missing:
-                self._number += 1
-                # Of equal ones the shorter first: when a longer prefix comes, the engine has cached the shorter one.
-                order = (-informative(ask.node), len(ask.node.steps()), self._number)
-                heapq.heappush(self._waiting, (order, ask))
-            problem.pending = len(missing)
-            if missing:
-                return
-        self._num_open -= 1
-        self._ready.append(problem)
-
-    def _from_record(self, ask: Ask) -> Ask | None:
-        """Count what is on record of these completions; what is left of them to draw."""
-        while (record := self._known.get(ask.key)) is not None and len(record.right) <= ask.number:
-            part = dataclasses.replace(ask, number=len(record.right))
-            if record.id not in self.store.done:  # drawn before, in another folder
-                self.store.write([record])
-            self._count(part, self._known.pop(ask.key))
-            if part.number == ask.number:
-                return None
-            ask = dataclasses.replace(ask, first=ask.first + part.number, number=ask.number - part.number)
-        return ask
+            await together(self._complete(ask) for ask in asks)
+        label = self.plan.strategy.conclude(problem.view)
+        for solution, (path, _) in zip(chosen, problem.view.paths, strict=True):
+            solution.step_labels = [*map(label, path), *_final_labels(solution)]
 
     def _within_budget(self, problem: Opened) -> list[Ask]:
         budget, asks = self.plan.budget, []
@@ -178,15 +137,46 @@ class Run:
                 left = None if left is None else left - number
         return asks
 
-    def take(self, ask: Ask, record: Rollout, stage: Stage) -> Iterator[list[Solution]]:
-        """Keep and count graded completions; yield the problems that are done by them."""
-        self.store.write([record])
+    async def _complete(self, ask: Ask) -> None:
+        """Count what is on record of these completions, and sample the rest."""
+        while (record := self._known.get(ask.key)) is not None and len(record.right) <= ask.number:
+            del self._known[ask.key]
+            if record.id not in self.store.done:  # drawn before, in another folder
+                await self._writer.write([record])
+            part = dataclasses.replace(ask, number=len(record.right))
+            self._count(part, record)
+            ask = dataclasses.replace(ask, first=ask.first + part.number, number=ask.number - part.number)
+            if not ask.number:
+                return
+        # The most informative prefix first; of equal ones the shorter: when a longer one comes, the engine has cached
+        # the shorter one.
+        async with self._in_flight.hold(ask.number, (-informative(ask.node), len(ask.node.steps()))):
+            if time.monotonic() > self._end:
+                return
+            ids = self._encoder.path(ask.problem.solutions[0].problem, ask.node.steps(), self.plan.few_shot)
+            completions = await self.engine.complete(Request(ask.key, ids, ask.number, ask.seed), self.sampling)
+        # Whoever interrupts loses nothing that was sampled.
+        keeping = asyncio.create_task(self._keep(ask, completions))
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
+        await asyncio.shield(keeping)
+
+    async def _keep(self, ask: Ask, completions: list[Completion]) -> None:
+        record = await self._graded(ask, completions)
+        await self._writer.write([record])
         self._count(ask, record)
-        stage.progress.draw(tokens=record.tokens)
-        ask.problem.pending -= 1
-        if not ask.problem.pending:
-            self._advance(ask.problem)
-        yield from self.finished()
+        self.stage.progress.draw(tokens=record.tokens)
+
+    async def _graded(self, ask: Ask, completions: list[Completion]) -> Rollout:
+        problem, steps = ask.problem.solutions[0], ask.node.steps()
+        # Judged as solutions are: as a whole, for the prefix may state the answer; and not where it was cut off.
+        answers = [None if c.finish == "length" else extract_answer("\n".join((*steps, c.text))) for c in completions]
+        verdicts = await self.stage.grade((problem.answer, answer) for answer in answers)
+        return Rollout(
+            id=ask.key, problem_id=problem.problem_id, steps=list(steps), seed=ask.seed,
+            completions=[c.text for c in completions], finish=[c.finish for c in completions], answers=answers,
+            right=[v is True for v in verdicts], tokens=sum(len(c.token_ids) for c in completions),
+        )  # fmt: skip
 
     def _count(self, ask: Ask, record: Rollout) -> None:
         ask.node.drawn += ask.number
@@ -197,28 +187,6 @@ class Run:
             # What was cut off ends in a step that would have gone on.
             through = steps[: len(steps) - (finish == "length")] if self.plan.reuse_rollouts else []
             ask.node.count(through, right=right)
-
-    def finished(self) -> Iterator[list[Solution]]:
-        """Label and yield the problems about which nothing is left to ask."""
-        while self._ready:
-            problem = self._ready.pop()
-            label = self.plan.strategy.conclude(problem.view)
-            for solution, (path, _) in zip(problem.chosen, problem.view.paths, strict=True):
-                solution.step_labels = [*map(label, path), *_final_labels(solution)]
-            yield problem.solutions
-
-
-def judged(ask: Ask, completions: list[Completion], stage: Stage) -> tuple[Ask, Rollout]:
-    """The completions of a prefix, graded."""
-    problem, steps = ask.problem.solutions[0], ask.node.steps()
-    # Judged as solutions are: as a whole, for the prefix may state the answer; and not where it was cut off.
-    answers = [None if c.finish == "length" else extract_answer("\n".join((*steps, c.text))) for c in completions]
-    verdicts = stage.grader.grade((problem.answer, answer) for answer in answers)
-    return ask, Rollout(
-        id=ask.key, problem_id=problem.problem_id, steps=list(steps), seed=ask.seed,
-        completions=[c.text for c in completions], finish=[c.finish for c in completions], answers=answers,
-        right=[v is True for v in verdicts], tokens=sum(len(c.token_ids) for c in completions),
-    )  # fmt: skip
 
 
 def _rolled(solution: Solution) -> list[str]:

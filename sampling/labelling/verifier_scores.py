@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-from sampling.labelling.base import Stage, StepLabeller
+from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from stepverify.records import InputError, Solution, StepLabel
 
 
@@ -26,13 +27,15 @@ class VerifierScores(StepLabeller):
         """The name; the values are part of the input."""
         return {"labeller": "verifier_scores", "verifier": self.verifier, "max_solutions": self.max_solutions}
 
-    def label(self, groups: Iterable[list[Solution]], stage: Stage) -> Iterator[list[Solution]]:
+    @asynccontextmanager
+    async def labelling(self, stage: Stage) -> AsyncIterator[LabelProblem]:
         """Copy the values. Solutions that were too long to be scored stay without labels."""
-        for solutions in groups:
-            for s in solutions[: self.max_solutions]:
-                values = s.scores.get(self.verifier)
-                if values is None or len(values) not in (0, len(s.steps)):
-                    raise InputError(f"solution {s.id}: no score by {self.verifier!r} with a value for each step")
-                if values:
-                    s.step_labels = [StepLabel(value=value) for value in values]
-            yield solutions
+        yield self._copy
+
+    async def _copy(self, solutions: list[Solution]) -> None:
+        for s in solutions[: self.max_solutions]:
+            values = s.scores.get(self.verifier)
+            if values is None or len(values) not in (0, len(s.steps)):
+                raise InputError(f"solution {s.id}: no score by {self.verifier!r} with a value for each step")
+            if values:
+                s.step_labels = [StepLabel(value=value) for value in values]

@@ -6,11 +6,12 @@ import sys
 import time
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from sampling.engines.base import Usage
+if TYPE_CHECKING:
+    from sampling.engines.base import Usage
 
 
 class Progress:

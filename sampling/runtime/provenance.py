@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sampling.stages.generate import digest
-from stepverify.jsonl import MANIFEST
+from stepverify.jsonl import MANIFEST, dump_line
 from stepverify.manifest import read_manifest
-from stepverify.records import InputError, Problem
+from stepverify.records import InputError, Problem, Solution
+
+
+def digest(items: Iterable[Problem | Solution]) -> str:
+    """Hash the contents of problems or solutions (SHA-256)."""
+    sha = hashlib.sha256()
+    for item in items:
+        sha.update(dump_line(item).encode())
+    return sha.hexdigest()
 
 
 def check_origin(folder: Path | None, here: Mapping[str, Any], examples: list[Problem]) -> None:

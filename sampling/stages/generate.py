@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, groupby
+from collections.abc import Iterable, Sequence
+from contextlib import aclosing
+from itertools import groupby
 from pathlib import Path
 
 from sampling.engines import Completion, Engine, Request, SamplingOptions
+from sampling.runtime.inputs import exported_layout, read_problems
 from sampling.runtime.progress import Progress
+from sampling.runtime.provenance import digest
 from sampling.runtime.reuse import check_drawn, read_drawn
+from sampling.runtime.scheduler import run, run_all, together
+from sampling.runtime.seeds import derive_seed
 from sampling.runtime.store import Store
+from sampling.runtime.writer import Writer
 from stepverify.data.encode import SolutionEncoder
-from stepverify.jsonl import dump_line
-from stepverify.layout import Layout, load_export
+from stepverify.layout import Layout
 from stepverify.readers import Reader
 from stepverify.records import InputError, Problem, Solution
 
@@ -37,7 +41,7 @@ def generate(
     Args:
         engine: what draws them.
         problems: the problems.
-        output: folder for the solutions; a killed run goes on where it was.
+        output: folder for the solutions, in any order; a killed run goes on where it was.
         num_samples: solutions a problem.
         sampling: temperature, length, stop texts.
         layout: text around problems and steps; None takes the one that the model was exported with.
@@ -63,22 +67,17 @@ def generate(
         if store.finished:
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
-        encoder = SolutionEncoder(engine.tokenizer, layout)
         by_id = {p.id: p for p in todo}
         copied = _copy(read_drawn(drawn_before, Solution), by_id, num_samples, store)
-        prefix = layout.render_examples(examples)
-        name = Path(engine.model).name
+        # Where all is there, neither a tokenizer nor a model is loaded.
+        missing = [p for p in todo if any(f"{p.id}#{i}" not in store.done for i in range(num_samples))]
+        encoder = SolutionEncoder(engine.tokenizer, layout) if missing else None
         with Progress("generate", "solutions", total=len(todo) * num_samples, done=len(store.done)) as progress:
             progress.watch(engine)
-            requests = _missing(todo, num_samples, seed, store.done, encoder, prefix)
-            some = next(requests, None)  # where all is there, no model is loaded
-            for request, completions in engine.generate(chain([some], requests), sampling) if some else ():
-                problem_id, _, first = request.key.rpartition("#")
-                store.write(
-                    _solution(by_id[problem_id], int(first) + i, request.seed + i, c, layout, name)
-                    for i, c in enumerate(completions)
-                )
-                progress.add(len(completions), tokens=sum(len(c.token_ids) for c in completions))
+            if encoder is not None:
+                prefix = layout.render_examples(examples)
+                sampler = _Sampler(engine, sampling, layout, encoder, prefix, num_samples, seed, store, progress)
+                run(sampler.sample_all(missing))
         summary = {"problems": len(todo), "solutions": len(store.done)} | problems.counted()
         summary |= {"drawn_before": copied} if drawn_before else {}
         store.finish(summary | progress.summary())
@@ -105,19 +104,46 @@ def _copy(drawn: Iterable[Solution], problems: dict[str, Problem], num_samples: 
     return len(copied)
 
 
-def _missing(
-    problems: list[Problem], num_samples: int, seed: int, done: set[str], encoder: SolutionEncoder, prefix: str,
-) -> Iterator[Request]:  # fmt: skip
-    for problem in problems:
-        # A kill between two lines leaves the first samples of a problem: they stay, the rest is drawn.
+@dataclasses.dataclass
+class _Sampler:
+    """One run of the stage."""
+
+    engine: Engine
+    sampling: SamplingOptions
+    layout: Layout
+    encoder: SolutionEncoder
+    prefix: str
+    num_samples: int
+    seed: int
+    store: Store[Solution]
+    progress: Progress
+
+    async def sample_all(self, problems: Iterable[Problem]) -> None:
+        """Sample what is missing of all problems; no more at the same time than the engine can use."""
+        with Writer(self.store) as writer:
+            async with aclosing(self.engine):
+
+                async def sample(problem: Problem) -> None:
+                    prompt = self.encoder.prompt(problem.problem, self.prefix)
+                    await together(self._fill(problem, gap, prompt, writer) for gap in self._gaps(problem))
+
+                await run_all(problems, sample, max_in_work=-(-self.engine.capacity // self.num_samples))
+
+    def _gaps(self, problem: Problem) -> list[list[int]]:
+        # A kill between two lines leaves the first samples of a problem: they stay, the rest is sampled.
         # Lines that were taken out by hand leave gaps: one request fills one gap.
-        absent = [i for i in range(num_samples) if f"{problem.id}#{i}" not in done]
-        for _, gap in groupby(enumerate(absent), key=lambda pair: pair[1] - pair[0]):
-            indices = [i for _, i in gap]
-            yield Request(
-                f"{problem.id}#{indices[0]}", encoder.prompt(problem.problem, prefix), len(indices),
-                derive_seed(seed, problem.id) + indices[0],
-            )  # fmt: skip
+        absent = [i for i in range(self.num_samples) if f"{problem.id}#{i}" not in self.store.done]
+        gaps = groupby(enumerate(absent), key=lambda pair: pair[1] - pair[0])
+        return [[i for _, i in gap] for _, gap in gaps]
+
+    async def _fill(self, problem: Problem, gap: list[int], prompt: list[int], writer: Writer[Solution]) -> None:
+        seed, name = derive_seed(self.seed, problem.id), Path(self.engine.model).name
+        request = Request(f"{problem.id}#{gap[0]}", prompt, len(gap), seed + gap[0])
+        completions = await self.engine.complete(request, self.sampling)
+        await writer.write(
+            _solution(problem, i, seed + i, c, self.layout, name) for i, c in zip(gap, completions, strict=True)
+        )
+        self.progress.add(len(gap), tokens=sum(len(c.token_ids) for c in completions))
 
 
 def _solution(problem: Problem, index: int, seed: int, drawn: Completion, layout: Layout, generator: str) -> Solution:
@@ -126,40 +152,3 @@ def _solution(problem: Problem, index: int, seed: int, drawn: Completion, layout
         token_ids=drawn.token_ids, finish=drawn.finish, seed=seed, generator=generator,
         forced=drawn.forced,
     )  # fmt: skip
-
-
-def read_problems(reader: Reader) -> list[Problem]:
-    """All problems of a reader.
-
-    Raises:
-        InputError: none there, or an id twice.
-    """
-    problems, seen = [], set()
-    for problem in reader.problems():
-        if problem.id in seen:
-            raise InputError(f"{type(reader).__name__}: problem id {problem.id!r} occurs twice")
-        seen.add(problem.id)
-        problems.append(problem)
-    if not problems:
-        raise InputError(f"{type(reader).__name__}: no problem was read")
-    return problems
-
-
-def exported_layout(model: str) -> Layout:
-    """The layout that a model carries, or the default one for a model from elsewhere."""
-    export = load_export(model)
-    return export[0] if export else Layout()
-
-
-def derive_seed(*parts: str | int) -> int:
-    """A seed below 2^62 from the run's seed and whatever names the draw: the same in every process."""
-    text = "\x1f".join(map(str, parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 2
-
-
-def digest(items: Iterable[Problem | Solution]) -> str:
-    """SHA-256 of the contents of problems or solutions."""
-    sha = hashlib.sha256()
-    for item in items:
-        sha.update(dump_line(item).encode())
-    return sha.hexdigest()

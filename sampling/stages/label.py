@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sampling.labelling.answer_fallback import Unstated
-from sampling.labelling.base import Stage, StepLabeller
+from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from sampling.labelling.label_statistics import count, describe
+from sampling.labelling.outcomes import Fallback, by_problem, count_unstated, grade_solutions
 from sampling.runtime.progress import Progress
+from sampling.runtime.provenance import digest
+from sampling.runtime.scheduler import run, run_all
 from sampling.runtime.store import Store
-from sampling.stages.generate import digest
-from stepverify.answers import Grader, concluded_number, extract_answer, last_number
-from stepverify.jsonl import read_records
+from sampling.runtime.writer import Writer
+from stepverify.answers import Grader
 from stepverify.readers import Reader
-from stepverify.readers.base import once
-from stepverify.records import InputError, Solution
+from stepverify.records import Solution
 
-Fallback = Literal["no_answer", "last_number", "conclusion"]
-_FALLBACKS: dict[str, Callable[[str], str | None]] = {
-    "no_answer": lambda text: None, "last_number": last_number, "conclusion": concluded_number,
-}  # fmt: skip
+_PROBLEMS = 64  # in work at the same time, where outcomes are graded alone
 
 
 def label(
@@ -36,7 +37,8 @@ def label(
     Args:
         input: folder of solutions, or a reader of solutions that others released. Verdicts that these come with are
             graded anew, and those that change are counted and named in the manifest.
-        output: folder for the labelled solutions; a killed run goes on with the problems that are missing.
+        output: folder for the labelled solutions, in any order; a killed run goes on with the problems that are
+            missing.
         steps: how steps are labelled; None leaves them.
         time_limit: seconds that grading one answer may take; one that takes longer is wrong, and counted.
         unstated: what a solution in prose that states no answer means: nothing, its last number, or its last
@@ -46,7 +48,7 @@ def label(
     Raises:
         InputError: a problem without a reference answer; solutions of one problem that do not agree on it.
     """
-    groups = _by_problem(input)
+    groups = by_problem(input)
     total = sum(map(len, groups))
     given = {s.id: s.correct for group in groups for s in group if s.correct is not None}
     config: dict[str, Any] = {"steps": steps.identity() if steps else None, "time_limit": time_limit}
@@ -62,19 +64,18 @@ def label(
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
         kept = len(store.done)
-        with Grader(time_limit=time_limit) as grader, Progress("label", "solutions", total, kept) as progress:
+        with (
+            Grader(time_limit=time_limit) as grader, ThreadPoolExecutor(1, "grading") as pool,
+            Progress("label", "solutions", total, kept) as progress,
+        ):  # fmt: skip
             # A problem of which a kill left some lines is labelled again as a whole; only the others are written.
-            missing = (group for group in groups if any(s.id not in store.done for s in group))
-            graded = (grade(group, grader, unstated) for group in missing)
-            stage = Stage(None if isinstance(input, Reader) else input, output, grader, progress)
-            for group in steps.label(graded, stage) if steps else graded:
-                new = [s for s in group if s.id not in store.done]
-                store.write(new)
-                progress.add(len(new), labels=sum(label is not None for s in new for label in s.step_labels or []))
+            missing = [group for group in groups if any(s.id not in store.done for s in group)]
+            stage = Stage(None if isinstance(input, Reader) else input, output, grader, pool, progress)
+            run(_label_all(missing, steps, unstated, stage, store))
             timeouts = grader.num_timeouts
         found = Unstated("solutions")
-        summary = count(_watched(store.records(), found), given) | {"grading_timeouts": timeouts} | progress.summary()
-        summary |= {"unstated": found.count}
+        summary = count(count_unstated(store.records(), found), given) | {"grading_timeouts": timeouts}
+        summary |= progress.summary() | {"unstated": found.count}
         if isinstance(input, Reader):
             summary |= input.counted()
         store.finish(summary | (steps.summary() if steps else {}))
@@ -88,37 +89,27 @@ _ADVICE = (
 )
 
 
-def _watched(solutions: Iterable[Solution], found: Unstated) -> Iterator[Solution]:
-    for s in solutions:
-        text = "\n".join(s.steps)
-        found.add(text, stated=s.finish == "length" or extract_answer(text) is not None)
-        yield s
+async def _label_all(
+    groups: list[list[Solution]], steps: StepLabeller | None, unstated: Fallback, stage: Stage, store: Store[Solution]
+) -> None:
+    loop = asyncio.get_running_loop()
+    with Writer(store) as writer:
+        async with steps.labelling(stage) if steps else _outcomes_alone() as label_steps:
+
+            async def label_problem(group: list[Solution]) -> None:
+                await loop.run_in_executor(stage.pool, grade_solutions, group, stage.grader, unstated)
+                await label_steps(group)
+                new = [s for s in group if s.id not in store.done]
+                await writer.write(new)
+                labels = sum(label is not None for s in new for label in s.step_labels or [])
+                stage.progress.add(len(new), labels=labels)
+
+            await run_all(groups, label_problem, max_in_work=steps.max_problems if steps else _PROBLEMS)
 
 
-def _by_problem(source: Path | Reader) -> list[list[Solution]]:
-    path = type(source).__name__ if isinstance(source, Reader) else source
-    groups: dict[str, list[Solution]] = {}
-    solutions = source.solutions() if isinstance(source, Reader) else read_records(source, Solution)
-    for solution in once(solutions, str(path)):
-        group = groups.setdefault(solution.problem_id, [])
-        if not solution.answer:
-            raise InputError(
-                f"{path}: solution {solution.id}: its problem has no reference answer ('answer'), it cannot be graded"
-            )
-        if group and group[0].answer != solution.answer:
-            raise InputError(
-                f"{path}: solution {solution.id}: answer {solution.answer!r}, but {group[0].id} has {group[0].answer!r}"
-            )
-        group.append(solution)
-    return list(groups.values())
+@asynccontextmanager
+async def _outcomes_alone() -> AsyncIterator[LabelProblem]:
+    async def leave(solutions: list[Solution]) -> None:
+        pass
 
-
-def grade(group: list[Solution], grader: Grader, unstated: Fallback = "no_answer") -> list[Solution]:
-    """Fill in ``predicted`` and ``correct`` of solutions whose problems have answers; gives them back."""
-    for solution in group:
-        text = "\n".join(solution.steps)
-        # An answer in a solution that was cut off is not its final one.
-        solution.predicted = None if solution.finish == "length" else extract_answer(text) or _FALLBACKS[unstated](text)
-    for solution, verdict in zip(group, grader.grade((s.answer, s.predicted) for s in group), strict=True):
-        solution.correct = verdict is True
-    return group
+    yield leave

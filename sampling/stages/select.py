@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from sampling.runtime.provenance import digest
 from sampling.runtime.store import Store
-from sampling.stages.generate import digest
 from stepverify import jsonl
 from stepverify.aggregate import Aggregation, aggregate
 from stepverify.readers import Reader

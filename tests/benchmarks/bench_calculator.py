@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_calculator [--model DIR --data train.jsonl.gz] [--problems 4] [--samples 8]
 
 All draw the same solutions with the same random numbers by the transformers engine; the program fails if one differs.
-Counted are calls of the engine, requests, tokens drawn, and tokens read (prompts, and what of a solution is read
+Counted are rounds of calls, requests, tokens drawn, and tokens read (prompts, and what of a solution is read
 again); seconds are of the CPU, loading left out. The first problems of --data are the examples. Without --model, a tiny
 network with random weights over digits and signs opens an annotation here and there: quick and offline.
 The one-token loop is run on the first --loop_tokens of each solution alone, all of them if 0; its last row, "counted",
@@ -13,47 +13,56 @@ says what whole solutions would take.
 import argparse
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from sampling.engines import Completion, Request, SamplingOptions, TransformersEngine
+from sampling.engines import CalculatorEngine, Completion, Engine, Request, SamplingOptions, TransformersEngine
 from sampling.engines.base import GOLDEN, completed
-from sampling.engines.calculator import CalculatorEngine, calculate
-from sampling.stages.generate import derive_seed
+from sampling.engines.calculator import calculate
+from sampling.runtime.seeds import derive_seed
 from stepverify.data.encode import SolutionEncoder
 from stepverify.layout import Layout
 from stepverify.readers import GSM8K
+from tests.engines import complete_all
 
 Drawn = dict[str, list[Completion]]
 
 
-@dataclass
-class Counting:
+class Counting(Engine):
     """An engine that counts what it is asked for."""
 
-    engine: TransformersEngine
-    calls: int = 0
-    requests: int = 0
-    drawn: int = 0
-    read: int = 0
+    def __init__(self, engine: TransformersEngine) -> None:
+        self.engine, self.model, self.capacity = engine, engine.model, engine.capacity
+        self.rounds = self.requests = self.drawn = self.read = 0
 
-    def __post_init__(self):
-        self.model, self.tokenizer, self.identity = self.engine.model, self.engine.tokenizer, self.engine.identity
+    def identity(self):
+        return self.engine.identity()
 
-    def generate(self, requests, options):
-        self.calls += 1
-        for request, completions in self.engine.generate(requests, options):
-            self.requests += 1
-            self.read += len(request.prompt_ids) + len(request.prefix_ids)
-            self.drawn += sum(len(c.token_ids) - len(request.prefix_ids) for c in completions)
-            yield request, completions
+    @property
+    def tokenizer(self):
+        return self.engine.tokenizer
+
+    async def complete(self, request, options):
+        completions = await self.engine.complete(request, options)
+        self.requests += 1
+        self.read += len(request.prompt_ids) + len(request.prefix_ids)
+        self.drawn += sum(len(c.token_ids) - len(request.prefix_ids) for c in completions)
+        return completions
+
+    async def aclose(self):
+        await self.engine.aclose()
+
+    def complete_all(self, requests, options):
+        self.rounds += 1
+        return complete_all(self, requests, options)
 
 
 def whole_solutions(engine: Counting, requests: list[Request], options: SamplingOptions) -> Drawn:
     """Ours."""
-    return {r.key: completions for r, completions in CalculatorEngine(engine).generate(requests, options)}
+    engine.rounds += 1
+    return complete_all(CalculatorEngine(engine), requests, options)
 
 
 def stop_at_equals(engine: Counting, requests: list[Request], options: SamplingOptions) -> Drawn:
@@ -77,8 +86,8 @@ def in_calls(engine: Counting, requests: list[Request], options: SamplingOptions
             for key, (r, first, ids) in waiting.items()
         ]
         following = {}
-        for call, completions in engine.generate(calls, asked):
-            request, first, before = waiting[call.key]
+        for key, completions in engine.complete_all(calls, asked).items():
+            request, first, before = waiting[key]
             for i, c in enumerate(completions, start=first):
                 ids = before + c.token_ids
                 end = ending(engine, ids, options) or ending(engine, ids := put_in(engine, ids) or ids, options)
@@ -92,7 +101,7 @@ def in_calls(engine: Counting, requests: list[Request], options: SamplingOptions
 
 def ending(engine: Counting, ids: list[int], options: SamplingOptions) -> Completion | None:
     """The completion, if ``ids`` are a whole one."""
-    ends = engine.engine._end_ids()
+    ends = engine.engine._load().end_ids
     finish = "stop" if ids[-1] in ends and len(ids) <= options.max_tokens else "length"
     found = completed(engine.tokenizer, ids[: options.max_tokens], finish, options, ends)
     return found if found.finish == "stop" or len(ids) >= options.max_tokens else None
@@ -158,7 +167,7 @@ def compare(engine: TransformersEngine, arguments: argparse.Namespace) -> None:
         f"{options.max_tokens} tokens, prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens, "
         f"{torch.get_num_threads()} threads"
     )
-    print(f"{'':38}{'calls':>7}{'requests':>10}{'drawn':>9}{'read':>10}{'CPU s':>9}")
+    print(f"{'':38}{'rounds':>7}{'requests':>10}{'drawn':>9}{'read':>10}{'CPU s':>9}")
     engine._network  # noqa: B018 - loaded before the clock starts
     expected: dict[int, Drawn] = {}
     for way, limited in [
@@ -168,7 +177,7 @@ def compare(engine: TransformersEngine, arguments: argparse.Namespace) -> None:
         drawn = way(counting, requests, limited)
         seconds = time.process_time() - start
         name = f"{way.__name__.replace('_', ' ')}, first {limited.max_tokens} tokens"
-        row(name, counting.calls, counting.requests, counting.drawn, counting.read, f"{seconds:9.1f}")
+        row(name, counting.rounds, counting.requests, counting.drawn, counting.read, f"{seconds:9.1f}")
         plain = {k: [replace(c, forced=0) for c in completions] for k, completions in drawn.items()}
         if expected.setdefault(limited.max_tokens, plain) != plain:
             raise SystemExit(f"{way.__name__}: other solutions than those of the way before")

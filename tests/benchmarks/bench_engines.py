@@ -4,8 +4,8 @@
 
 All draw the same numbers of completions of the same synthetic problems, by the same options, at one batch size.
 Without --model a tiny network with random weights is made. A run is measured from the first request to the last
-completion, loading and one warm-up left out; runs take turns, so that a busy machine is unfair to none. Ratios
-are of tokens a second, to transformers' own.
+completion, loading and one warm-up left out; runs take turns, so that a busy machine is unfair to none. CPU seconds
+are of all threads, medians too. Ratios are of tokens a CPU second, to transformers' own.
 """
 
 import argparse
@@ -18,8 +18,9 @@ from statistics import median
 import torch
 
 from sampling.engines import Engine, Request, SamplingOptions, TransformersEngine, VllmEngine
-from sampling.stages.generate import derive_seed
+from sampling.runtime.seeds import derive_seed
 from stepverify.readers import Synthetic
+from tests.engines import complete_all
 
 Run = Callable[[], tuple[int, int]]  # → completions and tokens that were drawn
 
@@ -57,31 +58,34 @@ def compare(model: str, arguments: argparse.Namespace) -> None:
     for run in contestants.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    cpu: dict[str, list[float]] = {name: [] for name in contestants}
     drawn: dict[str, tuple[int, int]] = {}
     for _ in range(arguments.runs):
         for name, run in contestants.items():
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             drawn[name] = run()
             seconds[name].append(time.perf_counter() - start)
+            cpu[name].append(time.process_time() - cpu_start)
     print(
         f"{Path(model).name}: {arguments.problems} problems × {arguments.samples} samples of at most "
         f"{arguments.max_tokens} tokens, {arguments.batch_size} at once, {torch.get_num_threads()} threads, "
         f"{arguments.runs} runs, medians"
     )
-    print(f"{'':24}{'seconds':>9}{'min – max':>16}{'samples/s':>11}{'tokens/s':>10}{'ratio':>7}")
-    rates = {name: drawn[name][1] / median(taken) for name, taken in seconds.items()}
+    print(f"{'':24}{'seconds':>9}{'min – max':>16}{'samples/s':>11}{'tokens/s':>10}{'tokens/CPU s':>14}{'ratio':>7}")
+    rates = {name: drawn[name][1] / median(taken) for name, taken in cpu.items()}
     for name, taken in seconds.items():
         span = f"{min(taken):.2f} – {max(taken):.2f}"
         print(
-            f"{name:24}{median(taken):9.2f}{span:>16}{drawn[name][0] / median(taken):11.1f}{rates[name]:10.0f}"
-            f"{rates[name] / rates['transformers.generate']:7.2f}"
+            f"{name:24}{median(taken):9.2f}{span:>16}{drawn[name][0] / median(taken):11.1f}"
+            f"{drawn[name][1] / median(taken):10.0f}{rates[name]:14.0f}{rates[name] / rates['transformers.generate']:7.2f}"
         )
 
 
 def generate_by(engine: Engine, requests: list[Request], options: SamplingOptions) -> tuple[int, int]:
     """All completions by an engine of ours."""
-    drawn = [c for _, completions in engine.generate(requests, options) for c in completions]
-    return len(drawn), sum(len(c.token_ids) for c in drawn)
+    found = complete_all(engine, requests, options)
+    completions = [c for some in found.values() for c in some]
+    return len(completions), sum(len(c.token_ids) for c in completions)
 
 
 @torch.inference_mode()

@@ -1,0 +1,281 @@
+"""Drive a model that lives in this process: calls wait in a queue, one pump submits and steps.
+
+The pump is a thread, so that the event loop tokenizes, grades and writes while the model computes (which releases the
+interpreter's lock). A model whose weights belong to another thread, one in training, is stepped by a task of the event
+loop in its place, between other coroutines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sampling.engines.base import Completion, Engine, Request, SamplingOptions, begun
+from stepverify.data.encode import load_tokenizer
+
+_PATIENCE = 10.0  # seconds that an engine's end waits for a step; loading a model may take longer
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A request that waits for an engine.
+
+    Attributes:
+        request: what is asked for.
+        options: how it is sampled.
+        future: of the coroutine that waits.
+        prefix: ids that every completion begins with.
+        room: tokens to sample after them, at most.
+    """
+
+    request: Request
+    options: SamplingOptions
+    future: asyncio.Future[Any]
+    prefix: list[int]
+    room: int = 0
+
+
+Outcome = tuple[Call, Any]
+"""A call, and its result or exception."""
+
+
+class Core(ABC):
+    """The synchronous part of an engine. Only the pump calls it.
+
+    Attributes:
+        tokenizer: the model's.
+        limit: longest prompt and completion, in tokens.
+    """
+
+    tokenizer: Any
+    limit: int
+
+    @property
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+
+    @abstractmethod
+    def submit(self, call: Call) -> None:
+        """Take a call. It is run when there is room."""
+
+    @abstractmethod
+    def step(self) -> list[tuple[Call, list[Completion]]]:
+        """Advance by about one token each; return the calls that are finished by it."""
+
+    @abstractmethod
+    def drop(self, calls: Sequence[Call]) -> None:
+        """Forget calls, also those that are finished or unknown."""
+
+
+class Pump:
+    """Moves calls from an event loop to a core, and results back.
+
+    Args:
+        load: makes the core; it is called with the first call, by the pump's own thread.
+        in_thread: False drives the core by a task of the caller's event loop.
+    """
+
+    def __init__(self, load: Callable[[], Core], *, in_thread: bool = True) -> None:
+        self._load, self._in_thread = load, in_thread
+        self._core: Core | None = None
+        self._error: BaseException | None = None
+        self._driver: threading.Thread | asyncio.Task[None] | None = None
+        self._wake = threading.Condition()
+        # Shared with the thread, under the condition's lock:
+        self._arrived: list[Call] = []
+        self._dropped: list[Call] = []
+        self._closing = False
+        # Of the event loop alone:
+        self._fresh: list[Call] = []
+
+    async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
+        """Wait for the completions of a request."""
+        if self._error is not None:
+            raise self._error
+        loop = asyncio.get_running_loop()
+        call = Call(request, options, loop.create_future(), [])
+        if not self._fresh:  # all calls of one turn of the loop arrive together: the first batch is a full one
+            loop.call_soon(self._hand_over)
+        self._fresh.append(call)
+        try:
+            completions: list[Completion] = await call.future
+        except asyncio.CancelledError:
+            with self._wake:
+                self._dropped.append(call)
+                self._wake.notify()
+            raise
+        return completions
+
+    def _hand_over(self) -> None:
+        fresh, self._fresh = [call for call in self._fresh if not call.future.done()], []
+        with self._wake:
+            error = self._error
+            if error is None:
+                self._arrived += fresh
+                self._wake.notify()
+        if error is not None:
+            _settle([(call, error) for call in fresh])
+            return
+        if self._driver is not None and not (isinstance(self._driver, asyncio.Task) and self._driver.done()):
+            return
+        if self._in_thread:
+            self._driver = threading.Thread(target=self._run, name="engine", daemon=True)
+            self._driver.start()
+        else:
+            self._driver = asyncio.get_running_loop().create_task(self._run_between())
+
+    async def aclose(self) -> None:
+        """Drop all calls and end the thread."""
+        fresh, self._fresh = self._fresh, []
+        for call in fresh:
+            call.future.cancel()
+        driver = self._driver
+        if isinstance(driver, threading.Thread):
+            with self._wake:
+                self._closing = True
+                self._wake.notify()
+            await asyncio.to_thread(driver.join, _PATIENCE)
+            if driver.is_alive():  # it loads a model: it ends itself after that, or with the program
+                self._error = RuntimeError(f"{driver.name}: was closed while it loaded a model")
+                return
+            self._closing = False
+        elif driver is not None:
+            driver.cancel()
+            await asyncio.wait([driver])
+        self._driver = self._error = None
+
+    # ── in the thread, or the task ────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        calls: set[Call] = set()
+        while True:
+            with self._wake:
+                while not (self._closing or self._arrived or (self._core is not None and self._core.busy)):
+                    self._wake.wait()
+                if self._closing:
+                    break
+            if not self._advance(calls):
+                break
+        self._abandon(calls)
+
+    async def _run_between(self) -> None:
+        calls: set[Call] = set()
+        try:
+            while self._arrived or (self._core is not None and self._core.busy):
+                if not self._advance(calls):
+                    break
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # results are delivered in the first turn; what follows from them comes in this
+        finally:
+            self._abandon(calls)
+
+    def _advance(self, calls: set[Call]) -> bool:
+        """Submit what has arrived and step once; False where the core has failed."""
+        with self._wake:
+            arrived, self._arrived = self._arrived, []
+            dropped, self._dropped = self._dropped, []
+        calls.update(arrived)
+        outcomes: list[Outcome] = []
+        try:
+            if self._core is None:
+                self._core = self._load()
+            for call in arrived:
+                outcomes += _submit(self._core, call)
+            if dropped:
+                self._core.drop(dropped)
+                calls.difference_update(dropped)
+            if self._core.busy:
+                outcomes += self._core.step()
+        except BaseException as error:
+            with self._wake:
+                self._error = error
+            _deliver([*outcomes, *((call, error) for call in calls)])
+            return False
+        calls.difference_update(call for call, _ in outcomes)
+        _deliver(outcomes)
+        return True
+
+    def _abandon(self, calls: set[Call]) -> None:
+        """Leave nothing in the core, and nobody waiting."""
+        with self._wake:
+            calls.update(self._arrived)
+            self._arrived, self._dropped = [], []
+        if self._core is not None and calls:
+            if self._error is None:
+                self._core.drop(list(calls))
+            else:
+                self._core = None
+        _deliver([(call, self._error or asyncio.CancelledError()) for call in calls])
+
+
+def _submit(core: Core, call: Call) -> list[Outcome]:
+    """Hand a call to the core; return its outcome where there is nothing to sample."""
+    try:
+        known, call.room = begun(core.tokenizer, call.request, call.options, core.limit)
+    except Exception as error:
+        return [(call, error)]
+    if not call.room:
+        return [(call, [known] * call.request.n)]
+    call.prefix = known.token_ids
+    core.submit(call)
+    return []
+
+
+def _deliver(outcomes: Sequence[Outcome]) -> None:
+    """Hand results to the event loops that wait for them."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
+    for outcome in outcomes:
+        by_loop.setdefault(outcome[0].future.get_loop(), []).append(outcome)
+    for loop, mine in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # nobody waits: the loop is closed
+            loop.call_soon_threadsafe(_settle, mine)
+
+
+def _settle(outcomes: Sequence[Outcome]) -> None:
+    for call, result in outcomes:
+        if call.future.done():
+            continue
+        if isinstance(result, asyncio.CancelledError):
+            call.future.cancel()
+        elif isinstance(result, BaseException):
+            call.future.set_exception(result)
+        else:
+            call.future.set_result(result)
+
+
+def load_shared_tokenizer(model: str) -> Any:
+    """Load a tokenizer that the event loop and the pump may use at the same time.
+
+    Truncation and padding that its file may switch on would be switched off by the first text, which fails while
+    another thread decodes; so they are switched off here.
+    """
+    tokenizer = load_tokenizer(model)
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    return tokenizer
+
+
+class InProcessEngine(Engine):
+    """An engine whose model is loaded into this process with the first call."""
+
+    def __init__(self, *, in_thread: bool = True) -> None:
+        self._pump = Pump(self._load, in_thread=in_thread)
+
+    @abstractmethod
+    def _load(self) -> Core:
+        """Load the model, in the thread that will use it."""
+
+    async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
+        """Return the completions of a request."""
+        return await self._pump.complete(request, options)
+
+    async def aclose(self) -> None:
+        """Drop what is in flight and end the pump; the model stays loaded."""
+        await self._pump.aclose()

@@ -1,0 +1,30 @@
+"""Read what stages start from: problems, and the layout that a model was exported with."""
+
+from __future__ import annotations
+
+from stepverify.layout import Layout, load_export
+from stepverify.readers import Reader
+from stepverify.records import InputError, Problem
+
+
+def read_problems(reader: Reader) -> list[Problem]:
+    """Read all problems of a reader.
+
+    Raises:
+        InputError: none there, or an id twice.
+    """
+    problems, seen = [], set()
+    for problem in reader.problems():
+        if problem.id in seen:
+            raise InputError(f"{type(reader).__name__}: problem id {problem.id!r} occurs twice")
+        seen.add(problem.id)
+        problems.append(problem)
+    if not problems:
+        raise InputError(f"{type(reader).__name__}: no problem was read")
+    return problems
+
+
+def exported_layout(model: str) -> Layout:
+    """Return the layout that a model carries, or the default one for a model from elsewhere."""
+    export = load_export(model)
+    return export[0] if export else Layout()

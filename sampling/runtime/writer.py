@@ -1,0 +1,61 @@
+"""Write records of many coroutines together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Generic
+
+from sampling.runtime.store import Store
+from stepverify.records import Record
+
+
+class Writer(Generic[Record]):
+    """Append records to a store; those that come in one turn of the event loop share one sync to disk.
+
+    As a context manager: what was handed over is written at the end too, whatever ends it.
+
+    Args:
+        store: where they go.
+    """
+
+    def __init__(self, store: Store[Record]) -> None:
+        self.store: Store[Record] = store
+        self._waiting: list[Record] = []
+        self._written: asyncio.Future[None] | None = None
+
+    async def write(self, records: Iterable[Record]) -> None:
+        """Append records, and return when they are on disk."""
+        records = list(records)
+        if not records:
+            return
+        self._waiting += records
+        if self._written is None:
+            loop = asyncio.get_running_loop()
+            self._written = loop.create_future()
+            loop.call_soon(self._flush)
+        # One that is cancelled leaves the others waiting, and its records to be written.
+        await asyncio.shield(self._written)
+
+    def _flush(self) -> None:
+        records, self._waiting = self._waiting, []
+        written, self._written = self._written, None
+        if written is None:  # all was written at the end meanwhile
+            return
+        try:
+            self.store.write(records)
+        except Exception as error:
+            written.set_exception(error)
+            written.exception()  # counts as read, for all who waited may be cancelled
+        else:
+            written.set_result(None)
+
+    def __enter__(self) -> Writer[Record]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        records, self._waiting = self._waiting, []
+        written, self._written = self._written, None
+        if written is not None:
+            written.cancel()
+        self.store.write(records)
