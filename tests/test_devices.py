@@ -241,12 +241,14 @@ def test_losses_of_two_processes_are_those_of_one(words: tuple[str, ...], tmp_pa
 
 def test_rows_with_padding_on_two_processes_train_as_on_one(tmp_path: Path):
     """BLOOM cannot read trees. Each step holds all 13 solutions, in one batch or two: the same ids, losses and weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from stepverify.data.encode import load_tokenizer
 
     torch.manual_seed(0)
     settings = AutoConfig.for_model("bloom", vocab_size=70, hidden_size=32, n_head=4, n_layer=2, eos_token_id=1)
     AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path / "bloom")
-    AutoTokenizer.from_pretrained("lit_configs/quickstart/base").save_pretrained(tmp_path / "bloom")
+    load_tokenizer("lit_configs/quickstart/base").save_pretrained(tmp_path / "bloom")
     found: dict[int, list[float]] = {}
     for count in (1, 2):
         root = tmp_path / str(count)
