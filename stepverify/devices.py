@@ -10,6 +10,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from stepverify.lightning_compat import fill_mesh
 from stepverify.records import InputError
 
 
@@ -114,11 +115,7 @@ def settle_mesh(trainer: lightning.Trainer) -> None:
     if not isinstance(strategy, ModelParallelStrategy):
         return
     count = trainer.num_devices * trainer.num_nodes
-    if strategy._data_parallel_size == "auto":
-        strategy._data_parallel_size = count
-    if strategy._tensor_parallel_size == "auto":
-        strategy._tensor_parallel_size = 1
-    sizes = strategy._data_parallel_size, strategy._tensor_parallel_size
+    sizes = fill_mesh(strategy, count)
     if sizes != (count, 1):
         raise InputError(
             f"trainer.strategy: data_parallel_size: {sizes[0]} and tensor_parallel_size: {sizes[1]} "

@@ -10,6 +10,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
+from stepverify.lightning_compat import cluster_environment
 from stepverify.records import InputError
 
 
@@ -32,7 +33,7 @@ def check_processes(trainer: lightning.Trainer) -> None:
     Raises:
         InputError: naming both.
     """
-    environment = trainer._accelerator_connector.cluster_environment
+    environment = cluster_environment(trainer)
     if isinstance(environment, LightningEnvironment):
         return  # it starts them itself
     devices, nodes = trainer.num_devices, trainer.num_nodes

@@ -15,7 +15,6 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
-from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -38,6 +37,7 @@ from stepverify.data.datamodule import SolutionData
 from stepverify.devices import check_settings, choose_accelerator, settle_mesh, settle_precision
 from stepverify.follow import follow_main, forget_main
 from stepverify.launch import check_launcher, check_processes
+from stepverify.lightning_compat import OpenCLI
 from stepverify.memory import is_out_of_memory
 from stepverify.modules import VerifierModule
 from stepverify.records import InputError
@@ -53,7 +53,7 @@ _NOISE = (
 )
 
 
-class _RunFolder(LightningCLI):
+class _RunFolder(OpenCLI):
     """Puts logs, checkpoints and export of a run below ``trainer.default_root_dir``.
 
     What the YAML names itself (a logger, Checkpoints, an export) stands; only what is missing is added.
@@ -62,7 +62,7 @@ class _RunFolder(LightningCLI):
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Add the one key that Lightning's fit lacks."""
         super().setup_parser(*args, **kwargs)
-        self._parser("fit").add_argument(
+        self.parser_of("fit").add_argument(
             "--overwrite", type=bool, default=False,
             help="Start over: remove logs, checkpoints and export of the run in trainer.default_root_dir.",
         )  # fmt: skip
@@ -79,7 +79,7 @@ class _RunFolder(LightningCLI):
         if self.subcommand != "fit":
             return
         overwrite = config.pop("overwrite")  # not saved: it is for this time alone
-        plain = yaml.safe_load(self._parser("fit").dump(config, skip_none=False, format="yaml"))
+        plain = yaml.safe_load(self.parser_of("fit").dump(config, skip_none=False, format="yaml"))
         inputs = inputs_of(plain)
         earlier = claim(
             root, _export_folder(plain) or root / "export", plain, inputs, ckpt_path=config.ckpt_path,
@@ -89,7 +89,7 @@ class _RunFolder(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Fill in logger and callbacks."""
-        config = self._get(self.config_init, "trainer", default={})
+        config = self.trainer_settings()
         root = Path(config.get("default_root_dir"))
         logged = config.get("logger") is not False
         if config.get("logger") in (None, True):
@@ -123,18 +123,18 @@ class _RunFolder(LightningCLI):
             trainer.strategy.checkpoint_io = files.AnyCheckpoint()
         return trainer
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run_trainer(self, subcommand: str) -> None:
         """Run it; where memory runs out, end with one line."""
         try:
-            super()._run_subcommand(subcommand)
+            super().run_trainer(subcommand)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise InputError(out_of_memory(self.trainer, error)) from error
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+    def subcommand_arguments(self, subcommand: str) -> dict[str, Any]:
         """Find the last checkpoint that is whole, and have checkpoints read as data, never as pickled code."""
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        kwargs = super().subcommand_arguments(subcommand)
         root, path = str(self.trainer.default_root_dir), kwargs.get("ckpt_path")
         if path == "last":
             kwargs["ckpt_path"] = files.last(root)
@@ -184,7 +184,7 @@ def _leave_group() -> None:
         group.destroy_process_group()
 
 
-def run(args: Sequence[str] | None = None) -> LightningCLI | None:
+def run(args: Sequence[str] | None = None) -> OpenCLI | None:
     """Parse the command line, or ``args`` in its place, and run it; None where the run has finished before.
 
     With None the process's own line is used: Lightning starts further processes of DDP and FSDP2 with it.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from jsonargparse.typing import restricted_string_type
+from yaml.representer import SafeRepresenter
 
 from sampling.runtime.store import Store
 from sampling.scorers import ExportedVerifier, Scorer
@@ -17,6 +19,7 @@ from stepverify.training_problems import count_trained, describe_trained
 
 # A text in braces is no path: a scorer with a misspelt key would be taken for one, without a word about the key.
 ExportPath = restricted_string_type("ExportPath", r"^[^{}\n]+$")
+yaml.SafeDumper.add_representer(ExportPath, SafeRepresenter.represent_str)  # for --print_config
 _DEFAULTS = {"pack_tokens": 8192, "dtype": "auto", "every_token": False, "devices": "auto"}
 
 

@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
 from stepverify import atomic
+from stepverify.lightning_compat import saves_shards
 
 
 class BackgroundSave:
@@ -133,11 +134,6 @@ def snapshot(checkpoint: Any) -> Any:
     return take(checkpoint)
 
 
-def is_sharded(strategy: Strategy) -> bool:
-    """Whether each rank writes its own shard into a folder."""
-    return isinstance(strategy, ModelParallelStrategy) and strategy._save_distributed_checkpoint
-
-
 def prepare(
     trainer: lightning.Trainer, checkpoint: dict[str, Any], draft: Path, group: Any, *, in_place: bool
 ) -> Callable[[], None]:
@@ -152,7 +148,7 @@ def prepare(
     """
     strategy = trainer.strategy
     take: Callable[[Any], Any] = (lambda value: value) if in_place else snapshot
-    if is_sharded(strategy):
+    if saves_shards(strategy):
         draft.mkdir(parents=True, exist_ok=True)
         taken = take(checkpoint)
         # The layout of Lightning's ModelParallelStrategy, which reads it again.

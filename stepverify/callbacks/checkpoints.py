@@ -18,12 +18,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from stepverify import atomic
 from stepverify.callbacks import files
-from stepverify.callbacks.background import BackgroundSave, is_sharded, prepare, publish
+from stepverify.callbacks.background import BackgroundSave, prepare, publish
 from stepverify.callbacks.best import Choice
 from stepverify.callbacks.final import Final, check_final, reduce_to
 from stepverify.callbacks.finite import check_weights
 from stepverify.callbacks.stuck import StuckStep
 from stepverify.callbacks.together import any_rank, exit_code, together
+from stepverify.lightning_compat import dump_checkpoint, is_epoch_end, saves_shards, stop_training
 from stepverify.records import InputError
 
 _FINISH_SECONDS = 30.0  # for a write that other ranks take part in, which may have ended
@@ -108,7 +109,7 @@ class Checkpoints(Checkpoint):
         """Listen for SIGTERM in Lightning's place; Lightning puts the handlers from before the fit back at its end."""
         self._step, self._asked = trainer.global_step, trainer.received_sigterm
         self._time = self._background.began = time.monotonic()
-        if is_sharded(trainer.strategy):  # the threads talk while the main ones do
+        if saves_shards(trainer.strategy):  # the threads talk while the main ones do
             self._group = torch.distributed.new_group(backend="gloo")
         if (best := self.choice.best) is not None:
             path = files.folder(trainer.default_root_dir) / best.name
@@ -139,10 +140,10 @@ class Checkpoints(Checkpoint):
         if failed:
             self._finish(trainer)
         if stop:
-            _stop(trainer)
+            stop_training(trainer)
         loop = trainer.fit_loop.epoch_loop
         # Resumed from here, Lightning would leave the validation out; an epoch's last step is saved after it.
-        if loop._num_ready_batches_reached():
+        if is_epoch_end(trainer):
             return
         regular = self.every_n_train_steps and self._step % self.every_n_train_steps == 0
         wanted = late or regular or self._put_off
@@ -160,7 +161,7 @@ class Checkpoints(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if not trainer.received_sigterm and any_rank(trainer, self._asked)[0]:
-            _stop(trainer)
+            stop_training(trainer)
         if trainer.received_sigterm and not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
             self._save(trainer)
 
@@ -169,12 +170,12 @@ class Checkpoints(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._release(trainer)
-        if self.choice.compare(trainer) and not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+        if self.choice.compare(trainer) and not is_epoch_end(trainer):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save a finished epoch; one that ``max_steps`` cut off was saved after its step."""
-        if trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+        if is_epoch_end(trainer):
             self._save(trainer)
 
     def on_exception(
@@ -227,7 +228,7 @@ class Checkpoints(Checkpoint):
             atomic.remove(folder / ".draft")
             folder.mkdir(parents=True, exist_ok=True)
         trainer.strategy.barrier("draft")
-        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        checkpoint = dump_checkpoint(trainer)
         write = prepare(trainer, checkpoint, folder / ".draft", self._group, in_place=not self.async_save)
         links = {"last.ckpt": name} | ({"best.ckpt": best.name} if (best := self.choice.best) else {})
         dropped = [n for n in kept if n not in self.kept]
@@ -292,8 +293,3 @@ class Checkpoints(Checkpoint):
         self._background.add_wait(time.monotonic() - start)
         put_off = f"; {self._num_put_off} were put off (max_share: {self.max_share:g})" if self._num_put_off else ""
         files.say(f"checkpoints: {self._background}{put_off}")
-
-
-def _stop(trainer: lightning.Trainer) -> None:
-    # Lightning's loops end by it when the step has been logged, on all ranks alike.
-    trainer._signal_connector.received_sigterm = True

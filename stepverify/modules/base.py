@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
+from stepverify import lightning_compat
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example, SolutionEncoder, load_tokenizer
 from stepverify.layout import Layout, load_export
@@ -165,13 +166,15 @@ class VerifierModule(lightning.LightningModule):
     def _together(self) -> AbstractContextManager[None]:
         from stepverify.callbacks.together import together
 
-        return nullcontext() if self._trainer is None else together(self.trainer)
+        return together(self.trainer) if lightning_compat.is_attached(self) else nullcontext()
 
     def _agree(self) -> None:
         """Read as the most careful rank does: near a border of rounding machines may judge a model differently."""
         assert self.model is not None
         packed = self.model.packed
-        if self._trainer is not None and not self.trainer.strategy.reduce_boolean_decision(packed, all=True) and packed:
+        if not lightning_compat.is_attached(self):
+            return
+        if not self.trainer.strategy.reduce_boolean_decision(packed, all=True) and packed:
             self.model.unpack("another process measured other hidden states of a tree than of its sequences")
 
     def _leave_out_frozen(self, state_dict: dict[str, Any], prefix: str) -> None:
@@ -211,14 +214,9 @@ class VerifierModule(lightning.LightningModule):
 
         Lightning would not where the length of the schedule is asked for by epochs: it then opens the data too early.
         """
-        loop: Any = self.trainer.fit_loop
-        resume.begin_next_epoch(self.trainer)
+        lightning_compat.begin_next_epoch(self.trainer)
         if self._data_states:
-            for loader in loop._combined_loader.flattened:
-                loader.sampler.set_epoch(loop.epoch_progress.current.processed)
-            if not loop.epoch_loop.batch_progress.is_last_batch:
-                loop._combined_loader._load_state_dicts(self._data_states)
-            iter(loop._data_fetcher)
+            lightning_compat.restore_data(self.trainer, self._data_states)
             self._data_states = []
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -64,16 +64,3 @@ def check(checkpoint: dict[str, Any], module: lightning.LightningModule) -> None
             f"an optimizer step has {size} batches from here on, {size_before} before: steps of an epoch and learning "
             "rate change with it; trainer.accumulate_grad_batches makes up for fewer devices"
         )
-
-
-def begin_next_epoch(trainer: lightning.Trainer) -> None:
-    """Begin the next epoch where the checkpoint was saved at the end of one.
-
-    With ``max_steps`` Lightning takes that for an unfinished epoch: it would end it once more, without training, and
-    leave out the order of the next one.
-    """
-    loop: Any = trainer.fit_loop
-    if loop.restarted_on_epoch_end:
-        loop._restarting = loop.epoch_loop.restarting = False
-        loop.epoch_progress.increment_completed()
-        loop.reset_restart_stage()

@@ -1,0 +1,6 @@
+"""Run the program: ``python -m stepverify fit --config F``."""
+
+from stepverify.cli import main
+
+if __name__ == "__main__":
+    main()
