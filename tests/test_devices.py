@@ -257,11 +257,11 @@ def test_rows_with_padding_on_two_processes_train_as_on_one(tmp_path: Path):
             "OutcomeVerifier", root, judged(tmp_path / "data"), data__batch_size=16 // count, trainer__max_epochs=2,
             model__init_args__backbone={"path": str(tmp_path / "bloom")}, trainer__callbacks=[notes],
         )  # fmt: skip
-        words = ["fit", "--config", file, "--trainer.devices", str(count)]
+        devices = ["--trainer.devices", str(count)]
         if count == 1:
-            main(words)
+            main(["fit", "--config", file, *devices])
         else:
-            done = stepverify(*words, *DDP)
+            done = stepverify("fit", "--config", file, *DDP, *devices)
             assert done.returncode == 0, done.stderr[-2000:]
             assert done.stderr.count("bloom: shared prefixes are computed for each solution") == 1
         assert seen(root, "train", count) == {0: IDS, 1: IDS}

@@ -144,7 +144,7 @@ def test_a_verifier_learns_language_beside_its_labels(packs, tmp_path: Path, lab
         "trainer__max_epochs": 8,
     }
     changes |= {
-        "model__init_args__objective": "bce",
+        "model__init_args__loss": "bce",
         "model__init_args__label_smoothing": 0.1,
         "model__init_args__backbone": {"path": BASE, "weights": "random", "dropout": 0.1},
     }

@@ -113,7 +113,7 @@ def test_processes_of_a_launcher_are_counted(environment, devices, said, tmp_pat
     def next_check(*args):
         raise InputError("they agree")
 
-    monkeypatch.setattr(trainer, "check_mesh", next_check)
+    monkeypatch.setattr(trainer, "settle_mesh", next_check)
     with pytest.raises(SystemExit) as stopped:
         main(["fit", "--config", config("GeneratorModule", tmp_path / "run", trainer__devices=devices)])
     assert stopped.value.code == 2

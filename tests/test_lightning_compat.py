@@ -7,7 +7,6 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.module import LightningModule
 from lightning.pytorch.loops import _FitLoop

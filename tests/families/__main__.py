@@ -1,4 +1,4 @@
-"""Write the table of supported architectures into README.md: ``python -m tests.families``."""
+"""Write the table of supported architectures into stepverify/README.md: ``python -m tests.families``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.families.table import FAMILIES
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "stepverify" / "README.md"
 _PART = re.compile(r"(?<=<!-- families -->\n).*?(?=<!-- /families -->)", re.DOTALL)
 
 
