@@ -162,13 +162,18 @@ def test_the_unfused_kernel_would_be_noticed():
         assert_fused("eager", tree, attention_inputs(len(tree.end), 4, 2))
 
 
-def test_dropped_weights_are_written_out():
-    """No fused kernel on CPUs drops weights: as eager draws them, half of them from one seed."""
+def test_dropped_weights_are_those_that_are_seen():
+    """Values of 1 give the sum of a token's weights: 1 without dropout; dropping half of them, 1 on average.
+
+    The first token of a path sees itself alone: 0 or 2. Gradients are those of the weights that are kept.
+    """
     tree = tree_of(SEQUENCES)
-    inputs = attention_inputs(len(tree.end), 4, 2)
-    outs = []
-    for how in (paths, dense.eager):
-        torch.manual_seed(0)
-        outs.append(attend(None, *inputs, None, 0.5, tree=tree, how=how)[0])
-    assert torch.equal(*outs)
-    assert not torch.equal(outs[0], attend(None, *inputs, None, tree=tree, how=paths)[0])
+    query, key, value = attention_inputs(len(tree.end), 4, 2)
+    ones = torch.ones_like(value).requires_grad_()
+    assert torch.allclose(attend(None, query, key, ones, None, tree=tree, how=paths)[0], torch.ones(1).to(value))
+    torch.manual_seed(0)
+    outs = torch.stack([attend(None, query, key, ones, None, 0.5, tree=tree, how=paths)[0] for _ in range(400)])
+    assert set(outs[:, 0, tree.depth == 0].unique().tolist()) == {0.0, 2.0}
+    assert (outs.mean(0) - 1).abs().max() < 0.25, "five deviations of 1 / sqrt(400)"
+    (gradient,) = torch.autograd.grad(outs[0].sum(), ones)
+    assert torch.allclose(gradient.sum(), outs[0].sum())

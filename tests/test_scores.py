@@ -10,6 +10,7 @@ from sampling.report.collect import collect
 from sampling.stages.convert import convert
 from sampling.stages.rank import rank
 from stepverify.jsonl import read_json_lines, read_records, write_records
+from stepverify.layout import Layout
 from stepverify.readers import GSM8K, Solutions
 from stepverify.records import InputError, Problem, Solution
 
@@ -61,6 +62,7 @@ def test_every_stage_refuses_it_before_it_begins(tmp_path, capsys, stage, bad):
     if stage == "score":
         (tmp_path / "export").mkdir()
         (tmp_path / "export" / "model.safetensors").write_bytes(b"")
+        Layout().save(tmp_path / "export", objective="process")
         args[-1] = json.dumps({"v": str(tmp_path / "export")})
     line = said(capsys, stage, *args, "--output", tmp_path / "out")
     assert line.startswith(f"sampling {stage}: {path}:2: " + expected.format(path=path))

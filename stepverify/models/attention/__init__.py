@@ -14,7 +14,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from stepverify.data.batch import Tree
-from stepverify.models.attention.dense import eager, flex, sdpa
+from stepverify.models.attention.dense import eager, flex, rows, sdpa
 from stepverify.models.attention.paths import paths
 from stepverify.records import InputError
 
@@ -87,6 +87,8 @@ def attend(
     if extra := [name for name, value in kwargs.items() if value is not None and name in _EXTRAS]:
         raise InputError(f"its attention has {', '.join(extra)}, which no tree is computed with")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if (softcap is not None and how in (paths, sdpa)) or (dropout and how is paths):
-        how = eager  # no fused kernel bounds its products, and not all of them drop weights
+    if softcap is not None and how in (paths, sdpa):
+        how = eager  # no fused kernel bounds its products
+    elif dropout and how is paths:
+        how = rows  # not all kernels drop weights; a solution's matrix is far smaller than a pack's
     return how(query, key, value, tree, dropout, scale, sliding_window, softcap).transpose(1, 2), None

@@ -26,11 +26,28 @@ def sdpa(
     )  # fmt: skip
 
 
+def rows(
+    query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
+    window: int | None, softcap: float | None,
+) -> Tensor:  # fmt: skip
+    """Unroll the sequences to (B, T) padded rows, causal, then pick each token once: with dropout of weights."""
+    groups = query.shape[1] // key.shape[1]
+    query, key, value = (x[0].transpose(0, 1)[tree.rows].transpose(1, 2) for x in (query, key, value))
+    place = torch.arange(tree.rows.shape[1], device=query.device)
+    gap = place[:, None] - place
+    mask = None if window is None else (gap >= 0) & (gap < window)
+    out = F.scaled_dot_product_attention(
+        query, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1),
+        attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale,
+    )  # fmt: skip
+    return out.transpose(1, 2).flatten(0, 1)[tree.origin].transpose(0, 1)[None]
+
+
 def eager(
     query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
     window: int | None, softcap: float | None,
 ) -> Tensor:  # fmt: skip
-    """Write it out, for models whose products are bounded or weights dropped, and to compare with."""
+    """Write it out, for models whose products are bounded, and to compare with."""
     groups = query.shape[1] // key.shape[1]
     products = query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scale
     products = bounded(products, softcap).masked_fill(~_mask(tree, window, _dense), float("-inf"))
