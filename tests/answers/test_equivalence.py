@@ -152,7 +152,7 @@ def test_hostile_answers_are_settled_or_left_at_once(text):
     settle(text, text[1:])
     settle("5", text)
     number(text)
-    assert time.process_time() - start < 5  # quadratic time would be minutes on a megabyte
+    assert time.process_time() - start < 30  # quadratic time would be minutes on a megabyte
 
 
 def test_a_hostile_answer_costs_its_limit_and_no_other_verdict():
