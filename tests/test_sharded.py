@@ -178,6 +178,7 @@ def rows_one_at_a_time(rank: int, sharding: Any) -> None:
         torch.testing.assert_close(found, gradients[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow  # a minute
 def test_each_process_holds_its_rows_alone(tmp_path: Path):
     """Parameters, adapters, heads, random state, what the check finds, and exports are those of whole models, bit for bit.
 
