@@ -10,10 +10,10 @@ from stepverify.records import InputError
 
 # stage → (module, what it does). Modules are imported only when their stage is called.
 STAGES = {
-    "generate": ("sampling.stages.generate", "problems → solutions, drawn by an engine"),
+    "generate": ("sampling.stages.generate", "problems → solutions, sampled by an engine"),
     "label": ("sampling.stages.label", "solutions → labelled: outcomes by grading, steps by rollouts"),
     "score": ("sampling.stages.score", "solutions → scored by exported verifiers"),
-    "select": ("sampling.stages.select", "scored solutions → the most convincing wrong ones, for people to rate"),
+    "select": ("sampling.stages.select", "scored solutions → the most convincing incorrect ones, for people to rate"),
     "rank": ("sampling.stages.rank", "scored solutions → rankings: majority, best-of-N, weighted votes"),
     "report": ("sampling.stages.report", "rankings → curves with intervals: JSON, Markdown, PNG, HTML"),
     "grade": ("sampling.stages.grade", "pairs of reference and predicted answers → verdicts"),

@@ -27,14 +27,14 @@ class Consistency:
         Args:
             where: its file and line.
             record: of any kind; scores are looked at in solutions.
-            of_tokens: verifiers whose values are known to be of tokens, as ``pieces`` are there.
+            of_tokens: verifiers whose values are known to be of tokens, as ``token_texts`` are there.
         """
         key = record_key(record)
         if key in self._ids:
             return False
         self._ids.add(key)
         if isinstance(record, Solution) and record.scores:
-            self._note(where, record, of_tokens or record.pieces)
+            self._note(where, record, of_tokens or record.token_texts)
         return True
 
     def _note(self, where: str, solution: Solution, of_tokens: Collection[str]) -> None:

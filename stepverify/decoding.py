@@ -1,4 +1,4 @@
-"""JSON → records, with the key and value that is wrong.
+"""JSON → records, with the key and value that is incorrect.
 
 msgspec decodes and checks a good line in one go. A line that it refuses is decoded again by :mod:`json` and checked key
 by key, to name the fault; whatever passes there is accepted.
@@ -36,7 +36,7 @@ def parse_record(kind: type[Record], data: Any) -> Record:
     """Build a record from decoded JSON.
 
     Raises:
-        InputError: naming the key and the value that is missing, unknown or of the wrong type.
+        InputError: naming the key and the value that is missing, unknown or of the incorrect type.
     """
     return cast(Record, _convert(kind, data, ""))
 

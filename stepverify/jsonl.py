@@ -1,4 +1,4 @@
-"""Records as JSON Lines: parsed with the key and value that is wrong, written as a whole or not at all.
+"""Records as JSON Lines: parsed with the key and value that is incorrect, written as a whole or not at all.
 
 A stage's folder holds ``*.jsonl`` shards and a manifest; users' own files may be compressed (``.jsonl.gz``). Lines are
 written by :mod:`json`: msgspec, which reads them (:mod:`stepverify.decoding`), would write a NaN as ``null``.
@@ -57,7 +57,7 @@ def _defaults(kind: type) -> dict[str, Any]:
 
 
 def shards(path: str | Path) -> list[Path]:
-    """The JSON Lines files behind ``path``: itself, or the shards of a finished stage's folder.
+    """The JSON Lines files after ``path``: itself, or the shards of a finished stage's folder.
 
     Raises:
         InputError: nothing there, an empty folder, or a stage that was not run to its end.
@@ -192,7 +192,7 @@ def write_lines(path: str | Path, lines: Iterable[str]) -> int:
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 over the contents of all shards behind ``path``: the identity of a stage's input."""
+    """SHA-256 over the contents of all shards after ``path``: the identity of a stage's input."""
     digest = hashlib.sha256()
     for shard in shards(path):
         with shard.open("rb") as file:

@@ -18,7 +18,7 @@ from torchmetrics.utilities import dim_zero_cat
 from stepverify import statistics
 
 # They compare correct with incorrect ones, and are NaN where the validation has one kind alone.
-NEED_BOTH = frozenset({"step_auc", "error_f1", "solution_auc", "solution_auc_within", "calibrated_error"})
+NEED_BOTH = frozenset({"step_auroc", "error_f1", "solution_auroc", "solution_auroc_per_problem", "ece_calibrated"})
 
 
 class _Gathered(Metric):
@@ -44,7 +44,7 @@ class _Gathered(Metric):
         found = self.measure(preds.cpu().double().numpy(), target.cpu().numpy() > 0)
         return preds.new_tensor(torch.nan if found is None else found)
 
-    def measure(self, values: np.ndarray, right: np.ndarray) -> float | None:
+    def measure(self, values: np.ndarray, correct: np.ndarray) -> float | None:
         """Compute the statistic of all values, shapes (M,)."""
         raise NotImplementedError
 
@@ -54,19 +54,19 @@ class AUROC(_Gathered):
 
     higher_is_better = True
 
-    def measure(self, values: np.ndarray, right: np.ndarray) -> float | None:
+    def measure(self, values: np.ndarray, correct: np.ndarray) -> float | None:
         """An area in [0, 1]."""
-        return statistics.auc(values, right)
+        return statistics.auroc(values, correct)
 
 
 class ErrorF1(_Gathered):
-    """F1 of finding the incorrect steps: a step with P(right) < 1/2 is called incorrect. NaN where none is."""
+    """F1 of finding the incorrect steps: a step with P(correct) < 1/2 is called incorrect. NaN where none is."""
 
     higher_is_better = True
 
-    def measure(self, values: np.ndarray, right: np.ndarray) -> float | None:
+    def measure(self, values: np.ndarray, correct: np.ndarray) -> float | None:
         """A share in [0, 1]."""
-        return None if right.all() else statistics.f1(values < 0.5, ~right)
+        return None if correct.all() else statistics.f1(values < 0.5, ~correct)
 
 
 class CalibrationError(_Gathered):
@@ -74,13 +74,13 @@ class CalibrationError(_Gathered):
 
     higher_is_better = False
 
-    def measure(self, values: np.ndarray, right: np.ndarray) -> float | None:
+    def measure(self, values: np.ndarray, correct: np.ndarray) -> float | None:
         """An error in [0, 1]."""
-        return statistics.calibration_error(statistics.reliability(values, right))
+        return statistics.calibration_error(statistics.reliability(values, correct))
 
 
 class FirstErrorAccuracy(Metric):
-    """Share of solutions whose first step with P(right) < 1/2 is the first wrong one, or that have neither.
+    """Share of solutions whose first step with P(correct) < 1/2 is the first incorrect one, or that have neither.
 
     A solution counts once, whatever its number of steps, and only its labelled steps are looked at.
     """
@@ -99,16 +99,16 @@ class FirstErrorAccuracy(Metric):
         """Feed the steps of whole solutions, in order.
 
         Args:
-            preds: (M,) probabilities of being right.
-            target: (M,) 1 for right, 0 for wrong.
+            preds: (M,) probabilities of being correct.
+            target: (M,) 1 for correct, 0 for incorrect.
             owner: (M,) which solution each step belongs to; the steps of one stand together.
         """
         solutions, rows = owner.unique_consecutive(return_inverse=True)
         places = torch.arange(len(owner), device=owner.device)
 
-        def first(wrong: Tensor) -> Tensor:
+        def first(incorrect: Tensor) -> Tensor:
             none = places.new_full((len(solutions),), len(owner))
-            return none.scatter_reduce(0, rows[wrong], places[wrong], "amin")
+            return none.scatter_reduce(0, rows[incorrect], places[incorrect], "amin")
 
         self.hits += (first(preds < 0.5) == first(target == 0)).sum()
         self.total += len(solutions)
@@ -118,7 +118,7 @@ class FirstErrorAccuracy(Metric):
         return self.hits / self.total
 
 
-class AUCWithinGroups(Metric):
+class GroupedAUROC(Metric):
     """Area under the ROC curve of each group, a tie counting half; the mean over those that have both kinds.
 
     Of the solutions of a problem it says how well one is chosen. The area over all solutions is high too where values
@@ -137,7 +137,7 @@ class AUCWithinGroups(Metric):
             self.add_state(state, [], dist_reduce_fx="cat")
 
     def update(self, preds: Tensor, target: Tensor, names: Sequence[str]) -> None:
-        """Feed values (M,), 1 for right or 0 for wrong (M,), and the names of the M groups that they belong to."""
+        """Feed values (M,), 1 for correct or 0 for incorrect (M,), and the names of the M groups that they belong to."""
         # Names do not travel between processes, and numbers given in the order of arrival would differ on each.
         digests = [int.from_bytes(hashlib.sha256(n.encode()).digest()[:8], signed=True) for n in names]
         self.preds.append(preds.float())
@@ -149,12 +149,12 @@ class AUCWithinGroups(Metric):
         device = self.preds[0].device
         # On the CPU: a GPU would be waited for twice a group.
         preds, target, groups = (dim_zero_cat(state).cpu() for state in (self.preds, self.target, self.groups))
-        area = statistics.auc_within(preds.double().numpy(), target.numpy() > 0, groups.numpy())
+        area = statistics.auroc_per_problem(preds.double().numpy(), target.numpy() > 0, groups.numpy())
         return preds.new_tensor(torch.nan if area is None else area).to(device)
 
 
 class PlattScaling(Metric):
-    """Gain and bias by which logits say best, in likelihood, how often those of their size are right (Platt 1999)."""
+    """Gain and bias by which logits say best, in likelihood, how often those of their size are correct (Platt 1999)."""
 
     full_state_update = False
     logits: list[Tensor]
@@ -166,14 +166,14 @@ class PlattScaling(Metric):
             self.add_state(state, [], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Feed logits (M,), and 1 for right or 0 for wrong (M,)."""
+        """Feed logits (M,), and 1 for correct or 0 for incorrect (M,)."""
         self.logits.append(logits.float())
         self.target.append(target)
 
     def compute(self) -> Tensor:
         """(3,): gain, bias, and the calibration error that they leave.
 
-        NaN where all are right or all wrong, or where higher logits are not more often right.
+        NaN where all are correct or all incorrect, or where higher logits are not more often correct.
         """
         device = self.logits[0].device
         # On the CPU: a search of many small steps, in float64, which not every accelerator has.
@@ -189,23 +189,23 @@ class PlattScaling(Metric):
 def platt_scaling(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Logistic regression of the outcome on the logit, against targets short of 0 and 1 (Platt 1999, section 2.2).
 
-    As those are, gain and bias are finite where the logits divide right from wrong without error.
+    As those are, gain and bias are finite where the logits divide correct from incorrect without error.
 
     Args:
         logits: (M,).
-        target: (M,) 1 for right, 0 for wrong.
+        target: (M,) 1 for correct, 0 for incorrect.
 
     Returns:
         Gain and bias, scalars; NaN where there is one outcome alone or one logit.
     """
-    right, wrong = target.sum(), (1 - target).sum()
+    correct, incorrect = target.sum(), (1 - target).sum()
     std, mean = torch.std_mean(logits.double(), correction=0)
-    if not (right and wrong and std):
+    if not (correct and incorrect and std):
         nothing = logits.new_tensor(torch.nan)
         return nothing, nothing
     with torch.inference_mode(False), torch.enable_grad():  # Lightning validates without gradients
         inputs = (logits.double() - mean) / std
-        soft = torch.where(target > 0, (right + 1) / (right + 2), 1 / (wrong + 2)).double()
+        soft = torch.where(target > 0, (correct + 1) / (correct + 2), 1 / (incorrect + 2)).double()
         weights = torch.tensor([1.0, 0.0], dtype=torch.double, device=logits.device, requires_grad=True)
         search = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
 

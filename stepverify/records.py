@@ -24,7 +24,7 @@ class InputError(ValueError):
 
     @classmethod
     def within(cls, error: BaseException | None) -> InputError | None:
-        """The bad input behind ``error``: the configuration parser wraps what a class raises in its own errors."""
+        """The bad input after ``error``: the configuration parser wraps what a class raises in its own errors."""
         while error is not None and not isinstance(error, cls):
             error = error.__cause__ or error.__context__
         return error
@@ -44,36 +44,36 @@ class StepLabel(Struct, kw_only=True, forbid_unknown_fields=True):
     """What is known of one step: a human rating, the count of a Monte Carlo estimate, or its value alone.
 
     Attributes:
-        rating: 1 right, 0 neutral, -1 wrong (PRM800K's scale).
-        num_right: rollouts from the end of this step that reached the right answer ...
+        rating: 1 correct, 0 neutral, -1 incorrect (PRM800K's scale).
+        num_correct: rollouts from the end of this step that reached the correct answer ...
         num_rollouts: ... out of so many (Math-Shepherd, section 3.3). Counts are kept, so that hard,
             soft and thresholded labels are choices of whoever reads them.
-        value: chance in [0, 1] that the step is right, where others released no counts but this.
+        value: probability in [0, 1] that the step is correct, where others released no counts but this.
     """
 
     rating: int | None = None
-    num_right: int | None = None
+    num_correct: int | None = None
     num_rollouts: int | None = None
     value: float | None = None
 
     def __post_init__(self) -> None:
-        counted = self.num_right is not None and self.num_rollouts is not None
+        counted = self.num_correct is not None and self.num_rollouts is not None
         kinds = (self.rating is not None) + counted + (self.value is not None)
-        if kinds != 1 or (self.num_right is None) != (self.num_rollouts is None):
-            raise InputError(f"a step label is a rating, or num_right and num_rollouts, or a value, not {self}")
+        if kinds != 1 or (self.num_correct is None) != (self.num_rollouts is None):
+            raise InputError(f"a step label is a rating, or num_correct and num_rollouts, or a value, not {self}")
         if self.value is not None and not 0 <= self.value <= 1:
             raise InputError(f"value: expected 0 to 1, got {self.value!r}")
         if self.rating is not None and self.rating not in (-1, 0, 1):
             raise InputError(f"rating: expected -1, 0 or 1, got {self.rating!r}")
-        if counted and not 0 <= self.num_right <= self.num_rollouts >= 1:  # type: ignore[operator]
-            raise InputError(f"num_right: expected 0 to num_rollouts, got {self.num_right} of {self.num_rollouts}")
+        if counted and not 0 <= self.num_correct <= self.num_rollouts >= 1:  # type: ignore[operator]
+            raise InputError(f"num_correct: expected 0 to num_rollouts, got {self.num_correct} of {self.num_rollouts}")
 
     @property
     def share(self) -> float | None:
-        """Chance that the step is right, by rollouts or as released; None of a rating."""
-        if self.num_right is None or self.num_rollouts is None:
+        """Chance that the step is correct, by rollouts or as released; None of a rating."""
+        if self.num_correct is None or self.num_rollouts is None:
             return self.value
-        return self.num_right / self.num_rollouts
+        return self.num_correct / self.num_rollouts
 
 
 class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -85,14 +85,14 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
         steps: the lines of the solution, the final-answer line included.
         token_ids: the sampled tokens, exactly as the engine drew them.
         finish: ``stop`` (ended by itself) or ``length`` (cut off at the token limit).
-        forced: values in it that the calculator put in; right ones that were drawn do not count.
+        num_calculator_edits: values in it that the calculator put in; correct ones that were sampled do not count.
         predicted: the final answer that was extracted from the steps; None where there is none.
         correct: whether ``predicted`` equals ``answer``.
         step_labels: one entry a step; None where nothing is known of it.
         scores: verifier name → its values along the solution, in [0, 1]: one a step from a process
             reward model, one a token or the last one alone from an outcome verifier; none where it could not be read.
-        pieces: verifier name → the text of the token behind each of its values, where they are values of tokens; some
-            are empty, see :meth:`stepverify.data.encode.SolutionEncoder.pieces`.
+        token_texts: verifier name → the text of the token after each of its values, where they are values of tokens; some
+            are empty, see :meth:`stepverify.data.encode.SolutionEncoder.token_texts`.
     """
 
     id: str
@@ -104,12 +104,12 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
     finish: str | None = None
     seed: int | None = None
     generator: str | None = None
-    forced: int = 0
+    num_calculator_edits: int = 0
     predicted: str | None = None
     correct: bool | None = None
     step_labels: list[StepLabel | None] | None = None
     scores: dict[str, list[float]] = field(default_factory=dict)
-    pieces: dict[str, list[str]] = field(default_factory=dict)
+    token_texts: dict[str, list[str]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -119,7 +119,7 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
             raise InputError(
                 f"step_labels: expected one for each of {len(self.steps)} steps, got {len(self.step_labels)}"
             )
-        check_scores(self.scores, len(self.steps), self.pieces)
+        check_scores(self.scores, len(self.steps), self.token_texts)
 
     @property
     def solved(self) -> bool:
@@ -144,11 +144,11 @@ class Ranking(Struct, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         sizes: the numbers of samples N at which the curves are given.
-        curves: rule (``majority``, ``prm/best_of_n``, ...) → the chance to be right at each N, over
+        curves: rule (``majority``, ``prm/best_of_n``, ...) → the probability to be correct at each N, over
             random subsets of N of the samples.
         choices: rule → id of the solution that it picks from all samples; None where it picks none.
-        areas: rule → area under the ROC curve of what it orders the samples by (votes, steps, a verifier's scores);
-            empty where all samples are right, or all wrong.
+        auroc_by_rule: rule → area under the ROC curve of what it orders the samples by (votes, steps, a verifier's scores);
+            empty where all samples are correct, or all incorrect.
     """
 
     problem_id: str
@@ -157,21 +157,21 @@ class Ranking(Struct, kw_only=True, forbid_unknown_fields=True):
     curves: dict[str, list[float]]
     answer: str | None = None
     choices: dict[str, str | None] = field(default_factory=dict)
-    areas: dict[str, float] = field(default_factory=dict)
+    auroc_by_rule: dict[str, float] = field(default_factory=dict)
 
 
 class Rollout(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Completions of one step prefix, drawn together to learn what the prefix is worth.
+    """Completions of one step prefix, sampled together to learn what the prefix is worth.
 
     Attributes:
         id: the problem's id, a digest of the prefix, and which of its completions the first one is.
         steps: the prefix.
-        seed: that the first completion was drawn with; the next one with ``seed + 1``.
-        completions: the texts behind the prefix.
+        seed: that the first completion was sampled with; the next one with ``seed + 1``.
+        completions: the texts after the prefix.
         finish: as of a :class:`Solution`, for each of them.
         answers: their final answers; None where there is none.
-        right: whether that is the problem's answer.
-        tokens: drawn for all of them.
+        correct: whether that is the problem's answer.
+        tokens: sampled for all of them.
     """
 
     id: str
@@ -181,7 +181,7 @@ class Rollout(Struct, kw_only=True, forbid_unknown_fields=True):
     completions: list[str]
     finish: list[str]
     answers: list[str | None]
-    right: list[bool]
+    correct: list[bool]
     tokens: int
 
 
@@ -189,7 +189,7 @@ class RatingSheet(Struct, kw_only=True, forbid_unknown_fields=True):
     """A solution as it is laid before people who rate its steps.
 
     Attributes:
-        ratings: one entry a step, on PRM800K's scale: 1 right, 0 neutral, -1 wrong; None where nobody has rated it.
+        ratings: one entry a step, on PRM800K's scale: 1 correct, 0 neutral, -1 incorrect; None where nobody has rated it.
         answer: the reference answer of the problem.
         scores: what a verifier says of the steps; empty unless it was asked for, since it would prime who rates.
         meta: remarks of whoever rates.
@@ -218,16 +218,16 @@ class RatingSheet(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Judgement(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What a judge said about the first wrong step of one solution. Steps are counted from 1; 0 is none of them.
+    """What a judge said about the first incorrect step of one solution. Steps are counted from 1; 0 is none of them.
 
     Attributes:
         id: of the solution.
-        labelled: the first wrong step by the labels that were judged.
-        seed: that the first answer was drawn with; the next one with ``seed + 1``.
+        labelled: the first incorrect step by the labels that were judged.
+        seed: that the first answer was sampled with; the next one with ``seed + 1``.
         texts: the judge's answers, one a vote.
         finish: as of a :class:`Solution`, for each of them.
-        verdicts: the first wrong step that each of them names; None where it names none of the solution's, nor none.
-        tokens: drawn for all of them.
+        verdicts: the first incorrect step that each of them names; None where it names none of the solution's, nor none.
+        tokens: sampled for all of them.
     """
 
     id: str
@@ -240,14 +240,14 @@ class Judgement(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def check_scores(
-    scores: Mapping[str, Sequence[float]], num_steps: int, pieces: Mapping[str, Sequence[str]], key: str = "scores"
+    scores: Mapping[str, Sequence[float]], num_steps: int, token_texts: Mapping[str, Sequence[str]], key: str = "scores"
 ) -> None:
     """Check that scores of a solution are probabilities, and their number.
 
     Args:
         scores: verifier → its values.
         num_steps: of the solution.
-        pieces: verifier → the texts of its values, where they are values of tokens.
+        token_texts: verifier → the texts of its values, where they are values of tokens.
         key: of the scores in messages.
 
     Raises:
@@ -267,8 +267,10 @@ def check_scores(
                 f"key '{key}.{name}': expected one value a step ({num_steps}), one a token, or the last one alone, "
                 f"got {len(values)}"
             )
-        if name in pieces and len(pieces[name]) != len(values):
-            raise InputError(f"key 'pieces.{name}': expected {len(values)} texts, one a value, got {len(pieces[name])}")
+        if name in token_texts and len(token_texts[name]) != len(values):
+            raise InputError(
+                f"key 'token_texts.{name}': expected {len(values)} texts, one a value, got {len(token_texts[name])}"
+            )
 
 
 def record_key(record: Any) -> str:

@@ -19,33 +19,33 @@ class Bin:
     """One bin of a reliability diagram: mean value, share of correct ones, and how many there are."""
 
     value: float
-    right: float
+    correct: float
     count: int
 
 
-def auc(scores: np.ndarray, right: np.ndarray) -> float | None:
+def auroc(scores: np.ndarray, correct: np.ndarray) -> float | None:
     """Compute the AUROC: the probability that a correct one scores above an incorrect one, a tie counting half.
 
     Args:
         scores: (M,).
-        right: (M,), booleans.
+        correct: (M,), booleans.
 
     Returns:
         None where there is one kind alone.
     """
-    above, below = scores[right], np.sort(scores[~right])
+    above, below = scores[correct], np.sort(scores[~correct])
     if not len(above) or not len(below):
         return None
     twice = below.searchsorted(above, "left").sum() + below.searchsorted(above, "right").sum()
     return float(twice / 2 / (len(above) * len(below)))
 
 
-def resampled_auc(scores: np.ndarray, right: np.ndarray, groups: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def resampled_auroc(scores: np.ndarray, correct: np.ndarray, groups: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Compute the AUROC of several resamples of groups, a tie counting half.
 
     Args:
         scores: (M,), higher for correct ones.
-        right: (M,), booleans.
+        correct: (M,), booleans.
         groups: (M,), the group of each, from 0.
         counts: (B, groups), how often each group counts, whole numbers.
 
@@ -55,13 +55,13 @@ def resampled_auc(scores: np.ndarray, right: np.ndarray, groups: np.ndarray, cou
     _, places = np.unique(scores, return_inverse=True)
     width = counts.shape[1]
     # Ones of equal value in a group are one with a weight: places and lengths have few values.
-    (above, of_right, times), (below, of_wrong, others) = (
+    (above, of_correct, times), (below, of_incorrect, others) = (
         (keys // width, keys % width, number)
-        for keys, number in (np.unique((places * width + groups)[of], return_counts=True) for of in (right, ~right))
+        for keys, number in (np.unique((places * width + groups)[of], return_counts=True) for of in (correct, ~correct))
     )
     sums = np.zeros((len(counts), len(below) + 1), dtype=int)
-    np.cumsum(np.take(counts, of_wrong, axis=1) * others, axis=1, out=sums[:, 1:])
-    weights = np.take(counts, of_right, axis=1) * times
+    np.cumsum(np.take(counts, of_incorrect, axis=1) * others, axis=1, out=sums[:, 1:])
+    weights = np.take(counts, of_correct, axis=1) * times
     pairs = weights.sum(1) * sums[:, -1]
     twice = np.zeros(len(counts), dtype=int)
     for side in ("left", "right"):
@@ -69,15 +69,15 @@ def resampled_auc(scores: np.ndarray, right: np.ndarray, groups: np.ndarray, cou
     return np.divide(twice / 2, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
 
 
-def auc_within(scores: np.ndarray, right: np.ndarray, groups: np.ndarray) -> float | None:
-    """The mean of the areas of each group, all weighing the same; None where none has right ones and wrong ones.
+def auroc_per_problem(scores: np.ndarray, correct: np.ndarray, groups: np.ndarray) -> float | None:
+    """The mean of the areas of each group, all weighing the same; None where none has correct ones and incorrect ones.
 
     Over all solutions an area is high too where scores tell hard problems from easy ones; choosing among the solutions
     of one problem needs this one.
     """
     order = np.argsort(groups, kind="stable")
     borders = np.flatnonzero(np.diff(groups[order])) + 1
-    areas = [auc(scores[rows], right[rows]) for rows in np.split(order, borders)]
+    areas = [auroc(scores[rows], correct[rows]) for rows in np.split(order, borders)]
     known = [area for area in areas if area is not None]
     return sum(known) / len(known) if known else None
 
@@ -88,11 +88,11 @@ def f1(found: np.ndarray, truth: np.ndarray) -> float:
     return 2 * np.count_nonzero(found & truth) / marked if marked else 0.0
 
 
-def reliability(chance: np.ndarray, right: np.ndarray, num_bins: int = NUM_BINS) -> list[Bin]:
-    """Mean value, share right and count in each of ``num_bins`` equal parts of [0, 1]; empty ones are left out."""
-    places = np.clip(np.ceil(chance * num_bins).astype(int) - 1, 0, num_bins - 1)
+def reliability(probability: np.ndarray, correct: np.ndarray, num_bins: int = NUM_BINS) -> list[Bin]:
+    """Mean value, share correct and count in each of ``num_bins`` equal parts of [0, 1]; empty ones are left out."""
+    places = np.clip(np.ceil(probability * num_bins).astype(int) - 1, 0, num_bins - 1)
     counts = np.bincount(places, minlength=num_bins)
-    means, shares = (np.bincount(places, weights=w, minlength=num_bins) for w in (chance, right.astype(float)))
+    means, shares = (np.bincount(places, weights=w, minlength=num_bins) for w in (probability, correct.astype(float)))
     return [
         Bin(float(means[i] / counts[i]), float(shares[i] / counts[i]), int(counts[i])) for i in np.flatnonzero(counts)
     ]
@@ -100,12 +100,12 @@ def reliability(chance: np.ndarray, right: np.ndarray, num_bins: int = NUM_BINS)
 
 def calibration_error(bins: Sequence[Bin]) -> float:
     """Expected calibration error over the bins of :func:`reliability` (Guo et al. 2017, section 2)."""
-    return sum(b.count * abs(b.value - b.right) for b in bins) / sum(b.count for b in bins)
+    return sum(b.count * abs(b.value - b.correct) for b in bins) / sum(b.count for b in bins)
 
 
-def brier(probabilities: np.ndarray, right: np.ndarray) -> float:
+def brier(probabilities: np.ndarray, correct: np.ndarray) -> float:
     """Compute the mean squared difference between probabilities and outcomes (Brier 1950)."""
-    return float(((probabilities - right) ** 2).mean())
+    return float(((probabilities - correct) ** 2).mean())
 
 
 def equal_runs(ordered: np.ndarray) -> np.ndarray:
@@ -153,7 +153,7 @@ def aggregate_all(values: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarra
 
 
 def bootstrap_means(values: np.ndarray, num_bootstrap: int, seed: int | tuple[int, ...]) -> np.ndarray:
-    """Means over problems (or solutions) drawn with replacement: (problems, columns) → (num_bootstrap, columns).
+    """Means over problems (or solutions) sampled with replacement: (problems, columns) → (num_bootstrap, columns).
 
     All columns share the resamples.
     """
@@ -162,7 +162,7 @@ def bootstrap_means(values: np.ndarray, num_bootstrap: int, seed: int | tuple[in
 
 
 def resamples(total: int, num: int, seed: int | tuple[int, ...], width: int = 0) -> Iterator[np.ndarray]:
-    """How often each of ``total`` is drawn with replacement: arrays (some, total) of ``num`` rows in all.
+    """How often each of ``total`` is sampled with replacement: arrays (some, total) of ``num`` rows in all.
 
     Args:
         total: problems, or solutions.
@@ -173,8 +173,8 @@ def resamples(total: int, num: int, seed: int | tuple[int, ...], width: int = 0)
     rng, step = np.random.default_rng(seed), max(1, _CHUNK // max(total, width))
     for start in range(0, num, step):
         rows = min(step, num - start)
-        drawn = rng.integers(total, size=(rows, total)) + total * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * total).reshape(rows, total)
+        sampled = rng.integers(total, size=(rows, total)) + total * np.arange(rows)[:, None]
+        yield np.bincount(sampled.ravel(), minlength=rows * total).reshape(rows, total)
 
 
 def interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The LightningCLI behind :mod:`stepverify.cli`, with the folders of a run in their place."""
+"""The LightningCLI after :mod:`stepverify.cli`, with the folders of a run in their place."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from stepverify.follow import follow_main, forget_main
 from stepverify.launch import check_launcher, check_processes
 from stepverify.lightning_compat import OpenCLI
 from stepverify.memory import is_out_of_memory
-from stepverify.modules import VerifierModule
+from stepverify.modules import StepModule
 from stepverify.records import InputError
 
 # Said by Lightning and its parts on every start; each is answered by this program's own design.
@@ -53,7 +53,7 @@ _NOISE = (
 )
 
 
-class _RunFolder(OpenCLI):
+class VerifierCLI(OpenCLI):
     """Puts logs, checkpoints and export of a run below ``trainer.default_root_dir``.
 
     What the YAML names itself (a logger, Checkpoints, an export) stands; only what is missing is added.
@@ -192,8 +192,8 @@ def run(args: Sequence[str] | None = None) -> OpenCLI | None:
     _be_quiet()
     follow_main()
     try:
-        cli = _RunFolder(
-            VerifierModule,
+        cli = VerifierCLI(
+            StepModule,
             SolutionData,
             subclass_mode_model=True,
             args=None if args is None else list(args),

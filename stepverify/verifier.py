@@ -17,11 +17,11 @@ from stepverify.data.batch import Batch, collate
 from stepverify.data.encode import Example, LeftOut, SolutionEncoder
 from stepverify.data.packing import to_score
 from stepverify.hub import local_export
-from stepverify.layout import Layout
 from stepverify.memory import describe_use, is_out_of_memory
-from stepverify.models import ReadModel, load_verifier
+from stepverify.models import VerifierModel, load_verifier
 from stepverify.models.heads import Neutral
 from stepverify.records import InputError, Solution
+from stepverify.template import Template
 
 Steps = Sequence[str]
 
@@ -55,7 +55,7 @@ class Verifier:
 
     Args:
         model: in evaluation mode, on its device.
-        encoder: with the export's tokenizer and layout.
+        encoder: with the export's tokenizer and template.
         facts: what the export says of itself.
         path: shown in messages.
         pack_tokens: tokens read at the same time, shared prefixes counted once.
@@ -66,7 +66,7 @@ class Verifier:
     """
 
     def __init__(
-        self, model: ReadModel, encoder: SolutionEncoder, facts: dict[str, Any], path: str, pack_tokens: int = 8192
+        self, model: VerifierModel, encoder: SolutionEncoder, facts: dict[str, Any], path: str, pack_tokens: int = 8192
     ) -> None:
         if pack_tokens < 1:
             raise InputError(f"pack_tokens: expected 1 or more, got {pack_tokens}")
@@ -74,7 +74,7 @@ class Verifier:
         self.objective: str = facts["objective"]
         self.max_length = encoder.max_length
         # An older export that does not say it was trained as most are.
-        self._trained_on_prefixes = self.objective == "process" or bool(facts.get("every_token", True))
+        self._trained_on_prefixes = self.objective == "process" or bool(facts.get("per_token", True))
 
     @classmethod
     def from_pretrained(
@@ -114,9 +114,9 @@ class Verifier:
         return next(self.model.parameters()).device
 
     @property
-    def layout(self) -> Layout:
-        """Text around problems and steps; ``layout.split(text)`` gives the steps of a text."""
-        return self.encoder.layout
+    def template(self) -> Template:
+        """Text around problems and steps; ``template.split(text)`` gives the steps of a text."""
+        return self.encoder.template
 
     def __repr__(self) -> str:
         parameters = list(self.model.parameters())
@@ -191,7 +191,7 @@ class Verifier:
             raise InputError(f"candidates: expected a list for each of {len(problem)} problems, got {len(candidates)}")
         how: Aggregation = aggregation or ("prod" if self.objective == "process" else "last")
         texts = [text for text, group in zip(problem, candidates, strict=True) for _ in group]
-        steps = [self.layout.split(c) if isinstance(c, str) else c for group in candidates for c in group]
+        steps = [self.template.split(c) if isinstance(c, str) else c for group in candidates for c in group]
         values = self._scored(texts, steps, per_token=False, complete=True)
         best = []
         for (start, end), text in zip(pairwise(accumulate(map(len, candidates), initial=0)), problem, strict=True):
@@ -254,7 +254,7 @@ class Verifier:
 
     def token_texts(self, solution: Solution) -> list[str]:
         """Return the text of each token that an outcome verifier is read at with ``per_token``."""
-        return self.encoder.pieces(solution)
+        return self.encoder.token_texts(solution)
 
     def _encode(self, solution: Solution, per_token: bool) -> Example:
         if self.objective == "process":
@@ -265,10 +265,10 @@ class Verifier:
         self, problems: Sequence[str], steps: Sequence[Steps], per_token: bool, complete: bool
     ) -> list[list[float]]:
         if any(isinstance(one, str) for one in steps):
-            raise InputError("steps: expected lists of steps, got a text; layout.split(text) gives its steps")
+            raise InputError("steps: expected lists of steps, got a text; template.split(text) gives its steps")
         if not complete and not self._trained_on_prefixes:
             warnings.warn(
-                f"{self.path} was trained at the last token of solutions alone (every_token: false): it has not "
+                f"{self.path} was trained at the last token of solutions alone (per_token: false): it has not "
                 "learned to judge prefixes", stacklevel=3,
             )  # fmt: skip
         solutions = [

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from stepverify.layout import Layout
 from stepverify.records import Solution
+from stepverify.template import Template
 
-LAYOUT = Layout(prompt="{problem}\n")
+TEMPLATE = Template(prompt="{problem}\n")
 MAX_LENGTH = 40
 
 
@@ -40,7 +40,7 @@ def write_export(model, tokenizer, folder: Path, **facts) -> str:
     folder.mkdir()
     model.export(folder, model.state_dict())
     tokenizer.save_pretrained(str(folder))
-    LAYOUT.save(folder, objective=model.objective, form=model.form, max_length=MAX_LENGTH, **facts)
+    TEMPLATE.save(folder, objective=model.objective, form=model.form, max_length=MAX_LENGTH, **facts)
     return str(folder)
 
 
@@ -67,18 +67,18 @@ def write_process(base: Path, folder: Path) -> str:
     tokenizer = load_tokenizer(str(base))
     tag, negative, positive = ids_of(tokenizer)
     model = ProcessModel(Backbone(path=str(base)).load(), (negative, positive))
-    return write_export(model, tokenizer, folder, ids={"tag": tag, "negative": negative, "positive": positive})
+    return write_export(model, tokenizer, folder, ids={"step_tag": tag, "negative": negative, "positive": positive})
 
 
 def ids_of(tokenizer):
-    return [tokenizer.encode(text)[0] for text in (LAYOUT.tag, LAYOUT.negative, LAYOUT.positive)]
+    return [tokenizer.encode(text)[0] for text in (TEMPLATE.step_tag, TEMPLATE.negative, TEMPLATE.positive)]
 
 
 def _encoded(tokenizer, text):
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-def outcome_by_hand(folder, s, every_token=False):
+def outcome_by_hand(folder, s, per_token=False):
     """Transformers' own token classifier over prompt, steps and the end of the sequence; no code of ours."""
     import torch
     from transformers import AutoModelForTokenClassification
@@ -92,7 +92,7 @@ def outcome_by_hand(folder, s, every_token=False):
     with torch.no_grad():
         logits = AutoModelForTokenClassification.from_pretrained(folder)(torch.tensor([ids])).logits
     values = logits[0, :, 0].sigmoid().tolist()
-    return values[len(prompt) :] if every_token else values[-1:]
+    return values[len(prompt) :] if per_token else values[-1:]
 
 
 def process_by_hand(folder, s):

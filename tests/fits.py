@@ -1,4 +1,4 @@
-"""Short fits through the program, for the tests of what they leave behind."""
+"""Short fits through the program, for the tests of what they leave after."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from stepverify.records import StepLabel
 
 
 def write_labelled(folder: Path) -> Path:
-    """48 graded and step-labelled solutions: half of them with a wrong last step."""
+    """48 graded and step-labelled solutions: half of them with an incorrect last step."""
     records = []
     for i, s in enumerate(Synthetic("train", 48, num_steps=3).solutions()):
         if i % 2:
@@ -38,7 +38,7 @@ def fit(
         "model": {
             "class_path": f"stepverify.modules.{kind}",
             "init_args": {
-                "backbone": backbone, "layout": {"prompt": "{problem}\n"}, "warmup": 0.0,
+                "backbone": backbone, "template": {"prompt": "{problem}\n"}, "warmup": 0.0,
                 "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-2}}, **(model or {}),
             },
         },

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from stepverify.data.batch import Reads
+from stepverify.data.batch import ScoredPositions
 from stepverify.losses import StepLoss
 
 
@@ -20,7 +20,7 @@ def lost(loss, outputs, targets, weights=None, owner=None, model=None):
     weights = torch.ones(len(targets)) if weights is None else weights
     owner = every if owner is None else torch.tensor(owner)
     problem = torch.zeros(int(owner.max()) + 1, dtype=torch.long)
-    at = Reads(index=every, targets=targets, weights=weights, entries=every, owner=owner, problem=problem)
+    at = ScoredPositions(index=every, targets=targets, weights=weights, entries=every, owner=owner, problem=problem)
     return loss(outputs, at, model or Values())
 
 
@@ -28,10 +28,10 @@ class PairwiseSteps(StepLoss):
     """Rank each correct step of a solution above each incorrect one, by their log-odds."""
 
     def denominator(self, example):
-        right = sum(example.targets)
-        return right * (len(example.targets) - right)
+        correct = sum(example.targets)
+        return correct * (len(example.targets) - correct)
 
     def __call__(self, outputs, at, model):
-        odds, right = (outputs[:, 1] - outputs[:, 0])[at.entries], at.targets[at.entries] == 1
-        pairs = (at.owner[:, None] == at.owner) & right[:, None] & ~right
+        odds, correct = (outputs[:, 1] - outputs[:, 0])[at.entries], at.targets[at.entries] == 1
+        pairs = (at.owner[:, None] == at.owner) & correct[:, None] & ~correct
         return F.softplus(odds - odds[:, None])[pairs].sum(), pairs.sum()

@@ -97,7 +97,7 @@ def pack(num_tokens: int, length: int = 600, prompt: int = 100, samples: int = 4
         tags = list(range(prompt + 39, prompt + own, 40)) or [len(ids) - 1]
         record = Solution(id=str(len(examples)), problem_id=str(problem), problem="", steps=[""])
         examples.append(Example(ids, tags, [1.0] * len(tags), record))
-    return collate(examples, norms=(1.0, 1.0))
+    return collate(examples, loss_denominators=(1.0, 1.0))
 
 
 def step(
@@ -106,7 +106,7 @@ def step(
     """A forward and a backward pass."""
     with torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext():
         outputs, _ = model(batch)
-        total, _ = StepCrossEntropy()(outputs, batch.reads, model)
+        total, _ = StepCrossEntropy()(outputs, batch.scored, model)
     if live is not None:
         live.forward = live.now
     if not stop_before_backward:

@@ -39,13 +39,13 @@ def small_gsm8k(out: Path, base: Path) -> list[list[str]]:
     here, problems = "lit_configs/gsm8k", str(write_gsm8k(out))
     engine = {"class_path": "sampling.engines.TransformersEngine", "init_args": {"model": f"{out}/generator/export"}}
     calculator = {"class_path": "sampling.engines.calculator.CalculatorEngine", "init_args": {"engine": engine}}
-    layout = '{"prompt": "Question: {problem}\\nAnswer:\\n", "tag": "<step>"}'
+    template = '{"prompt": "Question: {problem}\\nAnswer:\\n", "step_tag": "<step>"}'
     fit = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
     labelled = [f"--data.{part}.init_args.path={out}/labels_train" for part in ("train", "validation")]
     everything = [f"--data.{part}.init_args.fold=all" for part in ("train", "validation")]
     return [
         ["stepverify", "fit", "--config", f"{here}/01_generator.yaml", *fit, "--model.init_args.backbone.path", str(base),
-         f"--model.init_args.layout={layout}", "--data.train.init_args.path", problems, "--data.train.init_args.limit", "8",
+         f"--model.init_args.template={template}", "--data.train.init_args.path", problems, "--data.train.init_args.limit", "8",
          "--data.validation.init_args.path", problems, "--data.validation.init_args.start", "8",
          "--trainer.callbacks.init_args.problems.init_args", f'{{"path": "{problems}", "start": 8}}',
          "--trainer.default_root_dir", f"{out}/generator"],
@@ -55,7 +55,7 @@ def small_gsm8k(out: Path, base: Path) -> list[list[str]]:
         *(["sampling", "label", "--config", f"{here}/{name}.yaml", "--input", f"{out}/samples_{name[10:]}",
            "--output", f"{out}/{name[3:]}"] for name in ("04_labels_train", "05_labels_test")),
         ["stepverify", "fit", "--config", f"{here}/06_orm.yaml", *fit, *labelled, *everything,
-         "--model.init_args.backbone.path", f"{out}/generator/export", "--data.language.init_args.path", problems,
+         "--model.init_args.backbone.path", f"{out}/generator/export", "--data.lm.init_args.path", problems,
          "--trainer.default_root_dir", f"{out}/orm"],
         ["sampling", "score", "--config", f"{here}/07_scores.yaml", "--input", f"{out}/labels_test",
          "--verifiers", f'{{"orm": "{out}/orm/export"}}', "--output", f"{out}/scores_test"],
@@ -76,8 +76,8 @@ def write_math(folder: Path) -> None:
         {"problem": f"{i} + 1 ?", "solution": f"So \\boxed{{{i + 1}}}.", "unique_id": f"train/algebra/{i}.json"}
         for i in numbers
     ])  # fmt: skip
-    steps = [[f"{i} + 1 = {i + 1}", f"Right.\n\n# Answer\n\n{i + 1}"] for i in numbers]
-    write("right.jsonl", [
+    steps = [[f"{i} + 1 = {i + 1}", f"Correct.\n\n# Answer\n\n{i + 1}"] for i in numbers]
+    write("correct.jsonl", [
         {"id": f"p{i}#0", "problem_id": f"p{i}", "problem": f"{i} + 1 ?", "steps": s, "correct": True}
         for i, s in zip(numbers, steps, strict=True)
     ])  # fmt: skip
@@ -98,7 +98,7 @@ def write_math(folder: Path) -> None:
 
 
 def small_math_prm800k(out: Path, base: Path) -> list[list[str]]:
-    """The MATH recipe with the transformers engine and an untrained tiny model, which is never right.
+    """The MATH recipe with the transformers engine and an untrained tiny model, which is never correct.
 
     So the generator learns solutions that are written for it here, and what is selected has no answers.
     """
@@ -114,7 +114,7 @@ def small_math_prm800k(out: Path, base: Path) -> list[list[str]]:
 
     examples = {"solutions": solutions("ratings.jsonl"), "limit": 2}
     excluded = [solutions("processbench"), {"class_path": "stepverify.readers.Worked", "init_args": examples}]
-    layout = json.dumps({"prompt": "Problem: {problem}\nSolution:\n", "tag": "<step>"})
+    template = json.dumps({"prompt": "Problem: {problem}\nSolution:\n", "step_tag": "<step>"})
     fit = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
 
     def verifier(number_and_name: str, train: str, validation: str | None = None, *options: str) -> list[str]:
@@ -128,9 +128,9 @@ def small_math_prm800k(out: Path, base: Path) -> list[list[str]]:
     def stage(name: str, config: str, *options: str) -> list[str]:
         return ["sampling", name, "--config", f"{here}/{config}.yaml", *options, "--output", f"{out}/{config[3:]}"]
 
-    drawn = [f"--problems.init_args.path={problems}", "--problems.init_args.limit=4", "--num_samples=2",
+    sampled = [f"--problems.init_args.path={problems}", "--problems.init_args.limit=4", "--num_samples=2",
              "--sampling.max_tokens=12"]  # fmt: skip
-    own = ["--model.init_args.backbone.path", str(base), f"--model.init_args.layout={layout}"]
+    own = ["--model.init_args.backbone.path", str(base), f"--model.init_args.template={template}"]
     exports = {name: f"{out}/{name}/export" for name in ("orm", "prm")}
     prm = json.dumps({"prm": exports["prm"]})
     return [
@@ -138,11 +138,11 @@ def small_math_prm800k(out: Path, base: Path) -> list[list[str]]:
          "--output", f"{out}/processbench/gsm8k.jsonl"],
         ["sampling", "convert", "--config", f"{here}/02_ratings.yaml", f"--input.init_args.path={out}/phase.jsonl",
          f"--input.init_args.exclude={json.dumps(excluded[:1])}", "--output", f"{out}/ratings.jsonl"],
-        stage("generate", "03_few_shot", engine(base), *drawn, f"--problems.init_args.exclude={json.dumps(excluded)}",
-              f"--few_shot.init_args={json.dumps(examples)}", f"--layout={layout}"),
+        stage("generate", "03_few_shot", engine(base), *sampled, f"--problems.init_args.exclude={json.dumps(excluded)}",
+              f"--few_shot.init_args={json.dumps(examples)}", f"--template={template}"),
         stage("label", "04_few_shot_labels", "--input", f"{out}/few_shot"),
-        verifier("05_generator", "right.jsonl", None, *own),
-        *(stage("generate", name, engine(f"{out}/generator/export"), *drawn,
+        verifier("05_generator", "correct.jsonl", None, *own),
+        *(stage("generate", name, engine(f"{out}/generator/export"), *sampled,
                 *([f"--problems.init_args.exclude={json.dumps(excluded[:1])}"] if "train" in name else []))
           for name in ("06_samples_train", "07_samples_test")),
         *(stage("label", name, "--input", f"{out}/samples_{name[10:]}") for name in ("08_labels_train", "09_labels_test")),
@@ -155,7 +155,7 @@ def small_math_prm800k(out: Path, base: Path) -> list[list[str]]:
         stage("score", "15_processbench_scores", "--input", f"{out}/processbench", "--verifiers", prm),
         stage("report", "16_processbench_report", "--scores", f"{out}/processbench_scores"),
         stage("score", "17_scores_train", "--input", f"{out}/labels_train", "--verifiers", prm),
-        stage("select", "18_select", "--input", f"{out}/scores_train", "--unanswered", "wrong"),
+        stage("select", "18_select", "--input", f"{out}/scores_train", "--unanswered", "incorrect"),
         stage("label", "19_step_labels", "--input", f"{out}/scores_train"),
         verifier("20_prm_large", "step_labels", "ratings.jsonl", *own),
     ]  # fmt: skip
@@ -164,14 +164,14 @@ def small_math_prm800k(out: Path, base: Path) -> list[list[str]]:
 def small_math_shepherd(out: Path, base: Path) -> list[list[str]]:
     """The Math-Shepherd recipe on made-up problems, with the transformers engine and an untrained tiny model."""
     here, problems = "lit_configs/math_shepherd", write_gsm8k(out)
-    layout = json.dumps({"prompt": "Question: {problem}\nAnswer:\n", "tag": "<step>"})
+    template = json.dumps({"prompt": "Question: {problem}\nAnswer:\n", "step_tag": "<step>"})
     engine = json.dumps({"class_path": "sampling.engines.TransformersEngine", "init_args": {"model": str(base)}})
     shots = [f"init_args.path={problems}", "init_args.start=0", "init_args.limit=2"]
-    drawn = [
+    sampled = [
         "--engine",
         engine,
-        "--layout",
-        layout,
+        "--template",
+        template,
         "--sampling.max_tokens=12",
         *(f"--few_shot.{shot}" for shot in shots),
     ]
@@ -185,14 +185,14 @@ def small_math_shepherd(out: Path, base: Path) -> list[list[str]]:
     (out / "bench.jsonl").write_text(json.dumps(bench) + "\n")
     prm = json.dumps({"prm": f"{out}/prm/export"})
     return [
-        stage("generate", "01_samples_train", *drawn, *chosen, "--problems.init_args.limit=4", "--num_samples=3"),
-        stage("generate", "02_samples_test", *drawn, *chosen, "--problems.init_args.limit=2", "--num_samples=3"),
+        stage("generate", "01_samples_train", *sampled, *chosen, "--problems.init_args.limit=4", "--num_samples=3"),
+        stage("generate", "02_samples_test", *sampled, *chosen, "--problems.init_args.limit=2", "--num_samples=3"),
         stage("label", "03_labels_train", "--input", f"{out}/samples_train", "--steps.init_args.engine", engine,
-              "--steps.init_args.layout", layout, "--steps.init_args.sampling.max_tokens=12",
+              "--steps.init_args.template", template, "--steps.init_args.sampling.max_tokens=12",
               *(f"--steps.init_args.few_shot.{shot}" for shot in shots)),
         stage("label", "04_labels_test", "--input", f"{out}/samples_test"),
         ["stepverify", "fit", "--config", f"{here}/05_prm.yaml", "--trainer.max_epochs", "1",
-         "--trainer.enable_progress_bar", "false", f"--model.init_args.layout={layout}",
+         "--trainer.enable_progress_bar", "false", f"--model.init_args.template={template}",
          "--model.init_args.backbone.path", str(base), "--trainer.default_root_dir", f"{out}/prm",
          *(f"--data.{part}.init_args.{key}" for part in ("train", "validation")
            for key in (f"path={out}/labels_train", "fold=all"))],

@@ -41,7 +41,7 @@ def test_four_hundred_small_probabilities_keep_their_order():
     assert sorted(range(20), key=lambda i: aggregate(paths[i], "prod")) == by_logs
 
 
-def test_a_step_of_chance_zero_makes_the_product_zero():
+def test_a_step_of_probability_zero_makes_the_product_zero():
     assert aggregate([0.9, 0.0, 0.9], "prod") == -math.inf
     assert vote_weight([0.9, 0.0, 0.9], "prod") == 0.0
 

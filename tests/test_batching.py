@@ -5,21 +5,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepverify.data.batch import Batch, collate
-from stepverify.data.batching import ByLength, Plans
+from stepverify.data.batching import BatchSampler, LengthBuckets
 from stepverify.data.encode import Example
-from stepverify.data.packing import ByTokens
+from stepverify.data.packing import PrefixPacks
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=120)
 
 
 def by_tokens(lengths, budget):
     """Solutions of three problems in turn, that share what their lengths allow."""
-    return ByTokens([list(range(n)) for n in lengths], [i % 3 for i in range(len(lengths))], budget)
+    return PrefixPacks([list(range(n)) for n in lengths], [i % 3 for i in range(len(lengths))], budget)
 
 
 def on_all_ranks(maker, lengths, num_ranks, *, epoch=0, weights=None, **options):
     weights = np.ones((len(lengths), 2)) if weights is None else weights
-    plans = [Plans(maker, lengths, weights, rank=rank, num_ranks=num_ranks, **options) for rank in range(num_ranks)]
+    plans = [
+        BatchSampler(maker, lengths, weights, rank=rank, num_ranks=num_ranks, **options) for rank in range(num_ranks)
+    ]
     for one in plans:
         one.set_epoch(epoch)
     return [list(one) for one in plans], [len(one) for one in plans]
@@ -35,7 +37,7 @@ def test_every_example_comes_once_an_epoch(lengths, batch_size, num_ranks, shuff
 
     Only batches of one cannot keep to it: 5 examples on 2 ranks are 2 + 2 batches, and one of them has two.
     """
-    maker = by_tokens(lengths, 50 + batch_size) if pack else ByLength(lengths, batch_size)
+    maker = by_tokens(lengths, 50 + batch_size) if pack else LengthBuckets(lengths, batch_size)
     if len(lengths) < num_ranks:
         with pytest.raises(ValueError, match=f"{len(lengths)} examples cannot be divided among {num_ranks} processes"):
             on_all_ranks(maker, lengths, num_ranks, shuffle=shuffle)
@@ -57,24 +59,24 @@ def test_batches_by_hand():
     On two ranks there are 4 of them: the largest by examples is halved, and the ranks take turns by tokens.
     """
     lengths = [3, 1, 4, 1, 5, 9, 2]
-    (plans,), _ = on_all_ranks(ByLength(lengths, 3), lengths, 1, shuffle=False)
+    (plans,), _ = on_all_ranks(LengthBuckets(lengths, 3), lengths, 1, shuffle=False)
     assert indices(plans) == [[5, 4, 2], [0, 6], [1, 3]]
-    ranks, _ = on_all_ranks(ByLength(lengths, 3), lengths, 2, shuffle=False)
+    ranks, _ = on_all_ranks(LengthBuckets(lengths, 3), lengths, 2, shuffle=False)
     assert [indices(plans) for plans in ranks] == [[[5, 4], [2]], [[0, 6], [1, 3]]]
 
 
 @given(LENGTHS, st.integers(1, 20))
 def test_the_longest_come_first_outside_training(lengths, batch_size):
-    (plans,), _ = on_all_ranks(ByLength(lengths, batch_size), lengths, 1, shuffle=False)
+    (plans,), _ = on_all_ranks(LengthBuckets(lengths, batch_size), lengths, 1, shuffle=False)
     tokens = [sum(lengths[i] for i in plan.indices) for plan in plans]
     assert tokens == sorted(tokens, reverse=True)
 
 
 @given(LENGTHS, st.integers(1, 20), st.integers(0, 99), st.integers(0, 99), st.booleans())
 def test_the_order_follows_from_seed_and_epoch(lengths, batch_size, seed, epoch, pack):
-    """Whatever was drawn before: an interrupted epoch is continued by skipping."""
-    maker = by_tokens(lengths, 50 + batch_size) if pack else ByLength(lengths, batch_size)
-    one, other = (Plans(maker, lengths, np.ones((len(lengths), 2)), shuffle=True, seed=seed) for _ in range(2))
+    """Whatever was sampled before: an interrupted epoch is continued by skipping."""
+    maker = by_tokens(lengths, 50 + batch_size) if pack else LengthBuckets(lengths, batch_size)
+    one, other = (BatchSampler(maker, lengths, np.ones((len(lengths), 2)), shuffle=True, seed=seed) for _ in range(2))
     one.set_epoch(epoch)
     first = list(one)
     list(other)
@@ -84,7 +86,7 @@ def test_the_order_follows_from_seed_and_epoch(lengths, batch_size, seed, epoch,
 
 def test_every_epoch_and_seed_has_its_own_order():
     lengths = list(range(1, 101))
-    for maker in (ByLength(lengths, 5), ByTokens([[i] * n for i, n in enumerate(lengths)], lengths, 300)):
+    for maker in (LengthBuckets(lengths, 5), PrefixPacks([[i] * n for i, n in enumerate(lengths)], lengths, 300)):
         orders = set()
         for seed in range(3):
             for epoch in range(3):
@@ -107,7 +109,7 @@ def test_neighbours_in_length_share_a_batch():
     def waste(batches):
         return 1 - lengths.sum() / sum(lengths[batch].max() * len(batch) for batch in batches)
 
-    (plans,), _ = on_all_ranks(ByLength(lengths, 8), lengths, 1, shuffle=True)
+    (plans,), _ = on_all_ranks(LengthBuckets(lengths, 8), lengths, 1, shuffle=True)
     assert waste(indices(plans)) < 0.1
     assert waste(np.arange(640).reshape(80, 8)) > 0.4
     longest = [lengths[plan.indices].max() for plan in plans]
@@ -117,7 +119,7 @@ def test_neighbours_in_length_share_a_batch():
 def test_ranks_compute_as_much_at_the_same_time():
     """200 packs of unlike sizes on 4 ranks: within each step they differ by less than the whole epoch does."""
     lengths = np.random.default_rng(0).integers(1, 400, 800)
-    ranks, _ = on_all_ranks(ByLength(lengths, 4), lengths, 4, shuffle=True)
+    ranks, _ = on_all_ranks(LengthBuckets(lengths, 4), lengths, 4, shuffle=True)
     tokens = np.array([[lengths[plan.indices].sum() for plan in plans] for plans in ranks])
     assert np.ptp(tokens, axis=0).mean() < 0.05 * np.ptp(tokens)
 
@@ -132,19 +134,19 @@ def test_every_position_weighs_the_same(lengths, num_ranks, accumulate, data):
         return
     weights = np.array([[data.draw(st.floats(0.1, 9)), 1.0] for _ in lengths])
     ranks, _ = on_all_ranks(
-        ByLength(lengths, 3), lengths, num_ranks, shuffle=True, weights=weights, accumulate=accumulate
+        LengthBuckets(lengths, 3), lengths, num_ranks, shuffle=True, weights=weights, accumulate=accumulate
     )
     for at in range(0, len(ranks[0]), accumulate):
         window = [plan for plans in ranks for plan in plans[at : at + accumulate]]
         for kind in (0, 1):
-            parts = [weights[plan.indices, kind].sum() / plan.norms[kind] for plan in window]
+            parts = [weights[plan.indices, kind].sum() / plan.loss_denominators[kind] for plan in window]
             assert sum(parts) / (num_ranks * accumulate) == pytest.approx(1)
 
 
 def test_packing_wastes_little():
     """300 problems of 100 to 900 tokens in packs of 2,048: under 10 % more packs than tokens would need."""
     sizes = np.random.default_rng(0).integers(100, 900, 300)
-    maker = ByTokens([[i] * n for i, n in enumerate(sizes)], list(range(300)), 2048)
+    maker = PrefixPacks([[i] * n for i, n in enumerate(sizes)], list(range(300)), 2048)
     packs = maker(np.random.default_rng(1))
     assert len(packs) <= 1.1 * sizes.sum() / 2048
 
@@ -170,28 +172,28 @@ def test_a_batch_is_one_row(examples):
     assert batch.tree.end.tolist() == [5] * 5 + [8] * 3
     assert batch.tree.rows.tolist() == [[5, 6, 7, 7, 7], [0, 1, 2, 3, 4]]
     assert batch.tree.origin.tolist() == [5, 6, 7, 8, 9, 0, 1, 2]
-    assert batch.reads.index.tolist() == [4, 6, 7]
-    assert torch.equal(batch.reads.targets, torch.tensor([0.0, 0.1, 1.0]))
-    assert batch.reads.entries.tolist() == [1, 2, 0]
-    assert batch.reads.owner.tolist() == [0, 0, 1]
-    assert batch.language.index.tolist() == [2, 3, 5, 6]
-    assert batch.language.targets.tolist() == [7, 8, 8, 9]
+    assert batch.scored.index.tolist() == [4, 6, 7]
+    assert torch.equal(batch.scored.targets, torch.tensor([0.0, 0.1, 1.0]))
+    assert batch.scored.entries.tolist() == [1, 2, 0]
+    assert batch.scored.owner.tolist() == [0, 0, 1]
+    assert batch.lm.index.tolist() == [2, 3, 5, 6]
+    assert batch.lm.targets.tolist() == [7, 8, 8, 9]
     assert batch.records == [example.record for example in examples]
     assert batch.num_tokens == 8
 
 
 def test_padding_is_seen_by_nobody(examples):
-    """8 tokens to a multiple of 6 are 12; the four behind see themselves alone."""
+    """8 tokens to a multiple of 6 are 12; the four after see themselves alone."""
     batch = collate(examples, pad_to=6)
     assert batch.input_ids.tolist()[8:] == batch.tree.depth.tolist()[8:] == [0] * 4
     assert batch.tree.end.tolist()[8:] == [9, 10, 11, 12]
-    assert batch.reads.index.tolist() == collate(examples).reads.index.tolist()
+    assert batch.scored.index.tolist() == collate(examples).reads.index.tolist()
 
 
 def test_prediction_has_no_targets(make_solution):
     batch = collate([Example([7], [0], None, make_solution())])
-    assert (batch.reads.targets, batch.language) == (None, None)
-    assert batch.reads.index.tolist() == [0]
+    assert (batch.scored.targets, batch.lm) == (None, None)
+    assert batch.scored.index.tolist() == [0]
 
 
 def test_token_ids_as_targets_stay_exact(make_solution):
@@ -203,7 +205,7 @@ def test_token_ids_as_targets_stay_exact(make_solution):
 def test_a_batch_moves_as_a_whole(examples):
     batch = collate(examples)
     moved = batch.to("meta")
-    tensors = [getattr(part, name) for part in (moved.tree, moved.reads, moved.language) for name in part.__slots__]
+    tensors = [getattr(part, name) for part in (moved.tree, moved.scored, moved.lm) for name in part.__slots__]
     assert {t.device.type for t in (moved.input_ids, *tensors) if isinstance(t, torch.Tensor)} == {"meta"}
     assert moved.records is batch.records
     assert isinstance(moved, Batch)

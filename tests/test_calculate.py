@@ -50,7 +50,7 @@ def test_the_longest_and_deepest_expressions_are_cheap():
 
 
 def operation(children):
-    """Texts with their exact values; None behind a division by zero. Every operation stands in parentheses."""
+    """Texts with their exact values; None after a division by zero. Every operation stands in parentheses."""
 
     def build(parts):
         (left, a), operator, (right, b) = parts

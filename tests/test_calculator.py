@@ -23,9 +23,9 @@ from sampling.engines.calculator import CalculatorEngine, calculate
 from sampling.engines.decode import draw
 from sampling.stages.generate import generate
 from stepverify.jsonl import read_records
-from stepverify.layout import Layout
 from stepverify.readers import Reader
 from stepverify.records import InputError, Problem, Solution
+from stepverify.template import Template
 from tests.engines import complete_all
 
 # ── the chain ─────────────────────────────────────────────────────────────────────────────────────
@@ -42,7 +42,7 @@ NEXT = {
 class Pieces:
     """A tokenizer that takes the longest token that fits; the end of sequence is no text."""
 
-    eos_token_id, pad_token_id, bos_token_id, name_or_path = 0, 0, None, "pieces"
+    eos_token_id, pad_token_id, bos_token_id, name_or_path = 0, 0, None, "token_texts"
 
     def __call__(self, text):
         return SimpleNamespace(input_ids=self.encode(text))
@@ -65,7 +65,7 @@ class Pieces:
 
 
 def weights(last):
-    """(V,) weights of the token behind ``last``; what the chain does not know is followed by a line end."""
+    """(V,) weights of the token after ``last``; what the chain does not know is followed by a line end."""
     row = NEXT.get(TOKENS[last], {"\n": 1})
     return [row.get(token, 0) for token in TOKENS]
 
@@ -98,16 +98,16 @@ def ended(ids, options, room, since=0):
 
 
 def stopping_at_every_equals_sign(ids, options, room, choose):
-    """One solution, token by token: the definition. ``choose`` draws the token at a position behind another one."""
-    drawn = []
+    """One solution, token by token: the definition. ``choose`` draws the token at a position after another one."""
+    sampled = []
     while True:
-        drawn = [*drawn, choose(ids + drawn, len(drawn))]
-        if found := ended(drawn, options, room, len(drawn) - 1):
+        sampled = [*sampled, choose(ids + sampled, len(sampled))]
+        if found := ended(sampled, options, room, len(sampled) - 1):
             return found
-        if further := put_in(drawn):
-            if found := ended(further, options, room, len(drawn) - 1):
+        if further := put_in(sampled):
+            if found := ended(further, options, room, len(sampled) - 1):
                 return found
-            drawn = further
+            sampled = further
 
 
 # ── the law, exactly ──────────────────────────────────────────────────────────────────────────────
@@ -183,7 +183,7 @@ def test_the_law_is_that_of_stopping_at_every_equals_sign(options):
 
 
 def test_the_law_differs_where_the_calculator_is_missing():
-    """The comparison above can fail: the chain draws wrong values, and the same text in other tokens."""
+    """The comparison above can fail: the chain draws incorrect values, and the same text in other tokens."""
     options = SamplingOptions(temperature=1, max_tokens=9)
     plain = law(lambda choose: at_once(Choosing(choose), options).text)
     forced = law(lambda choose: by_calculator(choose, options)[1])
@@ -244,9 +244,9 @@ def test_each_solution_is_the_one_drawn_token_by_token(seed, sizes, max_tokens, 
     """Whatever the seed, stop texts, length, context and batch: ids, text and end are the same, not just the law."""
     options = SamplingOptions(temperature=1, max_tokens=max_tokens, stop=stop)
     requests = [Request(str(i), [ID["1"]] * i + [ID["\n"]], n, seed + 1000 * i) for i, n in enumerate(sizes)]
-    drawn = complete_all(CalculatorEngine(embedded(batch_size, limit)), requests, options)
+    sampled = complete_all(CalculatorEngine(embedded(batch_size, limit)), requests, options)
     for request in requests:
-        assert plain(drawn[request.key]) == [token_by_token(request, i, options, limit) for i in range(request.n)]
+        assert plain(sampled[request.key]) == [token_by_token(request, i, options, limit) for i in range(request.n)]
 
 
 def one(engine, n=200, seed=7, prompt=None, **options):
@@ -259,14 +259,16 @@ def test_every_value_is_the_calculators_and_forced_counts_the_changes():
     for c in corrected:
         for expression, value in re.findall(r"<<([^<>=\n]*)=([^<>=\n]*)>>", c.text):
             assert calculate(expression) in (value, None)
-    wrong = [
+    incorrect = [
         any(calculate(e) not in (v, None) for e, v in re.findall(r"<<([^<>=\n]*)=([^<>=\n]*)>>", c.text))
         for c in plainly
     ]
-    assert sum(wrong) > 50
-    assert all(c.forced for c, was_wrong in zip(corrected, wrong, strict=True) if was_wrong)
-    same = [c for c, p in zip(corrected, plainly, strict=True) if not c.forced and plain([c]) == plain([p])]
-    assert len(same) == sum(not c.forced for c in corrected) > 10
+    assert sum(incorrect) > 50
+    assert all(c.num_calculator_edits for c, was_incorrect in zip(corrected, incorrect, strict=True) if was_incorrect)
+    same = [
+        c for c, p in zip(corrected, plainly, strict=True) if not c.num_calculator_edits and plain([c]) == plain([p])
+    ]
+    assert len(same) == sum(not c.num_calculator_edits for c in corrected) > 10
 
 
 def test_corrected_solutions_join_what_is_running():
@@ -293,7 +295,7 @@ def test_corrected_solutions_join_what_is_running():
     requests = [Request("slow", [ID["\n"]], 1, 0), Request("quick", [ID["\n"]], 1, 0)]
     found = complete_all(CalculatorEngine(Again(None)), requests, SamplingOptions(max_tokens=40))
     assert [*found] == ["quick", "slow"]
-    assert {c.forced for (c,) in found.values()} == {2}
+    assert {c.num_calculator_edits for (c,) in found.values()} == {2}
     assert {c.text for (c,) in found.values()} == {"<<1+1=2>>\n<<1+2=3>>"}
 
 
@@ -317,7 +319,7 @@ def test_a_tokenizer_that_cannot_write_annotations_is_refused(tiny_model_dir):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["smollm2-135m", "qwen2.5-coder-0.5b"])
 def test_real_tokenizers_at_the_seam(models_folder, name):
-    """Annotations as a tokenizer writes them are left alone; others become the text with the right value.
+    """Annotations as a tokenizer writes them are left alone; others become the text with the correct value.
 
     ``=-`` and ``=.`` are one token, ``>>`` with the line end too in Qwen's.
     """
@@ -325,7 +327,7 @@ def test_real_tokenizers_at_the_seam(models_folder, name):
 
     shared = load_tokenizer(str(models_folder / name))
     texts = ["so $<<48/2=24>>24 it.", "<<1-2.5=-1.5>>-1.5", "<<1-.5=.5>>.5 é", "a <<2*3=6>>6\nb <<6*2=12>>12"]
-    wrong = ["so $<<48/2=23>>23 it.", "<<1-2.5=1.5>>1", "<<1-.5=-.5>>", "a <<2*3=6>>6\nb <<6*2=2>>"]
+    incorrect = ["so $<<48/2=23>>23 it.", "<<1-2.5=1.5>>1", "<<1-.5=-.5>>", "a <<2*3=6>>6\nb <<6*2=2>>"]
 
     class Given(Engine):
         model, tokenizer = "given", shared
@@ -341,13 +343,13 @@ def test_real_tokenizers_at_the_seam(models_folder, name):
             ids = request.prefix_ids or self.ids
             return [Completion(ids, shared.decode(ids), "stop")]
 
-    for right, text in zip(texts, wrong, strict=True):
-        engine = Given(right)
+    for correct, text in zip(texts, incorrect, strict=True):
+        engine = Given(correct)
         (c,) = one(CalculatorEngine(engine), n=1)
-        assert (c.token_ids, c.forced, len(engine.asked)) == (engine.ids, 0, 1)
+        assert (c.token_ids, c.num_calculator_edits, len(engine.asked)) == (engine.ids, 0, 1)
         engine = Given(text)
         (c,) = one(CalculatorEngine(engine), n=1)
-        assert (c.text, c.forced) == (right[: right.rindex(">>") + 2], 1)
+        assert (c.text, c.num_calculator_edits) == (correct[: correct.rindex(">>") + 2], 1)
 
 
 # ── as a stage ────────────────────────────────────────────────────────────────────────────────────
@@ -361,7 +363,7 @@ class Lines(Reader):
 
 def run(output, engine, num_samples=6):
     options = SamplingOptions(temperature=1, max_tokens=40)
-    generate(engine, Lines(), output, num_samples, options, layout=Layout(prompt="{problem}\n"))
+    generate(engine, Lines(), output, num_samples, options, template=Template(prompt="{problem}\n"))
     return {s.id: s for s in read_records(output, Solution)}
 
 
@@ -371,7 +373,7 @@ def test_a_resumed_run_draws_the_same(tmp_path_factory, gone, batch_size):
     """Whichever lines a kill took: the same solutions come back, corrections and their counts included."""
     output = tmp_path_factory.mktemp("resume") / "o"
     whole = run(output, CalculatorEngine(embedded()))
-    assert any(s.forced for s in whole.values())
+    assert any(s.num_calculator_edits for s in whole.values())
     shard, manifest = output / "part-00000.jsonl", output / "manifest.json"
     lines = shard.read_text().splitlines(keepends=True)
     shard.write_text("".join(line for i, line in enumerate(lines) if i not in gone))

@@ -33,15 +33,15 @@ RANDOM = {"path": "lit_configs/quickstart/base", "weights": "random"}
 def test_no_other_gain_and_bias_are_likelier(points, wider, shift):
     """At the minimum the slopes of the loss are 0: mean(p - t) and mean((p - t) · logit), t as in Platt's paper.
 
-    With R right and W wrong ones t is (R + 1) / (R + 2) and 1 / (W + 2). Logits on another scale give the same values.
+    With R correct and W incorrect ones t is (R + 1) / (R + 2) and 1 / (W + 2). Logits on another scale give the same values.
     """
     logits, target = torch.tensor([x for x, _ in points]), torch.tensor([int(y) for _, y in points])
     gain, bias = platt_scaling(logits, target)
     if target.unique().numel() < 2 or logits.unique().numel() < 2:
         assert torch.stack([gain, bias]).isnan().all()
         return
-    right, wrong = int(target.sum()), int((1 - target).sum())
-    soft = torch.where(target > 0, (right + 1) / (right + 2), 1 / (wrong + 2))
+    correct, incorrect = int(target.sum()), int((1 - target).sum())
+    soft = torch.where(target > 0, (correct + 1) / (correct + 2), 1 / (incorrect + 2))
     short = (gain * logits + bias).sigmoid() - soft
     std, mean = torch.std_mean(logits, correction=0)
     torch.testing.assert_close(short.mean(), torch.tensor(0.0), rtol=0, atol=1e-3)
@@ -52,7 +52,7 @@ def test_no_other_gain_and_bias_are_likelier(points, wider, shift):
 
 
 def test_the_scale_that_outcomes_were_drawn_from_is_found():
-    """20,000 outcomes of chance sigmoid(3 · logit - 1): gain and bias to a tenth, and hardly an error is left."""
+    """20,000 outcomes of probability sigmoid(3 · logit - 1): gain and bias to a tenth, and hardly an error is left."""
     torch.manual_seed(0)
     logits = torch.randn(20_000)
     metric = PlattScaling()
@@ -83,12 +83,12 @@ def test_calibration_scales_and_shifts_what_was_trained(tmp_path: Path):
         logits_at_the_end(fit(tmp_path / str(on), "OutcomeVerifier", data, RANDOM, chosen | {"calibrate": on}), records)
         for on in (False, True)
     )
-    right = torch.tensor([int(r.correct) for r in records])
-    gain, bias = platt_scaling(plain, right)
+    correct = torch.tensor([int(r.correct) for r in records])
+    gain, bias = platt_scaling(plain, correct)
     assert gain > 0
     torch.testing.assert_close(scaled, gain * plain + bias, rtol=1e-3, atol=1e-3)
     loss = F.binary_cross_entropy_with_logits
-    assert loss(scaled, right.float()) < loss(plain, right.float()) - 1e-3
+    assert loss(scaled, correct.float()) < loss(plain, correct.float()) - 1e-3
 
 
 def test_checkpoint_and_export_hold_the_scaling(tmp_path: Path):
@@ -101,10 +101,10 @@ def test_checkpoint_and_export_hold_the_scaling(tmp_path: Path):
     file = config("OutcomeVerifier", root, data, model__init_args__loss="bce")
     main(["fit", "--config", file])
     seen = scalars(root)
-    assert len(seen["val/calibrated_error"]) == 2
+    assert len(seen["val/ece_calibrated"]) == 2
     main(["validate", "--config", file, "--ckpt_path", "last"])
-    assert seen["val/calibration_error"][-1][1] != scalars(root)["val/calibration_error"][-1][1]
-    assert scalars(root)["val/calibration_error"][-1][1] == pytest.approx(seen["val/calibrated_error"][-1][1], abs=1e-5)
+    assert seen["val/ece"][-1][1] != scalars(root)["val/ece"][-1][1]
+    assert scalars(root)["val/ece"][-1][1] == pytest.approx(seen["val/ece_calibrated"][-1][1], abs=1e-5)
     reader = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(data)}}
     file = config(
         "OutcomeVerifier",
@@ -125,7 +125,7 @@ def test_checkpoint_and_export_hold_the_scaling(tmp_path: Path):
 def test_a_fit_that_cannot_calibrate_says_so(why, tmp_path: Path, recwarn):
     data = write_labelled(tmp_path / "data")
     records = [r for r in read_records(str(data), Solution) if r.correct]
-    write_records(tmp_path / "right" / "part-00000.jsonl", records)
+    write_records(tmp_path / "correct" / "part-00000.jsonl", records)
     changes = {"data__validation": None} if why == "no validation" else {}
-    main(["fit", "--config", config("OutcomeVerifier", tmp_path / "run", tmp_path / "right", **changes)])
+    main(["fit", "--config", config("OutcomeVerifier", tmp_path / "run", tmp_path / "correct", **changes)])
     assert sum("exported as trained, not calibrated" in str(w.message) for w in recwarn) == 1

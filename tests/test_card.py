@@ -1,4 +1,4 @@
-"""What whole fits leave behind: every form stands alone, and the code on its card gives the verifier's own scores."""
+"""What whole fits leave after: every form stands alone, and the code on its card gives the verifier's own scores."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ torch = pytest.importorskip("torch")
 
 from stepverify.callbacks.card import Card  # noqa: E402
 from stepverify.jsonl import read_records  # noqa: E402
-from stepverify.layout import Layout, load_export  # noqa: E402
 from stepverify.models import Backbone, load_verifier  # noqa: E402
 from stepverify.modules import OutcomeVerifier, ProcessRewardModel  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
+from stepverify.template import Template, load_export  # noqa: E402
 from stepverify.verifier import Verifier  # noqa: E402
 from tests.fits import fit, write_labelled  # noqa: E402
 from tests.test_export import model_folder  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
-LAYOUT = Layout(prompt="{problem}\n")
+TEMPLATE = Template(prompt="{problem}\n")
 ASKED = Solution(id="p#0", problem_id="p", problem="What is 2 + 3?", steps=["2 + 3 = 5", "#### 5"])
 
 
@@ -69,8 +69,8 @@ def test_each_form_stands_alone(exports):
             folder.name if place == "." else place for place in forms[kind]
         }
         for place, form in forms[kind].items():
-            layout, facts = load_export(folder / place)
-            assert (layout, facts["form"]) == (LAYOUT, form)
+            template, facts = load_export(folder / place)
+            assert (template, facts["form"]) == (TEMPLATE, form)
             weights = "adapter_model.safetensors" if form == "adapter" else "model.safetensors"
             assert all((folder / place / name).is_file() for name in (weights, "tokenizer.json", "README.md"))
 
@@ -124,7 +124,7 @@ def test_the_generators_card_writes_what_the_model_writes(exports, monkeypatch):
     model = AutoModelForCausalLM.from_pretrained(folder)
     with torch.inference_mode():
         first = model(torch.tensor([merged["ids"]])).logits[0, -1].argmax()
-    assert merged["drawn"][0, len(merged["ids"])] == first
+    assert merged["sampled"][0, len(merged["ids"])] == first
 
 
 def test_a_card_says_what_the_run_was(exports, labelled, tiny_model_dir):
@@ -139,9 +139,9 @@ def test_a_card_says_what_the_run_was(exports, labelled, tiny_model_dir):
     tokens = sum(len(i) for i in encoded(labelled, folder))
     for said in (
         f"- train: 48 solutions, {tokens:,} tokens, read by `stepverify.readers.Solutions` (path: {labelled}, fold: all",
-        '| prompt | `"{problem}\\n"` |  |', f'| tag | `"<step>"` | {encoder_of(folder).tag_id} |',
+        '| prompt | `"{problem}\\n"` |  |', f'| step_tag | `"<step>"` | {encoder_of(folder).step_tag_id} |',
         "6 steps in 2 epochs on 1 device.", "class_path: stepverify.modules.ProcessRewardModel", "lr: 0.03",
-        f"torch {torch.__version__}", "peft ", "| step_auc | ", "`classifier/` as `AutoModelForTokenClassification`",
+        f"torch {torch.__version__}", "peft ", "| step_auroc | ", "`classifier/` as `AutoModelForTokenClassification`",
     ):  # fmt: skip
         assert said in text, said
     assert str(folder.parent) not in card
@@ -168,7 +168,7 @@ def test_an_adapter_is_not_scored_with(exports):
 
 
 def card_of(repository: str | None, path: str) -> dict[str, Any]:
-    module = ProcessRewardModel(Backbone(path="lit_configs/quickstart/base", weights="random"), LAYOUT)
+    module = ProcessRewardModel(Backbone(path="lit_configs/quickstart/base", weights="random"), TEMPLATE)
     module.model = module.build()
     module.backbone_source = Backbone(path=path)
     module.trainer = trainer = SimpleNamespace(
@@ -198,7 +198,7 @@ def test_adapters_of_a_sharded_model(tiny_model_dir, labelled, tmp_path: Path):
     settings = {
         "model": {
             "class_path": "stepverify.modules.ProcessRewardModel",
-            "init_args": {"backbone": {"path": str(tiny_model_dir)}, "layout": {"prompt": "{problem}\n"}},
+            "init_args": {"backbone": {"path": str(tiny_model_dir)}, "template": {"prompt": "{problem}\n"}},
         },
         "data": {"train": reader, "batch_size": 8},
         "trainer": {

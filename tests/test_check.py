@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from stepverify.data.batch import collate  # noqa: E402
-from stepverify.data.batching import ByRows  # noqa: E402
+from stepverify.data.batching import PaddedRows  # noqa: E402
 from stepverify.data.tree import apart  # noqa: E402
 from stepverify.models import Backbone, GeneratorModel, OutcomeModel  # noqa: E402
 from stepverify.models.attention import attend, register  # noqa: E402
@@ -228,7 +228,7 @@ def test_ranks_read_alike() -> None:
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(20, 90), st.booleans(), st.integers(0, 3))
 def test_rows_fit_with_their_padding(lengths: list[int], budget: int, shuffle: bool, seed: int) -> None:
-    batches = ByRows(lengths, budget)(np.random.default_rng(seed) if shuffle else None)
+    batches = PaddedRows(lengths, budget)(np.random.default_rng(seed) if shuffle else None)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget

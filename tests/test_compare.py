@@ -12,13 +12,13 @@ from stepverify.records import InputError, Solution, StepLabel
 
 
 def write(folder, name, texts):
-    """``{"p#0": "+-?+"}``: right, wrong, unknown; a digit k is k right ones of 8 completions."""
+    """``{"p#0": "+-?+"}``: correct, incorrect, unknown; a digit k is k correct ones of 8 completions."""
 
     def label(c):
         return {"+": StepLabel(rating=1), "-": StepLabel(rating=-1), "?": None}.get(c) if c in "+-?" else counted(c)
 
     def counted(c):
-        return StepLabel(num_right=int(c), num_rollouts=8)
+        return StepLabel(num_correct=int(c), num_rollouts=8)
 
     write_records(folder / name / "part-00000.jsonl", [
         Solution(id=key, problem_id=key.partition("#")[0], problem="?", answer="1",
@@ -48,15 +48,15 @@ def run(tmp_path, labels, **options):
 def test_steps_are_counted_one_by_one(tmp_path, folders):
     """Known in both, last ones left out: p#0 three, p#1 two, q#0 two (the second has no rating): 7.
 
-    Agreed on: p#0 the first; p#1 both; q#0 the first and the third: 5 of 7. p#0's second is right and labelled wrong,
-    its third wrong and labelled right. Right by people are 2 + 2 + 1 = 5 of 7, by rollouts 2 + 2 + 1 = 5 of 7. By chance
+    Agreed on: p#0 the first; p#1 both; q#0 the first and the third: 5 of 7. p#0's second is correct and labelled incorrect,
+    its third incorrect and labelled correct. Correct by people are 2 + 2 + 1 = 5 of 7, by rollouts 2 + 2 + 1 = 5 of 7. By probability
     25/49 + 4/49 = 29/49 would agree: kappa (35 - 29) / (49 - 29) = 0.3.
     """
     found = run(tmp_path, folders)["rollouts"]
     assert found["num_steps"] == 7
     assert found["agreement"]["mean"] == pytest.approx(5 / 7)
-    assert (found["both_right"], found["both_wrong"], found["unlucky"], found["lenient"]) == (4, 1, 1, 1)
-    assert found["right_in_reference"] == pytest.approx(5 / 7)
+    assert (found["both_correct"], found["both_incorrect"], found["unlucky"], found["lenient"]) == (4, 1, 1, 1)
+    assert found["correct_in_reference"] == pytest.approx(5 / 7)
     assert found["kappa"] == pytest.approx(0.3)
 
 
@@ -89,23 +89,23 @@ def test_no_error_is_later_than_any(tmp_path):
 def test_labels_agree_with_themselves_and_kappa_needs_two_kinds(tmp_path):
     labels = {name: write(tmp_path, name, {"p#0": "++-"}) for name in ("one", "two")}
     found = run(tmp_path, labels, reference="one")["two"]
-    assert (found["agreement"]["mean"], found["kappa"]) == (1.0, None)  # both right: agreement by chance is certain
+    assert (found["agreement"]["mean"], found["kappa"]) == (1.0, None)  # both correct: agreement by chance is certain
     assert run(tmp_path, labels, reference="one", final_step=True)["two"]["kappa"] == 1.0
 
 
 def test_targets_say_what_a_label_means(tmp_path):
-    """3 of 8 is right by the hard rule, and wrong where more than half must be."""
+    """3 of 8 is correct by the hard rule, and incorrect where more than half must be."""
     labels = {"people": write(tmp_path, "people", {"p#0": "-+"}), "other": write(tmp_path, "other", {"p#0": "3+"})}
     assert run(tmp_path, labels)["other"]["lenient"] == 1
-    assert run(tmp_path, labels, targets=StepTargets(monte_carlo="threshold"))["other"]["both_wrong"] == 1
+    assert run(tmp_path, labels, targets=StepTargets(monte_carlo="threshold"))["other"]["both_incorrect"] == 1
 
 
 def test_disputes_are_written_down_with_both_labels(tmp_path, folders):
     run(tmp_path, folders)
     rows = [row for _, row in read_json_lines(tmp_path / "out" / "disputes.jsonl")]
     assert [(r["id"], r["step"], r["kind"], r["reference"], r["label"]) for r in rows] == [
-        ("p#0", 1, "unlucky", {"rating": 1}, {"num_right": 0, "num_rollouts": 8}),
-        ("p#0", 2, "lenient", {"rating": -1}, {"num_right": 1, "num_rollouts": 8}),
+        ("p#0", 1, "unlucky", {"rating": 1}, {"num_correct": 0, "num_rollouts": 8}),
+        ("p#0", 2, "lenient", {"rating": -1}, {"num_correct": 1, "num_rollouts": 8}),
     ]
     assert rows[0]["steps"] == ["step 0", "step 1"]
 
@@ -132,8 +132,8 @@ def test_solutions_that_are_missing_are_counted(tmp_path, folders):
     ("options", "said"),
     [
         ({"reference": "nobody"}, "reference: expected one of at least two labels (people, rollouts), got 'nobody'"),
-        ({"targets": StepTargets(monte_carlo="soft")}, "only right and wrong can be compared"),
-        ({"targets": StepTargets(neutral="class")}, "only right and wrong can be compared"),
+        ({"targets": StepTargets(monte_carlo="soft")}, "only correct and incorrect can be compared"),
+        ({"targets": StepTargets(neutral="class")}, "only correct and incorrect can be compared"),
         ({"num_bootstrap": 0}, "num_bootstrap: expected 1 or more, got 0"),
     ],
 )

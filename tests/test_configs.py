@@ -73,7 +73,7 @@ def test_ablation_changes_what_its_header_says(ablation: Path, capsys, monkeypat
     before, after = leaves(full), leaves(changed)
     for key in wanted:
         assert key not in before or before[key] != after[key], key
-    siblings = {key.rpartition(".")[0] for key in wanted}  # a layout of its own brings its defaults
+    siblings = {key.rpartition(".")[0] for key in wanted}  # a template of its own brings its defaults
     for key in before.keys() & after.keys():
         assert before[key] == after[key] or key.rpartition(".")[0] in siblings, key
     assert wanted.keys() & {"trainer.default_root_dir", "output"}
@@ -131,7 +131,7 @@ def test_recipe_runs_in_small(recipe: str, verifiers: list[str], tmp_path: Path,
     for program, *args in commands:
         run[program](args)
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
-    rules = {f"{v}/{rule}" for v in verifiers for rule in ("best_of_n", "weighted")}
+    rules = {f"{v}/{rule}" for v in verifiers for rule in ("best_of_n", "weighted_vote")}
     assert summary["accuracy"].keys() >= {"pass@1", "majority", "oracle"} | rules
     assert (tmp_path / "report" / "accuracy.png").stat().st_size > 10_000
 

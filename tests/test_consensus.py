@@ -11,13 +11,13 @@ import pytest
 from sampling.__main__ import main
 from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.labelling import Consensus, Exhaustive, Rollouts, StepLabeller
-from sampling.labelling.verdict import DEFAULT, Template, compared, first_wrong, majority, read_verdict
+from sampling.labelling.verdict import DEFAULT, Template, compared, first_incorrect, majority, read_verdict
 from sampling.stages.label import label
 from stepverify.jsonl import read_records, write_records
 from stepverify.readers import Synthetic
 from stepverify.records import InputError, Judgement, Solution, StepLabel
 from tests.test_generate import CodePoints
-from tests.test_label import LAYOUT, counted, solution
+from tests.test_label import TEMPLATE, counted, solution
 from tests.test_rollouts import LENGTH, Walk, samples, summary
 
 RIGHT, WRONG = StepLabel(rating=1), StepLabel(rating=-1)
@@ -48,7 +48,7 @@ class Judge(Engine):
 
 
 class Fixed(StepLabeller):
-    """Labels that are written down: the first letter of a step, r right, w wrong, ? unknown."""
+    """Labels that are written down: the first letter of a step, r correct, w incorrect, ? unknown."""
 
     def identity(self):
         return {"labeller": "fixed"}
@@ -82,9 +82,9 @@ def run(folder, solutions, says, labeller=None, **options):
         (r"**\boxed{ \textbf{2} }**", 2), (r"\boxed{\text{step} 2}", 2), (r"\boxed{#1}", 1), (r"\boxed{$2$.}", 2),
         (r"\boxed {2}", 2), (r"\boxed{line 3}", 3), (r"\boxed{none}", 0), (r"\boxed{\text{None}.}", 0),
         (r"\boxed{-1}", 0), (r"\boxed{No error}", 0),
-        ("Step 2 is wrong", None), ("", None), (r"\boxed{}", None), (r"\boxed{0}", None), (r"\boxed{4}", None),
+        ("Step 2 is incorrect", None), ("", None), (r"\boxed{}", None), (r"\boxed{0}", None), (r"\boxed{4}", None),
         (r"\boxed{2 and 3}", None), (r"\boxed{Step 1. 2}", None), (r"\boxed{2.5}", None), (r"\boxed{2", None),
-        (r"\boxed{\frac{1}{2}}", None), (r"\boxed{all right}", None), (r"\boxed{2} and \boxed{x}", None),
+        (r"\boxed{\frac{1}{2}}", None), (r"\boxed{all correct}", None), (r"\boxed{2} and \boxed{x}", None),
         (r"\boxed{" + "9" * 5000 + "}", None), (r"\boxed{²}", None),
     ],
 )  # fmt: skip
@@ -101,12 +101,12 @@ def test_more_than_half_of_what_can_be_read(verdicts, expected):
     assert majority(verdicts) == expected
 
 
-def test_the_first_wrong_step_of_labels_read_hard():
-    """1 of 8 right is right, 0 of 8 is not; a neutral rating is right; what is unknown is not wrong."""
-    assert first_wrong([counted(8, 8), counted(1, 8), counted(0, 8), WRONG]) == 3
-    assert first_wrong([StepLabel(rating=0), None, RIGHT]) == 0
-    assert first_wrong([None, WRONG, RIGHT]) == 2
-    assert first_wrong([]) == 0
+def test_the_first_incorrect_step_of_labels_read_hard():
+    """1 of 8 correct is correct, 0 of 8 is not; a neutral rating is correct; what is unknown is not incorrect."""
+    assert first_incorrect([counted(8, 8), counted(1, 8), counted(0, 8), WRONG]) == 3
+    assert first_incorrect([StepLabel(rating=0), None, RIGHT]) == 0
+    assert first_incorrect([None, WRONG, RIGHT]) == 2
+    assert first_incorrect([]) == 0
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_bad_settings(options, message):
 
 
 def third_zero(steps):
-    """The truth about the walk: the third zero makes a solution wrong for good. Wrong itself about every fifth."""
+    """The truth about the walk: the third zero makes a solution incorrect for good. Incorrect itself about every fifth."""
     zeros = [i for i, step in enumerate(steps[:LENGTH], start=1) if step == "0"]
     text = str(zeros[2]) if len(zeros) > 2 else "none"
     return [rf"\boxed{{{text}}}" if sum(map(int, steps[:LENGTH])) % 5 else "?"]
@@ -297,12 +297,12 @@ def test_rollouts_and_a_judge_interrupted_ten_times(tmp_path):
     source, sampling = samples(tmp_path, problems=10), SamplingOptions(temperature=0.0)
 
     def once(output, walk, judge):
-        rollouts = Rollouts(walk, Exhaustive(4), layout=LAYOUT)
+        rollouts = Rollouts(walk, Exhaustive(4), template=TEMPLATE)
         label(source, output, Consensus(rollouts, judge, sampling=sampling, chat=False))
 
     once(tmp_path / "whole", Walk(), whole := Judge(third_zero))
     expected = summary(tmp_path / "whole")
-    rng, asked, drawn = random.Random(1), Counter(), Counter()
+    rng, asked, sampled = random.Random(1), Counter(), Counter()
     for i in range(11):
         limits = (rng.randint(1, expected["rollouts"] // 8), rng.randint(1, expected["judged"] // 8))
         walk, judge = Walk(stop_after=limits[0]), Judge(third_zero, stop_after=limits[1])
@@ -311,10 +311,10 @@ def test_rollouts_and_a_judge_interrupted_ten_times(tmp_path):
         with contextlib.suppress(KeyboardInterrupt):
             once(tmp_path / "out", walk, judge)
         asked.update(seed for _, _, seed in judge.asked)
-        drawn += walk.asked
+        sampled += walk.asked
     assert asked == Counter(seed for _, _, seed in whole.asked)
     assert set(asked.values()) == {1}
-    assert drawn.total() == expected["rollouts"]
+    assert sampled.total() == expected["rollouts"]
     labels = [{s.id: s.step_labels for s in read_records(tmp_path / o, Solution)} for o in ("whole", "out")]
     assert labels[0] == labels[1]
     found = summary(tmp_path / "out")
@@ -322,11 +322,11 @@ def test_rollouts_and_a_judge_interrupted_ten_times(tmp_path):
         assert found[key] == expected[key]
     ids = Counter(j.id for j in read_records(tmp_path / "out" / "judge", Judgement))
     assert set(ids.values()) == {1}
-    # What is kept is right: with a judge that knows the truth, the first error of what is left is it.
+    # What is kept is correct: with a judge that knows the truth, the first error of what is left is it.
     texts = {s.id: s.steps for s in read_records(source, Solution)}
-    kept = {name: first_wrong(found) for name, found in labels[1].items() if found is not None}
+    kept = {name: first_incorrect(found) for name, found in labels[1].items() if found is not None}
     assert 0 < len(kept) < len(texts)
-    assert all(third_zero(texts[name]) == [rf"\boxed{{{wrong or 'none'}}}"] for name, wrong in kept.items())
+    assert all(third_zero(texts[name]) == [rf"\boxed{{{incorrect or 'none'}}}"] for name, incorrect in kept.items())
 
 
 # ── through the program ───────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ def engine(model: Any) -> dict[str, Any]:
 
 
 def rollouts(model: Any) -> dict[str, Any]:
-    made = {"engine": engine(model), "sampling": {"max_tokens": 4}, "layout": {"prompt": "{problem}\n"}}
+    made = {"engine": engine(model), "sampling": {"max_tokens": 4}, "template": {"prompt": "{problem}\n"}}
     return {"class_path": "sampling.labelling.Rollouts", "init_args": made}
 
 
@@ -35,13 +35,13 @@ def consensus(model: Any, judge: Any, *, chat: bool = False) -> dict[str, Any]:
 def generate(model: Any) -> dict[str, Any]:
     problems = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "test", "num_problems": 2}}
     problems["init_args"]["worked"] = False
-    layout = {"prompt": "{problem}\n"}
+    template = {"prompt": "{problem}\n"}
     return {
         "engine": engine(model),
         "problems": problems,
         "num_samples": 1,
         "sampling": {"max_tokens": 4},
-        "layout": layout,
+        "template": template,
     }
 
 
@@ -120,7 +120,7 @@ def test_killed_before_the_first_record(name, cases, tmp_path: Path, monkeypatch
 
 
 def test_a_labeller_with_records_keeps_the_stage(cases, tmp_path: Path, tiny_model_dir: Path, capsys):
-    """The judge cannot be asked after the completions are drawn: they stay for the corrected judge, and for nothing else."""
+    """The judge cannot be asked after the completions are sampled: they stay for the corrected judge, and for nothing else."""
     stage, _, values, _ = cases["judge"]
     output, labeller = tmp_path / "out", values["steps"]["init_args"]["labeller"]
     rolled = output / "rollouts" / "part-00000.jsonl"

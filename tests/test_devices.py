@@ -1,4 +1,4 @@
-"""Training that is right on any number of devices: processes on the CPU, with gloo."""
+"""Training that is correct on any number of devices: processes on the CPU, with gloo."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from stepverify.cli import main
 from stepverify.data.batch import Batch, collate
 from stepverify.data.encode import SolutionEncoder
 from stepverify.jsonl import read_records, write_records
-from stepverify.layout import Layout
 from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel
 from stepverify.models.backbone import LoRA
 from stepverify.records import InputError, Solution
+from stepverify.template import Template
 from tests.processes import ROOT, stepverify
 from tests.test_distributed import thirteen
 from tests.test_fit import config, scalars, weights
@@ -75,7 +75,7 @@ def frozen_head(tiny_model_dir: Path, **changes: Any) -> dict[str, Any]:
 
 
 def judged(folder: Path, count: int = 13) -> Path:
-    """Graded solutions, right where they are long."""
+    """Graded solutions, correct where they are long."""
     write_records(folder / "part-00000.jsonl", thirteen(lambda i: {"correct": i % 4 > 1 or i == 4})[:count])
     return folder
 
@@ -184,13 +184,11 @@ def reader(path: Path) -> dict[str, Any]:
 
 
 def fit_joint(tmp_path: Path, num_ranks: int, *words: str, name: str = "run", **changes: Any) -> Path:
-    """Two epochs of 13 solutions, and 2 more as language, by so many processes; each notes what it reads."""
+    """Two epochs of 13 solutions, and 2 more for the LM loss, by so many processes; each notes what it reads."""
     root = tmp_path / name
-    model = frozen_head(
-        tmp_path, model__init_args__backbone=UNTIED, data__language=reader(judged(tmp_path / "language", 2))
-    )
+    model = frozen_head(tmp_path, model__init_args__backbone=UNTIED, data__lm=reader(judged(tmp_path / "lm", 2)))
     settings = {
-        "data__batch_size": 2, "data__language_ratio": 2 / 13, "data__eval_pack_tokens": 64, "model__init_args__lm_weight": 1.0,
+        "data__batch_size": 2, "data__lm_ratio": 2 / 13, "data__eval_pack_tokens": 64, "model__init_args__lm_weight": 1.0,
         "trainer__callbacks": [{"class_path": "tests.test_devices.Seen", "init_args": {"folder": str(root / "seen")}}],
     }  # fmt: skip
     file = config(root=root, data=judged(tmp_path / "data"), **model | settings | changes)
@@ -215,13 +213,13 @@ RANKS = [
 
 @pytest.mark.parametrize(("num_ranks", "words"), RANKS)
 def test_every_example_is_trained_once_an_epoch(num_ranks: int, words: tuple[str, ...], tmp_path: Path):
-    """13 solutions and the first two once more as language: in most steps no rank or only one has a language position.
+    """13 solutions and the first two once more for the LM loss: in most steps no rank or only one has a LM positions.
 
     A linear value head does without the output matrix, which the language-model loss alone trains.
     """
     root = fit_joint(tmp_path, num_ranks, *words)
-    language = Counter(list(IDS)[:2])
-    assert seen(root, "train", num_ranks) == {0: IDS + language, 1: IDS + language}
+    lm = Counter(list(IDS)[:2])
+    assert seen(root, "train", num_ranks) == {0: IDS + lm, 1: IDS + lm}
     assert seen(root, "val", num_ranks) == {0: IDS, 1: IDS}
 
 
@@ -314,14 +312,14 @@ def test_fewer_solutions_than_devices_are_refused(name: str, tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(
-    ("head", "language", "frozen"),
+    ("head", "lm", "frozen"),
     [
         ("linear", False, {"lm_head": 70 * 32}), ("linear", True, {}), ("reserved", False, {}), ("labels", False, {}),
         ("classifier", False, {}), ("tied", False, {}), ("adapters", False, {}),
     ],
 )  # fmt: skip
-def test_what_no_loss_reads_is_frozen(head: str, language: bool, frozen: dict[str, int]):
-    """An output matrix of its own under a linear value head, unless language is learned too; each other head is a part of it."""
+def test_what_no_loss_reads_is_frozen(head: str, lm: bool, frozen: dict[str, int]):
+    """An output matrix of its own under a linear value head, unless lm is learned too; each other head is a part of it."""
     path = {"path": UNTIED["path"], "weights": "random", "overrides": {"tie_word_embeddings": head == "tied"}}
     backbone = Backbone(**path, lora=LoRA(rank=2) if head == "adapters" else None).load()
     if head == "labels":
@@ -332,9 +330,9 @@ def test_what_no_loss_reads_is_frozen(head: str, language: bool, frozen: dict[st
     else:
         model = OutcomeModel(backbone, 4 if head == "reserved" else None)
     before = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert model.freeze_unread(language=language) == (frozen if head != "classifier" else {"lm_head": 70 * 32})
+    assert model.freeze_unread(lm=lm) == (frozen if head != "classifier" else {"lm_head": 70 * 32})
     after = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert len(before - after) == (head in ("linear", "classifier") and not language)
+    assert len(before - after) == (head in ("linear", "classifier") and not lm)
 
 
 def test_a_batch_without_language_reaches_the_output_matrix(tokenizer):
@@ -342,9 +340,9 @@ def test_a_batch_without_language_reaches_the_output_matrix(tokenizer):
     model = OutcomeModel(Backbone(**UNTIED).load())
     nn.init.ones_(model.value_head.weight)
     examples = [
-        SolutionEncoder(tokenizer, Layout(), 100).outcome(s, [1.0] * len(s.steps)) for s in thirteen(lambda i: {})[:2]
+        SolutionEncoder(tokenizer, Template(), 100).outcome(s, [1.0] * len(s.steps)) for s in thirteen(lambda i: {})[:2]
     ]
-    outputs, nll = model(collate(examples, language=True))
+    outputs, nll = model(collate(examples, lm=True))
     assert nll.shape == (0,)
     assert outputs.equal(model(collate(examples))[0])
     (outputs.sum() + nll.sum()).backward()
@@ -381,7 +379,7 @@ def test_a_multimodal_wrapper_is_frozen_around_its_decoder():
         "model.vision_tower": backbone.model.vision_tower,
         "model.multi_modal_projector": backbone.model.multi_modal_projector,
     }
-    frozen = GeneratorModel(backbone).freeze_unread(language=False)
+    frozen = GeneratorModel(backbone).freeze_unread(lm=False)
     assert frozen == {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     assert all(p.requires_grad for p in backbone.get_decoder().parameters())
 

@@ -17,13 +17,13 @@ from tests.processes import stepverify
 def test_ddp_equals_fsdp2(tmp_path: Path):
     """The same batches on the same ranks, the same updates: exported weights agree to 1e-6.
 
-    They are those of step 3 of 4, the only one that was validated: 11 problems drawn by both ranks, each once, in two batches and in one.
+    They are those of step 3 of 4, the only one that was validated: 11 problems sampled by both ranks, each once, in two batches and in one.
     """
-    from tests.test_accuracy import accuracy, drawn
+    from tests.test_accuracy import accuracy, sampled
 
     best = {
         "class_path": "stepverify.callbacks.Checkpoints",
-        "init_args": {"monitor": "val/sampling_accuracy", "mode": "max"},
+        "init_args": {"monitor": "val/sample_accuracy", "mode": "max"},
     }
     (tmp_path / "best.yaml").write_text(
         yaml.safe_dump({"trainer": {"callbacks": [accuracy(batch_size=5), best], "val_check_interval": 3}})
@@ -44,7 +44,7 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
             "best.ckpt": "step=3.ckpt",
             "last.ckpt": "step=4.ckpt",
         }
-        card, solutions = (root / "export" / "README.md").read_text(), drawn(root / "export")
+        card, solutions = (root / "export" / "README.md").read_text(), sampled(root / "export")
         assert "These weights are of step 3, with " in card
         for name, count in (
             ("accuracy", sum(bool(s.correct) for s in solutions)),
@@ -98,7 +98,7 @@ def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_di
             main(words)
         seen.append(scalars(tmp_path / name))
     names = [name for name in seen[0] if name.startswith("val/")]
-    assert {"val/first_error_accuracy", "val/step_auc", "val/error_f1", "val/loss"} <= {*names}
+    assert {"val/first_error_accuracy", "val/step_auroc", "val/error_f1", "val/loss"} <= {*names}
     for name in names:
         (_, one), (_, two) = seen[0][name][-1], seen[1][name][-1]
         assert one == pytest.approx(two, abs=1e-6), name
@@ -108,7 +108,7 @@ def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_di
 def test_calibration_of_two_processes_is_that_of_one(tmp_path: Path, tiny_model_dir: Path):
     """13 graded solutions, 7 and 6 of them on a process: gain and bias of all, in the exported head, by DDP and FSDP2.
 
-    Training changes nothing: its learning rate is 0. Longer solutions are the right ones, which the untrained value tells.
+    Training changes nothing: its learning rate is 0. Longer solutions are the correct ones, which the untrained value tells.
     """
     from stepverify.cli import main
     from stepverify.jsonl import write_records
@@ -130,7 +130,7 @@ def test_calibration_of_two_processes_is_that_of_one(tmp_path: Path, tiny_model_
             assert done.returncode == 0, done.stderr[-2000:]
             assert "not calibrated" not in done.stderr
         heads.append({k: v for k, v in weights(tmp_path / name).items() if k.startswith("score.")})
-        errors.append(scalars(tmp_path / name)["val/calibrated_error"][-1][1])
+        errors.append(scalars(tmp_path / name)["val/ece_calibrated"][-1][1])
     for head, error in zip(heads[1:], errors[1:], strict=True):
         assert error == pytest.approx(errors[0], abs=1e-6)
         for k in ("score.weight", "score.bias"):
@@ -156,7 +156,7 @@ def test_torchrun_on_two_processes(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("overlay", "lora"), [("ddp", False), ("fsdp2", True)])
 def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Path, tiny_model_dir: Path):
-    """SIGTERM on rank 1 alone stops both after the same step; going on, from behind a torn checkpoint, changes nothing."""
+    """SIGTERM on rank 1 alone stops both after the same step; going on, from after a torn checkpoint, changes nothing."""
     from stepverify.callbacks import files
     from tests.test_fit import config, scalars, weights
     from tests.test_interrupt import every, interrupt

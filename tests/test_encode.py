@@ -3,11 +3,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepverify.data.encode import Example, LeftOut, SolutionEncoder, load_tokenizer, single_token
-from stepverify.layout import Layout
 from stepverify.records import InputError
+from stepverify.template import Template
 
 # Ids of the character tokenizer are listed in conftest.py; a digit d is 20 + d.
-LAYOUT = Layout(prompt="Q{problem}\nA", tag="<step>")
+TEMPLATE = Template(prompt="Q{problem}\nA", step_tag="<step>")
 PROMPT = [6, 21, 8, 22, 5, 7]  # Q 1 + 2 ⏎ A
 FIRST = [21, 8, 22, 10, 23, 5]  # 1 + 2 = 3 ⏎
 SECOND = [15, 23, 5]  # # 3 ⏎
@@ -29,7 +29,7 @@ def cut_off(make_solution):
 @pytest.fixture(params=[False, True], ids=["no BOS", "BOS"])
 def encoder_and_start(request, characters, characters_bos):
     """An encoder, and the ids that every sequence of it begins with."""
-    return SolutionEncoder(characters_bos if request.param else characters, LAYOUT), [BOS] if request.param else []
+    return SolutionEncoder(characters_bos if request.param else characters, TEMPLATE), [BOS] if request.param else []
 
 
 def test_the_generator_is_read_before_every_solution_token(encoder_and_start, record):
@@ -73,7 +73,7 @@ def test_language_is_read_before_every_solution_token_and_judged_nowhere(encoder
     encoder, start = encoder_and_start
     one = len(start)
     ids = start + PROMPT + FIRST + SECOND + [EOS]
-    example = encoder.language(record)
+    example = encoder.lm(record)
     assert example == Example(ids, [], [], record, [p + one for p in range(5, 15)])
     assert example.lm_targets() == FIRST + SECOND + [EOS]
     assert example.weight() == (0.0, 10.0)
@@ -90,7 +90,7 @@ def test_the_process_reward_model_is_read_at_the_tags(encoder_and_start, record)
 
 def test_unlabelled_steps_are_there_but_not_read(characters, record):
     """A target of 0 is a label, None is none."""
-    encoder = SolutionEncoder(characters, LAYOUT)
+    encoder = SolutionEncoder(characters, TEMPLATE)
     ids = [*PROMPT, *FIRST, TAG, *SECOND, TAG]
     assert encoder.process(record, [None, 0.0]) == Example(ids, [16], [0.0], record)
     assert encoder.process(record, [0.0, None]) == Example(ids, [12], [0.0], record)
@@ -102,7 +102,7 @@ def test_unlabelled_steps_are_there_but_not_read(characters, record):
 
 def test_what_was_cut_off_has_no_end(characters, cut_off):
     """Without EOS the generator learns 9 tokens and not 10, and the verifier is read at 9."""
-    encoder = SolutionEncoder(characters, LAYOUT)
+    encoder = SolutionEncoder(characters, TEMPLATE)
     generator, verifier = encoder.next_token(cut_off), encoder.outcome(cut_off, [0.0] * len(cut_off.steps))
     assert generator.input_ids == [*PROMPT, *FIRST, *SECOND][:-1]
     assert generator.targets == [float(i) for i in [*FIRST, *SECOND]]
@@ -115,7 +115,7 @@ def test_what_was_cut_off_has_no_end(characters, cut_off):
 def test_what_is_too_long_is_left_out_whole(characters, record):
     """16 tokens with EOS for generator and verifier, 17 with both tags for the process reward model."""
     for length, fits in ((17, (True, True)), (16, (True, False)), (15, (False, False))):
-        encoder = SolutionEncoder(characters, LAYOUT, max_length=length)
+        encoder = SolutionEncoder(characters, TEMPLATE, max_length=length)
         calls = [
             (lambda e=encoder: e.next_token(record), fits[0]),
             (lambda e=encoder: e.outcome(record, [1.0] * len(record.steps)), fits[0]),
@@ -130,7 +130,7 @@ def test_what_is_too_long_is_left_out_whole(characters, record):
 
 
 def test_without_steps_there_is_nothing_to_read(characters, make_solution):
-    encoder, empty = SolutionEncoder(characters, LAYOUT), make_solution([])
+    encoder, empty = SolutionEncoder(characters, TEMPLATE), make_solution([])
     with pytest.raises(LeftOut, match=r"^without a worked solution$"):
         encoder.next_token(empty)
     with pytest.raises(LeftOut, match=r"^without a step$"):
@@ -140,13 +140,13 @@ def test_without_steps_there_is_nothing_to_read(characters, make_solution):
 
 
 def test_a_layout_changes_the_ids(characters, record):
-    encoder = SolutionEncoder(characters, Layout(prompt="{problem}:", step_end="\n\n", tag="#"))
+    encoder = SolutionEncoder(characters, Template(prompt="{problem}:", step_separator="\n\n", step_tag="#"))
     assert encoder.process(record, None).input_ids == [21, 8, 22, 16, *FIRST, 5, 15, *SECOND, 5, 15]
     assert encoder.prompt("1", prefix="Q2\n") == [6, 22, 5, 21, 16]
 
 
-def test_a_prefix_stands_behind_bos(characters_bos):
-    assert SolutionEncoder(characters_bos, LAYOUT).prompt("1", prefix="Q2\n") == [BOS, 6, 22, 5, 6, 21, 5, 7]
+def test_a_prefix_stands_after_bos(characters_bos):
+    assert SolutionEncoder(characters_bos, TEMPLATE).prompt("1", prefix="Q2\n") == [BOS, 6, 22, 5, 6, 21, 5, 7]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def merging():
 def test_no_merge_crosses_the_border_of_a_step(merging, make_solution):
     """The text ?⏎12⏎#2⏎ in one piece has the token ⏎#; step by step it has not, while 12 is one token in both."""
     record = make_solution(["12", "#2"], problem="?")
-    encoder = SolutionEncoder(merging, Layout(prompt="{problem}\n", tag="#"))
+    encoder = SolutionEncoder(merging, Template(prompt="{problem}\n", step_tag="#"))
     assert merging.encode("?\n12\n#2\n") == [5, 3, 7, 6, 2, 3]
     assert encoder.path("?", ["12", "#2"]) == [5, 3, 7, 3, 4, 2, 3]
     assert encoder.next_token(record).targets == [7.0, 3.0, 4.0, 2.0, 3.0, 0.0]
@@ -179,7 +179,7 @@ STEPS = st.lists(st.text("12#+ab\n =", max_size=6), max_size=5)
 def test_a_shared_beginning_has_the_same_ids(characters_bos, merging, tokenizer, steps, data):
     """So a rollout continues exactly what was sampled, and a cached prefix fits."""
     for which in (characters_bos, merging, tokenizer):
-        encoder = SolutionEncoder(which, LAYOUT)
+        encoder = SolutionEncoder(which, TEMPLATE)
         whole, k = encoder.path("1+2", steps), data.draw(st.integers(0, len(steps)))
         part = encoder.path("1+2", steps[:k])
         assert whole[: len(part)] == part
@@ -190,7 +190,7 @@ def test_a_shared_beginning_has_the_same_ids(characters_bos, merging, tokenizer,
 @settings(max_examples=60)
 def test_generator_and_verifiers_agree_on_the_text(characters_bos, make_solution, steps, stopped):
     """The token read for is the next one; the tags come out of the ids of the path and nothing else does."""
-    encoder = SolutionEncoder(characters_bos, LAYOUT)
+    encoder = SolutionEncoder(characters_bos, TEMPLATE)
     record = make_solution(steps, problem="1", finish="stop" if stopped else "length")
     path, generator, outcome = (
         encoder.path("1", steps),
@@ -212,14 +212,14 @@ def test_generator_and_verifiers_agree_on_the_text(characters_bos, make_solution
 
 
 def test_tag_and_labels_are_one_token_each(characters):
-    encoder = SolutionEncoder(characters, LAYOUT)
-    assert (encoder.tag_id, encoder.label_ids) == (4, (9, 8))  # negative first
-    swapped = SolutionEncoder(characters, Layout(tag="#", positive="a", negative="b"))
-    assert (swapped.tag_id, swapped.label_ids) == (15, (12, 11))
+    encoder = SolutionEncoder(characters, TEMPLATE)
+    assert (encoder.step_tag_id, encoder.label_ids) == (4, (9, 8))  # negative first
+    swapped = SolutionEncoder(characters, Template(step_tag="#", positive="a", negative="b"))
+    assert (swapped.step_tag_id, swapped.label_ids) == (15, (12, 11))
 
 
 @pytest.mark.parametrize(
-    ("text", "pieces"),
+    ("text", "token_texts"),
     [
         ("ab", "is 2 tokens ['a', 'b']"),
         ("<step>+", "is 2 tokens ['<step>', '+']"),
@@ -229,35 +229,35 @@ def test_tag_and_labels_are_one_token_each(characters):
 )
 def test_what_is_no_single_token_is_named_with_what_would_be(characters_bos, text, pieces):
     with pytest.raises(InputError) as caught:
-        single_token(characters_bos, text, "layout.tag")
+        single_token(characters_bos, text, "template.step_tag")
     assert str(caught.value) == (
-        f"layout.tag: {text!r} {pieces} in characters, it must be one known token; "
+        f"template.step_tag: {text!r} {pieces} in characters, it must be one known token; "
         "single tokens there: '+', '-', '<step>'"
     )
 
 
-@pytest.mark.parametrize(("key", "layout"), [
-    ("layout.tag", {"tag": "ab"}), ("layout.positive", {"positive": "ab"}), ("layout.negative", {"negative": "ab"}),
+@pytest.mark.parametrize(("key", "template"), [
+    ("template.step_tag", {"step_tag": "ab"}), ("template.positive", {"positive": "ab"}), ("template.negative", {"negative": "ab"}),
 ])  # fmt: skip
-def test_the_key_that_is_wrong_is_named(characters, key, layout):
+def test_the_key_that_is_incorrect_is_named(characters, key, template):
     with pytest.raises(InputError, match=rf"^{key}: 'ab' is 2 tokens"):
-        _ = SolutionEncoder(characters, Layout(**layout)).label_ids
+        _ = SolutionEncoder(characters, Template(**template)).label_ids
 
 
-@pytest.mark.parametrize(("tag", "number"), [("+", 8), ("-", 9)])
+@pytest.mark.parametrize(("step_tag", "number"), [("+", 8), ("-", 9)])
 def test_the_tag_is_no_label(characters, tag, number):
     with pytest.raises(
-        InputError, match=rf"need 3 different tokens, got ids {{'tag': {number}, 'negative': 9, 'positive': 8}}"
+        InputError, match=rf"need 3 different tokens, got ids {{'step_tag': {number}, 'negative': 9, 'positive': 8}}"
     ):
-        _ = SolutionEncoder(characters, Layout(tag=tag)).label_ids
+        _ = SolutionEncoder(characters, Template(step_tag=tag)).label_ids
 
 
 def test_different_texts_can_still_be_the_same_token(tokenizer):
     """The word-level tokenizer drops spaces: `` +`` is ``+``."""
     with pytest.raises(
-        InputError, match=r"need 3 different tokens, got ids \{'tag': 3, 'negative': 7, 'positive': 7\}"
+        InputError, match=r"need 3 different tokens, got ids \{'step_tag': 3, 'negative': 7, 'positive': 7\}"
     ):
-        _ = SolutionEncoder(tokenizer, Layout(positive="+", negative=" +")).label_ids
+        _ = SolutionEncoder(tokenizer, Template(positive="+", negative=" +")).label_ids
 
 
 def test_a_token_must_read_as_its_text():
@@ -270,11 +270,11 @@ def test_a_token_must_read_as_its_text():
     dropping = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", name_or_path="dropping")
     assert dropping.encode("<a>") == [1]
     with pytest.raises(InputError) as caught:
-        single_token(dropping, "<a>", "layout.tag")
+        single_token(dropping, "<a>", "template.step_tag")
     assert str(caught.value) == (
-        "layout.tag: '<a>' is 1 tokens ['a'] in dropping, it must be one known token; single tokens there: '+', '-'"
+        "template.step_tag: '<a>' is 1 tokens ['a'] in dropping, it must be one known token; single tokens there: '+', '-'"
     )
-    assert single_token(dropping, "a", "layout.tag") == 1
+    assert single_token(dropping, "a", "template.step_tag") == 1
 
 
 # ── loading ───────────────────────────────────────────────────────────────────────────────────────
@@ -283,9 +283,9 @@ def test_a_token_must_read_as_its_text():
 def test_the_tokenizer_of_a_folder(base, tiny_model_dir):
     """As its tokenizer.json says: line ends and tag are tokens. AutoTokenizer drops them for a Qwen2 config."""
     for folder in (base, tiny_model_dir):
-        encoder = SolutionEncoder(load_tokenizer(str(folder)), Layout(prompt="{problem}\n"))
+        encoder = SolutionEncoder(load_tokenizer(str(folder)), Template(prompt="{problem}\n"))
         assert encoder.path("a = 1 ; a ?", ["#### 1"]) == [14, 6, 25, 10, 14, 11, 4, 5, 25, 4]
-        assert (encoder.tag_id, encoder.label_ids, encoder.eos_id) == (3, (8, 7), 1)
+        assert (encoder.step_tag_id, encoder.label_ids, encoder.eos_id) == (3, (8, 7), 1)
 
 
 def test_folders_without_a_tokenizer_are_refused(tmp_path, base):
@@ -311,40 +311,42 @@ def test_a_tokenizer_without_an_end_is_refused():
 
     endless = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0})), name_or_path="endless")
     with pytest.raises(InputError, match=r"^endless: the tokenizer has no end-of-sequence token$"):
-        SolutionEncoder(endless, LAYOUT)
+        SolutionEncoder(endless, TEMPLATE)
 
 
 # ── tokenizers that are in use ────────────────────────────────────────────────────────────────────
 
-REAL = pytest.mark.parametrize(("name", "tag"), [("smollm2-135m", "<reponame>"), ("qwen2.5-coder-0.5b", "<|fim_pad|>")])
+REAL = pytest.mark.parametrize(
+    ("name", "step_tag"), [("smollm2-135m", "<reponame>"), ("qwen2.5-coder-0.5b", "<|fim_pad|>")]
+)
 
 
 @pytest.mark.slow
 @REAL
 def test_real_tokenizers_have_tags_and_labels(models_folder, name, tag):
     real = load_tokenizer(str(models_folder / name))
-    encoder = SolutionEncoder(real, Layout(tag=tag))
-    assert [real.decode([i]) for i in (encoder.tag_id, *encoder.label_ids)] == [tag, "-", "+"]
+    encoder = SolutionEncoder(real, Template(step_tag=tag))
+    assert [real.decode([i]) for i in (encoder.step_tag_id, *encoder.label_ids)] == [tag, "-", "+"]
     with pytest.raises(InputError) as caught:
-        single_token(real, "<step>", "layout.tag")
+        single_token(real, "<step>", "template.step_tag")
     assert repr(tag) in str(caught.value)
 
 
 @pytest.mark.slow
 @REAL
 def test_real_tokenizers_do_not_move_the_tags(models_folder, make_solution, name, tag):
-    """``.⏎`` is one token of Qwen: still every tag stands right behind its own step."""
+    """``.⏎`` is one token of Qwen: still every tag stands right after its own step."""
     real = load_tokenizer(str(models_folder / name))
     steps = ["So she has 3.", "  Then 3 + 4 = 7.", "\n", "é … 7 km²!)", "#### 7"]
-    for step_end in ("\n", "\n\n", "\nки"):
-        encoder = SolutionEncoder(real, Layout(tag=tag, step_end=step_end))
+    for step_separator in ("\n", "\n\n", "\nки"):
+        encoder = SolutionEncoder(real, Template(step_tag=tag, step_separator=step_separator))
         record = make_solution(steps, problem="How many?")
         example = encoder.process(record, None)
-        assert [example.input_ids[p] for p in example.positions] == [encoder.tag_id] * len(steps)
-        assert example.input_ids.count(encoder.tag_id) == len(steps)
-        text = encoder.layout.render_prompt("How many?")
+        assert [example.input_ids[p] for p in example.positions] == [encoder.step_tag_id] * len(steps)
+        assert example.input_ids.count(encoder.step_tag_id) == len(steps)
+        text = encoder.template.render_prompt("How many?")
         for k, position in enumerate(example.positions):
-            text += encoder.layout.render_step(steps[k])
+            text += encoder.template.render_step(steps[k])
             assert real.decode(example.input_ids[:position]) == text
             text += tag
         for k in range(len(steps) + 1):
@@ -377,27 +379,27 @@ def byte_tokenizer(*, trim):
 @pytest.mark.parametrize("trim", [False, True])
 def test_pieces_of_characters_of_several_tokens(trim, make_solution):
     """é has two bytes, € three, 😀 four of which two are one token; spaces stay, though spans may leave them out."""
-    encoder = SolutionEncoder(byte_tokenizer(trim=trim), Layout(prompt="{problem}\n"))
+    encoder = SolutionEncoder(byte_tokenizer(trim=trim), Template(prompt="{problem}\n"))
     record = make_solution(["é= 1€", "😀  1", "é"], finish="stop")
-    assert encoder.pieces(record) == [
+    assert encoder.token_texts(record) == [
         "", "é", "=", " 1", "", "", "€", "\n", "", "", "😀", " ", " 1", "\n", "", "é", "\n", "<eos>",
     ]  # fmt: skip
     record.finish = "length"
-    assert encoder.pieces(record)[-1] == "\n"
-    assert len(encoder.pieces(record)) == len(encoder.outcome(record, None).positions)
+    assert encoder.token_texts(record)[-1] == "\n"
+    assert len(encoder.token_texts(record)) == len(encoder.outcome(record, None).positions)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=1, max_size=4), st.booleans())
 @settings(deadline=None, max_examples=50)
 def test_pieces_are_the_solution_token_by_token(make_solution, steps, trim):
-    encoder = SolutionEncoder(byte_tokenizer(trim=trim), Layout(prompt="{problem}\n"))
+    encoder = SolutionEncoder(byte_tokenizer(trim=trim), Template(prompt="{problem}\n"))
     record = make_solution(steps, finish="stop")
-    pieces, positions = encoder.pieces(record), encoder.outcome(record, None).positions
+    pieces, positions = encoder.token_texts(record), encoder.outcome(record, None).positions
     assert len(pieces) == len(positions)
     assert "".join(pieces) == "".join(step + "\n" for step in steps) + "<eos>"
 
 
 def test_pieces_of_words(tokenizer, make_solution):
     """The quickstart's word-level tokenizer leaves spaces out; a piece has those in front of it."""
-    pieces = SolutionEncoder(tokenizer, Layout()).pieces(make_solution(["b = 1", "#### 1"], finish="length"))
+    pieces = SolutionEncoder(tokenizer, Template()).token_texts(make_solution(["b = 1", "#### 1"], finish="length"))
     assert pieces == ["b", " =", " 1", "\n", "####", " 1", "\n"]

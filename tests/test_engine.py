@@ -87,9 +87,9 @@ def counts(probabilities, num, **options):
 def test_draw_has_the_softmax_distribution(options, expected):
     """Chi-square over 4 cells has 3 degrees of freedom; 30 is passed once in a million."""
     num = 20_000
-    drawn = counts([1 / 8, 1 / 2, 1 / 4, 1 / 8], num, **options)
-    assert [d for d, e in zip(drawn, expected, strict=True) if e == 0] == [0] * expected.count(0)
-    assert sum((d - num * e) ** 2 / (num * e) for d, e in zip(drawn, expected, strict=True) if e) < 30
+    sampled = counts([1 / 8, 1 / 2, 1 / 4, 1 / 8], num, **options)
+    assert [d for d, e in zip(sampled, expected, strict=True) if e == 0] == [0] * expected.count(0)
+    assert sum((d - num * e) ** 2 / (num * e) for d, e in zip(sampled, expected, strict=True) if e) < 30
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_draw_has_the_softmax_distribution(options, expected):
 )
 def test_supports_of_top_k_and_top_p(options, support):
     """Probabilities 0.1, 0.4, 0.2, 0.3: in order 1, 3, 2, 0 with sums 0.4, 0.7, 0.9, 1."""
-    drawn = counts([0.1, 0.4, 0.2, 0.3], 2000, temperature=1.0, **options)
-    assert {token for token, count in enumerate(drawn) if count} == support
+    sampled = counts([0.1, 0.4, 0.2, 0.3], 2000, temperature=1.0, **options)
+    assert {token for token, count in enumerate(sampled) if count} == support
 
 
 @given(
@@ -138,9 +138,9 @@ def test_temperature_zero_takes_the_largest_logit_whatever_the_seed():
     assert draw(logits, torch.arange(50), 3, SamplingOptions(temperature=0)).tolist() == [1] * 50
 
 
-def test_an_impossible_token_is_never_drawn():
-    drawn = counts([0.0, 0.5, 0.0, 0.5, 0.0], 2000, temperature=1.0)
-    assert drawn[0] == drawn[2] == drawn[4] == 0
+def test_an_impossible_token_is_never_sampled():
+    sampled = counts([0.0, 0.5, 0.0, 0.5, 0.0], 2000, temperature=1.0)
+    assert sampled[0] == sampled[2] == sampled[4] == 0
 
 
 @pytest.mark.parametrize(
@@ -253,14 +253,14 @@ def run_chain(tokenizer, prompts, text=TEXT, limit=256, batch_size=256, **option
 
 
 @pytest.mark.parametrize(
-    ("options", "drawn", "text", "finish"),
+    ("options", "sampled", "text", "finish"),
     [
-        # the end-of-sequence token is drawn, and no text
+        # the end-of-sequence token is sampled, and no text
         ({}, "= 1 \n b + 2 #### 3 <eos>", "= 1 \n b + 2 #### 3", "stop"),
         ({"max_tokens": 9}, "= 1 \n b + 2 #### 3 <eos>", "= 1 \n b + 2 #### 3", "stop"),
         ({"max_tokens": 8}, "= 1 \n b + 2 #### 3", "= 1 \n b + 2 #### 3", "length"),
         ({"max_tokens": 1}, "=", "=", "length"),
-        # a stop text is cut out of the text, the ids stay as they were drawn
+        # a stop text is cut out of the text, the ids stay as they were sampled
         ({"stop": ["####"]}, "= 1 \n b + 2 ####", "= 1 \n b + 2 ", "stop"),
         ({"stop": ["b + 2"]}, "= 1 \n b + 2", "= 1 \n ", "stop"),
         ({"stop": ["3", "\n"]}, "= 1 \n", "= 1 ", "stop"),
@@ -269,9 +269,9 @@ def run_chain(tokenizer, prompts, text=TEXT, limit=256, batch_size=256, **option
         ({"stop": ["####"], "max_tokens": 6}, "= 1 \n b + 2", "= 1 \n b + 2", "length"),
     ],
 )
-def test_how_a_completion_ends(words, options, drawn, text, finish):
+def test_how_a_completion_ends(words, options, sampled, text, finish):
     (completion,), _ = run_chain(words, ["a"], **options)
-    assert completion.token_ids == words.encode(drawn)
+    assert completion.token_ids == words.encode(sampled)
     assert (completion.text, completion.finish) == (text, finish)
 
 
@@ -415,9 +415,9 @@ def test_a_sample_does_not_depend_on_its_batch(engine, prompts):
     """
     requests = [Request(str(i), p, 4, 100 + 1000 * i) for i, p in enumerate(prompts)]
     expected = complete(engine, requests)
-    lengths = {len(c.token_ids) for drawn in expected.values() for c in drawn}
+    lengths = {len(c.token_ids) for sampled in expected.values() for c in sampled}
     assert len(lengths) > 4
-    assert {c.finish for drawn in expected.values() for c in drawn} == {"stop", "length"}
+    assert {c.finish for sampled in expected.values() for c in sampled} == {"stop", "length"}
     for request in requests:
         assert complete(engine, [request]) == {request.key: expected[request.key]}
     for batch_size in (1, 5, 16, 1000):
@@ -425,7 +425,9 @@ def test_a_sample_does_not_depend_on_its_batch(engine, prompts):
         assert complete(other, reversed(requests)) == expected
     for n in (1, 2, 7):
         again = complete(engine, [Request(r.key, r.prompt_ids, n, r.seed) for r in requests])
-        assert {key: drawn[:4] for key, drawn in again.items()} == {k: drawn[:n] for k, drawn in expected.items()}
+        assert {key: sampled[:4] for key, sampled in again.items()} == {
+            k: sampled[:n] for k, sampled in expected.items()
+        }
 
 
 def test_completion_i_is_drawn_with_seed_plus_i(engine, prompts):
@@ -435,7 +437,7 @@ def test_completion_i_is_drawn_with_seed_plus_i(engine, prompts):
     assert len({tuple(c.token_ids) for c in together}) == 5
 
 
-def test_seed_temperature_and_top_k_change_what_is_drawn(engine, prompts):
+def test_seed_temperature_and_top_k_change_what_is_sampled(engine, prompts):
     base = complete(engine, [Request("r", prompts[0], 3, 5)])
     assert complete(engine, [Request("r", prompts[0], 3, 5)]) == base
     assert complete(engine, [Request("r", prompts[0], 3, 50)]) != base

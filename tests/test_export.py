@@ -11,14 +11,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from stepverify.callbacks import HuggingFaceExport  # noqa: E402
-from stepverify.layout import Layout  # noqa: E402
 from stepverify.models import Backbone, LoRA, OutcomeModel, ProcessModel  # noqa: E402
 from stepverify.modules import OutcomeVerifier, ProcessRewardModel  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
 from stepverify.records import InputError  # noqa: E402
+from stepverify.template import Template  # noqa: E402
 from stepverify.verifier import Verifier  # noqa: E402
 
-LAYOUT = Layout(prompt="{problem}\n")
+TEMPLATE = Template(prompt="{problem}\n")
 TAG, NEGATIVE, POSITIVE = 3, 8, 7
 SMALL = {
     "vocab_size": 35, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -49,13 +49,13 @@ def test_the_classifier_says_what_the_causal_form_says(kind, tied, tokenizer, tm
     for form in ("causal", "classifier"):
         model.export(tmp_path / form, model.state_dict(), form)
         tokenizer.save_pretrained(tmp_path / form)
-        ids = {"tag": TAG, "negative": NEGATIVE, "positive": POSITIVE}
-        LAYOUT.save(tmp_path / form, objective="process", form=form, max_length=128, ids=ids)
+        ids = {"step_tag": TAG, "negative": NEGATIVE, "positive": POSITIVE}
+        TEMPLATE.save(tmp_path / form, objective="process", form=form, max_length=128, ids=ids)
     causal = AutoModelForCausalLM.from_pretrained(tmp_path / "causal").eval()
     plain, report = AutoModelForTokenClassification.from_pretrained(tmp_path / "classifier", output_loading_info=True)
     assert not any(report[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    assert plain.config.id2label == {0: "wrong", 1: "right"}
-    assert plain.config.label2id == {"wrong": 0, "right": 1}
+    assert plain.config.id2label == {0: "incorrect", 1: "correct"}
+    assert plain.config.label2id == {"incorrect": 0, "correct": 1}
     assert plain.config.architectures == [type(plain).__name__]
     assert torch.equal(plain.score.bias, torch.zeros(2))
     assert torch.equal(plain.score.weight, causal.get_output_embeddings().weight[[NEGATIVE, POSITIVE]])
@@ -84,13 +84,13 @@ def test_what_no_classifier_can_say_is_not_written(kind, changes, reason, tokeni
     base = model_folder(kind, tmp_path / "base", tokenizer, **changes)
     backbone = Backbone(path=str(base))
     callback, trainer = HuggingFaceExport(str(tmp_path / "export")), SimpleNamespace(fast_dev_run=False)
-    module = ProcessRewardModel(backbone, LAYOUT)
+    module = ProcessRewardModel(backbone, TEMPLATE)
     module.model = module.build()
     with caplog.at_level("INFO"):
         callback.on_fit_start(trainer, module)
     assert callback._forms == {"causal": "."}
     assert reason in caplog.text
-    outcome = OutcomeVerifier(backbone, LAYOUT)
+    outcome = OutcomeVerifier(backbone, TEMPLATE)
     outcome.model = outcome.build()
     callback.on_fit_start(trainer, outcome)
     # Gemma 2's value head is a linear layer of its own, not bounded.

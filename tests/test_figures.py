@@ -2,14 +2,14 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_precision_recall_curve
 
-from stepverify.callbacks.figures import _behind_steps, error_figure, token_figure
-from stepverify.layout import Layout
+from stepverify.callbacks.figures import _after_steps, error_figure, token_figure
+from stepverify.template import Template
 
 
-def test_the_value_behind_a_step_is_that_of_its_last_token(make_solution):
+def test_the_value_after_a_step_is_that_of_its_last_token(make_solution):
     """Tokens that bring a line end do not tell steps apart: the first step has two lines."""
     visible = [("a\n", 0.1), ("b", 0.2), ("\n", 0.3), ("c", 0.4), ("\n", 0.5), ("<eos>", 0.6)]
-    assert _behind_steps(visible, make_solution(["a\nb", "c"]), Layout()) == [0.3, 0.5]
+    assert _after_steps(visible, make_solution(["a\nb", "c"]), Template()) == [0.3, 0.5]
 
 
 def test_token_figure_puts_every_text_on_its_colour():
@@ -19,19 +19,19 @@ def test_token_figure_puts_every_text_on_its_colour():
     assert [patch.get_y() + 0.45 for patch in axes.patches] == [0, 0, 0, 1, 2], "a line end, then too little room"
     colours = [patch.get_facecolor()[:3] for patch in axes.patches]
     assert colours[0] == (1.0, 1.0, 1.0) or min(colours[0]) > 0.98
-    assert colours[1][2] > colours[1][0], "right is blue"
-    assert colours[3][0] > colours[3][2], "wrong is orange"
+    assert colours[1][2] > colours[1][0], "correct is blue"
+    assert colours[3][0] > colours[3][2], "incorrect is orange"
     figure.canvas.draw()
 
 
 def test_the_point_at_one_half_is_that_of_the_metric():
-    """P(right) of wrong steps 0.1, 0.5, 0.8, of right ones 0.3, 0.5, 0.9. Below 1/2 are 0.1 and 0.3: precision 1/2, recall
-    1/3, F1 2/5; a value of 1/2 is not called wrong. Calling all wrong, half are."""
-    values, wrong = torch.tensor([0.1, 0.5, 0.8, 0.3, 0.5, 0.9]), torch.tensor([1, 1, 1, 0, 0, 0])
-    axes = error_figure(*binary_precision_recall_curve(1 - values, wrong)).axes[0]
+    """P(correct) of incorrect steps 0.1, 0.5, 0.8, of correct ones 0.3, 0.5, 0.9. Below 1/2 are 0.1 and 0.3: precision 1/2, recall
+    1/3, F1 2/5; a value of 1/2 is not called incorrect. Calling all incorrect, half are."""
+    values, incorrect = torch.tensor([0.1, 0.5, 0.8, 0.3, 0.5, 0.9]), torch.tensor([1, 1, 1, 0, 0, 0])
+    axes = error_figure(*binary_precision_recall_curve(1 - values, incorrect)).axes[0]
     assert axes.collections[0].get_offsets().tolist() == [[pytest.approx(1 / 3), pytest.approx(1 / 2)]]
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {
-        "value below 1/2: F1 0.40", "all are called wrong: 0.50",
+        "value below 1/2: F1 0.40", "all are called incorrect: 0.50",
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from stepverify.records import InputError, Solution, StepLabel
 
 
 def judged(index, values, first, *, subset="gsm8k", num_steps=None, name="prm", lengths=None):
-    """As ProcessBench labels it: right up to the first error, nothing known behind it."""
+    """As ProcessBench labels it: correct up to the first error, nothing known after it."""
     num_steps = num_steps or len(values)
     known = [1] * num_steps if first < 0 else [1] * first + [-1] + [None] * (num_steps - first - 1)
     return Solution(
@@ -42,7 +42,7 @@ def means(rates):
 # Two subsets. a finds its error at t in (0.3, 0.9], b at t in (0.6, 0.8]; c is left alone up to 0.4, d up to 0.7.
 A, B = judged(0, [0.9, 0.3, 0.1], 1), judged(1, [0.8, 0.6], 1)
 C, D = judged(2, [0.4, 0.9], -1), judged(3, [0.7, 0.8], -1)
-# e finds it at t in (0.65, 1], f never: its first step lies below its second, which is wrong; g up to 0.2, h up to 0.95.
+# e finds it at t in (0.65, 1], f never: its first step lies below its second, which is incorrect; g up to 0.2, h up to 0.95.
 E, F = judged(4, [0.65], 0, subset="math"), judged(5, [0.1, 0.5], 1, subset="math")
 G, H = judged(6, [0.2], -1, subset="math"), judged(7, [0.95, 0.96, 0.97], -1, subset="math")
 ROWS = [A, B, C, D, E, F, G, H]
@@ -59,19 +59,21 @@ def test_first_errors_by_hand(tmp_path):
     found = statistics(tmp_path, ROWS, "gsm8k")["prm"]
     assert (found["chosen_on"], found["num_unread"]) == ("gsm8k", 0)
     gsm8k, math = found["subsets"]["gsm8k"], found["subsets"]["math"]
-    assert [gsm8k[key] for key in ("num_wrong", "num_right")] == [2, 2]
-    assert means(gsm8k["half"]) == {"accuracy_wrong": 0.5, "accuracy_right": 0.5, "f1": 0.5}
-    assert means(math["half"]) == {"accuracy_wrong": 0.0, "accuracy_right": 0.5, "f1": 0.0}
-    assert means(found["all"]["half"]) == pytest.approx({"accuracy_wrong": 0.25, "accuracy_right": 0.5, "f1": 1 / 3})
+    assert [gsm8k[key] for key in ("num_incorrect", "num_correct")] == [2, 2]
+    assert means(gsm8k["half"]) == {"erroneous_accuracy": 0.5, "correct_accuracy": 0.5, "f1": 0.5}
+    assert means(math["half"]) == {"erroneous_accuracy": 0.0, "correct_accuracy": 0.5, "f1": 0.0}
+    assert means(found["all"]["half"]) == pytest.approx(
+        {"erroneous_accuracy": 0.25, "correct_accuracy": 0.5, "f1": 1 / 3}
+    )
     assert found["mean"]["half"]["mean"] == 0.25
     assert gsm8k["half"]["threshold"] == 0.5
     assert gsm8k["chosen"]["threshold"] in (pytest.approx(0.35), pytest.approx(0.65))
     assert gsm8k["chosen"]["f1"]["mean"] == pytest.approx(2 / 3)
-    assert means(math["chosen"]) == {"accuracy_wrong": 0.0, "accuracy_right": 0.5, "f1": 0.0}
+    assert means(math["chosen"]) == {"erroneous_accuracy": 0.0, "correct_accuracy": 0.5, "f1": 0.0}
     assert math["chosen"]["threshold"] == gsm8k["chosen"]["threshold"]
     assert found["mean"]["chosen"]["mean"] == pytest.approx(1 / 3)
     for rates in (gsm8k["half"], found["all"]["chosen"]):
-        for key in ("accuracy_wrong", "accuracy_right", "f1"):
+        for key in ("erroneous_accuracy", "correct_accuracy", "f1"):
             assert 0 <= rates[key]["low"] <= rates[key]["mean"] <= rates[key]["high"] <= 1
 
 
@@ -84,36 +86,36 @@ def test_where_the_lowest_value_stands_by_hand(tmp_path):
     """
     found = statistics(tmp_path, ROWS)["prm"]["subsets"]
     assert found["gsm8k"]["lowest"] == {
-        "at_first_error": 0.5, "place_wrong": 1.0, "place_right": 0.0, "place_first_error": 0.75,
+        "at_first_error": 0.5, "place_incorrect": 1.0, "place_correct": 0.0, "place_first_error": 0.75,
     }  # fmt: skip
     assert found["math"]["lowest"] == {
-        "at_first_error": 0.5, "place_wrong": 0.0, "place_right": 0.0, "place_first_error": 1.0,
+        "at_first_error": 0.5, "place_incorrect": 0.0, "place_correct": 0.0, "place_first_error": 1.0,
     }  # fmt: skip
 
 
 def test_steps_by_subset_beside_what_needs_no_verifier(tmp_path):
-    """Steps behind the error are not counted. One subset: right 0.9, wrong 0.3 | right 0.4, 0.9; lengths 1, 5 | 7, 1.
+    """Steps after the error are not counted. One subset: correct 0.9, incorrect 0.3 | correct 0.4, 0.9; lengths 1, 5 | 7, 1.
 
-    AUC 1: 0.3 is the lowest of all. Place: the wrong one is the second, later than two of three, tied with one: 2.5/3.
-    Length: 5 is more than 1 and 1 of 1, 7, 1: 2/3. Called wrong are 0.3 and 0.4, wrong is 0.3: F1 2/3; all wrong 2/5.
-    The other subset has no wrong step: no AUC.
+    AUROC 1: 0.3 is the lowest of all. Place: the incorrect one is the second, later than two of three, tied with one: 2.5/3.
+    Length: 5 is more than 1 and 1 of 1, 7, 1: 2/3. Called incorrect are 0.3 and 0.4, incorrect is 0.3: F1 2/3; all incorrect 2/5.
+    The other subset has no incorrect step: no AUROC.
     """
     rows = [judged(0, [0.9, 0.3, 0.1], 1, lengths=[1, 5, 9]), judged(1, [0.4, 0.9], -1, lengths=[7, 1])]
     write_records(tmp_path / "s.jsonl", [*rows, judged(2, [0.8], -1, subset="math")])
     found = asdict(step_statistics(collect(tmp_path / "s.jsonl"), 10, 0)["prm"])["subsets"]
     expected = {
-        "num_steps": 4, "base_rate": 0.75, "accuracy": 0.75, "auc": 1.0, "auc_position": 2.5 / 3, "auc_length": 2 / 3,
-        "f1_error": 2 / 3, "f1_all_wrong": 2 / 5, "ece": (0.3 + 0.6 + 0.2) / 4,
+        "num_steps": 4, "base_rate": 0.75, "accuracy": 0.75, "auroc": 1.0, "auroc_position": 2.5 / 3, "auroc_length": 2 / 3,
+        "f1_error": 2 / 3, "f1_all_incorrect": 2 / 5, "ece": (0.3 + 0.6 + 0.2) / 4,
     }  # fmt: skip
     assert found["gsm8k"] == pytest.approx(expected)
-    assert found["math"]["auc"] is found["math"]["auc_position"] is None
+    assert found["math"]["auroc"] is found["math"]["auroc_position"] is None
 
 
 def test_what_a_verifier_could_not_read_is_judged_wrongly(tmp_path):
     """A finds its error, an unread solution does not: 1/2; so with the ones to be left alone."""
     rows = [A, judged(8, [], 1, num_steps=2), D, judged(9, [], -1, num_steps=2)]
     found = statistics(tmp_path, rows)["prm"]
-    assert means(found["all"]["half"]) == {"accuracy_wrong": 0.5, "accuracy_right": 0.5, "f1": 0.5}
+    assert means(found["all"]["half"]) == {"erroneous_accuracy": 0.5, "correct_accuracy": 0.5, "f1": 0.5}
     assert found["num_unread"] == 2
     assert found["subsets"] == {}
     assert found["mean"] is None
@@ -121,28 +123,28 @@ def test_what_a_verifier_could_not_read_is_judged_wrongly(tmp_path):
 
 
 def test_scores_of_solutions_whose_verdict_came_with_them(tmp_path):
-    """ProcessBench knows of no answer, but whether it is right: the last values 0.8 and 0.1 tell the two apart."""
+    """ProcessBench knows of no answer, but whether it is correct: the last values 0.8 and 0.1 tell the two apart."""
     rows = [judged(0, [0.9, 0.8], -1), judged(1, [0.7, 0.1], 1)]
     rows[0].correct, rows[1].correct = True, False
     write_records(tmp_path / "s.jsonl", rows)
     found = asdict(solution_statistics(collect(tmp_path / "s.jsonl"), {})["prm"])
-    assert (found["base_rate"], found["aggregations"]["last"]["auc"]) == (0.5, 1.0)
+    assert (found["base_rate"], found["aggregations"]["last"]["auroc"]) == (0.5, 1.0)
 
 
 def test_one_kind_of_solutions_has_no_f1(tmp_path):
     found = statistics(tmp_path, [A, B])["prm"]["all"]["half"]
-    assert means(found) == {"accuracy_wrong": 0.5, "accuracy_right": None, "f1": None}
+    assert means(found) == {"erroneous_accuracy": 0.5, "correct_accuracy": None, "f1": None}
 
 
 def test_an_interval_of_f1_is_that_of_its_accuracies(tmp_path):
-    """200 of 400 wrong, all found; 120 of 200 right ones left alone. The share left alone is 0.6 ± 1.96 · sqrt(0.24 / 200)
+    """200 of 400 incorrect, all found; 120 of 200 correct ones left alone. The share left alone is 0.6 ± 1.96 · sqrt(0.24 / 200)
     = 0.532 to 0.668; F1 is then 2p / (1 + p): 0.695 to 0.801, about 0.75."""
     rows = [judged(i, [0.9, 0.1], 1) for i in range(200)]
     rows += [judged(200 + i, [0.9, 0.9 if i < 120 else 0.1], -1) for i in range(200)]
     rates = statistics(tmp_path, rows, num_bootstrap=2000)["prm"]["all"]["half"]
-    assert rates["accuracy_right"] == pytest.approx({"mean": 0.6, "low": 0.532, "high": 0.668}, abs=0.01)
+    assert rates["correct_accuracy"] == pytest.approx({"mean": 0.6, "low": 0.532, "high": 0.668}, abs=0.01)
     assert rates["f1"] == pytest.approx({"mean": 0.75, "low": 0.695, "high": 0.801}, abs=0.01)
-    assert rates["accuracy_wrong"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert rates["erroneous_accuracy"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
 
 
 SOLUTIONS = st.lists(
@@ -167,14 +169,14 @@ def test_a_solution_is_judged_rightly_on_its_range(solutions, threshold):
 def test_the_chosen_threshold_is_the_best_one(solutions):
     """On the solutions that it is chosen on no threshold has a higher F1: not 1/2, nor any other."""
     low, high = np.array([hit_range(values, first) for values, first in solutions]).T
-    wrong = np.array([first >= 0 for _, first in solutions])
+    incorrect = np.array([first >= 0 for _, first in solutions])
 
     def f1(threshold):
         hit = (low < threshold) & (threshold <= high)
-        return harmonic_mean(hit[wrong].mean(), hit[~wrong].mean())
+        return harmonic_mean(hit[incorrect].mean(), hit[~incorrect].mean())
 
-    chosen = choose_threshold(low, high, wrong)
-    if wrong.all() or not wrong.any():
+    chosen = choose_threshold(low, high, incorrect)
+    if incorrect.all() or not incorrect.any():
         assert chosen is None
     else:
         assert 0 < chosen <= 1
@@ -196,7 +198,7 @@ def test_the_threshold_lies_in_the_middle_of_the_widest_best_range():
 def test_a_neutral_step_is_what_it_is_told_to_be(neutral, truth):
     assert step_truth(StepLabel(rating=0), neutral) is truth
     assert step_truth(StepLabel(rating=1), neutral) is True
-    assert step_truth(StepLabel(num_right=0, num_rollouts=1), neutral) is False
+    assert step_truth(StepLabel(num_correct=0, num_rollouts=1), neutral) is False
 
 
 def test_the_stage_without_rankings(tmp_path, capsys):

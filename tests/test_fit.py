@@ -34,7 +34,7 @@ def config(kind: str, root: Path, data: Path | None = None, **changes: Any) -> s
             "class_path": f"stepverify.modules.{kind}",
             "init_args": {
                 "backbone": {"path": BASE, "weights": "random"},
-                "layout": {"prompt": "{problem}\n"},
+                "template": {"prompt": "{problem}\n"},
                 "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}},
                 "warmup": 0.0,
                 "decay": "constant",
@@ -65,14 +65,14 @@ def lightning_logs_to_a_closed_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    """Graded and step-labelled solutions: half of them with a wrong last step."""
+    """Graded and step-labelled solutions: half of them with an incorrect last step."""
     from stepverify.readers import Synthetic
 
     records = []
     for i, s in enumerate(Synthetic("train", 64, num_steps=4).solutions()):
         if i % 2:
             s.steps, s.correct = [*s.steps[:-1], "#### 99"], False
-        s.step_labels = [StepLabel(num_right=3, num_rollouts=4)] * 4 + [StepLabel(rating=1 if s.correct else -1)]
+        s.step_labels = [StepLabel(num_correct=3, num_rollouts=4)] * 4 + [StepLabel(rating=1 if s.correct else -1)]
         records.append(s)
     write_records(tmp_path / "labelled" / "part-00000.jsonl", records)
     return tmp_path / "labelled"
@@ -99,15 +99,15 @@ def scalars(root: Path) -> dict[str, list[tuple[int, float]]]:
         ("GeneratorModule", {"solution/0/text_summary"}),
         (
             "OutcomeVerifier",
-            {"val/solution_auc", "val/solution_accuracy", "calibration", "solution/0/text_summary", "solution/0"},
+            {"val/solution_auroc", "val/solution_accuracy", "calibration", "solution/0/text_summary", "solution/0"},
         ),
         (
             "ProcessRewardModel",
             {
-                "val/step_auc",
+                "val/step_auroc",
                 "val/step_accuracy",
                 "val/error_f1",
-                "val/calibration_error",
+                "val/ece",
                 "val/first_error_accuracy",
                 "calibration",
                 "error_curve",
@@ -130,15 +130,15 @@ def test_fit_ends_in_an_export_and_is_watched(kind: str, metrics: set[str], tmp_
     assert (root / "checkpoints" / "last.ckpt").exists()
 
 
-@pytest.mark.parametrize("packs", [{}, {"data__pack_tokens": 512, "data__shared": "once"}])
+@pytest.mark.parametrize("packs", [{}, {"data__pack_tokens": 512, "data__prefix_weighting": "once"}])
 def test_a_verifier_learns_language_beside_its_labels(packs, tmp_path: Path, labelled: Path):
-    """Reference solutions are mixed in, right and wrong labels weigh the same, packed or not."""
+    """Reference solutions are mixed in, correct and incorrect labels weigh the same, packed or not."""
     reference = {
         "class_path": "stepverify.readers.Synthetic",
         "init_args": {"split": "train", "num_problems": 8, "num_steps": 4},
     }
     changes = {
-        "data__language": reference,
+        "data__lm": reference,
         "data__label_mix": "balanced",
         "model__init_args__lm_weight": 0.5,
         "trainer__max_epochs": 8,
@@ -212,13 +212,13 @@ def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path):
 
 
 def test_a_second_stage_goes_on_from_the_first(tmp_path: Path, labelled: Path):
-    """``backbone.path`` is the first stage's export, nothing else: layout, label rows and all weights are its own.
+    """``backbone.path`` is the first stage's export, nothing else: template, label rows and all weights are its own.
 
     At a learning rate of 0 the second stage exports what the first one has, weight by weight.
     """
     first, second = tmp_path / "first", tmp_path / "second"
-    layout = {"prompt": "{problem}\n", "positive": "*"}
-    main(["fit", "--config", config("ProcessRewardModel", first, labelled, model__init_args__layout=layout)])
+    template = {"prompt": "{problem}\n", "positive": "*"}
+    main(["fit", "--config", config("ProcessRewardModel", first, labelled, model__init_args__layout=template)])
     still = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}
     main([
         "fit", "--config", config(
@@ -234,18 +234,18 @@ def test_a_second_stage_goes_on_from_the_first(tmp_path: Path, labelled: Path):
 
 
 def test_losses_do_not_depend_on_the_split(tmp_path: Path, labelled: Path):
-    """Wrong steps weigh five times: all 64 solutions at once, and four batches of 16 accumulated, end in the same weights.
+    """Incorrect steps weigh five times: all 64 solutions at once, and four batches of 16 accumulated, end in the same weights.
 
     So do weights of the same proportion, and a loss of pairs that a user brings; without weights others come out, and
     the name of a class says the same as the short name.
     """
     split = {"data__batch_size": 16, "trainer__accumulate_grad_batches": 4}
-    heavy, pairs = {"data__label_mix": {"wrong": 5.0}}, {"model__init_args__loss": "tests.losses.PairwiseSteps"}
+    heavy, pairs = {"data__label_mix": {"incorrect": 5.0}}, {"model__init_args__loss": "tests.losses.PairwiseSteps"}
     found = {}
     for name, changes in {
         "whole": heavy,
         "split": heavy | split,
-        "scaled": {"data__label_mix": {"wrong": 10.0, "right": 2.0}},
+        "scaled": {"data__label_mix": {"incorrect": 10.0, "correct": 2.0}},
         "plain": {},
         "named": {"model__init_args__loss": "StepCrossEntropy"},
         "pairs": pairs,
@@ -271,14 +271,14 @@ def test_losses_do_not_depend_on_the_split(tmp_path: Path, labelled: Path):
     ("changes", "message"),
     [
         ({"model__init_args__backbone": {"path": "/nowhere/model"}}, "/nowhere/model: no such model folder"),
-        ({"model__init_args__layout": {"prompt": "{problem}\n", "tag": "<step> <step>"}}, "layout.tag: '<step> <step>' is 2 tokens"),
+        ({"model__init_args__layout": {"prompt": "{problem}\n", "step_tag": "<step> <step>"}}, "template.step_tag: '<step> <step>' is 2 tokens"),
         ({"model__init_args__layout": {"prompt": "no problem"}}, "expected exactly one {problem}"),
         ({"model__init_args__max_length": 10}, "none of 64 solutions of Solutions can be used: 64 longer than max_length = 10 tokens ("),
         ({"data__train": None}, "data.train: no reader is given"),
-        ({"data__label_mix": {"wrong": 0.0}}, "data.label_mix.wrong: expected a weight above 0, got 0.0"),
-        ({"model__init_args__targets": {"neutral": "class"}}, "targets.neutral: class, but layout.neutral names no token"),
-        ({"model__init_args__lm_weight": 1.0}, "model.lm_weight is 1.0, but data.language names no solutions"),
-        ({"data__language_ratio": 0.0}, "data.language_ratio: expected more than 0, got 0.0"),
+        ({"data__label_mix": {"incorrect": 0.0}}, "data.class_weights.incorrect: expected a weight above 0, got 0.0"),
+        ({"model__init_args__targets": {"neutral": "class"}}, "targets.neutral: class, but template.neutral names no token"),
+        ({"model__init_args__lm_weight": 1.0}, "model.lm_weight is 1.0, but data.lm names no solutions"),
+        ({"data__lm_ratio": 0.0}, "data.lm_ratio: expected more than 0, got 0.0"),
         ({"model__init_args__backbone": {"path": BASE, "dropout": 1.5}}, "backbone.dropout: expected 0 <= share < 1, got 1.5"),
         ({"data__train__init_args": {"path": "/nowhere/data"}}, "/nowhere/data: no such file or folder"),
     ],

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from sampling.__main__ import main
 from sampling.engines import Completion, Engine, SamplingOptions
-from sampling.runtime.inputs import exported_layout, read_problems
+from sampling.runtime.inputs import exported_template, read_problems
 from sampling.runtime.provenance import digest
 from sampling.runtime.seeds import derive_seed
 from sampling.stages.generate import generate
 from stepverify.jsonl import read_records
-from stepverify.layout import Layout
 from stepverify.readers import Reader, Synthetic
 from stepverify.records import InputError, Problem, Solution
+from stepverify.template import Template
 
 
 class CodePoints:
@@ -44,7 +44,7 @@ class CodePoints:
 
 
 class FakeEngine(Engine):
-    """Completions that say which seed they were drawn with; remembers what it was asked for."""
+    """Completions that say which seed they were sampled with; remembers what it was asked for."""
 
     model, tokenizer = "fake", CodePoints()
 
@@ -127,7 +127,7 @@ def test_seed_is_of_run_problem_and_sample(tmp_path):
     assert not set(other.values()) & set(seeds.values())
 
 
-# ── samples drawn before ──────────────────────────────────────────────────────────────────────────
+# ── samples sampled before ──────────────────────────────────────────────────────────────────────────
 
 
 def test_only_what_is_missing_is_drawn_when_more_is_wanted(tmp_path):
@@ -135,11 +135,11 @@ def test_only_what_is_missing_is_drawn_when_more_is_wanted(tmp_path):
     four = Given(*map(problem, range(4)))
     run(tmp_path / "before")
     alone = run(tmp_path / "alone", problems=four, num_samples=6)[1]
-    engine, found = run(tmp_path / "more", problems=four, num_samples=6, drawn_before=[tmp_path / "before"])
+    engine, found = run(tmp_path / "more", problems=four, num_samples=6, reuse_from=[tmp_path / "before"])
     assert found == alone
     assert [(r.key, r.n) for r in engine.asked] == [("p/0#4", 2), ("p/1#4", 2), ("p/2#4", 2), ("p/3#0", 6)]
     manifest = json.loads((tmp_path / "more" / "manifest.json").read_text())
-    assert manifest["summary"]["drawn_before"] == 12
+    assert manifest["summary"]["reuse_from"] == 12
     assert manifest["config"] == json.loads((tmp_path / "alone" / "manifest.json").read_text())["config"]
 
 
@@ -150,7 +150,7 @@ def test_fewer_of_a_killed_run_need_no_engine_and_an_edited_problem_is_drawn_aga
     lines = shard.read_text().splitlines(keepends=True)
     shard.write_text("".join(lines[:9]) + lines[9][:40])
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": False, "summary": {}}))
-    options = {"num_samples": 2, "drawn_before": [tmp_path / "killed"]}
+    options = {"num_samples": 2, "reuse_from": [tmp_path / "killed"]}
     engine, found = run(tmp_path / "two", **options)
     assert [(r.key, r.n) for r in engine.asked] == [("p/2#1", 1)]
     assert found == run(tmp_path / "alone", num_samples=2)[1]
@@ -170,7 +170,7 @@ def test_no_model_is_loaded_where_all_is_there(tmp_path):
             raise AssertionError("asked for a model")
 
     run(tmp_path / "before")
-    found = run(tmp_path / "fewer", NoEngine(), num_samples=3, drawn_before=[tmp_path / "before"])[1]
+    found = run(tmp_path / "fewer", NoEngine(), num_samples=3, reuse_from=[tmp_path / "before"])[1]
     assert found == run(tmp_path / "alone", num_samples=3)[1]
 
 
@@ -178,12 +178,12 @@ def test_samples_of_another_law_are_refused_and_leave_no_folder(tmp_path):
     run(tmp_path / "before")
     (tmp_path / "other").mkdir()
     for name, options, message in (
-        ("before", {"seed": 1}, "before was drawn with seed = 0, this run has 1"),
-        ("before", {"sampling": SamplingOptions(temperature=0.5)}, "was drawn with sampling = "),
+        ("before", {"seed": 1}, "before was sampled with seed = 0, this run has 1"),
+        ("before", {"sampling": SamplingOptions(temperature=0.5)}, "was sampled with sampling = "),
         ("other", {}, "other: not the output of stage generate"),
     ):
         with pytest.raises(InputError, match=message):
-            run(tmp_path / "o", drawn_before=[tmp_path / name], **options)
+            run(tmp_path / "o", reuse_from=[tmp_path / name], **options)
     assert not (tmp_path / "o").exists()
 
 
@@ -195,17 +195,19 @@ def test_derive_seed_by_hand():
 
 def test_few_shot_examples_stand_in_front_of_every_prompt(tmp_path):
     example = problem(9, steps=["9 is 9", "#### 9"])
-    engine, _ = run(tmp_path / "o", few_shot=Given(example), layout=Layout(prompt="Q {problem}\n", step_end="\n"))
+    engine, _ = run(
+        tmp_path / "o", few_shot=Given(example), template=Template(prompt="Q {problem}\n", step_separator="\n")
+    )
     shot = "Q What is 9?\n9 is 9\n#### 9\n\n"
     texts = ["".join(map(chr, r.prompt_ids)) for r in engine.asked]
     assert texts == [f"{shot}Q What is {i}?\n" for i in range(3)]
 
 
 def test_layout_comes_from_the_export_of_the_model(tmp_path):
-    layout = Layout(prompt="exported {problem}\n")
-    layout.save(tmp_path, objective="generator")
-    assert exported_layout(str(tmp_path)) == layout
-    assert exported_layout("fake") == Layout()
+    template = Template(prompt="exported {problem}\n")
+    template.save(tmp_path, objective="generator")
+    assert exported_template(str(tmp_path)) == template
+    assert exported_template("fake") == Template()
     engine = FakeEngine()
     engine.model = str(tmp_path)
     run(tmp_path / "o", engine)
@@ -296,7 +298,7 @@ def test_a_shard_torn_anywhere_is_made_whole(tmp_path_factory, share):
         ({"num_samples": 5}, "config.num_samples = 4, now it is 5"),
         ({"seed": 3}, "config.seed = 0, now it is 3"),
         ({"sampling": SamplingOptions(temperature=0.1)}, "config.sampling.temperature = 0.7, now it is 0.1"),
-        ({"layout": Layout(tag="+1")}, "config.layout.tag = '<step>', now it is '[+]1'"),
+        ({"template": Template(step_tag="+1")}, "config.template.step_tag = '<step>', now it is '[+]1'"),
         ({"problems": Given(problem(1))}, "config.problems = "),
         ({"few_shot": Given(problem(9, steps=["x"]))}, "config.few_shot = "),
     ],

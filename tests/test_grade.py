@@ -37,8 +37,8 @@ def test_pairs_become_verdicts_in_order(tmp_path, capsys):
     ]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["graded.jsonl"]
     printed = capsys.readouterr().out
-    # 3 of 7 are right: 42.9 %; three lines lack one of their answers
-    assert "graded.jsonl: 7 pairs, 3 right (42.9%), 3 with no answer, 0 timed out, " in printed
+    # 3 of 7 are correct: 42.9 %; three lines lack one of their answers
+    assert "graded.jsonl: 7 pairs, 3 correct (42.9%), 3 with no answer, 0 timed out, " in printed
     assert printed.endswith(" pairs/s\n")
 
 
@@ -64,7 +64,7 @@ def test_whole_solutions(tmp_path, capsys):
     )
     grade(source, tmp_path / "graded.jsonl", solutions=True)
     assert [row["correct"] for row in graded(tmp_path / "graded.jsonl")] == [True, False, False, True]
-    assert "2 right (50.0%), 1 with no answer" in capsys.readouterr().out
+    assert "2 correct (50.0%), 1 with no answer" in capsys.readouterr().out
 
 
 def test_a_timeout_has_no_verdict_and_is_counted(tmp_path, capsys):
@@ -73,7 +73,7 @@ def test_a_timeout_has_no_verdict_and_is_counted(tmp_path, capsys):
     )
     grade(source, tmp_path / "graded.jsonl", time_limit=1.0, num_workers=2)
     assert graded(tmp_path / "graded.jsonl") == [{"id": "p/0", "correct": None}, {"id": "p/1", "correct": True}]
-    assert "1 right (50.0%), 0 with no answer, 1 timed out" in capsys.readouterr().out
+    assert "1 correct (50.0%), 0 with no answer, 1 timed out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,10 @@ def test_forward_and_backward_ask_nothing_of_the_device(objective, attention, ti
     batch = batch_of(objective, module).to("meta")
     model = module.model.to("meta")
     outputs, nll = model(batch)
-    total, count = module.loss(outputs, batch.reads, module.model)
-    loss = total / batch.norms[0] + (0.0 if nll is None else (nll * batch.language.weights).sum() / batch.norms[1])
+    total, count = module.loss(outputs, batch.scored, module.model)
+    loss = total / batch.loss_denominators[0] + (
+        0.0 if nll is None else (nll * batch.lm.weights).sum() / batch.loss_denominators[1]
+    )
     loss.backward()
     assert loss.device.type == count.device.type == "meta"
     # Moved to meta, a tied output matrix is one of its own, which not every objective reads.

@@ -9,7 +9,7 @@ import pytest
 HEAVY = {"torch", "lightning", "vllm", "transformers", "ray", "matplotlib", "jinja2"}
 # What sampling may know of stepverify; the scorer also loads models.
 SHARED = (
-    "jsonl", "records", "consistency", "manifest", "atomic", "layout", "training_problems", "answers", "aggregate",
+    "jsonl", "records", "consistency", "manifest", "atomic", "template", "training_problems", "answers", "aggregate",
     "readers", "data.encode", "data.targets", "versions", "statistics", "hub",
 )  # fmt: skip
 SCORER = ("models", "verifier")
@@ -77,7 +77,7 @@ def test_vllm_is_met_in_one_engine_and_one_scorer(root):
 def test_sampling_knows_little_of_training(root):
     for path, names in files(root, "sampling").items():
         allowed = SHARED + (SCORER if path.startswith("sampling/scorers/") else ())
-        allowed += ACCURACY if path == "sampling/accuracy.py" else ()
+        allowed += ACCURACY if path == "sampling/sample_accuracy.py" else ()
         foreign = {
             name
             for name in names
@@ -88,7 +88,7 @@ def test_sampling_knows_little_of_training(root):
 
 # Floors of the sampling side, from bottom to top: a file imports from its own floor and those below.
 FLOORS = ("sampling.runtime", "sampling.engines", ("sampling.labelling", "sampling.selection", "sampling.scorers"),
-          "sampling.accuracy", ("sampling.stages", "sampling.report"), "sampling.__main__")  # fmt: skip
+          "sampling.sample_accuracy", ("sampling.stages", "sampling.report"), "sampling.__main__")  # fmt: skip
 
 
 def typed_only(path):

@@ -19,12 +19,12 @@ from sampling.runtime.seeds import derive_seed
 from sampling.stages.label import label
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import read_records, write_records
-from stepverify.layout import Layout
 from stepverify.readers import Solutions, Synthetic
 from stepverify.records import InputError, Solution, StepLabel
+from stepverify.template import Template
 from tests.test_generate import CodePoints, Given, problem, run_with_kills, yaml
 
-LAYOUT = Layout(prompt="Q{problem}\n")
+TEMPLATE = Template(prompt="Q{problem}\n")
 
 
 class KnownRollouts(Engine):
@@ -62,8 +62,8 @@ def labelled(folder, solutions, steps=None):
     return {s.id: s for s in read_records(folder / "out", Solution)}
 
 
-def counted(num_right, num_rollouts):
-    return StepLabel(num_right=num_right, num_rollouts=num_rollouts)
+def counted(num_correct, num_rollouts):
+    return StepLabel(num_correct=num_correct, num_rollouts=num_rollouts)
 
 
 RIGHT, WRONG = StepLabel(rating=1), StepLabel(rating=-1)
@@ -103,7 +103,7 @@ def test_outcomes_by_grading(tmp_path):
 
 
 def test_what_is_counted(tmp_path, capsys):
-    """Problem 0: right, right again in the same words, wrong. Problem 1 has no right one, 2 no wrong one."""
+    """Problem 0: correct, correct again in the same words, incorrect. Problem 1 has no correct one, 2 no incorrect one."""
     rows = [
         solution(0, ["#### 5"], generator="a", correct=True), solution(1, ["#### 5"], generator="b", correct=False),
         solution(2, ["#### 6"], generator="b"),
@@ -112,25 +112,25 @@ def test_what_is_counted(tmp_path, capsys):
     labelled(tmp_path, rows)
     summary = json.loads((tmp_path / "out" / "manifest.json").read_text())["summary"]
     expected = {
-        "duplicates": 1, "problems": 3, "problems_without_right": 1, "problems_without_wrong": 1,
+        "duplicates": 1, "problems": 3, "problems_without_correct": 1, "problems_without_incorrect": 1,
         "changed_verdicts": ["p/0#1"],
         "by_generator": {"a": {"solutions": 2, "correct": 2}, "b": {"solutions": 3, "correct": 1}},
     }  # fmt: skip
     assert {key: summary[key] for key in expected} == expected
     printed = capsys.readouterr().out
-    assert "problems 3, problems without right 1, problems without wrong 1" in printed
-    assert "b: 1 of 3 right, 33.33 %" in printed
+    assert "problems 3, problems without correct 1, problems without incorrect 1" in printed
+    assert "b: 1 of 3 correct, 33.33 %" in printed
     assert "verdicts of the input that have changed: 1" in printed
 
 
 @pytest.mark.parametrize(
-    ("unstated", "expected"),
+    ("answer_fallback", "expected"),
     [("no_answer", [None, "5"]), ("last_number", ["8", "5"]), ("conclusion", ["5", "5"])],
 )
-def test_answers_that_are_not_stated(tmp_path, unstated, expected):
+def test_answers_that_are_not_stated(tmp_path, answer_fallback, expected):
     rows = [solution(0, ["10 / 2 = $5", "It takes 5 days to save $8."]), solution(1, ["#### 5", "of 9"])]
     write_records(tmp_path / "in.jsonl", rows)
-    label(tmp_path / "in.jsonl", tmp_path / "out", unstated=unstated)
+    label(tmp_path / "in.jsonl", tmp_path / "out", answer_fallback=answer_fallback)
     assert [s.predicted for s in read_records(tmp_path / "out", Solution)] == expected
 
 
@@ -215,7 +215,7 @@ def test_the_prefixes_of_problems_take_turns(tmp_path, monkeypatch):
     labelled(
         tmp_path,
         [solution(0, steps, name) for name, steps in paths.items()],
-        Rollouts(engine, Exhaustive(1), layout=LAYOUT),
+        Rollouts(engine, Exhaustive(1), template=TEMPLATE),
     )
     asked = ["".join(path.splitlines()[1:]) for path, _, _ in engine.asked]
     assert asked == ["a", "c", "d", "ab", "de", "def"]
@@ -224,7 +224,7 @@ def test_the_prefixes_of_problems_take_turns(tmp_path, monkeypatch):
 def test_rollouts_by_hand(tmp_path):
     """Four solutions of one problem; A is shared by three of them, A B by two.
 
-    Rolled: A (3 of 4 right), A B (0 of 4: one wrong, one without an answer, one cut off, one wrong), A B C (4 of 4),
+    Rolled: A (3 of 4 correct), A B (0 of 4: one incorrect, one without an answer, one cut off, one incorrect), A B C (4 of 4),
     A D (2 of 4), E (1 of 4). The last step of a solution that ended by itself is labelled by its grade; one that
     was cut off (E) has no such step, so its last one is rolled too.
     """
@@ -243,7 +243,7 @@ def test_rollouts_by_hand(tmp_path):
             solution(2, ["A", "D", "the end"]),
             solution(3, ["E"], finish="length"),
         ],
-        Rollouts(engine, strategy=Exhaustive(4), layout=LAYOUT),
+        Rollouts(engine, strategy=Exhaustive(4), template=TEMPLATE),
     )
     a, b = counted(3, 4), counted(0, 4)
     assert [found[f"p/0#{i}"].step_labels for i in range(4)] == [
@@ -262,18 +262,18 @@ def test_rollouts_by_hand(tmp_path):
     assert len({seed for _, _, seed in engine.asked}) == 5
     summary = json.loads((tmp_path / "out" / "manifest.json").read_text())["summary"]
     # Labels are counted with every solution, 8 counted and 3 graded ones; completions once.
-    expected = {"labelled_steps": 11, "prefixes_completed": 5, "rollouts": 5 * 4, "right_rollouts": 3 + 0 + 4 + 2 + 1}
+    expected = {"labelled_steps": 11, "prefixes_completed": 5, "rollouts": 5 * 4, "correct_rollouts": 3 + 0 + 4 + 2 + 1}
     assert {key: summary[key] for key in expected} == expected
     assert summary["tokens_this_run"] == 5 * 4 * 3
 
 
 def test_a_rollout_is_judged_together_with_its_prefix(tmp_path):
-    """The prefix states the answer and every rollout ends at once: as solutions they are right."""
+    """The prefix states the answer and every rollout ends at once: as solutions they are correct."""
     engine = KnownRollouts({"#### 5": [""], "check: 5": ["#### 6", ""]})
     found = labelled(
         tmp_path,
         [solution(0, ["A", "#### 5", "check: 5", "done"])],
-        Rollouts(engine, strategy=Exhaustive(2), layout=LAYOUT),
+        Rollouts(engine, strategy=Exhaustive(2), template=TEMPLATE),
     )
     assert found["p/0#0"].step_labels == [counted(0, 2), counted(2, 2), counted(1, 2), RIGHT]
 
@@ -291,7 +291,7 @@ def test_problems_are_apart_and_those_without_a_prefix_need_no_rollout(tmp_path)
             solution(0, ["A", "x"], "p/3", answer="6"),
             solution(1, [], "p/2", finish="length"),
         ],
-        Rollouts(engine, strategy=Exhaustive(3), layout=LAYOUT),
+        Rollouts(engine, strategy=Exhaustive(3), template=TEMPLATE),
     )
     assert {key: s.step_labels for key, s in found.items()} == {
         "p/1#0": [RIGHT], "p/1#1": [WRONG], "p/0#0": [counted(3, 3), RIGHT], "p/2#0": [], "p/2#1": [],
@@ -306,7 +306,7 @@ def test_max_solutions_labels_the_first_ones_only(tmp_path):
     engine = KnownRollouts({})
     solutions = [solution(i, [step, "#### 1"]) for i, step in enumerate("AAB")]
     solutions += [solution(i, ["#### 5"], "p/1") for i in range(3)]
-    found = labelled(tmp_path, solutions, Rollouts(engine, strategy=Exhaustive(1), layout=LAYOUT, max_solutions=2))
+    found = labelled(tmp_path, solutions, Rollouts(engine, strategy=Exhaustive(1), template=TEMPLATE, max_solutions=2))
     assert [path for path, _, _ in engine.asked] == ["Qof p/0\nA\n"]
     assert {key: s.step_labels for key, s in found.items()} == {
         "p/0#0": [counted(0, 1), WRONG], "p/0#1": [counted(0, 1), WRONG], "p/0#2": None,
@@ -318,48 +318,50 @@ def test_max_solutions_labels_the_first_ones_only(tmp_path):
 @pytest.mark.parametrize(("key", "value"), [("max_solutions", 0), ("max_solutions", -1)])
 def test_bad_counts(key, value):
     with pytest.raises(InputError, match=f"{key}: expected >= 1.*, got {value}"):
-        Rollouts(KnownRollouts({}), layout=LAYOUT, **{key: value})
+        Rollouts(KnownRollouts({}), template=TEMPLATE, **{key: value})
 
 
 @given(st.lists(st.tuples(st.lists(st.sampled_from("abc"), max_size=4), st.booleans()), min_size=1, max_size=6))
 @settings(deadline=None, max_examples=25)
-def test_every_distinct_prefix_is_asked_once_and_every_step_is_labelled(tmp_path_factory, drawn):
-    solutions = [solution(i, path, finish="length" if cut else "stop") for i, (path, cut) in enumerate(drawn)]
+def test_every_distinct_prefix_is_asked_once_and_every_step_is_labelled(tmp_path_factory, sampled):
+    solutions = [solution(i, path, finish="length" if cut else "stop") for i, (path, cut) in enumerate(sampled)]
     engine = KnownRollouts({"a": ["#### 5"], "b": ["#### 5", "#### 4"], "c": ["none"]})
-    found = labelled(tmp_path_factory.mktemp("law"), solutions, Rollouts(engine, strategy=Exhaustive(2), layout=LAYOUT))
-    rolled = {tuple(path[: len(path) - (not cut)][:end]) for path, cut in drawn for end in range(1, len(path) + 1)}
+    found = labelled(
+        tmp_path_factory.mktemp("law"), solutions, Rollouts(engine, strategy=Exhaustive(2), template=TEMPLATE)
+    )
+    rolled = {tuple(path[: len(path) - (not cut)][:end]) for path, cut in sampled for end in range(1, len(path) + 1)}
     asked = Counter(path for path, _, _ in engine.asked)
     assert asked == Counter("Qof p/0\n" + "".join(f"{step}\n" for step in prefix) for prefix in rolled - {()})
-    right = {"a": 2, "b": 1, "c": 0}
-    for s, (path, cut) in zip(found.values(), drawn, strict=True):
+    correct = {"a": 2, "b": 1, "c": 0}
+    for s, (path, cut) in zip(found.values(), sampled, strict=True):
         by_rollouts = path if cut else path[:-1]
-        expected = [counted(right[step], 2) for step in by_rollouts] + [WRONG] * (len(path) - len(by_rollouts))
+        expected = [counted(correct[step], 2) for step in by_rollouts] + [WRONG] * (len(path) - len(by_rollouts))
         assert s.step_labels == expected
 
 
 def test_few_shot_examples_stand_in_front_of_every_prefix(tmp_path):
     shots = Given(problem(9, steps=["9 is 9"]))
     engine = KnownRollouts({})
-    labelled(tmp_path, [solution(0, ["A", "#### 5"])], Rollouts(engine, layout=LAYOUT, few_shot=shots))
+    labelled(tmp_path, [solution(0, ["A", "#### 5"])], Rollouts(engine, template=TEMPLATE, few_shot=shots))
     assert [path for path, _, _ in engine.asked] == ["QWhat is 9?\n9 is 9\n\nQof p/0\nA\n"]
     with pytest.raises(InputError, match=r"was made with config\.steps\.few_shot"):
-        label(tmp_path / "in.jsonl", tmp_path / "out", Rollouts(engine, layout=LAYOUT))
+        label(tmp_path / "in.jsonl", tmp_path / "out", Rollouts(engine, template=TEMPLATE))
 
 
 @pytest.mark.parametrize(
-    "changed", [{"strategy": Exhaustive(3)}, {"seed": 1}, {"max_solutions": 9}, {"layout": Layout()}]
+    "changed", [{"strategy": Exhaustive(3)}, {"seed": 1}, {"max_solutions": 9}, {"template": Template()}]
 )
 def test_another_labeller_is_refused_by_name(tmp_path, changed):
-    settled = {"strategy": Exhaustive(2), "layout": LAYOUT}
+    settled = {"strategy": Exhaustive(2), "template": TEMPLATE}
     labelled(tmp_path, [solution(0, ["A", "#### 5"])], Rollouts(KnownRollouts({}), **settled))
     with pytest.raises(InputError, match=rf"was made with config\.steps\.{next(iter(changed))}"):
         label(tmp_path / "in.jsonl", tmp_path / "out", Rollouts(KnownRollouts({}), **settled | changed))
 
 
 def test_resume_asks_for_what_is_not_on_record(tmp_path):
-    """A kill left 3 of 6 lines and a torn one, and the completions of p/0 and p/1: those of p/2 are drawn again."""
+    """A kill left 3 of 6 lines and a torn one, and the completions of p/0 and p/1: those of p/2 are sampled again."""
     solutions = [solution(i, ["A", f"#### {5 + i}"], p) for p in ("p/0", "p/1", "p/2") for i in range(2)]
-    steps = Rollouts(KnownRollouts({"A": ["#### 5", "#### 6"]}), strategy=Exhaustive(4), layout=LAYOUT)
+    steps = Rollouts(KnownRollouts({"A": ["#### 5", "#### 6"]}), strategy=Exhaustive(4), template=TEMPLATE)
     whole = labelled(tmp_path, solutions, steps)
     for folder, kept in (
         (tmp_path / "out", ("p/0#0", "p/0#1", "p/1#0")),
@@ -371,15 +373,15 @@ def test_resume_asks_for_what_is_not_on_record(tmp_path):
             "".join(x for x in lines if x.startswith(tuple(f'{{"id":"{k}' for k in kept))) + '{"id": "torn'
         )
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": False, "summary": {}}))
-    again = Rollouts(KnownRollouts({"A": ["#### 5", "#### 6"]}), strategy=Exhaustive(4), layout=LAYOUT)
+    again = Rollouts(KnownRollouts({"A": ["#### 5", "#### 6"]}), strategy=Exhaustive(4), template=TEMPLATE)
     label(tmp_path / "in.jsonl", tmp_path / "out", again)
     assert [path for path, _, _ in again.engine.asked] == ["Qof p/2\nA\n"]
     found = list(read_records(tmp_path / "out", Solution))
     assert len(found) == 6
     assert {s.id: s for s in found} == whole
     summary = json.loads((tmp_path / "out" / "manifest.json").read_text())["summary"]
-    assert {key: summary[key] for key in ("prefixes_completed", "rollouts", "right_rollouts")} == {
-        "prefixes_completed": 3, "rollouts": 12, "right_rollouts": 6,
+    assert {key: summary[key] for key in ("prefixes_completed", "rollouts", "correct_rollouts")} == {
+        "prefixes_completed": 3, "rollouts": 12, "correct_rollouts": 6,
     }  # fmt: skip
 
 
@@ -387,10 +389,10 @@ def test_resume_asks_for_what_is_not_on_record(tmp_path):
 
 
 def test_oracle_judges_every_step(tmp_path):
-    """The worked solution is right throughout; with its first step changed, that step alone is wrong."""
+    """The worked solution is correct throughout; with its first step changed, that step alone is incorrect."""
     (problem,) = Synthetic("test", 1).problems()
-    wrong = ["b = 1 + 1 = 3", *problem.steps[1:]]
-    solutions = [Solution.of(problem, i, steps, finish="stop") for i, steps in enumerate((problem.steps, wrong))]
+    incorrect = ["b = 1 + 1 = 3", *problem.steps[1:]]
+    solutions = [Solution.of(problem, i, steps, finish="stop") for i, steps in enumerate((problem.steps, incorrect))]
     found = labelled(tmp_path, solutions, SyntheticOracle())
     n = len(problem.steps)
     assert [s.step_labels for s in found.values()] == [[RIGHT] * n, [WRONG, *[RIGHT] * (n - 1)]]
@@ -406,7 +408,7 @@ def test_oracle_refuses_other_problems(tmp_path):
 
 
 def test_the_values_of_a_verifier_are_labels(tmp_path):
-    """The first two of three are labelled; the second was too long to be scored. At 0.8 a value of 0.8 is wrong."""
+    """The first two of three are labelled; the second was too long to be scored. At 0.8 a value of 0.8 is incorrect."""
     values = {0: [0.9, 0.8], 1: [], 2: [0.1, 0.2]}
     rows = [solution(i, ["a", "#### 5"], scores={"prm": v, "orm": [0.5]}) for i, v in values.items()]
     found = labelled(tmp_path, rows, VerifierScores("prm", max_solutions=2))
@@ -428,14 +430,14 @@ def test_a_verifier_that_does_not_judge_steps_labels_none(tmp_path, scores):
 CHILD = """
 import sys, time
 from pathlib import Path
-from tests.test_label import LAYOUT, Exhaustive, KnownRollouts, Rollouts, label
+from tests.test_label import TEMPLATE, Exhaustive, KnownRollouts, Rollouts, label
 class Slow(KnownRollouts):
     capacity = 4
     async def complete(self, request, options):
         time.sleep(0.005)
         return await super().complete(request, options)
 engine = Slow({"A": ["#### 5"], "B": ["#### 5", "#### 4"]})
-label(Path(sys.argv[1]), Path(sys.argv[2]), Rollouts(engine, strategy=Exhaustive(4), layout=LAYOUT))
+label(Path(sys.argv[1]), Path(sys.argv[2]), Rollouts(engine, strategy=Exhaustive(4), template=TEMPLATE))
 """
 
 
@@ -444,7 +446,7 @@ def test_sigkill_at_random_moments_loses_and_doubles_nothing(tmp_path):
         solution(i, [*step, "#### 5"], f"p/{p}") for p in range(50) for i, step in enumerate(("A", "AB", "B", ""))
     ]
     known = KnownRollouts({"A": ["#### 5"], "B": ["#### 5", "#### 4"]})
-    whole = labelled(tmp_path, solutions, Rollouts(known, strategy=Exhaustive(4), layout=LAYOUT))
+    whole = labelled(tmp_path, solutions, Rollouts(known, strategy=Exhaustive(4), template=TEMPLATE))
     command = [sys.executable, "-c", CHILD, str(tmp_path / "in.jsonl"), str(tmp_path / "killed")]
     assert run_with_kills(command, tmp_path / "killed", len(solutions), kills=3, rng=random.Random(3)) == 3
     found = list(read_records(tmp_path / "killed", Solution))
@@ -455,12 +457,12 @@ def test_sigkill_at_random_moments_loses_and_doubles_nothing(tmp_path):
 @pytest.mark.slow
 def test_sigkill_of_the_program_with_a_real_network(tiny_model_dir, tmp_path):
     """A batch is the rollouts of one prefix, so an interrupted run computes the very same batches."""
-    main(["generate", "--config", yaml(tmp_path / "g.yaml", tiny_model_dir, tmp_path / "drawn", num_problems=24)])
-    drawn = list(read_records(tmp_path / "drawn", Solution))
-    for s in drawn:  # random text is one line: make steps of it
+    main(["generate", "--config", yaml(tmp_path / "g.yaml", tiny_model_dir, tmp_path / "sampled", num_problems=24)])
+    sampled = list(read_records(tmp_path / "sampled", Solution))
+    for s in sampled:  # random text is one line: make steps of it
         words = s.steps[0].split(" ") if s.steps else []
         s.steps = [" ".join(words[at : at + 4]) for at in range(0, len(words), 4)]
-    write_records(tmp_path / "in.jsonl", drawn)
+    write_records(tmp_path / "in.jsonl", sampled)
     config = tmp_path / "l.yaml"
     config.write_text(f"""
 input: {tmp_path / "in.jsonl"}
@@ -476,7 +478,7 @@ steps:
     arguments = ["label", "--config", str(config), "--output"]
     main([*arguments, str(tmp_path / "whole")])
     command = [sys.executable, "-m", "sampling", *arguments, str(tmp_path / "killed")]
-    assert run_with_kills(command, tmp_path / "killed", len(drawn), kills=3, rng=random.Random(4)) >= 2
+    assert run_with_kills(command, tmp_path / "killed", len(sampled), kills=3, rng=random.Random(4)) >= 2
     expected = {s.id: s for s in read_records(tmp_path / "whole", Solution)}
     found = list(read_records(tmp_path / "killed", Solution))
     assert len(found) == len(expected) == 72
@@ -491,6 +493,6 @@ def test_sampling_options_reach_the_engine(tmp_path):
             return await super().complete(request, options)
 
     engine, options = Spy({}), SamplingOptions(temperature=0.2, max_tokens=5)
-    labelled(tmp_path, [solution(0, ["A", "B"])], Rollouts(engine, sampling=options, layout=LAYOUT))
+    labelled(tmp_path, [solution(0, ["A", "B"])], Rollouts(engine, sampling=options, template=TEMPLATE))
     assert engine.options == options
     assert engine.asked[0][1] == 8

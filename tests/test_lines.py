@@ -19,7 +19,7 @@ LINE = re.compile(
 
 
 def test_a_line_for_every_step_and_validation(tmp_path, capsys):
-    """64 solutions in batches of 16, two epochs: eight steps; validated behind the fourth and the last."""
+    """64 solutions in batches of 16, two epochs: eight steps; validated after the fourth and the last."""
     lines = [{"class_path": "ProgressLines", "init_args": {"seconds": 0.0}}]
     file = config("GeneratorModule", tmp_path / "run", trainer__callbacks=lines, trainer__enable_progress_bar=True)
     run(["fit", "--config", file])

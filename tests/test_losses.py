@@ -32,7 +32,7 @@ def test_binary_cross_entropy_by_hand():
 
 
 def test_step_cross_entropy_by_hand():
-    """Class 1 is right. Softmax of (0, ln 3) is (1/4, 3/4); of (ln 4, 0) it is (4/5, 1/5).
+    """Class 1 is correct. Softmax of (0, ln 3) is (1/4, 3/4); of (ln 4, 0) it is (4/5, 1/5).
 
     Targets 1 and 0: -ln 3/4 - ln 4/5. Soft targets 1/2 and 1/4: -(ln 3/4 + ln 1/4) / 2 - (ln 1/5 + 3 ln 4/5) / 4.
     """
@@ -91,7 +91,7 @@ def test_the_gradient_is_value_minus_target(loss):
 
 
 def test_token_loss_by_hand():
-    """Logits are hidden · weightᵀ: (1, 0) gives (ln 3, 0), a chance of 3/4 for token 0; (0, 1) gives (0, 0), 1/2."""
+    """Logits are hidden · weightᵀ: (1, 0) gives (ln 3, 0), a probability of 3/4 for token 0; (0, 1) gives (0, 0), 1/2."""
     weight = torch.tensor([[math.log(3), 0.0], [0.0, 0.0]])
     hidden = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     nll = token_nll(hidden, weight, None, torch.tensor([0.0, 1.0, 1.0]))
@@ -169,7 +169,7 @@ def test_no_more_than_a_chunk_of_logits_is_made_at_once(frozen, monkeypatch):
 
 
 def test_a_loss_of_pairs_sees_solutions_by_hand():
-    """Log-odds 2, -1, 0 of one solution, right, wrong, right, and 1, 3 of another, wrong, right.
+    """Log-odds 2, -1, 0 of one solution, correct, incorrect, correct, and 1, 3 of another, incorrect, correct.
 
     Pairs: (2, -1), (0, -1) and (3, 1): log(1 + e^-3) + log(1 + e^-1) + log(1 + e^-2), of three.
     """

@@ -14,12 +14,12 @@ from torchmetrics.functional import classification  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.jsonl import write_records  # noqa: E402
-from stepverify.layout import Layout  # noqa: E402
-from stepverify.metrics import AUROC, AUCWithinGroups, CalibrationError, ErrorF1, FirstErrorAccuracy  # noqa: E402
+from stepverify.metrics import AUROC, CalibrationError, ErrorF1, FirstErrorAccuracy, GroupedAUROC  # noqa: E402
 from stepverify.models import Backbone  # noqa: E402
 from stepverify.modules import ProcessRewardModel  # noqa: E402
 from stepverify.records import Solution, StepLabel  # noqa: E402
-from stepverify.statistics import auc_within  # noqa: E402
+from stepverify.statistics import auroc_per_problem  # noqa: E402
+from stepverify.template import Template  # noqa: E402
 from tests.test_fit import config, scalars  # noqa: E402
 
 SOLUTIONS = st.lists(
@@ -35,7 +35,7 @@ def feed(metric, solutions):
 
 
 def test_first_errors_by_hand():
-    """Found at the second step; one step too early; none and none; called wrong at 0.4, but none is: 2 of 4."""
+    """Found at the second step; one step too early; none and none; called incorrect at 0.4, but none is: 2 of 4."""
     metric = FirstErrorAccuracy()
     feed(metric, [[(0.9, True), (0.1, False), (0.0, False)], [(0.3, True), (0.2, False)], [(0.5, True)], [(0.4, True)]])
     assert metric.compute() == 0.5
@@ -47,7 +47,7 @@ def test_each_solution_counts_once_however_they_are_batched(solutions, cut):
     hits = 0
     for solution in solutions:
         called = next((i for i, (value, _) in enumerate(solution) if value < 0.5), None)
-        hits += called == next((i for i, (_, right) in enumerate(solution) if not right), None)
+        hits += called == next((i for i, (_, correct) in enumerate(solution) if not correct), None)
     whole, parts = FirstErrorAccuracy(), [FirstErrorAccuracy(), FirstErrorAccuracy()]
     feed(whole, solutions)
     assert whole.compute().item() == pytest.approx(hits / len(solutions))
@@ -58,8 +58,8 @@ def test_each_solution_counts_once_however_they_are_batched(solutions, cut):
 
 
 def test_areas_within_groups_by_hand():
-    """Easy: right 0.9, 0.7, wrong 0.7: (1 + 1/2) / 2. Hard: right 0.1, wrong 0.2, 0.0: 1/2. Lost: one kind only."""
-    metric = AUCWithinGroups()
+    """Easy: correct 0.9, 0.7, incorrect 0.7: (1 + 1/2) / 2. Hard: correct 0.1, incorrect 0.2, 0.0: 1/2. Lost: one kind only."""
+    metric = GroupedAUROC()
     metric.update(torch.tensor([0.9, 0.2, 0.7, 0.5]), torch.tensor([1, 0, 0, 0]), ["easy", "hard", "easy", "lost"])
     metric.update(torch.tensor([0.1, 0.7, 0.0]), torch.tensor([1, 1, 0]), ["hard", "easy", "hard"])
     assert metric.compute().item() == pytest.approx((0.75 + 0.5) / 2)
@@ -74,13 +74,13 @@ def test_areas_within_groups_by_hand():
 )
 def test_areas_within_groups_are_those_of_the_report(rows, cut):
     """However they are batched: what a fit logs and what a report says of the same values are the same."""
-    metric = AUCWithinGroups()
+    metric = GroupedAUROC()
     for part in (rows[:cut], rows[cut:]):
         if part:
-            values, right, names = zip(*part, strict=True)
-            metric.update(torch.tensor(values), torch.tensor(right).long(), names)
-    values, right, names = (np.array(column) for column in zip(*rows, strict=True))
-    expected = auc_within(values, right, np.unique(names, return_inverse=True)[1])
+            values, correct, names = zip(*part, strict=True)
+            metric.update(torch.tensor(values), torch.tensor(correct).long(), names)
+    values, correct, names = (np.array(column) for column in zip(*rows, strict=True))
+    expected = auroc_per_problem(values, correct, np.unique(names, return_inverse=True)[1])
     assert metric.compute().item() == pytest.approx(np.nan if expected is None else expected, nan_ok=True)
 
 
@@ -111,7 +111,7 @@ def test_gathered_metrics_are_those_of_torchmetrics(rows, cut):
 @pytest.fixture(scope="module")
 def module():
     module = ProcessRewardModel(
-        Backbone(path="lit_configs/quickstart/base", weights="random"), Layout(prompt="{problem}\n")
+        Backbone(path="lit_configs/quickstart/base", weights="random"), Template(prompt="{problem}\n")
     )
     module.model = module.build()
     return module
@@ -128,26 +128,26 @@ def labelled(number, ratings):
 def test_a_pack_of_solutions_that_share_steps(module):
     """Three solutions, the first one twice: what they share is computed once, and each counts for itself.
 
-    P(right) of the steps as they stand in the packed outputs is set by hand: the shared first step 0.9, then 0.2 where it
-    is wrong, 0.2 where it is right, and nothing below 1/2 in a solution whose middle step has no label: 3 of 4 hits.
+    P(correct) of the steps as they stand in the packed outputs is set by hand: the shared first step 0.9, then 0.2 where it
+    is incorrect, 0.2 where it is correct, and nothing below 1/2 in a solution whose middle step has no label: 3 of 4 hits.
     """
     records = [labelled(1, [1, -1]), labelled(1, [1, -1]), labelled(1, [1, 1]), labelled(2, [1, None, 1])]
     records[2].steps[1] = "b = 7"
     batch = collate([module.encode(r, labelled=True) for r in records])
-    entries, wanted = batch.reads.entries, torch.tensor([0.9, 0.2, 0.9, 0.2, 0.9, 0.2, 0.8, 0.8])
-    assert len(batch.reads.index) < len(entries) == len(wanted)
-    values = torch.zeros(len(batch.reads.index)).scatter(0, entries, wanted)
+    entries, wanted = batch.scored.entries, torch.tensor([0.9, 0.2, 0.9, 0.2, 0.9, 0.2, 0.8, 0.8])
+    assert len(batch.scored.index) < len(entries) == len(wanted)
+    values = torch.zeros(len(batch.scored.index)).scatter(0, entries, wanted)
     metrics = module.build_metrics()
     module.update_metrics(metrics, torch.stack([torch.zeros_like(values), values.logit()], -1), batch)
     assert metrics.compute()["first_error_accuracy"] == 0.75
 
 
 def test_metrics_do_not_share_their_counts(module):
-    """A first batch with as many right steps judged right as wrong ones judged wrong has equal counts for accuracy and for
-    the F1 of errors. In the second only right steps follow, one of two missed: accuracy 3/4, F1 2 · 1 / (2 · 1 + 1) = 2/3."""
+    """A first batch with as many correct steps judged correct as incorrect ones judged incorrect has equal counts for accuracy and for
+    the F1 of errors. In the second only correct steps follow, one of two missed: accuracy 3/4, F1 2 · 1 / (2 · 1 + 1) = 2/3."""
     metrics = module.build_metrics()
-    for values, right in (([0.9, 0.1], [1, 0]), ([0.9, 0.2], [1, 1])):
-        metrics.update(torch.tensor(values), torch.tensor(right), owner=torch.tensor([0, 1]))
+    for values, correct in (([0.9, 0.1], [1, 0]), ([0.9, 0.2], [1, 1])):
+        metrics.update(torch.tensor(values), torch.tensor(correct), owner=torch.tensor([0, 1]))
     found = metrics.compute()
     assert found["step_accuracy"] == 0.75
     assert found["error_f1"] == pytest.approx(2 / 3)
@@ -161,31 +161,31 @@ def test_one_class_alone_has_no_area():
         assert metric.compute().isnan()
         metric.update(torch.tensor([0.1]), torch.tensor([0]))
     assert areas.compute() == 1.0
-    assert f1.compute() == pytest.approx(2 / 3)  # of two that are called wrong, one is
+    assert f1.compute() == pytest.approx(2 / 3)  # of two that are called incorrect, one is
 
 
 @pytest.mark.parametrize(
     ("kind", "monitor", "correct", "reason"),
     [
-        ("ProcessRewardModel", "step_auc", [True] * 6, "12 correct and 0 incorrect steps"),
+        ("ProcessRewardModel", "step_auroc", [True] * 6, "12 correct and 0 incorrect steps"),
         ("ProcessRewardModel", "error_f1", [True] * 6, "12 correct and 0 incorrect steps"),
-        ("OutcomeVerifier", "solution_auc", [False] * 6, "0 correct and 6 incorrect solutions"),
+        ("OutcomeVerifier", "solution_auroc", [False] * 6, "0 correct and 6 incorrect solutions"),
         (
-            "OutcomeVerifier", "solution_auc_within", [True, True, False, False, True, True],
+            "OutcomeVerifier", "solution_auroc_per_problem", [True, True, False, False, True, True],
             "4 correct and 2 incorrect solutions, but of no problem both",
         ),
-        ("OutcomeVerifier", "solution_auc", [True, True, False, False, True, True], None),
-        ("OutcomeVerifier", "solution_auc_within", [True, False] * 3, None),
+        ("OutcomeVerifier", "solution_auroc", [True, True, False, False, True, True], None),
+        ("OutcomeVerifier", "solution_auroc_per_problem", [True, False] * 3, None),
     ],
 )  # fmt: skip
 def test_an_undefined_metric_is_no_monitor(kind, monitor, correct, reason, tmp_path, tiny_model_dir, capsys):
     """Refused before the model is loaded, with the classes counted: six solutions of three problems, two of each."""
     records = [
         Solution(
-            id=f"p{i // 2}#{i}", problem_id=f"p{i // 2}", problem="a ?", steps=["a = 1", f"b = {i}"], correct=right,
-            step_labels=[StepLabel(rating=1 if right else -1)] * 2,
+            id=f"p{i // 2}#{i}", problem_id=f"p{i // 2}", problem="a ?", steps=["a = 1", f"b = {i}"], correct=correct,
+            step_labels=[StepLabel(rating=1 if correct else -1)] * 2,
         )
-        for i, right in enumerate(correct)
+        for i, correct in enumerate(correct)
     ]  # fmt: skip
     write_records(tmp_path / "data" / "part-00000.jsonl", records)
     best = {
@@ -217,11 +217,11 @@ def test_undefined_metrics_are_said_to_be(tmp_path, tiny_model_dir, capsys):
     changes |= {"trainer__enable_progress_bar": True}
     main(["fit", "--config", config("ProcessRewardModel", tmp_path / "run", tmp_path / "data", **changes)])
     (line,) = [row for row in capsys.readouterr().out.splitlines() if row.startswith("validate: ")]
-    assert "val/step_auc undefined" in line
+    assert "val/step_auroc undefined" in line
     assert "val/error_f1 undefined" in line
     assert "nan" not in line
     card = (tmp_path / "run" / "export" / "README.md").read_text()
-    assert "| step_auc | undefined |" in card
+    assert "| step_auroc | undefined |" in card
     assert "| step_accuracy | undefined |" not in card
-    _, area = scalars(tmp_path / "run")["val/step_auc"][-1]
+    _, area = scalars(tmp_path / "run")["val/step_auroc"][-1]
     assert np.isnan(area)

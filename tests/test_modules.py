@@ -10,21 +10,21 @@ torch = pytest.importorskip("torch")
 
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder, load_tokenizer  # noqa: E402
-from stepverify.layout import Layout, load_export  # noqa: E402
 from stepverify.losses import StepCrossEntropy  # noqa: E402
 from stepverify.models import Backbone, GeneratorModel, LoRA, OutcomeModel, ProcessModel, load_verifier  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
+from stepverify.template import Template, load_export  # noqa: E402
 from tests.fits import fit, write_labelled  # noqa: E402
 from tests.losses import lost  # noqa: E402
 
 BASE = "lit_configs/quickstart/base"
-LAYOUT = Layout(prompt="{problem}\n")
+TEMPLATE = Template(prompt="{problem}\n")
 
 
 @pytest.fixture
 def encoder() -> SolutionEncoder:
-    return SolutionEncoder(load_tokenizer(BASE), LAYOUT, max_length=128)
+    return SolutionEncoder(load_tokenizer(BASE), TEMPLATE, max_length=128)
 
 
 @pytest.fixture
@@ -36,18 +36,18 @@ def test_predicted_values_of_tokens_come_with_their_texts(tmp_path: Path, soluti
     from stepverify.callbacks import ScoreWriter
     from stepverify.modules import OutcomeVerifier
 
-    for every_token in (True, False):
-        module = OutcomeVerifier(Backbone(path=BASE, weights="random"), LAYOUT, predict_every_token=every_token)
-        writer = ScoreWriter(str(tmp_path / str(every_token)), "orm")
+    for per_token in (True, False):
+        module = OutcomeVerifier(Backbone(path=BASE, weights="random"), TEMPLATE, predict_every_token=per_token)
+        writer = ScoreWriter(str(tmp_path / str(per_token)), "orm")
         module.configure_model()
         with torch.inference_mode():
             batch = collate([module.encode(s, labelled=False) for s in solutions])
             outputs = list(zip(solutions, batch.split(module.model.score(batch)), strict=True))
         writer.on_predict_batch_end(None, module, outputs, batch, 0)
         for s in writer._scored:
-            assert len(s.scores["orm"]) == (len(module.encoder.pieces(s)) if every_token else 1)
-            assert s.pieces == ({"orm": module.encoder.pieces(s)} if every_token else {})
-            s.pieces = {}
+            assert len(s.scores["orm"]) == (len(module.encoder.token_texts(s)) if per_token else 1)
+            assert s.token_texts == ({"orm": module.encoder.token_texts(s)} if per_token else {})
+            s.token_texts = {}
 
 
 def backbone(**settings) -> torch.nn.Module:
@@ -56,7 +56,7 @@ def backbone(**settings) -> torch.nn.Module:
 
 
 def test_prm_learns_a_toy_rule_at_the_tag_and_nowhere_else(encoder: SolutionEncoder):
-    """Rule: a step is right if and only if it holds an even number. After a few updates the tag knows it.
+    """Rule: a step is correct if and only if it holds an even number. After a few updates the tag knows it.
 
     The labels of 40 one-step solutions alternate. At the tags the two classes are told apart without
     error; at the positions one and two before the tag, which a label that is shifted by one would train,
@@ -69,19 +69,19 @@ def test_prm_learns_a_toy_rule_at_the_tag_and_nowhere_else(encoder: SolutionEnco
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(60):
         outputs, _ = model(batch)
-        total, count = StepCrossEntropy()(outputs, batch.reads, model)
+        total, count = StepCrossEntropy()(outputs, batch.scored, model)
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()
     with torch.inference_mode():
-        assert torch.equal(model.score(batch) > 0.5, batch.reads.targets > 0.5)
+        assert torch.equal(model.score(batch) > 0.5, batch.scored.targets > 0.5)
         assert total / count < 0.05
         before = collate([encoder.process(r, None) for r in records])
         for shift in (1, 2):
-            before.reads.index = batch.reads.index - shift
+            before.scored.index = batch.scored.index - shift
             hidden = model.score(before)
-            assert (hidden - batch.reads.targets).abs().mean() > (
-                model.score(batch) - batch.reads.targets
+            assert (hidden - batch.scored.targets).abs().mean() > (
+                model.score(batch) - batch.scored.targets
             ).abs().mean() + 0.1
 
 
@@ -92,7 +92,7 @@ def test_only_read_positions_have_a_gradient(kind: str, encoder: SolutionEncoder
         # the second and the last of five steps are labelled
         labels = [None, 1.0, None, None, 0.0]
         model, example = ProcessModel(backbone(), encoder.label_ids), encoder.process(solutions[0], labels)
-        assert [example.input_ids[p] for p in example.positions] == [encoder.tag_id] * 2
+        assert [example.input_ids[p] for p in example.positions] == [encoder.step_tag_id] * 2
     elif kind == "outcome":
         model, example = OutcomeModel(backbone()), encoder.outcome(solutions[0], [1.0] * 5)
         torch.nn.init.normal_(model.value_head.weight)
@@ -122,10 +122,10 @@ def test_export_reloads_to_identical_scores(kind, lora, encoder, solutions, tmp_
         for name, parameter in model.named_parameters():
             if "lora_B" in name or "value_head" in name:
                 parameter.normal_(std=0.1)
-    ids = {"tag": encoder.tag_id, "negative": encoder.label_ids[0], "positive": encoder.label_ids[1]}
+    ids = {"step_tag": encoder.step_tag_id, "negative": encoder.label_ids[0], "positive": encoder.label_ids[1]}
     model.export(tmp_path, model.state_dict())
     encoder.tokenizer.save_pretrained(tmp_path)
-    LAYOUT.save(tmp_path, objective=kind, max_length=128, **({"ids": ids} if kind == "process" else {}))
+    TEMPLATE.save(tmp_path, objective=kind, max_length=128, **({"ids": ids} if kind == "process" else {}))
     encode = encoder.process if kind == "process" else encoder.outcome
     batch = collate([encode(s, None) for s in solutions])
     loaded, reader, facts = load_verifier(str(tmp_path))
@@ -135,7 +135,7 @@ def test_export_reloads_to_identical_scores(kind, lora, encoder, solutions, tmp_
         assert torch.equal(before, after)
     else:
         torch.testing.assert_close(before, after, atol=1e-6, rtol=1e-5)
-    assert reader.layout == LAYOUT
+    assert reader.template == TEMPLATE
     assert facts["objective"] == kind
 
 
@@ -170,17 +170,17 @@ def test_process_values_are_the_causal_models_own(encoder, solutions, tmp_path: 
 
 @pytest.mark.parametrize("chunk", [None, 2])
 def test_among_the_whole_vocabulary_the_loss_is_next_token_prediction(chunk, encoder, solutions, monkeypatch):
-    """transformers' own cross-entropy of + or - behind each tag, on the same ids; the scores do not change."""
+    """transformers' own cross-entropy of + or - after each tag, on the same ids; the scores do not change."""
     from stepverify import losses
     from stepverify.models import heads
 
     monkeypatch.setattr(heads, "log_partition", lambda *a, **k: losses.log_partition(*a, **k, chunk=chunk))
-    model = ProcessModel(backbone(), encoder.label_ids, among_all=True).eval()
+    model = ProcessModel(backbone(), encoder.label_ids, over_vocabulary=True).eval()
     batch = collate([encoder.process(solutions[0], [1.0, 1.0, 0.0, 1.0, 0.0])])
     outputs = model(batch)[0]
-    total, count = StepCrossEntropy()(outputs, batch.reads, model)
-    logits = model.decode(input_ids=batch.input_ids[None]).logits[0, batch.reads.index]
-    labels = torch.tensor(encoder.label_ids)[batch.reads.targets.long()]
+    total, count = StepCrossEntropy()(outputs, batch.scored, model)
+    logits = model.decode(input_ids=batch.input_ids[None]).logits[0, batch.scored.index]
+    labels = torch.tensor(encoder.label_ids)[batch.scored.targets.long()]
     torch.testing.assert_close(total / count, torch.nn.functional.cross_entropy(logits, labels), rtol=1e-4, atol=1e-5)
     (total / count).backward()
     assert model.output_matrix()[0].grad.abs().sum(1).gt(0).all()
@@ -210,15 +210,17 @@ def test_joint_language_loss_is_the_generators_own(encoder, solutions):
     """A reference beside two judged samples: their values are as without it, its token losses those of a generator."""
     reference, *samples = solutions[:3]
     judged = [encoder.outcome(s, [1.0] * len(s.steps)) for s in samples]
-    model = OutcomeModel(backbone(), encoder.tag_id).eval()
+    model = OutcomeModel(backbone(), encoder.step_tag_id).eval()
     alone, nothing = model(collate(judged))
-    outputs, nll = model(batch := collate([*judged, encoder.language(reference)]))
+    outputs, nll = model(batch := collate([*judged, encoder.lm(reference)]))
     assert nothing is None
-    torch.testing.assert_close(outputs[batch.reads.entries], alone[collate(judged).reads.entries], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        outputs[batch.scored.entries], alone[collate(judged).reads.entries], rtol=1e-4, atol=1e-5
+    )
     own = collate([encoder.next_token(reference)])
     torch.testing.assert_close(batch.split(outputs)[-1], [])
-    expected = GeneratorModel(model.backbone)(own)[0][own.reads.entries]
-    torch.testing.assert_close(nll[batch.language.entries], expected, rtol=1e-4, atol=1e-5)
+    expected = GeneratorModel(model.backbone)(own)[0][own.scored.entries]
+    torch.testing.assert_close(nll[batch.lm.entries], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_duplicate_is_computed_once_and_counts_twice(encoder, solutions):
@@ -227,7 +229,7 @@ def test_a_duplicate_is_computed_once_and_counts_twice(encoder, solutions):
     once, twice = collate([example]), collate([example, example])
     assert twice.input_ids.tolist() == once.input_ids.tolist()
     assert twice.tree.rows.tolist() == once.tree.rows.tolist()
-    assert twice.reads.weights.tolist() == [2.0] * len(once.reads.weights)
+    assert twice.scored.weights.tolist() == [2.0] * len(once.scored.weights)
 
 
 @pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
@@ -236,7 +238,7 @@ def test_a_reserved_logit_starts_undecided_and_exports_as_a_linear_head(lora, en
 
     So it does of values that are scaled: sigmoid(2 · logit - 1).
     """
-    model = OutcomeModel(backbone(lora=lora), encoder.tag_id).eval()
+    model = OutcomeModel(backbone(lora=lora), encoder.step_tag_id).eval()
     model.start_undecided(ids := encoder.probe())
     with torch.no_grad():
         hidden = model.decode(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0, 1:]
@@ -246,28 +248,31 @@ def test_a_reserved_logit_starts_undecided_and_exports_as_a_linear_head(lora, en
     assert 0.3 < model.score(batch).mean() < 0.7
     with torch.no_grad():
         model.value_head.gain.fill_(1.5)
-        logits = model._states(batch)[batch.reads.index] @ model.output_matrix()[0][encoder.tag_id]
+        logits = model._states(batch)[batch.scored.index] @ model.output_matrix()[0][encoder.step_tag_id]
         torch.testing.assert_close(model(batch)[0], 1.5 * logits + model.value_head.bias)
         model.scale(2.0, -1.0)
         torch.testing.assert_close(model.score(batch), (2.0 * model(batch)[0] - 1.0).sigmoid())
         model.export(tmp_path, model.state_dict())
         encoder.tokenizer.save_pretrained(tmp_path)
-        LAYOUT.save(tmp_path, objective="outcome", probe=encoder.probe())
+        TEMPLATE.save(tmp_path, objective="outcome", probe=encoder.probe())
         again, _, _ = load_verifier(str(tmp_path))
         torch.testing.assert_close(again.score(batch), model.score(batch), rtol=1e-4, atol=1e-5)
 
 
 def test_a_reserved_row_of_zeros_starts_at_one_half(encoder, solutions):
-    model = OutcomeModel(backbone(), encoder.tag_id).eval()
+    model = OutcomeModel(backbone(), encoder.step_tag_id).eval()
     with torch.no_grad():
-        model.output_matrix()[0][encoder.tag_id] = 0.0
+        model.output_matrix()[0][encoder.step_tag_id] = 0.0
     model.start_undecided(encoder.probe())
     assert set(model.score(collate([encoder.outcome(s, None) for s in solutions])).tolist()) == {0.5}
 
 
 def test_dropout_is_of_both_branches_in_training_only(encoder, solutions):
     batch = collate([encoder.outcome(s, None) for s in solutions])
-    plain, dropping = OutcomeModel(backbone(), encoder.tag_id), OutcomeModel(backbone(dropout=0.5), encoder.tag_id)
+    plain, dropping = (
+        OutcomeModel(backbone(), encoder.step_tag_id),
+        OutcomeModel(backbone(dropout=0.5), encoder.step_tag_id),
+    )
     with torch.no_grad():
         assert not torch.allclose(dropping(batch)[0], plain(batch)[0])
         torch.testing.assert_close(dropping.eval()(batch)[0], plain.eval()(batch)[0])
@@ -282,7 +287,7 @@ def test_dropout_is_of_both_branches_in_training_only(encoder, solutions):
 
 def test_an_export_with_another_tokenizer_is_refused(encoder, tmp_path: Path):
     encoder.tokenizer.save_pretrained(tmp_path)
-    LAYOUT.save(tmp_path, objective="outcome", probe=[1, 2, 3])
+    TEMPLATE.save(tmp_path, objective="outcome", probe=[1, 2, 3])
     with pytest.raises(InputError, match="its tokenizer gives other ids than in training"):
         load_verifier(str(tmp_path))
 
@@ -294,7 +299,7 @@ def test_lora_trains_adapters_only(encoder, solutions):
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     batch = collate([encoder.process(s, [1.0, 0.0, 1.0, 0.0, 1.0]) for s in solutions])
     for _ in range(2):
-        total, count = StepCrossEntropy()(model(batch)[0], batch.reads, model)
+        total, count = StepCrossEntropy()(model(batch)[0], batch.scored, model)
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()
@@ -310,7 +315,7 @@ def test_not_a_verifier(path: str, tmp_path: Path):
     folder = tmp_path / path
     folder.mkdir()
     if path == "generator":
-        LAYOUT.save(folder, objective="generator")
+        TEMPLATE.save(folder, objective="generator")
     with pytest.raises(InputError, match="not an exported verifier"):
         load_verifier(str(folder))
 
@@ -321,8 +326,8 @@ def test_label_ids_outside_the_model():
 
 
 def test_layout_travels_with_the_export(tmp_path: Path):
-    LAYOUT.save(tmp_path, objective="generator", max_length=7)
-    assert load_export(tmp_path) == (LAYOUT, {"objective": "generator", "max_length": 7})
+    TEMPLATE.save(tmp_path, objective="generator", max_length=7)
+    assert load_export(tmp_path) == (TEMPLATE, {"objective": "generator", "max_length": 7})
 
 
 def test_what_an_attention_cannot_do_is_said_before_the_first_step():
@@ -349,7 +354,7 @@ def test_weight_decay_is_of_matrices_only(kind, lora, tmp_path: Path, encoder):
     folder = model_folder(kind, tmp_path / "base", encoder.tokenizer, **sizes)
     module = ProcessRewardModel(
         Backbone(path=str(folder), lora=lora),
-        LAYOUT,
+        TEMPLATE,
         optimizer=lambda groups: torch.optim.AdamW(groups, weight_decay=0.1),
     )
     module.model = module.build()
@@ -371,9 +376,9 @@ def test_regression_on_the_value_has_no_classes():
     from stepverify.modules import ProcessRewardModel
 
     base = Backbone(path="lit_configs/quickstart/base", weights="random")
-    with pytest.raises(InputError, match="loss: StepMSE has no place for among: vocabulary"):
-        ProcessRewardModel(base, Layout(), loss="mse", among="vocabulary")
-    module = ProcessRewardModel(base, Layout(), loss="mse")
+    with pytest.raises(InputError, match="loss: StepMSE has no place for loss_over: vocabulary"):
+        ProcessRewardModel(base, Template(), loss="mse", loss_over="vocabulary")
+    module = ProcessRewardModel(base, Template(), loss="mse")
     model = SimpleNamespace(values=lambda outputs: outputs.softmax(-1)[:, 1])
     logits = torch.tensor([[0.0, math.log(3)]], requires_grad=True)
     total, _ = lost(module.loss, logits, torch.tensor([0.5]), model=model)

@@ -16,17 +16,17 @@ from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder, load_tokenizer  # noqa: E402
 from stepverify.data.targets import NEUTRAL, StepTargets  # noqa: E402
 from stepverify.jsonl import read_records, write_records  # noqa: E402
-from stepverify.layout import Layout, load_export  # noqa: E402
 from stepverify.losses import StepCrossEntropy  # noqa: E402
 from stepverify.models import Backbone, ProcessModel, load_verifier  # noqa: E402
 from stepverify.modules import ProcessRewardModel  # noqa: E402
 from stepverify.records import InputError, Solution, StepLabel  # noqa: E402
+from stepverify.template import Template, load_export  # noqa: E402
 from stepverify.verifier import Verifier  # noqa: E402
 from tests.fits import fit  # noqa: E402
 from tests.losses import lost  # noqa: E402
 from tests.test_card import run_card  # noqa: E402
 
-LAYOUT = Layout(prompt="{problem}\n", neutral="*")
+TEMPLATE = Template(prompt="{problem}\n", neutral="*")
 RATINGS = (-1, 1, 0)
 
 
@@ -41,17 +41,17 @@ def rated(number):
 
 def test_layout_and_ids(tokenizer):
     """Classes 0, 1, 2; without a neutral label the file of an export is what it was."""
-    encoder = SolutionEncoder(tokenizer, LAYOUT)
+    encoder = SolutionEncoder(tokenizer, TEMPLATE)
     ids = encoder.judging_ids()
-    assert list(ids) == ["tag", "negative", "positive", "neutral"]
+    assert list(ids) == ["step_tag", "negative", "positive", "neutral"]
     assert encoder.label_ids == (ids["negative"], ids["positive"], ids["neutral"])
-    assert SolutionEncoder(tokenizer, Layout()).label_ids == encoder.label_ids[:2]
+    assert SolutionEncoder(tokenizer, Template()).label_ids == encoder.label_ids[:2]
     with pytest.raises(InputError, match="neutral is the same token '-' as another label"):
-        Layout(neutral="-")
-    with pytest.raises(InputError, match=r"^layout.neutral: 'a b' is 2 tokens"):
-        _ = SolutionEncoder(tokenizer, Layout(neutral="a b")).label_ids
+        Template(neutral="-")
+    with pytest.raises(InputError, match=r"^template.neutral: 'a b' is 2 tokens"):
+        _ = SolutionEncoder(tokenizer, Template(neutral="a b")).label_ids
     with pytest.raises(InputError, match="need 4 different tokens"):
-        _ = SolutionEncoder(tokenizer, Layout(neutral="<step>")).label_ids
+        _ = SolutionEncoder(tokenizer, Template(neutral="<step>")).label_ids
 
 
 def test_a_neutral_target_is_no_error():
@@ -75,9 +75,9 @@ def test_cross_entropy_among_three_by_hand():
 @pytest.mark.parametrize(("neutral", "value"), [("positive", 7 / 8), ("negative", 1 / 4)])
 def test_what_a_value_counts(neutral, value, base, tokenizer):
     """P(+) = 1/4, and P(neutral) = 5/8 with it; never above 1, where P(-) rounds to nothing."""
-    encoder = SolutionEncoder(tokenizer, LAYOUT)
+    encoder = SolutionEncoder(tokenizer, TEMPLATE)
     model = ProcessModel(Backbone(path=str(base), weights="random").load(), encoder.label_ids, neutral=neutral)
-    assert model.labels == ("wrong", "right", "neutral")
+    assert model.labels == ("incorrect", "correct", "neutral")
     assert model.values(torch.tensor([[0.0, math.log(2), math.log(5)]])).item() == pytest.approx(value)
     assert model.values(torch.randn(1000, 3) * 9 - torch.tensor([200.0, 0.0, 0.0])).max() <= 1
 
@@ -85,11 +85,11 @@ def test_what_a_value_counts(neutral, value, base, tokenizer):
 @pytest.mark.parametrize(("neutral", "wanted"), [("positive", [1.0, 1.0, 0.0]), ("negative", [1.0, 0.0, 0.0])])
 def test_metrics_judge_a_neutral_step_as_its_value(neutral, wanted, base):
     module = ProcessRewardModel(
-        Backbone(path=str(base), weights="random"), LAYOUT, targets=StepTargets(neutral="class"), neutral=neutral
+        Backbone(path=str(base), weights="random"), TEMPLATE, targets=StepTargets(neutral="class"), neutral=neutral
     )
     assert module.truth(torch.tensor([1.0, NEUTRAL, 0.0])).tolist() == wanted
-    with pytest.raises(InputError, match=r"targets.neutral: class, but layout.neutral names no token"):
-        ProcessRewardModel(Backbone(path=str(base), weights="random"), Layout(), targets=StepTargets(neutral="class"))
+    with pytest.raises(InputError, match=r"targets.neutral: class, but template.neutral names no token"):
+        ProcessRewardModel(Backbone(path=str(base), weights="random"), Template(), targets=StepTargets(neutral="class"))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def trained(tiny_model_dir, tmp_path_factory):
     root = tmp_path_factory.mktemp("neutral")
     write_records(root / "data" / "part-00000.jsonl", [rated(i) for i in range(480)])
     options = {
-        "layout": {"prompt": "{problem}\n", "neutral": "*"}, "targets": {"neutral": "class"}, "neutral": "negative",
+        "template": {"prompt": "{problem}\n", "neutral": "*"}, "targets": {"neutral": "class"}, "neutral": "negative",
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 5e-3}},
     }  # fmt: skip
     return fit(root / "run", "ProcessRewardModel", root / "data", {"path": str(tiny_model_dir)}, model=options)
@@ -113,8 +113,8 @@ def test_the_three_classes_are_learned(trained):
 
 
 def test_the_choice_travels_with_the_export_and_scoring_may_make_another(trained, tmp_path):
-    layout, facts = load_export(trained)
-    assert (layout, facts["neutral"], len(facts["ids"])) == (LAYOUT, "negative", 4)
+    template, facts = load_export(trained)
+    assert (template, facts["neutral"], len(facts["ids"])) == (TEMPLATE, "negative", 4)
     solutions = [rated(i) for i in range(3)]
     own, strict, lenient = (
         Verifier.from_pretrained(trained, device="cpu", neutral=how).score_solutions(solutions)
@@ -138,14 +138,14 @@ def test_the_choice_travels_with_the_export_and_scoring_may_make_another(trained
 def test_a_module_goes_on_with_the_exports_choice(trained):
     source = Backbone(path=str(trained))
     assert ProcessRewardModel(source).neutral == "negative"
-    assert ProcessRewardModel(source).layout == LAYOUT
+    assert ProcessRewardModel(source).template == TEMPLATE
     assert ProcessRewardModel(source, neutral="positive").neutral == "positive"
 
 
 def test_each_form_and_its_card_say_the_same(trained, monkeypatch):
     """The causal model's three logits and the three-label classifier's, by the cards' own code."""
     config = json.loads((trained / "classifier" / "config.json").read_text())
-    assert config["id2label"] == {"0": "wrong", "1": "right", "2": "neutral"}
+    assert config["id2label"] == {"0": "incorrect", "1": "correct", "2": "neutral"}
     asked = Solution(id="p#0", problem_id="p", problem="What is 2 + 3?", steps=["2 + 3 = 5", "#### 5"])
     (wanted,) = Verifier.from_pretrained(trained, device="cpu").score_solutions([asked])
     for folder in (trained, trained / "classifier"):
@@ -155,11 +155,11 @@ def test_each_form_and_its_card_say_the_same(trained, monkeypatch):
 
 def test_neutral_of_a_verifier_without_such_a_label(trained, base, tmp_path: Path):
     tokenizer = load_tokenizer(str(base))
-    encoder = SolutionEncoder(tokenizer, Layout())
+    encoder = SolutionEncoder(tokenizer, Template())
     model = ProcessModel(Backbone(path=str(base), weights="random").load(), encoder.label_ids)
     model.export(tmp_path / "two", model.state_dict())
     tokenizer.save_pretrained(tmp_path / "two")
-    Layout().save(tmp_path / "two", objective="process", ids=encoder.judging_ids())
+    Template().save(tmp_path / "two", objective="process", ids=encoder.judging_ids())
     with pytest.raises(InputError, match="two: neutral: negative: it has no neutral label"):
         load_verifier(str(tmp_path / "two"), neutral="negative")
     model.export(tmp_path / "c", model.state_dict(), "classifier")

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import Example  # noqa: E402
-from stepverify.data.packing import ByTokens, bundles, count_once  # noqa: E402
+from stepverify.data.packing import PrefixPacks, bundles, count_once  # noqa: E402
 from stepverify.data.tree import share  # noqa: E402
 from stepverify.records import Solution  # noqa: E402
 
@@ -140,7 +140,7 @@ def _loss_and_gradients(model, batches):
 
     loss = {"outcome": OutcomeMSE, "process": StepCrossEntropy, "generator": TokenNLL}[model.objective]()
     model.zero_grad()
-    parts = [loss(model(b)[0], b.reads, model) for b in batches]
+    parts = [loss(model(b)[0], b.scored, model) for b in batches]
     loss = sum(total for total, _ in parts) / sum(count for _, count in parts)
     loss.backward()
     return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
@@ -223,16 +223,16 @@ def test_values_go_back_to_their_records(sequences, data):
         for i, ids in enumerate(sequences)
     ]
     batch = collate(examples)
-    values = batch.input_ids[batch.reads.index] * 100 + batch.tree.depth[batch.reads.index]
+    values = batch.input_ids[batch.scored.index] * 100 + batch.tree.depth[batch.scored.index]
     expected = [[float(e.input_ids[p] * 100 + p) for p in e.positions] for e in examples]
     assert batch.split(values) == expected
     assert values[batch.last()].tolist() == [e[-1] for e in expected]
 
 
 def test_shared_positions_are_read_once_for_each_target():
-    """[3 4] right, [3 5] right, [3 6] wrong: the 3 is read for 1 with weight 2, for 0 with weight 1."""
+    """[3 4] correct, [3 5] correct, [3 6] incorrect: the 3 is read for 1 with weight 2, for 0 with weight 1."""
     batch = collate(examples_of([[3, 4], [3, 5], [3, 6]], [1.0, 1.0, 0.0]))
-    reads = zip(batch.reads.index.tolist(), batch.reads.targets.tolist(), batch.reads.weights.tolist(), strict=True)
+    reads = zip(batch.scored.index.tolist(), batch.scored.targets.tolist(), batch.scored.weights.tolist(), strict=True)
     assert sorted(reads) == [(0, 0.0, 1.0), (0, 1.0, 2.0), (1, 1.0, 1.0), (2, 1.0, 1.0), (3, 0.0, 1.0)]
     examples = examples_of([[3, 4], [3, 5], [3, 6]], [1.0, 1.0, 0.0])
     count_once(examples, [0, 0, 0])
@@ -261,7 +261,7 @@ def test_packs_keep_problems_together(problems, budget, seed):
     """A problem that fits into a pack is in one pack; every solution is in exactly one; no pack is over budget."""
     sequences = [s for p in problems for s in p]
     groups = [g for g, p in enumerate(problems) for _ in p]
-    packs = ByTokens(sequences, groups, budget)(np.random.default_rng(seed))
+    packs = PrefixPacks(sequences, groups, budget)(np.random.default_rng(seed))
     assert sorted(i for pack in packs for i in pack) == list(range(len(sequences)))
     for pack in packs:
         of = {groups[i] for i in pack}

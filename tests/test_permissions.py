@@ -37,7 +37,7 @@ def test_colleagues_can_read_what_fits_and_stages_write(tmp_path: Path, umask: i
     adapter = {"class_path": "HuggingFaceExport", "init_args": {"adapter": True}}
     commands += [
         [*prm[:-1], f"{out}/lora", "--model.init_args.backbone", json.dumps(lora), f"--trainer.callbacks={json.dumps(adapter)}"],
-        ["sampling", "select", "--input", f"{out}/scores_test", "--verifier", "prm", "--total", "2", "--unanswered", "wrong",
+        ["sampling", "select", "--input", f"{out}/scores_test", "--verifier", "prm", "--total", "2", "--unanswered", "incorrect",
          "--output", f"{out}/sheets"],
         ["sampling", "convert", "--input", f"{out}/labels_train", "--output", f"{out}/converted/records.jsonl"],
         ["sampling", "compare", "--labels", json.dumps({"a": f"{out}/labels_train", "b": f"{out}/labels_train"}),
@@ -55,9 +55,9 @@ def test_colleagues_can_read_what_fits_and_stages_write(tmp_path: Path, umask: i
                  "part-00000.jsonl", "last.ckpt", "config.yaml", "report.html", "records.jsonl"):  # fmt: skip
         assert any(path.name == name for path in out.rglob("*")), name
     assert {p.parent.name for p in found if p.name == "manifest.json"} >= {"samples_train", "labels_train", "rollouts"}
-    wrong = {
+    incorrect = {
         str(path.relative_to(out)): oct(mode)
         for path in found
         if (mode := path.stat().st_mode & 0o777) != (0o777 if path.is_dir() else 0o666) & ~umask
     }
-    assert not wrong
+    assert not incorrect

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepverify.data.encode import Example, LeftOut
-from stepverify.data.packing import ByTokens
-from stepverify.data.prepare import ClassWeights, add_language, encode_all, weigh
+from stepverify.data.packing import PrefixPacks
+from stepverify.data.prepare import ClassWeights, add_lm_examples, encode_all, weigh
 from stepverify.data.shelf import Shelf
 from stepverify.readers import Reader
 from stepverify.records import InputError, Solution
@@ -80,7 +80,7 @@ def test_memory_does_not_hold_the_tokens():
 
 def test_packs_are_made_from_a_shelf():
     shelf = shelf_of(*(example(i % 3, 4, problem=f"p{i % 2}") for i in range(12)))
-    packs = ByTokens([e.input_ids for e in shelf], shelf.groups.tolist(), 12)(np.random.default_rng(0))
+    packs = PrefixPacks([e.input_ids for e in shelf], shelf.groups.tolist(), 12)(np.random.default_rng(0))
     assert sorted(i for pack in packs for i in pack) == list(range(12))
 
 
@@ -116,7 +116,7 @@ def test_what_is_left_out_is_told_with_an_example(caplog):
 def test_language_is_mixed_in_at_its_ratio(labelled, references, ratio, seed):
     """round(ratio · labelled) in all, but at least one; no reference more than once oftener than another."""
     shelf = shelf_of(*(example(i) for i in range(labelled)))
-    add_language(shelf, shelf_of(*(example(100 + i, targets=[], lm=2) for i in range(references))), ratio, seed)
+    add_lm_examples(shelf, shelf_of(*(example(100 + i, targets=[], lm=2) for i in range(references))), ratio, seed)
     added = [e.input_ids[0] for e in shelf[labelled:]]
     assert len(added) == max(1, round(ratio * labelled))
     counts = [added.count(100 + i) for i in range(references)]
@@ -125,7 +125,7 @@ def test_language_is_mixed_in_at_its_ratio(labelled, references, ratio, seed):
 
 
 def test_balanced_labels_weigh_the_same():
-    """Three positions right, one wrong: 4 / (2 · 3) = 2/3 each, and 4 / (2 · 1) = 2; language is left alone."""
+    """Three positions correct, one incorrect: 4 / (2 · 3) = 2/3 each, and 4 / (2 · 1) = 2; lm is left alone."""
     shelf = shelf_of(example(0, targets=[1.0, 1.0]), example(1, targets=[0.5, 0.0]), example(2, targets=[], lm=2))
     weigh(shelf, None)
     assert [e.weights for e in shelf] == [pytest.approx([2 / 3, 2 / 3]), pytest.approx([2 / 3, 2.0]), None]
@@ -133,25 +133,25 @@ def test_balanced_labels_weigh_the_same():
 
 
 def test_three_classes_weigh_the_same():
-    """Two right, one wrong, three neutral: 6 / (3 · 2) = 1, 6 / 3 = 2 and 6 / (3 · 3) = 2/3."""
+    """Two correct, one incorrect, three neutral: 6 / (3 · 2) = 1, 6 / 3 = 2 and 6 / (3 · 3) = 2/3."""
     shelf = shelf_of(example(0, targets=[1.0, 2.0, 1.0]), example(1, targets=[0.0, 2.0, 2.0]))
     weigh(shelf, None)
     assert [e.weights for e in shelf] == [pytest.approx([1, 2 / 3, 1]), pytest.approx([2, 2 / 3, 2 / 3])]
 
 
 def test_given_weights_multiply_those_that_are_there():
-    """Wrong counts three times, a soft target on its nearer side; what counts half already counts 3/2 then."""
+    """Incorrect counts three times, a soft target on its nearer side; what counts half already counts 3/2 then."""
     halved = example(1, targets=[0.0, 1.0])
     halved.weights = [0.5, 0.5]
     shelf = shelf_of(example(0, targets=[0.0, 0.25, 0.5, 2.0]), halved, example(2, targets=[], lm=2))
-    weigh(shelf, ClassWeights(wrong=3.0, neutral=0.5))
+    weigh(shelf, ClassWeights(incorrect=3.0, neutral=0.5))
     assert [e.weights for e in shelf] == [[3.0, 3.0, 1.0, 0.5], [1.5, 0.5], None]
     assert shelf.weights.tolist() == [[7.5, 0.0], [2.0, 0.0], [0.0, 2.0]], "what a batch's loss is divided by"
     for weight in (0.0, -1.0, float("inf"), float("nan")):
-        with pytest.raises(InputError, match=r"data.label_mix.right: expected a weight above 0"):
-            ClassWeights(right=weight).check()
+        with pytest.raises(InputError, match=r"data.class_weights.correct: expected a weight above 0"):
+            ClassWeights(correct=weight).check()
 
 
 def test_nothing_to_balance():
-    with pytest.raises(InputError, match="label_mix: balanced, but every label is right"):
+    with pytest.raises(InputError, match="class_weights: balanced, but every label is correct"):
         weigh(shelf_of(example(0), example(1)), None)

@@ -11,11 +11,11 @@ from stepverify.data.packing import count_once
 from stepverify.data.targets import StepTargets
 from stepverify.data.tree import share
 from stepverify.jsonl import read_json_lines, write_records
-from stepverify.layout import Layout
 from stepverify.readers import MATH, PRM800K, Problems, ProcessBench, RatedSolutions, Worked
 from stepverify.readers.prm800k import FINISH_REASONS
 from stepverify.readers.released import digest, math500
 from stepverify.records import InputError, Problem
+from stepverify.template import Template
 
 DROPPED = ("quality_control", "screening", "give_up", "bad_problem")
 
@@ -101,7 +101,7 @@ def test_an_error_that_was_found(tmp_path):
 def test_a_path_ends_at_its_first_error_even_where_it_was_chosen(tmp_path):
     reader = one(tmp_path, row(step(("a", 1), chosen=0), step(("b", -1), chosen=0), step(("c", 1), ("d", 1), chosen=0)))
     assert read(reader) == [(["a", "b"], [1, -1])]
-    assert reader.noted == {"steps behind the end of their path": 1}
+    assert reader.noted == {"steps after the end of their path": 1}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_alternatives_cost_their_own_step_alone(tmp_path, characters):
     reader = one(
         tmp_path, row(step(("1", 1), chosen=0), step(("2", 1), ("3", 0), chosen=0), step(("4", 1), ("5", -1), chosen=0))
     )
-    encoder = SolutionEncoder(characters, Layout(prompt="Q{problem}A"), 99)
+    encoder = SolutionEncoder(characters, Template(prompt="Q{problem}A"), 99)
     examples = [encoder.process(s, StepTargets().of(s)) for s in reader.solutions()]
     prompt = len(encoder.prompt("1 + 1 ?"))
     assert len(share([e.input_ids for e in examples]).ids) == prompt + 5 * 3
@@ -268,7 +268,7 @@ def test_rated_solutions_are_joined_to_their_problems(tmp_path):
                   FLAT | {"ratings": [None, 1, 1], "unlabelled_tail": "d"})  # fmt: skip
     assert read(reader) == [(["a", "b", "c"], [1, 0, -1]), (["a", "b"], [1, -1]), (["a", "b", "c"], [None, 1, 1])]
     assert reader.noted == {
-        "steps behind the end of their path": 1, "steps without a rating": 1, "tails without a rating": 1,
+        "steps after the end of their path": 1, "steps without a rating": 1, "tails without a rating": 1,
     }  # fmt: skip
     first = next(reader.solutions())
     assert (first.id, first.problem, first.answer, first.meta) == (
@@ -358,7 +358,7 @@ def test_the_hashes_are_those_of_math500(data_folder):
 
 
 def test_few_shot_examples_of_the_released_ratings(data_folder):
-    """Of 123 solutions with an answer and only right steps, 97 state the reference answer; they are of 74 problems."""
+    """Of 123 solutions with an answer and only correct steps, 97 state the reference answer; they are of 74 problems."""
     math = MATH(str(data_folder / "math/math_train.jsonl.gz"))
     path = str(data_folder / "prm800k/train_val2pct_decoded_dedup.jsonl.gz")
     examples = list(Worked(RatedSolutions(path, math, multiline="join")).problems())

@@ -29,17 +29,17 @@ SAMPLES = st.lists(
 
 
 def test_best_of_n_by_hand():
-    """Scores 3, 2, 1, of which only the middle one is right.
+    """Scores 3, 2, 1, of which only the middle one is correct.
 
     N = 1: 1/3. N = 2: of {3,2}, {3,1}, {2,1} only the last one picks it: 1/3. N = 3: 0.
     """
     assert best_of_n([3, 2, 1], [False, True, False], [1, 2, 3]) == pytest.approx([1 / 3, 1 / 3, 0])
 
 
-def test_best_of_n_picks_among_equals_with_equal_chance():
-    """Two best of equal score, one right, before a wrong one: at N = 3 the chance is 1/2.
+def test_best_of_n_picks_among_equals_with_equal_probability():
+    """Two best of equal score, one correct, before an incorrect one: at N = 3 the probability is 1/2.
 
-    N = 2: {right, equal} 1/2, {right, low} 1, {equal, low} 0: a mean of 1/2. Without scores all are equal.
+    N = 2: {correct, equal} 1/2, {correct, low} 1, {equal, low} 0: a mean of 1/2. Without scores all are equal.
     """
     assert best_of_n([2, 2, 1], [True, False, False], [2, 3]) == pytest.approx([0.5, 0.5])
     assert best_of_n([float("-inf")] * 4, [True, False, False, False], [1, 3, 4]) == pytest.approx([0.25] * 3)
@@ -51,16 +51,16 @@ def test_best_of_n_is_the_mean_over_all_subsets(samples):
     sizes = range(1, len(samples) + 1)
     expected = []
     for n in sizes:
-        chances = []
+        probabilities = []
         for subset in itertools.combinations(samples, n):
             top = max(score for score, _, _ in subset)
-            chances.append(mean(float(right) for score, _, right in subset if score == top))
-        expected.append(mean(chances))
+            probabilities.append(mean(float(correct) for score, _, correct in subset if score == top))
+        expected.append(mean(probabilities))
     assert best_of_n([s[0] for s in samples], [s[2] for s in samples], sizes) == pytest.approx(expected)
 
 
 def test_best_of_n_is_stable_for_many_samples():
-    """2,000 samples, right but for the best one: it is in a subset with chance N / M, so 1 - N / 2000 is left.
+    """2,000 samples, correct but for the best one: it is in a subset with probability N / M, so 1 - N / 2000 is left.
 
     C(2000, 1000) has 601 digits; no double holds it.
     """
@@ -78,14 +78,14 @@ def test_pass_at_k_is_the_ratio_of_binomials(counts):
 @given(st.lists(st.booleans(), min_size=1, max_size=30))
 @settings(deadline=None)
 def test_the_oracle_is_best_of_n_by_the_truth(correct):
-    """Whoever scores right above wrong has a right one wherever there is one."""
+    """Whoever scores correct above incorrect has a correct one wherever there is one."""
     sizes = range(1, len(correct) + 1)
     oracle = [pass_at_k(len(correct), sum(correct), n) for n in sizes]
     assert best_of_n(correct, correct, sizes) == pytest.approx(oracle)
 
 
 def test_votes_by_hand():
-    """Answers A, A, B, none; A is right. N = 1: 2 of 4. N = 4: A has 2 votes of 3.
+    """Answers A, A, B, none; A is correct. N = 1: 2 of 4. N = 4: A has 2 votes of 3.
 
     N = 2, of six pairs: AA 1, AB 1/2 (twice), A- 1 (twice), B- 0: (1 + 1 + 2) / 6 = 2/3.
     With weights 1, 1, 3: B wins at N = 4 with 3 against 2.
@@ -98,7 +98,7 @@ def test_votes_by_hand():
 
 
 def test_vote_splits_ties_and_needs_a_voter():
-    """Three classes of one vote each, one right: 1/3. Sums 0.1 + 0.2 and 0.3 differ in the last bit only."""
+    """Three classes of one vote each, one correct: 1/3. Sums 0.1 + 0.2 and 0.3 differ in the last bit only."""
     assert vote([0, 1, 2], [True, False, False], [3]) == pytest.approx([1 / 3])
     assert vote([0, 0, 1], [True, True, False], [3], [0.1, 0.2, 0.3]) == pytest.approx([0.5])
     assert vote([None, None], [True, True], [1, 2]).tolist() == [0.0, 0.0]
@@ -109,21 +109,21 @@ def test_vote_splits_ties_and_needs_a_voter():
 @settings(deadline=None)
 def test_vote_nears_the_mean_over_all_subsets(samples, weighted):
     """With 4,000 subsets a standard error is at most 0.008; exact at N = 1 and N = M."""
-    right_class = 1
-    classes, correct = [s[1] for s in samples], [s[1] == right_class for s in samples]
+    correct_class = 1
+    classes, correct = [s[1] for s in samples], [s[1] == correct_class for s in samples]
     weights = [s[0] if weighted else 1.0 for s in samples]
     sizes = list(range(1, len(samples) + 1))
     expected = []
     for n in sizes:
-        chances = []
+        probabilities = []
         for subset in itertools.combinations(range(len(samples)), n):
             sums = {}
             for i in subset:
                 if classes[i] is not None:
                     sums[classes[i]] = sums.get(classes[i], 0.0) + weights[i]
             winners = [c for c, total in sums.items() if total > max(sums.values()) - 1e-9]
-            chances.append(mean(c == right_class for c in winners) if winners else 0.0)
-        expected.append(mean(chances))
+            probabilities.append(mean(c == correct_class for c in winners) if winners else 0.0)
+        expected.append(mean(probabilities))
     curve = vote(classes, correct, sizes, weights if weighted else None, num_subsets=4000)
     assert curve == pytest.approx(expected, abs=0.05)
     assert curve[[0, -1]] == pytest.approx([expected[0], expected[-1]])
@@ -142,7 +142,7 @@ def test_vote_depends_on_ratios_of_weights_only(samples, factor, seed):
 
 
 def test_top_k_votes_by_hand():
-    """Scores 5 to 1 of answers A, B, B, none, A, of which A is right; all five are looked at.
+    """Scores 5 to 1 of answers A, B, B, none, A, of which A is correct; all five are looked at.
 
     k = 1: A. k = 2: A, B equal: 1/2. k = 3: B of A, B, B. k = 4: the fourth is no vote. k = 5: two votes each, 1/2.
     """
@@ -182,20 +182,20 @@ def test_top_k_votes_near_the_mean_over_all_subsets(samples, k):
     sizes = list(range(1, len(samples) + 1))
     expected = []
     for n in sizes:
-        chances = []
+        probabilities = []
         for subset in itertools.combinations(range(len(samples)), n):
             best = sorted(subset, key=scores.__getitem__)[-k:]
             votes = [classes[i] for i in best if classes[i] is not None]
             winners = {c for c in votes if votes.count(c) == max(map(votes.count, votes))}
-            chances.append((1 in winners) / len(winners) if winners else 0.0)
-        expected.append(mean(chances))
+            probabilities.append((1 in winners) / len(winners) if winners else 0.0)
+        expected.append(mean(probabilities))
     curve = top_k_votes(scores, classes, correct, sizes, [k], num_subsets=4000)[0]
     assert curve == pytest.approx(expected, abs=0.05)
     assert curve[[0, -1]] == pytest.approx([expected[0], expected[-1]])
 
 
-def test_equal_scores_vote_by_chance():
-    """Three samples of equal score, A, B, B with A right: of the three pairs AB, AB, BB a third is A's: 1/2 · 2/3."""
+def test_equal_scores_vote_by_probability():
+    """Three samples of equal score, A, B, B with A correct: of the three pairs AB, AB, BB a third is A's: 1/2 · 2/3."""
     curve = top_k_votes([1, 1, 1], [0, 1, 1], [True, False, False], [3], [2], num_subsets=20_000)
     assert curve[0, 0] == pytest.approx(1 / 3, abs=0.02)
 
@@ -218,10 +218,10 @@ def ranked(samples, classes, aggregation, sizes, top_k=(), compared=(), rules=No
 
 
 def test_rank_problem_curves_and_choices():
-    """Five samples; the cut-off one (e) has no answer, is no vote and is wrong, but scores best.
+    """Five samples; the cut-off one (e) has no answer, is no vote and is incorrect, but scores best.
 
-    At N = 5: majority 4 (a, b; right), best of 5 by ``v``: e, wrong; weighted: 4 has 0.2 + 0.3 against 0.6 for 5.
-    The product of ``p``: a 0.45, b 0.48, c 0.25, d 0.1, e 0.01. Fewest steps: b, c and d alike, of which b is right.
+    At N = 5: majority 4 (a, b; correct), best of 5 by ``v``: e, incorrect; weighted: 4 has 0.2 + 0.3 against 0.6 for 5.
+    The product of ``p``: a 0.45, b 0.48, c 0.25, d 0.1, e 0.01. Fewest steps: b, c and d alike, of which b is correct.
     """
     num_steps = {"a": 3, "b": 2, "c": 2, "d": 2, "e": 4}
     v = {"a": 0.2, "b": 0.3, "c": 0.6, "d": 0.1, "e": 0.9}
@@ -229,37 +229,39 @@ def test_rank_problem_curves_and_choices():
     samples = [Sample(i, "4", None if i == "e" else "4", i in "ab", num_steps[i], {"v": [v[i]], "p": p[i]}) for i in v]
     ranking = ranked(samples, [0, 0, 1, 2, None], {"v": "last", "p": "prod"}, [1, 5])
     assert {rule: curve[-1] for rule, curve in ranking.curves.items()} == pytest.approx({
-        "pass@1": 0.4, "majority": 1, "fewest_steps": 1 / 3, "v/best_of_n": 0, "v/weighted": 0, "p/best_of_n": 1,
-        "p/weighted": 1, "oracle": 1,
+        "pass@1": 0.4, "majority": 1, "shortest": 1 / 3, "v/best_of_n": 0, "v/weighted_vote": 0, "p/best_of_n": 1,
+        "p/weighted_vote": 1, "oracle": 1,
     })  # fmt: skip
     assert [curve[0] for curve in ranking.curves.values()] == pytest.approx([0.4] * 8), "of one sample none is chosen"
     assert ranking.choices == {
-        "pass@1": "a", "majority": "a", "fewest_steps": "b", "v/best_of_n": "e", "v/weighted": "c", "p/best_of_n": "b",
-        "p/weighted": "b", "oracle": "a",
+        "pass@1": "a", "majority": "a", "shortest": "b", "v/best_of_n": "e", "v/weighted_vote": "c", "p/best_of_n": "b",
+        "p/weighted_vote": "b", "oracle": "a",
     }  # fmt: skip
-    # Right a and b. Votes 2, 2 against 1, 1, 0; steps 3, 2 against 2, 2, 4: 1 and 2 of 3 pairs; v 0.2, 0.3 against 0.1 alone.
-    assert ranking.areas == pytest.approx({"majority": 1, "fewest_steps": 0.5, "v/best_of_n": 1 / 3, "p/best_of_n": 1})
+    # Correct a and b. Votes 2, 2 against 1, 1, 0; steps 3, 2 against 2, 2, 4: 1 and 2 of 3 pairs; v 0.2, 0.3 against 0.1 alone.
+    assert ranking.auroc_by_rule == pytest.approx(
+        {"majority": 1, "shortest": 0.5, "v/best_of_n": 1 / 3, "p/best_of_n": 1}
+    )
     nobody = ranked([Sample("a", "4", None, False, 1, {})], [None], {}, [1])
-    assert nobody.choices == {"pass@1": "a", "majority": None, "fewest_steps": "a", "oracle": None}
-    assert nobody.areas == {}
+    assert nobody.choices == {"pass@1": "a", "majority": None, "shortest": "a", "oracle": None}
+    assert nobody.auroc_by_rule == {}
     empty, long = (Sample(i, "4", "4", i == "b", n, {}) for i, n in (("a", 0), ("b", 9)))
-    assert ranked([empty, long], [0, 0], {}, [2]).choices["fewest_steps"] == "b", "no steps are no solution"
+    assert ranked([empty, long], [0, 0], {}, [2]).choices["shortest"] == "b", "no steps are no solution"
 
 
 def test_every_aggregation_beside_the_one_in_use():
-    """An outcome verifier's values of tokens: last 0.1 and 0.8, mean 0.5 and 0.4, min 0.1 and 0.0; the first is right."""
+    """An outcome verifier's values of tokens: last 0.1 and 0.8, mean 0.5 and 0.4, min 0.1 and 0.0; the first is correct."""
     samples = [
         Sample("a", "4", "4", True, 1, {"v": [0.9, 0.5, 0.1]}),
         Sample("b", "4", "5", False, 1, {"v": [0.4, 0.0, 0.8]}),
     ]
     ranking = ranked(samples, [0, 1], {"v": "last"}, [2], [1, 2], {"v"})
     last = {rule: curve[0] for rule, curve in ranking.curves.items()}
-    assert {rule for rule in last if rule.count("/") == 1} == {"v/best_of_n", "v/weighted", "v/top_1", "v/top_2"}
+    assert {rule for rule in last if rule.count("/") == 1} == {"v/best_of_n", "v/weighted_vote", "v/top_1", "v/top_2"}
     assert len(last) == 4 + 4 + 4 * 5
-    for how, right in {"last": 0, "mean": 1, "min": 1, "prod": 1, "max": 1}.items():
-        assert last[f"v/best_of_n/{how}"] == last[f"v/top_1/{how}"] == last[f"v/weighted/{how}"] == right
+    for how, correct in {"last": 0, "mean": 1, "min": 1, "prod": 1, "max": 1}.items():
+        assert last[f"v/best_of_n/{how}"] == last[f"v/top_1/{how}"] == last[f"v/weighted_vote/{how}"] == correct
         assert last[f"v/top_2/{how}"] == 0.5
-        assert ranking.choices[f"v/best_of_n/{how}"] == "ba"[right]
+        assert ranking.choices[f"v/best_of_n/{how}"] == "ba"[correct]
     assert last["v/best_of_n"] == last["v/best_of_n/last"]
     assert ranking.choices["v/top_2"] == "a", "where votes are equal, the first"
 
@@ -300,17 +302,19 @@ class NoChoice(Rule):
 
 
 def test_rules_of_ones_own():
-    """Steps 1, 3, 2: the second is the longest, and wrong. Scores 0.5, 0.5 of the right answer A against 0.8 of B:
+    """Steps 1, 3, 2: the second is the longest, and incorrect. Scores 0.5, 0.5 of the correct answer A against 0.8 of B:
     as they are A wins with 1 against 0.8; squared it is 0.5 against 0.64."""
     found = [("a", True, 1, 0.5), ("b", False, 3, 0.8), ("c", True, 2, 0.5)]
-    samples = [Sample(i, "1", "1" if right else "2", right, steps, {"v": [score]}) for i, right, steps, score in found]
+    samples = [
+        Sample(i, "1", "1" if correct else "2", correct, steps, {"v": [score]}) for i, correct, steps, score in found
+    ]
     rules = [Longest(), SquaredVote(), SquaredVote(power=1.0, verifier="v"), NoChoice()]
     with pytest.raises(InputError, match="rules: two are named 'v/squared_vote'"):
         bind_rules(rules, {"v": "last"})
     ranking = ranked(samples, [0, 1, 0], {"v": "last"}, [3], rules=[Longest(), SquaredVote(), Majority(), NoChoice()])
     assert ranking.curves == {"longest": [0.0], "v/squared_vote": [0.0], "majority": [1.0], "none": [0.25]}
     assert ranking.choices == {"longest": "b", "v/squared_vote": "b", "majority": "a"}
-    assert ranking.areas == {"longest": 0.0, "majority": 1.0}
+    assert ranking.auroc_by_rule == {"longest": 0.0, "majority": 1.0}
     plain = ranked(samples, [0, 1, 0], {"v": "last"}, [3], rules=[SquaredVote(power=1.0)])
     assert plain.curves == {"v/squared_vote": [1.0]}
 
@@ -360,7 +364,7 @@ def test_stage(tmp_path, capsys):
     assert "  aggregation: orm last (default), prm prod (default)\n" in capsys.readouterr().out
     assert rankings[0].sizes == [1, 2, 3]
     assert [r.curves["majority"][-1] for r in rankings] == [1.0, 0.0]
-    assert [r.curves["oracle"][-1] for r in rankings] == [1.0, 0.0], "a cut-off solution is never right"
+    assert [r.curves["oracle"][-1] for r in rankings] == [1.0, 0.0], "a cut-off solution is never correct"
     assert rankings[0].choices["majority"] == "p0#1"
     assert summary_of(tmp_path / "out")["aggregation"] == {
         "orm": {"how": "last", "chosen_on": "default"}, "prm": {"how": "prod", "chosen_on": "default"},
@@ -372,29 +376,29 @@ def test_stage(tmp_path, capsys):
 
 
 def test_the_stage_counts_what_no_rule_can_change_and_ranks_as_asked(tmp_path, capsys):
-    """Problem 0 has no right sample, 1 no wrong one, 2 both; two samples have no answer."""
+    """Problem 0 has no correct sample, 1 no incorrect one, 2 both; two samples have no answer."""
     answers = [["2", None], ["1", "1.0"], ["1", None]]
     rows = [
         solution(p, i, a, correct=a in ("1", "1.0")) for p, group in enumerate(answers) for i, a in enumerate(group)
     ]
     data = scored(tmp_path / "in", rows)
     rank(data, tmp_path / "out", top_k=[2], every_aggregation=True)
-    counts = {"without_answer": 2, "problems_without_right": 1, "problems_without_wrong": 1}
+    counts = {"without_answer": 2, "problems_without_correct": 1, "problems_without_incorrect": 1}
     assert summary_of(tmp_path / "out").items() >= counts.items()
-    assert "without answer 2, problems without right 1, problems without wrong 1" in capsys.readouterr().out
+    assert "without answer 2, problems without correct 1, problems without incorrect 1" in capsys.readouterr().out
     rules = next(read_records(tmp_path / "out", Ranking)).curves.keys()
-    assert {"orm/top_2", "prm/top_2", "prm/top_2/min", "prm/weighted/max"} <= rules
+    assert {"orm/top_2", "prm/top_2", "prm/top_2/min", "prm/weighted_vote/max"} <= rules
     assert "orm/best_of_n/last" not in rules, "one value has no aggregation"
     with pytest.raises(InputError, match=r"was made with config\.top_k"):
         rank(data, tmp_path / "out", every_aggregation=True)
 
 
 def test_missing_samples_count_as_misses(tmp_path, capsys):
-    """Problem 0 has three samples, problem 1 a single right one, to which two that are missing are added.
+    """Problem 0 has three samples, problem 1 a single correct one, to which two that are missing are added.
 
-    Of N of three it is among them with chance N / 3, and then every rule picks it. A sample without values that is there
-    is ranked last, too: the second one of problem 2 is picked among its missing third with chance 1/2 at N = 2, where
-    both are drawn (1/3), but the first one, wrong, is not; with the first it is never picked: 1/6, and 0 at N = 3.
+    Of N of three it is among them with probability N / 3, and then every rule picks it. A sample without values that is there
+    is ranked last, too: the second one of problem 2 is picked among its missing third with probability 1/2 at N = 2, where
+    both are sampled (1/3), but the first one, incorrect, is not; with the first it is never picked: 1/6, and 0 at N = 3.
     """
     rows = [solution(0, i, a) for i, a in enumerate(("1", "2", "2"))] + [solution(1, 0, "1")]
     rows += [solution(2, 0, "2"), solution(2, 1, "1", scores={"orm": [], "prm": []})]
@@ -406,13 +410,13 @@ def test_missing_samples_count_as_misses(tmp_path, capsys):
     rank(data, tmp_path / "out", count_missing=True)
     _, one, two = read_records(tmp_path / "out", Ranking)
     assert (one.sizes, one.num_samples, two.num_samples) == ([1, 2, 3], 1, 2)
-    for rule in ("majority", "fewest_steps", "orm/best_of_n", "prm/weighted", "oracle"):
+    for rule in ("majority", "shortest", "orm/best_of_n", "prm/weighted_vote", "oracle"):
         assert one.curves[rule] == pytest.approx(
-            [1 / 3, 2 / 3, 1], abs=0.1 * (rule in ("majority", "prm/weighted")) + 1e-9
+            [1 / 3, 2 / 3, 1], abs=0.1 * (rule in ("majority", "prm/weighted_vote")) + 1e-9
         )
         assert one.choices[rule] == "p1#0"
     assert one.curves["pass@1"] == pytest.approx([1 / 3] * 3)
-    assert one.areas == {}, "only samples that are there are ordered"
+    assert one.auroc_by_rule == {}, "only samples that are there are ordered"
     assert two.curves["prm/best_of_n"] == pytest.approx([1 / 3, 1 / 6, 0])
     assert two.choices["prm/best_of_n"] == "p2#0"
     found = summary_of(tmp_path / "out")
@@ -509,9 +513,9 @@ def test_an_interrupted_stage_ends_as_a_whole_one(tmp_path):
 
 
 def test_the_aggregation_is_chosen_on_other_problems(tmp_path):
-    """On validation the right one has the better last value and the worse of all others: ``last`` solves all.
+    """On validation the correct one has the better last value and the worse of all others: ``last`` solves all.
 
-    Right: 0.1, 0.9 (prod 0.09, min 0.1, mean 0.5). Wrong: 0.8, 0.7 (0.56, 0.7, 0.75).
+    Correct: 0.1, 0.9 (prod 0.09, min 0.1, mean 0.5). Incorrect: 0.8, 0.7 (0.56, 0.7, 0.75).
     """
     scores = {"1": [0.1, 0.9], "2": [0.8, 0.7]}
     other = [solution(p, i, a, prefix="v", scores={"prm": scores[a]}) for p in range(2) for i, a in enumerate("12")]

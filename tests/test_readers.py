@@ -110,7 +110,7 @@ def test_reference_solutions_are_divided_as_samples_are(tmp_path):
     ]
 
 
-def test_the_worked_solutions_of_gsm8k_are_right_ones(tmp_path):
+def test_the_worked_solutions_of_gsm8k_are_correct_ones(tmp_path):
     (solution,) = GSM8K(gsm8k_file(tmp_path, JANET), split="test").solutions()
     assert (solution.id, solution.problem_id, solution.answer) == ("gsm8k/test/0#0", "gsm8k/test/0", "72")
     assert (solution.finish, solution.predicted, solution.correct) == ("stop", "72", True)
@@ -128,7 +128,7 @@ def test_the_worked_solutions_of_gsm8k_are_right_ones(tmp_path):
         ({"question": "?", "answer": "so 72"}, ":2: key 'answer': no final line '#### …' in 'so 72'"),
         ({"question": "?", "answer": "#### 72\nor so"}, ":2: key 'answer': no final line '#### …' in "),
         ({"question": "?", "answer": " \n"}, ":2: key 'answer': no final line '#### …' in "),
-        ({"question": "?", "answer": "x\n#### "}, ":2: key 'answer': nothing behind '####'"),
+        ({"question": "?", "answer": "x\n#### "}, ":2: key 'answer': nothing after '####'"),
         ('{"question"', ":2: not JSON ("),
     ],
 )
@@ -176,8 +176,8 @@ def test_the_manners_of_a_worked_solution():
     chain = Chain(EXAMPLE, 7)
     assert chain.worked(0.0, random.Random(0)) == CAREFUL
     assert chain.worked(1.0, random.Random(0)) == ["c = 6 - ( 4 * 3 ) = 1", "d = 1 + 5 = 6", "#### 6"]
-    drawn = {tuple(chain.worked(0.5, random.Random(seed))) for seed in range(40)}
-    assert drawn == {
+    sampled = {tuple(chain.worked(0.5, random.Random(seed))) for seed in range(40)}
+    assert sampled == {
         tuple(CAREFUL),
         ("c = 6 - ( 4 * 3 ) = 1", "d = 1 + 5 = 6", "#### 6"),
         ("b = 4 * 3 = 5", "d = ( 6 - 5 ) + 5 = 6", "#### 6"),
@@ -189,8 +189,11 @@ def test_the_manners_of_a_worked_solution():
     [
         (CAREFUL, [True] * 4),
         (["c = 6 - ( 4 * 3 ) = 1", "d = 1 + 5 = 6", "#### 6"], [True] * 3),
-        (["c = 6 - ( 4 * 3 ) = 2", "d = 2 + 5 = 0", "#### 0"], [False] * 3),  # rightly calculated from a wrong value
-        (["b = 4 * 3 = 2", "c = 6 - 5 = 1"], [False, True]),  # right again behind an error
+        (
+            ["c = 6 - ( 4 * 3 ) = 2", "d = 2 + 5 = 0", "#### 0"],
+            [False] * 3,
+        ),  # correctly calculated from an incorrect value
+        (["b = 4 * 3 = 2", "c = 6 - 5 = 1"], [False, True]),  # correct again after an error
         (["d = 1 + 5 = 6", "#### 6"], [True, True]),  # a step left out
         (["b = 4 * 3 = 5 ", "b = 3 * 4 = 5", "B = 4 * 3 = 5", "c = 6 - 4 * 3 = 1", ""], [False] * 5),
         (["b = 4 * 3 = 5", "b = 4 * 3 = 5"], [True, True]),
@@ -227,7 +230,7 @@ def recompute(problem, modulus):
 
 
 def follow(steps, problem, modulus):
-    """Check that every step calculates rightly from the value of the step before, and give the last value."""
+    """Check that every step calculates correctly from the value of the step before, and give the last value."""
     value = int(problem.split(" ; ")[0].removeprefix("a = "))
     for step in steps:
         _, expression, result = step.split(" = ")
@@ -249,7 +252,7 @@ def follow(steps, problem, modulus):
     st.text("+-*", min_size=1, max_size=4), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 99),
 )  # fmt: skip
 @settings(max_examples=50)
-def test_synthetic_solutions_are_right(split, modulus, num_steps, operators, hasty, seed):
+def test_synthetic_solutions_are_correct(split, modulus, num_steps, operators, hasty, seed):
     reader = Synthetic(split, 2, modulus, num_steps, operators, hasty, seed=seed)
     for number, problem in enumerate(reader.problems()):
         *steps, final = problem.steps
@@ -321,7 +324,7 @@ def test_more_problems_than_there_are():
         ({"num_steps": 0}, "num_steps: expected 1 to 9, got 0"),
         ({"num_steps": 10}, "num_steps: expected 1 to 9, got 10"),
         ({"operators": ""}, r"operators: expected some of '\+-\*', got ''"),
-        ({"hasty": 1.5}, "hasty: expected a chance from 0 to 1, got 1.5"),
+        ({"hasty": 1.5}, "hasty: expected a probability from 0 to 1, got 1.5"),
         ({"operators": "+/"}, r"operators: expected some of '\+-\*', got '\+/'"),
     ],
 )

@@ -84,7 +84,7 @@ def shepherd_row(problem):
 
 
 def test_math_shepherd_whose_problem_has_steps(tmp_path):
-    """Divided at the right place or left out with a reason, never at the problem's own steps."""
+    """Divided at the correct place or left out with a reason, never at the problem's own steps."""
     rows = [shepherd_row(RECIPE), shepherd_row("Do Step 1: mix. How many?"), shepherd_row("How many?")]
     path = written(tmp_path / "s.jsonl", *rows)
     reader = MathShepherd(path)

@@ -18,7 +18,7 @@ from stepverify.answers import boxed_answer
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import read_records, write_records
 from stepverify.readers import MATH, MathShepherd, OmegaPRM, Problems, ProcessBench, Solutions, Stepwise
-from stepverify.readers.base import Tally
+from stepverify.readers.base import ReasonCounter
 from stepverify.records import InputError, Problem, Solution, StepLabel
 
 
@@ -102,7 +102,7 @@ def test_bad_rows_of_math_are_named(tmp_path, changed, expected):
     [
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
         (r"\boxed{1} and \fbox{2.}", "2"),
-        (r"\boxed{7}, so the answer is right.", "7"),
+        (r"\boxed{7}, so the answer is correct.", "7"),
         (r"\boxed{8}, then \boxed{ and \boxed{}", "8"),
         (r"\boxed 9", "9"),
         (r"\boxedfoo{1}. The answer is 3.", None),
@@ -226,7 +226,7 @@ BENCH = {
 
 
 def test_processbench_as_it_is(tmp_path):
-    """Right before the first wrong step, unknown behind it; the same problem has one id."""
+    """Correct before the first incorrect step, unknown after it; the same problem has one id."""
     rows = [BENCH, BENCH | {"id": "olympiad-bench-5", "label": -1, "problem": "how  many?"}, BENCH | {"label": 0}]
     reader = ProcessBench(written(tmp_path / "b.jsonl", *rows))
     found = list(reader.solutions())
@@ -355,7 +355,7 @@ def test_texts_with_the_marks_of_a_format_are_kept_or_left_out(tmp_path_factory,
 def test_what_a_format_cannot_say_is_counted(tmp_path, make_solution, capsys):
     """Cut before the first step without a target; left out where that is the first step, or a text holds the tag."""
     r = {rating: StepLabel(rating=rating) for rating in (-1, 0, 1)}
-    counted = StepLabel(num_right=1, num_rollouts=4)
+    counted = StepLabel(num_correct=1, num_rollouts=4)
     records = [
         make_solution(["a", "b", "c"], 0, step_labels=[r[1], None, r[1]]),
         make_solution(["a", "b"], 1, step_labels=[None, r[1]]),
@@ -417,7 +417,7 @@ def test_nothing_is_written_where_nothing_can_be(tmp_path, make_solution):
     for arguments, expected in (
         (
             ("stepwise", StepTargets(monte_carlo="soft")),
-            "targets.monte_carlo: soft, but stepwise has only right and wrong",
+            "targets.monte_carlo: soft, but stepwise has only correct and incorrect",
         ),
         (("stepwise",), "Solutions: no solution to write; left out: 1 without a label at the first step .p/0#0."),
     ):
@@ -432,7 +432,7 @@ def test_nothing_is_written_where_nothing_can_be(tmp_path, make_solution):
 
 
 def test_tallies_keep_the_first_example():
-    one, other = Tally(), Tally()
+    one, other = ReasonCounter(), ReasonCounter()
     for tally, reason, where in (
         (one, "a", "1"),
         (one, "b", "2"),
@@ -462,7 +462,7 @@ def test_own_solutions_of_excluded_problems(tmp_path, make_solution):
         tmp_path / "s.jsonl", [make_solution(number=i, sample=j, correct=j == 0) for i in (0, 1) for j in (0, 1)]
     )
     write_records(tmp_path / "q.jsonl", [Problem(id="q", problem="A=1")])
-    reader = Solutions(str(tmp_path / "s.jsonl"), exclude=[Problems(str(tmp_path / "q.jsonl"))], one_sided="drop")
+    reader = Solutions(str(tmp_path / "s.jsonl"), exclude=[Problems(str(tmp_path / "q.jsonl"))], balance="mixed_only")
     assert [s.id for s in reader.solutions()] == ["p/0#0", "p/0#1"]
     assert reader.left_out == {"of excluded problems": 2}
 

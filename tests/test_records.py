@@ -30,7 +30,7 @@ JSON = st.recursive(
 )
 META = st.dictionaries(TEXT, JSON, max_size=3)
 COUNTED = st.integers(1, 99).flatmap(
-    lambda n: st.integers(0, n).map(lambda k: StepLabel(num_right=k, num_rollouts=n)),
+    lambda n: st.integers(0, n).map(lambda k: StepLabel(num_correct=k, num_rollouts=n)),
 )
 LABEL = st.none() | st.sampled_from([-1, 0, 1]).map(lambda r: StepLabel(rating=r)) | COUNTED
 
@@ -131,8 +131,8 @@ def test_fields_at_their_default_are_left_out():
     assert dump_line(Problem(id="p", problem="é", steps=["1"])) == '{"id":"p","problem":"é","steps":["1"]}\n'
     empty = Solution(id="p#0", problem_id="p", problem="?", steps=[])
     assert dump_line(empty) == '{"id":"p#0","problem_id":"p","problem":"?","steps":[]}\n'
-    drawn = Solution(id="p#0", problem_id="p", problem="?", steps=[], token_ids=[], correct=False, seed=0)
-    assert json.loads(dump_line(drawn)).keys() == {
+    sampled = Solution(id="p#0", problem_id="p", problem="?", steps=[], token_ids=[], correct=False, seed=0)
+    assert json.loads(dump_line(sampled)).keys() == {
         "id", "problem_id", "problem", "steps", "token_ids", "correct", "seed",
     }  # fmt: skip
     labelled = Solution(**solution(step_labels=[None, StepLabel(rating=0)]))
@@ -177,15 +177,15 @@ def test_a_solution_of_a_problem_takes_what_the_problem_knows(make_problem):
         ({"step_labels": [None, 1]}, "key 'step_labels[1]': expected an object, got 1"),
         ({"step_labels": [None, {"rating": "1"}]}, "key 'step_labels[1].rating': expected an integer, got \"1\""),
         ({"step_labels": [{"rating": True}, None]}, "key 'step_labels[0].rating': expected an integer, got true"),
-        ({"step_labels": [None, {"grade": 1}]}, "unknown key 'step_labels[1].grade'; a StepLabel has ['num_right', "),
+        ({"step_labels": [None, {"grade": 1}]}, "unknown key 'step_labels[1].grade'; a StepLabel has ['num_correct', "),
         ({"step_labels": [None, {"rating": 2}]}, "rating: expected -1, 0 or 1, got 2"),
         (
             {"step_labels": [None, {}]},
-            "a step label is a rating, or num_right and num_rollouts, or a value, not StepLabel(",
+            "a step label is a rating, or num_correct and num_rollouts, or a value, not StepLabel(",
         ),
         (
             {"step_labels": [None, {"rating": 1, "value": 0.5}]},
-            "a step label is a rating, or num_right and num_rollouts, or",
+            "a step label is a rating, or num_correct and num_rollouts, or",
         ),
         ({"step_labels": [None, {"value": 1.5}]}, "value: expected 0 to 1, got 1.5"),
         ({"step_labels": [None]}, "step_labels: expected one for each of 2 steps, got 1"),
@@ -203,12 +203,12 @@ def test_a_solution_of_a_problem_takes_what_the_problem_knows(make_problem):
             "key 'scores.prm': expected one value a step (3), one a token, or the last one alone, got 2",
         ),
         (
-            {"scores": {"orm": [0.5, 0.5, 1]}, "pieces": {"orm": ["x", "y"]}},
-            "key 'pieces.orm': expected 3 texts, one a value, got 2",
+            {"scores": {"orm": [0.5, 0.5, 1]}, "token_texts": {"orm": ["x", "y"]}},
+            "key 'token_texts.orm': expected 3 texts, one a value, got 2",
         ),
     ],
 )
-def test_what_is_wrong_is_named_with_key_and_value(changes, expected):
+def test_what_is_incorrect_is_named_with_key_and_value(changes, expected):
     assert message(parse_record, Solution, solution(**changes)).startswith(expected)
 
 
@@ -228,14 +228,14 @@ def test_a_long_value_is_cut_in_the_message():
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        ({}, "a rating, or num_right and num_rollouts"),
-        ({"rating": 1, "num_right": 1, "num_rollouts": 2}, "a rating, or num_right and num_rollouts"),
-        ({"rating": 1, "num_right": 1}, "a rating, or num_right and num_rollouts"),
-        ({"num_rollouts": 4}, "a rating, or num_right and num_rollouts"),
+        ({}, "a rating, or num_correct and num_rollouts"),
+        ({"rating": 1, "num_correct": 1, "num_rollouts": 2}, "a rating, or num_correct and num_rollouts"),
+        ({"rating": 1, "num_correct": 1}, "a rating, or num_correct and num_rollouts"),
+        ({"num_rollouts": 4}, "a rating, or num_correct and num_rollouts"),
         ({"rating": -2}, "rating: expected -1, 0 or 1, got -2"),
-        ({"num_right": 5, "num_rollouts": 4}, "num_right: expected 0 to num_rollouts, got 5 of 4"),
-        ({"num_right": -1, "num_rollouts": 4}, "num_right: expected 0 to num_rollouts, got -1 of 4"),
-        ({"num_right": 0, "num_rollouts": 0}, "num_right: expected 0 to num_rollouts, got 0 of 0"),
+        ({"num_correct": 5, "num_rollouts": 4}, "num_correct: expected 0 to num_rollouts, got 5 of 4"),
+        ({"num_correct": -1, "num_rollouts": 4}, "num_correct: expected 0 to num_rollouts, got -1 of 4"),
+        ({"num_correct": 0, "num_rollouts": 0}, "num_correct: expected 0 to num_rollouts, got 0 of 0"),
     ],
 )
 def test_a_step_label_is_one_thing_or_the_other(known, expected):

@@ -108,7 +108,7 @@ def test_files_of_different_length_do_not_belong_together(tmp_path):
 
 
 def test_a_released_verdict_is_graded_anew(tmp_path):
-    label(bench(tmp_path), tmp_path / "out", unstated="last_number")
+    label(bench(tmp_path), tmp_path / "out", answer_fallback="last_number")
     assert [s.correct for s in read_records(tmp_path / "out", Solution)] == [True]
     summary = json.loads((tmp_path / "out/manifest.json").read_text())["summary"]
     assert summary["changed_verdicts"] == ["gsm8k/test/7#0"]
@@ -147,23 +147,23 @@ def test_the_four_accuracies_of_openai(data_folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("unstated", "changed", "expected"),
+    ("answer_fallback", "changed", "expected"),
     [
         ("last_number", 465, {
             "pass@1": 86.98, "majority": 88.8, "oracle": 97.4, "qwen_prm/best_of_n": 92.61, "qwen_prm/best_of_n/min": 91.62,
-            "skywork_prm/best_of_n/last": 93.6, "math_shepherd/best_of_n": 88.2, "qwen_prm/weighted": 90.6,
+            "skywork_prm/best_of_n/last": 93.6, "math_shepherd/best_of_n": 88.2, "qwen_prm/weighted_vote": 90.6,
         }),
         ("conclusion", 1340, {
-            "pass@1": 92.23, "majority": 94.6, "oracle": 98.0, "qwen_prm/best_of_n": 95.6, "qwen_prm/weighted": 96.4,
+            "pass@1": 92.23, "majority": 94.6, "oracle": 98.0, "qwen_prm/best_of_n": 95.6, "qwen_prm/weighted_vote": 96.4,
         }),
     ],
 )  # fmt: skip
-def test_seven_public_verifiers_on_the_same_samples(data_folder, tmp_path, unstated, changed, expected):
+def test_seven_public_verifiers_on_the_same_samples(data_folder, tmp_path, answer_fallback, changed, expected):
     """Rough figures known before: 87.1, 88.8, 97.4; 92.6 and 91.8, 93.6, 88.2."""
     texts, scores = (
         str(data_folder / f"strictprmbench/gsm8k_bon32_{name}.jsonl.gz") for name in ("steps_text", "scores")
     )
-    label(StrictPRMBench(texts, scores), tmp_path / "labels", unstated=unstated)
+    label(StrictPRMBench(texts, scores), tmp_path / "labels", answer_fallback=answer_fallback)
     summary = json.loads((tmp_path / "labels/manifest.json").read_text())["summary"]
     assert (summary["solutions"], len(summary["changed_verdicts"])) == (16_000, changed)
     rank(tmp_path / "labels", tmp_path / "rankings", sizes=[32], every_aggregation=True)

@@ -16,7 +16,7 @@ import lightning  # noqa: E402
 from stepverify.callbacks import files  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from stepverify.data.encode import Example  # noqa: E402
-from stepverify.models import Backbone, OutcomeModel, ProcessModel, ReadModel  # noqa: E402
+from stepverify.models import Backbone, OutcomeModel, ProcessModel, VerifierModel  # noqa: E402
 from stepverify.models.export import Head  # noqa: E402
 from stepverify.models.reload import check_finite, compare  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
@@ -31,16 +31,16 @@ def corrupt(monkeypatch: pytest.MonkeyPatch, form: str, change: Callable[[dict[s
     """Have one form of every export written with other weights."""
     from safetensors.torch import load_file, save_file
 
-    whole = ReadModel.export
+    whole = VerifierModel.export
 
-    def export(self: ReadModel, folder: Path, state: Any, form_: Any = None, *rest: Any) -> None:
+    def export(self: VerifierModel, folder: Path, state: Any, form_: Any = None, *rest: Any) -> None:
         whole(self, folder, state, form_, *rest)
         if form_ == form:
             (path,) = folder.glob("*.safetensors")
             change(stored := load_file(path))
             save_file(stored, path, metadata={"format": "pt"})
 
-    monkeypatch.setattr(ReadModel, "export", export)
+    monkeypatch.setattr(VerifierModel, "export", export)
 
 
 def doubled(stored: dict[str, Any]) -> None:

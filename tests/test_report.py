@@ -20,14 +20,14 @@ from stepverify.jsonl import write_records
 from stepverify.records import InputError, Ranking, Solution, StepLabel
 from stepverify.statistics import (
     aggregate_all,
-    auc,
+    auroc,
     bootstrap_means,
     brier,
     calibration_error,
     f1,
     ranks,
     reliability,
-    resampled_auc,
+    resampled_auroc,
 )
 
 
@@ -52,15 +52,15 @@ def first_error_statistics(collected, *options):
     return plain(first_errors.first_error_statistics(collected, *options))
 
 
-RULES = ["pass@1", "majority", "prm/best_of_n", "prm/weighted", "oracle"]
+RULES = ["pass@1", "majority", "prm/best_of_n", "prm/weighted_vote", "oracle"]
 
 
 def rankings(folder, num_problems=20, sizes=(1, 4)):
-    """Problem i: pass@1 i / 20; majority, at N = 4, right from the 10th problem on; the verifier from the 6th."""
+    """Problem i: pass@1 i / 20; majority, at N = 4, correct from the 10th problem on; the verifier from the 6th."""
     rows = []
     for i in range(num_problems):
         last = {"pass@1": i / 20, "majority": float(i >= 10), "prm/best_of_n": float(i >= 6), "oracle": 1.0}
-        last["prm/weighted"] = last["majority"]
+        last["prm/weighted_vote"] = last["majority"]
         curves = {rule: [i / 20] * (len(sizes) - 1) + [last[rule]] for rule in RULES}
         rows.append(Ranking(problem_id=f"p{i}", num_samples=4, sizes=list(sizes), curves=curves, answer="1"))
     write_records(folder / "part-00000.jsonl", rows)
@@ -100,10 +100,10 @@ def test_paired_difference_is_narrower_than_two_intervals(tmp_path):
     assert (paired["versus"], paired["difference"]) == ("majority", pytest.approx(0.2))
     assert 0 <= paired["low"] < 0.2 < paired["high"] < 0.45
     assert paired["high"] - paired["low"] < found["accuracy"]["majority"]["high"] - found["accuracy"]["majority"]["low"]
-    assert found["paired"]["prm/weighted"] == {"versus": "majority", "difference": 0.0, "low": 0.0, "high": 0.0}
+    assert found["paired"]["prm/weighted_vote"] == {"versus": "majority", "difference": 0.0, "low": 0.0, "high": 0.0}
     assert found["paired"]["majority"]["versus"] == "pass@1"
     assert found["paired"]["majority"]["difference"] == pytest.approx(0.5 - 0.475)
-    assert found["paired"].keys() == {"majority", "prm/best_of_n", "prm/weighted"}
+    assert found["paired"].keys() == {"majority", "prm/best_of_n", "prm/weighted_vote"}
 
 
 @pytest.mark.parametrize("change", [{"sizes": [1, 8]}, {"curves": {"majority": [0.0, 0.0]}}])
@@ -119,7 +119,7 @@ def test_rankings_that_do_not_belong_together_are_refused(tmp_path, change):
     ("label", "truth"),
     [
         (None, None), (StepLabel(rating=1), True), (StepLabel(rating=0), True), (StepLabel(rating=-1), False),
-        (StepLabel(num_right=0, num_rollouts=8), False), (StepLabel(num_right=1, num_rollouts=8), True),
+        (StepLabel(num_correct=0, num_rollouts=8), False), (StepLabel(num_correct=1, num_rollouts=8), True),
     ],
 )  # fmt: skip
 def test_step_truth(label, truth):
@@ -143,17 +143,17 @@ def solution(index, scores, *, correct=True, labels=None, num_steps=2, num_token
 
 
 def test_step_statistics_by_hand(tmp_path):
-    """Three solutions, seven labelled steps; a step is judged right at 0.5 or more.
+    """Three solutions, seven labelled steps; a step is judged correct at 0.5 or more.
 
-    a: 0.9 0.2 of right, wrong: all judged right; first error 1 found.
-    b: 0.5 0.8 0.6 of right, neutral, wrong: the last judged wrongly; first error 2, none seen.
-    c: 0.4 0.7 (third step unlabelled) of right, right: the first judged wrongly; whether there is an error is
-    unknown, so it is no solution of the first-error count. d: all right, 0.9 1.0: none found, rightly.
+    a: 0.9 0.2 of correct, incorrect: all judged correct; first error 1 found.
+    b: 0.5 0.8 0.6 of correct, neutral, incorrect: the last judged incorrectly; first error 2, none seen.
+    c: 0.4 0.7 (third step unlabelled) of correct, correct: the first judged incorrectly; whether there is an error is
+    unknown, so it is no solution of the first-error count. d: all correct, 0.9 1.0: none found, correctly.
 
-    Accuracy 7 of 9. Wrong steps: judged 0.2, 0.4, of which 0.2 is; really 0.2, 0.6: F1 = 2·1 / (2·1 + 1 + 1) = 1/2.
-    AUC: of 7 right × 2 wrong pairs, 0.2 is below all 7; 0.6 above 0.5 and 0.4 only, below 5: 12 of 14. All called wrong:
-    F1 = 2·2 / (2 + 9). Places: the wrong ones are 1 and 2, the right ones 0, 0, 1, 0, 1, 0, 1: the wrong 1 is later than
-    four and ties with three, the wrong 2 later than all: 5.5 + 7 of 14. All steps are equally long: 1/2.
+    Accuracy 7 of 9. Incorrect steps: judged 0.2, 0.4, of which 0.2 is; really 0.2, 0.6: F1 = 2·1 / (2·1 + 1 + 1) = 1/2.
+    AUROC: of 7 correct × 2 incorrect pairs, 0.2 is below all 7; 0.6 above 0.5 and 0.4 only, below 5: 12 of 14. All called incorrect:
+    F1 = 2·2 / (2 + 9). Places: the incorrect ones are 1 and 2, the correct ones 0, 0, 1, 0, 1, 0, 1: the incorrect 1 is later than
+    four and ties with three, the incorrect 2 later than all: 5.5 + 7 of 14. All steps are equally long: 1/2.
     First error: a, d of a, b, d; 1/2 with an error, 1 without: harmonic mean 2/3.
     """
     a = solution(0, {"prm": [0.9, 0.2]}, labels=[1, -1])
@@ -166,29 +166,29 @@ def test_step_statistics_by_hand(tmp_path):
     found = steps["prm"]
     assert found["num_steps"] == 9
     expected = {
-        "base_rate": 7 / 9, "accuracy": 7 / 9, "auc": 12 / 14, "f1_error": 0.5, "f1_all_wrong": 4 / 11,
-        "auc_position": 12.5 / 14, "auc_length": 0.5,
+        "base_rate": 7 / 9, "accuracy": 7 / 9, "auroc": 12 / 14, "f1_error": 0.5, "f1_all_incorrect": 4 / 11,
+        "auroc_position": 12.5 / 14, "auroc_length": 0.5,
     }  # fmt: skip
     assert {key: found[key] for key in expected} == pytest.approx(expected)
     first = first_error_statistics(collect(tmp_path / "s.jsonl"), None, 10, 0)["prm"]["all"]
-    assert (first["num_wrong"], first["num_right"]) == (2, 1)
-    rates = {key: first["half"][key]["mean"] for key in ("accuracy_wrong", "accuracy_right", "f1")}
-    assert rates == pytest.approx({"accuracy_wrong": 0.5, "accuracy_right": 1.0, "f1": 2 / 3})
-    gaps = [b["count"] * abs(b["value"] - b["right"]) for b in found["reliability"]]
-    assert found["ece"] == pytest.approx(sum(gaps) / 9, abs=1e-6), "the error drawn is the error given"
+    assert (first["num_incorrect"], first["num_correct"]) == (2, 1)
+    rates = {key: first["half"][key]["mean"] for key in ("erroneous_accuracy", "correct_accuracy", "f1")}
+    assert rates == pytest.approx({"erroneous_accuracy": 0.5, "correct_accuracy": 1.0, "f1": 2 / 3})
+    gaps = [b["count"] * abs(b["value"] - b["correct"]) for b in found["reliability"]]
+    assert found["ece"] == pytest.approx(sum(gaps) / 9, abs=1e-6), "the error sampled is the error given"
 
 
 def test_intervals_of_the_order_of_steps_by_hand(tmp_path):
-    """Problem p: steps right 0.9, wrong 0.2; problem q: right 0.3, wrong 0.8. Each problem has 2 solutions of them.
+    """Problem p: steps correct 0.9, incorrect 0.2; problem q: correct 0.3, incorrect 0.8. Each problem has 2 solutions of them.
 
-    In all, of 4 right × 4 wrong pairs 0.9 is above all 4, 0.3 above the two 0.2: (2·4 + 2·2) / 16 = 3/4. A resample is p
+    In all, of 4 correct × 4 incorrect pairs 0.9 is above all 4, 0.3 above the two 0.2: (2·4 + 2·2) / 16 = 3/4. A resample is p
     and q, as the sample; p twice: 1; q twice: 0. So 0 and 1 are the ends of the interval. The second verifier says the
-    opposite of the first, so its AUC is 1 - AUC and the difference 1 - 2·AUC of each resample: -1/2, from -1 to 1.
-    The wrong step is the second: place alone has AUC 1 in every resample; all are equally long: 1/2.
+    opposite of the first, so its AUROC is 1 - AUROC and the difference 1 - 2·AUROC of each resample: -1/2, from -1 to 1.
+    The incorrect step is the second: place alone has AUROC 1 in every resample; all are equally long: 1/2.
     """
     rows = []
-    for number, (problem, right, wrong) in enumerate([("p", 0.9, 0.2), ("q", 0.3, 0.8)] * 2):
-        scores = {"prm": [right, wrong], "worse": [1 - right, 1 - wrong], "orm": [0.5]}
+    for number, (problem, correct, incorrect) in enumerate([("p", 0.9, 0.2), ("q", 0.3, 0.8)] * 2):
+        scores = {"prm": [correct, incorrect], "worse": [1 - correct, 1 - incorrect], "orm": [0.5]}
         rows.append(replace(solution(number, scores, labels=[1, -1]), problem_id=problem))
     unread = replace(rows[0], id="p#9", scores={"prm": [], "worse": [], "orm": []})
     write_records(tmp_path / "s.jsonl", [*rows, unread])
@@ -204,7 +204,7 @@ def test_intervals_of_the_order_of_steps_by_hand(tmp_path):
     assert found == step_order_statistics(collect(tmp_path / "s.jsonl"), 200, 0), "the same seed, the same intervals"
 
 
-def test_steps_that_are_all_right_have_no_order(tmp_path):
+def test_steps_that_are_all_correct_have_no_order(tmp_path):
     write_records(tmp_path / "s.jsonl", [solution(0, {"prm": [0.9, 0.2]}, labels=[1, 1])])
     found = step_order_statistics(collect(tmp_path / "s.jsonl"), 20, 0)
     assert found == {"prm": {"interval": None, "above": {}}}
@@ -223,16 +223,16 @@ def test_verifiers_of_other_steps_are_not_compared(tmp_path):
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)), min_size=1, max_size=12))
 @settings(deadline=None)
 def test_an_area_with_weights_is_that_of_repeated_scores(rows):
-    scores, right, weights = (np.array(column) for column in zip(*rows, strict=True))
-    (found,) = resampled_auc(scores.astype(float), right, np.arange(len(scores)), weights[None])
-    repeated = auc(np.repeat(scores, weights), np.repeat(right, weights))
+    scores, correct, weights = (np.array(column) for column in zip(*rows, strict=True))
+    (found,) = resampled_auroc(scores.astype(float), correct, np.arange(len(scores)), weights[None])
+    repeated = auroc(np.repeat(scores, weights), np.repeat(correct, weights))
     assert np.isnan(found) if repeated is None else found == pytest.approx(repeated)
 
 
 def test_solution_statistics_by_hand(tmp_path):
-    """Scores that fall with length: 0.9 (1 step), 0.8² (2), 0.7³ (3); right, wrong, right.
+    """Scores that fall with length: 0.9 (1 step), 0.8² (2), 0.7³ (3); correct, incorrect, correct.
 
-    Brier of the product: (0.1² + 0.64² + (1 - 0.343)²) / 3. AUC: of 2 × 1 pairs 0.9 > 0.64 only: 1/2.
+    Brier of the product: (0.1² + 0.64² + (1 - 0.343)²) / 3. AUROC: of 2 × 1 pairs 0.9 > 0.64 only: 1/2.
     Spearman with steps -1, with tokens (30, 20, 10) +1.
     """
     rows = [
@@ -245,7 +245,7 @@ def test_solution_statistics_by_hand(tmp_path):
     solutions = solution_statistics(collected, {"prm": "prod"})
     product = solutions["prm"]["aggregations"]["prod"]
     assert product["brier"] == pytest.approx((0.1**2 + 0.64**2 + (1 - 0.7**3) ** 2) / 3)
-    assert product["auc"] == pytest.approx(0.5)
+    assert product["auroc"] == pytest.approx(0.5)
     assert product["ece"] == pytest.approx((0.1 + 0.64 + 1 - 0.7**3) / 3), "each score in a bin of its own"
     assert (product["spearman_steps"], product["spearman_tokens"]) == pytest.approx((-1, 1))
     assert product["pearson_steps"] == pytest.approx(np.corrcoef([0.9, 0.64, 0.343], [1, 2, 3])[0, 1])
@@ -256,28 +256,30 @@ def test_solution_statistics_by_hand(tmp_path):
     assert orm["minimum_position"] is None
     assert orm["aggregations"].keys() == {"last"}
     assert orm["aggregations"]["last"]["spearman_steps"] is None, "a constant correlates with nothing"
-    assert orm["aggregations"]["last"]["auc"] == pytest.approx(0.5)
+    assert orm["aggregations"]["last"]["auroc"] == pytest.approx(0.5)
     assert orm["aggregations"]["last"]["ece"] == pytest.approx(2 / 3 - 0.5)
 
 
 def test_order_within_problems_by_hand(tmp_path):
-    """Easy problem: right 0.8, right 0.9, wrong 0.7: area 1. Hard one: right 0.2, wrong 0.1, wrong 0.3: 1/2. One all wrong.
+    """Easy problem: correct 0.8, correct 0.9, incorrect 0.7: area 1. Hard one: correct 0.2, incorrect 0.1, incorrect 0.3: 1/2. One all incorrect.
 
-    Within problems (1 + 1/2) / 2; over all: right 0.8, 0.9, 0.2 against 0.7, 0.1, 0.3, 0.9: 3 + 3.5 + 1 of 12.
-    Fewest steps: easy right 1, right 2, wrong 3: 1; hard right 1, wrong 2, wrong 3: 1; over all right 1, 2, 1 against
+    Within problems (1 + 1/2) / 2; over all: correct 0.8, 0.9, 0.2 against 0.7, 0.1, 0.3, 0.9: 3 + 3.5 + 1 of 12.
+    Fewest steps: easy correct 1, correct 2, incorrect 3: 1; hard correct 1, incorrect 2, incorrect 3: 1; over all correct 1, 2, 1 against
     3, 2, 3, 1: 3.5 + 2.5 + 3.5 of 12.
     """
     given = {"easy": ((0.8, 1), (0.9, 1), (0.7, 0)), "hard": ((0.2, 1), (0.1, 0), (0.3, 0)), "lost": ((0.9, 0),)}
     rows = [
-        replace(solution(0, {"orm": [value]}, correct=bool(right), num_steps=i + 1), id=f"{name}#{i}", problem_id=name)
+        replace(
+            solution(0, {"orm": [value]}, correct=bool(correct), num_steps=i + 1), id=f"{name}#{i}", problem_id=name
+        )
         for name, several in given.items()
-        for i, (value, right) in enumerate(several)
+        for i, (value, correct) in enumerate(several)
     ]
     write_records(tmp_path / "s.jsonl", rows[::2] + rows[1::2])  # solutions of a problem need not stand together
     orm = solution_statistics(collect(tmp_path / "s.jsonl"), {})["orm"]
     found = orm["aggregations"]["last"]
-    assert (found["auc"], found["auc_within"]) == pytest.approx((7.5 / 12, 0.75))
-    assert orm["fewest_steps"] == pytest.approx({"auc": 9.5 / 12, "auc_within": 1.0})
+    assert (found["auroc"], found["auroc_per_problem"]) == pytest.approx((7.5 / 12, 0.75))
+    assert orm["shortest"] == pytest.approx({"auroc": 9.5 / 12, "auroc_per_problem": 1.0})
 
 
 def test_one_value_for_one_step_is_no_judgement_of_steps(tmp_path):
@@ -292,7 +294,7 @@ def test_one_value_for_one_step_is_no_judgement_of_steps(tmp_path):
     assert steps["prm"]["num_steps"] == 3
 
 
-def test_a_solution_without_answer_is_wrong_whatever_its_label(tmp_path):
+def test_a_solution_without_answer_is_incorrect_whatever_its_label(tmp_path):
     rows = [solution(0, {"orm": [1.0]}), solution(1, {"orm": [1.0]}, predicted=None)]
     write_records(tmp_path / "s.jsonl", rows)
     assert solution_statistics(collect(tmp_path / "s.jsonl"), {})["orm"]["base_rate"] == 0.5
@@ -317,11 +319,11 @@ def test_ranks_average_over_equals(values):
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
 @settings(deadline=None)
 def test_reliability_keeps_every_value(pairs):
-    values, right = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
-    bins = reliability(values, right)
+    values, correct = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
+    bins = reliability(values, correct)
     assert sum(b.count for b in bins) == len(pairs)
     assert sum(b.count * b.value for b in bins) == pytest.approx(values.sum())
-    assert sum(b.count * b.right for b in bins) == pytest.approx(right.sum())
+    assert sum(b.count * b.correct for b in bins) == pytest.approx(correct.sum())
 
 
 @given(
@@ -330,10 +332,10 @@ def test_reliability_keeps_every_value(pairs):
 @settings(deadline=None)
 def test_an_area_of_resampled_groups_is_that_of_its_members(rows, seed):
     """A group that counts k times counts all its scores k times."""
-    scores, right, groups = (np.array(column) for column in zip(*rows, strict=True))
+    scores, correct, groups = (np.array(column) for column in zip(*rows, strict=True))
     counts = np.random.default_rng(seed).integers(0, 3, size=(2, 4))
-    found = resampled_auc(scores.astype(float), right, groups, counts)
-    expected = resampled_auc(scores.astype(float), right, np.arange(len(scores)), counts[:, groups])
+    found = resampled_auroc(scores.astype(float), correct, groups, counts)
+    expected = resampled_auroc(scores.astype(float), correct, np.arange(len(scores)), counts[:, groups])
     assert found == pytest.approx(expected, nan_ok=True)
 
 
@@ -344,18 +346,18 @@ def test_measures_are_those_of_torchmetrics(pairs):
     import torch
     from torchmetrics.functional import classification
 
-    values, right = np.array([(p[0] + 0.5) / 100 for p in pairs]), np.array([p[1] for p in pairs])
-    given_, target = torch.tensor(values), torch.tensor(right).long()
-    if right.all() or not right.any():
-        assert auc(values, right) is None
+    values, correct = np.array([(p[0] + 0.5) / 100 for p in pairs]), np.array([p[1] for p in pairs])
+    given_, target = torch.tensor(values), torch.tensor(correct).long()
+    if correct.all() or not correct.any():
+        assert auroc(values, correct) is None
     else:
-        assert auc(values, right) == pytest.approx(float(classification.binary_auroc(given_, target)), abs=1e-6)
+        assert auroc(values, correct) == pytest.approx(float(classification.binary_auroc(given_, target)), abs=1e-6)
     expected = classification.binary_f1_score((given_ < 0.5).long(), 1 - target)
-    assert f1(values < 0.5, ~right) == pytest.approx(float(expected), abs=1e-6)
+    assert f1(values < 0.5, ~correct) == pytest.approx(float(expected), abs=1e-6)
     expected = classification.binary_calibration_error(given_, target, n_bins=15, norm="l1")
-    assert calibration_error(reliability(values, right)) == pytest.approx(float(expected), abs=1e-6)
+    assert calibration_error(reliability(values, correct)) == pytest.approx(float(expected), abs=1e-6)
     expected = torch.nn.functional.mse_loss(given_, target.double())
-    assert brier(values, right) == pytest.approx(float(expected))
+    assert brier(values, correct) == pytest.approx(float(expected))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
@@ -370,8 +372,8 @@ def test_labels_are_moved_apart_no_further_than_needed(heights):
 
 
 def test_rule_labels():
-    assert [rule_label(r) for r in ("pass@1", "fewest_steps", "majority", "a/b/best_of_n", "prm/weighted", "p/top_3")] == [
-        "pass@1", "fewest steps", "majority vote", "a/b, best of N", "prm, weighted vote", "p, vote of the best 3",
+    assert [rule_label(r) for r in ("pass@1", "shortest", "majority", "a/b/best_of_n", "prm/weighted_vote", "p/top_3")] == [
+        "pass@1", "shortest", "majority vote", "a/b, best of N", "prm, weighted vote", "p, vote of the best 3",
     ]  # fmt: skip
     assert [split_rule(r) for r in ("oracle", "a/b/top_3", "a/b/top_3/min")] == [
         ("", "oracle", ""), ("a/b", "top_3", ""), ("a/b", "top_3", "min"),
@@ -435,7 +437,7 @@ def test_report(tmp_path, capsys):
         assert "validation problems" in text
     assert "70.0 %" in capsys.readouterr().out
     # Both verifiers scored the same solutions: what needs no verifier stands once.
-    assert [markdown.count(f"| ({row}) |") for row in ("fewest steps", "right or not")] == [1, 1]
+    assert [markdown.count(f"| ({row}) |") for row in ("shortest", "correct or not")] == [1, 1]
 
 
 def test_report_needs_neither_scores_nor_a_manifest(tmp_path):
@@ -454,6 +456,6 @@ def test_a_solution_score_may_be_a_tiny_product(tmp_path):
     write_records(tmp_path / "s.jsonl", rows)
     product = solution_statistics(collect(tmp_path / "s.jsonl"), {"prm": "prod"})["prm"]["aggregations"]["prod"]
     assert exp(400 * log(0.1)) == 0.0
-    assert product["auc"] == 1.0
+    assert product["auroc"] == 1.0
     assert product["brier"] == pytest.approx(0.5)
     json.dumps(product, allow_nan=False)

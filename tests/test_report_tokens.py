@@ -10,10 +10,10 @@ from stepverify.records import InputError, Solution
 from tests.test_report import rankings
 
 
-def solution(index, values, pieces=None, *, correct=True, steps=("1 + 1", "= 2"), name="orm"):
+def solution(index, values, token_texts=None, *, correct=True, steps=("1 + 1", "= 2"), name="orm"):
     return Solution(
         id=f"p#{index}", problem_id="p", problem="1 < 2?", answer="2", predicted="2" if correct else "3", correct=correct,
-        steps=list(steps), scores={name: values}, pieces={name: pieces} if pieces else {},
+        steps=list(steps), scores={name: values}, token_texts={name: pieces} if pieces else {},
     )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_the_most_extreme_solutions_are_chosen(tmp_path):
     write_records(tmp_path / "s.jsonl", rows)
     chosen = choose(tmp_path / "s.jsonl", {}, 2)["orm"]
     ids = {kind: [found.solution.id for found in kinds] for kind, kinds in chosen.items()}
-    assert ids == {"wrong": ["p#4", "p#2"], "right": ["p#0", "p#1"], "fall": ["p#3", "p#5"]}
+    assert ids == {"incorrect": ["p#4", "p#2"], "correct": ["p#0", "p#1"], "fall": ["p#3", "p#5"]}
 
 
 class Spans(HTMLParser):

@@ -17,27 +17,27 @@ from sampling.labelling.base import Stage
 from sampling.stages.generate import generate
 from sampling.stages.label import label
 from stepverify.jsonl import read_records
-from stepverify.layout import Layout
 from stepverify.records import InputError, Problem, Rollout, Solution, StepLabel
+from stepverify.template import Template
 from tests.test_generate import CodePoints, Given, run_with_kills
 
-LAYOUT = Layout(prompt="Q{problem}\n")
+TEMPLATE = Template(prompt="Q{problem}\n")
 LENGTH = 5
 
 
 class Walk(Engine):
     """A generator of known law: five steps, each ``0`` or ``1`` by chance, then the answer.
 
-    The answer is 5 (right) if the steps so far and to come have two zeros at most, else 6. The same seed draws the same.
+    The answer is 5 (correct) if the steps so far and to come have two zeros at most, else 6. The same seed draws the same.
     """
 
     model, tokenizer = "walk", CodePoints()
 
-    def __init__(self, chance=0.6, stop_after=None):
-        self.chance, self.stop_after, self.asked = chance, stop_after, Counter()
+    def __init__(self, probability=0.6, stop_after=None):
+        self.probability, self.stop_after, self.asked = probability, stop_after, Counter()
 
     def identity(self):
-        return {"engine": "walk", "chance": self.chance}
+        return {"engine": "walk", "probability": self.probability}
 
     async def complete(self, request, options):
         if self.stop_after is not None and self.asked.total() >= self.stop_after:
@@ -49,26 +49,26 @@ class Walk(Engine):
 
     def _draw(self, steps, seed):
         rng = random.Random(seed)
-        rest = ["1" if rng.random() < self.chance else "0" for _ in range(LENGTH - len(steps))]
+        rest = ["1" if rng.random() < self.probability else "0" for _ in range(LENGTH - len(steps))]
         text = "\n".join([*rest, f"#### {5 if [*steps, *rest].count('0') <= 2 else 6}"])
         return Completion(list(map(ord, text)), text, "stop")
 
 
 def samples(folder, problems=6, number=8):
     given = Given(*(Problem(id=f"p/{i}", problem=f"{i}", answer="5") for i in range(problems)))
-    generate(Walk(), given, folder / "drawn", num_samples=number, layout=LAYOUT)
-    return folder / "drawn"
+    generate(Walk(), given, folder / "sampled", num_samples=number, template=TEMPLATE)
+    return folder / "sampled"
 
 
 def run(source, output, strategy, engine=None, **options):
-    steps = Rollouts(engine or Walk(), strategy, layout=LAYOUT, **options)
+    steps = Rollouts(engine or Walk(), strategy, template=TEMPLATE, **options)
     label(source, output, steps)
     return {s.id: s.step_labels for s in read_records(output, Solution)}, steps
 
 
 def hard(labels):
     return {
-        name: [x and (x.rating or (1 if x.num_right else -1)) for x in found] for name, found in labels.items()
+        name: [x and (x.rating or (1 if x.num_correct else -1)) for x in found] for name, found in labels.items()
     }  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_early_stop_gives_the_labels_of_exhaustive_for_less(tmp_path):
 
 
 def test_binary_search_needs_least(tmp_path):
-    """Three zeros make a solution wrong for good: the first error is the third zero, whatever follows."""
+    """Three zeros make a solution incorrect for good: the first error is the third zero, whatever follows."""
     source = samples(tmp_path)
     found, _ = run(source, tmp_path / "a", BinarySearch(num_rollouts=16, round_size=4))
     run(source, tmp_path / "b", EarlyStop(max_rollouts=16, round_size=4))
@@ -114,24 +114,24 @@ def test_samples_and_passing_completions_are_counted(tmp_path):
     saved, _ = run(source, tmp_path / "b", Exhaustive(8), reuse_samples=True, reuse_rollouts=True)
     assert summary(tmp_path / "b")["rollouts"] < 0.6 * summary(tmp_path / "a")["rollouts"]
     by_prefix = {}
-    drawn = list(read_records(source, Solution))
-    for s in drawn:
+    sampled = list(read_records(source, Solution))
+    for s in sampled:
         for i in range(LENGTH):
             label_ = saved[s.id][i]
             assert by_prefix.setdefault((s.problem_id, *s.steps[: i + 1]), label_) == label_
             assert label_.num_rollouts >= 8
     # By hand: own draws, samples that pass, and the records of shorter prefixes that pass.
     records = list(read_records(tmp_path / "b" / "rollouts", Rollout))
-    right_of = {s.id: "".join(s.steps[:LENGTH]).count("0") <= 2 for s in drawn}
+    correct_of = {s.id: "".join(s.steps[:LENGTH]).count("0") <= 2 for s in sampled}
     for (problem, *steps), found in by_prefix.items():
-        ends = [right_of[s.id] for s in drawn if s.problem_id == problem and s.steps[: len(steps)] == steps]
+        ends = [correct_of[s.id] for s in sampled if s.problem_id == problem and s.steps[: len(steps)] == steps]
         for r in records:
             if r.problem_id == problem and r.steps == steps[: len(r.steps)]:
                 paths = [[*r.steps, *text.split("\n")] for text in r.completions]
-                ends += [ok for path, ok in zip(paths, r.right, strict=True) if path[: len(steps)] == steps]
-        assert found == StepLabel(num_right=sum(ends), num_rollouts=len(ends))
-    values = [x.num_right / x.num_rollouts for labels in saved.values() for x in labels[:LENGTH]]
-    others = [x.num_right / x.num_rollouts for labels in plain.values() for x in labels[:LENGTH]]
+                ends += [ok for path, ok in zip(paths, r.correct, strict=True) if path[: len(steps)] == steps]
+        assert found == StepLabel(num_correct=sum(ends), num_rollouts=len(ends))
+    values = [x.num_correct / x.num_rollouts for labels in saved.values() for x in labels[:LENGTH]]
+    others = [x.num_correct / x.num_rollouts for labels in plain.values() for x in labels[:LENGTH]]
     assert abs(sum(values) - sum(others)) / len(values) < 0.08
 
 
@@ -157,14 +157,14 @@ def test_a_cut_off_completion_passes_through_whole_steps_only(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"engine": Walk(0.7)}, r"drawn with engine\.chance = 0\.6, rollouts with 0\.7"),
-        ({"sampling": SamplingOptions(temperature=1.0)}, r"drawn with sampling\.temperature = 0\.7"),
+        ({"engine": Walk(0.7)}, r"sampled with engine\.probability = 0\.6, rollouts with 0\.7"),
+        ({"sampling": SamplingOptions(temperature=1.0)}, r"sampled with sampling\.temperature = 0\.7"),
         ({"few_shot": Given(Problem(id="shot", problem="1", answer="5", steps=["1"]))}, "other few-shot examples"),
     ],
 )
 def test_samples_of_another_law_are_no_completions(tmp_path, change, message):
     source = samples(tmp_path, 1)
-    options = {"engine": Walk(), "strategy": Exhaustive(2), "layout": LAYOUT, "reuse_samples": True} | change
+    options = {"engine": Walk(), "strategy": Exhaustive(2), "template": TEMPLATE, "reuse_samples": True} | change
     with pytest.raises(InputError, match=message):
         label(source, tmp_path / "out", Rollouts(**options))
 
@@ -174,7 +174,7 @@ def test_reuse_knows_the_origin_through_a_label_stage_and_not_without_one(tmp_pa
     label(source, tmp_path / "graded")
     run(tmp_path / "graded", tmp_path / "out", Exhaustive(2), reuse_samples=True)
     (shard,) = source.glob("part-*.jsonl")
-    with pytest.raises(InputError, match="no manifest of sampling generate is behind"):
+    with pytest.raises(InputError, match="no manifest of sampling generate is after"):
         run(shard, tmp_path / "other", Exhaustive(2), reuse_samples=True)
 
 
@@ -187,12 +187,12 @@ def test_a_budget_of_rollouts_goes_to_the_most_informative_prefixes(tmp_path):
     records = list(read_records(tmp_path / "out" / "rollouts", Rollout))
     for problem in ("p/0", "p/1", "p/2"):
         mine = [r for r in records if r.problem_id == problem]
-        assert sum(len(r.right) for r in mine) == 20
+        assert sum(len(r.correct) for r in mine) == 20
         shared = Counter(
             tuple(s.steps[:n]) for s in read_records(source, Solution) if s.problem_id == problem for n in range(1, 6)
         )
-        drawn = {tuple(r.steps) for r in mine}
-        assert min(shared[p] for p in drawn) >= max(n for p, n in shared.items() if p not in drawn)
+        sampled = {tuple(r.steps) for r in mine}
+        assert min(shared[p] for p in sampled) >= max(n for p, n in shared.items() if p not in sampled)
     assert any(x is None for labels in found.values() for x in labels)
     assert all(labels[-1].rating for labels in found.values())
 
@@ -214,7 +214,7 @@ def test_no_time_left_ends_with_what_is_known(tmp_path):
         Budget(seconds=0.0)
 
 
-# ── completions drawn before ──────────────────────────────────────────────────────────────────────
+# ── completions sampled before ──────────────────────────────────────────────────────────────────────
 
 
 def test_what_another_strategy_drew_is_not_drawn_again(tmp_path):
@@ -223,27 +223,27 @@ def test_what_another_strategy_drew_is_not_drawn_again(tmp_path):
     alone, _ = run(source, tmp_path / "alone", Exhaustive(8))
     run(source, tmp_path / "early", EarlyStop(max_rollouts=8, round_size=2))
     engine = Walk()
-    after, _ = run(source, tmp_path / "after", Exhaustive(8), engine, drawn_before=[tmp_path / "early"])
+    after, _ = run(source, tmp_path / "after", Exhaustive(8), engine, reuse_from=[tmp_path / "early"])
     assert after == alone
-    drawn, early = summary(tmp_path / "after"), summary(tmp_path / "early")
-    assert drawn["rollouts"] == summary(tmp_path / "alone")["rollouts"]
-    assert drawn["rollout_tokens"] == summary(tmp_path / "alone")["rollout_tokens"]
-    assert drawn["rollouts_drawn_before"] == early["rollouts"]
-    assert engine.asked.total() == drawn["rollouts"] - early["rollouts"] > 0
+    sampled, early = summary(tmp_path / "after"), summary(tmp_path / "early")
+    assert sampled["rollouts"] == summary(tmp_path / "alone")["rollouts"]
+    assert sampled["rollout_tokens"] == summary(tmp_path / "alone")["rollout_tokens"]
+    assert sampled["rollouts_reused"] == early["rollouts"]
+    assert engine.asked.total() == sampled["rollouts"] - early["rollouts"] > 0
 
 
-def test_bisection_behind_early_stopping_asks_the_engine_nothing(tmp_path):
-    """It tries some of the same prefixes in the same rounds; only these count as drawn for it."""
+def test_bisection_after_early_stopping_asks_the_engine_nothing(tmp_path):
+    """It tries some of the same prefixes in the same rounds; only these count as sampled for it."""
     source = samples(tmp_path)
     strategy = BinarySearch(num_rollouts=8, round_size=2)
     alone, _ = run(source, tmp_path / "alone", strategy)
     run(source, tmp_path / "early", EarlyStop(max_rollouts=8, round_size=2))
     engine = Walk()
-    after, _ = run(source, tmp_path / "after", strategy, engine, drawn_before=[tmp_path / "early"])
+    after, _ = run(source, tmp_path / "after", strategy, engine, reuse_from=[tmp_path / "early"])
     assert after == alone
     assert not engine.asked
-    drawn = summary(tmp_path / "after")
-    assert drawn["rollouts_drawn_before"] == drawn["rollouts"] == summary(tmp_path / "alone")["rollouts"]
+    sampled = summary(tmp_path / "after")
+    assert sampled["rollouts_reused"] == sampled["rollouts"] == summary(tmp_path / "alone")["rollouts"]
 
 
 def test_completions_drawn_more_at_a_time_than_asked_for_are_not_taken(tmp_path):
@@ -252,20 +252,20 @@ def test_completions_drawn_more_at_a_time_than_asked_for_are_not_taken(tmp_path)
     alone, _ = run(source, tmp_path / "alone", EarlyStop(max_rollouts=8, round_size=2))
     engine = Walk()
     after, _ = run(
-        source, tmp_path / "after", EarlyStop(max_rollouts=8, round_size=2), engine, drawn_before=[tmp_path / "eight"]
+        source, tmp_path / "after", EarlyStop(max_rollouts=8, round_size=2), engine, reuse_from=[tmp_path / "eight"]
     )
     assert after == alone
     assert engine.asked.total() == summary(tmp_path / "after")["rollouts"]
-    assert "rollouts_drawn_before" not in summary(tmp_path / "after")
+    assert "rollouts_reused" not in summary(tmp_path / "after")
 
 
 def test_completions_of_another_law_are_refused(tmp_path):
     source = samples(tmp_path)
     run(source, tmp_path / "early", EarlyStop())
-    with pytest.raises(InputError, match=r"drawn_before: .*early/rollouts was drawn with seed = 0, this run has 1"):
-        run(source, tmp_path / "after", Exhaustive(8), seed=1, drawn_before=[tmp_path / "early"])
-    with pytest.raises(InputError, match=r"drawn_before: .*drawn/rollouts: not the output of stage rollouts"):
-        run(source, tmp_path / "other", Exhaustive(8), drawn_before=[tmp_path / "drawn"])
+    with pytest.raises(InputError, match=r"reuse_from: .*early/rollouts was sampled with seed = 0, this run has 1"):
+        run(source, tmp_path / "after", Exhaustive(8), seed=1, reuse_from=[tmp_path / "early"])
+    with pytest.raises(InputError, match=r"reuse_from: .*sampled/rollouts: not the output of stage rollouts"):
+        run(source, tmp_path / "other", Exhaustive(8), reuse_from=[tmp_path / "sampled"])
 
 
 # ── interruptions ─────────────────────────────────────────────────────────────────────────────────
@@ -282,10 +282,10 @@ def test_interrupted_ten_times_is_undisturbed(tmp_path, strategy, reuse, before)
     options = {"reuse_samples": reuse, "reuse_rollouts": reuse}
     if before:
         run(source, tmp_path / "before", EarlyStop(max_rollouts=4, round_size=1))
-        options["drawn_before"] = [tmp_path / "before"]
+        options["reuse_from"] = [tmp_path / "before"]
     whole, _ = run(source, tmp_path / "whole", strategy, **options)
     size = summary(tmp_path / "whole")["rollouts"]
-    to_draw = size - summary(tmp_path / "whole").get("rollouts_drawn_before", 0)
+    to_draw = size - summary(tmp_path / "whole").get("rollouts_reused", 0)
     asked, rng = Counter(), random.Random(1)
     for _ in range(10):
         engine = Walk(stop_after=rng.randint(1, max(1, to_draw // 6)))
@@ -298,8 +298,8 @@ def test_interrupted_ten_times_is_undisturbed(tmp_path, strategy, reuse, before)
     assert found == whole
     assert summary(tmp_path / "out")["rollouts"] == size
     assert asked.total() == to_draw
-    drawn = Counter(r.id for r in read_records(tmp_path / "out" / "rollouts", Rollout))
-    assert set(drawn.values()) == {1}
+    sampled = Counter(r.id for r in read_records(tmp_path / "out" / "rollouts", Rollout))
+    assert set(sampled.values()) == {1}
 
 
 CHILD = """
@@ -357,8 +357,8 @@ def test_what_is_kept_of_a_completion(tmp_path):
     (first, *_) = read_records(tmp_path / "out" / "rollouts", Rollout)
     assert first.problem_id == "p/0"
     assert first.id.endswith("+0")
-    assert [len(x) for x in (first.completions, first.finish, first.answers, first.right)] == [2] * 4
+    assert [len(x) for x in (first.completions, first.finish, first.answers, first.correct)] == [2] * 4
     assert first.tokens == sum(map(len, first.completions))
-    assert [a == "5" for a in first.answers] == first.right
+    assert [a == "5" for a in first.answers] == first.correct
     again = Walk()._draw(first.steps, first.seed + 1)
     assert first.completions[1] == again.text

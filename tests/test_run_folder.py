@@ -279,7 +279,7 @@ def test_changed_data_is_not_another_runs_data(tmp_path: Path):
     train, problems = tmp_path / "train.jsonl", tmp_path / "problems.jsonl"
     data = {
         "train": {"init_args": {"path": [str(train), "a/hub-id"], "problems": [{"init_args": {"path": "gone"}}]}},
-        "language": {"init_args": {"reader": {"init_args": {"path": str(problems)}}}},
+        "lm": {"init_args": {"reader": {"init_args": {"path": str(problems)}}}},
         "validation": None,
         "test": {"init_args": {"path": str(tmp_path / "test.jsonl")}},
     }
@@ -290,7 +290,7 @@ def test_changed_data_is_not_another_runs_data(tmp_path: Path):
     (root / "checkpoints" / "step=2.ckpt").write_bytes(b"")
     plain = {"seed_everything": 0, "model": {}, "data": data, "trainer": {}}
     inputs = inputs_of(plain)
-    keys = ["data.train.init_args.path[0]", "data.language.init_args.reader.init_args.path"]
+    keys = ["data.train.init_args.path[0]", "data.lm.init_args.reader.init_args.path"]
     assert list(inputs) == keys
     write_manifest(root, {"stage": "fit", "config": comparable(plain), "inputs": inputs})
     (tmp_path / "test.jsonl").write_text("{}{}\n")

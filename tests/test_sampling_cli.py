@@ -188,7 +188,7 @@ def test_every_input_error_is_one_line(arguments, message, tmp_path, capsys):
     ("changed", "message"),
     [
         ({"sampling": {"temperature": -1}}, "sampling.temperature: expected >= 0, got -1"),
-        ({"layout": {"prompt": "no place"}}, "layout.prompt: expected exactly one {problem}"),
+        ({"template": {"prompt": "no place"}}, "template.prompt: expected exactly one {problem}"),
         (
             {"few_shot": {"class_path": "stepverify.readers.Synthetic", "init_args": SPLIT_OF_NONE}},
             "num_problems: expected >= 1, got 0",

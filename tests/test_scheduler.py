@@ -26,7 +26,7 @@ from stepverify.records import Judgement, Problem, Rollout, Solution
 from tests.engines import complete_all
 from tests.test_consensus import Judge, third_zero
 from tests.test_generate import CodePoints, FakeEngine, Given, problem
-from tests.test_rollouts import LAYOUT, Walk
+from tests.test_rollouts import TEMPLATE, Walk
 
 # ── the scheduler ─────────────────────────────────────────────────────────────────────────────────
 
@@ -327,8 +327,8 @@ def in_order(tmp_path_factory):
 def pipeline(folder, wrap):
     problems = Given(*(Problem(id=f"p/{i}", problem=f"{i}", answer="5") for i in range(5)))
     generator, judge = wrap(Walk()), wrap(Judge(third_zero))
-    generate(generator, problems, folder / "g", num_samples=4, layout=LAYOUT)
-    rollouts = Rollouts(generator, EarlyStop(8, 2), layout=LAYOUT, reuse_samples=True, reuse_rollouts=True)
+    generate(generator, problems, folder / "g", num_samples=4, template=TEMPLATE)
+    rollouts = Rollouts(generator, EarlyStop(8, 2), template=TEMPLATE, reuse_samples=True, reuse_rollouts=True)
     label(folder / "g", folder / "l", Consensus(rollouts, judge, sampling=SamplingOptions(temperature=0.0), chat=False))
     return [lines(folder / part) for part in ("g", "l", "l/rollouts", "l/judge")]
 

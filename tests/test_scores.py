@@ -10,9 +10,9 @@ from sampling.report.collect import collect
 from sampling.stages.convert import convert
 from sampling.stages.rank import rank
 from stepverify.jsonl import read_json_lines, read_records, write_records
-from stepverify.layout import Layout
 from stepverify.readers import GSM8K, Solutions
 from stepverify.records import InputError, Problem, Solution
+from stepverify.template import Template
 
 
 def row(number=0, sample=0, values=(0.5, 0.25), steps=("a", "b"), **known):
@@ -55,14 +55,14 @@ STAGES = {
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_refuses_it_before_it_begins(tmp_path, capsys, stage, bad):
-    """Line 2 is the bad one. Nothing is left behind but, for `score`, a folder to go on in."""
+    """Line 2 is the bad one. Nothing is left after but, for `score`, a folder to go on in."""
     changed, expected = BAD[bad]
     path = written(tmp_path / "s.jsonl", row(), row(**{"number": 1} | changed), row(2))
     args = ["--input", path, *STAGES[stage]] if stage != "report" else ["--scores", path]
     if stage == "score":
         (tmp_path / "export").mkdir()
         (tmp_path / "export" / "model.safetensors").write_bytes(b"")
-        Layout().save(tmp_path / "export", objective="process")
+        Template().save(tmp_path / "export", objective="process")
         args[-1] = json.dumps({"v": str(tmp_path / "export")})
     line = said(capsys, stage, *args, "--output", tmp_path / "out")
     assert line.startswith(f"sampling {stage}: {path}:2: " + expected.format(path=path))
@@ -98,13 +98,13 @@ def test_one_value_alone_among_values_of_steps(tmp_path):
 
 
 def test_values_of_tokens_that_are_as_many_as_steps(tmp_path):
-    """A solution that was cut off behind two steps of a token each: its texts tell that the values are of tokens."""
+    """A solution that was cut off after two steps of a token each: its texts tell that the values are of tokens."""
     rows = [row(0, values=[0.5] * 5), row(1, values=[0.5] * 2)]
     with pytest.raises(
         InputError, match=r"2 values for 2 steps \(one a step; 1 of 2 solutions\), but one a token in 1;"
     ):
         list(read_records(written(tmp_path / "s.jsonl", *rows), Solution))
-    rows = [r | {"pieces": {"prm": ["x"] * len(r["scores"]["prm"])}} for r in rows]
+    rows = [r | {"token_texts": {"prm": ["x"] * len(r["scores"]["prm"])}} for r in rows]
     assert len(list(read_records(written(tmp_path / "s.jsonl", *rows), Solution))) == 2
 
 

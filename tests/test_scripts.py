@@ -1,4 +1,4 @@
-"""Every command of every script in ``lit_configs/`` is understood: its options exist, and their values have the right types."""
+"""Every command of every script in ``lit_configs/`` is understood: its options exist, and their values have the correct types."""
 
 from __future__ import annotations
 

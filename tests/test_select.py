@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampling.stages.score import score
-from sampling.stages.select import Candidate, most_convincing, select, wrong_places
+from sampling.stages.select import Candidate, incorrect_places, most_convincing, select
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import read_records, write_records
 from stepverify.readers import HumanRatings, Solutions
@@ -26,7 +26,7 @@ SHARES = st.sampled_from([0.0, 0.25, 0.5, 0.8, 1.0])
 
 
 def candidates(text):
-    """``"a9- b5+"``: a of score 9 is wrong, b of score 5 right; all have steps of their own."""
+    """``"a9- b5+"``: a of score 9 is incorrect, b of score 5 correct; all have steps of their own."""
     return [Candidate(t[0], "p", float(t[1:-1]), t[-1] == "-", t.encode()) for t in text.split()]
 
 
@@ -37,14 +37,14 @@ def chosen(text, size, share=0.8):
 # ── the choice ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_four_of_five_are_wrong_and_the_fifth_is_the_best_that_remains():
-    """0.8 · 5 = 4 wrong ones: b, c, d, e. Of a (9, right) and f (4, wrong) a is the better one; with 3 for a it is f."""
+def test_four_of_five_are_incorrect_and_the_fifth_is_the_best_that_remains():
+    """0.8 · 5 = 4 incorrect ones: b, c, d, e. Of a (9, correct) and f (4, incorrect) a is the better one; with 3 for a it is f."""
     assert chosen("a9+ b8- c7- d6- e5- f4- g3+", 5) == "bcdea"
     assert chosen("a3+ b8- c7- d6- e5- f4- g2+", 5) == "bcdef"
 
 
-def test_places_that_wrong_ones_cannot_fill_go_to_the_others():
-    """One wrong for four places: the right ones take three of them, and the fifth. Then there is none for the sixth."""
+def test_places_that_incorrect_ones_cannot_fill_go_to_the_others():
+    """One incorrect for four places: the correct ones take three of them, and the fifth. Then there is none for the sixth."""
     assert chosen("a1- b8+ c7+ d6+ e5+ f4+", 5) == "abcde"
     assert chosen("a1- b8+", 6) == "ab"
     assert chosen("b8+ c9+", 1) == "c"
@@ -53,12 +53,12 @@ def test_places_that_wrong_ones_cannot_fill_go_to_the_others():
 @pytest.mark.parametrize(("size", "expected"), [(1, 1), (2, 2), (3, 2), (4, 3), (5, 4), (10, 8), (100, 80)])
 def test_the_share_in_whole_places(size, expected):
     """0.8, 1.6, 2.4, 3.2, 4, 8, 80 to the nearest whole number; a half goes up: 0.5 · 3 = 1.5 to 2."""
-    assert wrong_places(size, 0.8) == expected
-    assert wrong_places(3, 0.5) == 2
+    assert incorrect_places(size, 0.8) == expected
+    assert incorrect_places(3, 0.5) == 2
 
 
 def test_equal_scores_go_by_id():
-    assert chosen("d5- b5- c5- a5+", 3, 0.5) == "bca", "two wrong ones of b, c, d, and a of those that remain"
+    assert chosen("d5- b5- c5- a5+", 3, 0.5) == "bca", "two incorrect ones of b, c, d, and a of those that remain"
 
 
 def test_the_same_steps_are_taken_once_a_problem():
@@ -75,16 +75,16 @@ def test_steps_are_the_same_up_to_spaces():
 
 @given(CANDIDATES, st.integers(1, 8), SHARES)
 def test_laws_of_the_choice(pool, size, share):
-    """No solution twice; full, if there are enough; the share of wrong ones is kept as far as there are any."""
+    """No solution twice; full, if there are enough; the share of incorrect ones is kept as far as there are any."""
     selected = most_convincing(pool, size, share)
     distinct = {(c.problem_id, c.steps) for c in pool}
     assert len({(c.problem_id, c.steps) for c in selected}) == len(selected) == min(size, len(distinct))
     best = {}
     for c in sorted(pool, key=lambda c: (-c.score, c.id)):
         best.setdefault((c.problem_id, c.steps), c)
-    wrong = sorted((c for c in best.values() if c.wrong), key=lambda c: (-c.score, c.id))
-    places = min(wrong_places(size, share), len(wrong))
-    assert selected[:places] == wrong[:places]
+    incorrect = sorted((c for c in best.values() if c.incorrect), key=lambda c: (-c.score, c.id))
+    places = min(incorrect_places(size, share), len(incorrect))
+    assert selected[:places] == incorrect[:places]
     worst = min((c.score for c in selected[places:]), default=math.inf)
     assert all(c.score <= worst or c in selected for c in best.values())
 
@@ -98,17 +98,17 @@ def test_the_order_of_the_candidates_decides_nothing(pool, size, share, rng):
 # ── the stage ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def sample(problem, index, value, right, steps=None, **known):
-    known = {"finish": "stop", "predicted": "1" if right else "2", "scores": {"prm": [1.0, value]}} | known
+def sample(problem, index, value, correct, steps=None, **known):
+    known = {"finish": "stop", "predicted": "1" if correct else "2", "scores": {"prm": [1.0, value]}} | known
     return Solution(
-        id=f"{problem}#{index}", problem_id=problem, problem=f"Question {problem}", answer="1", correct=right,
+        id=f"{problem}#{index}", problem_id=problem, problem=f"Question {problem}", answer="1", correct=correct,
         steps=steps or [f"step {index}", "end"], **known,
     )  # fmt: skip
 
 
 @pytest.fixture
 def scored(tmp_path):
-    """p: wrong 0.9, 0.8, 0.7 and its copy, right 0.95; q: right 0.6, 0.5, wrong 0.4, one cut off, one of no score."""
+    """p: incorrect 0.9, 0.8, 0.7 and its copy, correct 0.95; q: correct 0.6, 0.5, incorrect 0.4, one cut off, one of no score."""
     rows = [
         sample("p", 0, 0.7, False), sample("q", 0, 0.6, True), sample("p", 1, 0.9, False), sample("p", 2, 0.95, True),
         sample("q", 1, 0.4, False), sample("p", 3, 0.8, False), sample("p", 4, 0.7, False, ["step  0", "end"]),
@@ -132,37 +132,37 @@ def summary_of(folder):
 
 
 def test_so_many_of_each_problem(scored, tmp_path, capsys):
-    """Two each, 1.6 or 2 of them wrong. p: 0.9 and 0.8. q has one wrong answer, 0.4; the other place is for 0.6."""
+    """Two each, 1.6 or 2 of them incorrect. p: 0.9 and 0.8. q has one incorrect answer, 0.4; the other place is for 0.6."""
     select(scored, tmp_path / "out", per_problem=2)
     assert selected(tmp_path / "out") == ["q#0", "p#1", "q#1", "p#3"], "in the order of the input"
     assert summary_of(tmp_path / "out") == {
-        "selected": 4, "wrong": 3, "right": 1, "problems": 2, "places_of_wrong_ones_not_filled_by_them": 1,
+        "selected": 4, "incorrect": 3, "correct": 1, "problems": 2, "places_of_incorrect_ones_not_filled_by_them": 1,
         "places_left_empty": 0, "verifier": "prm",
         "input": {"solutions": 11, "unanswered": 2, "without_scores": 1, "rated_before": 0, "duplicates": 1},
     }  # fmt: skip
     printed = capsys.readouterr().out
-    assert "selected 4, wrong 3, right 1, problems 2, places of wrong ones not filled by them 1" in printed
+    assert "selected 4, incorrect 3, correct 1, problems 2, places of incorrect ones not filled by them 1" in printed
     assert "solutions 11, unanswered 2, without scores 1, rated before 0, duplicates 1" in printed
 
 
 def test_so_many_in_all(scored, tmp_path):
-    """Five, four of them wrong: 0.9, 0.8, 0.7, 0.4; then 0.95. Of eight: all four wrong ones and the three right."""
+    """Five, four of them incorrect: 0.9, 0.8, 0.7, 0.4; then 0.95. Of eight: all four incorrect ones and the three correct."""
     select(scored, tmp_path / "five", total=5)
     assert selected(tmp_path / "five") == ["p#0", "p#1", "p#2", "q#1", "p#3"]
     select(scored, tmp_path / "eight", total=8)
     assert len(selected(tmp_path / "eight")) == 7
     assert summary_of(tmp_path / "eight")["places_left_empty"] == 1
-    assert summary_of(tmp_path / "eight")["places_of_wrong_ones_not_filled_by_them"] == 2, "0.8 · 8 is 6"
+    assert summary_of(tmp_path / "eight")["places_of_incorrect_ones_not_filled_by_them"] == 2, "0.8 · 8 is 6"
 
 
 def test_the_choices(scored, tmp_path):
-    """The cut-off one (0.99) and the one without an answer (0.3) as wrong ones; none wrong; the least of two values."""
-    select(scored, tmp_path / "a", total=1, unanswered="wrong")
+    """The cut-off one (0.99) and the one without an answer (0.3) as incorrect ones; none incorrect; the least of two values."""
+    select(scored, tmp_path / "a", total=1, unanswered="incorrect")
     assert selected(tmp_path / "a") == ["q#2"]
     assert summary_of(tmp_path / "a")["input"]["unanswered"] == 0
-    select(scored, tmp_path / "b", total=1, wrong_share=0.0)
+    select(scored, tmp_path / "b", total=1, incorrect_share=0.0)
     assert selected(tmp_path / "b") == ["p#2"]
-    select(scored, tmp_path / "c", per_problem=1, aggregation="max", wrong_share=0.0)
+    select(scored, tmp_path / "c", per_problem=1, aggregation="max", incorrect_share=0.0)
     assert selected(tmp_path / "c") == ["p#0", "q#0"], "all are 1.0: the first id"
 
 
@@ -199,7 +199,7 @@ def test_the_order_of_the_input_decides_nothing(scored, tmp_path):
         ({"per_problem": 1, "total": 1}, "per_problem, total: expected one of the two, got 1 and 1"),
         ({"per_problem": 0}, "per_problem: expected 1 or more, got 0"),
         ({"total": -1}, "total: expected 1 or more, got -1"),
-        ({"total": 1, "wrong_share": 1.2}, "wrong_share: expected 0 to 1, got 1.2"),
+        ({"total": 1, "incorrect_share": 1.2}, "incorrect_share: expected 0 to 1, got 1.2"),
         ({"total": 1, "verifier": "orm"}, r"solution p#0 has scores by \['prm'\]; verifier: 'orm' is none of them"),
     ],
 )
@@ -328,9 +328,9 @@ def test_bad_sheets_are_named(scored, tmp_path, changed, message):
 
 
 def test_rounds_of_active_learning(tmp_path, tiny_model_dir):
-    """A verifier scores 48 solutions, half of them wrong; the oracle rates what is selected, as a person would.
+    """A verifier scores 48 solutions, half of them incorrect; the oracle rates what is selected, as a person would.
 
-    Ten sheets are of the eight best-scored wrong solutions and two others, and so are the next ten of what remains.
+    Ten sheets are of the eight best-scored incorrect solutions and two others, and so are the next ten of what remains.
     """
     first = fit(
         tmp_path / "prm", "ProcessRewardModel", write_labelled(tmp_path / "labels"), {"path": str(tiny_model_dir)}
@@ -345,7 +345,7 @@ def test_rounds_of_active_learning(tmp_path, tiny_model_dir):
         verdict = {True: 1, False: -1}
         fill_in(out, [[verdict[r] for r in verdicts(s.problem, s.steps, 7)] for s in sheets(out)])
         rated += HumanRatings(str(out), solutions=Solutions(str(tmp_path / "scores"))).solutions()
-    wrong = {s.id for s in rated if not s.correct}
+    incorrect = {s.id for s in rated if not s.correct}
     assert len({s.id for s in rated}) == 20
-    assert {s.id for s in [b for b in best if not b.correct][:16]} <= wrong
+    assert {s.id for s in [b for b in best if not b.correct][:16]} <= incorrect
     assert all((s.step_labels[-1].rating == 1) == s.correct for s in rated)

@@ -112,7 +112,7 @@ def requests(number, n=1):
     return [Request(str(i), [5, 6], n, 100 * i) for i in range(number)]
 
 
-def drawn(engine, asked, **options):
+def sampled(engine, asked, **options):
     return complete_all(engine, asked, SamplingOptions(**options))
 
 
@@ -128,7 +128,7 @@ def prompts(tokenizer):
 
 @pytest.fixture(scope="module")
 def served(embedded):
-    """The embedded engine behind an endpoint, as vLLM answers."""
+    """The embedded engine after an endpoint, as vLLM answers."""
     lock = threading.Lock()
 
     def draws(body):
@@ -154,7 +154,7 @@ def served(embedded):
     ids=str,
 )  # fmt: skip
 def test_it_draws_what_is_served(served, embedded, prompts, options):
-    """Completion i with seed + i, ends, stop texts and ids: all as the engine behind it draws them itself."""
+    """Completion i with seed + i, ends, stop texts and ids: all as the engine after it draws them itself."""
     engine = served.engine(embedded.model)
     assert isinstance(engine, Engine)
     asked = [Request(str(i), p, 3, 10 + 1000 * i) for i, p in enumerate(prompts)]
@@ -173,11 +173,11 @@ def test_a_prefix_is_part_of_the_completion(served, embedded, prompts):
 
 
 def test_what_is_sent(tiny_model_dir):
-    """Everything that the server or the model's own configuration would else decide; the key; other numbers behind a prefix."""
+    """Everything that the server or the model's own configuration would else decide; the key; other numbers after a prefix."""
     with serving(by_number) as endpoint:
         request = Request("r", [5, 6], 2, 7, [8])
         engine = endpoint.engine(tiny_model_dir, served_as="m")
-        drawn(engine, [request], temperature=0.5, top_p=0.9, top_k=4, max_tokens=9, stop=["x"], stop_ids=[3])
+        sampled(engine, [request], temperature=0.5, top_p=0.9, top_k=4, max_tokens=9, stop=["x"], stop_ids=[3])
         expected = {
             "model": "m", "prompt": [5, 6, 8], "max_tokens": 8, "temperature": 0.5, "top_p": 0.9, "top_k": 4,
             "stop": ["x"], "stop_token_ids": [3], "return_token_ids": True, "presence_penalty": 0.0,
@@ -191,7 +191,7 @@ def test_what_is_sent(tiny_model_dir):
 
 def test_greedy_completions_are_asked_for_once(tiny_model_dir):
     with serving(by_number) as endpoint:
-        (five,) = drawn(endpoint.engine(tiny_model_dir), requests(1, n=5), temperature=0).values()
+        (five,) = sampled(endpoint.engine(tiny_model_dir), requests(1, n=5), temperature=0).values()
     assert five == [Completion([20, 1], "0", "stop")] * 5
     assert len(endpoint.asked) == 1
 
@@ -201,14 +201,14 @@ def test_the_context_is_the_server_s_unless_it_is_given(tiny_model_dir):
     refuses = False
     with serving(lambda body: 400 if refuses else by_number(body)) as endpoint:
         long = Request("long", [5] * 198, 1, 0)
-        drawn(endpoint.engine(tiny_model_dir), [long], max_tokens=50)
-        drawn(endpoint.engine(tiny_model_dir, max_model_len=199), [long], max_tokens=50)
+        sampled(endpoint.engine(tiny_model_dir), [long], max_tokens=50)
+        sampled(endpoint.engine(tiny_model_dir, max_model_len=199), [long], max_tokens=50)
         assert [body["max_tokens"] for body in endpoint.asked] == [2, 1]
         with pytest.raises(InputError, match="much: the prompt has 200 tokens, the engine takes 200"):
-            drawn(endpoint.engine(tiny_model_dir), [Request("much", [5] * 200, 1, 0)])
+            sampled(endpoint.engine(tiny_model_dir), [Request("much", [5] * 200, 1, 0)])
         refuses = True
         with pytest.raises(InputError, match=f"long: {endpoint.url}: Error code: 400 .*says the"):
-            drawn(endpoint.engine(tiny_model_dir), [long])
+            sampled(endpoint.engine(tiny_model_dir), [long])
     assert len(endpoint.asked) == 3
 
 
@@ -219,14 +219,14 @@ def test_without_token_ids_they_are_made_from_the_text(tiny_model_dir, words):
     with serving(lambda body: choice("a = 1 \n")) as endpoint:
         engine = endpoint.engine(tiny_model_dir)
         with pytest.warns(UserWarning, match="gives no token ids"):
-            ((c,),) = drawn(engine, requests(1)).values()
+            ((c,),) = sampled(engine, requests(1)).values()
         assert c == Completion(words.encode("a = 1 \n"), "a = 1 \n", "stop")
         asked = [Request("r", [5], 1, 0, words.encode("b +"))]
         with pytest.warns(UserWarning, match="gives no token ids"):
-            ((c,),) = drawn(engine, asked).values()
+            ((c,),) = sampled(engine, asked).values()
         assert c.token_ids == words.encode("b + a = 1 \n")
         with pytest.raises(InputError, match=r"sampling\.stop_ids: .* no token ids"):
-            drawn(engine, requests(1), stop_ids=[3])
+            sampled(engine, requests(1), stop_ids=[3])
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,7 @@ def test_what_the_cache_had_is_counted_where_the_server_says(tiny_model_dir):
         engine = endpoint.engine(tiny_model_dir)
         engine.usage.count(1000, 1000)  # by an earlier stage
         progress.watch(engine)
-        drawn(engine, requests(3))
+        sampled(engine, requests(3))
         progress.add(3, tokens=6, labels=9)
         assert "60% of prompts cached" in progress._bar.postfix
         assert "tokens/s, " in progress._bar.postfix
@@ -274,7 +274,7 @@ def test_so_many_are_in_flight_over_connections_that_stay(tiny_model_dir):
         return by_number(body)
 
     with serving(draws) as endpoint:
-        found = drawn(endpoint.engine(tiny_model_dir, max_in_flight=10), requests(60, n=2))
+        found = sampled(endpoint.engine(tiny_model_dir, max_in_flight=10), requests(60, n=2))
     assert found == {str(i): [Completion([20, 1], "0", "stop"), Completion([21, 1], "1", "stop")] for i in range(60)}
     assert endpoint.most == 10
     assert len(endpoint.connections) <= 12
@@ -364,9 +364,9 @@ def flaky(*failures):
 
 def test_what_may_pass_is_tried_again(tiny_model_dir):
     with serving(by_number) as endpoint:
-        expected = drawn(endpoint.engine(tiny_model_dir), requests(8))
+        expected = sampled(endpoint.engine(tiny_model_dir), requests(8))
     with serving(flaky(500, "slow", 503, 429)) as endpoint:
-        assert drawn(endpoint.engine(tiny_model_dir, timeout=1.0, max_retries=3), requests(8)) == expected
+        assert sampled(endpoint.engine(tiny_model_dir, timeout=1.0, max_retries=3), requests(8)) == expected
     assert len(endpoint.asked) >= 16
 
 
@@ -384,7 +384,7 @@ def test_what_may_pass_is_tried_again(tiny_model_dir):
 )
 def test_errors_are_one_line(tiny_model_dir, draws, options, message):
     with serving(draws) as endpoint, pytest.raises(InputError, match=message) as raised:
-        drawn(endpoint.engine(tiny_model_dir, **{"max_retries": 0} | options), requests(3))
+        sampled(endpoint.engine(tiny_model_dir, **{"max_retries": 0} | options), requests(3))
     assert "\n" not in str(raised.value)
 
 
@@ -400,7 +400,7 @@ def test_errors_are_one_line(tiny_model_dir, draws, options, message):
 )
 def test_an_endpoint_that_does_not_serve_the_model(tiny_model_dir, models, message):
     with serving(by_number, models=models) as endpoint, pytest.raises(InputError, match=message):
-        drawn(endpoint.engine(tiny_model_dir), requests(1))
+        sampled(endpoint.engine(tiny_model_dir), requests(1))
     assert endpoint.asked == []
 
 
@@ -409,7 +409,7 @@ def test_an_endpoint_that_is_not_there(tiny_model_dir):
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
         with pytest.raises(InputError, match=f"{url}/models: cannot be reached"):
-            drawn(ServerEngine(str(tiny_model_dir), url, max_retries=0), requests(1))
+            sampled(ServerEngine(str(tiny_model_dir), url, max_retries=0), requests(1))
 
 
 def test_keys_and_names(tiny_model_dir, monkeypatch):
@@ -417,9 +417,9 @@ def test_keys_and_names(tiny_model_dir, monkeypatch):
     with serving(by_number, models={"data": [{"id": str(tiny_model_dir)}]}) as endpoint:
         engine = ServerEngine(str(tiny_model_dir), endpoint.url, api_key_env="JUDGE_KEY")
         with pytest.raises(InputError, match="api_key_env: the environment variable JUDGE_KEY is not set"):
-            drawn(engine, requests(1))
+            sampled(engine, requests(1))
         monkeypatch.setenv("JUDGE_KEY", "secret")
-        drawn(engine, requests(1))
+        sampled(engine, requests(1))
     assert endpoint.keys == {"Bearer secret"}
     assert engine.identity() == {"engine": "server", "model": str(tiny_model_dir), "served_as": str(tiny_model_dir)}
 
@@ -433,4 +433,4 @@ def test_bad_settings(key, value):
 def test_without_the_client_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openai", None)
     with pytest.raises(InputError, match=r"install stepverify\[server\]"):
-        drawn(ServerEngine("m", "http://127.0.0.1:1/v1"), requests(1))
+        sampled(ServerEngine("m", "http://127.0.0.1:1/v1"), requests(1))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing import spawn
 
-from stepverify.models import Backbone, OutcomeModel, ProcessModel, ReadModel
+from stepverify.models import Backbone, OutcomeModel, ProcessModel, VerifierModel
 from stepverify.models.backbone import LoRA
 from tests.processes import free_port
 
@@ -25,7 +25,7 @@ LLAMA = SMALL | {"intermediate_size": 33, "num_key_value_heads": 1}
 
 
 def write(folder: Path, kind: str, dtype: torch.dtype = torch.float32, size: str = "50GB", **changes: Any) -> str:
-    """Write an untrained model; biases and norms are random too, lest equal ones be taken for each other."""
+    """Write an untrained model; biases and loss_denominators are random too, lest equal ones be taken for each other."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(1)
@@ -87,7 +87,7 @@ class Alive:
         return tensor
 
 
-def read(backbone: Backbone, sharding: Any = None) -> ReadModel:
+def read(backbone: Backbone, sharding: Any = None) -> VerifierModel:
     """Load a model and its head, after the same random state."""
     torch.manual_seed(3)
     loaded = backbone.load(sharding)

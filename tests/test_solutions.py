@@ -1,4 +1,4 @@
-"""The project's own records as data: folds, choices, texts from elsewhere, right solutions as worked problems."""
+"""The project's own records as data: folds, choices, texts from elsewhere, correct solutions as worked problems."""
 
 from collections import Counter
 
@@ -20,7 +20,7 @@ def said(reader, method="problems"):
 
 @pytest.fixture(scope="module")
 def solutions(tmp_path_factory, make_solution):
-    """Two samples of each of 60 problems; the second one is right; every third problem has step labels."""
+    """Two samples of each of 60 problems; the second one is correct; every third problem has step labels."""
     path = tmp_path_factory.mktemp("solutions") / "part-00000.jsonl"
     write_records(
         path,
@@ -86,54 +86,57 @@ def test_solutions_are_chosen_before_they_are_counted(solutions):
 
 
 def test_problems_with_one_kind_of_answers_are_dropped_and_counted(tmp_path, make_solution):
-    """p/0 has both kinds, p/1 is all right, p/2 all wrong; what another choice leaves decides."""
+    """p/0 has both kinds, p/1 is all correct, p/2 all incorrect; what another choice leaves decides."""
     kinds = [(0, True), (0, False), (1, True), (1, True), (2, False), (2, False), (2, False)]
     path = tmp_path / "s.jsonl"
     write_records(path, [make_solution(number=n, sample=i, correct=c) for i, (n, c) in enumerate(kinds)])
-    reader = Solutions(str(path), one_sided="drop")
+    reader = Solutions(str(path), balance="mixed_only")
     for _ in range(2):
         assert ids(reader) == ["p/0#0", "p/0#1"]
-        assert reader.left_out == {"of problems without a wrong solution": 2, "of problems without a right solution": 3}
-    assert ids(Solutions(str(path), one_sided="drop", limit=1)) == ["p/0#0"]
-    only_first = Solutions(str(path), one_sided="drop", max_solutions=1)
+        assert reader.left_out == {
+            "of problems without an incorrect solution": 2,
+            "of problems without a correct solution": 3,
+        }
+    assert ids(Solutions(str(path), balance="mixed_only", limit=1)) == ["p/0#0"]
+    only_first = Solutions(str(path), balance="mixed_only", max_solutions=1)
     assert ids(only_first) == []
     assert len(ids(Solutions(str(path)))) == 7
     write_records(path, [make_solution(sample=0)])
     assert said(reader, "solutions") == f"{path}: solution p/0#0 has no 'correct'; run sampling label on it first"
 
 
-def test_of_each_problem_as_many_right_as_wrong_ones_are_taken(tmp_path, make_solution):
-    """p/0: right, wrong, wrong, right, wrong: the last is one too many. p/1: wrong, right, right. p/2 is all wrong."""
+def test_of_each_problem_as_many_correct_as_incorrect_ones_are_taken(tmp_path, make_solution):
+    """p/0: correct, incorrect, incorrect, correct, incorrect: the last is one too many. p/1: incorrect, correct, correct. p/2 is all incorrect."""
     kinds = [(0, 1), (0, 0), (1, 0), (0, 0), (0, 1), (1, 1), (0, 0), (1, 1), (2, 0)]
     path = tmp_path / "s.jsonl"
     write_records(path, [make_solution(number=n, sample=i, correct=bool(c)) for i, (n, c) in enumerate(kinds)])
-    reader = Solutions(str(path), one_sided="even")
+    reader = Solutions(str(path), balance="per_problem")
     for _ in range(2):
         assert ids(reader) == ["p/0#0", "p/0#1", "p/1#2", "p/0#3", "p/0#4", "p/1#5"]
         assert reader.left_out == {
-            "wrong beyond as many as its problem has right ones": 1, "right beyond as many as its problem has wrong ones": 1,
-            "of problems without a right solution": 1,
+            "incorrect beyond as many as its problem has correct ones": 1, "correct beyond as many as its problem has incorrect ones": 1,
+            "of problems without a correct solution": 1,
         }  # fmt: skip
-    assert ids(Solutions(str(path), one_sided="even", max_solutions=2)) == ["p/0#0", "p/0#1", "p/1#2", "p/1#5"]
+    assert ids(Solutions(str(path), balance="per_problem", max_solutions=2)) == ["p/0#0", "p/0#1", "p/1#2", "p/1#5"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=20))
 def test_even_problems_say_nothing_of_rightness(tmp_path_factory, make_solution, rows):
-    """Whatever was drawn: half of each problem's solutions are right, and none of the rarer side is lost."""
+    """Whatever was sampled: half of each problem's solutions are correct, and none of the rarer side is lost."""
     path = tmp_path_factory.mktemp("even") / "s.jsonl"
     rows = [*rows, (9, True), (9, False)]
     write_records(path, [make_solution(number=n, sample=i, correct=c) for i, (n, c) in enumerate(rows)])
-    reader = Solutions(str(path), one_sided="even")
+    reader = Solutions(str(path), balance="per_problem")
     taken = Counter((s.problem_id, s.correct) for s in reader.solutions())
-    drawn = Counter((f"p/{n}", c) for n, c in rows)
-    for problem in {problem for problem, _ in drawn}:
-        fewer = min(drawn[problem, True], drawn[problem, False])
+    sampled = Counter((f"p/{n}", c) for n, c in rows)
+    for problem in {problem for problem, _ in sampled}:
+        fewer = min(sampled[problem, True], sampled[problem, False])
         assert taken[problem, True] == taken[problem, False] == fewer
     assert taken.total() + sum(reader.left_out.values()) == len(rows)
 
 
 def test_of_equal_steps_only_the_first_is_taken(tmp_path, make_solution):
-    """p/0: a, b, "a ", b, c, of which c alone is wrong; p/1 has a too. Twins go before the cap counts: a and b are two."""
+    """p/0: a, b, "a ", b, c, of which c alone is incorrect; p/1 has a too. Twins go before the cap counts: a and b are two."""
     steps = [(0, "a", True), (0, "b", True), (1, "a", True), (0, "a ", True), (0, "b", True), (0, "c", False)]
     path = tmp_path / "s.jsonl"
     write_records(path, [make_solution([s, "#"], number=n, sample=i, correct=c) for i, (n, s, c) in enumerate(steps)])
@@ -144,11 +147,11 @@ def test_of_equal_steps_only_the_first_is_taken(tmp_path, make_solution):
     assert ids(Solutions(str(path), distinct=True, max_solutions=2)) == ["p/0#0", "p/0#1", "p/1#2"]
     assert ids(Solutions(str(path), distinct=True, max_solutions=2, limit=2)) == ["p/0#0", "p/0#1"]
     assert [p.id for p in reader.problems()] == ["p/0", "p/1"]
-    mixed = Solutions(str(path), distinct=True, one_sided="drop")
+    mixed = Solutions(str(path), distinct=True, balance="mixed_only")
     for _ in range(2):
         assert ids(mixed) == ["p/0#0", "p/0#1", "p/0#5"]
         assert mixed.left_out == {
-            "with the steps of an earlier one": 2, "of problems without a wrong solution": 1,
+            "with the steps of an earlier one": 2, "of problems without an incorrect solution": 1,
         }, "the file is read twice, twins are counted once"  # fmt: skip
 
 
@@ -210,7 +213,7 @@ def test_a_text_that_is_nowhere_is_named(textless):
     assert said(Solutions(path), "solutions").endswith("and 'problems' names no source of 'p/0'")
 
 
-# ── right solutions as worked problems ────────────────────────────────────────────────────────────
+# ── correct solutions as worked problems ────────────────────────────────────────────────────────────
 
 
 def labels(*ratings):
@@ -218,7 +221,7 @@ def labels(*ratings):
 
 
 @pytest.mark.parametrize(
-    ("known", "is_right"),
+    ("known", "is_correct"),
     [
         ({"correct": True}, True),
         ({"correct": False}, False),
@@ -232,29 +235,29 @@ def labels(*ratings):
         ({"step_labels": labels(1, 1), "correct": False}, False),
         ({"step_labels": labels(1, None), "correct": True}, True),
         ({"step_labels": labels(0, None), "correct": True}, False),
-        ({"step_labels": [StepLabel(num_right=0, num_rollouts=4), None], "correct": True}, False),
-        ({"step_labels": [StepLabel(num_right=1, num_rollouts=4), None], "correct": True}, True),
-        ({"step_labels": [StepLabel(num_right=1, num_rollouts=4)] * 2}, False),
+        ({"step_labels": [StepLabel(num_correct=0, num_rollouts=4), None], "correct": True}, False),
+        ({"step_labels": [StepLabel(num_correct=1, num_rollouts=4), None], "correct": True}, True),
+        ({"step_labels": [StepLabel(num_correct=1, num_rollouts=4)] * 2}, False),
     ],
 )
-def test_which_solutions_are_worked_ones(tmp_path, make_solution, known, is_right):
-    """A verdict, or ratings of all steps and the reference answer, make it right; one doubtful step does not."""
+def test_which_solutions_are_worked_ones(tmp_path, make_solution, known, is_correct):
+    """A verdict, or ratings of all steps and the reference answer, make it correct; one doubtful step does not."""
     write_records(tmp_path / "s.jsonl", [make_solution(["a", "#### 1"], **known)])
-    assert bool(list(Worked(Solutions(str(tmp_path / "s.jsonl"))).problems())) == is_right
+    assert bool(list(Worked(Solutions(str(tmp_path / "s.jsonl"))).problems())) == is_correct
 
 
 def test_worked_problems_in_order_a_step_a_line(tmp_path, make_solution):
-    """p/0 has a wrong solution before its right ones; p/1 states no answer; p/2 is PRM800K's manner; p/3 is long."""
+    """p/0 has an incorrect solution before its correct ones; p/1 states no answer; p/2 is PRM800K's manner; p/3 is long."""
     long = ["x"] * 5 + ["#### 3"]
     rows = [
-        (0, ["a", "#### 9"], False), (1, ["b"], True), (2, ["So\n\\[ x = 2 \\]", "Right.\n\n# Answer\n\n2"], True),
+        (0, ["a", "#### 9"], False), (1, ["b"], True), (2, ["So\n\\[ x = 2 \\]", "Correct.\n\n# Answer\n\n2"], True),
         (0, ["c", "#### 0"], True), (0, ["d", "#### 0"], True), (3, long, True),
     ]  # fmt: skip
     path = tmp_path / "s.jsonl"
     write_records(path, [make_solution(s, number=n, sample=i, correct=c) for i, (n, s, c) in enumerate(rows)])
     problems = list(Worked(Solutions(str(path))).problems())
     assert [(p.id, p.steps) for p in problems] == [
-        ("p/2", ["So \\[ x = 2 \\]", "Right. # Answer 2"]), ("p/0", ["c", "#### 0"]), ("p/3", long),
+        ("p/2", ["So \\[ x = 2 \\]", "Correct. # Answer 2"]), ("p/0", ["c", "#### 0"]), ("p/3", long),
     ]  # fmt: skip
 
     def chosen(**options):
@@ -272,7 +275,7 @@ def test_the_problems_of_solutions_occur_once(solutions):
     assert problems[7] == Problem(id="p/7", problem="a = 7", answer="1", meta={"level": 7})
 
 
-def test_right_solutions_need_grades(tmp_path, make_solution):
+def test_correct_solutions_need_grades(tmp_path, make_solution):
     path = tmp_path / "s.jsonl"
     write_records(path, [make_solution(sample=0, correct=True), make_solution(sample=1)])
     assert said(Solutions(str(path), correct_only=True), "solutions") == (

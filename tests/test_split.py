@@ -50,7 +50,7 @@ def fit(root: Path, solutions: Path, *arguments: str, lora: bool = False):
     command = [
         "fit", "--config", "lit_configs/quickstart/07_prm.yaml",
         "--model.init_args.backbone", f"{{path: lit_configs/quickstart/base, weights: random, lora: {'{rank: 4}' if lora else 'null'}}}",
-        "--model.init_args.layout", "{prompt: \"{problem}\\n\"}",
+        "--model.init_args.template", "{prompt: \"{problem}\\n\"}",
         "--model.init_args.optimizer", "{class_path: torch.optim.SGD, init_args: {lr: 0.5}}",
         "--model.init_args.warmup", "0", "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu",
         "--data.train.init_args", f"{{path: {solutions}}}", "--data.validation", "null",

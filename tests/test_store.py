@@ -67,7 +67,7 @@ def test_what_is_written_is_on_disk_at_once(tmp_path):
 
 
 def test_a_line_torn_at_any_byte_is_cut_and_drawn_again(tmp_path):
-    """Three lines on disk, cut off behind every one of their bytes: whole lines stay, the rest is asked for again.
+    """Three lines on disk, cut off after every one of their bytes: whole lines stay, the rest is asked for again.
 
     Non-ASCII letters take two bytes, so some cuts leave half a letter.
     """
@@ -90,7 +90,7 @@ def test_a_line_torn_at_any_byte_is_cut_and_drawn_again(tmp_path):
 @given(st.data())
 @settings(max_examples=40)
 def test_however_often_it_is_torn_each_record_is_there_once(data):
-    """Random batches, and after each a cut anywhere behind the line before the last: nothing is lost or doubled."""
+    """Random batches, and after each a cut anywhere after the line before the last: nothing is lost or doubled."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         for _ in range(data.draw(st.integers(1, 4))):

@@ -25,9 +25,9 @@ HALF, QUARTER = Fraction(1, 2), Fraction(1, 4)
 
 
 def paths(solutions, passing=False):
-    """``{"abc": True}``: a solution of three steps whose answer is right."""
+    """``{"abc": True}``: a solution of three steps whose answer is correct."""
     root = build((name, list(name)) for name in solutions)
-    return Paths(root, [(list(root.follow(name)), right) for name, right in solutions.items()], passing)
+    return Paths(root, [(list(root.follow(name)), correct) for name, correct in solutions.items()], passing)
 
 
 def node(problem, steps):
@@ -38,10 +38,10 @@ def asked(strategy, problem):
     return {"".join(n.steps()): number for n, number in strategy.ask(problem)}
 
 
-def answer(problem, steps, right, through=""):
-    for r in right:
-        node(problem, steps).drawn += 1
-        node(problem, steps).count(through, right=r)
+def answer(problem, steps, correct, through=""):
+    for r in correct:
+        node(problem, steps).sampled += 1
+        node(problem, steps).count(through, correct=r)
 
 
 # ── how a tree counts ─────────────────────────────────────────────────────────────────────────────
@@ -51,8 +51,8 @@ def test_a_completion_counts_where_it_passes():
     """Of a: one that goes on by b, c and leaves the tree at d. A step further down that is alike is another prefix."""
     problem = paths({"abc": False, "xb": False})
     node(problem, "a").count("bcd", right=True)
-    node(problem, "a").count("xb", right=False)
-    assert {"".join(n.steps()): (n.right, n.total) for n in problem.root.nodes()} == {
+    node(problem, "a").count("xb", correct=False)
+    assert {"".join(n.steps()): (n.correct, n.total) for n in problem.root.nodes()} == {
         "a": (1, 2), "ab": (1, 1), "abc": (1, 1), "x": (0, 0), "xb": (0, 0),
     }  # fmt: skip
     assert ["".join(n.steps()) for n in node(problem, "abc").ancestors()] == ["ab", "a"]
@@ -68,7 +68,7 @@ def test_exhaustive_asks_for_everything_at_once():
     for steps in ("a", "ab", "ac"):
         answer(problem, steps, [True, False, False])
     assert asked(Exhaustive(3), problem) == {}
-    assert Exhaustive(3).conclude(problem)(node(problem, "ab")) == StepLabel(num_right=1, num_rollouts=3)
+    assert Exhaustive(3).conclude(problem)(node(problem, "ab")) == StepLabel(num_correct=1, num_rollouts=3)
 
 
 def test_exhaustive_with_passing_asks_for_what_is_missing_below():
@@ -85,13 +85,13 @@ def test_exhaustive_with_passing_asks_for_what_is_missing_below():
     answer(problem, "abc", [False])
     assert asked(strategy, problem) == {}
     assert [counted(node(problem, s)) for s in ("a", "ab", "abc")] == [
-        StepLabel(num_right=1, num_rollouts=3), StepLabel(num_right=2, num_rollouts=3),
-        StepLabel(num_right=2, num_rollouts=3),
+        StepLabel(num_correct=1, num_rollouts=3), StepLabel(num_correct=2, num_rollouts=3),
+        StepLabel(num_correct=2, num_rollouts=3),
     ]  # fmt: skip
 
 
-# What a completion of a prefix does: chance, the way it goes in the tree, whether it is right. From a: by b or c
-# with 1/2 each; from b right with 1/2, from c with 1/4. So v(a) = 1/2 * 1/2 + 1/2 * 1/4 = 3/8.
+# What a completion of a prefix does: probability, the way it goes in the tree, whether it is correct. From a: by b or c
+# with 1/2 each; from b correct with 1/2, from c with 1/4. So v(a) = 1/2 * 1/2 + 1/2 * 1/4 = 3/8.
 LAW = {
     "a": [(HALF * HALF, "b", True), (HALF * HALF, "b", False), (HALF * QUARTER, "c", True), (HALF * 3 * QUARTER, "c", False)],
     "ab": [(HALF, "", True), (HALF, "", False)],
@@ -100,53 +100,53 @@ LAW = {
 VALUES = {"a": Fraction(3, 8), "ab": HALF, "ac": QUARTER}
 
 
-def expected_shares(strategy, problem, chance=Fraction(1)):
-    """Prefix → the expectation of right / total, over everything that can be drawn."""
+def expected_shares(strategy, problem, probability=Fraction(1)):
+    """Prefix → the expectation of correct / total, over everything that can be sampled."""
     asks = strategy.ask(problem)
     if not asks:
-        return {"".join(n.steps()): chance * Fraction(n.right, n.total) for n in problem.root.nodes()}
+        return {"".join(n.steps()): probability * Fraction(n.correct, n.total) for n in problem.root.nodes()}
     draws = ["".join(n.steps()) for n, number in asks for _ in range(number)]
     total = dict.fromkeys(VALUES, Fraction(0))
     for outcome in product(*(LAW[steps] for steps in draws)):
         after = copy.deepcopy(problem)
-        for steps, (_, through, right) in zip(draws, outcome, strict=True):
-            answer(after, steps, [right], through if problem.passing else "")
-        for key, share in expected_shares(strategy, after, chance * math.prod(c for c, *_ in outcome)).items():
+        for steps, (_, through, correct) in zip(draws, outcome, strict=True):
+            answer(after, steps, [correct], through if problem.passing else "")
+        for key, share in expected_shares(strategy, after, probability * math.prod(c for c, *_ in outcome)).items():
             total[key] += share
     return total
 
 
 @pytest.mark.parametrize("passing", [False, True])
 def test_exhaustive_is_unbiased_with_and_without_passing_completions(passing):
-    """The numbers drawn depend on where completions went, never on whether they were right."""
+    """The numbers sampled depend on where completions went, never on whether they were correct."""
     assert expected_shares(Exhaustive(2), paths({"ab": True, "ac": False}, passing)) == VALUES
 
 
 def test_samples_count_without_bias_if_all_of_them_do():
-    """Each of two samples of a, as drawn by the law, counts in the tree of both; one completion more a prefix.
+    """Each of two samples of a, as sampled by the law, counts in the tree of both; one completion more a prefix.
 
-    Only ``wrong`` samples counted, v(a) would come out as 1/2 * 0 + 1/2 * 3/8 = 3/16, half the truth.
+    Only ``incorrect`` samples counted, v(a) would come out as 1/2 * 0 + 1/2 * 3/8 = 3/16, half the truth.
     """
-    kept_all, kept_wrong = dict.fromkeys(VALUES, Fraction(0)), Fraction(0)
-    for (p, one, right), (q, other, also) in product(LAW["a"], repeat=2):
+    kept_all, kept_incorrect = dict.fromkeys(VALUES, Fraction(0)), Fraction(0)
+    for (p, one, correct), (q, other, also) in product(LAW["a"], repeat=2):
         problem = paths({"ab": True, "ac": False})
-        for way, outcome in ((one, right), (other, also)):
+        for way, outcome in ((one, correct), (other, also)):
             for n in problem.root.follow("a" + way):
-                n.total, n.right = n.total + 1, n.right + outcome
+                n.total, n.correct = n.total + 1, n.correct + outcome
         for key, share in expected_shares(Exhaustive(3), problem, p * q).items():
             kept_all[key] += share
     assert kept_all == VALUES
-    for p, way, right in LAW["a"]:
+    for p, way, correct in LAW["a"]:
         problem = paths({"ab": True, "ac": False})
-        if not right:
+        if not correct:
             for n in problem.root.follow("a" + way):
                 n.total += 1
-            kept_wrong += expected_shares(Exhaustive(2), problem, p / (1 - VALUES["a"]))["a"]
-    assert kept_wrong == VALUES["a"] / 2
+            kept_incorrect += expected_shares(Exhaustive(2), problem, p / (1 - VALUES["a"]))["a"]
+    assert kept_incorrect == VALUES["a"] / 2
 
 
-def test_stopping_at_a_right_one_is_biased_as_documented():
-    """v = 1/2, two at most: right at once 1/2 * 1, then 1/4 * 1/2, else 0: 5/8 instead of 1/2."""
+def test_stopping_at_a_correct_one_is_biased_as_documented():
+    """v = 1/2, two at most: correct at once 1/2 * 1, then 1/4 * 1/2, else 0: 5/8 instead of 1/2."""
     found = expected_shares(EarlyStop(max_rollouts=2, round_size=1), paths({"ab": True, "ac": False}))
     assert found["ab"] == Fraction(5, 8)
 
@@ -156,18 +156,18 @@ def test_stopping_at_a_right_one_is_biased_as_documented():
 
 @given(st.lists(st.booleans(), min_size=8, max_size=8), st.integers(1, 8))
 def test_early_stop_has_the_hard_labels_of_exhaustive(outcomes, round_size):
-    """Drawing the same completions one after the other, it stops in the round that has the first right one."""
+    """Drawing the same completions one after the other, it stops in the round that has the first correct one."""
     strategy, problem = EarlyStop(max_rollouts=8, round_size=round_size), paths({"a": False})
     a = node(problem, "a")
     while wanted := asked(strategy, problem).get("a"):
-        answer(problem, "a", outcomes[a.drawn : a.drawn + wanted])
-    assert (a.right > 0) == any(outcomes)
+        answer(problem, "a", outcomes[a.sampled : a.sampled + wanted])
+    assert (a.correct > 0) == any(outcomes)
     first = outcomes.index(True) + 1 if True in outcomes else 8
-    assert a.drawn == min(8, -(-first // round_size) * round_size)
+    assert a.sampled == min(8, -(-first // round_size) * round_size)
 
 
 def test_early_stop_at_a_threshold():
-    """Density 9 p^8 under 8 of 8 right: at 1/2 it is 0.035, below 0.05, so the value is above 1/2; 7 of 7: 0.0625."""
+    """Density 9 p^8 under 8 of 8 correct: at 1/2 it is 0.035, below 0.05, so the value is above 1/2; 7 of 7: 0.0625."""
     strategy, problem = EarlyStop(max_rollouts=40, threshold=0.5), paths({"a": False})
     answer(problem, "a", [True] * 7)
     assert not strategy.settled(node(problem, "a"))
@@ -182,42 +182,42 @@ def test_early_stop_at_a_width():
     strategy, problem = EarlyStop(max_rollouts=1000, width=0.5), paths({"a": False})
     while wanted := asked(strategy, problem).get("a"):
         answer(problem, "a", [True] * wanted)
-    low, high = confidence_sequence(node(problem, "a").right, node(problem, "a").total, 0.05)
+    low, high = confidence_sequence(node(problem, "a").correct, node(problem, "a").total, 0.05)
     assert high - low <= 0.5
     assert node(problem, "a").total == 8  # 1 - 0.522; after 6 it is 1 - (0.05 / 7) ** (1 / 6) = 0.561
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.01, 0.05, 0.2]))
-def test_the_confidence_sequence_is_where_the_density_exceeds_the_error(right, wrong, error):
-    low, high = confidence_sequence(right, right + wrong, error)
-    assert 0 <= low <= (right / (right + wrong) if right + wrong else 0.5) <= high <= 1
-    total = right + wrong
+def test_the_confidence_sequence_is_where_the_density_exceeds_the_error(correct, incorrect, error):
+    low, high = confidence_sequence(correct, correct + incorrect, error)
+    assert 0 <= low <= (correct / (correct + incorrect) if correct + incorrect else 0.5) <= high <= 1
+    total = correct + incorrect
 
     def density(p):
-        return (total + 1) * math.comb(total, right) * p**right * (1 - p) ** wrong
+        return (total + 1) * math.comb(total, correct) * p**correct * (1 - p) ** incorrect
 
     assert low == 0 or density(low) == pytest.approx(error, rel=1e-6)
     assert high == 1 or density(high) == pytest.approx(error, rel=1e-6)
-    swapped = confidence_sequence(wrong, total, error)
+    swapped = confidence_sequence(incorrect, total, error)
     assert swapped == pytest.approx((1 - high, 1 - low))
 
 
 def test_the_confidence_sequence_holds_whenever_one_stops():
-    """The chance that any of the first 40 intervals misses the true value, summed over all paths: at most the error."""
+    """The probability that any of the first 40 intervals misses the true value, summed over all paths: at most the error."""
     for value in (0.1, 0.5, 0.8):
         alive, missed = {0: 1.0}, 0.0
         for total in range(1, 41):
             after: dict[int, float] = {}
-            for right, chance in alive.items():
+            for correct, probability in alive.items():
                 for more, p in ((1, value), (0, 1 - value)):
-                    after[right + more] = after.get(right + more, 0.0) + chance * p
+                    after[correct + more] = after.get(correct + more, 0.0) + probability * p
             alive = {}
-            for right, chance in after.items():
-                low, high = confidence_sequence(right, total, 0.1)
+            for correct, probability in after.items():
+                low, high = confidence_sequence(correct, total, 0.1)
                 if low <= value <= high:
-                    alive[right] = chance
+                    alive[correct] = probability
                 else:
-                    missed += chance
+                    missed += probability
         assert 0 < missed <= 0.1
 
 
@@ -225,7 +225,7 @@ def test_the_confidence_sequence_holds_whenever_one_stops():
 
 
 def search(strategy, problem, possible):
-    """Answers every ask: right if the prefix is among the ``possible`` ones. Gives the prefixes tried, in order."""
+    """Answers every ask: correct if the prefix is among the ``possible`` ones. Gives the prefixes tried, in order."""
     tried = []
     while wanted := asked(strategy, problem):
         for steps, number in wanted.items():
@@ -237,22 +237,22 @@ def search(strategy, problem, possible):
 def ratings(strategy, problem, steps):
     conclude = strategy.conclude(problem)
     labels = [conclude(n) for n in problem.root.follow(steps)]
-    return [label and (label.rating or (1 if label.num_right else -1)) for label in labels]
+    return [label and (label.rating or (1 if label.num_correct else -1)) for label in labels]
 
 
 def test_binary_search_by_hand():
-    """Seven steps, the fifth is the first wrong one: d (possible), f (not), e (not): 3 prefixes of 7."""
+    """Seven steps, the fifth is the first incorrect one: d (possible), f (not), e (not): 3 prefixes of 7."""
     problem, strategy = paths({"abcdefg": False}), BinarySearch(num_rollouts=2, round_size=2)
     assert search(strategy, problem, {"a", "ab", "abc", "abcd"}) == ["abcd", "abcdef", "abcde"]
     assert ratings(strategy, problem, "abcdefg") == [1, 1, 1, 1, -1, -1, -1]
     conclude = strategy.conclude(problem)
     assert [conclude(node(problem, "abcdefg"[:end])) for end in (1, 4, 5, 7)] == [
-        StepLabel(rating=1), StepLabel(num_right=2, num_rollouts=2), StepLabel(num_right=0, num_rollouts=2),
+        StepLabel(rating=1), StepLabel(num_correct=2, num_rollouts=2), StepLabel(num_correct=0, num_rollouts=2),
         StepLabel(rating=-1),
     ]  # fmt: skip
 
 
-def test_a_right_solution_needs_no_completion_and_proves_what_it_shares():
+def test_a_correct_solution_needs_no_completion_and_proves_what_it_shares():
     problem, strategy = paths({"abc": True, "abd": False}), BinarySearch(num_rollouts=2)
     assert search(strategy, problem, {"a", "ab", "abc"}) == ["abd"]
     assert ratings(strategy, problem, "abc") == [1, 1, 1]
@@ -269,7 +269,7 @@ def test_binary_search_finds_every_first_error(solutions, data):
     tried = search(strategy, problem, possible)
     for steps in solutions:
         assert ratings(strategy, problem, steps) == [1 if steps[: i + 1] in possible else -1 for i in range(len(steps))]
-    # Never more prefixes than bisecting every solution alone; a wrong one is tried in two rounds.
+    # Never more prefixes than bisecting every solution alone; an incorrect one is tried in two rounds.
     assert len(set(tried)) <= sum(math.floor(math.log2(len(s))) + 1 for s in solutions)
 
 

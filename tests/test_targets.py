@@ -6,8 +6,8 @@ from stepverify.records import StepLabel
 R = {rating: StepLabel(rating=rating) for rating in (-1, 0, 1)}
 
 
-def counted(right, rollouts=4):
-    return StepLabel(num_right=right, num_rollouts=rollouts)
+def counted(correct, rollouts=4):
+    return StepLabel(num_correct=correct, num_rollouts=rollouts)
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def test_neutral_steps_count_as_told(neutral, expected):
         ("negative", [1.0, None, 0.0, 0.0, 0.0, 0.0]),
     ],
 )
-def test_steps_behind_the_first_error_count_as_told(after, expected):
+def test_steps_after_the_first_error_count_as_told(after, expected):
     labels = [R[1], None, R[-1], R[1], None, R[-1]]
     assert StepTargets(after_first_error=after)(labels) == expected
     assert StepTargets()(labels) == [1.0, None, 0.0, 1.0, None, 0.0]
 
 
 @pytest.mark.parametrize("after", ["keep", "ignore", "negative"])
-def test_without_an_error_nothing_is_behind_it(after):
+def test_without_an_error_nothing_is_after_it(after):
     labels = [R[1], counted(1), None, R[0]]
     assert StepTargets(after_first_error=after)(labels) == [1.0, 1.0, None, 1.0]
     assert StepTargets(after_first_error=after)([]) == []

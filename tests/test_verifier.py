@@ -1,4 +1,4 @@
-"""The Python API: values by hand, prefixes, lists, the best of several candidates, wrong input."""
+"""The Python API: values by hand, prefixes, lists, the best of several candidates, incorrect input."""
 
 import ast
 import math
@@ -34,7 +34,7 @@ def test_outcome_values_equal_a_hand_run(orm, outcome):
     assert len({value for values in found for value in values}) == len(SOLUTIONS)
     along = orm.score_solutions(SOLUTIONS, per_token=True)
     for values, s in zip(along, SOLUTIONS, strict=True):
-        assert values == pytest.approx(outcome_by_hand(outcome, s, every_token=True), abs=2e-6)
+        assert values == pytest.approx(outcome_by_hand(outcome, s, per_token=True), abs=2e-6)
         assert len(orm.token_texts(s)) == len(values)
     assert [values[-1:] for values in along] == found
 
@@ -128,8 +128,8 @@ def test_best_of_takes_texts_and_steps(orm, prm, process):
         assert prm.best_of(problem, [[], steps[0]]).index == 1
 
 
-def test_wrong_calls_and_exports_are_named(prm, tmp_path, base):
-    with pytest.raises(InputError, match=r"layout\.split\(text\) gives its steps"):
+def test_incorrect_calls_and_exports_are_named(prm, tmp_path, base):
+    with pytest.raises(InputError, match=r"template\.split\(text\) gives its steps"):
         prm.score("a ?", "b = 1")
     with pytest.raises(InputError, match="steps: expected a list for each of 2 problems, got 1"):
         prm.score(["a ?", "b ?"], [["b = 1"]])
@@ -153,15 +153,15 @@ def test_wrong_calls_and_exports_are_named(prm, tmp_path, base):
 
 
 def test_prefixes_of_what_learned_whole_solutions_are_warned_of(outcome, tmp_path):
-    """An export that says ``every_token: false`` was never trained at the end of a prefix."""
+    """An export that says ``per_token: false`` was never trained at the end of a prefix."""
     import json
     import shutil
 
     folder = shutil.copytree(outcome, tmp_path / "last")
     facts = json.loads((folder / "stepverify.json").read_text())
-    (folder / "stepverify.json").write_text(json.dumps(facts | {"every_token": False}))
+    (folder / "stepverify.json").write_text(json.dumps(facts | {"per_token": False}))
     verifier = Verifier.from_pretrained(folder, device="cpu")
-    with pytest.warns(UserWarning, match=r"trained at the last token of solutions alone \(every_token: false\)"):
+    with pytest.warns(UserWarning, match=r"trained at the last token of solutions alone \(per_token: false\)"):
         verifier.score("a ?", ["b = 1"], complete=False)
     assert verifier.score("a ?", ["b = 1"]) != []
 
@@ -186,7 +186,7 @@ def test_a_repository_of_the_hub_is_read_from_its_cache(process, tmp_path, monke
 def test_it_says_what_it_is(prm, process):
     assert repr(prm).startswith(f"Verifier('{process}', objective='process', ")
     assert repr(prm).endswith("M parameters, float32, cpu)")
-    assert prm.layout.split("b = 1\n\n#### 1\n") == ["b = 1", "#### 1"]
+    assert prm.template.split("b = 1\n\n#### 1\n") == ["b = 1", "#### 1"]
 
 
 def test_the_package_has_it_without_loading_it():

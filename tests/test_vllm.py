@@ -15,9 +15,9 @@ from msgspec.structs import asdict
 from sampling.engines import Completion, Request, SamplingOptions, TransformersEngine, VllmEngine
 from sampling.stages.generate import generate
 from stepverify.jsonl import read_records
-from stepverify.layout import Layout
 from stepverify.readers import Synthetic
 from stepverify.records import InputError, Solution
+from stepverify.template import Template
 from tests.engines import complete_all
 from tests.tiny import tiny_llama
 
@@ -68,9 +68,9 @@ def complete(engine, requests, **options):
     return complete_all(engine, requests, SamplingOptions(**settled))
 
 
-def without_edges(drawn):
+def without_edges(sampled):
     """vLLM keeps the space in front of a completion that a tokenizer may drop; steps are stripped anyway."""
-    return {key: [(c.token_ids, c.text.strip(), c.finish) for c in completions] for key, completions in drawn.items()}
+    return {key: [(c.token_ids, c.text.strip(), c.finish) for c in completions] for key, completions in sampled.items()}
 
 
 def one_each(prompts, n=1, seed=0):
@@ -81,7 +81,7 @@ def test_greedy_completions_are_the_same(vllm, transformers, prompts):
     requests = one_each(prompts, n=2)
     ours, theirs = (complete(engine, requests, temperature=0) for engine in (transformers, vllm))
     assert without_edges(theirs) == without_edges(ours)
-    assert all(isinstance(c, Completion) and c.token_ids for drawn in theirs.values() for c in drawn)
+    assert all(isinstance(c, Completion) and c.token_ids for sampled in theirs.values() for c in sampled)
 
 
 def test_stop_texts_stop_ids_and_lengths_are_the_same(vllm, transformers, prompts):
@@ -102,12 +102,12 @@ def test_stop_texts_stop_ids_and_lengths_are_the_same(vllm, transformers, prompt
 def test_completion_i_is_drawn_with_seed_plus_i(vllm, prompts):
     """More completions are asked for than are in flight at once, and a request of 7 is more than that alone."""
     together = complete(vllm, one_each(prompts, n=3))
-    assert [len(drawn) for drawn in together.values()] == [3, 3, 3, 3]
-    assert len({tuple(c.token_ids) for drawn in together.values() for c in drawn}) > 6
+    assert [len(sampled) for sampled in together.values()] == [3, 3, 3, 3]
+    assert len({tuple(c.token_ids) for sampled in together.values() for c in sampled}) > 6
     assert complete(vllm, one_each(prompts, n=3)) == together
     for i in range(3):
         singly = complete(vllm, one_each(prompts, n=1, seed=i))
-        assert singly == {key: [drawn[i]] for key, drawn in together.items()}
+        assert singly == {key: [sampled[i]] for key, sampled in together.items()}
     (seven,) = complete(vllm, one_each(prompts[:1], n=7)).values()
     assert seven[:3] == together["p/0"]
     assert len({tuple(c.token_ids) for c in seven}) > 3
@@ -119,7 +119,7 @@ def test_the_generate_stage_writes_the_same_records_through_both(vllm, transform
     for name, engine in (("transformers", transformers), ("vllm", vllm)):
         generate(
             engine, Synthetic("test", 5, worked=False), tmp_path / name, num_samples=2,
-            sampling=SamplingOptions(temperature=0, max_tokens=20), layout=Layout(prompt="{problem}\n"),
+            sampling=SamplingOptions(temperature=0, max_tokens=20), template=Template(prompt="{problem}\n"),
         )  # fmt: skip
         written.append({s.id: asdict(s) for s in read_records(tmp_path / name, Solution)})
     assert len(written[0]) == 10
@@ -172,7 +172,7 @@ def test_a_prefix_is_part_of_the_completion(vllm, prompts):
     for cut in (1, 7, 23, 24, 30):
         requests = [Request(f"p/{i}", p, 2, 5, whole[f"p/{i}"][0].token_ids[:cut]) for i, p in enumerate(prompts)]
         again = without_edges(complete(vllm, requests, temperature=0))
-        assert again == {key: drawn * 2 for key, drawn in without_edges(whole).items()}
+        assert again == {key: sampled * 2 for key, sampled in without_edges(whole).items()}
     (c,) = whole["p/0"]
     decode = vllm.tokenizer.decode
     stop = decode(c.token_ids[:8])[len(decode(c.token_ids[:4])) :]

@@ -70,7 +70,7 @@ def verifiers(model, tmp_path_factory):
     exports = {}
     for kind in ("OutcomeVerifier", "ProcessRewardModel"):
         arguments = {
-            "backbone": {"path": model}, "layout": {"prompt": "{problem}\n"}, "max_length": CONTEXT,
+            "backbone": {"path": model}, "template": {"prompt": "{problem}\n"}, "max_length": CONTEXT,
             "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}}, "warmup": 0.0,
         }  # fmt: skip
         trainer = {
@@ -109,7 +109,7 @@ def test_the_scorer_gives_the_verifiers_scores(kind, verifiers, monkeypatch):
     records += [replace(s, id=f"{s.id}-", steps=s.steps[:1], finish="length") for s in records]
     records += [replace(ASKED, steps=[]), replace(ASKED, id="p#1", steps=["2 + 3 = 5"] * 200)]
     pooling = PoolingVerifier(
-        str(verifiers[kind]), every_token=kind == "OutcomeVerifier", enforce_eager=True, block_size=32, cpu_kv_cache_gib=1,
+        str(verifiers[kind]), per_token=kind == "OutcomeVerifier", enforce_eager=True, block_size=32, cpu_kv_cache_gib=1,
         gpu_memory_utilization=0.3,
     )  # fmt: skip
 

@@ -97,7 +97,7 @@ def test_greedy_completions_their_ends_and_their_prefixes_are_the_same(served, t
 
 
 def test_completion_i_is_drawn_with_seed_plus_i_and_the_cache_is_told(served, prompts):
-    """The first completion of a prompt of 30 or more tokens fills the cache for those behind it."""
+    """The first completion of a prompt of 30 or more tokens fills the cache for those after it."""
     long = prompts[0] * (100 // len(prompts[0]))
     together = complete(served, [Request("r", long, 3, 7)])["r"]
     assert together == [complete(served, [Request("r", long, 1, 7 + i)])["r"][0] for i in range(3)]

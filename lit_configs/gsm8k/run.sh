@@ -23,7 +23,7 @@ sampling generate --config $here/03_samples_test.yaml $dtype --problems.init_arg
 sampling label    --config $here/04_labels_train.yaml
 sampling label    --config $here/05_labels_test.yaml
 stepverify fit    --config $here/06_orm.yaml $overlay --ckpt_path last \
-  --data.language.init_args.path "$train" --data.language.init_args.limit "${PROBLEMS:-7000}"
+  --data.lm.init_args.path "$train" --data.lm.init_args.limit "${PROBLEMS:-7000}"
 sampling score    --config $here/07_scores.yaml
 sampling rank     --config $here/08_rank.yaml
 sampling report   --config $here/09_report.yaml

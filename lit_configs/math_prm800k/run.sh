@@ -7,7 +7,7 @@
 #   MODEL=dir PROCESSBENCH=dir OVERLAY=lit_configs/overlays/lora.yaml DTYPE=float32 bash lit_configs/math_prm800k/run.sh
 #   EXAMPLES=400 PROBLEMS=400 SAMPLES=16 TEST_PROBLEMS=100 TEST_SAMPLES=32 bash lit_configs/math_prm800k/run.sh
 # And then, with the samples of the training problems:
-#   SELECT=1 ...                        sheets of convincing wrong answers, for people to rate
+#   SELECT=1 ...                        sheets of convincing incorrect answers, for people to rate
 #   TWO_STAGE=1 LARGE_MODEL=dir ...     a larger reward model that learns the values of the first one
 # Other ratings, of flat rows for example:
 #   RATINGS='{"class_path": "stepverify.readers.RatedSolutions", "init_args": {"path": ..., "problems": ...}}' ...

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The price of training at one position and reading at another: a process reward model on ratings, and the same with its
 # labels two tokens too early, which is what becomes of them where data and model both move them for the next token.
-# Step judgements on held-out problems, and first wrong steps on ProcessBench. Needs ratings and a model, no samples.
+# Step judgements on held-out problems, and first incorrect steps on ProcessBench. Needs ratings and a model, no samples.
 #   DATA=prm800k/prm800k MODEL=HuggingFaceTB/SmolLM2-135M TAG='<reponame>' bash lit_configs/math_prm800k/shift.sh
 # TAG is a token of the model that no solution contains. RATINGS and PROCESSBENCH as for run.sh, SPLITS are the parts of
 # ProcessBench; arguments go to both fits: --config lit_configs/overlays/lora.yaml, for example.
@@ -25,7 +25,7 @@ for verifier in aligned shifted; do
   if [ $verifier = shifted ]; then module=tests.benchmarks.peers.shifted.ShiftedRewardModel; fi
   PYTHONPATH=. stepverify fit --config $here/10_prm.yaml --model $module "$@" \
     --model.init_args.backbone.path "$MODEL" \
-    --model.init_args.layout '{"prompt": "Problem: {problem}\nSolution:\n", "tag": "'"$TAG"'"}' \
+    --model.init_args.template '{"prompt": "Problem: {problem}\nSolution:\n", "step_tag": "'"$TAG"'"}' \
     --data.train.init_args.path $out/ratings.jsonl --data.train.init_args.validation_fraction $fraction \
     --data.validation.init_args.path $out/ratings.jsonl --data.validation.init_args.validation_fraction $fraction \
     --trainer.default_root_dir $out/$verifier --ckpt_path last

@@ -27,13 +27,13 @@ else
   completer=(--steps.init_args.engine.init_args.dtype "$dtype" ${MODEL:+--steps.init_args.engine.init_args.model "$MODEL"}
     --steps.init_args.few_shot.init_args.path "$train")
 fi
-before=() # what an earlier one drew is not drawn again: early stopping draws in twos, which both others take
+before=() # what an earlier one drew is not sampled again: early stopping draws in twos, which both others take
 for strategy in $strategies; do
   ablation=$here/ablations/labels_$strategy.yaml
   if [ "$strategy" = early_stop ]; then ablation=$here/03_labels_train.yaml; fi
   sampling label --config $here/03_labels_train.yaml --config "$ablation" "${completer[@]}" "${before[@]}" "$@" \
     --input "$solutions" --output $out/"$strategy"
-  if [ "$strategy" = early_stop ]; then before=(--steps.init_args.drawn_before "[$out/early_stop]"); fi
+  if [ "$strategy" = early_stop ]; then before=(--steps.init_args.reuse_from "[$out/early_stop]"); fi
 done
 labels=""
 for folder in early_stop binary_search exhaustive; do

@@ -15,7 +15,7 @@ GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64's increment (Steele et al. 2014): seed
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """How completions are drawn.
+    """How completions are sampled.
 
     Attributes:
         temperature: 0 takes the most likely token; GSM8K verifiers drew at 0.7 (Cobbe et al. 2021, section 4.2).
@@ -48,11 +48,11 @@ class SamplingOptions:
 
 @dataclass(slots=True)
 class Request:
-    """``n`` completions of one prompt. Completion i is drawn with ``seed + i``. ``key`` names it in error messages.
+    """``n`` completions of one prompt. Completion i is sampled with ``seed + i``. ``key`` names it in error messages.
 
-    ``prefix_ids`` are there already: every completion begins with them, and they count as if drawn (``max_tokens``,
-    stop texts). What follows is drawn with other random numbers than a shorter prefix's next ``len(prefix_ids)``
-    tokens at the same seed: to drop tokens and draw on behind others leaves no trace of what was dropped.
+    ``prefix_ids`` are there already: every completion begins with them, and they count as if sampled (``max_tokens``,
+    stop texts). What follows is sampled with other random numbers than a shorter prefix's next ``len(prefix_ids)``
+    tokens at the same seed: to drop tokens and draw on after others leaves no trace of what was dropped.
     """
 
     key: str
@@ -64,15 +64,15 @@ class Request:
 
 @dataclass(slots=True)
 class Completion:
-    """One drawn completion: its token ids as drawn, its text up to the stop text, why it ended.
+    """One sampled completion: its token ids as sampled, its text up to the stop text, why it ended.
 
-    ``forced`` counts the values in it that are the calculator's.
+    ``num_calculator_edits`` counts the values in it that are the calculator's.
     """
 
     token_ids: list[int]
     text: str
     finish: str
-    forced: int = 0
+    num_calculator_edits: int = 0
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class Usage:
 
 
 def begun(tokenizer: Any, request: Request, options: SamplingOptions, limit: int) -> tuple[Completion, int]:
-    """What the prefix of a request is as a completion, and how many tokens are to be drawn behind it: 0 if it is all.
+    """What the prefix of a request is as a completion, and how many tokens are to be sampled after it: 0 if it is all.
 
     Args:
         tokenizer: the model's.
@@ -111,19 +111,19 @@ def begun(tokenizer: Any, request: Request, options: SamplingOptions, limit: int
     return known, 0 if known.finish == "stop" else room - len(known.token_ids)
 
 
-def seed_behind(request: Request) -> int:
-    """The seed for an engine whose random numbers begin behind the prefix: there others than at a shorter one."""
+def seed_after(request: Request) -> int:
+    """The seed for an engine whose random numbers begin after the prefix: there others than at a shorter one."""
     return (request.seed + GOLDEN * len(request.prefix_ids)) % (1 << 62)
 
 
 def completed(
     tokenizer: Any, ids: list[int], finish: str, options: SamplingOptions, end_ids: Collection[int] = ()
 ) -> Completion:
-    """The completion that ``ids`` are, ended behind the first token that completes a stop text.
+    """The completion that ``ids`` are, ended after the first token that completes a stop text.
 
     Args:
         tokenizer: the model's.
-        ids: token ids as drawn.
+        ids: token ids as sampled.
         finish: why they end, unless by a stop text.
         options: stop texts and ids.
         end_ids: further ids that end a completion; one that did is no text of it.

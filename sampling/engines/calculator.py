@@ -1,22 +1,22 @@
 """GSM8K's calculator (Cobbe et al. 2021, appendix on calculator annotations) over any engine.
 
-A model that was taught ``48/2 = <<48/2=24>>24`` shall not have to know that it is 24: behind the first ``=`` of
-an annotation the calculator's value and ``>>`` stand, whatever the model would have drawn there.
+A model that was taught ``48/2 = <<48/2=24>>24`` shall not have to know that it is 24: after the first ``=`` of
+an annotation the calculator's value and ``>>`` stand, whatever the model would have sampled there.
 
-Stopping at every ``=`` would read every prompt again for every annotation. Instead whole solutions are drawn; the
+Stopping at every ``=`` would read every prompt again for every annotation. Instead whole solutions are sampled; the
 first annotation that does not go on as the calculator has it is cut there, the calculator's tokens are put in, and
 that solution alone goes on, beside all other requests, until none is left.
 
 **The distribution is that of stopping at every ``=``, token for token, for every model and tokenizer.** Where
 the calculator acts, and the tokens it writes, depend on the tokens before it alone. Did the model draw these very
-tokens, then what follows was drawn behind them, as it would have been after writing them; did it not, what follows
-is dropped and drawn anew. Whether it is dropped depends only on the tokens in the calculator's place; the tokens
-behind are drawn with numbers of their own (:class:`~sampling.engines.Request`). With ``TransformersEngine``
+tokens, then what follows was sampled after them, as it would have been after writing them; did it not, what follows
+is dropped and sampled anew. Whether it is dropped depends only on the tokens in the calculator's place; the tokens
+after are sampled with numbers of their own (:class:`~sampling.engines.Request`). With ``TransformersEngine``
 a number belongs to its seed and position, so both ways give the same solution, not just the same distribution.
 
 At the seam, exactly: the calculator acts at the first token with which the text reaches the ``=``. A token that
 ends in it stays, and the ids of ``24>>`` follow. A token that goes beyond it (``=2``, ``=-``) is taken back and its
-text up to the ``=`` written with the value: the ids of ``=24>>``. A right value that was drawn in other
+text up to the ``=`` written with the value: the ids of ``=24>>``. A correct value that was sampled in other
 tokens than the tokenizer writes it in is replaced too: that keeps the sentence above true without conditions.
 """
 
@@ -127,7 +127,7 @@ class _Parser:
 class CalculatorEngine(Engine):
     """Samples by another engine, with the calculator's values in the annotations of the completions.
 
-    ``Completion.forced`` counts them. Stop texts and ``max_tokens`` hold for the whole completion, forced tokens
+    ``Completion.num_calculator_edits`` counts them. Stop texts and ``max_tokens`` hold for the whole completion, num_calculator_edits tokens
     included. A request comes back when all of its completions are done.
 
     Args:
@@ -168,22 +168,24 @@ class CalculatorEngine(Engine):
     async def _corrected(
         self, request: Request, index: int, completion: Completion, options: SamplingOptions
     ) -> Completion:
-        """Return a completion without wrong values: sample on after each corrected one.
+        """Return a completion without incorrect values: sample on after each corrected one.
 
         Requests have the seed of the completion and name what is settled: a resumed run asks for the same.
         """
-        settled = forced = 0
-        while (wrong := self._first_wrong(completion, settled, options)) is not None:
-            (ids, settled), forced = wrong, forced + 1
+        settled = num_calculator_edits = 0
+        while (incorrect := self._first_incorrect(completion, settled, options)) is not None:
+            (ids, settled), num_calculator_edits = incorrect, num_calculator_edits + 1
             key = f"{request.key}\x1e{index}\x1e{len(ids)}"
             rest = Request(key, request.prompt_ids, 1, request.seed + index, ids)
             (completion,) = await self.engine.complete(rest, options)
-        return replace(completion, forced=forced)
+        return replace(completion, num_calculator_edits=num_calculator_edits)
 
-    def _first_wrong(self, drawn: Completion, settled: int, options: SamplingOptions) -> tuple[list[int], int] | None:
+    def _first_incorrect(
+        self, sampled: Completion, settled: int, options: SamplingOptions
+    ) -> tuple[list[int], int] | None:
         """Ids up to the first corrected value and ``>>``, and how many characters that is."""
-        ids = drawn.token_ids
-        if drawn.finish == "stop" and ids and ids[-1] in options.stop_ids:
+        ids = sampled.token_ids
+        if sampled.finish == "stop" and ids and ids[-1] in options.stop_ids:
             ids = ids[:-1]  # no part of the text
         text = self._decode(ids)
         for match in _OPEN.finditer(text, settled):
@@ -191,22 +193,22 @@ class CalculatorEngine(Engine):
                 continue
             through = text[: match.end()]
             end = bisect_left(range(len(ids)), True, key=lambda k: self._decode(ids[:k]).startswith(through))
-            if end == len(drawn.token_ids):  # it ended with this very token: by a stop text, or at the limit
+            if end == len(sampled.token_ids):  # it ended with this very token: by a stop text, or at the limit
                 return None
             if self._decode(ids[:end]) == through:
-                right = ids[:end] + self._encode(value + _CLOSE)
+                correct = ids[:end] + self._encode(value + _CLOSE)
             else:
                 before = self._decode(ids[: end - 1])
-                right = ids[: end - 1] + self._encode(through[len(before) :] + value + _CLOSE)
-            if ids[: len(right)] != right:
-                return right, len(through + value + _CLOSE)
+                correct = ids[: end - 1] + self._encode(through[len(before) :] + value + _CLOSE)
+            if ids[: len(correct)] != correct:
+                return correct, len(through + value + _CLOSE)
         return None
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def _encode(self, text: str) -> list[int]:
-        """Ids of ``text`` inside a line: behind a line end, where no tokenizer adds a space of its own."""
+        """Ids of ``text`` inside a line: after a line end, where no tokenizer adds a space of its own."""
         start = self.tokenizer.encode("\n", add_special_tokens=False)
         ids = self.tokenizer.encode("\n" + text, add_special_tokens=False)
         return (

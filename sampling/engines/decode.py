@@ -244,7 +244,7 @@ def draw(logits: Tensor, seeds: Tensor, step: int, options: SamplingOptions) -> 
     Args:
         logits: (R, V).
         seeds: (R,) non-negative 63-bit integers.
-        step: how many tokens were drawn before.
+        step: how many tokens were sampled before.
         options: temperature, top_p and top_k.
 
     Returns:
@@ -283,5 +283,5 @@ def _wrap(value: int) -> int:
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical (zero-filling) right shift; torch's own keeps the sign."""
+    """Logical (zero-filling) correct shift; torch's own keeps the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sampling.engines.base import Completion, Engine, Request, SamplingOptions, Usage, begun, completed, seed_behind
+from sampling.engines.base import Completion, Engine, Request, SamplingOptions, Usage, begun, completed, seed_after
 from sampling.runtime.scheduler import together
 from stepverify.data.encode import load_tokenizer
 from stepverify.records import InputError
@@ -39,11 +39,11 @@ class ServerEngine(Engine):
 
     The token ids of completions are those that the server says it drew (vLLM's ``return_token_ids``). One that does
     not say is taken by its texts, with a warning: their ids are those that the tokenizer writes them in, which need
-    not be the drawn ones, and lack the end of sequence. How many tokens of a prompt were cached is known where the
+    not be the sampled ones, and lack the end of sequence. How many tokens of a prompt were cached is known where the
     server tells (vLLM: ``--enable-prompt-tokens-details``).
 
     Args:
-        model: local folder or hub id of the served model: its tokenizer and layout are read here.
+        model: local folder or hub id of the served model: its tokenizer and template are read here.
         base_url: of the endpoint, as ``http://localhost:8000/v1``.
         served_as: what the server calls the model; None if that is ``model`` too.
         api_key_env: the environment variable that holds the key; None where none is needed.
@@ -156,7 +156,7 @@ class ServerEngine(Engine):
     async def _ask(self, client: Any, request: Request, i: int, left: int, options: SamplingOptions) -> Any:
         body = {
             "model": self.served_as, "prompt": request.prompt_ids + request.prefix_ids, "max_tokens": left,
-            "seed": seed_behind(request) + i, "temperature": options.temperature, "top_p": options.top_p,
+            "seed": seed_after(request) + i, "temperature": options.temperature, "top_p": options.top_p,
             "top_k": options.top_k, "stop": options.stop, "stop_token_ids": options.stop_ids, "return_token_ids": True,
         }  # fmt: skip
         with _explained(f"{request.key}: {self.base_url}", self.timeout):
@@ -165,8 +165,8 @@ class ServerEngine(Engine):
 
     def _completion(self, request: Request, answer: Any, options: SamplingOptions) -> Completion:
         try:
-            drawn = answer["choices"][0]
-            text, finish, ids = drawn["text"], drawn["finish_reason"], drawn.get("token_ids")
+            sampled = answer["choices"][0]
+            text, finish, ids = sampled["text"], sampled["finish_reason"], sampled.get("token_ids")
         except (KeyError, IndexError, TypeError):
             raise InputError(f"{request.key}: {self.base_url} answers with no completion: {str(answer)[:80]}") from None
         if finish not in ("stop", "length"):

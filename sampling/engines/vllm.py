@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from sampling.engines.base import Completion, Usage, completed, seed_behind
+from sampling.engines.base import Completion, Usage, completed, seed_after
 from sampling.engines.pump import Call, Core, InProcessEngine, load_shared_tokenizer
 from stepverify.records import InputError
 
@@ -126,7 +126,7 @@ class _VllmCore(Core):
         # Of n greedy completions all are equal, and vLLM refuses to sample more than one.
         n = 1 if options.temperature == 0 else request.n
         params = SamplingParams(
-            n=n, seed=seed_behind(request), temperature=options.temperature, top_p=options.top_p, top_k=options.top_k,
+            n=n, seed=seed_after(request), temperature=options.temperature, top_p=options.top_p, top_k=options.top_k,
             max_tokens=call.room, stop=options.stop or None, stop_token_ids=options.stop_ids or None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Say so when many solutions state no answer: silence would turn a format into wrong labels."""
+"""Say so when many solutions state no answer: silence would turn a format into incorrect labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels that a judge confirms: rollouts and a language model have to find the same first wrong step."""
+"""Labels that a judge confirms: rollouts and a language model have to find the same first incorrect step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from sampling.engines import Engine, Request, SamplingOptions
 from sampling.labelling.base import LabelProblem, Stage, StepLabeller
-from sampling.labelling.verdict import DEFAULT, Template, compared, first_wrong, read_verdict
+from sampling.labelling.verdict import DEFAULT, Template, compared, first_incorrect, read_verdict
 from sampling.runtime.scheduler import PriorityLimit, together
 from sampling.runtime.seeds import derive_seed
 from sampling.runtime.store import Store
@@ -26,13 +26,13 @@ _REASONS = (
 
 
 class Consensus(StepLabeller):
-    """Keeps the labels of solutions in which a judge finds the same first wrong step, or none as they do.
+    """Keeps the labels of solutions in which a judge finds the same first incorrect step, or none as they do.
 
-    Rollouts measure whether a step can be recovered from, not whether it is right; where they and a language model
+    Rollouts measure whether a step can be recovered from, not whether it is correct; where they and a language model
     agree on the place of the error, about 40 % of the data remain, and train a better verifier (Zhang et al. 2025,
     "The Lessons of Developing Process Reward Models in Mathematical Reasoning", section 3).
 
-    Labels are read hard: a step is wrong if no completion was right; one without a label is not. A solution on which
+    Labels are read hard: a step is incorrect if no completion was correct; one without a label is not. A solution on which
     they and the judge differ, or whose judge says nothing that can be read, loses its labels and stays.
 
     Each distinct solution of a problem is asked about once; one without any label is not. What the judge said is kept
@@ -86,7 +86,7 @@ class Consensus(StepLabeller):
         with Store(stage.output / "judge", Judgement, stage="judge", config=self.identity(), inputs={}) as store:
             async with self.labeller.labelling(stage) as label, aclosing(self.judge):
                 with Writer(store) as writer:
-                    yield _Hearing(self, label, stage, writer).label
+                    yield _JudgeRun(self, label, stage, writer).label
             self._summary = _count(store.records())
             store.finish(self._summary)
 
@@ -107,7 +107,7 @@ class Consensus(StepLabeller):
         return ids
 
 
-class _Hearing:
+class _JudgeRun:
     """One run of the judge: what it is asked, and what comes of its answers."""
 
     def __init__(self, consensus: Consensus, label: LabelProblem, stage: Stage, writer: Writer[Judgement]) -> None:
@@ -123,7 +123,7 @@ class _Hearing:
         for s in solutions:
             if any(s.step_labels or []):
                 verdicts = self._verdicts[distinct[_text(s)].id]
-                if not compared(first_wrong(s.step_labels or []), verdicts).startswith("agreed"):
+                if not compared(first_incorrect(s.step_labels or []), verdicts).startswith("agreed"):
                     s.step_labels = None
 
     async def _ask(self, solution: Solution) -> None:
@@ -135,7 +135,7 @@ class _Hearing:
             answers = await consensus.judge.complete(request, consensus.sampling)
         verdicts = [None if a.finish == "length" else read_verdict(a.text, len(solution.steps)) for a in answers]
         judgement = Judgement(
-            id=solution.id, labelled=first_wrong(solution.step_labels or []), seed=request.seed,
+            id=solution.id, labelled=first_incorrect(solution.step_labels or []), seed=request.seed,
             texts=[a.text for a in answers], finish=[a.finish for a in answers], verdicts=verdicts,
             tokens=sum(len(a.token_ids) for a in answers),
         )  # fmt: skip

@@ -10,14 +10,14 @@ from stepverify.readers.base import same_steps
 from stepverify.records import Solution
 
 _BAD = ("without_answer", "cut_off", "duplicates")  # a duplicate has the steps of an earlier solution
-_STEPS = ("labelled_steps", "rollouts", "right_rollouts")
+_STEPS = ("labelled_steps", "rollouts", "correct_rollouts")
 
 
 def count(solutions: Iterable[Solution], given: Mapping[str, bool]) -> dict[str, Any]:
     """Counts of everything. ``given``: the verdicts that solutions came with."""
     counts = Counter[str](dict.fromkeys(("solutions", "correct", *_BAD, *_STEPS), 0))
     texts: dict[str, set[bytes]] = {}
-    sizes, right, generators = Counter[str](), Counter[str](), dict[str, Counter[str]]()
+    sizes, correct, generators = Counter[str](), Counter[str](), dict[str, Counter[str]]()
     changed = []
     for s in solutions:
         labels = [label for label in s.step_labels or [] if label]
@@ -26,18 +26,18 @@ def count(solutions: Iterable[Solution], given: Mapping[str, bool]) -> dict[str,
             solutions=1, correct=bool(s.correct), without_answer=s.predicted is None, cut_off=s.finish == "length",
             duplicates=steps in known, labelled_steps=len(labels),
             rollouts=sum(label.num_rollouts or 0 for label in labels),
-            right_rollouts=sum(label.num_right or 0 for label in labels),
+            correct_rollouts=sum(label.num_correct or 0 for label in labels),
         )  # fmt: skip
         known.add(steps)
-        right[s.problem_id] += bool(s.correct)
+        correct[s.problem_id] += bool(s.correct)
         sizes[s.problem_id] += 1
         generators.setdefault(s.generator or "unknown", Counter()).update(solutions=1, correct=bool(s.correct))
         if given.get(s.id, s.correct) != s.correct:
             changed.append(s.id)
     summary: dict[str, Any] = dict(counts) | {
         "problems": len(sizes),
-        "problems_without_right": sum(not right[problem] for problem in sizes),
-        "problems_without_wrong": sum(right[problem] == size for problem, size in sizes.items()),
+        "problems_without_correct": sum(not correct[problem] for problem in sizes),
+        "problems_without_incorrect": sum(correct[problem] == size for problem, size in sizes.items()),
     }
     if len(generators) > 1:
         summary["by_generator"] = {name: dict(found) for name, found in generators.items()}
@@ -48,11 +48,11 @@ def describe(summary: Mapping[str, Any]) -> str:
     """The counts in a few lines, the first one without indent."""
     lines = [
         _line(summary, "solutions", "correct", *_BAD, "labelled_steps"),
-        _line(summary, "problems", "problems_without_right", "problems_without_wrong"),
+        _line(summary, "problems", "problems_without_correct", "problems_without_incorrect"),
     ]
     for name, found in summary.get("by_generator", {}).items():
         share = 100 * found["correct"] / found["solutions"]
-        lines.append(f"{name}: {found['correct']} of {found['solutions']} right, {share:.2f} %")
+        lines.append(f"{name}: {found['correct']} of {found['solutions']} correct, {share:.2f} %")
     if "changed_verdicts" in summary:
         lines.append(f"verdicts of the input that have changed: {len(summary['changed_verdicts'])}")
     for key in ("left_out", "noted"):

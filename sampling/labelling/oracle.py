@@ -30,5 +30,5 @@ async def _judge(solutions: list[Solution]) -> None:
             raise InputError(
                 f"solution {s.id}: not of a synthetic problem (no meta.modulus), the oracle cannot judge it"
             )
-        right = synthetic.verdicts(s.problem, s.steps, s.meta["modulus"])
-        s.step_labels = [StepLabel(rating=1 if r else -1) for r in right]
+        correct = synthetic.verdicts(s.problem, s.steps, s.meta["modulus"])
+        s.step_labels = [StepLabel(rating=1 if r else -1) for r in correct]

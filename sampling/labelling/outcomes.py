@@ -42,12 +42,14 @@ def by_problem(source: Path | Reader) -> list[list[Solution]]:
     return list(groups.values())
 
 
-def grade_solutions(group: list[Solution], grader: Grader, unstated: Fallback = "no_answer") -> list[Solution]:
+def grade_solutions(group: list[Solution], grader: Grader, answer_fallback: Fallback = "no_answer") -> list[Solution]:
     """Fill in ``predicted`` and ``correct`` of solutions whose problems have answers; return them."""
     for solution in group:
         text = "\n".join(solution.steps)
         # An answer in a solution that was cut off is not its final one.
-        solution.predicted = None if solution.finish == "length" else extract_answer(text) or _FALLBACKS[unstated](text)
+        solution.predicted = (
+            None if solution.finish == "length" else extract_answer(text) or _FALLBACKS[answer_fallback](text)
+        )
     for solution, verdict in zip(group, grader.grade((s.answer, s.predicted) for s in group), strict=True):
         solution.correct = verdict is True
     return group

@@ -18,26 +18,26 @@ from sampling.labelling.answer_fallback import Unstated
 from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from sampling.labelling.run import Budget, Plan, Run
 from sampling.labelling.strategies import Exhaustive, Strategy
-from sampling.runtime.inputs import exported_layout
+from sampling.runtime.inputs import exported_template
 from sampling.runtime.provenance import check_origin
-from sampling.runtime.reuse import check_drawn, read_drawn
+from sampling.runtime.reuse import check_sampled, read_sampled
 from sampling.runtime.store import Store
-from stepverify.layout import Layout
 from stepverify.readers import Reader
 from stepverify.records import InputError, Rollout
+from stepverify.template import Template
 
 
 class Rollouts(StepLabeller):
     """Labels by completions from every distinct step prefix (Math-Shepherd: Wang et al. 2023, section 3.3).
 
     The step that states the final answer is labelled by grading that answer, not by rollouts. A completion without
-    an answer, or cut off at the token limit, counts as wrong.
+    an answer, or cut off at the token limit, counts as incorrect.
 
     **Reuse.** A sampled solution is itself a completion of each of its prefixes, and a completion of a prefix is one
-    of every longer prefix of the tree that it passes through: behind a given prefix all of them are drawn alike.
-    So with ``reuse_samples`` and ``reuse_rollouts`` counts are pooled, and right / total is unbiased as long as
-    neither the solutions nor the numbers drawn were chosen by outcomes: with :class:`~sampling.labelling.Exhaustive`
-    on all samples of a problem it is; on samples that were kept because they are wrong, or with a strategy that
+    of every longer prefix of the tree that it passes through: after a given prefix all of them are sampled alike.
+    So with ``reuse_samples`` and ``reuse_rollouts`` counts are pooled, and correct / total is unbiased as long as
+    neither the solutions nor the numbers sampled were chosen by outcomes: with :class:`~sampling.labelling.Exhaustive`
+    on all samples of a problem it is; on samples that were kept because they are incorrect, or with a strategy that
     stops on outcomes, it is not. Completions of a longer prefix never count for a shorter one: they are no fair
     draw from it. A label that includes its own solution's outcome leans towards an outcome label; with few samples
     through a prefix that matters.
@@ -46,24 +46,24 @@ class Rollouts(StepLabeller):
         engine: what completes; the generator itself, or another model.
         strategy: which prefixes are completed, how often, and when that is enough.
         sampling: temperature, length, stop texts.
-        layout: text around problems and steps; None takes the one that the model was exported with.
-        few_shot: worked problems in front of every prompt: the same ones that the solutions were drawn with.
+        template: text around problems and steps; None takes the one that the model was exported with.
+        few_shot: worked problems in front of every prompt: the same ones that the solutions were sampled with.
         max_solutions: step labels for the first so many solutions of each problem; None labels all.
-        reuse_samples: count the solutions themselves. They must have been drawn by this engine, with these options.
+        reuse_samples: count the solutions themselves. They must have been sampled by this engine, with these options.
         reuse_rollouts: count a completion for the longer prefixes that it passes through.
-        drawn_before: outputs of other runs of this stage, with another strategy for example, finished or not: what
-            they drew is not drawn again, but copied. They must have drawn with this engine, these options and this
-            seed. Completions that were drawn more at a time than this strategy asks for are not taken.
+        reuse_from: outputs of other runs of this stage, with another strategy for example, finished or not: what
+            they drew is not sampled again, but copied. They must have sampled with this engine, these options and this
+            seed. Completions that were sampled more at a time than this strategy asks for are not taken.
         budget: limits of rollouts, tokens and time.
-        seed: of the run. A prefix's completion i is drawn with a seed made from this, the problem's id, the prefix
+        seed: of the run. A prefix's completion i is sampled with a seed made from this, the problem's id, the prefix
             and i: whatever the strategy.
     """
 
     def __init__(
         self, engine: Engine, strategy: Strategy = Exhaustive(),  # noqa: B008 - frozen
         sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
-        layout: Layout | None = None, few_shot: Reader | None = None, max_solutions: int | None = None,
-        reuse_samples: bool = False, reuse_rollouts: bool = False, drawn_before: Sequence[Path] = (),
+        template: Template | None = None, few_shot: Reader | None = None, max_solutions: int | None = None,
+        reuse_samples: bool = False, reuse_rollouts: bool = False, reuse_from: Sequence[Path] = (),
         budget: Budget = Budget(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:  # fmt: skip
@@ -71,12 +71,12 @@ class Rollouts(StepLabeller):
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
         self.engine, self.sampling = engine, sampling
         self.examples = list(few_shot.problems()) if few_shot else []
-        layout = layout or exported_layout(engine.model)
+        template = template or exported_template(engine.model)
         self.plan = Plan(
-            strategy, layout, layout.render_examples(self.examples), max_solutions, reuse_samples, reuse_rollouts,
+            strategy, template, template.render_examples(self.examples), max_solutions, reuse_samples, reuse_rollouts,
             budget, seed,
         )  # fmt: skip
-        self.drawn_before = [folder / "rollouts" for folder in drawn_before]
+        self.reuse_from = [folder / "rollouts" for folder in reuse_from]
         self._summary: dict[str, Any] = {}
 
     def identity(self) -> dict[str, Any]:
@@ -94,8 +94,8 @@ class Rollouts(StepLabeller):
         """Complete the prefixes of many problems; answers are graded meanwhile."""
         if self.plan.reuse_samples:
             check_origin(stage.input, self.identity(), self.examples)
-        check_drawn(self.drawn_before, "rollouts", self.identity())
-        before = {rollout.id: rollout for rollout in read_drawn(self.drawn_before, Rollout)}
+        check_sampled(self.reuse_from, "rollouts", self.identity())
+        before = {rollout.id: rollout for rollout in read_sampled(self.reuse_from, Rollout)}
         stage.progress.watch(self.engine)
         kept = Store(stage.output / "rollouts", Rollout, stage="rollouts", config=self.identity(), inputs={})
         with kept as store:
@@ -110,7 +110,7 @@ class Rollouts(StepLabeller):
             )
 
     def summary(self) -> dict[str, Any]:
-        """Completions drawn for these labels, by this run and those before."""
+        """Completions sampled for these labels, by this run and those before."""
         return self._summary
 
 
@@ -126,9 +126,9 @@ def _count(rollouts: Iterable[Rollout], before: Mapping[str, Rollout]) -> dict[s
     for rollout in rollouts:
         prefixes.add(rollout.id.rpartition("+")[0])
         if before.get(rollout.id) == rollout:
-            counts.update(rollouts_drawn_before=len(rollout.right))
+            counts.update(rollouts_reused=len(rollout.correct))
         counts.update(
-            rollouts=len(rollout.right), right_rollouts=sum(rollout.right), rollout_tokens=rollout.tokens,
+            rollouts=len(rollout.correct), correct_rollouts=sum(rollout.correct), rollout_tokens=rollout.tokens,
             rollouts_without_answer=rollout.answers.count(None), rollouts_cut_off=rollout.finish.count("length"),
         )  # fmt: skip
     return {"prefixes_completed": len(prefixes), **counts}

@@ -18,8 +18,8 @@ from sampling.runtime.store import Store
 from sampling.runtime.writer import Writer
 from stepverify.answers import extract_answer
 from stepverify.data.encode import SolutionEncoder
-from stepverify.layout import Layout
 from stepverify.records import InputError, Rollout, Solution, StepLabel
+from stepverify.template import Template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Budget:
 
     Attributes:
         rollouts: completions a problem.
-        tokens: drawn tokens a problem; the round in which they run out is still drawn.
+        tokens: sampled tokens a problem; the round in which they run out is still sampled.
         seconds: of one run of the stage, from the first prefix on. It decides by the clock: what it cuts off is
             another thing in every run.
     """
@@ -48,7 +48,7 @@ class Plan:
     """What decides which completions are asked for, and what they are; the fields are those of ``Rollouts``."""
 
     strategy: Strategy
-    layout: Layout
+    template: Template
     few_shot: str
     max_solutions: int | None
     reuse_samples: bool
@@ -93,12 +93,12 @@ class Run:
 
     def __init__(
         self, plan: Plan, engine: Engine, sampling: SamplingOptions, stage: Stage, store: Store[Rollout],
-        drawn_before: Mapping[str, Rollout],
+        reuse_from: Mapping[str, Rollout],
     ) -> None:  # fmt: skip
         self.plan, self.engine, self.sampling, self.stage, self.store = plan, engine, sampling, stage, store
         self._writer = Writer(store)
-        self._encoder = SolutionEncoder(engine.tokenizer, plan.layout)
-        self._known = {**drawn_before, **{record.id: record for record in store.records()}}
+        self._encoder = SolutionEncoder(engine.tokenizer, plan.template)
+        self._known = {**reuse_from, **{record.id: record for record in store.records()}}
         self._in_flight = PriorityLimit(engine.capacity)
         self._keeping = set[asyncio.Task[None]]()
         self._end = time.monotonic() + (plan.budget.seconds or float("inf"))
@@ -116,7 +116,7 @@ class Run:
         root = build((s.id, _rolled(s)) for s in chosen)
         if self.plan.reuse_samples:
             for s in solutions:
-                root.count(_rolled(s), right=bool(s.correct))
+                root.count(_rolled(s), correct=bool(s.correct))
         paths = [(list(root.follow(_rolled(s))), bool(s.correct)) for s in chosen]
         problem = Opened(solutions, Paths(root, paths, self.plan.reuse_rollouts))
         while asks := self._within_budget(problem):
@@ -133,17 +133,17 @@ class Run:
         for node, wanted in self.plan.strategy.ask(problem.view):
             number = wanted if left is None else min(wanted, left)
             if number:
-                asks.append(Ask(problem, node, node.drawn, number, self.plan.seed))
+                asks.append(Ask(problem, node, node.sampled, number, self.plan.seed))
                 left = None if left is None else left - number
         return asks
 
     async def _complete(self, ask: Ask) -> None:
         """Count what is on record of these completions, and sample the rest."""
-        while (record := self._known.get(ask.key)) is not None and len(record.right) <= ask.number:
+        while (record := self._known.get(ask.key)) is not None and len(record.correct) <= ask.number:
             del self._known[ask.key]
-            if record.id not in self.store.done:  # drawn before, in another folder
+            if record.id not in self.store.done:  # sampled before, in another folder
                 await self._writer.write([record])
-            part = dataclasses.replace(ask, number=len(record.right))
+            part = dataclasses.replace(ask, number=len(record.correct))
             self._count(part, record)
             ask = dataclasses.replace(ask, first=ask.first + part.number, number=ask.number - part.number)
             if not ask.number:
@@ -175,18 +175,18 @@ class Run:
         return Rollout(
             id=ask.key, problem_id=problem.problem_id, steps=list(steps), seed=ask.seed,
             completions=[c.text for c in completions], finish=[c.finish for c in completions], answers=answers,
-            right=[v is True for v in verdicts], tokens=sum(len(c.token_ids) for c in completions),
+            correct=[v is True for v in verdicts], tokens=sum(len(c.token_ids) for c in completions),
         )  # fmt: skip
 
     def _count(self, ask: Ask, record: Rollout) -> None:
-        ask.node.drawn += ask.number
+        ask.node.sampled += ask.number
         ask.problem.rollouts += ask.number
         ask.problem.tokens += record.tokens
-        for text, finish, right in zip(record.completions, record.finish, record.right, strict=True):
-            steps = self.plan.layout.split(text)
+        for text, finish, correct in zip(record.completions, record.finish, record.correct, strict=True):
+            steps = self.plan.template.split(text)
             # What was cut off ends in a step that would have gone on.
             through = steps[: len(steps) - (finish == "length")] if self.plan.reuse_rollouts else []
-            ask.node.count(through, right=right)
+            ask.node.count(through, correct=correct)
 
 
 def _rolled(solution: Solution) -> list[str]:

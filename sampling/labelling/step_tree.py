@@ -15,19 +15,19 @@ class Node:
         parent: the prefix without it; None at the root.
         children: next step → the longer prefix.
         solutions: ids of the solutions that pass through here.
-        drawn: completions that were drawn from here.
-        total: completions from here that are known: those drawn, and others that came by (see
+        sampled: completions that were sampled from here.
+        total: completions from here that are known: those sampled, and others that came by (see
             :class:`sampling.labelling.Rollouts`) ...
-        right: ... and how many of them reached the right answer.
+        correct: ... and how many of them reached the correct answer.
     """
 
     step: str = ""
     parent: Node | None = None
     children: dict[str, Node] = field(default_factory=dict)
     solutions: list[str] = field(default_factory=list)
-    drawn: int = 0
+    sampled: int = 0
     total: int = 0
-    right: int = 0
+    correct: int = 0
 
     def steps(self) -> tuple[str, ...]:
         """The prefix."""
@@ -56,11 +56,11 @@ class Node:
             yield node
             stack.extend(reversed(node.children.values()))
 
-    def count(self, steps: Iterable[str], *, right: bool) -> None:
+    def count(self, steps: Iterable[str], *, correct: bool) -> None:
         """One completion that goes on from here by ``steps``: it is one of every node that it passes through."""
         for node in (self, *self.follow(steps)):
             node.total += 1
-            node.right += right
+            node.correct += correct
 
 
 def build(paths: Iterable[tuple[str, list[str]]]) -> Node:

@@ -26,7 +26,7 @@ class Paths:
 
     Attributes:
         root: the trie of the steps to be labelled.
-        paths: for each solution its prefixes, and whether its final answer is right.
+        paths: for each solution its prefixes, and whether its final answer is correct.
         passing: completions of a prefix count for the longer prefixes that they pass through.
     """
 
@@ -53,22 +53,22 @@ class Strategy(ABC):
 
 def counted(node: Node) -> StepLabel | None:
     """The counts of a prefix."""
-    return StepLabel(num_right=node.right, num_rollouts=node.total) if node.total else None
+    return StepLabel(num_correct=node.correct, num_rollouts=node.total) if node.total else None
 
 
 def informative(node: Node) -> float:
     """How much one more completion tells: the variance of its value, for every solution that passes through.
 
-    The value is taken to be distributed as Beta(1 + right, 1 + wrong), uniform before anything is known.
+    The value is taken to be distributed as Beta(1 + correct, 1 + incorrect), uniform before anything is known.
     """
-    a, b = 1 + node.right, 1 + node.total - node.right
+    a, b = 1 + node.correct, 1 + node.total - node.correct
     return len(node.solutions) * a * b / ((a + b) ** 2 * (a + b + 1))
 
 
-def confidence_sequence(right: int, total: int, error: float) -> tuple[float, float]:
-    """An interval for a chance that may be looked at after every draw.
+def confidence_sequence(correct: int, total: int, error: float) -> tuple[float, float]:
+    """An interval for a probability that may be looked at after every draw.
 
-    With a chance of 1 - ``error`` at least, *all* intervals of a growing sequence of draws hold the true chance:
+    With a probability of 1 - ``error`` at least, *all* intervals of a growing sequence of draws hold the true probability:
     one may stop whenever one likes, because of the interval too. It is the set in which the posterior density under
     a uniform prior exceeds ``error`` (the prior-posterior ratio is a martingale, so Ville's inequality holds:
     Waudby-Smith and Ramdas 2020, "Confidence sequences for sampling without replacement", section 2).
@@ -76,10 +76,10 @@ def confidence_sequence(right: int, total: int, error: float) -> tuple[float, fl
     >>> [round(bound, 3) for bound in confidence_sequence(8, 8, 0.05)]
     [0.522, 1.0]
     """
-    log_norm = math.lgamma(total + 2) - math.lgamma(right + 1) - math.lgamma(total - right + 1) - math.log(error)
+    log_norm = math.lgamma(total + 2) - math.lgamma(correct + 1) - math.lgamma(total - correct + 1) - math.log(error)
 
     def inside(p: float) -> bool:
-        parts = ((right, p), (total - right, 1 - p))
+        parts = ((correct, p), (total - correct, 1 - p))
         return log_norm + sum(n * (math.log(q) if q > 0 else -math.inf) for n, q in parts if n) > 0
 
     def border(within: float, beyond: float) -> float:
@@ -90,7 +90,7 @@ def confidence_sequence(right: int, total: int, error: float) -> tuple[float, fl
             within, beyond = (middle, beyond) if inside(middle) else (within, middle)
         return within
 
-    mode = right / total if total else 0.5
+    mode = correct / total if total else 0.5
     return border(mode, 0.0), border(mode, 1.0)
 
 
@@ -98,8 +98,8 @@ def confidence_sequence(right: int, total: int, error: float) -> tuple[float, fl
 class Exhaustive(Strategy):
     """n completions of every prefix (Math-Shepherd: Wang et al. 2023, section 3.3).
 
-    Where completions count for longer prefixes, shorter ones are completed first and only what is missing is drawn:
-    the numbers drawn then depend on where completions went and not on whether they were right, so right / total
+    Where completions count for longer prefixes, shorter ones are completed first and only what is missing is sampled:
+    the numbers sampled then depend on where completions went and not on whether they were correct, so correct / total
     stays an unbiased estimate of a prefix's value.
 
     Attributes:
@@ -124,16 +124,16 @@ class Exhaustive(Strategy):
 class EarlyStop(Strategy):
     """Completions in rounds, until the label of a prefix is settled.
 
-    ``threshold: 0`` (a prefix is right if any completion is, Math-Shepherd's hard label): settled by the first right
+    ``threshold: 0`` (a prefix is correct if any completion is, Math-Shepherd's hard label): settled by the first correct
     one. The labels are those of :class:`Exhaustive` with ``num_rollouts: max_rollouts``, exactly: the same
-    completions, fewer of them. A prefix of value v is called wrong with chance (1 - v) ** max_rollouts.
+    completions, fewer of them. A prefix of value v is called incorrect with probability (1 - v) ** max_rollouts.
 
-    ``threshold: t`` above 0 (right if the value is above t): settled when the confidence sequence lies on one side
-    of t; the chance of an error among labels so settled is ``error`` at most, whatever the value.
+    ``threshold: t`` above 0 (correct if the value is above t): settled when the confidence sequence lies on one side
+    of t; the probability of an error among labels so settled is ``error`` at most, whatever the value.
 
     ``width`` (soft labels): settled when the confidence sequence is no wider.
 
-    Stopping depends on what was drawn, so right / total is a biased estimate: with threshold 0 too high. The bias of
+    Stopping depends on what was sampled, so correct / total is a biased estimate: with threshold 0 too high. The bias of
     a soft label is within the interval; where unbiased counts are wanted, take :class:`Exhaustive`.
 
     Attributes:
@@ -141,7 +141,7 @@ class EarlyStop(Strategy):
         round_size: completions a prefix and round.
         threshold: see above; a share in [0, 1).
         width: see above; None for hard labels.
-        error: chance of an error, see above.
+        error: probability of an error, see above.
     """
 
     max_rollouts: int = 8
@@ -160,12 +160,12 @@ class EarlyStop(Strategy):
             raise InputError(f"error: expected above 0 and below 1, got {self.error}")
 
     def settled(self, node: Node) -> bool:
-        """Whether nothing more is to be drawn."""
+        """Whether nothing more is to be sampled."""
         if node.total >= self.max_rollouts:
             return True
         if not self.threshold and self.width is None:
-            return node.right > 0
-        low, high = confidence_sequence(node.right, node.total, self.error)
+            return node.correct > 0
+        low, high = confidence_sequence(node.correct, node.total, self.error)
         if self.width is not None:
             return high - low <= self.width
         return low > self.threshold or high <= self.threshold
@@ -178,17 +178,17 @@ class EarlyStop(Strategy):
 
 @dataclass(frozen=True)
 class BinarySearch(Strategy):
-    """The first wrong step of every wrong solution, by bisection (OmegaPRM: Luo et al. 2024, section 3.2).
+    """The first incorrect step of every incorrect solution, by bisection (OmegaPRM: Luo et al. 2024, section 3.2).
 
-    A prefix is right if it can be completed. Then so can all shorter ones; and if it cannot, no longer one can:
+    A prefix is correct if it can be completed. Then so can all shorter ones; and if it cannot, no longer one can:
     so of m steps about log2(m) are tried. What is known of one solution's prefixes holds for every other one that
-    shares them, and a right solution proves its own: it needs no completion.
+    shares them, and a correct solution proves its own: it needs no completion.
 
-    Prefixes that were tried keep their counts. The others get the rating that follows, 1 or -1; steps behind the
-    first wrong one are wrong. These are hard labels: read as soft ones, tried and concluded steps would mix.
+    Prefixes that were tried keep their counts. The others get the rating that follows, 1 or -1; steps after the
+    first incorrect one are incorrect. These are hard labels: read as soft ones, tried and concluded steps would mix.
 
     Attributes:
-        num_rollouts: completions without a right one after which a prefix is wrong.
+        num_rollouts: completions without a correct one after which a prefix is incorrect.
         round_size: completions a prefix and round.
     """
 
@@ -199,13 +199,13 @@ class BinarySearch(Strategy):
         _at_least(1, num_rollouts=self.num_rollouts, round_size=self.round_size)
 
     def ask(self, problem: Paths) -> list[Ask]:
-        """A round for the prefix in the middle of what is unknown, of every wrong solution."""
+        """A round for the prefix in the middle of what is unknown, of every incorrect solution."""
         known = self._verdicts(problem)
         middles: dict[int, Node] = {}
-        for path, right in problem.paths:
+        for path, correct in problem.paths:
             unknown = [n for n in path if known.get(id(n)) is None]
-            if unknown and not right:
-                begun = (n for n in unknown if n.drawn)  # in an earlier round, when the middle was another
+            if unknown and not correct:
+                begun = (n for n in unknown if n.sampled)  # in an earlier round, when the middle was another
                 middle = next(begun, unknown[len(unknown) // 2])
                 middles[id(middle)] = middle
         return _sorted((n, min(self.round_size, self.num_rollouts - n.total)) for n in middles.values())
@@ -216,7 +216,7 @@ class BinarySearch(Strategy):
 
         def label(node: Node) -> StepLabel | None:
             verdict = known.get(id(node))
-            if node.total and verdict in (None, node.right > 0):
+            if node.total and verdict in (None, node.correct > 0):
                 return counted(node)
             return None if verdict is None else StepLabel(rating=1 if verdict else -1)
 
@@ -225,9 +225,9 @@ class BinarySearch(Strategy):
     def _verdicts(self, problem: Paths) -> dict[int, bool]:
         """Node → whether it can be completed, where that is known."""
         nodes = list(problem.root.nodes())
-        possible = {id(n) for path, right in problem.paths if right for n in path}
+        possible = {id(n) for path, correct in problem.paths if correct for n in path}
         for node in reversed(nodes):  # children before their parent
-            if node.right or any(id(child) in possible for child in node.children.values()):
+            if node.correct or any(id(child) in possible for child in node.children.values()):
                 possible.add(id(node))
         verdicts = dict.fromkeys(possible, True)
         for node in nodes:  # a parent before its children

@@ -24,7 +24,7 @@ class Template:
 
     Args:
         path: a text file in which ``{problem}``, ``{steps}`` (one a line, numbered from 1) and, if it occurs,
-            ``{answer}`` (the reference answer) are replaced. It has to ask for the number of the first wrong step, or
+            ``{answer}`` (the reference answer) are replaced. It has to ask for the number of the first incorrect step, or
             ``none``, in a ``\boxed{}`` at the end.
 
     Raises:
@@ -47,7 +47,7 @@ class Template:
 
 
 def read_verdict(text: str, num_steps: int) -> int | None:
-    r"""The first wrong step that a judge's answer names in its last ``\boxed{}``, from 1; 0 where it says none.
+    r"""The first incorrect step that a judge's answer names in its last ``\boxed{}``, from 1; 0 where it says none.
 
     Returns:
         None where that is neither a step of the solution nor none.
@@ -76,8 +76,8 @@ def majority(verdicts: Sequence[int | None]) -> int | None:
     return None
 
 
-def first_wrong(labels: Sequence[StepLabel | None]) -> int:
-    """The first step that its label calls wrong, read hard, from 1; 0 where none does."""
+def first_incorrect(labels: Sequence[StepLabel | None]) -> int:
+    """The first step that its label calls incorrect, read hard, from 1; 0 where none does."""
     return next((number for number, target in enumerate(StepTargets()(labels), start=1) if target == 0), 0)
 
 

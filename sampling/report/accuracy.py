@@ -33,7 +33,7 @@ class Table:
     Attributes:
         rules: in the order of the file.
         num_solutions: of all problems together.
-        values: (problems, rules, sizes), the chance to be right.
+        values: (problems, rules, sizes), the probability to be correct.
         areas: rule → mean area under the ROC curve of the problems that have one.
     """
 
@@ -59,7 +59,7 @@ def read_table(path: Path) -> Table:
             if here != there:
                 raise InputError(f"{path}: {key} of {ranking.problem_id}: {here}, of {first.problem_id}: {there}")
         rows.append([ranking.curves[rule] for rule in first.curves])
-        for rule, area in ranking.areas.items():
+        for rule, area in ranking.auroc_by_rule.items():
             areas.setdefault(rule, []).append(area)
         num_solutions += ranking.num_samples
     assert first is not None  # read_records refuses an empty folder
@@ -126,7 +126,7 @@ def summarise(
             compared.setdefault(rule.removesuffix(f"/{how}"), {})[how] = entry
     return Accuracy(
         num_problems=num_problems, num_samples=table.sizes[-1], num_solutions=table.num_solutions, sizes=table.sizes,
-        accuracy={rule: estimate(rule) for rule in plain}, auc_within=table.areas,
+        accuracy={rule: estimate(rule) for rule in plain}, auroc_per_problem=table.areas,
         paired={rule: versus(rule, baseline) for rule, baseline in baselines.items() if baseline in place},
         every_aggregation=compared, curves={rule: curve(rule) for rule in plain},
         aggregation=aggregation or {}, validation=validation,
@@ -154,11 +154,11 @@ def kind_label(kind: str) -> str:
     """How a rule is named in figures and tables: ``top_3`` → ``vote of the best 3``."""
     if kind.startswith("top_"):
         return f"vote of the best {kind.removeprefix('top_')}"
-    names = {"best_of_n": "best of N", "weighted": "weighted vote", "majority": "majority vote"}
-    return (names | {"fewest_steps": "fewest steps", "oracle": "oracle (pass@N)"}).get(kind, kind)
+    names = {"best_of_n": "best of N", "weighted_vote": "weighted vote", "majority": "majority vote"}
+    return (names | {"shortest": "shortest", "oracle": "oracle (pass@N)"}).get(kind, kind)
 
 
 def rule_label(rule: str) -> str:
-    """The same with its verifier: ``prm/weighted`` → ``prm, weighted vote``."""
+    """The same with its verifier: ``prm/weighted_vote`` → ``prm, weighted vote``."""
     verifier, kind, _ = split_rule(rule)
     return f"{verifier}, {kind_label(kind)}" if verifier else kind_label(kind)

@@ -25,7 +25,7 @@ class Steps:
     """Labelled steps: value, truth, place in the solution from 0, characters, subset and problem (numbers)."""
 
     values: array[float] = field(default_factory=_floats)
-    right: array[float] = field(default_factory=_floats)
+    correct: array[float] = field(default_factory=_floats)
     places: array[float] = field(default_factory=_floats)
     lengths: array[float] = field(default_factory=_floats)
     subsets: array[float] = field(default_factory=_floats)
@@ -37,9 +37,9 @@ class FirstErrors:
     """Solutions whose first error is known.
 
     Attributes:
-        first: index of the first wrong step; -1 where there is none.
+        first: index of the first incorrect step; -1 where there is none.
         low: the first step with a value below t is that one, for thresholds t above ``low`` ...
-        high: ... up to ``high``. A solution without values is judged rightly at no threshold.
+        high: ... up to ``high``. A solution without values is judged correctly at no threshold.
         lowest: index of the lowest value, the first of equals; NaN without values.
         num_steps: of the solution.
         subsets: number of its subset.
@@ -59,7 +59,7 @@ class Solutions:
 
     values: array[float] = field(default_factory=_floats)
     counts: array[float] = field(default_factory=_floats)
-    right: array[float] = field(default_factory=_floats)
+    correct: array[float] = field(default_factory=_floats)
     num_steps: array[float] = field(default_factory=_floats)
     num_tokens: array[float] = field(default_factory=_floats)
     problems: array[float] = field(default_factory=_floats)
@@ -118,7 +118,7 @@ def collect(path: Path, neutral: Neutral = "positive") -> Collected:
             if solution.correct is not None and values:
                 into.solutions.values.extend(values)
                 into.solutions.counts.append(len(values))
-                into.solutions.right.append(solution.solved)
+                into.solutions.correct.append(solution.solved)
                 into.solutions.num_steps.append(len(solution.steps))
                 into.solutions.num_tokens.append(nan if solution.token_ids is None else len(solution.token_ids))
                 into.solutions.problems.append(problem)
@@ -133,7 +133,7 @@ def _add_steps(
         for place, (value, truth) in enumerate(zip(values, truths, strict=True)):
             if truth is not None:
                 into.steps.values.append(value)
-                into.steps.right.append(truth)
+                into.steps.correct.append(truth)
                 into.steps.places.append(place)
                 into.steps.lengths.append(len(solution.steps[place]))
                 into.steps.subsets.append(subset)
@@ -149,9 +149,9 @@ def _add_steps(
 
 
 def step_truth(label: StepLabel | None, neutral: Neutral = "positive") -> bool | None:
-    """Whether a step is right: rated right, or reached the right answer in any rollout; None: unknown.
+    """Whether a step is correct: rated correct, or reached the correct answer in any rollout; None: unknown.
 
-    Neutral counts as right (Lightman et al. 2023, section 2.6), unless told; one rollout is enough (Wang et al. 2023,
+    Neutral counts as correct (Lightman et al. 2023, section 2.6), unless told; one rollout is enough (Wang et al. 2023,
     section 3.3).
     """
     (target,) = StepTargets(neutral=neutral)([label])
@@ -159,7 +159,7 @@ def step_truth(label: StepLabel | None, neutral: Neutral = "positive") -> bool |
 
 
 def first_error(truths: Sequence[bool | None]) -> int | None:
-    """The index of the first wrong step; -1 where all are right; None where an unknown step comes before it."""
+    """The index of the first incorrect step; -1 where all are correct; None where an unknown step comes before it."""
     for index, truth in enumerate(truths):
         if not truth:
             return index if truth is False else None

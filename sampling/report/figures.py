@@ -103,7 +103,7 @@ def _draw_curves(
 
 
 def reliability_figure(groups: Mapping[str, Mapping[str, Sequence[Bin]]], theme: Theme = LIGHT) -> bytes:
-    """Share right against the value given, one panel a kind (steps, solutions), one line a verifier.
+    """Share correct against the value given, one panel a kind (steps, solutions), one line a verifier.
 
     The area of a point goes with the number of values in its bin.
     """
@@ -113,15 +113,15 @@ def reliability_figure(groups: Mapping[str, Mapping[str, Sequence[Bin]]], theme:
     for axes, (title, lines) in zip(figure.axes, groups.items(), strict=True):
         axes.plot([0, 1], [0, 1], color=theme.muted, linestyle=(0, (1, 2)), linewidth=1.5)
         for name, bins in lines.items():
-            values, right = [b.value for b in bins], [b.right for b in bins]
+            values, correct = [b.value for b in bins], [b.correct for b in bins]
             most = max(b.count for b in bins)
-            axes.plot(values, right, color=colours[name], linewidth=1.6, label=name, zorder=2)
+            axes.plot(values, correct, color=colours[name], linewidth=1.6, label=name, zorder=2)
             areas = [12 + 130 * b.count / most for b in bins]
-            axes.scatter(values, right, s=areas, color=colours[name], edgecolors=theme.page, linewidth=0.8, zorder=3)
+            axes.scatter(values, correct, s=areas, color=colours[name], edgecolors=theme.page, linewidth=0.8, zorder=3)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", xlabel="value given by the verifier")
         axes.set_title(title, color=theme.ink, fontsize=11, loc="left", fontweight="bold")
         axes.legend(frameon=False, labelcolor=theme.ink, loc="upper left", fontsize=9.5)
-    first.set_ylabel("share right")
+    first.set_ylabel("share correct")
     return _png(figure)
 
 
@@ -130,7 +130,7 @@ def _plain_styles(theme: Theme) -> dict[str, tuple[str, Any, str]]:
     return {
         "pass@1": (theme.muted, (0, (1, 1.6)), ""),
         "majority": (theme.ink, "-", "o"),
-        "fewest_steps": (theme.muted, "-", "v"),
+        "shortest": (theme.muted, "-", "v"),
         "oracle": (theme.muted, (0, (5, 3)), ""),
     }
 
@@ -139,7 +139,7 @@ def _styles(rules: Sequence[str], theme: Theme) -> dict[str, tuple[str, Any, str
     """Colour, dashes and marker of each rule: one colour a verifier, so that its rules read as a family."""
     styles = _plain_styles(theme)
     verifiers = list(dict.fromkeys(split_rule(rule)[0] for rule in rules if rule not in styles))
-    looks = {"best_of_n": ("-", "o"), "weighted": ((0, (6, 1.5, 1.5, 1.5)), "s")}
+    looks = {"best_of_n": ("-", "o"), "weighted_vote": ((0, (6, 1.5, 1.5, 1.5)), "s")}
     for rule in rules:
         if rule not in styles:
             verifier, kind, _ = split_rule(rule)

@@ -25,14 +25,14 @@ def first_error_statistics(
 ) -> dict[str, VerifierFirstErrors]:
     """Compute each verifier's accuracy on solutions with an error and without, F1, and where its lowest value stands.
 
-    The first step with a value below the threshold is called the first error. On a solution with an error that is right
+    The first step with a value below the threshold is called the first error. On a solution with an error that is correct
     where it is the labelled one, on a solution without where no value is below; F1 is the harmonic mean of the two
-    accuracies. A solution that a verifier could not read counts as judged wrongly.
+    accuracies. A solution that a verifier could not read counts as judged incorrectly.
 
     Args:
         collected: of solutions whose first error is known; verifiers that do not judge steps are left out.
         threshold_subset: the subset on which a threshold is chosen for each verifier, beside 1/2.
-        num_bootstrap: resamples of the solutions behind every interval; the threshold stays.
+        num_bootstrap: resamples of the solutions after every interval; the threshold stays.
         seed: of the resamples.
 
     Raises:
@@ -55,21 +55,21 @@ def first_error_statistics(
     return found
 
 
-def choose_threshold(low: np.ndarray, high: np.ndarray, wrong: np.ndarray) -> float | None:
+def choose_threshold(low: np.ndarray, high: np.ndarray, incorrect: np.ndarray) -> float | None:
     """The threshold in (0, 1] of the highest F1: the middle of the widest range on which it is that high.
 
-    F1 only changes where a solution comes to be judged rightly (``low``) or ceases to be (``high``), so all ranges
+    F1 only changes where a solution comes to be judged correctly (``low``) or ceases to be (``high``), so all ranges
     between those are looked at, the one of 1/2 among them.
 
     Args:
-        low: (M,) a solution is judged rightly at thresholds above ...
+        low: (M,) a solution is judged correctly at thresholds above ...
         high: (M,) ... and up to this.
-        wrong: (M,) whether it has an error.
+        incorrect: (M,) whether it has an error.
 
     Returns:
         None without solutions of both kinds.
     """
-    if wrong.all() or not wrong.any():
+    if incorrect.all() or not incorrect.any():
         return None
     some = low < high
     borders = np.unique(np.clip(np.concatenate([[0.0, 1.0], low[some], high[some]]), 0.0, 1.0))
@@ -78,9 +78,9 @@ def choose_threshold(low: np.ndarray, high: np.ndarray, wrong: np.ndarray) -> fl
     at = np.where(middle > below, middle, above)  # no number lies between neighbours
     hits = [
         np.searchsorted(np.sort(low[rows]), at, "left") - np.searchsorted(np.sort(high[rows]), at, "left")
-        for rows in (some & wrong, some & ~wrong)
+        for rows in (some & incorrect, some & ~incorrect)
     ]
-    f1 = harmonic_mean(hits[0] / np.count_nonzero(wrong), hits[1] / np.count_nonzero(~wrong))
+    f1 = harmonic_mean(hits[0] / np.count_nonzero(incorrect), hits[1] / np.count_nonzero(~incorrect))
     return float(at[np.argmax(np.where(f1 == f1.max(), above - below, -1.0))])
 
 
@@ -101,22 +101,25 @@ def _by_threshold(
     groups: dict[str, FirstErrorQuality] = {}
     resampled: dict[str, list[np.ndarray]] = {key: [] for key in thresholds}
     for number, (subset, rows) in enumerate(parts(firsts, subsets)):
-        low, high, wrong = _ranges(firsts, rows)
+        low, high, incorrect = _ranges(firsts, rows)
         rates = {}
         for key, at in thresholds.items():
             hit = (low < at) & (at <= high)
-            columns = np.stack([wrong, wrong & hit, ~wrong, ~wrong & hit], axis=1).astype(float)
+            columns = np.stack([incorrect, incorrect & hit, ~incorrect, ~incorrect & hit], axis=1).astype(float)
             # Row 0 is the sample itself. Subsets are resampled apart from each other.
             means = np.vstack([columns.mean(0), bootstrap_means(columns, num_bootstrap, (seed, number))])
             with np.errstate(invalid="ignore"):
-                on_wrong, on_right = means[:, 1] / means[:, 0], means[:, 3] / means[:, 2]
-            f1 = harmonic_mean(on_wrong, on_right)
+                on_incorrect, on_correct = means[:, 1] / means[:, 0], means[:, 3] / means[:, 2]
+            f1 = harmonic_mean(on_incorrect, on_correct)
             rates[key] = FirstErrorRates(
-                threshold=at, accuracy_wrong=_estimate(on_wrong), accuracy_right=_estimate(on_right), f1=_estimate(f1)
+                threshold=at,
+                erroneous_accuracy=_estimate(on_incorrect),
+                correct_accuracy=_estimate(on_correct),
+                f1=_estimate(f1),
             )
             resampled[key].append(f1)
         groups[subset] = FirstErrorQuality(
-            num_wrong=int(wrong.sum()), num_right=int((~wrong).sum()), half=rates["half"], chosen=rates.get("chosen"),
+            num_incorrect=int(incorrect.sum()), num_correct=int((~incorrect).sum()), half=rates["half"], chosen=rates.get("chosen"),
             lowest=_lowest(firsts, rows),
         )  # fmt: skip
     pooled = groups.pop("")
@@ -138,11 +141,11 @@ def _estimate(values: np.ndarray) -> Estimate | None:
 def _lowest(firsts: FirstErrors, rows: np.ndarray) -> LowestValue:
     lowest, first = np.frombuffer(firsts.lowest)[rows], np.frombuffer(firsts.first)[rows]
     last = np.frombuffer(firsts.num_steps)[rows] - 1
-    read, wrong = ~np.isnan(lowest), first >= 0
+    read, incorrect = ~np.isnan(lowest), first >= 0
     several = read & (last > 0)
     return LowestValue(
-        at_first_error=mean((lowest == first)[read & wrong]),
-        place_wrong=mean(lowest[several & wrong] / last[several & wrong]),
-        place_first_error=mean(first[several & wrong] / last[several & wrong]),
-        place_right=mean(lowest[several & ~wrong] / last[several & ~wrong]),
+        at_first_error=mean((lowest == first)[read & incorrect]),
+        place_incorrect=mean(lowest[several & incorrect] / last[several & incorrect]),
+        place_first_error=mean(first[several & incorrect] / last[several & incorrect]),
+        place_correct=mean(lowest[several & ~incorrect] / last[several & ~incorrect]),
     )

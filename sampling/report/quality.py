@@ -27,8 +27,8 @@ from sampling.report.summary import (
 from stepverify.aggregate import AGGREGATIONS
 from stepverify.statistics import (
     aggregate_all,
-    auc,
-    auc_within,
+    auroc,
+    auroc_per_problem,
     brier,
     calibration_error,
     f1,
@@ -37,7 +37,7 @@ from stepverify.statistics import (
     pearson,
     ranks,
     reliability,
-    resampled_auc,
+    resampled_auroc,
     resamples,
 )
 
@@ -47,7 +47,7 @@ def step_statistics(collected: Collected, num_bootstrap: int, seed: int) -> dict
 
     Args:
         collected: verifiers that do not judge steps are left out.
-        num_bootstrap: resamples of the problems behind the intervals of :func:`step_order_statistics`.
+        num_bootstrap: resamples of the problems after the intervals of :func:`step_order_statistics`.
         seed: of the resamples.
     """
     found = {}
@@ -55,7 +55,7 @@ def step_statistics(collected: Collected, num_bootstrap: int, seed: int) -> dict
     for name, order in orders.items():
         steps = collected.verifiers[name].steps
         by_subset = {subset: _steps(steps, rows) for subset, rows in parts(steps, collected.subsets)}
-        bins = reliability(np.frombuffer(steps.values), np.frombuffer(steps.right) == 1)
+        bins = reliability(np.frombuffer(steps.values), np.frombuffer(steps.correct) == 1)
         whole = asdict(by_subset.pop(""))
         found[name] = VerifierSteps(**whole, subsets=by_subset, reliability=bins, order=order)
     return found
@@ -76,18 +76,18 @@ def parts(of: Any, subsets: list[str]) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _steps(steps: Steps, rows: np.ndarray) -> StepQuality:
-    values, right = np.frombuffer(steps.values)[rows], np.frombuffer(steps.right)[rows] == 1
+    values, correct = np.frombuffer(steps.values)[rows], np.frombuffer(steps.correct)[rows] == 1
     return StepQuality(
         num_steps=len(values),
-        base_rate=float(right.mean()),
-        accuracy=float(((values >= 0.5) == right).mean()),
-        auc=auc(values, right),
-        # A later step, or a longer one, is the wrong one: what needs no verifier.
-        auc_position=auc(-np.frombuffer(steps.places)[rows], right),
-        auc_length=auc(-np.frombuffer(steps.lengths)[rows], right),
-        f1_error=f1(values < 0.5, ~right),
-        f1_all_wrong=f1(np.ones(len(right), bool), ~right),
-        ece=calibration_error(reliability(values, right)),
+        base_rate=float(correct.mean()),
+        accuracy=float(((values >= 0.5) == correct).mean()),
+        auroc=auroc(values, correct),
+        # A later step, or a longer one, is the incorrect one: what needs no verifier.
+        auroc_position=auroc(-np.frombuffer(steps.places)[rows], correct),
+        auroc_length=auroc(-np.frombuffer(steps.lengths)[rows], correct),
+        f1_error=f1(values < 0.5, ~correct),
+        f1_all_incorrect=f1(np.ones(len(correct), bool), ~correct),
+        ece=calibration_error(reliability(values, correct)),
     )
 
 
@@ -121,14 +121,14 @@ def step_order_statistics(collected: Collected, num_bootstrap: int, seed: int) -
 
 
 def _areas(steps: Steps, num_problems: int, num_bootstrap: int, seed: int) -> np.ndarray:
-    """(3, 1 + num_bootstrap): AUC of values, places and lengths; of the sample itself, then of its resamples."""
-    values, right, places, lengths, problems = map(
-        np.frombuffer, (steps.values, steps.right, steps.places, steps.lengths, steps.problems)
+    """(3, 1 + num_bootstrap): AUROC of values, places and lengths; of the sample itself, then of its resamples."""
+    values, correct, places, lengths, problems = map(
+        np.frombuffer, (steps.values, steps.correct, steps.places, steps.lengths, steps.problems)
     )
-    right, problems = right == 1, problems.astype(int)
+    correct, problems = correct == 1, problems.astype(int)
 
     def resampled(counts: np.ndarray) -> list[np.ndarray]:
-        return [resampled_auc(order, right, problems, counts) for order in (values, -places, -lengths)]
+        return [resampled_auroc(order, correct, problems, counts) for order in (values, -places, -lengths)]
 
     itself = np.ones((1, num_problems), int)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # numpy releases the interpreter lock
@@ -138,7 +138,7 @@ def _areas(steps: Steps, num_problems: int, num_bootstrap: int, seed: int) -> np
 
 
 def _same_steps(a: Steps, b: Steps) -> bool:
-    return all(getattr(a, key) == getattr(b, key) for key in ("problems", "places", "lengths", "right"))
+    return all(getattr(a, key) == getattr(b, key) for key in ("problems", "places", "lengths", "correct"))
 
 
 def _difference(areas: np.ndarray) -> Difference:
@@ -156,12 +156,12 @@ def solution_statistics(collected: Collected, used: Mapping[str, str]) -> dict[s
     return {
         name: _solutions(judged.solutions, used.get(name, "last"))
         for name, judged in collected.verifiers.items()
-        if judged.solutions.right
+        if judged.solutions.correct
     }
 
 
 def _solutions(c: Solutions, used: str) -> VerifierSolutions:
-    right = np.frombuffer(c.right) == 1
+    correct = np.frombuffer(c.correct) == 1
     lengths = np.frombuffer(c.num_steps), np.frombuffer(c.num_tokens)
     counts, problems = np.frombuffer(c.counts).astype(int), np.frombuffer(c.problems)
     many = bool((counts > 1).any())
@@ -170,20 +170,22 @@ def _solutions(c: Solutions, used: str) -> VerifierSolutions:
     for how in AGGREGATIONS if many else ("last",):
         probability = _probability(scores[how], how)
         by_how[how] = ScoreQuality(
-            auc=auc(scores[how], right), auc_within=auc_within(scores[how], right, problems),
-            brier=brier(probability, right), ece=calibration_error(reliability(probability, right)),
+            auroc=auroc(scores[how], correct), auroc_per_problem=auroc_per_problem(scores[how], correct, problems),
+            brier=brier(probability, correct), ece=calibration_error(reliability(probability, correct)),
             **_length_correlations(probability, scores[how], *lengths),
         )  # fmt: skip
     used = used if used in by_how else "last"
     return VerifierSolutions(
-        num_solutions=len(right),
-        base_rate=float(right.mean()),
+        num_solutions=len(correct),
+        base_rate=float(correct.mean()),
         used=used,
         aggregations=by_how,
-        fewest_steps=Discrimination(auc=auc(-lengths[0], right), auc_within=auc_within(-lengths[0], right, problems)),
-        truth=LengthCorrelations(**_length_correlations(right.astype(float), right, *lengths)),
+        shortest=Discrimination(
+            auroc=auroc(-lengths[0], correct), auroc_per_problem=auroc_per_problem(-lengths[0], correct, problems)
+        ),
+        truth=LengthCorrelations(**_length_correlations(correct.astype(float), correct, *lengths)),
         minimum_position=_minimum_position(np.frombuffer(c.values), counts) if many else None,
-        reliability=reliability(_probability(scores[used], used), right),
+        reliability=reliability(_probability(scores[used], used), correct),
     )
 
 

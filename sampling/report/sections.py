@@ -43,7 +43,7 @@ def sections(summary: Summary) -> list[Section]:
             parts.append(_subsets_section(summary.steps))
     if summary.solutions or summary.steps:
         note = (
-            "How often a value is right, against the value itself, in 15 bins; on the dotted line a value is a "
+            "How often a value is correct, against the value itself, in 15 bins; on the dotted line a value is a "
             "probability. The area of a point goes with the number of values in the bin."
         )
         parts.append(Section(title="Reliability", note=note, figure="reliability"))
@@ -54,7 +54,7 @@ def sections(summary: Summary) -> list[Section]:
 def accuracy_section(found: Accuracy) -> Section:
     """Accuracy of every rule at the largest N, and the paired differences."""
     rows: list[list[str]] = []
-    areas = found.auc_within
+    areas = found.auroc_per_problem
     for rule, estimate in found.accuracy.items():
         row = [rule_label(rule), percent(estimate.mean), span(estimate)]
         if paired := found.paired.get(rule):
@@ -65,12 +65,12 @@ def accuracy_section(found: Accuracy) -> Section:
     note = (
         f"Share of the {found.num_problems:,} problems that a rule solves when it may look at "
         f"{found.num_samples} samples of each. Fewest steps is the shortest sample, without a verifier; oracle is "
-        "right where any sample is. Paired differences, in percentage points, are from the majority vote (of the "
-        "majority from pass@1); all intervals (95\u00a0%) are over the same bootstrap resamples of the problems. AUC: "
+        "correct where any sample is. Paired differences, in percentage points, are from the majority vote (of the "
+        "majority from pass@1); all intervals (95\u00a0%) are over the same bootstrap resamples of the problems. AUROC: "
         "how well the samples of a problem are ordered by what a rule goes by, votes for the majority (mean of the "
-        "problems that have right and wrong samples)."
+        "problems that have correct and incorrect samples)."
     )
-    header = ["rule", "accuracy", "interval", "difference", "interval", "AUC"]
+    header = ["rule", "accuracy", "interval", "difference", "interval", "AUROC"]
     bars = list(found.accuracy.values())
     return Section(title=f"Accuracy at N = {found.num_samples}", note=note, header=header, rows=rows, bars=bars)
 
@@ -106,7 +106,7 @@ def _comparison_section(found: Accuracy) -> Section:
         better = isinstance(estimate, Compared) and estimate.paired is not None and estimate.paired.low > 0
         return f"{100 * estimate.mean:.1f} ({span(estimate)})" + ("*" if better else "")
 
-    alone = [rule for rule in ("pass@1", BASELINE, "fewest_steps", "oracle") if rule in found.accuracy]
+    alone = [rule for rule in ("pass@1", BASELINE, "shortest", "oracle") if rule in found.accuracy]
     rows = [[rule_label(rule), cell(found.accuracy[rule]), *[""] * (len(ways) - 1)] for rule in alone]
     rows += [[rule_label(rule), *map(cell, by_how.values())] for rule, by_how in found.every_aggregation.items()]
     note = (
@@ -118,7 +118,7 @@ def _comparison_section(found: Accuracy) -> Section:
 
 
 def _solutions_section(solutions: Mapping[str, VerifierSolutions]) -> Section:
-    qualities = ("auc", "auc_within", "brier", "ece")
+    qualities = ("auroc", "auroc_per_problem", "brier", "ece")
     columns = ("spearman_steps", "pearson_steps", "spearman_tokens", "pearson_tokens")
     rows: list[list[str]] = []
     strong = set()
@@ -128,13 +128,13 @@ def _solutions_section(solutions: Mapping[str, VerifierSolutions]) -> Section:
             if how == found.used:
                 strong.add(len(rows))
             rows.append([name, how, *(decimal(getattr(measured, key)) for key in (*qualities, *columns))])
-        short = tuple(map(decimal, (found.fewest_steps.auc, found.fewest_steps.auc_within)))
+        short = tuple(map(decimal, (found.shortest.auroc, found.shortest.auroc_per_problem)))
         truth = tuple(decimal(getattr(found.truth, key)) for key in columns)
         alone.setdefault((short, truth), []).append(name)
     for (short, truth), names in alone.items():
         name = "" if len(alone) == 1 else ", ".join(names)
-        rows.append([name, "(fewest steps)", *short, *[""] * (2 + len(columns))])
-        rows.append([name, "(right or not)", *[""] * len(qualities), *truth])
+        rows.append([name, "(shortest)", *short, *[""] * (2 + len(columns))])
+        rows.append([name, "(correct or not)", *[""] * len(qualities), *truth])
     minima = "; ".join(
         f"{name}: {percent(m.mean)} of the way on average, at the first step in {percent(m.at_first)}, "
         f"at the last in {percent(m.at_last)} of the solutions"
@@ -142,16 +142,27 @@ def _solutions_section(solutions: Mapping[str, VerifierSolutions]) -> Section:
         if (m := found.minimum_position)
     )
     note = (
-        "How well a solution's score tells right from wrong, over all solutions and within a problem, where one is "
+        "How well a solution's score tells correct from incorrect, over all solutions and within a problem, where one is "
         "chosen (mean of the problems that have both kinds); how far it is a probability (Brier score, expected "
         "calibration error), and how it goes with length: Spearman's ρ and Pearson's r with the number of steps and "
-        "tokens. The rows “fewest steps” take the shorter of two solutions for the right one, without a verifier; "
-        "“right or not” give what a verifier that knew the truth would show: a score further from zero than that "
+        "tokens. The rows “shortest” take the shorter of two solutions for the correct one, without a verifier; "
+        "“correct or not” give what a verifier that knew the truth would show: a score further from zero than that "
         "prefers length for its own sake. Bold: the aggregation in use."
     )
     if minima:
         note += f" The lowest value stands, for {minima}."
-    header = ["verifier", "score", "AUC", "in a problem", "Brier", "ECE", "ρ steps", "r steps", "ρ tokens", "r tokens"]
+    header = [
+        "verifier",
+        "score",
+        "AUROC",
+        "in a problem",
+        "Brier",
+        "ECE",
+        "ρ steps",
+        "r steps",
+        "ρ tokens",
+        "r tokens",
+    ]
     return Section(title="Scores of solutions", note=note, header=header, rows=rows, strong=frozenset(strong))
 
 
@@ -159,31 +170,31 @@ def steps_section(steps: Mapping[str, VerifierSteps]) -> Section:
     """Each verifier's values of labelled steps, beside what needs no verifier."""
     fields = (
         ("steps with a label", "num_steps", count),
-        ("share of right steps", "base_rate", percent),
+        ("share of correct steps", "base_rate", percent),
         ("accuracy at 0.5", "accuracy", percent),
-        ("F1 of the wrong steps", "f1_error", decimal),
-        ("… of calling every step wrong", "f1_all_wrong", decimal),
+        ("F1 of the incorrect steps", "f1_error", decimal),
+        ("… of calling every step incorrect", "f1_all_incorrect", decimal),
         ("expected calibration error", "ece", decimal),
-        ("AUC of the place in the solution alone", "auc_position", decimal),
-        ("AUC of the length in characters alone", "auc_length", decimal),
-        ("AUC", "auc", decimal),
+        ("AUROC of the place in the solution alone", "auroc_position", decimal),
+        ("AUROC of the length in characters alone", "auroc_length", decimal),
+        ("AUROC", "auroc", decimal),
     )
     rows = [[label, *(show(getattr(found, key)) for found in steps.values())] for label, key, show in fields]
     orders = [found.order for found in steps.values()]
-    rows.append(["… its interval", *(_auc_span(order.interval) for order in orders)])
+    rows.append(["… its interval", *(_auroc_span(order.interval) for order in orders)])
     alone = {"position": "place alone", "length": "length alone"}
     others = dict.fromkeys(key for order in orders for key in order.above)
-    rows += [[f"… above {alone.get(o, o)}", *(_auc_span(order.above.get(o)) for order in orders)] for o in others]
+    rows += [[f"… above {alone.get(o, o)}", *(_auroc_span(order.above.get(o)) for order in orders)] for o in others]
     note = (
-        "A step is right if it was rated so, or if any rollout from it reached the right answer; it is judged right at "
+        "A step is correct if it was rated so, or if any rollout from it reached the correct answer; it is judged correct at "
         "a value of 0.5 or more. Place and length are what a verifier has to beat: they take the later or the longer "
-        "of two steps for the wrong one. Intervals (95\u00a0%) are over resamples of the problems, and differences are "
+        "of two steps for the incorrect one. Intervals (95\u00a0%) are over resamples of the problems, and differences are "
         "taken within each resample."
     )
     return Section(title="Values of steps", note=note, header=["", *steps], rows=rows)
 
 
-def _auc_span(point: Interval | None) -> str:
+def _auroc_span(point: Interval | None) -> str:
     if point is None:
         return ""
     if isinstance(point, Difference):
@@ -192,13 +203,24 @@ def _auc_span(point: Interval | None) -> str:
 
 
 def _subsets_section(steps: Mapping[str, VerifierSteps]) -> Section:
-    keys = ("auc", "auc_position", "auc_length", "f1_error", "f1_all_wrong", "ece")
+    keys = ("auroc", "auroc_position", "auroc_length", "f1_error", "f1_all_incorrect", "ece")
     rows = [
         [name, subset, count(found.num_steps), percent(found.base_rate), *(decimal(getattr(found, k)) for k in keys)]
         for name, whole in steps.items()
         for subset, found in whole.subsets.items()
     ]
-    header = ["verifier", "subset", "steps", "right", "AUC", "… of place", "… of length", "F1", "… all wrong", "ECE"]
+    header = [
+        "verifier",
+        "subset",
+        "steps",
+        "correct",
+        "AUROC",
+        "… of place",
+        "… of length",
+        "F1",
+        "… all incorrect",
+        "ECE",
+    ]
     return Section(title="Values of steps by subset", note="Measures as above.", header=header, rows=rows)
 
 
@@ -221,8 +243,10 @@ def first_error_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
             for rates in (group.half, group.chosen):
                 if rates is not None:
                     here = " (chosen here)" if rates is group.chosen and subset == one.chosen_on else ""
-                    cells = [count(group.num_wrong), count(group.num_right)]
-                    cells += [percent(p.mean if p else None) for p in (rates.accuracy_wrong, rates.accuracy_right)]
+                    cells = [count(group.num_incorrect), count(group.num_correct)]
+                    cells += [
+                        percent(p.mean if p else None) for p in (rates.erroneous_accuracy, rates.correct_accuracy)
+                    ]
                     add(name, subset, f"{rates.threshold:.3f}{here}", cells, rates.f1)
         if one.mean:
             for pooled, f1 in ((one.all.half, one.mean.half), (one.all.chosen, one.mean.chosen)):
@@ -230,7 +254,7 @@ def first_error_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
                     add(name, "mean of subsets", f"{pooled.threshold:.3f}", [""] * 4, f1)
     note = (
         "The first step with a value below the threshold is called the first error. Of solutions with an error that is "
-        "right where it is the labelled one, of solutions without where no step is below; F1 is the harmonic mean of "
+        "correct where it is the labelled one, of solutions without where no step is below; F1 is the harmonic mean of "
         "the two accuracies (ProcessBench, Zheng et al. 2024). Intervals (95\u00a0%) are over resamples of the "
         "solutions, the threshold being kept."
     )
@@ -238,23 +262,23 @@ def first_error_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
         note += f" The second threshold is the best one on {chosen_on}, where its F1 is too high for that reason."
     unread = [f"{name} {one.num_unread:,}" for name, one in found.items() if one.num_unread]
     if unread:
-        note += f" Solutions that a verifier could not read whole count as judged wrongly: {', '.join(unread)}."
-    header = ["verifier", "subset", "threshold", "with error", "without", "found", "left alone", "F1", "interval"]
+        note += f" Solutions that a verifier could not read whole count as judged incorrectly: {', '.join(unread)}."
+    header = ["verifier", "subset", "threshold", "with error", "without", "erroneous", "correct", "F1", "interval"]
     return Section(title="First errors", note=note, header=header, rows=rows, bars=bars, strong=frozenset(strong))
 
 
 def _lowest_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
-    keys = ("at_first_error", "place_wrong", "place_first_error", "place_right")
+    keys = ("at_first_error", "place_incorrect", "place_first_error", "place_correct")
     rows = [
         [name, subset, *(percent(getattr(group.lowest, key)) for key in keys)]
         for name, one in found.items()
         for subset, group in _groups(one)
     ]
     note = (
-        "How often the lowest value of a wrong solution is that of its first error, and how far along the solution the "
+        "How often the lowest value of an incorrect solution is that of its first error, and how far along the solution the "
         "lowest value stands on average, from 0 % (first step) to 100 % (last), beside the first error itself."
     )
-    header = ["verifier", "subset", "at the first error", "place, wrong", "first error", "place, right"]
+    header = ["verifier", "subset", "at the first error", "place, incorrect", "first error", "place, correct"]
     return Section(title="Where the lowest value stands", note=note, header=header, rows=rows)
 
 

@@ -80,7 +80,7 @@ class Accuracy:
     Attributes:
         num_samples: the largest N; ``accuracy`` is at that N.
         num_solutions: of all problems together.
-        auc_within: rule → mean AUROC of what it orders the samples of a problem by.
+        auroc_per_problem: rule → mean AUROC of what it orders the samples of a problem by.
         paired: rule → difference from the majority vote (of the majority vote from pass@1).
         every_aggregation: rule → aggregation → accuracy, where it was asked for.
         aggregation: verifier → the aggregation in use.
@@ -92,7 +92,7 @@ class Accuracy:
     num_solutions: int
     sizes: list[int]
     accuracy: dict[str, Estimate]
-    auc_within: dict[str, float]
+    auroc_per_problem: dict[str, float]
     paired: dict[str, PairedDifference]
     every_aggregation: dict[str, dict[str, Compared]]
     curves: dict[str, list[CurvePoint]]
@@ -114,17 +114,17 @@ class StepQuality:
 
     Attributes:
         accuracy: of judging a step correct at 1/2 or more.
-        f1_error: of finding the incorrect steps; ``f1_all_wrong`` of calling all of them incorrect.
+        f1_error: of finding the incorrect steps; ``f1_all_incorrect`` of calling all of them incorrect.
     """
 
     num_steps: int
     base_rate: float
     accuracy: float
-    auc: float | None
-    auc_position: float | None
-    auc_length: float | None
+    auroc: float | None
+    auroc_position: float | None
+    auroc_length: float | None
     f1_error: float
-    f1_all_wrong: float
+    f1_all_incorrect: float
     ece: float
 
 
@@ -151,16 +151,16 @@ class LengthCorrelations:
 class Discrimination:
     """AUROC over all solutions, and the mean of those within each problem."""
 
-    auc: float | None
-    auc_within: float | None
+    auroc: float | None
+    auroc_per_problem: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreQuality(LengthCorrelations):
     """How good scores of solutions are under one aggregation."""
 
-    auc: float | None
-    auc_within: float | None
+    auroc: float | None
+    auroc_per_problem: float | None
     brier: float
     ece: float
 
@@ -180,7 +180,7 @@ class VerifierSolutions:
 
     Attributes:
         used: the aggregation that ``reliability`` is of.
-        fewest_steps: what taking the shorter solution for the correct one would give.
+        shortest: what taking the shorter solution for the correct one would give.
         truth: how far correct answers themselves go with length: what a perfect verifier would show.
         minimum_position: of verifiers with several values a solution.
     """
@@ -189,7 +189,7 @@ class VerifierSolutions:
     base_rate: float
     used: str
     aggregations: dict[str, ScoreQuality]
-    fewest_steps: Discrimination
+    shortest: Discrimination
     truth: LengthCorrelations
     minimum_position: MinimumPosition | None
     reliability: list[Bin]
@@ -200,8 +200,8 @@ class FirstErrorRates:
     """Accuracy on solutions with an error and without, and its harmonic mean, at one threshold."""
 
     threshold: float
-    accuracy_wrong: Estimate | None
-    accuracy_right: Estimate | None
+    erroneous_accuracy: Estimate | None
+    correct_accuracy: Estimate | None
     f1: Estimate | None
 
 
@@ -210,17 +210,17 @@ class LowestValue:
     """How often the lowest value is at the first error; places are from 0 (first step) to 1 (last)."""
 
     at_first_error: float | None
-    place_wrong: float | None
+    place_incorrect: float | None
     place_first_error: float | None
-    place_right: float | None
+    place_correct: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstErrorQuality:
     """How well first errors are found: at the threshold 1/2, and at the one that was chosen, if one was."""
 
-    num_wrong: int
-    num_right: int
+    num_incorrect: int
+    num_correct: int
     half: FirstErrorRates
     chosen: FirstErrorRates | None
     lowest: LowestValue

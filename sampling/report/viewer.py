@@ -14,8 +14,8 @@ from stepverify.records import Solution
 
 _LEVELS = 10
 _KINDS = {
-    "wrong": "Wrong, with the highest scores",
-    "right": "Right, with the highest scores",
+    "incorrect": "Incorrect, with the highest scores",
+    "correct": "Correct, with the highest scores",
     "fall": "The deepest falls",
 }
 
@@ -26,8 +26,8 @@ class Shown:
 
     Attributes:
         texts: tokens or steps, none of them empty.
-        values: the value behind each.
-        fall: index of the text behind which the value has fallen most; None where it never falls.
+        values: the value after each.
+        fall: index of the text after which the value has fallen most; None where it never falls.
         score: of the whole solution, in [0, 1] but for products, which are logarithms.
     """
 
@@ -44,8 +44,8 @@ class Shown:
     def facts(self) -> str:
         """What is known of the solution, in one line."""
         s = self.solution
-        wrong = "wrong" if s.answer is None else f"wrong: {s.predicted or 'no answer'}, not {s.answer}"
-        facts = f"{s.id} · {'right' if s.solved else wrong} · last value {self.values[-1]:.3f}"
+        incorrect = "incorrect" if s.answer is None else f"incorrect: {s.predicted or 'no answer'}, not {s.answer}"
+        facts = f"{s.id} · {'correct' if s.solved else incorrect} · last value {self.values[-1]:.3f}"
         if self.fall is not None:
             facts += f" · falls from {self.values[self.fall - 1]:.3f} to {self.values[self.fall]:.3f}"
         return facts
@@ -68,7 +68,7 @@ class Shown:
 
 def shown(solution: Solution, name: str, how: Aggregation) -> Shown | None:
     """A solution with its values by token, or by step; None where it has but one value, or none to be placed."""
-    values, texts = solution.scores[name], solution.pieces.get(name) or [step + "\n" for step in solution.steps]
+    values, texts = solution.scores[name], solution.token_texts.get(name) or [step + "\n" for step in solution.steps]
     if len(values) < 2 or len(values) != len(texts):
         return None
     # A character of several tokens is there with the last of them: its value is the character's.
@@ -92,7 +92,7 @@ def choose(path: Path, used: dict[str, Aggregation], number: int) -> dict[str, d
             if (found := shown(solution, name, used.get(name, "last"))) is None:
                 continue
             kinds = heaps.setdefault(name, {kind: [] for kind in _KINDS})
-            kind = "right" if solution.solved else "wrong"
+            kind = "correct" if solution.solved else "incorrect"
             for heap, key in ((kinds[kind], found.score), (kinds["fall"], found.depth())):
                 (heappush if len(heap) < number else heappushpop)(heap, (key, -place, found))
     return {

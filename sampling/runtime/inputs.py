@@ -1,10 +1,10 @@
-"""Read what stages start from: problems, and the layout that a model was exported with."""
+"""Read what stages start from: problems, and the template that a model was exported with."""
 
 from __future__ import annotations
 
-from stepverify.layout import Layout, load_export
 from stepverify.readers import Reader
 from stepverify.records import InputError, Problem
+from stepverify.template import Template, load_export
 
 
 def read_problems(reader: Reader) -> list[Problem]:
@@ -24,7 +24,7 @@ def read_problems(reader: Reader) -> list[Problem]:
     return problems
 
 
-def exported_layout(model: str) -> Layout:
-    """Return the layout that a model carries, or the default one for a model from elsewhere."""
+def exported_template(model: str) -> Template:
+    """Return the template that a model carries, or the default one for a model from elsewhere."""
     export = load_export(model)
-    return export[0] if export else Layout()
+    return export[0] if export else Template()

@@ -47,7 +47,7 @@ class Progress:
         self._bar.update(count)
 
     def draw(self, **made: int) -> None:
-        """Count what was made for items that may not be finished: ``tokens``, drawn or read; ``labels``."""
+        """Count what was made for items that may not be finished: ``tokens``, sampled or read; ``labels``."""
         self._counts.update(made)
         seconds = time.monotonic() - self._start or 1e-9
         shown = [f"{number / seconds:,.0f} {what}/s" for what, number in self._counts.items() if number]

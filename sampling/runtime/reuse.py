@@ -1,4 +1,4 @@
-"""What other runs of a stage have drawn, for one that would draw the same (``drawn_before``)."""
+"""What other runs of a stage have sampled, for one that would draw the same (``reuse_from``)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from stepverify.jsonl import MANIFEST
 from stepverify.manifest import read_manifest
 from stepverify.records import InputError, Record
 
-_LAW = ("engine", "sampling", "layout", "few_shot", "seed")  # what decides the text of a draw
+_LAW = ("engine", "sampling", "template", "few_shot", "seed")  # what decides the text of a draw
 
 
-def check_drawn(folders: Sequence[Path], stage: str, here: Mapping[str, Any]) -> None:
+def check_sampled(folders: Sequence[Path], stage: str, here: Mapping[str, Any]) -> None:
     """Check that this run would draw what is in the folders.
 
     Args:
@@ -30,13 +30,13 @@ def check_drawn(folders: Sequence[Path], stage: str, here: Mapping[str, Any]) ->
     for folder in folders:
         manifest = read_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
         if manifest.get("stage") != stage:
-            raise InputError(f"drawn_before: {folder}: not the output of stage {stage}")
+            raise InputError(f"reuse_from: {folder}: not the output of stage {stage}")
         for key in _LAW:
             if (before := manifest["config"][key]) != now[key]:
-                raise InputError(f"drawn_before: {folder} was drawn with {key} = {before!r}, this run has {now[key]!r}")
+                raise InputError(f"reuse_from: {folder} was sampled with {key} = {before!r}, this run has {now[key]!r}")
 
 
-def read_drawn(folders: Sequence[Path], kind: type[Record]) -> Iterator[Record]:
+def read_sampled(folders: Sequence[Path], kind: type[Record]) -> Iterator[Record]:
     """The records of all folders; what a kill tore is left out."""
     for folder in folders:
         yield from kept_records(folder, kind)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from stepverify.jsonl import fingerprint
-from stepverify.layout import EXPORT_FILE, load_export
 from stepverify.records import InputError, Solution
+from stepverify.template import EXPORT_FILE, load_export
 
 
 class Scorer(ABC):
@@ -33,7 +33,7 @@ class Scorer(ABC):
         A prefix is a solution without its end: the steps so far, and ``finish="length"``, as of one that was cut off. A
         process reward model gives the values of its steps, which are those of every solution that begins with it. An
         outcome verifier is read at its last token, without the end of the text; that value was trained where it learned
-        at every token (``every_token``), and is the probability of a correct final answer from there.
+        at every token (``per_token``), and is the probability of a correct final answer from there.
 
         Args:
             solutions: of any problems; those of one problem side by side, as they share the computation of what is
@@ -81,6 +81,6 @@ def fingerprint_export(path: str) -> str:
     found = load_export(folder)
     if found is None or found[1].get("objective") not in ("outcome", "process"):
         raise InputError(f"{path}: not an exported verifier (its {EXPORT_FILE} must say objective: outcome or process)")
-    # Configuration, layout, ids and tokenizer decide what is read, as much as the weights do.
+    # Configuration, template, ids and tokenizer decide what is read, as much as the weights do.
     others = [file for name in ("config.json", EXPORT_FILE, "tokenizer.json") if (file := folder / name).is_file()]
     return " ".join(fingerprint(file)[:16] for file in (*weights, *others))

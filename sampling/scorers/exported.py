@@ -30,7 +30,7 @@ class ExportedVerifier(Scorer):
         devices: how many to use; ``auto`` is every GPU, or one process without a GPU.
         device: kind or name of the device, ``cpu`` or ``cuda:1``; None takes GPUs where there are any.
         pack_tokens: tokens read at the same time on a device, shared prefixes counted once.
-        every_token: give an outcome verifier's value at every solution token instead of the last one.
+        per_token: give an outcome verifier's value at every solution token instead of the last one.
         neutral: what P(neutral) counts as in the values of a process reward model with a neutral label; None takes
             what the export says.
     """
@@ -42,7 +42,7 @@ class ExportedVerifier(Scorer):
         devices: int | Literal["auto"] = "auto",
         device: str | None = None,
         pack_tokens: int = 8192,
-        every_token: bool = False,
+        per_token: bool = False,
         neutral: Neutral | None = None,
     ) -> None:
         if devices != "auto" and devices < 1:
@@ -50,7 +50,7 @@ class ExportedVerifier(Scorer):
         if pack_tokens < 1:
             raise InputError(f"pack_tokens: expected 1 or more, got {pack_tokens}")
         self.path, self.dtype, self.devices, self.device = path, dtype, devices, device
-        self.pack_tokens, self.every_token, self.neutral = pack_tokens, every_token, neutral
+        self.pack_tokens, self.per_token, self.neutral = pack_tokens, per_token, neutral
         self._pool: Pool | None = None
 
     @cached_property
@@ -60,7 +60,7 @@ class ExportedVerifier(Scorer):
 
     def identity(self) -> dict[str, Any]:
         """The export's files, and what else decides its values."""
-        asked = {"dtype": self.dtype, "every_token": self.every_token, "neutral": self.neutral}
+        asked = {"dtype": self.dtype, "per_token": self.per_token, "neutral": self.neutral}
         return {"scorer": "exported", "export": fingerprint_export(self.export), **asked}
 
     @property
@@ -76,9 +76,9 @@ class ExportedVerifier(Scorer):
 
     def token_texts(self, solution: Solution) -> list[str]:
         """Return the texts of all solution tokens, where an outcome verifier is read at every one."""
-        if not self.every_token or (encoder := self._token_encoder) is None:
+        if not self.per_token or (encoder := self._token_encoder) is None:
             return []
-        return encoder.pieces(solution)
+        return encoder.token_texts(solution)
 
     async def aclose(self) -> None:
         """End the processes, and free the memory of this one."""
@@ -114,7 +114,7 @@ class ExportedVerifier(Scorer):
     def _workers(self) -> list[Worker]:
         import torch
 
-        build = partial(_load, self.export, self.dtype, self.neutral, self.pack_tokens, self.every_token)
+        build = partial(_load, self.export, self.dtype, self.neutral, self.pack_tokens, self.per_token)
         if len(self._names) == 1:
             return [LocalWorker(partial(build, self._names[0]))]
         threads = max(1, torch.get_num_threads() // len(self._names))
@@ -126,7 +126,7 @@ class ExportedVerifier(Scorer):
 
 
 def _load(
-    path: str, dtype: str, neutral: Neutral | None, pack_tokens: int, every_token: bool, device: str,
+    path: str, dtype: str, neutral: Neutral | None, pack_tokens: int, per_token: bool, device: str,
     threads: int | None = None, lock: AbstractContextManager | None = None,
 ) -> Stream:  # fmt: skip
     import torch
@@ -137,4 +137,4 @@ def _load(
         torch.set_num_threads(threads)
     with lock or nullcontext():  # weights pass through the memory of the machine, which may hold a model once
         verifier = Verifier.from_pretrained(path, device=device, dtype=dtype, neutral=neutral, pack_tokens=pack_tokens)
-    return partial(verifier.stream, per_token=every_token)
+    return partial(verifier.stream, per_token=per_token)

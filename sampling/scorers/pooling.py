@@ -13,8 +13,8 @@ from sampling.scorers.exported import Dtype, Neutral
 from sampling.scorers.workers import Pool, ProcessWorker, Stream
 from stepverify.data.encode import LeftOut, SolutionEncoder
 from stepverify.hub import local_export
-from stepverify.layout import load_export
 from stepverify.records import InputError, Solution
+from stepverify.template import load_export
 
 
 class PoolingVerifier(Scorer):
@@ -33,7 +33,7 @@ class PoolingVerifier(Scorer):
         cpu_kv_cache_gib: size of the key-value cache in GiB on CPU.
         block_size: tokens a cache block; None leaves it to vLLM.
         enforce_eager: skip compilation: quicker to start, slower to run.
-        every_token: give an outcome verifier's value at every solution token instead of the last one.
+        per_token: give an outcome verifier's value at every solution token instead of the last one.
         neutral: what P(neutral) counts as in the values of a process reward model with a neutral label; None takes
             what the export says.
     """
@@ -48,13 +48,13 @@ class PoolingVerifier(Scorer):
         cpu_kv_cache_gib: int = 4,
         block_size: int | None = None,
         enforce_eager: bool = False,
-        every_token: bool = False,
+        per_token: bool = False,
         neutral: Neutral | None = None,
     ) -> None:
         if devices != "auto" and devices < 1:
             raise InputError(f"devices: expected auto, or 1 or more, got {devices}")
         self.path, self.dtype, self.devices, self.neutral = path, dtype, devices, neutral
-        self.every_token, self.tensor_parallel_size = every_token, tensor_parallel_size
+        self.per_token, self.tensor_parallel_size = per_token, tensor_parallel_size
         self.cpu_kv_cache_gib = cpu_kv_cache_gib
         self.options = {
             "tensor_parallel_size": tensor_parallel_size, "gpu_memory_utilization": gpu_memory_utilization,
@@ -83,7 +83,7 @@ class PoolingVerifier(Scorer):
 
     def identity(self) -> dict[str, Any]:
         """The classifier's files, and what else decides its values."""
-        asked = {"dtype": self.dtype, "every_token": self.every_token, "neutral": self.neutral}
+        asked = {"dtype": self.dtype, "per_token": self.per_token, "neutral": self.neutral}
         fingerprint_export(self.export)  # not an export: said before that there is no classifier
         return {"scorer": "pooling", "export": fingerprint_export(self.classifier), **asked}
 
@@ -100,9 +100,9 @@ class PoolingVerifier(Scorer):
 
     def token_texts(self, solution: Solution) -> list[str]:
         """Return the texts of all solution tokens, where an outcome verifier is read at every one."""
-        if not self.every_token or (encoder := self._token_encoder) is None:
+        if not self.per_token or (encoder := self._token_encoder) is None:
             return []
-        return encoder.pieces(solution)
+        return encoder.token_texts(solution)
 
     async def aclose(self) -> None:
         """End the engines."""
@@ -140,14 +140,14 @@ class PoolingVerifier(Scorer):
         }  # fmt: skip
         where = "CPU" if gpus is None else f"GPU {gpus}"
         build = partial(
-            _load, self.classifier, self.dtype, self.neutral, self.every_token, self.options, environment, gpus
+            _load, self.classifier, self.dtype, self.neutral, self.per_token, self.options, environment, gpus
         )
         name = f"{self.path} in vLLM on {where} ({number + 1} of {len(self._gpus)})"
         return ProcessWorker(build, name, daemon=self.tensor_parallel_size == 1)
 
 
 def _load(
-    path: str, dtype: str, neutral: Neutral | None, every_token: bool, options: dict[str, Any],
+    path: str, dtype: str, neutral: Neutral | None, per_token: bool, options: dict[str, Any],
     environment: dict[str, str], gpus: str | None,
 ) -> Stream:  # fmt: skip
     for name, value in environment.items():
@@ -165,7 +165,7 @@ def _load(
 
     encoder, facts = load_encoder(path, neutral)
     process = facts["objective"] == "process"
-    pooler = PoolerConfig(tok_pooling_type="STEP", step_tag_id=encoder.tag_id) if process else (
+    pooler = PoolerConfig(tok_pooling_type="STEP", step_tag_id=encoder.step_tag_id) if process else (
         PoolerConfig(tok_pooling_type="ALL")
     )  # fmt: skip
     llm = LLM(
@@ -174,20 +174,18 @@ def _load(
         **{key: value for key, value in options.items() if value is not None},
     )  # fmt: skip
     adds_neutral = process and len(encoder.labels) == 3 and (neutral or facts.get("neutral", "positive")) == "positive"
-    return partial(_stream, llm, encoder, process, adds_neutral, every_token)
+    return partial(_stream, llm, encoder, process, adds_neutral, per_token)
 
 
 def _stream(
-    llm: Any, encoder: SolutionEncoder, process: bool, adds_neutral: bool, every_token: bool,
+    llm: Any, encoder: SolutionEncoder, process: bool, adds_neutral: bool, per_token: bool,
     solutions: Sequence[Solution],
 ) -> Iterator[tuple[int, list[float]]]:  # fmt: skip
     examples = {}
     for i, solution in enumerate(solutions):
         try:
             examples[i] = (
-                encoder.process(solution, None)
-                if process
-                else encoder.outcome(solution, None, last_only=not every_token)
+                encoder.process(solution, None) if process else encoder.outcome(solution, None, last_only=not per_token)
             )
         except LeftOut:
             continue

@@ -46,7 +46,7 @@ def score_all(input: Path, store: Store[Solution], scorers: Mapping[str, Scorer]
         for name, records in read.items():
             if (known := next((r for r in records if r.id == solution.id), None)) is None:
                 raise InputError(f"{parts[name].folder}: lacks solution {solution.id} at its place; remove the folder")
-            _put(solution, name, known.scores[name], known.pieces.get(name))
+            _put(solution, name, known.scores[name], known.token_texts.get(name))
         _count(solution, without)
 
     for solution in store.records() if store.done else ():  # by an earlier, killed run
@@ -132,14 +132,14 @@ def _chunks(input: Path, done: set[str]) -> Iterator[list[Solution]]:
 
 def _put(solution: Solution, name: str, values: list[float], texts: list[str] | None) -> None:
     solution.scores = solution.scores | {name: values}
-    others = {key: known for key, known in solution.pieces.items() if key != name}
-    solution.pieces = others | ({name: texts} if texts else {})
+    others = {key: known for key, known in solution.token_texts.items() if key != name}
+    solution.token_texts = others | ({name: texts} if texts else {})
 
 
 def _alone(solution: Solution, name: str) -> Solution:
     values = {"scores": {name: solution.scores[name]}}
-    if name in solution.pieces:
-        values["pieces"] = {name: solution.pieces[name]}  # type: ignore[dict-item]
+    if name in solution.token_texts:
+        values["token_texts"] = {name: solution.token_texts[name]}  # type: ignore[dict-item]
     return Solution(id=solution.id, problem_id=solution.problem_id, problem="", steps=[], **values)  # type: ignore[arg-type]
 
 

@@ -70,6 +70,6 @@ def choose_aggregations(
 
 def _mean_best_of_n(pool: Pool, name: str, how: Aggregation, size: int) -> float:
     return math.fsum(
-        best_of_n([aggregate(s.scores[name], how) for s in samples], [s.right for s in samples], [size])[0]
+        best_of_n([aggregate(s.scores[name], how) for s in samples], [s.correct for s in samples], [size])[0]
         for samples in pool.values()
     ) / len(pool)  # fmt: skip

@@ -22,12 +22,12 @@ class Sample:
     id: str
     answer: str | None
     predicted: str | None
-    right: bool
+    correct: bool
     num_steps: int
     scores: Mapping[str, Sequence[float]]
 
 
-MISSING = Sample("", None, None, False, 0, {})  # a sample that a problem lacks: no vote, never right, ranked last
+MISSING = Sample("", None, None, False, 0, {})  # a sample that a problem lacks: no vote, never correct, ranked last
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class Candidates:
         samples: (M,).
         classes: (M,), the class of each answer; None is no vote.
         sizes: (S,), the numbers of samples N of the curves, each from 1 to M.
-        right: (M,), whether each sample is correct.
+        correct: (M,), whether each sample is correct.
         num_subsets: random subsets for each N over which votes are averaged.
         seed: of the subsets.
         base_rate: share of correct samples, of all problems; known to simulated verifiers.
@@ -50,11 +50,11 @@ class Candidates:
     num_subsets: int = 200
     seed: int = 0
     base_rate: float = 0.5
-    right: list[bool] = field(init=False)
+    correct: list[bool] = field(init=False)
     _known: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self.right = [sample.right for sample in self.samples]
+        self.correct = [sample.correct for sample in self.samples]
 
     @property
     def subsets(self) -> dict[str, int]:
@@ -88,12 +88,12 @@ class Candidates:
             area: under the ROC curve within a problem, from 0.5 up, below 1.
         """
         if area not in self._known:
-            right, here = np.array(self.right), np.array([sample is not MISSING for sample in self.samples])
+            correct, here = np.array(self.correct), np.array([sample is not MISSING for sample in self.samples])
             distance = NormalDist().inv_cdf(area) * math.sqrt(2)
             prior = min(max(self.base_rate, 1e-6), 1 - 1e-6)
             noise = np.random.default_rng((self.seed, 2)).normal(size=(_REPEATS, len(self.samples)))
             self._known[area] = []
-            for i, scores in enumerate(noise + distance * right):
+            for i, scores in enumerate(noise + distance * correct):
                 weights = 1 / (1 + (1 - prior) / prior * np.exp(distance * (distance / 2 - scores)))
                 scores[~here] = -math.inf
                 self._known[area].append(

@@ -1,4 +1,4 @@
-"""The chance to be right when N samples of a problem may be looked at, for every rule of choosing. Pure.
+"""The probability to be correct when N samples of a problem may be looked at, for every rule of choosing. Pure.
 
 Each estimate is over the random subsets of N of all M samples. Best-of-N and pass@k have closed forms; votes
 are averaged over random subsets.
@@ -16,10 +16,10 @@ from stepverify.statistics import equal_runs
 
 
 def best_of_n(scores: Sequence[float], correct: Sequence[bool], sizes: Sequence[int]) -> np.ndarray:
-    """The chance that the best-scored of N random samples is right, exactly.
+    """The probability that the best-scored of N random samples is correct, exactly.
 
     Of the subsets of N of M samples, C(M-1-i, N-1) / C(M, N) have the i-th best (from 0) as their best.
-    Solutions of equal score are picked with equal chance.
+    Solutions of equal score are picked with equal probability.
 
     Args:
         scores: (M,), higher is better; -inf is allowed.
@@ -35,12 +35,12 @@ def best_of_n(scores: Sequence[float], correct: Sequence[bool], sizes: Sequence[
     starts = equal_runs(values[order])
     counts = np.diff(starts, append=total)
     share = np.add.reduceat(np.asarray(correct, dtype=float)[order], starts) / counts
-    return _first_chances(total, tuple(sizes)) @ np.repeat(share, counts)
+    return _first_probabilities(total, tuple(sizes)) @ np.repeat(share, counts)
 
 
 @lru_cache(maxsize=8)
-def _first_chances(total: int, sizes: tuple[int, ...]) -> np.ndarray:
-    """(S, M): the chance that the i-th best of M is the best of N. From one to the next by a ratio below 1."""
+def _first_probabilities(total: int, sizes: tuple[int, ...]) -> np.ndarray:
+    """(S, M): the probability that the i-th best of M is the best of N. From one to the next by a ratio below 1."""
     n, i = np.array(sizes)[:, None], np.arange(total - 1)[None, :]
     _check_sizes(sizes, total)
     ratios = np.maximum(total - n - i, 0) / (total - 1 - i)
@@ -48,10 +48,10 @@ def _first_chances(total: int, sizes: tuple[int, ...]) -> np.ndarray:
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """The chance that one of k samples at least is right: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, section 2.1)."""
+    """The probability that one of k samples at least is correct: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, section 2.1)."""
     _check_sizes((k,), num_samples)
-    wrong = num_samples - num_correct
-    return 1.0 - math.prod(max(wrong - i, 0) / (num_samples - i) for i in range(k))
+    incorrect = num_samples - num_correct
+    return 1.0 - math.prod(max(incorrect - i, 0) / (num_samples - i) for i in range(k))
 
 
 def vote(
@@ -63,14 +63,14 @@ def vote(
     num_subsets: int = 200,
     seed: int = 0,
 ) -> np.ndarray:
-    """The chance that the answer with the most votes among N random samples is right.
+    """The probability that the answer with the most votes among N random samples is correct.
 
-    Classes with equally many votes win with equal chance. A subset in which nobody votes is wrong.
+    Classes with equally many votes win with equal probability. A subset in which nobody votes is incorrect.
     Exact at N = 1 and N = M, an average over random subsets between.
 
     Args:
         classes: (M,), the class of each answer; None is no vote.
-        correct: (M,); a class is right as far as its members are.
+        correct: (M,); a class is correct as far as its members are.
         sizes: (S,), each from 1 to M.
         weights: (M,), at least 0; None counts every vote once (Wang et al. 2022, self-consistency).
         seed: equal seeds draw equal subsets, whatever the votes are.
@@ -96,10 +96,10 @@ def vote(
     present = (sums if weight.min() > 0 else tally(np.ones(len(votes)))) > 0
     # Equal sums of weights differ in their last bits when they were added in another order.
     winners = present & (sums >= sums.max(axis=1, keepdims=True) * (1 - 1e-12))
-    right = np.asarray(correct, dtype=float)[voters]
-    share = np.bincount(votes, weights=right) / np.bincount(votes)
-    chances = (winners * share[:, None]).sum(axis=1) / np.maximum(winners.sum(axis=1), 1)
-    curve = dict(zip(grid, chances.mean(axis=1), strict=True)) | {1: right.sum() / len(classes)}
+    correct = np.asarray(correct, dtype=float)[voters]
+    share = np.bincount(votes, weights=correct) / np.bincount(votes)
+    probabilities = (winners * share[:, None]).sum(axis=1) / np.maximum(winners.sum(axis=1), 1)
+    curve = dict(zip(grid, probabilities.mean(axis=1), strict=True)) | {1: correct.sum() / len(classes)}
     return np.array([curve[n] for n in sizes])
 
 
@@ -129,7 +129,7 @@ def top_k_votes(
     num_subsets: int = 200,
     seed: int = 0,
 ) -> np.ndarray:
-    """The chance that the majority among the k best-scored of N random samples is right (Cobbe et al. 2021, section 4).
+    """The probability that the majority among the k best-scored of N random samples is correct (Cobbe et al. 2021, section 4).
 
     Solutions of equal score are ordered by chance, classes with equally many votes win with equal chance. A sample
     without a class takes a place among the best, and is no vote. Best-of-N for k = 1, exactly; beyond, an average over
@@ -138,7 +138,7 @@ def top_k_votes(
     Args:
         scores: (M,), higher is better; -inf is allowed.
         classes: (M,), the class of each answer; None is no vote.
-        correct: (M,); a class is right as far as its members are.
+        correct: (M,); a class is correct as far as its members are.
         sizes: (S,), each from 1 to M.
         ks: (K,), how many vote, each at least 1.
         num_subsets: random subsets for each N.
@@ -154,8 +154,8 @@ def top_k_votes(
         return np.zeros((len(ks), len(sizes)))
     none = len(known)
     votes = np.array([none if c is None else known[c] for c in classes])
-    right = np.bincount(votes, weights=np.asarray(correct, dtype=float), minlength=none + 1)
-    share = (right / np.maximum(np.bincount(votes, minlength=none + 1), 1))[:none, None]
+    correct = np.bincount(votes, weights=np.asarray(correct, dtype=float), minlength=none + 1)
+    share = (correct / np.maximum(np.bincount(votes, minlength=none + 1), 1))[:none, None]
     order, ranks = _best_first(tuple(scores), grid, num_subsets, seed)
     cells = votes[order] * num_subsets + np.arange(num_subsets)
     curves = np.empty((len(ks), len(sizes)))
@@ -167,8 +167,8 @@ def top_k_votes(
             counts = np.bincount(cells[ranks[grid.index(size)] <= k], minlength=(none + 1) * num_subsets)
             counts = counts.reshape(-1, num_subsets)[:none]
             winners = (counts > 0) & (counts == counts.max(axis=0))
-            chances = (winners * share).sum(axis=0) / np.maximum(winners.sum(axis=0), 1)
-            curves[i, s] = chances.mean() if size > 1 else right[:none].sum() / total
+            probabilities = (winners * share).sum(axis=0) / np.maximum(winners.sum(axis=0), 1)
+            curves[i, s] = probabilities.mean() if size > 1 else correct[:none].sum() / total
     return curves
 
 
@@ -183,8 +183,8 @@ def _best_first(
     """
     places = np.unique(-np.asarray(scores, dtype=float), return_inverse=True)[1]
     # Not from the stream of the subsets: equals must not come in the order in which they were sampled.
-    chance = np.random.default_rng((seed, 1)).random((len(scores), num_subsets))
-    order = np.argsort(places[:, None] + chance, axis=0)
+    probability = np.random.default_rng((seed, 1)).random((len(scores), num_subsets))
+    order = np.argsort(places[:, None] + probability, axis=0)
     first = np.take_along_axis(_parts(len(scores), grid, num_subsets, seed), order, axis=0)
     among = first <= np.arange(len(grid))[:, None, None]
     return order, np.where(among, among.cumsum(axis=1), np.iinfo(int).max)

@@ -39,11 +39,11 @@ def read_pool(path: Path) -> Pool:
 def count_samples(pool: Pool) -> dict[str, int]:
     """Count solutions that are no vote, and problems that no rule can solve, or that every one solves."""
     there = [[sample for sample in samples if sample is not MISSING] for samples in pool.values()]
-    groups = [[sample.right for sample in samples] for samples in there]
+    groups = [[sample.correct for sample in samples] for samples in there]
     return {
         "without_answer": sum(sample.predicted is None for samples in there for sample in samples),
-        "problems_without_right": sum(not any(right) for right in groups),
-        "problems_without_wrong": sum(map(all, groups)),
+        "problems_without_correct": sum(not any(correct) for correct in groups),
+        "problems_without_incorrect": sum(map(all, groups)),
     }
 
 

@@ -23,7 +23,7 @@ from sampling.selection.rules import (
 )
 from stepverify.aggregate import AGGREGATIONS, Aggregation
 from stepverify.records import InputError, Ranking
-from stepverify.statistics import auc
+from stepverify.statistics import auroc
 
 
 def default_rules(top_k: Sequence[int] = (), simulated: Sequence[float] = ()) -> list[Rule]:
@@ -92,18 +92,18 @@ def rank_problem(problem_id: str, candidates: Candidates, rules: Mapping[str, Ru
     """
     ids = [sample.id for sample in candidates.samples]
     there = np.array([sample is not MISSING for sample in candidates.samples])
-    correct = np.array(candidates.right)[there]
+    correct = np.array(candidates.correct)[there]
     known: dict[int, tuple[list[float], str | None, float | None]] = {}
     for rule in rules.values():
         if id(rule) not in known:
             place = rule.choice(candidates) if rule.chooses else None
             values = rule.order(candidates)
-            area = None if values is None else auc(np.array(values, float)[there], correct)
+            area = None if values is None else auroc(np.array(values, float)[there], correct)
             known[id(rule)] = rule.curve(candidates).tolist(), None if place is None else ids[place], area
     found = {name: known[id(rule)] for name, rule in rules.items()}
     return Ranking(
         problem_id=problem_id, answer=candidates.samples[0].answer, num_samples=int(there.sum()),
         sizes=list(candidates.sizes), curves={name: curve for name, (curve, _, _) in found.items()},
         choices={name: choice for name, (_, choice, _) in found.items() if rules[name].chooses},
-        areas={name: area for name, (_, _, area) in found.items() if area is not None},
+        auroc_by_rule={name: area for name, (_, _, area) in found.items() if area is not None},
     )  # fmt: skip

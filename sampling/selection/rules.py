@@ -46,7 +46,7 @@ class Rule(ABC):
 
     @abstractmethod
     def curve(self, candidates: Candidates) -> np.ndarray:
-        """Estimate the probability to be right at each N of ``candidates.sizes``: shape (S,), in [0, 1]."""
+        """Estimate the probability to be correct at each N of ``candidates.sizes``: shape (S,), in [0, 1]."""
 
     def choice(self, candidates: Candidates) -> int | None:
         """Pick one of all samples, by its place; None for none of them. Of equals, the first."""
@@ -71,7 +71,7 @@ class SampleAccuracy(Rule):
 
     def curve(self, candidates: Candidates) -> np.ndarray:
         """The same at every N."""
-        return np.full(len(candidates.sizes), sum(candidates.right) / len(candidates.right))
+        return np.full(len(candidates.sizes), sum(candidates.correct) / len(candidates.correct))
 
     def choice(self, candidates: Candidates) -> int:
         """The first one."""
@@ -85,12 +85,12 @@ class Oracle(Rule):
 
     def curve(self, candidates: Candidates) -> np.ndarray:
         """Exact."""
-        total, correct = len(candidates.right), sum(candidates.right)
+        total, correct = len(candidates.correct), sum(candidates.correct)
         return np.array([pass_at_k(total, correct, n) for n in candidates.sizes])
 
     def choice(self, candidates: Candidates) -> int | None:
         """The first correct one."""
-        return candidates.right.index(True) if any(candidates.right) else None
+        return candidates.correct.index(True) if any(candidates.correct) else None
 
 
 class BestBy(Rule):
@@ -102,7 +102,7 @@ class BestBy(Rule):
 
     def curve(self, candidates: Candidates) -> np.ndarray:
         """Exact; samples of equal value are picked with equal probability."""
-        return best_of_n(self.order(candidates), candidates.right, candidates.sizes)
+        return best_of_n(self.order(candidates), candidates.correct, candidates.sizes)
 
     def choice(self, candidates: Candidates) -> int:
         """The first one of the highest value."""
@@ -111,9 +111,9 @@ class BestBy(Rule):
 
 
 class Shortest(BestBy):
-    """Take the sample with the fewest steps: without a verifier, what one that goes with length has to beat."""
+    """Take the sample with the shortest: without a verifier, what one that goes with length has to beat."""
 
-    name = "fewest_steps"
+    name = "shortest"
 
     def order(self, candidates: Candidates) -> list[float]:
         """Fewer steps are better; no steps are no solution."""
@@ -134,7 +134,7 @@ class Vote(Rule):
     def curve(self, candidates: Candidates) -> np.ndarray:
         """An average over random subsets; ties are split evenly."""
         weights = self.weights(candidates)
-        return vote(candidates.classes, candidates.right, candidates.sizes, weights, **candidates.subsets)
+        return vote(candidates.classes, candidates.correct, candidates.sizes, weights, **candidates.subsets)
 
     def choice(self, candidates: Candidates) -> int | None:
         """The preferred sample of the winning answer; None where nobody votes."""
@@ -198,7 +198,7 @@ class BestOfN(VerifierRule, BestBy):
 class WeightedVote(VerifierRule, Vote):
     """Take the answer with the largest sum of scores (Li et al. 2022, section 2.3)."""
 
-    kind = "weighted"
+    kind = "weighted_vote"
 
     def weights(self, candidates: Candidates) -> Sequence[float]:
         """Scores on the scale of probabilities."""
@@ -235,7 +235,7 @@ class TopKVote(VerifierRule):
         """An average over random subsets; exact for k = 1."""
         scores = self.scores(candidates)
         sizes, subsets = candidates.sizes, candidates.subsets
-        return top_k_votes(scores, candidates.classes, candidates.right, sizes, [self.k], **subsets)[0]
+        return top_k_votes(scores, candidates.classes, candidates.correct, sizes, [self.k], **subsets)[0]
 
     def choice(self, candidates: Candidates) -> int | None:
         """The best-scored one of the winning answer."""

@@ -32,8 +32,8 @@ class Comparison:
     """Labels of one source beside those of the reference.
 
     Attributes:
-        steps: (reference is right, label is right) → steps that both know.
-        firsts: ``same``, ``earlier``, ``later`` → solutions of which both know the first wrong step, or that there is
+        steps: (reference is correct, label is correct) → steps that both know.
+        firsts: ``same``, ``earlier``, ``later`` → solutions of which both know the first incorrect step, or that there is
             none: whether the label's stands where the reference's does.
         by_problem: problem → steps that both know, those of them in agreement, solutions with known first errors,
             those of them that are the same.
@@ -53,18 +53,18 @@ class Agreement:
     """How far the labels of one source agree with the reference; counts are of steps and of solutions.
 
     Attributes:
-        right_in_reference: share of the steps.
+        correct_in_reference: share of the steps.
         first_error: share of the solutions whose first error is the same; ``earlier`` and ``later`` count the others.
     """
 
     num_steps: int
     agreement: Estimate
     kappa: float | None
-    right_in_reference: float
+    correct_in_reference: float
     unlucky: int
     lenient: int
-    both_right: int
-    both_wrong: int
+    both_correct: int
+    both_incorrect: int
     num_first_errors: int
     first_error: Estimate | None
     earlier: int
@@ -84,18 +84,18 @@ def compare(
     """Compare step labels with those of a reference, which may be people, another strategy or a larger generator.
 
     Writes ``summary.json``, ``report.md`` and ``disputes.jsonl``, one line for each step that is judged otherwise than
-    in the reference; prints the tables. Agreement is over the steps that both label. ``unlucky`` steps are right in
-    the reference and labelled wrong (no completion found the answer), ``lenient`` ones the other way round
-    (completions repaired the step, or were right by chance).
+    in the reference; prints the tables. Agreement is over the steps that both label. ``unlucky`` steps are correct in
+    the reference and labelled incorrect (no completion found the answer), ``lenient`` ones the other way round
+    (completions repaired the step, or were correct by chance).
 
     Args:
         labels: name → labelled solutions, or a reader of them (``HumanRatings``). Solutions are matched by id.
         reference: the name whose labels the others are held against.
         output: the folder to write to; made where there is none.
-        targets: what labels mean; all of them must come out as right or wrong.
+        targets: what labels mean; all of them must come out as correct or incorrect.
         final_step: count last steps too. They state the answer and are labelled by grading it, so that automatic
             labels agree there of themselves. First errors are looked for in all steps.
-        num_bootstrap: resamples of the problems behind every interval.
+        num_bootstrap: resamples of the problems after every interval.
         seed: of the resamples.
 
     Raises:
@@ -105,7 +105,7 @@ def compare(
     if reference not in labels or len(labels) < 2:
         raise InputError(f"reference: expected one of at least two labels ({', '.join(labels)}), got {reference!r}")
     if targets.monte_carlo == "soft" or targets.neutral == "class":
-        raise InputError("targets: only right and wrong can be compared; no monte_carlo: soft, no neutral: class")
+        raise InputError("targets: only correct and incorrect can be compared; no monte_carlo: soft, no neutral: class")
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
     known = {s.id: s for s in _labelled(labels[reference])}
@@ -144,13 +144,13 @@ def _compare(
             raise InputError(f"{name}: solution {solution.id} has other steps than in the reference")
         row = found.by_problem.setdefault(solution.problem_id, [0, 0, 0, 0])
         wanted, given = ([None if t is None else t == 1 for t in targets.of(s)] for s in (truth, solution))
-        for i, (right, said) in enumerate(zip(wanted, given, strict=True)):
-            if right is not None and said is not None and (final_step or i + 1 < len(wanted)):
-                found.steps[right, said] += 1
+        for i, (correct, said) in enumerate(zip(wanted, given, strict=True)):
+            if correct is not None and said is not None and (final_step or i + 1 < len(wanted)):
+                found.steps[correct, said] += 1
                 row[0] += 1
-                row[1] += right == said
-                if right != said:
-                    found.disputes.append(_dispute(name, solution, i, right, truth))
+                row[1] += correct == said
+                if correct != said:
+                    found.disputes.append(_dispute(name, solution, i, correct, truth))
         true, first = first_error(wanted), first_error(given)
         if true is not None and first is not None:
             # No error at all is later than any.
@@ -164,37 +164,40 @@ def _compare(
     return found
 
 
-def _dispute(name: str, solution: Solution, step: int, right: bool, truth: Solution) -> dict[str, Any]:
+def _dispute(name: str, solution: Solution, step: int, correct: bool, truth: Solution) -> dict[str, Any]:
     def plain(label: StepLabel | None) -> dict[str, Any]:
-        fields = ("rating", "num_right", "num_rollouts", "value")
+        fields = ("rating", "num_correct", "num_rollouts", "value")
         return {key: value for key in fields if (value := getattr(label, key)) is not None}
 
     assert solution.step_labels is not None
     assert truth.step_labels is not None
     return {
-        "labels": name, "id": solution.id, "step": step, "kind": "unlucky" if right else "lenient",
+        "labels": name, "id": solution.id, "step": step, "kind": "unlucky" if correct else "lenient",
         "reference": plain(truth.step_labels[step]), "label": plain(solution.step_labels[step]),
         "problem": solution.problem, "answer": solution.answer, "steps": solution.steps[: step + 1],
     }  # fmt: skip
 
 
 def _measures(found: Comparison, num_bootstrap: int, seed: int) -> Agreement:
-    total, right, said = sum(found.steps.values()), found.steps[True, True], found.steps[False, True]
-    share = (right + found.steps[True, False]) / total, (right + said) / total  # right in the reference, as labelled
-    agreed = (right + found.steps[False, False]) / total
-    by_chance = share[0] * share[1] + (1 - share[0]) * (1 - share[1])
+    total, correct, said = sum(found.steps.values()), found.steps[True, True], found.steps[False, True]
+    share = (
+        (correct + found.steps[True, False]) / total,
+        (correct + said) / total,
+    )  # correct in the reference, as labelled
+    agreed = (correct + found.steps[False, False]) / total
+    by_probability = share[0] * share[1] + (1 - share[0]) * (1 - share[1])
     sums = bootstrap_means(np.array([*found.by_problem.values()], float), num_bootstrap, seed)
     agreement = _point(agreed, sums[:, 1], sums[:, 0])
     assert agreement is not None  # there are steps
     return Agreement(
         num_steps=total,
         agreement=agreement,
-        kappa=None if by_chance == 1 else (agreed - by_chance) / (1 - by_chance),
-        right_in_reference=share[0],
+        kappa=None if by_probability == 1 else (agreed - by_probability) / (1 - by_probability),
+        correct_in_reference=share[0],
         unlucky=found.steps[True, False],
         lenient=said,
-        both_right=right,
-        both_wrong=found.steps[False, False],
+        both_correct=correct,
+        both_incorrect=found.steps[False, False],
         num_first_errors=found.firsts.total(),
         first_error=_point(found.firsts["same"] / (found.firsts.total() or 1), sums[:, 3], sums[:, 2]),
         earlier=found.firsts["earlier"],
@@ -213,23 +216,23 @@ def _point(mean: float, part: np.ndarray, whole: np.ndarray) -> Estimate | None:
 def _costs(source: Path | Reader) -> dict[str, float]:
     summary = read_summary(source) if isinstance(source, Path) else {}
     costs = {name: summary[key] for key, name in _COSTS.items() if key in summary}
-    if "rollouts_drawn_before" in summary:  # by another run, whose seconds they are
+    if "rollouts_reused" in summary:  # by another run, whose seconds they are
         costs.pop("seconds", None)
     return costs
 
 
 def _steps_section(agreements: Mapping[str, Agreement], reference: str) -> Section:
     rows = [
-        [name, count(m.num_steps), percent(m.right_in_reference), percent(m.agreement.mean), span(m.agreement),
+        [name, count(m.num_steps), percent(m.correct_in_reference), percent(m.agreement.mean), span(m.agreement),
          decimal(m.kappa), count(m.unlucky), count(m.lenient)]
         for name, m in agreements.items()
     ]  # fmt: skip
     note = (
         "Of the steps that both label, the share on which they agree, with its 95\u00a0% interval over resamples of "
-        "the problems, and Cohen's kappa, which is 0 for labels that agree by chance alone. Unlucky steps are right in "
-        "the reference and labelled wrong, lenient ones wrong and labelled right."
+        "the problems, and Cohen's kappa, which is 0 for labels that agree by chance alone. Unlucky steps are correct in "
+        "the reference and labelled incorrect, lenient ones incorrect and labelled correct."
     )
-    header = ["labels", "steps", "right", "agreement", "interval", "kappa", "unlucky", "lenient"]
+    header = ["labels", "steps", "correct", "agreement", "interval", "kappa", "unlucky", "lenient"]
     return Section(title=f"Steps, against {reference}", note=note, header=header, rows=rows)
 
 
@@ -239,9 +242,7 @@ def _firsts_section(agreements: Mapping[str, Agreement], reference: str) -> Sect
          span(m.first_error) if m.first_error else "–", count(m.earlier), count(m.later)]
         for name, m in agreements.items()
     ]  # fmt: skip
-    note = (
-        "Solutions of which both know the first wrong step, or that there is none; no error counts as the last place."
-    )
+    note = "Solutions of which both know the first incorrect step, or that there is none; no error counts as the last place."
     header = ["labels", "solutions", "same", "interval", "earlier", "later"]
     return Section(title=f"First errors, against {reference}", note=note, header=header, rows=rows)
 
@@ -251,5 +252,5 @@ def _costs_section(by_source: Mapping[str, Mapping[str, float]]) -> Section:
         [name, *(f"{costs[key]:,.0f}" if key in costs else "–" for key in _COSTS.values())]
         for name, costs in by_source.items()
     ]  # fmt: skip
-    note = "What was drawn for the labels, as their manifests have it; seconds are those of the run that ended them."
+    note = "What was sampled for the labels, as their manifests have it; seconds are those of the run that ended them."
     return Section(title="Costs", note=note, header=["labels", *_COSTS.values()], rows=rows)

@@ -9,18 +9,18 @@ from itertools import groupby
 from pathlib import Path
 
 from sampling.engines import Completion, Engine, Request, SamplingOptions
-from sampling.runtime.inputs import exported_layout, read_problems
+from sampling.runtime.inputs import exported_template, read_problems
 from sampling.runtime.progress import Progress
 from sampling.runtime.provenance import digest
-from sampling.runtime.reuse import check_drawn, read_drawn
+from sampling.runtime.reuse import check_sampled, read_sampled
 from sampling.runtime.scheduler import run, run_all, together
 from sampling.runtime.seeds import derive_seed
 from sampling.runtime.store import Store
 from sampling.runtime.writer import Writer
 from stepverify.data.encode import SolutionEncoder
-from stepverify.layout import Layout
 from stepverify.readers import Reader
 from stepverify.records import InputError, Problem, Solution
+from stepverify.template import Template
 
 _COPIED = 512  # solutions that are written and synced together
 
@@ -31,9 +31,9 @@ def generate(
     output: Path,
     num_samples: int = 8,
     sampling: SamplingOptions = SamplingOptions(),  # noqa: B008 - frozen
-    layout: Layout | None = None,
+    template: Template | None = None,
     few_shot: Reader | None = None,
-    drawn_before: Sequence[Path] = (),
+    reuse_from: Sequence[Path] = (),
     seed: int = 0,
 ) -> None:
     """Draw solutions of problems.
@@ -44,51 +44,51 @@ def generate(
         output: folder for the solutions, in any order; a killed run goes on where it was.
         num_samples: solutions a problem.
         sampling: temperature, length, stop texts.
-        layout: text around problems and steps; None takes the one that the model was exported with.
-        few_shot: worked problems in front of every prompt, for models that were not trained on the layout.
-        drawn_before: outputs of other runs of this stage, of fewer samples or other problems, finished or not: what
-            they drew is not drawn again, but copied. They must have drawn with this engine, these options, examples and
+        template: text around problems and steps; None takes the one that the model was exported with.
+        few_shot: worked problems in front of every prompt, for models that were not trained on the template.
+        reuse_from: outputs of other runs of this stage, of fewer samples or other problems, finished or not: what
+            they drew is not sampled again, but copied. They must have sampled with this engine, these options, examples and
             seed.
-        seed: of the run. Sample i of a problem is drawn with a seed made from this, the problem's id and i.
+        seed: of the run. Sample i of a problem is sampled with a seed made from this, the problem's id and i.
     """
     if num_samples < 1:
         raise InputError(f"num_samples: expected >= 1, got {num_samples}")
-    layout = layout or exported_layout(engine.model)
+    template = template or exported_template(engine.model)
     todo = read_problems(problems)
     examples = list(few_shot.problems()) if few_shot else []
     if shared := {e.id for e in examples} & {p.id for p in todo}:
         raise InputError(f"few_shot: example {min(shared)} is one of the problems to be solved")
     config = {
         "engine": engine.identity(), "num_samples": num_samples, "sampling": dataclasses.asdict(sampling),
-        "layout": dataclasses.asdict(layout), "seed": seed, "problems": digest(todo), "few_shot": digest(examples),
+        "template": dataclasses.asdict(template), "seed": seed, "problems": digest(todo), "few_shot": digest(examples),
     }  # fmt: skip
-    check_drawn(drawn_before, "generate", config)
+    check_sampled(reuse_from, "generate", config)
     with Store(output, Solution, stage="generate", config=config, inputs={}) as store:
         if store.finished:
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
         by_id = {p.id: p for p in todo}
-        copied = _copy(read_drawn(drawn_before, Solution), by_id, num_samples, store)
+        copied = _copy(read_sampled(reuse_from, Solution), by_id, num_samples, store)
         # Where all is there, neither a tokenizer nor a model is loaded.
         missing = [p for p in todo if any(f"{p.id}#{i}" not in store.done for i in range(num_samples))]
-        encoder = SolutionEncoder(engine.tokenizer, layout) if missing else None
+        encoder = SolutionEncoder(engine.tokenizer, template) if missing else None
         with Progress("generate", "solutions", total=len(todo) * num_samples, done=len(store.done)) as progress:
             progress.watch(engine)
             if encoder is not None:
-                prefix = layout.render_examples(examples)
-                sampler = _Sampler(engine, sampling, layout, encoder, prefix, num_samples, seed, store, progress)
+                prefix = template.render_examples(examples)
+                sampler = _Sampler(engine, sampling, template, encoder, prefix, num_samples, seed, store, progress)
                 run(sampler.sample_all(missing))
         summary = {"problems": len(todo), "solutions": len(store.done)} | problems.counted()
-        summary |= {"drawn_before": copied} if drawn_before else {}
+        summary |= {"reuse_from": copied} if reuse_from else {}
         store.finish(summary | progress.summary())
     left_out = f"; left out: {problems.left_out}" if problems.left_out else ""
     print(f"{output}: {len(store.done)} solutions of {len(todo)} problems{left_out}")
 
 
-def _copy(drawn: Iterable[Solution], problems: dict[str, Problem], num_samples: int, store: Store[Solution]) -> int:
+def _copy(sampled: Iterable[Solution], problems: dict[str, Problem], num_samples: int, store: Store[Solution]) -> int:
     """Write what is wanted of the solutions and is not there; gives how many are of another run."""
     copied, batch = set[str](), list[Solution]()
-    for solution in drawn:
+    for solution in sampled:
         problem, number = problems.get(solution.problem_id), int(solution.id.rpartition("#")[2])
         if problem is None or number >= num_samples or solution.id in copied:
             continue
@@ -110,7 +110,7 @@ class _Sampler:
 
     engine: Engine
     sampling: SamplingOptions
-    layout: Layout
+    template: Template
     encoder: SolutionEncoder
     prefix: str
     num_samples: int
@@ -141,14 +141,16 @@ class _Sampler:
         request = Request(f"{problem.id}#{gap[0]}", prompt, len(gap), seed + gap[0])
         completions = await self.engine.complete(request, self.sampling)
         await writer.write(
-            _solution(problem, i, seed + i, c, self.layout, name) for i, c in zip(gap, completions, strict=True)
+            _solution(problem, i, seed + i, c, self.template, name) for i, c in zip(gap, completions, strict=True)
         )
         self.progress.add(len(gap), tokens=sum(len(c.token_ids) for c in completions))
 
 
-def _solution(problem: Problem, index: int, seed: int, drawn: Completion, layout: Layout, generator: str) -> Solution:
+def _solution(
+    problem: Problem, index: int, seed: int, sampled: Completion, template: Template, generator: str
+) -> Solution:
     return Solution.of(
-        problem, index, layout.split(drawn.text),
-        token_ids=drawn.token_ids, finish=drawn.finish, seed=seed, generator=generator,
-        forced=drawn.forced,
+        problem, index, template.split(sampled.text),
+        token_ids=sampled.token_ids, finish=sampled.finish, seed=seed, generator=generator,
+        num_calculator_edits=sampled.num_calculator_edits,
     )  # fmt: skip

@@ -39,7 +39,7 @@ def grade(
     Args:
         input: a file of such lines (``.gz`` too), or a folder of them.
         output: the file; it is replaced where there is one, and only by a complete one.
-        solutions: ``pred`` is a whole solution: what it states is graded, and one that states nothing is wrong. Without
+        solutions: ``pred`` is a whole solution: what it states is graded, and one that states nothing is incorrect. Without
             this a text is an answer if it can be read as one, or else gives one.
         time_limit: seconds that one comparison may take.
         num_workers: processes that compare; null for the cores that this process may use.
@@ -57,14 +57,14 @@ def grade(
             write_lines(output, _lines(_pairs(input, found if solutions else None), grader, counts, progress))
     seconds = time.monotonic() - start
     print(
-        f"{output}: {total:,} pairs, {counts['right']:,} right ({counts['right'] / total:.1%}), "
+        f"{output}: {total:,} pairs, {counts['correct']:,} correct ({counts['correct'] / total:.1%}), "
         f"{counts['no answer']:,} with no answer, {counts['timed out']:,} timed out, {total / seconds:,.0f} pairs/s"
     )
     found.warn("they count as incorrect")
 
 
 def _check(input: Path) -> int:
-    """Read the input once, to find what is wrong with it; the number of pairs."""
+    """Read the input once, to find what is incorrect with it; the number of pairs."""
     first: dict[str, str] = {}
     for where, pair in _located(input):
         if pair.id in first:
@@ -97,6 +97,6 @@ def _lines(pairs: Iterator[Pair], grader: Grader, counts: Counter[str], progress
         verdicts = grader.grade((pair.gold, pair.predicted) for pair in chunk)
         for pair, correct in zip(chunk, verdicts, strict=True):
             answered = bool((pair.gold or "").strip() and (pair.predicted or "").strip())
-            counts.update({"right": correct is True, "no answer": not answered, "timed out": correct is None})
+            counts.update({"correct": correct is True, "no answer": not answered, "timed out": correct is None})
             yield json.dumps({"id": pair.id, "correct": correct}, ensure_ascii=False) + "\n"
         progress.add(len(chunk))

@@ -30,7 +30,7 @@ def label(
     output: Path,
     steps: StepLabeller | None = None,
     time_limit: float = 3.0,
-    unstated: Fallback = "no_answer",
+    answer_fallback: Fallback = "no_answer",
 ) -> None:
     """Label solutions: ``predicted`` and ``correct`` by grading, and the steps if a labeller is given.
 
@@ -40,8 +40,8 @@ def label(
         output: folder for the labelled solutions, in any order; a killed run goes on with the problems that are
             missing.
         steps: how steps are labelled; None leaves them.
-        time_limit: seconds that grading one answer may take; one that takes longer is wrong, and counted.
-        unstated: what a solution in prose that states no answer means: nothing, its last number, or its last
+        time_limit: seconds that grading one answer may take; one that takes longer is incorrect, and counted.
+        answer_fallback: what a solution in prose that states no answer means: nothing, its last number, or its last
             result if the last line repeats that (see :func:`stepverify.answers.concluded_number`). Rollouts are not
             judged so. More than 5 % of such solutions are warned of, with the endings of three.
 
@@ -53,8 +53,8 @@ def label(
     given = {s.id: s.correct for group in groups for s in group if s.correct is not None}
     config: dict[str, Any] = {"steps": steps.identity() if steps else None, "time_limit": time_limit}
     inputs = {}
-    if unstated != "no_answer":
-        config["unstated"] = unstated
+    if answer_fallback != "no_answer":
+        config["answer_fallback"] = answer_fallback
     if isinstance(input, Reader):
         config["input"] = {"reader": type(input).__name__, "sha256": digest(s for group in groups for s in group)}
     else:
@@ -71,7 +71,7 @@ def label(
             # A problem of which a kill left some lines is labelled again as a whole; only the others are written.
             missing = [group for group in groups if any(s.id not in store.done for s in group)]
             stage = Stage(None if isinstance(input, Reader) else input, output, grader, pool, progress)
-            run(_label_all(missing, steps, unstated, stage, store))
+            run(_label_all(missing, steps, answer_fallback, stage, store))
             timeouts = grader.num_timeouts
         found = Unstated("solutions")
         summary = count(count_unstated(store.records(), found), given) | {"grading_timeouts": timeouts}
@@ -80,24 +80,32 @@ def label(
             summary |= input.counted()
         store.finish(summary | (steps.summary() if steps else {}))
     print(f"{output}: {describe(summary)}")
-    found.warn(_ADVICE if unstated == "no_answer" else f"`unstated: {unstated}` read a number from each all the same")
+    found.warn(
+        _ADVICE
+        if answer_fallback == "no_answer"
+        else f"`answer_fallback: {unstated}` read a number from each all the same"
+    )
 
 
 _ADVICE = (
-    "they count as incorrect; `unstated: last_number` reads the last number of such a solution, `unstated: conclusion` "
+    "they count as incorrect; `answer_fallback: last_number` reads the last number of such a solution, `answer_fallback: conclusion` "
     "its last result where the last line repeats it"
 )
 
 
 async def _label_all(
-    groups: list[list[Solution]], steps: StepLabeller | None, unstated: Fallback, stage: Stage, store: Store[Solution]
+    groups: list[list[Solution]],
+    steps: StepLabeller | None,
+    answer_fallback: Fallback,
+    stage: Stage,
+    store: Store[Solution],
 ) -> None:
     loop = asyncio.get_running_loop()
     with Writer(store) as writer:
         async with steps.labelling(stage) if steps else _outcomes_alone() as label_steps:
 
             async def label_problem(group: list[Solution]) -> None:
-                await loop.run_in_executor(stage.pool, grade_solutions, group, stage.grader, unstated)
+                await loop.run_in_executor(stage.pool, grade_solutions, group, stage.grader, answer_fallback)
                 await label_steps(group)
                 new = [s for s in group if s.id not in store.done]
                 await writer.write(new)

@@ -1,8 +1,8 @@
-"""Choosing among the sampled solutions of a problem: majority, best-of-N, weighted vote, fewest steps, pass@k.
+"""Choosing among the sampled solutions of a problem: majority, best-of-N, weighted vote, shortest, pass@k.
 
 Every rule gives a curve over N, the number of samples it may look at; the estimates are those of
 :mod:`sampling.selection.estimators`. A solution without a final answer, or cut off at the token limit, is never
-right and never a vote; best-of-N may pick it all the same, as it would in use, and is then wrong.
+correct and never a vote; best-of-N may pick it all the same, as it would in use, and is then incorrect.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def rank(
             section 4). Each is a rule ``v/top_<k>`` for every verifier ``v``.
         every_aggregation: give the rules of every verifier that has several values a solution under all aggregations
             too, as ``v/best_of_n/min`` for example: to be looked at, not to choose from.
-        count_missing: count the samples that a problem has fewer than the largest number of any problem as wrong ones
+        count_missing: count the samples that a problem has fewer than the largest number of any problem as incorrect ones
             that every verifier ranks last, as OpenAI's evaluation of PRM800K does; ``sizes`` then go up to that number.
         simulated: areas under the ROC curve within a problem, from 0.5 up, below 1: give the rules of made-up verifiers
             of these areas too, as ``simulated_0.7/best_of_n``. Says how good a verifier must be, before there is one.
@@ -102,7 +102,7 @@ def rank(
     missing = {"missing": fill_up(pool)} if count_missing else {}
     grid = choose_sizes(sizes, pool)
     few = drop_smaller(pool, grid[-1])
-    base_rate = fmean(s.right for samples in pool.values() for s in samples if s is not MISSING)  # of those there
+    base_rate = fmean(s.correct for samples in pool.values() for s in samples if s is not MISSING)  # of those there
     counts = count_samples(pool) | missing
     chosen, table = choose_aggregations(pool, aggregation or {}, validation, grid[-1], everyone)
     seen = {name: found for name, found in trained_on(input).items() if name in chosen}
@@ -153,5 +153,5 @@ def _say_left_out(where: str, few: Mapping[str, int], size: int) -> None:
 
 
 def _seed(seed: int, problem_id: str) -> int:
-    # Not from the place in the file: a resumed run draws what the whole one would have drawn.
+    # Not from the place in the file: a resumed run draws what the whole one would have sampled.
     return int.from_bytes(hashlib.sha256(f"{seed}/{problem_id}".encode()).digest()[:8])

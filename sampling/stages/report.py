@@ -39,11 +39,11 @@ def report(
         threshold_subset: choose a threshold for first errors on the solutions with this ``meta.subset`` (ProcessBench
             takes ``gsm8k``), and apply it to all, beside 1/2.
         neutral: what a step rated 0 is.
-        num_bootstrap: resamples of the problems, or solutions, behind every interval.
+        num_bootstrap: resamples of the problems, or solutions, after every interval.
         seed: of the resamples.
-        tokens: write ``tokens.html`` too: so many solutions of each kind (the best-scored wrong and right ones, the
-            deepest falls) with the value behind every token, or every step, as a colour. Values of tokens are there
-            after ``sampling score`` with ``every_token``.
+        tokens: write ``tokens.html`` too: so many solutions of each kind (the best-scored incorrect and correct ones, the
+            deepest falls) with the value after every token, or every step, as a colour. Values of tokens are there
+            after ``sampling score`` with ``per_token``.
 
     Raises:
         InputError: nothing to report on, rankings that do not belong together, num_bootstrap below 1, tokens or

@@ -20,7 +20,7 @@ from stepverify.training_problems import count_trained, describe_trained
 # A text in braces is no path: a scorer with a misspelt key would be taken for one, without a word about the key.
 ExportPath = restricted_string_type("ExportPath", r"^[^{}\n]+$")
 yaml.SafeDumper.add_representer(ExportPath, SafeRepresenter.represent_str)  # for --print_config
-_DEFAULTS = {"pack_tokens": 8192, "dtype": "auto", "every_token": False, "devices": "auto"}
+_DEFAULTS = {"pack_tokens": 8192, "dtype": "auto", "per_token": False, "devices": "auto"}
 
 
 def score(
@@ -29,7 +29,7 @@ def score(
     verifiers: dict[str, Scorer | ExportPath],  # type: ignore[valid-type]
     pack_tokens: int = 8192,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-    every_token: bool = False,
+    per_token: bool = False,
     devices: int | Literal["auto"] = "auto",
 ) -> None:
     """Score solutions with one verifier or several.
@@ -43,12 +43,12 @@ def score(
         pack_tokens: tokens read at the same time, what solutions of a problem share counted once. This and the keys
             below are of verifiers that are given as a folder or id.
         dtype: number format of the parameters; ``auto`` is that of the training.
-        every_token: outcome verifiers give the value at every solution token instead of the last one.
+        per_token: outcome verifiers give the value at every solution token instead of the last one.
         devices: how many to use; ``auto`` is every GPU, or one process without a GPU.
     """
     if not verifiers:
         raise InputError("verifiers: expected at least one name and export folder")
-    options: dict[str, Any] = dict(pack_tokens=pack_tokens, dtype=dtype, every_token=every_token, devices=devices)
+    options: dict[str, Any] = dict(pack_tokens=pack_tokens, dtype=dtype, per_token=per_token, devices=devices)
     if all(isinstance(given, Scorer) for given in verifiers.values()) and options != _DEFAULTS:
         key = next(key for key, value in options.items() if value != _DEFAULTS[key])
         raise InputError(f"{key}: {options[key]}: no verifier is given as a folder; write it in init_args of its class")

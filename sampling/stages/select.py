@@ -1,6 +1,6 @@
-"""Choosing the solutions that people are to rate: convincing wrong answers, with which active learning goes.
+"""Choosing the solutions that people are to rate: convincing incorrect answers, with which active learning goes.
 
-Where a process reward model likes a solution whose answer is wrong, it has missed the step that went wrong: ratings
+Where a process reward model likes a solution whose answer is incorrect, it has missed the step that went wrong: ratings
 of such solutions teach it more than those of random ones (Lightman et al. 2023, sections 2.4 and 4.2: as much as 2.6
 times as many).
 """
@@ -33,14 +33,14 @@ class Candidate:
     id: str
     problem_id: str
     score: float
-    wrong: bool
+    incorrect: bool
     steps: bytes
 
 
-def most_convincing(candidates: Iterable[Candidate], size: int, wrong_share: float = 0.8) -> list[Candidate]:
-    """The best-scored wrong ones, ``wrong_share`` of ``size``, then the best-scored of all that remain.
+def most_convincing(candidates: Iterable[Candidate], size: int, incorrect_share: float = 0.8) -> list[Candidate]:
+    """The best-scored incorrect ones, ``incorrect_share`` of ``size``, then the best-scored of all that remain.
 
-    Places that the wrong ones cannot fill go to those that remain. Of the solutions of one problem with the same
+    Places that the incorrect ones cannot fill go to those that remain. Of the solutions of one problem with the same
     steps the best-scored one alone is taken. Among equal scores the smaller id goes first, so that the order of the
     candidates decides nothing.
     """
@@ -50,14 +50,14 @@ def most_convincing(candidates: Iterable[Candidate], size: int, wrong_share: flo
         if (key := (candidate.problem_id, candidate.steps)) not in seen:
             seen.add(key)
             ranked.append(candidate)
-    wrong = [c for c in ranked if c.wrong][: wrong_places(size, wrong_share)]
-    taken = {c.id for c in wrong}
-    return wrong + [c for c in ranked if c.id not in taken][: size - len(wrong)]
+    incorrect = [c for c in ranked if c.incorrect][: incorrect_places(size, incorrect_share)]
+    taken = {c.id for c in incorrect}
+    return incorrect + [c for c in ranked if c.id not in taken][: size - len(incorrect)]
 
 
-def wrong_places(size: int, wrong_share: float) -> int:
-    """How many of ``size`` are for wrong ones: the nearest whole number, halves up."""
-    return int(wrong_share * size + 0.5)
+def incorrect_places(size: int, incorrect_share: float) -> int:
+    """How many of ``size`` are for incorrect ones: the nearest whole number, halves up."""
+    return int(incorrect_share * size + 0.5)
 
 
 def select(
@@ -65,10 +65,10 @@ def select(
     output: Path,
     per_problem: int | None = None,
     total: int | None = None,
-    wrong_share: float = 0.8,
+    incorrect_share: float = 0.8,
     verifier: str | None = None,
     aggregation: Aggregation = "prod",
-    unanswered: Literal["leave_out", "wrong"] = "leave_out",
+    unanswered: Literal["leave_out", "incorrect"] = "leave_out",
     rated: Reader | None = None,
     show_scores: bool = False,
 ) -> None:
@@ -82,12 +82,12 @@ def select(
         output: the folder to write.
         per_problem: how many of each problem, or ...
         total: ... how many in all: the most convincing ones, whatever their problems are.
-        wrong_share: share of the places that is kept for wrong answers; the others are for what is most convincing
-            of the rest, right or wrong.
+        incorrect_share: share of the places that is kept for incorrect answers; the others are for what is most convincing
+            of the rest, correct or incorrect.
         verifier: name of the scores; None takes the only ones there are.
         aggregation: how the values along a solution become its score (``prod``: Lightman et al. 2023, section 2.6).
         unanswered: solutions without a final answer, or cut off at the token limit: ``leave_out``, or take them for
-            ``wrong`` ones.
+            ``incorrect`` ones.
         rated: solutions that people have rated before, in earlier rounds; none with their steps is selected again.
         show_scores: put the verifier's values on the sheets. Whoever sees them while rating may follow them.
 
@@ -99,11 +99,11 @@ def select(
     size = per_problem or total or 0
     if size < 1:
         raise InputError(f"{'total' if per_problem is None else 'per_problem'}: expected 1 or more, got {size}")
-    if not 0 <= wrong_share <= 1:
-        raise InputError(f"wrong_share: expected 0 to 1, got {wrong_share}")
+    if not 0 <= incorrect_share <= 1:
+        raise InputError(f"incorrect_share: expected 0 to 1, got {incorrect_share}")
     before = list(rated.solutions()) if rated else []
     config = {
-        "per_problem": per_problem, "total": total, "wrong_share": wrong_share, "verifier": verifier,
+        "per_problem": per_problem, "total": total, "incorrect_share": incorrect_share, "verifier": verifier,
         "aggregation": aggregation, "unanswered": unanswered, "rated": digest(before), "show_scores": show_scores,
     }  # fmt: skip
 
@@ -116,19 +116,19 @@ def select(
     known = {(s.problem_id, same_steps(s.steps)) for s in before}
     pool, name, counts = _read_pool(input, verifier, aggregation, known, leave_out=unanswered == "leave_out")
     groups = [[c for group in pool.values() for c in group]] if per_problem is None else list(pool.values())
-    chosen = [most_convincing(group, size, wrong_share) for group in groups]
-    wrong = {c.id: c.wrong for selected in chosen for c in selected}
-    if not wrong:
+    chosen = [most_convincing(group, size, incorrect_share) for group in groups]
+    incorrect = {c.id: c.incorrect for selected in chosen for c in selected}
+    if not incorrect:
         raise InputError(f"{input}: nothing to select from: {_describe(counts)}")
-    short = [wrong_places(size, wrong_share) - sum(c.wrong for c in selected) for selected in chosen]
+    short = [incorrect_places(size, incorrect_share) - sum(c.incorrect for c in selected) for selected in chosen]
     summary = {
-        "selected": len(wrong), "wrong": sum(wrong.values()), "right": len(wrong) - sum(wrong.values()),
+        "selected": len(incorrect), "incorrect": sum(incorrect.values()), "correct": len(incorrect) - sum(incorrect.values()),
         "problems": len({c.problem_id for selected in chosen for c in selected}),
-        "places_of_wrong_ones_not_filled_by_them": sum(max(n, 0) for n in short),
+        "places_of_incorrect_ones_not_filled_by_them": sum(max(n, 0) for n in short),
         "places_left_empty": sum(size - len(selected) for selected in chosen),
     }  # fmt: skip
     with store() as out:
-        sheets = _sheets(input, wrong.keys() - out.done, name if show_scores else None)
+        sheets = _sheets(input, incorrect.keys() - out.done, name if show_scores else None)
         while batch := list(islice(sheets, _BATCH)):
             out.write(batch)
         out.finish(summary | {"verifier": name, "input": counts})
@@ -142,7 +142,7 @@ def _keep(output: Path, store: Callable[[], Store[RatingSheet]]) -> bool:
         InputError: it was made otherwise. Where people have rated in it, the message does not say to remove it.
     """
     rated = 0
-    with suppress(InputError):  # what is wrong the store says below
+    with suppress(InputError):  # what is incorrect the store says below
         for shard in output.glob("part-*.jsonl"):
             rated += sum(sheet.rated for sheet in jsonl.read_records(shard, RatingSheet))
     try:

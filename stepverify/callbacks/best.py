@@ -14,7 +14,7 @@ import lightning
 from stepverify.callbacks import files
 from stepverify.data.encode import Example
 from stepverify.metrics import NEED_BOTH
-from stepverify.modules import ProcessRewardModel, VerifierModule
+from stepverify.modules import ProcessRewardModel, StepModule
 from stepverify.records import InputError
 
 
@@ -74,14 +74,14 @@ class Choice:
         callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         others = [c for c in callbacks if type(c).__module__.split(".")[0] not in ("lightning", "stepverify")]
         self._known = {name for c in others for name in getattr(c, "logged", ())}
-        if isinstance(module, VerifierModule):
+        if isinstance(module, StepModule):
             self._known |= module.val_names()
         if all(hasattr(c, "logged") for c in others):
             self._refuse_unknown(self._known)
-        if isinstance(module, VerifierModule) and self.monitor.removeprefix("val/") in NEED_BOTH:
+        if isinstance(module, StepModule) and self.monitor.removeprefix("val/") in NEED_BOTH:
             self._refuse_undefined(trainer.datamodule.examples["validate"], module)  # type: ignore[attr-defined]
 
-    def _refuse_undefined(self, examples: Sequence[Example], module: VerifierModule) -> None:
+    def _refuse_undefined(self, examples: Sequence[Example], module: StepModule) -> None:
         counts, kinds = Counter[bool](), defaultdict[str, set[bool]](set)
         for example in examples:
             verdicts = module.verdicts(example)

@@ -15,7 +15,7 @@ from stepverify.callbacks.best import Best
 from stepverify.callbacks.lines import shown
 from stepverify.callbacks.usage import Usage
 from stepverify.models.export import Form
-from stepverify.modules import VerifierModule
+from stepverify.modules import StepModule
 from stepverify.versions import installed
 
 _KINDS = {
@@ -26,13 +26,13 @@ _KINDS = {
     ),
     "outcome": (
         "Outcome verifier",
-        "Says after every token of a worked solution how likely its final answer is right; the value at the last "
+        "Says after every token of a worked solution how likely its final answer is correct; the value at the last "
         "token is the solution's score.",
         ("token-classification", ["math", "reward-model", "outcome-reward-model"]),
     ),
     "process": (
         "Process reward model",
-        "Says of every step of a worked solution how likely it is right, at the tag behind the step.",
+        "Says of every step of a worked solution how likely it is correct, at the tag after the step.",
         ("token-classification", ["math", "reward-model", "process-reward-model"]),
     ),
 }
@@ -61,7 +61,7 @@ class Card:
     best: Best | None = None
 
     def __init__(
-        self, trainer: lightning.Trainer, module: VerifierModule, forms: dict[Form, str], repository: str | None
+        self, trainer: lightning.Trainer, module: StepModule, forms: dict[Form, str], repository: str | None
     ) -> None:
         self.module, self.forms, self.repository = module, forms, repository
         self.facts, self.source = module.facts(), module.backbone_source
@@ -126,10 +126,10 @@ class Card:
         return f'from huggingface_hub import snapshot_download\n\npath = snapshot_download("{self.repository}"){below}'
 
     def _text(self) -> str:
-        layout = self.module.layout
-        rows = {"prompt": layout.prompt, "step_end": layout.step_end}
+        template = self.module.template
+        rows = {"prompt": template.prompt, "step_separator": template.step_separator}
         ids: dict[str, int] = self.facts.get("ids", {})
-        rows |= {name: getattr(layout, name) for name in ids}
+        rows |= {name: getattr(template, name) for name in ids}
         lines = ["| | text | id |", "|---|---|---|"]
         lines += [f"| {k} | `{json.dumps(v, ensure_ascii=False)}` | {ids.get(k, '')} |" for k, v in rows.items()]
         return "## Text\n\n" + "\n".join(lines)

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from stepverify.callbacks import files
 from stepverify.callbacks.checkpoints import Checkpoints
 from stepverify.callbacks.export import HuggingFaceExport
-from stepverify.modules import VerifierModule
+from stepverify.modules import StepModule
 from stepverify.records import InputError
 
 _PER_TENSOR = 360  # bytes beside its numbers: its names in a zip archive, and alignment
@@ -39,7 +39,7 @@ class Room:
         return self.weights + (self.optimizer or 0)
 
 
-def measure(trainer: lightning.Trainer, module: VerifierModule) -> Room:
+def measure(trainer: lightning.Trainer, module: StepModule) -> Room:
     """Count what will be written: no step has been made yet."""
     state = [value for value in module.state_dict().values() if isinstance(value, Tensor)]
     callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -57,7 +57,7 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(found.values())
 
 
-def _optimizer_bytes(trainer: lightning.Trainer, module: VerifierModule) -> int | None:
+def _optimizer_bytes(trainer: lightning.Trainer, module: StepModule) -> int | None:
     """Have optimizers begin a step on parameters without numbers, of the same shapes."""
     total = 0
     for shapes in (group["params"] for optimizer in trainer.optimizers for group in optimizer.param_groups):
@@ -77,7 +77,7 @@ def _optimizer_bytes(trainer: lightning.Trainer, module: VerifierModule) -> int 
     return total
 
 
-def check(trainer: lightning.Trainer, module: VerifierModule, *, freed: int = 0) -> None:
+def check(trainer: lightning.Trainer, module: StepModule, *, freed: int = 0) -> None:
     """Say how large a checkpoint is and how much room the run takes.
 
     Args:

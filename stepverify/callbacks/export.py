@@ -1,4 +1,4 @@
-"""Every fit ends in a Hugging Face directory that carries layout, ids, objective and a model card."""
+"""Every fit ends in a Hugging Face directory that carries template, ids, objective and a model card."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from stepverify.callbacks.together import any_rank, together
 from stepverify.callbacks.weights import take_best
 from stepverify.data.encode import Example
 from stepverify.data.shelf import Shelf
-from stepverify.layout import EXPORT_FILE
 from stepverify.models.export import SHARD_SIZE, Form, load_value_head
 from stepverify.models.reload import check_finite, compare, exported_logits, local_state, reload, trained_logits
 from stepverify.models.sharded import Sharding
 from stepverify.models.weights import Gathered
-from stepverify.modules import VerifierModule
+from stepverify.modules import StepModule
 from stepverify.records import InputError
+from stepverify.template import EXPORT_FILE
 from stepverify.training_problems import read_training_problems, write_training_problems
 
 _NUM_CHECKED = 4  # solutions
@@ -74,7 +74,7 @@ class HuggingFaceExport(lightning.Callback):
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Refuse before training what could not be written after it."""
-        assert isinstance(pl_module, VerifierModule)
+        assert isinstance(pl_module, StepModule)
         if stage != "fit" or _writes_nothing(trainer):
             return
         source = pl_module.backbone_source
@@ -96,7 +96,7 @@ class HuggingFaceExport(lightning.Callback):
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Settle the forms: an architecture without a token classifier is found out here, not at the end."""
-        assert isinstance(pl_module, VerifierModule)
+        assert isinstance(pl_module, StepModule)
         model = pl_module.model
         assert model is not None
         if _writes_nothing(trainer):
@@ -119,7 +119,7 @@ class HuggingFaceExport(lightning.Callback):
         Raises:
             InputError: weights or scores are not finite, or an export gives other scores than the trained model.
         """
-        assert isinstance(pl_module, VerifierModule)
+        assert isinstance(pl_module, StepModule)
         model = pl_module.model
         assert model is not None
         if trainer.interrupted or _writes_nothing(trainer):
@@ -162,7 +162,7 @@ class HuggingFaceExport(lightning.Callback):
         self,
         drafts: ExitStack,
         trainer: lightning.Trainer,
-        module: VerifierModule,
+        module: StepModule,
         state: Gathered,
         card: Card,
         is_compared: bool,
@@ -180,7 +180,7 @@ class HuggingFaceExport(lightning.Callback):
             folder.mkdir(parents=True)
             model.export(folder, state, form, module.backbone_source.path, self.max_shard_size)
             module.encoder.tokenizer.save_pretrained(folder)
-            module.layout.save(folder, form=form, **module.facts())
+            module.template.save(folder, form=form, **module.facts())
             write_training_problems(folder, _training_problems(trainer, module))
             (folder / "README.md").write_text(card.render(form, folder), encoding="utf-8")
         return draft
@@ -229,7 +229,7 @@ class HuggingFaceExport(lightning.Callback):
             ) from error
 
 
-def _training_problems(trainer: lightning.Trainer, pl_module: VerifierModule) -> set[str]:
+def _training_problems(trainer: lightning.Trainer, pl_module: StepModule) -> set[str]:
     examples = getattr(trainer.datamodule, "examples", {}).get("fit")  # type: ignore[attr-defined]
     before = read_training_problems(pl_module.backbone_source.path) or ()
     return {*before, *(examples.digests if examples else ())}

@@ -13,9 +13,9 @@ from torchmetrics.classification import BinaryPrecisionRecallCurve
 
 from stepverify.aggregate import deepest_fall
 from stepverify.data.batch import Batch
-from stepverify.layout import Layout
-from stepverify.modules import GeneratorModule, OutcomeVerifier, ProcessRewardModel, VerifierModule
+from stepverify.modules import GeneratorModule, OutcomeVerifier, ProcessRewardModel, StepModule
 from stepverify.records import Solution
+from stepverify.template import Template
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,10 +29,10 @@ def text_writer(trainer: lightning.Trainer) -> Any:
 
 
 class CalibrationFigure(lightning.Callback):
-    """Reliability diagram of a verifier on the validation set: predicted chance against share of right ones.
+    """Reliability diagram of a verifier on the validation set: predicted probability against share of correct ones.
 
     Args:
-        num_bins: equal bins of the predicted chance.
+        num_bins: equal bins of the predicted probability.
     """
 
     def __init__(self, num_bins: int = 15) -> None:
@@ -48,10 +48,10 @@ class CalibrationFigure(lightning.Callback):
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Count values and outcomes in bins."""
-        targets, entries = batch.reads.targets, batch.reads.entries
+        targets, entries = batch.scored.targets, batch.scored.entries
         if isinstance(pl_module, GeneratorModule) or targets is None:
             return
-        assert isinstance(pl_module, VerifierModule)
+        assert isinstance(pl_module, StepModule)
         self._add(outputs[entries].float().cpu(), pl_module.truth(targets)[entries].float().cpu())
 
     def _add(self, values: Tensor, targets: Tensor) -> None:
@@ -67,7 +67,7 @@ class CalibrationFigure(lightning.Callback):
         if writer is None or trainer.sanity_checking or not count.any():
             return
         used = count > 0
-        figure, axes = _square("predicted chance to be right", "share that is right")
+        figure, axes = _square("predicted probability to be correct", "share that is correct")
         axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfect")
         sizes = 20 + 300 * (count[used] / count.sum()).numpy()
         axes.plot((predicted / count)[used], (observed / count)[used], color="#0072B2")
@@ -83,7 +83,7 @@ class CalibrationFigure(lightning.Callback):
 
 
 class ErrorCurve(lightning.Callback):
-    """Precision against recall of a process reward model in finding the wrong steps of the validation set."""
+    """Precision against recall of a process reward model in finding the incorrect steps of the validation set."""
 
     def __init__(self) -> None:
         self._curve = BinaryPrecisionRecallCurve()  # joins what all processes have seen
@@ -96,8 +96,8 @@ class ErrorCurve(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Batch,
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Keep the labelled steps; a soft target counts as right from 1/2 on."""
-        targets, entries = batch.reads.targets, batch.reads.entries
+        """Keep the labelled steps; a soft target counts as correct from 1/2 on."""
+        targets, entries = batch.scored.targets, batch.scored.entries
         if isinstance(pl_module, ProcessRewardModel) and targets is not None:
             self._curve.update(1 - outputs[entries].float(), (pl_module.truth(targets)[entries] < 0.5).long())
 
@@ -107,23 +107,23 @@ class ErrorCurve(lightning.Callback):
             return
         precision, recall, thresholds = (x.cpu() for x in self._curve.compute())
         writer = text_writer(trainer)
-        if writer is not None and recall[0] > 0:  # without a wrong step there is nothing to find
+        if writer is not None and recall[0] > 0:  # without an incorrect step there is nothing to find
             writer.add_figure("error_curve", error_figure(precision, recall, thresholds), trainer.global_step)
 
 
 def error_figure(precision: Tensor, recall: Tensor, thresholds: Tensor) -> Figure:
-    """Precision against recall of the wrong steps, with the point at which a step below 1/2 is called wrong.
+    """Precision against recall of the incorrect steps, with the point at which a step below 1/2 is called incorrect.
 
     Args:
-        precision: (K + 1,) when steps with P(wrong) >= threshold are called wrong; at recall 0 in the end, 1.
+        precision: (K + 1,) when steps with P(incorrect) >= threshold are called incorrect; at recall 0 in the end, 1.
         recall: (K + 1,), from 1 to 0.
         thresholds: (K,) ascending.
     """
-    figure, axes = _square("recall of the wrong steps", "precision: share of the found that are wrong")
+    figure, axes = _square("recall of the incorrect steps", "precision: share of the found that are incorrect")
     axes.step(recall, precision, where="post", color="#0072B2")
     base = float(precision[0])
-    axes.axhline(base, color="0.6", linestyle="--", label=f"all are called wrong: {base:.2f}")
-    half = int((thresholds <= 0.5).sum())  # a value of 1/2 itself is not called wrong
+    axes.axhline(base, color="0.6", linestyle="--", label=f"all are called incorrect: {base:.2f}")
+    half = int((thresholds <= 0.5).sum())  # a value of 1/2 itself is not called incorrect
     if half < len(thresholds):
         p, r = float(precision[half]), float(recall[half])
         f1 = 2 * p * r / max(p + r, 1e-9)
@@ -141,9 +141,9 @@ def _square(x: str, y: str) -> tuple[Figure, Axes]:
 
 
 class SolutionText(lightning.Callback):
-    """Solutions as text after each validation: drawn greedily by a generator, or with a verifier's values.
+    """Solutions as text after each validation: sampled greedily by a generator, or with a verifier's values.
 
-    Of an outcome verifier that is read at every token, each line shows the value behind it, and a figure all values as
+    Of an outcome verifier that is read at every token, each line shows the value after it, and a figure all values as
     colours.
 
     Args:
@@ -163,7 +163,7 @@ class SolutionText(lightning.Callback):
         # Sharded weights cannot be read by one rank alone.
         if batch_idx or writer is None or trainer.sanity_checking or pl_module.device_mesh is not None:
             return
-        assert isinstance(pl_module, VerifierModule)
+        assert isinstance(pl_module, StepModule)
         assert pl_module.model is not None
         if isinstance(pl_module, GeneratorModule):
             texts = [self._generated(pl_module, record) for record in batch.records[: self.num_solutions]]
@@ -171,12 +171,12 @@ class SolutionText(lightning.Callback):
             texts = []
             judged = list(zip(batch.records, batch.split(outputs), strict=True))[: self.num_solutions]
             for i, (record, values) in enumerate(judged):
-                pieces = pl_module.encoder.pieces(record) if isinstance(pl_module, OutcomeVerifier) else []
+                pieces = pl_module.encoder.token_texts(record) if isinstance(pl_module, OutcomeVerifier) else []
                 if len(pieces) != len(values):  # values of steps, or the last one alone
                     texts.append(_judged(record, values))
                     continue
                 visible = [(piece, value) for piece, value in zip(pieces, values, strict=True) if piece]
-                texts.append(_judged(record, _behind_steps(visible, record, pl_module.encoder.layout)))
+                texts.append(_judged(record, _after_steps(visible, record, pl_module.encoder.template)))
                 writer.add_figure(f"solution/{i}", token_figure(visible), trainer.global_step)
         for i, text in enumerate(texts):
             writer.add_text(f"solution/{i}", text, trainer.global_step)
@@ -185,18 +185,18 @@ class SolutionText(lightning.Callback):
         assert module.model is not None
         ids = torch.tensor([module.encoder.prompt(record.problem)], device=module.device)
         with torch.autocast(module.device.type, enabled=False):
-            drawn = module.model.generate(
+            sampled = module.model.generate(
                 inputs=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=self.max_tokens,
                 pad_token_id=module.encoder.tokenizer.pad_token_id or module.encoder.eos_id,
             )  # fmt: skip
-        text = module.encoder.tokenizer.decode(drawn[0, ids.shape[1] :], skip_special_tokens=True)
+        text = module.encoder.tokenizer.decode(sampled[0, ids.shape[1] :], skip_special_tokens=True)
         return block(f"{record.problem}\n\n{text}\n(reference answer: {record.answer})")
 
 
-def _behind_steps(visible: Sequence[tuple[str, float]], record: Solution, layout: Layout) -> list[float]:
-    """The value behind the last token of each step."""
+def _after_steps(visible: Sequence[tuple[str, float]], record: Solution, template: Template) -> list[float]:
+    """The value after the last token of each step."""
     ends = list(accumulate(len(piece) for piece, _ in visible))
-    steps = accumulate(len(layout.render_step(step)) for step in record.steps)
+    steps = accumulate(len(template.render_step(step)) for step in record.steps)
     return [visible[ends.index(end)][1] for end in steps]
 
 

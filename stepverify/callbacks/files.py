@@ -54,7 +54,7 @@ def last(root: str | Path) -> Path | None:
 
 
 def defect(path: Path) -> str | None:
-    """What is wrong with a checkpoint, a file or a folder of shards; None where it is whole."""
+    """What is incorrect with a checkpoint, a file or a folder of shards; None where it is whole."""
     try:
         if path.is_dir():
             with (path / ".metadata").open("rb") as file:
@@ -68,11 +68,11 @@ def defect(path: Path) -> str | None:
             bad = archive.testzip()
     except Exception as error:  # damaged bytes fail in any way
         return str(error) or type(error).__name__
-    return f"wrong checksum of {bad}" if bad else None
+    return f"incorrect checksum of {bad}" if bad else None
 
 
 class _Metadata(pickle.Unpickler):
-    """Reads a sharded checkpoint's ``.metadata``, which torch pickles; other classes are refused."""
+    """ScoredPositions a sharded checkpoint's ``.metadata``, which torch pickles; other classes are refused."""
 
     _KNOWN = frozenset({
         *(("torch.distributed.checkpoint.metadata", name) for name in (
@@ -137,7 +137,7 @@ def _read_shards(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
 
 
 class AnyCheckpoint(TorchCheckpointIO):
-    """Reads FSDP2's folders of shards too, for a strategy that holds parameters whole; writes straight to disk."""
+    """ScoredPositions FSDP2's folders of shards too, for a strategy that holds parameters whole; writes straight to disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a file as a whole or not at all; Lightning would first put it together in memory, twice."""

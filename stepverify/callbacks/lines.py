@@ -17,7 +17,7 @@ from stepverify.metrics import NEED_BOTH
 class ProgressLines(ProgressBar):
     """Prints how far training is every so often, and what each validation found.
 
-    ``stepverify fit`` takes it where its output is no terminal: a bar is drawn there when all is over. A line is::
+    ``stepverify fit`` takes it where its output is no terminal: a bar is sampled there when all is over. A line is::
 
         fit: epoch 1 of 2, step 40 of 188, 0:21:10 passed, 1:18:17 left, train/loss 0.446, 52 tokens/s
 

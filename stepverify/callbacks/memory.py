@@ -30,7 +30,7 @@ from stepverify.memory import (
 )
 from stepverify.models.backbone import checkpoint_layers, without_adapters
 from stepverify.models.rows import decoder_layers
-from stepverify.modules import VerifierModule
+from stepverify.modules import StepModule
 from stepverify.records import InputError
 
 MARGIN = 0.1  # of the memory: what fragmentation and batches of other shapes may take
@@ -63,7 +63,7 @@ class ChooseCheckpointing(lightning.Callback):
         Raises:
             InputError: the largest batch would not fit even with gradient checkpointing.
         """
-        assert isinstance(pl_module, VerifierModule)
+        assert isinstance(pl_module, StepModule)
         if pl_module.backbone_source.gradient_checkpointing != "auto":
             self._choice = None
             return
@@ -107,7 +107,7 @@ class Measurement:
         module: in training mode.
     """
 
-    def __init__(self, trainer: lightning.Trainer, module: VerifierModule) -> None:
+    def __init__(self, trainer: lightning.Trainer, module: StepModule) -> None:
         self.trainer, self.module = trainer, module
         device = trainer.strategy.root_device
         self.memory: CudaMemory | HostMemory = (
@@ -218,7 +218,7 @@ def out_of_memory(trainer: lightning.Trainer, error: BaseException) -> str:
 
 def lower(trainer: lightning.Trainer) -> str:
     """List the settings that lower a step's memory, those of least consequence first, with their values now."""
-    module, data = cast(VerifierModule, trainer.lightning_module), cast(Any, trainer).datamodule
+    module, data = cast(StepModule, trainer.lightning_module), cast(Any, trainer).datamodule
     parts: list[str] = []
     if trainer.state.fn != TrainerFn.FITTING or trainer.validating:
         parts.append(f"data.eval_pack_tokens ({data.eval_pack_tokens} now)")

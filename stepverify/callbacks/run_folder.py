@@ -19,14 +19,14 @@ from stepverify.callbacks.checkpoints import Checkpoints
 from stepverify.callbacks.final import reduce_to
 from stepverify.callbacks.together import together
 from stepverify.jsonl import MANIFEST, fingerprint
-from stepverify.layout import EXPORT_FILE
 from stepverify.manifest import first_difference, flatten, read_manifest, write_manifest
-from stepverify.modules import VerifierModule
+from stepverify.modules import StepModule
 from stepverify.records import InputError
+from stepverify.template import EXPORT_FILE
 
 _DECIDES = ("seed_everything", "model", "data")  # what makes a checkpoint another run's
 _KEPT = (*_DECIDES, "trainer")
-_LEARNED = ("train", "validation", "language")
+_LEARNED = ("train", "validation", "lm")
 _CHOICES = "start over with --overwrite true, or choose another trainer.default_root_dir"
 _LOGS = ("events.out.tfevents.*", "config*.yaml", "hparams.yaml")
 
@@ -204,7 +204,7 @@ class RunFolder(SaveConfigCallback):
         root = Path(trainer.default_root_dir)
         with together(trainer):
             if trainer.is_global_zero:
-                assert isinstance(pl_module, VerifierModule)
+                assert isinstance(pl_module, StepModule)
                 disk.check(trainer, pl_module, freed=sum(files.size(path) for path in self.earlier))
         if trainer.is_global_zero:
             for path in self.earlier:

@@ -9,7 +9,7 @@ import lightning
 
 from stepverify.data.batch import Batch
 from stepverify.memory import peak_bytes
-from stepverify.modules import VerifierModule
+from stepverify.modules import StepModule
 
 
 class Throughput(lightning.Callback):
@@ -28,7 +28,7 @@ class Throughput(lightning.Callback):
         self._start()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock behind validation and set-up."""
+        """Start the clock after validation and set-up."""
         self._start()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -53,7 +53,7 @@ class Throughput(lightning.Callback):
         """Count a batch."""
         self._solutions += len(batch.records)
         self._tokens += batch.num_tokens
-        rows = isinstance(pl_module, VerifierModule) and not pl_module.packs(batch.tree.rows.shape[1])
+        rows = isinstance(pl_module, StepModule) and not pl_module.packs(batch.tree.rows.shape[1])
         self._computed += batch.tree.rows.numel() if rows else len(batch.input_ids)
         self._ended = time.monotonic()
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]

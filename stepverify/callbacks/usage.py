@@ -8,7 +8,7 @@ from pathlib import Path
 from stepverify.models.backbone import without_adapters
 from stepverify.models.export import Form
 from stepverify.models.rows import decoder_of
-from stepverify.modules import VerifierModule
+from stepverify.modules import StepModule
 
 _CAUSAL = "AutoModelForCausalLM"
 _AUTO = {"causal": _CAUSAL, "value_head": _CAUSAL, "classifier": "AutoModelForTokenClassification"}
@@ -29,7 +29,7 @@ class Usage:
         where: code that sets ``path``.
     """
 
-    def __init__(self, module: VerifierModule, form: Form, folder: Path, where: str) -> None:
+    def __init__(self, module: StepModule, form: Form, folder: Path, where: str) -> None:
         assert module.model is not None
         self.objective, self.form, self.where = module.model.objective, form, where
         self.auto = _AUTO[module.model.form if form == "adapter" else form]
@@ -39,7 +39,7 @@ class Usage:
         # Fused kernels do not bound products of attention; where a model does, only the written-out form is its own.
         needs_eager = module.model.reading.own == "eager" and module.model.reading.sdpa
         self.attention = ', attn_implementation="eager"' if needs_eager else ""
-        self.layout, self.encoder, self.base = module.layout, module.encoder, module.backbone_source.path
+        self.template, self.encoder, self.base = module.template, module.encoder, module.backbone_source.path
         self.labels, self.dtype = module.model.labels, module.number_format()
         self.adds_neutral = "neutral" in self.labels and module.facts()["neutral"] == "positive"
         # AutoTokenizer takes the class of some model types in place of the file, with another pre-tokenizer.
@@ -65,15 +65,17 @@ class Usage:
         """A token classifier in vLLM's pooling runner; ``place`` is its folder below ``path``."""
         path = "path" if place == "." else f'path + "/{place}"'
         process = self.objective == "process"
-        pooler = f'tok_pooling_type="STEP", step_tag_id={self.encoder.tag_id}' if process else 'tok_pooling_type="ALL"'
+        pooler = (
+            f'tok_pooling_type="STEP", step_tag_id={self.encoder.step_tag_id}' if process else 'tok_pooling_type="ALL"'
+        )
         scores = [
-            f"scores = output.outputs.data{self._right()}.tolist()",
-            "print(scores)  # the chance that each step is right",
+            f"scores = output.outputs.data{self._correct()}.tolist()",
+            "print(scores)  # the probability that each step is correct",
         ]
         if not process:
             scores = [
                 "score = output.outputs.data[-1, 0].item()",
-                "print(score)  # the chance that the final answer is right",
+                "print(score)  # the probability that the final answer is correct",
             ]
         return "\n".join([
             "from vllm import LLM",
@@ -100,11 +102,11 @@ class Usage:
     def _ids(self) -> list[str]:
         tokenizer = self.encoder.tokenizer
         start = "[tokenizer.bos_token_id] + " if tokenizer.bos_token_id in tokenizer("").input_ids else ""
-        prompt = f'{start}encode({_quoted(self.layout.prompt)}.replace("{{problem}}", problem))'
+        prompt = f'{start}encode({_quoted(self.template.prompt)}.replace("{{problem}}", problem))'
         if self.objective == "generator":
             return ['problem = "What is 2 + 3?"', f"ids = {prompt}"]
         lines = ['problem, steps = "What is 2 + 3?", ["2 + 3 = 5", "#### 5"]', f"ids = {prompt}"]
-        step = f"encode(step + {_quoted(self.layout.step_end)})"
+        step = f"encode(step + {_quoted(self.template.step_separator)})"
         if self.objective == "outcome":
             return [
                 *lines,
@@ -116,7 +118,7 @@ class Usage:
             *lines,
             "tags = []",
             "for step in steps:",
-            f"    ids += {step} + [{self.encoder.tag_id}]  # {self.layout.tag}",
+            f"    ids += {step} + [{self.encoder.step_tag_id}]  # {self.template.step_tag}",
             "    tags.append(len(ids) - 1)",
         ]
 
@@ -125,8 +127,8 @@ class Usage:
             return [
                 "with torch.inference_mode():",
                 "    prompt = torch.tensor([ids])",
-                "    drawn = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=64)",
-                "text = tokenizer.decode(drawn[0, len(ids) :], skip_special_tokens=True)",
+                "    sampled = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=64)",
+                "text = tokenizer.decode(sampled[0, len(ids) :], skip_special_tokens=True)",
                 "print(text)",
             ]
         run = ["with torch.inference_mode():", "    logits = model(input_ids=torch.tensor([ids])).logits[0]"]
@@ -137,26 +139,26 @@ class Usage:
                 f"    hidden = {decoder}(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0, -1]",
                 'value = head["weight"][0].float() @ hidden.float() + head["bias"].float()',
                 "score = value.sigmoid().item()",
-                "print(score)  # the chance that the final answer is right",
+                "print(score)  # the probability that the final answer is correct",
             ]
         if self.objective == "outcome":
             return [
                 *run,
                 "score = logits[-1, 0].sigmoid().item()",
-                "print(score)  # the chance that the final answer is right",
+                "print(score)  # the probability that the final answer is correct",
             ]
         columns = note = ""
         if self.auto != _AUTO["classifier"]:
             columns = f"[:, {list(self.encoder.label_ids)}]"
-            note = "  # " + " and ".join(getattr(self.layout, name) for name in self.encoder.labels)
+            note = "  # " + " and ".join(getattr(self.template, name) for name in self.encoder.labels)
         return [
             *run,
             f"logits = logits[tags]{columns}{note}",
-            f"scores = logits.float().softmax(-1){self._right()}.tolist()",
-            "print(scores)  # the chance that each step is right",
+            f"scores = logits.float().softmax(-1){self._correct()}.tolist()",
+            "print(scores)  # the probability that each step is correct",
         ]
 
-    def _right(self) -> str:
+    def _correct(self) -> str:
         """Picks the value from the labels' probabilities."""
         return "[:, 1:].sum(-1)" if self.adds_neutral else "[:, 1]"
 

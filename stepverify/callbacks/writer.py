@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from stepverify import atomic
 from stepverify.jsonl import MANIFEST, write_records
 from stepverify.manifest import read_manifest, write_manifest
-from stepverify.modules import OutcomeVerifier, VerifierModule
+from stepverify.modules import OutcomeVerifier, StepModule
 from stepverify.records import InputError, Solution
 from stepverify.training_problems import count_trained, describe_trained
 
@@ -67,7 +67,7 @@ class ScoreWriter(lightning.Callback):
         for record, values in outputs:
             record.scores = record.scores | {self.name: [round(v, 6) for v in values]}
             if values and isinstance(pl_module, OutcomeVerifier) and pl_module.predict_every_token:
-                record.pieces = record.pieces | {self.name: pl_module.encoder.pieces(record)}
+                record.token_texts = record.token_texts | {self.name: pl_module.encoder.token_texts(record)}
             self._scored.append(record)
 
     def on_predict_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -79,7 +79,7 @@ class ScoreWriter(lightning.Callback):
             summary: dict[str, Any] = {"verifier": self.name, "ranks": trainer.world_size}
             examples = getattr(trainer.datamodule, "examples", {}).get("predict")  # type: ignore[attr-defined]
             if examples is not None and trainer.ckpt_path is None:  # a checkpoint does not say what it learned from
-                assert isinstance(pl_module, VerifierModule)
+                assert isinstance(pl_module, StepModule)
                 trained = {self.name: count_trained(pl_module.backbone_source.path, examples.digests)}
                 summary["trained_on"] = trained
                 for line in describe_trained(trained):

@@ -55,7 +55,7 @@ class Tree(_Movable):
     Attributes:
         depth: (L,) position of each token along its sequence.
         end: (L,) token i sees token j exactly where j ≤ i < end[j].
-        rows: (R, T) the token at each place of each sequence, padded on the right with its last one.
+        rows: (R, T) the token at each place of each sequence, padded on the correct with its last one.
         origin: (L,) a place of each token among the flattened (R·T).
         segments: what attention calls, shared prefixes once.
         suffixes: the same with a call for each sequence, from its first token on.
@@ -74,11 +74,11 @@ class Tree(_Movable):
 
 
 @dataclass(kw_only=True, slots=True)
-class Reads(_Movable):
+class ScoredPositions(_Movable):
     """M distinct things to read, and which record reads what.
 
     Attributes:
-        index: (M,) token behind whose hidden state the head is applied.
+        index: (M,) token after whose hidden state the head is applied.
         targets: (M,) what should be read there (a token id, or a probability); None in prediction.
         weights: (M,) how much each counts in the loss.
         entries: (N,) which of the M each record reads along its solution, one record after the other.
@@ -101,32 +101,32 @@ class Batch(_Movable):
     Attributes:
         input_ids: (L,) token ids.
         tree: how they continue each other.
-        reads: where the head is applied.
-        language: where a joint language-model loss reads, perhaps nowhere, ``targets`` being token ids; None without.
+        scored: where the head is applied.
+        lm: where a joint language-model loss reads, perhaps nowhere, ``targets`` being token ids; None without.
         records: the B solutions.
         num_tokens: tokens of all solutions, each counted in full.
-        norms: of the summed losses in training, see :class:`stepverify.data.batching.Plan`.
+        loss_denominators: of the summed losses in training, see :class:`stepverify.data.batching.Plan`.
     """
 
     input_ids: Tensor
     tree: Tree
-    reads: Reads
-    language: Reads | None
+    scored: ScoredPositions
+    lm: ScoredPositions | None
     records: list[Solution]
     num_tokens: int
-    norms: tuple[float, float] | None = None
+    loss_denominators: tuple[float, float] | None = None
 
     def last(self) -> Tensor:
         """(B,) which of the M reads is the last one of each record."""
-        return self.reads.entries[self._counts().cumsum(0) - 1]
+        return self.scored.entries[self._counts().cumsum(0) - 1]
 
     def split(self, values: Tensor) -> list[list[float]]:
         """(M,) values → for each record the values along it."""
-        parts = values[self.reads.entries].float().cpu().split(self._counts().tolist())
+        parts = values[self.scored.entries].float().cpu().split(self._counts().tolist())
         return [part.tolist() for part in parts]
 
     def _counts(self) -> Tensor:
-        return torch.bincount(self.reads.owner, minlength=len(self.records))
+        return torch.bincount(self.scored.owner, minlength=len(self.records))
 
 
 def collate(
@@ -134,8 +134,8 @@ def collate(
     *,
     shared: bool = True,
     pad_to: int = 1,
-    norms: tuple[float, float] | None = None,
-    language: bool = False,
+    loss_denominators: tuple[float, float] | None = None,
+    lm: bool = False,
 ) -> Batch:
     """Lay examples out in one row of tokens, what they share once.
 
@@ -143,8 +143,8 @@ def collate(
         examples: B encoded solutions.
         shared: False writes shared prefixes for each, as models need that do not read trees.
         pad_to: L is padded to a multiple of it with tokens that nobody reads: compiled models see fewer shapes.
-        norms: passed on.
-        language: read for a language-model loss even where no example has a position for it: each rank's gradients then
+        loss_denominators: passed on.
+        lm: read for a language-model loss even where no example has a position for it: each rank's gradients then
             reach the same parameters.
     """
     forest = (share if shared else apart)([e.input_ids for e in examples])
@@ -158,11 +158,11 @@ def collate(
     return Batch(
         input_ids=_tensor(np.pad(forest.ids, (0, padding))),
         tree=lay_out(forest, padding, shared),
-        reads=_reads(places, targets, [e.weights for e in examples], problems),
-        language=_reads(lm_places, successors, lm_weights, problems) if successors or language else None,
+        scored=_scored(places, targets, [e.weights for e in examples], problems),
+        lm=_scored(lm_places, successors, lm_weights, problems) if successors or lm else None,
         records=[e.record for e in examples],
         num_tokens=sum(map(len, forest.paths)),
-        norms=norms,
+        loss_denominators=loss_denominators,
     )
 
 
@@ -191,17 +191,17 @@ def _calls(segments: Segments) -> Calls:
     return Calls(keys=_tensor(segments.keys), calls=_tensor(segments.calls))
 
 
-def _reads(
+def _scored(
     places: Sequence[np.ndarray], targets: Sequence[float] | None, weights: Sequence[Sequence[float] | None],
     problems: Sequence[str],
-) -> Reads:  # fmt: skip
+) -> ScoredPositions:  # fmt: skip
     """Merge what is read at one token with one target; its weights add up."""
     flat = np.concatenate(places)
     wanted = np.zeros(len(flat)) if targets is None else np.array(targets, np.float64)
     kinds, kind = np.unique(wanted, return_inverse=True)
     keys, first, entries = np.unique(flat * len(kinds) + kind, return_index=True, return_inverse=True)
     each = np.concatenate([np.ones(len(p)) if w is None else np.array(w) for p, w in zip(places, weights, strict=True)])
-    return Reads(
+    return ScoredPositions(
         index=_tensor(keys // len(kinds)),
         targets=None if targets is None else torch.from_numpy(wanted[first]).float(),
         weights=torch.from_numpy(np.bincount(entries, weights=each, minlength=len(keys))).float(),

@@ -20,16 +20,16 @@ class Plan:
 
     Attributes:
         indices: of its examples.
-        norms: by how much its summed loss is divided, for positions and for language positions: the weight of all
+        loss_denominators: by how much its summed loss is divided, for positions and for LM positions: the weight of all
             batches that take part in the same optimizer step on all ranks, over the number of those batches. Gradients
             are averaged over ranks and accumulated batches, so every position weighs the same however it is split.
     """
 
     indices: list[int]
-    norms: tuple[float, float]
+    loss_denominators: tuple[float, float]
 
 
-class BatchMaker(Protocol):
+class Batching(Protocol):
     """Divides all examples into batches."""
 
     def __call__(self, rng: np.random.Generator | None) -> list[np.ndarray]:
@@ -41,7 +41,7 @@ class BatchMaker(Protocol):
         ...
 
 
-class ByLength:
+class LengthBuckets:
     """Batches of a number of solutions that are alike in length.
 
     Args:
@@ -68,7 +68,7 @@ class ByLength:
         return int(np.sort(self.lengths)[-self.batch_size :].sum())
 
 
-class ByRows:
+class PaddedRows:
     """Make batches of a number of tokens, padding included.
 
     For models that read each solution as a row.
@@ -100,7 +100,7 @@ class ByRows:
         return self.budget
 
 
-class Plans(DistributedSampler[Plan]):
+class BatchSampler(DistributedSampler[Plan]):
     """A sampler of plans: the same number on every rank and in every epoch, no example twice.
 
     Being a DistributedSampler it is never divided among the ranks once more, which Lightning does with any other
@@ -112,7 +112,7 @@ class Plans(DistributedSampler[Plan]):
     Args:
         maker: divides the examples into batches.
         costs: (E,) tokens of each example, to balance ranks.
-        weights: (E, 2) weight of each example's positions and language positions in the loss.
+        weights: (E, 2) weight of each example's positions and LM positions in the loss.
         shuffle: a new random order each epoch (training); otherwise dearest first, so that a batch that does not
             fit into memory fails at once.
         seed: of the order.
@@ -125,7 +125,7 @@ class Plans(DistributedSampler[Plan]):
     """
 
     def __init__(
-        self, maker: BatchMaker, costs: Sequence[int] | np.ndarray, weights: np.ndarray, *,
+        self, maker: Batching, costs: Sequence[int] | np.ndarray, weights: np.ndarray, *,
         shuffle: bool, seed: int = 0, rank: int = 0, num_ranks: int = 1, accumulate: int = 1,
     ) -> None:  # fmt: skip
         if len(costs) < num_ranks:
@@ -143,7 +143,7 @@ class Plans(DistributedSampler[Plan]):
         self.epoch = epoch
 
     def largest(self) -> Plan:
-        """Return the batch of the most tokens in this epoch, on whichever rank; its norms are 1."""
+        """Return the batch of the most tokens in this epoch, on whichever rank; its loss_denominators are 1."""
         return Plan(max(self._batches(), key=lambda batch: self.costs[batch].sum()).tolist(), (1.0, 1.0))
 
     def __len__(self) -> int:
@@ -155,10 +155,10 @@ class Plans(DistributedSampler[Plan]):
             window = steps[at : at + self.accumulate]
             total = sum(self.weights[batch].sum(0) for step in window for batch in step)
             # An epoch's last window may be shorter, and is divided by the full number all the same.
-            norms = total / (self.accumulate * self.num_ranks)
-            norms[norms == 0] = 1.0  # nothing of this kind is read
+            loss_denominators = total / (self.accumulate * self.num_ranks)
+            loss_denominators[loss_denominators == 0] = 1.0  # nothing of this kind is read
             for step in window:
-                yield Plan(step[self.rank].tolist(), (float(norms[0]), float(norms[1])))
+                yield Plan(step[self.rank].tolist(), (float(loss_denominators[0]), float(loss_denominators[1])))
 
     def _rng(self, epoch: int, attempt: int) -> np.random.Generator | None:
         return np.random.default_rng([self.seed, epoch, attempt]) if self.shuffle else None

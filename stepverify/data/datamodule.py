@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from stepverify.data.batch import Batch, collate
-from stepverify.data.batching import BatchMaker, ByLength, ByRows, Plan, Plans
+from stepverify.data.batching import Batching, BatchSampler, LengthBuckets, PaddedRows, Plan
 from stepverify.data.encode import Example, SolutionEncoder
-from stepverify.data.packing import ByTokens, count_once
-from stepverify.data.prepare import ClassWeights, add_language, encode_all, weigh
+from stepverify.data.packing import PrefixPacks, count_once
+from stepverify.data.prepare import ClassWeights, add_lm_examples, encode_all, weigh
 from stepverify.data.shelf import Shelf
 from stepverify.losses import Loss
 from stepverify.readers import Reader
@@ -51,17 +51,17 @@ class SolutionData(lightning.LightningDataModule):
         validation: solutions to validate on.
         test: solutions for ``stepverify test``.
         predict: solutions for ``stepverify predict``.
-        language: solutions that are learned as language beside the labels of ``train``, weighed by the module's
-            ``lm_weight``: the reference solutions (Cobbe et al. 2021, section 4.2), or right samples.
-        language_ratio: how many of them for each solution of ``train``; they are taken again to make up the number.
-        batch_size: solutions in a training batch on each device, drawn from all problems.
+        lm: solutions that are learned by the LM loss beside the labels of ``train``, weighed by the module's
+            ``lm_weight``: the reference solutions (Cobbe et al. 2021, section 4.2), or correct samples.
+        lm_ratio: how many of them for each solution of ``train``; they are taken again to make up the number.
+        batch_size: solutions in a training batch on each device, sampled from all problems.
         pack_tokens: tokens in a training batch on each device, in place of ``batch_size``: all solutions of a problem
             together, their shared prefixes computed and counted once. A model that cannot read them so has solutions
             of a length together, and each counts in full, with padding.
         eval_pack_tokens: the same outside training; more where one solution is longer.
-        shared: what a position counts that several solutions of a problem share: once for ``each`` of them, as if they
+        prefix_weighting: what a position counts that several solutions of a problem share: once ``per_solution``, as if they
             were computed apart, or ``once`` in all.
-        label_mix: what labels weigh in the training loss: as often as they occur (``natural``), each class the same in
+        class_weights: what labels weigh in the training loss: as often as they occur (``natural``), each class the same in
             all (``balanced``, computed from the training data), or a weight for each class.
         num_workers: processes that collate; 0 collates in the training process.
         seed: of the order of the training batches.
@@ -73,27 +73,27 @@ class SolutionData(lightning.LightningDataModule):
         validation: Reader | None = None,
         test: Reader | None = None,
         predict: Reader | None = None,
-        language: Reader | None = None,
-        language_ratio: float = 1.0,
+        lm: Reader | None = None,
+        lm_ratio: float = 1.0,
         batch_size: int = 32,
         pack_tokens: int | None = None,
         eval_pack_tokens: int = 8192,
-        shared: Literal["each", "once"] = "each",
-        label_mix: Literal["natural", "balanced"] | ClassWeights = "natural",
+        prefix_weighting: Literal["per_solution", "once"] = "per_solution",
+        class_weights: Literal["natural", "balanced"] | ClassWeights = "natural",
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if language_ratio <= 0:
-            raise InputError(f"data.language_ratio: expected more than 0, got {language_ratio}")
-        if isinstance(label_mix, ClassWeights):
-            label_mix.check()
-        self.language, self.language_ratio, self.label_mix = language, language_ratio, label_mix
+        if lm_ratio <= 0:
+            raise InputError(f"data.lm_ratio: expected more than 0, got {lm_ratio}")
+        if isinstance(class_weights, ClassWeights):
+            class_weights.check()
+        self.lm, self.lm_ratio, self.class_weights = lm, lm_ratio, class_weights
         self.readers = {"fit": train, "validate": validation, "test": test, "predict": predict}
         self.batch_size, self.pack_tokens, self.eval_pack_tokens = batch_size, pack_tokens, eval_pack_tokens
-        self.shared, self.num_workers, self.seed = shared, num_workers, seed
+        self.prefix_weighting, self.num_workers, self.seed = prefix_weighting, num_workers, seed
         self.examples: dict[str, Shelf] = {}
-        self.learned: dict[str, frozenset[str]] = {}  # train, language → digests of their problems
+        self.learned: dict[str, frozenset[str]] = {}  # train, lm → digests of their problems
 
     def setup(self, stage: str) -> None:
         """Read and encode everything this stage needs: bad data fails before the model is loaded."""
@@ -132,8 +132,8 @@ class SolutionData(lightning.LightningDataModule):
     def _encode(self, reader: Reader, name: str) -> Shelf:
         objective, labelled = self._objective(), name != "predict"
         joint = name == "fit" and objective.lm_weight > 0
-        if joint and self.language is None:
-            raise InputError(f"model.lm_weight is {objective.lm_weight}, but data.language names no solutions")
+        if joint and self.lm is None:
+            raise InputError(f"model.lm_weight is {objective.lm_weight}, but data.lm names no solutions")
 
         def encode(record: Solution) -> Example:
             example = objective.encode(record, labelled=labelled)
@@ -144,14 +144,14 @@ class SolutionData(lightning.LightningDataModule):
         if name == "fit":
             self.learned["train"] = frozenset(examples.digests)
         if joint:
-            assert self.language is not None
-            language = encode_all(self.language, objective.encoder.language, "language")
-            self.learned["language"] = frozenset(language.digests)
-            add_language(examples, language, self.language_ratio, self.seed)
-        if self.shared == "once" and labelled:
+            assert self.lm is not None
+            lm = encode_all(self.lm, objective.encoder.lm, "lm")
+            self.learned["lm"] = frozenset(lm.digests)
+            add_lm_examples(examples, lm, self.lm_ratio, self.seed)
+        if self.prefix_weighting == "once" and labelled:
             count_once(examples, examples.groups.tolist())
-        if self.label_mix != "natural" and name == "fit":
-            weigh(examples, self.label_mix if isinstance(self.label_mix, ClassWeights) else None)
+        if self.class_weights != "natural" and name == "fit":
+            weigh(examples, self.class_weights if isinstance(self.class_weights, ClassWeights) else None)
         return examples
 
     def _objective(self) -> Objective:
@@ -164,26 +164,26 @@ class SolutionData(lightning.LightningDataModule):
         examples = self.examples[name]
         ranks = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
         packs = self._objective().packs(int(examples.lengths.max()))
-        plans = Plans(
+        plans = BatchSampler(
             self._maker(examples, shuffle, packs), examples.lengths, examples.weights, shuffle=shuffle, seed=self.seed,
             rank=ranks["rank"], num_ranks=ranks["num_replicas"],
             accumulate=trainer.accumulate_grad_batches if shuffle else 1,
         )  # fmt: skip
         objective = self._objective()
-        language = name == "fit" and objective.lm_weight > 0
-        batches = _Batches(examples, packs, objective.pad_to, language=language)
+        lm = name == "fit" and objective.lm_weight > 0
+        batches = _Batches(examples, packs, objective.pad_to, lm=lm)
         pins = trainer.strategy.root_device.type == "cuda"
         return cls(batches, sampler=plans, batch_size=None, num_workers=self.num_workers, pin_memory=pins)
 
-    def _maker(self, examples: Shelf, train: bool, packs: bool) -> BatchMaker:
+    def _maker(self, examples: Shelf, train: bool, packs: bool) -> Batching:
         budget = self.pack_tokens if train else self.eval_pack_tokens
         if budget is None:
-            return ByLength(examples.lengths, self.batch_size)
+            return LengthBuckets(examples.lengths, self.batch_size)
         if train and (longest := examples.lengths.max()) > budget:
             raise InputError(f"data.pack_tokens: the longest solution has {longest} tokens, a pack only {budget}")
         if not packs:
-            return ByRows(examples.lengths, budget)
-        return ByTokens(examples.sequences, examples.groups.tolist(), budget)
+            return PaddedRows(examples.lengths, budget)
+        return PrefixPacks(examples.sequences, examples.groups.tolist(), budget)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Copy a batch without waiting for it where its memory is pinned; Lightning waits for each of its tensors."""
@@ -209,9 +209,11 @@ class SolutionData(lightning.LightningDataModule):
 class _Batches(Dataset):
     """Plan → batch."""
 
-    def __init__(self, examples: Shelf, packs: bool, pad_to: int, *, language: bool) -> None:
-        self.examples, self.packs, self.pad_to, self.language = examples, packs, pad_to, language
+    def __init__(self, examples: Shelf, packs: bool, pad_to: int, *, lm: bool) -> None:
+        self.examples, self.packs, self.pad_to, self.lm = examples, packs, pad_to, lm
 
     def __getitem__(self, plan: Plan) -> Batch:
         examples = [self.examples[i] for i in plan.indices]
-        return collate(examples, shared=self.packs, pad_to=self.pad_to, norms=plan.norms, language=self.language)
+        return collate(
+            examples, shared=self.packs, pad_to=self.pad_to, loss_denominators=plan.loss_denominators, lm=self.lm
+        )

@@ -13,8 +13,8 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from stepverify.layout import Layout
 from stepverify.records import InputError, Solution
+from stepverify.template import Template
 
 # Proposed in the error about a tag or label that is not one token of the tokenizer at hand.
 _CANDIDATES = (
@@ -39,7 +39,7 @@ class Example:
         positions: M ascending indices into ``input_ids`` at which the model is read.
         targets: M targets, or none when there is nothing to learn from (prediction).
         record: the solution that it was made from.
-        lm_positions: indices before which tokens are learned as language, for a joint loss; none by default.
+        lm_positions: indices before which tokens are learned by the LM loss, for a joint loss; none by default.
         weights: of the M positions in the loss; None is 1 each.
         lm_weights: the same of ``lm_positions``.
         denominator: what it adds to the number that the summed loss is divided by; None is the sum of ``weights``.
@@ -55,7 +55,7 @@ class Example:
     denominator: float | None = None
 
     def lm_targets(self) -> list[int]:
-        """The tokens behind ``lm_positions``."""
+        """The tokens after ``lm_positions``."""
         return [self.input_ids[p + 1] for p in self.lm_positions]
 
     def weight(self) -> tuple[float, float]:
@@ -72,16 +72,16 @@ class LeftOut(Exception):
 
 
 class SolutionEncoder:
-    """Turns problems and steps into ids under one layout and one tokenizer.
+    """Turns problems and steps into ids under one template and one tokenizer.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
-        layout: the texts around problems and steps.
+        template: the texts around problems and steps.
         max_length: longest sequence in tokens; a longer solution is left out whole, never cut.
     """
 
-    def __init__(self, tokenizer: Any, layout: Layout, max_length: int = 1024) -> None:
-        self.tokenizer, self.layout, self.max_length = tokenizer, layout, max_length
+    def __init__(self, tokenizer: Any, template: Template, max_length: int = 1024) -> None:
+        self.tokenizer, self.template, self.max_length = tokenizer, template, max_length
         if tokenizer.eos_token_id is None:
             raise InputError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token")
         self.eos_id: int = tokenizer.eos_token_id
@@ -92,27 +92,27 @@ class SolutionEncoder:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     @cached_property
-    def tag_id(self) -> int:
+    def step_tag_id(self) -> int:
         """Id of the step tag."""
-        return single_token(self.tokenizer, self.layout.tag, "layout.tag")
+        return single_token(self.tokenizer, self.template.step_tag, "template.step_tag")
 
     @cached_property
     def label_ids(self) -> tuple[int, ...]:
-        """Ids of the labels negative, positive and, where the layout has it, neutral: the classes 0, 1 and 2."""
+        """Ids of the labels negative, positive and, where the template has it, neutral: the classes 0, 1 and 2."""
         return tuple(self.judging_ids()[name] for name in self.labels)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the labels in the order of their classes."""
-        return ("negative", "positive") if self.layout.neutral is None else ("negative", "positive", "neutral")
+        return ("negative", "positive") if self.template.neutral is None else ("negative", "positive", "neutral")
 
     def judging_ids(self) -> dict[str, int]:
         """Ids of the tag and of each label: what a process reward model is read by."""
-        ids = {"tag": self.tag_id}
+        ids = {"step_tag": self.step_tag_id}
         for name in self.labels:
-            ids[name] = single_token(self.tokenizer, getattr(self.layout, name), f"layout.{name}")
+            ids[name] = single_token(self.tokenizer, getattr(self.template, name), f"template.{name}")
         if len({*ids.values()}) < len(ids):
-            raise InputError(f"layout: tag and labels need {len(ids)} different tokens, got ids {ids}")
+            raise InputError(f"template: tag and labels need {len(ids)} different tokens, got ids {ids}")
         return ids
 
     def probe(self) -> list[int]:
@@ -121,19 +121,19 @@ class SolutionEncoder:
 
     def prompt(self, problem: str, prefix: str = "") -> list[int]:
         """Ids in front of a solution; ``prefix`` is a few-shot text before the problem."""
-        return [*self._start, *(self._ids(prefix) if prefix else ()), *self._ids(self.layout.render_prompt(problem))]
+        return [*self._start, *(self._ids(prefix) if prefix else ()), *self._ids(self.template.render_prompt(problem))]
 
     def step(self, step: str) -> list[int]:
         """Ids of one step, its end included."""
-        return list(self._ids(self.layout.render_step(step)))
+        return list(self._ids(self.template.render_step(step)))
 
-    def pieces(self, record: Solution) -> list[str]:
+    def token_texts(self, record: Solution) -> list[str]:
         """The text of each solution token, in the order in which :meth:`outcome` reads them.
 
         Joined they are the steps with their ends, and the end-of-sequence token. A character of several tokens belongs
         to the last of them; the others are empty.
         """
-        texts = [text for step in record.steps for text in self._pieces(self.layout.render_step(step))]
+        texts = [text for step in record.steps for text in self._pieces(self.template.render_step(step))]
         return texts if record.finish == "length" else [*texts, self.tokenizer.eos_token]
 
     def _pieces(self, text: str) -> list[str]:
@@ -167,7 +167,7 @@ class SolutionEncoder:
         ids, start = self._solution(record)
         return Example(ids[:-1], list(range(start - 1, len(ids) - 1)), [float(i) for i in ids[start:]], record)
 
-    def language(self, record: Solution) -> Example:
+    def lm(self, record: Solution) -> Example:
         """For a joint language-model loss: nothing is judged, every solution token is learned."""
         if not record.steps:
             raise LeftOut("without a worked solution")
@@ -196,11 +196,11 @@ class SolutionEncoder:
         return Example(ids, [at for at, _ in read], [target for _, target in read], record)
 
     def process(self, record: Solution, targets: Sequence[float | None] | None) -> Example:
-        """For the process reward model: a tag behind every step, read at the tags that have a target.
+        """For the process reward model: a tag after every step, read at the tags that have a target.
 
         Args:
             record: the solution.
-            targets: one probability of being right a step, None where unlabelled; or None: read all.
+            targets: one probability of being correct a step, None where unlabelled; or None: read all.
         """
         if not record.steps:
             raise LeftOut("without a step")
@@ -208,7 +208,7 @@ class SolutionEncoder:
         for step in record.steps:
             ids += self.step(step)
             tags.append(len(ids))
-            ids.append(self.tag_id)
+            ids.append(self.step_tag_id)
         self._fitting(ids)
         if targets is None:
             return Example(ids, tags, None, record)

@@ -6,13 +6,13 @@ from collections.abc import Hashable, Iterable, MutableSequence, Sequence
 
 import numpy as np
 
-from stepverify.data.batching import WINDOW, ByRows
+from stepverify.data.batching import WINDOW, PaddedRows
 from stepverify.data.encode import Example
 from stepverify.data.shelf import Shelf
 from stepverify.data.tree import common_prefix, in_order, share
 
 
-class ByTokens:
+class PrefixPacks:
     """Batches of a number of tokens: first-fit-decreasing over shuffled windows of problems.
 
     Args:
@@ -78,8 +78,8 @@ def to_score(
         Indices of each batch.
     """
     if shared:
-        return ByTokens(sequences, groups, budget)(None)
-    return ByRows([len(s) for s in sequences], budget)(None)
+        return PrefixPacks(sequences, groups, budget)(None)
+    return PaddedRows([len(s) for s in sequences], budget)(None)
 
 
 def bundles(sequences: Sequence[Sequence[int]], budget: int) -> list[tuple[list[int], int]]:

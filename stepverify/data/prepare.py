@@ -12,10 +12,10 @@ from stepverify.data.encode import Example, LeftOut
 from stepverify.data.shelf import Shelf
 from stepverify.data.targets import NEUTRAL
 from stepverify.readers import Reader
-from stepverify.readers.base import Tally, once
+from stepverify.readers.base import ReasonCounter, once
 from stepverify.records import InputError, Solution
 
-_CLASSES = ("wrong", "right", "neutral")
+_CLASSES = ("incorrect", "correct", "neutral")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,16 +23,16 @@ class ClassWeights:
     """What a position counts in the training loss by its label.
 
     The loss is divided by the sum of the weights, as by the number of positions without them: only their proportions
-    matter. A soft target belongs to the class that it is nearer to, ``right`` from 1/2 on.
+    matter. A soft target belongs to the class that it is nearer to, ``correct`` from 1/2 on.
 
     Attributes:
-        wrong: of a wrong step, or of a position in a wrong solution.
-        right: of a right one.
+        incorrect: of an incorrect step, or of a position in an incorrect solution.
+        correct: of a correct one.
         neutral: of a neutral step that is a class of its own.
     """
 
-    wrong: float = 1.0
-    right: float = 1.0
+    incorrect: float = 1.0
+    correct: float = 1.0
     neutral: float = 1.0
 
     def check(self) -> None:
@@ -43,7 +43,7 @@ class ClassWeights:
         """
         for name in _CLASSES:
             if not 0.0 < getattr(self, name) < float("inf"):
-                raise InputError(f"data.label_mix.{name}: expected a weight above 0, got {getattr(self, name)}")
+                raise InputError(f"data.class_weights.{name}: expected a weight above 0, got {getattr(self, name)}")
 
 
 def encode_all(reader: Reader, encode: Callable[[Solution], Example], name: str) -> Shelf:
@@ -52,7 +52,7 @@ def encode_all(reader: Reader, encode: Callable[[Solution], Example], name: str)
     Raises:
         InputError: bad data, or nothing left.
     """
-    examples, left_out, total = Shelf(), Tally(), 0
+    examples, left_out, total = Shelf(), ReasonCounter(), 0
     for record in once(reader.solutions(), f"{name}: {type(reader).__name__}"):
         total += 1
         try:
@@ -75,18 +75,18 @@ def encode_all(reader: Reader, encode: Callable[[Solution], Example], name: str)
     return examples
 
 
-def add_language(examples: Shelf, language: Shelf, ratio: float, seed: int) -> None:
-    """Mix in what is learned as language: ``ratio`` of them for each example (Cobbe et al. 2021, section 4.2: 1).
+def add_lm_examples(examples: Shelf, lm: Shelf, ratio: float, seed: int) -> None:
+    """Mix in what is learned by the LM loss: ``ratio`` of them for each example (Cobbe et al. 2021, section 4.2: 1).
 
-    Each is taken as often as any other, give or take once; which ones are taken once more is drawn with ``seed``.
+    Each is taken as often as any other, give or take once; which ones are taken once more is sampled with ``seed``.
     What stands in one batch several times is computed once and weighs more.
     """
     total = max(1, round(ratio * len(examples)))
-    order = np.random.default_rng(seed).permutation(len(language))
-    times, more = divmod(total, len(language))
+    order = np.random.default_rng(seed).permutation(len(lm))
+    times, more = divmod(total, len(lm))
     for place, i in enumerate(order.tolist()):
         if count := times + (place < more):
-            examples.append(language[i])
+            examples.append(lm[i])
             examples.repeat(len(examples) - 1, count - 1)
 
 
@@ -94,7 +94,7 @@ def weigh(examples: Shelf, given: ClassWeights | None) -> None:
     """Multiply the weight of each position by that of its class.
 
     Args:
-        examples: changed in place; language positions stay as they are.
+        examples: changed in place; LM positions stay as they are.
         given: None has all classes that occur weigh the same in all, their total as before.
 
     Raises:
@@ -107,7 +107,7 @@ def weigh(examples: Shelf, given: ClassWeights | None) -> None:
         for example in examples:
             np.add.at(sums, _classes(example), _weights(example))
         if np.count_nonzero(sums) < 2:
-            raise InputError(f"data.label_mix: balanced, but every label is {_CLASSES[sums.argmax()]}")
+            raise InputError(f"data.class_weights: balanced, but every label is {_CLASSES[sums.argmax()]}")
         factors = sums.sum() / np.count_nonzero(sums) / np.maximum(sums, 1e-9)
     for i, example in enumerate(examples):
         if not example.positions:

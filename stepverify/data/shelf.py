@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from stepverify.data.encode import Example
-from stepverify.readers.base import Tally
+from stepverify.readers.base import ReasonCounter
 from stepverify.readers.released import digest
 
 
@@ -28,7 +28,7 @@ class Shelf(Sequence[Example]):
     """
 
     def __init__(self) -> None:
-        self.left_out = Tally()
+        self.left_out = ReasonCounter()
         self.digests: dict[str, str] = {}
         self._file = tempfile.NamedTemporaryFile(prefix="stepverify-", suffix=".examples")  # noqa: SIM115
         self._end = 0
@@ -98,7 +98,7 @@ class Shelf(Sequence[Example]):
 
     @property
     def weights(self) -> np.ndarray:
-        """(E, 2) weight of the positions of each, and of its language positions."""
+        """(E, 2) weight of the positions of each, and of its LM positions."""
         return np.array(self._weights).reshape(-1, 2)
 
     def _write(self, example: Example) -> tuple[int, int]:

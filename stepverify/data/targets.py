@@ -13,16 +13,16 @@ NEUTRAL = 2.0  # the target of a neutral step that is a class of its own; others
 
 @dataclass(frozen=True, kw_only=True)
 class StepTargets:
-    """How step labels become probabilities of being right.
+    """How step labels become probabilities of being correct.
 
     Attributes:
-        monte_carlo: ``hard`` 1 where any rollout was right, ``soft`` the share of right ones (Math-Shepherd,
+        monte_carlo: ``hard`` 1 where any rollout was correct, ``soft`` the share of correct ones (Math-Shepherd,
             equations 3 and 4), ``threshold`` 1 where the share is above ``threshold``. A released value is a share.
         threshold: for ``monte_carlo: threshold``; a share in [0, 1).
         neutral: what a rating of 0 counts as (Let's Verify counts it as positive); ``class`` keeps it as a third class
-            beside right and wrong, for layouts with a ``neutral`` token.
-        after_first_error: steps behind the first wrong one: left out (``ignore``, supervision up to the
-            first error as in Let's Verify, section 2.6), counted as wrong (``negative``), or taken as they
+            beside correct and incorrect, for templates with a ``neutral`` token.
+        after_first_error: steps after the first incorrect one: left out (``ignore``, supervision up to the
+            first error as in Let's Verify, section 2.6), counted as incorrect (``negative``), or taken as they
             are labelled (``keep``).
     """
 
@@ -46,10 +46,10 @@ class StepTargets:
     def __call__(self, labels: Sequence[StepLabel | None]) -> list[float | None]:
         """One target in [0, 1] or ``NEUTRAL`` for each step, None where there is nothing to learn."""
         targets = [self._target(label) for label in labels]
-        wrong = next((i for i, target in enumerate(targets) if target == 0), None)
-        if wrong is not None and self.after_first_error != "keep":
+        incorrect = next((i for i, target in enumerate(targets) if target == 0), None)
+        if incorrect is not None and self.after_first_error != "keep":
             rest = 0.0 if self.after_first_error == "negative" else None
-            targets[wrong + 1 :] = [rest] * (len(targets) - wrong - 1)
+            targets[incorrect + 1 :] = [rest] * (len(targets) - incorrect - 1)
         return targets
 
     def _target(self, label: StepLabel | None) -> float | None:

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stepverify.data.batch import Reads
+from stepverify.data.batch import ScoredPositions
 from stepverify.data.encode import Example
 
 
@@ -37,7 +37,7 @@ class Loss(ABC):
         return None
 
     @abstractmethod
-    def __call__(self, outputs: Tensor, at: Reads, model: Verifier) -> tuple[Tensor, Tensor]:
+    def __call__(self, outputs: Tensor, at: ScoredPositions, model: Verifier) -> tuple[Tensor, Tensor]:
         """Compute the loss.
 
         Args:

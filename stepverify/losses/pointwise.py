@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stepverify.data.batch import Reads
+from stepverify.data.batch import ScoredPositions
 from stepverify.data.targets import NEUTRAL
 from stepverify.losses.base import Loss, OutcomeLoss, StepLoss, Verifier, weighted
 
@@ -14,7 +14,7 @@ from stepverify.losses.base import Loss, OutcomeLoss, StepLoss, Verifier, weight
 class TokenNLL(Loss):
     """Negative log-likelihood of solution tokens: outputs are the model's, one a token."""
 
-    def __call__(self, outputs: Tensor, at: Reads, model: Verifier) -> tuple[Tensor, Tensor]:
+    def __call__(self, outputs: Tensor, at: ScoredPositions, model: Verifier) -> tuple[Tensor, Tensor]:
         """Sum over tokens, in nats."""
         return weighted(outputs, at.weights)
 
@@ -22,7 +22,7 @@ class TokenNLL(Loss):
 class OutcomeMSE(OutcomeLoss):
     """Squared error between value and outcome (Cobbe et al. 2021, section 4.2)."""
 
-    def __call__(self, outputs: Tensor, at: Reads, model: Verifier) -> tuple[Tensor, Tensor]:
+    def __call__(self, outputs: Tensor, at: ScoredPositions, model: Verifier) -> tuple[Tensor, Tensor]:
         """Sum over tokens, the value being the sigmoid of its logit."""
         return weighted((outputs.float().sigmoid() - _targets(at)).square(), at.weights)
 
@@ -30,7 +30,7 @@ class OutcomeMSE(OutcomeLoss):
 class OutcomeBCE(OutcomeLoss):
     """Binary cross-entropy between value and outcome, soft outcomes too."""
 
-    def __call__(self, outputs: Tensor, at: Reads, model: Verifier) -> tuple[Tensor, Tensor]:
+    def __call__(self, outputs: Tensor, at: ScoredPositions, model: Verifier) -> tuple[Tensor, Tensor]:
         """Sum over tokens, in nats."""
         losses = F.binary_cross_entropy_with_logits(outputs.float(), _targets(at), reduction="none")
         return weighted(losses, at.weights)
@@ -42,10 +42,10 @@ class StepCrossEntropy(StepLoss):
     takes_vocabulary = True
     takes_neutral = True
 
-    def __call__(self, outputs: Tensor, at: Reads, model: Verifier) -> tuple[Tensor, Tensor]:
+    def __call__(self, outputs: Tensor, at: ScoredPositions, model: Verifier) -> tuple[Tensor, Tensor]:
         """Sum over tags, in nats; probabilities are among the labels, or among what the model normalised them by."""
         targets = _targets(at)
-        log_p = outputs.float() if getattr(model, "among_all", False) else outputs.float().log_softmax(-1)
+        log_p = outputs.float() if getattr(model, "over_vocabulary", False) else outputs.float().log_softmax(-1)
         losses = -(targets * log_p[:, 1] + (1 - targets) * log_p[:, 0])
         if log_p.shape[1] > 2:
             losses = torch.where(targets == NEUTRAL, -log_p[:, 2], losses)
@@ -55,11 +55,11 @@ class StepCrossEntropy(StepLoss):
 class StepMSE(StepLoss):
     """Squared distance of a step's value from its target: regression on the share of correct rollouts."""
 
-    def __call__(self, outputs: Tensor, at: Reads, model: Verifier) -> tuple[Tensor, Tensor]:
+    def __call__(self, outputs: Tensor, at: ScoredPositions, model: Verifier) -> tuple[Tensor, Tensor]:
         """Sum over tags."""
         return weighted((model.values(outputs).float() - _targets(at)).square(), at.weights)
 
 
-def _targets(at: Reads) -> Tensor:
+def _targets(at: ScoredPositions) -> Tensor:
     assert at.targets is not None
     return at.targets

@@ -167,7 +167,7 @@ class Backbone:
             children = dict(layer.named_children())
             for kind, names in _BRANCHES.items():
                 if not (found := [children[name] for name in names if name in children]):
-                    raise InputError(f"backbone.dropout: {type(layer).__name__} has no '{kind}' to put dropout behind")
+                    raise InputError(f"backbone.dropout: {type(layer).__name__} has no '{kind}' to put dropout after")
                 found[0].register_forward_hook(partial(_drop, share=self.dropout))
 
     def _examine(self, model: nn.Module) -> None:

@@ -35,8 +35,8 @@ from stepverify.records import InputError
 Neutral = Literal["positive", "negative"]
 
 
-class ReadModel(nn.Module):
-    """A backbone that is read at ``batch.reads``; a subclass per objective adds the head.
+class VerifierModel(nn.Module):
+    """A backbone that is read at ``batch.scored``; a subclass per objective adds the head.
 
     Args:
         backbone: a Hugging Face causal language model, perhaps with adapters.
@@ -69,13 +69,13 @@ class ReadModel(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """What is read at ``batch.reads``, and the losses in nats at ``batch.language`` if there is any."""
+        """What is read at ``batch.scored``, and the losses in nats at ``batch.lm`` if there is any."""
         states = self._states(batch)
-        outputs = self.read(states[batch.reads.index], batch)
-        if batch.language is None:
+        outputs = self.read(states[batch.scored.index], batch)
+        if batch.lm is None:
             return outputs, None
-        assert batch.language.targets is not None
-        return outputs, self.token_nll(states[batch.language.index], batch.language.targets)
+        assert batch.lm.targets is not None
+        return outputs, self.token_nll(states[batch.lm.index], batch.lm.targets)
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Apply the head to (M, D) hidden states at the read positions."""
@@ -146,21 +146,21 @@ class ReadModel(nn.Module):
         """Give the parameters that :meth:`read` applies to hidden states."""
         return self.output_matrix()
 
-    def freeze_unread(self, *, language: bool) -> dict[str, int]:
+    def freeze_unread(self, *, lm: bool) -> dict[str, int]:
         """Freeze parameters that no loss reads.
 
         DDP would wait for their gradient. They are an output matrix that the head does without, and all parts of a
         wrapper around the decoder, as the vision tower of a multimodal model.
 
         Args:
-            language: whether a language-model loss is trained jointly.
+            lm: whether a language-model loss is trained jointly.
 
         Returns:
             Number of parameters that were trained until now, by the module that holds them.
         """
         backbone = without_adapters(self.backbone)
         read = {*decoder_of(backbone).parameters(), *self.head_parameters()}
-        read |= {*self.output_matrix()} if language else set()
+        read |= {*self.output_matrix()} if lm else set()
         frozen: dict[str, int] = {}
         for name, parameter in backbone.named_parameters():
             if parameter.requires_grad and parameter not in read:
@@ -217,28 +217,28 @@ class ReadModel(nn.Module):
         empty_classifier(self.backbone, self.labels)
 
 
-class GeneratorModel(ReadModel):
+class GeneratorModel(VerifierModel):
     """The generator: next-token likelihood at solution tokens."""
 
     objective = "generator"
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
         """(M,) negative log-likelihoods of the targets, in nats."""
-        assert batch.reads.targets is not None
-        return self.token_nll(hidden, batch.reads.targets)
+        assert batch.scored.targets is not None
+        return self.token_nll(hidden, batch.scored.targets)
 
     def values(self, outputs: Tensor) -> Tensor:
         """The probability of each token."""
         return (-outputs).exp()
 
 
-class ProcessModel(ReadModel):
+class ProcessModel(VerifierModel):
     """The process reward model: the label tokens' logits at each step tag (Lightman et al. 2023, section 2.6).
 
     Args:
         backbone: a causal language model, or a token classifier of as many labels, whose head is those rows.
         label_ids: ids of the labels negative, positive and, where there is a third one, neutral.
-        among_all: outputs are logarithms of the labels' probabilities among the whole vocabulary; otherwise the labels'
+        over_vocabulary: outputs are logarithms of the labels' probabilities among the whole vocabulary; otherwise the labels'
             logits alone. The values are the same.
         neutral: what a value counts P(neutral) as, of three labels.
     """
@@ -246,11 +246,15 @@ class ProcessModel(ReadModel):
     objective = "process"
 
     def __init__(
-        self, backbone: nn.Module, label_ids: tuple[int, ...], among_all: bool = False, neutral: Neutral = "positive"
+        self,
+        backbone: nn.Module,
+        label_ids: tuple[int, ...],
+        over_vocabulary: bool = False,
+        neutral: Neutral = "positive",
     ) -> None:
         super().__init__(backbone)
-        self.among_all, self.neutral = among_all, neutral
-        self.labels = ("wrong", "right", "neutral")[: len(label_ids)]
+        self.over_vocabulary, self.neutral = over_vocabulary, neutral
+        self.labels = ("incorrect", "correct", "neutral")[: len(label_ids)]
         if (trained := getattr(backbone, "score", None)) is not None:
             self.form = "classifier"
             if trained.out_features != len(self.labels):
@@ -270,7 +274,7 @@ class ProcessModel(ReadModel):
         ids: Tensor = self.label_ids  # type: ignore[assignment]
         logits = nn.functional.linear(hidden, weight[ids], None if bias is None else bias[ids])
         logits = bounded(logits, self.softcap, self.logit_scale)
-        if self.among_all:
+        if self.over_vocabulary:
             total = log_partition(hidden, weight, bias, scale=self.logit_scale, softcap=self.softcap)
             logits = logits - total[:, None]
         return logits
@@ -282,11 +286,11 @@ class ProcessModel(ReadModel):
         return self.output_matrix()
 
     def values(self, outputs: Tensor) -> Tensor:
-        """The chance that the step is right, or neutral where that counts as right."""
-        chances = outputs.float().softmax(-1)
+        """The probability that the step is correct, or neutral where that counts as correct."""
+        probabilities = outputs.float().softmax(-1)
         if len(self.labels) == 2 or self.neutral == "negative":
-            return chances[:, 1]
-        return chances[:, 1:].sum(-1).clamp(max=1.0)  # a rounded sum of probabilities can lie above 1
+            return probabilities[:, 1]
+        return probabilities[:, 1:].sum(-1).clamp(max=1.0)  # a rounded sum of probabilities can lie above 1
 
     def classifier_head(self, state: Mapping[str, Tensor]) -> Head:
         """The labels' rows of the vocabulary head."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
-from stepverify.layout import load_export
 from stepverify.models.backbone import Backbone
 from stepverify.models.export import load_value_head
-from stepverify.models.heads import Neutral, ProcessModel, ReadModel
+from stepverify.models.heads import Neutral, ProcessModel, VerifierModel
 from stepverify.models.outcome import OutcomeModel
 from stepverify.records import InputError
+from stepverify.template import load_export
 
 
 def load_encoder(path: str, neutral: Neutral | None = None) -> tuple[SolutionEncoder, dict[str, Any]]:
@@ -28,14 +28,14 @@ def load_encoder(path: str, neutral: Neutral | None = None) -> tuple[SolutionEnc
         raise InputError(
             f"{path}: not an exported verifier (its stepverify.json must say objective: outcome or process)"
         )
-    layout, facts = export
+    template, facts = export
     if facts.get("form") == "adapter":
         raise InputError(f"{path}: an adapter; score with the merged export that it lies in")
-    encoder = SolutionEncoder(load_tokenizer(path), layout, facts.get("max_length", 1024))
+    encoder = SolutionEncoder(load_tokenizer(path), template, facts.get("max_length", 1024))
     if facts.get("probe", probe := encoder.probe()) != probe:
         raise InputError(f"{path}: its tokenizer gives other ids than in training: was a file of the export replaced?")
-    if neutral is not None and (facts["objective"] != "process" or layout.neutral is None):
-        raise InputError(f"{path}: neutral: {neutral}: it has no neutral label (layout.neutral)")
+    if neutral is not None and (facts["objective"] != "process" or template.neutral is None):
+        raise InputError(f"{path}: neutral: {neutral}: it has no neutral label (template.neutral)")
     if facts["objective"] == "process" and facts.get("ids") != (now := encoder.judging_ids()):
         raise InputError(f"{path}: trained with ids {facts.get('ids')}, but its tokenizer now gives {now}")
     return encoder, facts
@@ -43,7 +43,7 @@ def load_encoder(path: str, neutral: Neutral | None = None) -> tuple[SolutionEnc
 
 def load_verifier(
     path: str, dtype: str = "auto", neutral: Neutral | None = None
-) -> tuple[ReadModel, SolutionEncoder, dict[str, Any]]:
+) -> tuple[VerifierModel, SolutionEncoder, dict[str, Any]]:
     """An exported verifier, in evaluation mode, with its encoder and the facts stored with it.
 
     Args:
@@ -63,7 +63,7 @@ def load_verifier(
     backbone = Backbone(path=path, dtype=dtype).load()  # type: ignore[arg-type]
     if facts["objective"] == "process":
         counts_as: Neutral = neutral or facts.get("neutral", "positive")
-        model: ReadModel = ProcessModel(backbone, encoder.label_ids, neutral=counts_as)
+        model: VerifierModel = ProcessModel(backbone, encoder.label_ids, neutral=counts_as)
     else:
         model = OutcomeModel(backbone, trained=load_value_head(path))
     return model.eval(), encoder, facts

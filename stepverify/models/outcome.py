@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stepverify.data.batch import Batch
 from stepverify.models.backbone import without_adapters
 from stepverify.models.export import Form, Head, output_rows
-from stepverify.models.heads import ReadModel
+from stepverify.models.heads import VerifierModel
 from stepverify.models.rows import decoder_of
 from stepverify.models.sharded import gathered, home, whole
 from stepverify.records import InputError
@@ -33,7 +33,7 @@ class ReservedLogit(nn.Module):
         return self.gain * (hidden @ matrix[self.token_id]).to(self.gain.dtype) + self.bias
 
 
-class OutcomeModel(ReadModel):
+class OutcomeModel(VerifierModel):
     """The outcome verifier: one value logit a token (Cobbe et al. 2021).
 
     Args:
@@ -46,7 +46,7 @@ class OutcomeModel(ReadModel):
     """
 
     objective = "outcome"
-    labels = ("right",)
+    labels = ("correct",)
 
     def __init__(self, backbone: nn.Module, reserved: int | None = None, trained: nn.Module | None = None) -> None:
         super().__init__(backbone)
@@ -114,7 +114,7 @@ class OutcomeModel(ReadModel):
         self.scaling.copy_(torch.tensor([gain, bias]))
 
     def values(self, outputs: Tensor) -> Tensor:
-        """The chance that the solution's answer is right."""
+        """The probability that the solution's answer is correct."""
         gain, bias = self.scaling
         return (gain * outputs.float() + bias).sigmoid()
 

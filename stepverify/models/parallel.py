@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from stepverify.models.backbone import without_adapters
-from stepverify.models.heads import ReadModel
+from stepverify.models.heads import VerifierModel
 from stepverify.models.rows import decoder_layers
 from stepverify.models.sharded import Sharding
 
 
-def shard(model: ReadModel, sharding: Sharding, *, mixed: bool = False) -> None:
+def shard(model: VerifierModel, sharding: Sharding, *, mixed: bool = False) -> None:
     """Shard each decoder layer, then the rest, with FSDP2.
 
     The head is applied inside the model's own forward, so the embeddings, which FSDP2 gathers for the

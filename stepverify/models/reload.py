@@ -18,7 +18,7 @@ from stepverify.models.backbone import Backbone, without_adapters
 from stepverify.models.check import Reading
 from stepverify.models.export import Form
 from stepverify.models.files import tensor_by_tensor
-from stepverify.models.heads import ProcessModel, ReadModel
+from stepverify.models.heads import ProcessModel, VerifierModel
 from stepverify.models.outcome import OutcomeModel
 from stepverify.models.rows import decoder_of, reset_rope
 from stepverify.models.sharded import Sharding, gathered, home, stand_ins
@@ -50,7 +50,7 @@ def check_finite(state: Mapping[str, Tensor], of_any: Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def trained_logits(model: ReadModel, examples: Sequence[Example]) -> list[Tensor]:
+def trained_logits(model: VerifierModel, examples: Sequence[Example]) -> list[Tensor]:
     """Compute the trained model's logits, without dropout, in the number format of its parameters.
 
     Sharded models are called on all ranks alike.
@@ -64,7 +64,7 @@ def trained_logits(model: ReadModel, examples: Sequence[Example]) -> list[Tensor
     found = []
     for example in examples:
         batch = collate([example]).to(device)
-        outputs = model(batch)[0][batch.reads.entries].float()
+        outputs = model(batch)[0][batch.scored.entries].float()
         if isinstance(model, OutcomeModel):
             outputs = (model.scaling[0] * outputs + model.scaling[1])[:, None]
         elif isinstance(model, ProcessModel):
@@ -92,7 +92,7 @@ def reload(
         form: what it holds.
         own_form: the model's own form, of which an adapter is.
         source: the backbone before training, which adapters are put on.
-        reading: of the trained model: some are read rightly by another attention than transformers' default.
+        reading: of the trained model: some are read correctly by another attention than transformers' default.
         device: where to, if its memory holds the model.
         sharding: have each process hold its rows of every parameter; None loads all.
 
@@ -138,7 +138,7 @@ def reload(
 
 @torch.no_grad()
 def exported_logits(
-    plain: nn.Module, model: ReadModel, examples: Sequence[Example], head: nn.Module | None = None
+    plain: nn.Module, model: VerifierModel, examples: Sequence[Example], head: nn.Module | None = None
 ) -> list[Tensor]:
     """Compute as :func:`trained_logits` with a reloaded export of ``model``.
 
@@ -154,7 +154,7 @@ def exported_logits(
 
 
 def _exported_logits(
-    plain: nn.Module, base: Any, model: ReadModel, examples: Sequence[Example], head: nn.Module | None
+    plain: nn.Module, base: Any, model: VerifierModel, examples: Sequence[Example], head: nn.Module | None
 ) -> list[Tensor]:
     device = home(base)
     if head is not None:

@@ -1,4 +1,4 @@
-"""Trees of tokens for models that cannot read them: each sequence a row, padded on the right."""
+"""Trees of tokens for models that cannot read them: each sequence a row, padded on the correct."""
 
 from __future__ import annotations
 

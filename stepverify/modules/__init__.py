@@ -1,8 +1,8 @@
 """Lightning modules, one an objective."""
 
-from stepverify.modules.base import VerifierModule
+from stepverify.modules.base import StepModule
 from stepverify.modules.generator import GeneratorModule
 from stepverify.modules.outcome import OutcomeVerifier
 from stepverify.modules.process import ProcessRewardModel
 
-__all__ = ["GeneratorModule", "OutcomeVerifier", "ProcessRewardModel", "VerifierModule"]
+__all__ = ["GeneratorModule", "OutcomeVerifier", "ProcessRewardModel", "StepModule"]

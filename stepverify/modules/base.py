@@ -19,18 +19,18 @@ from torchmetrics import MeanMetric, MetricCollection
 from stepverify import lightning_compat
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example, SolutionEncoder, load_tokenizer
-from stepverify.layout import Layout, load_export
 from stepverify.losses import Loss, weighted
-from stepverify.models import Backbone, ReadModel
+from stepverify.models import Backbone, VerifierModel
 from stepverify.models.sharded import Sharding
 from stepverify.modules import resume
 from stepverify.modules.rounding import check_steps
 from stepverify.records import InputError, Solution
+from stepverify.template import Template, load_export
 
 Stage = Literal["train", "val", "test"]
 
 
-class VerifierModule(lightning.LightningModule):
+class StepModule(lightning.LightningModule):
     """Base of generator, outcome verifier and process reward model.
 
     A subclass says how a record is encoded (:meth:`encode`), which model reads it (:meth:`build`) and what is
@@ -39,13 +39,13 @@ class VerifierModule(lightning.LightningModule):
 
     Args:
         backbone: the language model that training starts from.
-        layout: text around problems and steps; None takes the one that the backbone was exported with.
+        template: text around problems and steps; None takes the one that the backbone was exported with.
         max_length: longest sequence in tokens; longer solutions are left out whole and counted.
         optimizer: from parameter groups to an optimizer. Its weight decay goes to matrices only, those of adapters
             among them: not to embeddings, norms and biases.
         warmup: share of the steps over which the learning rate rises from 0.
         decay: what it does after that: fall to 0 along a ``cosine`` or a line (``linear``), or stay (``constant``).
-        lm_weight: of a language-model loss on ``data.language``, joined to a verifier's own (Cobbe et al. 2021,
+        lm_weight: of a language-model loss on ``data.lm``, joined to a verifier's own (Cobbe et al. 2021,
             section 4.2, weigh it 1).
     """
 
@@ -54,7 +54,7 @@ class VerifierModule(lightning.LightningModule):
     def __init__(
         self,
         backbone: Backbone,
-        layout: Layout | None = None,
+        template: Template | None = None,
         max_length: int = 1024,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-5),
         warmup: float = 0.05,
@@ -63,12 +63,12 @@ class VerifierModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         backbone.check()
-        own, self.backbone_facts = load_export(backbone.path) or (Layout(), {})
-        self.backbone_source, self.layout = backbone, layout or own
+        own, self.backbone_facts = load_export(backbone.path) or (Template(), {})
+        self.backbone_source, self.template = backbone, template or own
         tokenizer = load_tokenizer(backbone.path, trust_remote_code=backbone.trust_remote_code)
-        self.encoder = SolutionEncoder(tokenizer, self.layout, max_length)
+        self.encoder = SolutionEncoder(tokenizer, self.template, max_length)
         self.optimizer_factory, self.warmup, self.decay, self.lm_weight = optimizer, warmup, decay, lm_weight
-        self.model: ReadModel | None = None
+        self.model: VerifierModel | None = None
         self.strict_loading = False  # frozen weights may be missing; _check_keys says what may not
         self._unread: dict[str, int] = {}
         self._data_states: list[dict[str, Any]] = []
@@ -92,7 +92,7 @@ class VerifierModule(lightning.LightningModule):
         """Encode one record; raises :class:`stepverify.data.encode.LeftOut` where it is of no use."""
         raise NotImplementedError
 
-    def build(self) -> ReadModel:
+    def build(self) -> VerifierModel:
         """Load the model."""
         raise NotImplementedError
 
@@ -150,7 +150,7 @@ class VerifierModule(lightning.LightningModule):
         # Each process loads a copy of its own, or all of them take part at every step.
         with nullcontext() if sharding else self._together():
             self.model = self.build()
-        self._unread = self.model.freeze_unread(language=self.lm_weight > 0)
+        self._unread = self.model.freeze_unread(lm=self.lm_weight > 0)
         self._agree()
         if sharding is not None:
             from stepverify.models.parallel import shard
@@ -234,9 +234,9 @@ class VerifierModule(lightning.LightningModule):
             self.log_dict(logged, batch_size=size)
             return loss
         assert self.model is not None
-        assert batch.reads.targets is not None
+        assert batch.scored.targets is not None
         outputs, _ = self.model(batch)
-        total, count = self.loss(outputs, batch.reads, self.model)
+        total, count = self.loss(outputs, batch.scored, self.model)
         mean_loss, metrics = cast(MeanMetric, self.mean_losses[stage]), cast(MetricCollection, self.metrics[stage])
         mean_loss.update(total / count, count)
         self.log(f"{stage}/loss", mean_loss, prog_bar=True, batch_size=size)
@@ -248,17 +248,17 @@ class VerifierModule(lightning.LightningModule):
     def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss to minimise, and means to log; nothing else changes."""
         assert self.model is not None
-        assert batch.reads.targets is not None
-        assert batch.norms is not None
+        assert batch.scored.targets is not None
+        assert batch.loss_denominators is not None
         outputs, nll = self.model(batch)
-        total, count = self.loss(outputs, batch.reads, self.model)
-        loss, logged = total / batch.norms[0], {"train/loss": (total / count.clamp(min=1e-9)).detach()}
+        total, count = self.loss(outputs, batch.scored, self.model)
+        loss, logged = total / batch.loss_denominators[0], {"train/loss": (total / count.clamp(min=1e-9)).detach()}
         if nll is not None:
-            assert batch.language is not None
-            language, number = weighted(nll, batch.language.weights)
+            assert batch.lm is not None
+            lm, number = weighted(nll, batch.lm.weights)
             if len(nll):
-                logged["train/lm_loss"] = (language / number).detach()
-            loss = loss + self.lm_weight * language / batch.norms[1]
+                logged["train/lm_loss"] = (lm / number).detach()
+            loss = loss + self.lm_weight * lm / batch.loss_denominators[1]
         return loss, logged
 
     def training_step(self, batch: Batch) -> Tensor:
@@ -311,7 +311,7 @@ class VerifierModule(lightning.LightningModule):
         return 1.0 - done if self.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
     def facts(self) -> dict[str, Any]:
-        """What an export says of itself besides the layout."""
+        """What an export says of itself besides the template."""
         assert self.model is not None
         own = {"objective": self.model.objective, "max_length": self.encoder.max_length}
         return own | {"dtype": self.number_format(), "probe": self.encoder.probe()}

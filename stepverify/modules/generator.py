@@ -5,14 +5,14 @@ from __future__ import annotations
 from stepverify.data.encode import Example
 from stepverify.losses import TokenNLL
 from stepverify.models import GeneratorModel
-from stepverify.modules.base import VerifierModule
+from stepverify.modules.base import StepModule
 from stepverify.records import Solution
 
 
-class GeneratorModule(VerifierModule):
+class GeneratorModule(StepModule):
     """Next-token likelihood of solutions, the problem masked.
 
-    Arguments as :class:`VerifierModule`.
+    Arguments as :class:`StepModule`.
     """
 
     loss = TokenNLL()

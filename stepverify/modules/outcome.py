@@ -1,4 +1,4 @@
-"""The outcome verifier (ORM): the chance, after every token, that the solution ends right."""
+"""The outcome verifier (ORM): the probability, after every token, that the solution ends correctly."""
 
 from __future__ import annotations
 
@@ -15,72 +15,72 @@ from torchmetrics.classification import BinaryAccuracy
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example
 from stepverify.data.targets import StepTargets
-from stepverify.layout import Layout
 from stepverify.losses import OutcomeBCE, OutcomeLoss, OutcomeMSE
-from stepverify.metrics import AUROC, AUCWithinGroups, CalibrationError, PlattScaling
+from stepverify.metrics import AUROC, CalibrationError, GroupedAUROC, PlattScaling
 from stepverify.models import Backbone, OutcomeModel
 from stepverify.models.export import load_value_head
-from stepverify.modules.base import VerifierModule
+from stepverify.modules.base import StepModule
 from stepverify.records import InputError, Solution
+from stepverify.template import Template
 
 
-class OutcomeVerifier(VerifierModule):
+class OutcomeVerifier(StepModule):
     """Token-level value head on a language model (Cobbe et al. 2021, section 4.2).
 
     Args:
         backbone: the generator that the verifier starts from.
-        layout: as :class:`VerifierModule`.
-        max_length: as :class:`VerifierModule`.
-        optimizer: as :class:`VerifierModule`.
-        warmup: as :class:`VerifierModule`.
-        decay: as :class:`VerifierModule`.
-        lm_weight: as :class:`VerifierModule`.
+        template: as :class:`StepModule`.
+        max_length: as :class:`StepModule`.
+        optimizer: as :class:`StepModule`.
+        warmup: as :class:`StepModule`.
+        decay: as :class:`StepModule`.
+        lm_weight: as :class:`StepModule`.
         loss: ``mse`` (the paper's) or ``bce`` between value and target; or another
             :class:`~stepverify.losses.OutcomeLoss`.
-        every_token: learn at every solution token (the paper's choice), or at the last one alone.
-        head: gain and bias on the logit of the layout's tag, a token that no solution contains (``reserved``, the
+        per_token: learn at every solution token (the paper's choice), or at the last one alone.
+        head: gain and bias on the logit of the template's tag, a token that no solution contains (``reserved``, the
             paper's choice), or a ``linear`` layer of its own. With LoRA the tag's row of the output matrix is frozen.
-        target: the solution's ``outcome`` at all of its tokens, or the share of right ``rollouts`` from the end of the
+        target: the solution's ``outcome`` at all of its tokens, or the share of correct ``rollouts`` from the end of the
             step that a token belongs to (needs step labels).
         label_smoothing: a target y becomes (1 - s) · y + s / 2.
         calibrate: after each validation of a fit, let values be probabilities there: gain and bias of their logit are
             set by the last tokens of its solutions (Platt 1999). Training goes on as it would, and the order of
             solutions stays; how far values are apart, which votes that they weigh depend on, and how high they are,
-            which ``one_sided`` and ``label_mix`` move, are then right where solutions are as in the validation.
+            which ``balance`` and ``class_weights`` move, are then correct where solutions are as in the validation.
         predict_every_token: let ``predict`` write the value at every token instead of the last one.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        layout: Layout | None = None,
+        template: Template | None = None,
         max_length: int = 1024,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-5),
         warmup: float = 0.05,
         decay: Literal["cosine", "linear", "constant"] = "cosine",
         lm_weight: float = 0.0,
         loss: Literal["mse", "bce"] | OutcomeLoss = "mse",
-        every_token: bool = True,
+        per_token: bool = True,
         head: Literal["reserved", "linear"] = "reserved",
         target: Literal["outcome", "rollouts"] = "outcome",
         label_smoothing: float = 0.0,
         calibrate: bool = True,
         predict_every_token: bool = False,
     ) -> None:
-        super().__init__(backbone, layout, max_length, optimizer, warmup, decay, lm_weight)
+        super().__init__(backbone, template, max_length, optimizer, warmup, decay, lm_weight)
         if not 0.0 <= label_smoothing < 1.0:
             raise InputError(f"label_smoothing: expected 0 <= s < 1, got {label_smoothing}")
         self.loss = loss if isinstance(loss, OutcomeLoss) else {"mse": OutcomeMSE, "bce": OutcomeBCE}[loss]()
-        self.every_token, self.predict_every_token = every_token, predict_every_token
+        self.per_token, self.predict_every_token = per_token, predict_every_token
         self.target, self.label_smoothing = target, label_smoothing
         self.calibrate, self.platt = calibrate, PlattScaling()
-        self.reserved = self.encoder.tag_id if head == "reserved" else None  # one token: said before data is read
+        self.reserved = self.encoder.step_tag_id if head == "reserved" else None  # one token: said before data is read
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
         """Read at solution tokens; the target is the outcome, or that of rollouts."""
         if not labelled:
             return self.encoder.outcome(record, None, last_only=not self.predict_every_token)
-        return self.encoder.outcome(record, self._targets(record), last_only=not self.every_token)
+        return self.encoder.outcome(record, self._targets(record), last_only=not self.per_token)
 
     def _targets(self, record: Solution) -> list[float | None]:
         """One a step."""
@@ -103,24 +103,24 @@ class OutcomeVerifier(VerifierModule):
 
     def facts(self) -> dict[str, Any]:
         """Say whether prefixes were learned: values at their ends mean something only then."""
-        return super().facts() | {"every_token": self.every_token}
+        return super().facts() | {"per_token": self.per_token}
 
     def build_metrics(self) -> MetricCollection:
         """Of whole solutions: the value at the last token against the outcome; over all, and within their problems."""
         return MetricCollection({
-            "solution_auc": AUROC(), "solution_auc_within": AUCWithinGroups(),
-            "solution_accuracy": BinaryAccuracy(), "calibration_error": CalibrationError(),
+            "solution_auroc": AUROC(), "solution_auroc_per_problem": GroupedAUROC(),
+            "solution_accuracy": BinaryAccuracy(), "ece": CalibrationError(),
         })  # fmt: skip
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
         """Feed the last value of each solution."""
         assert self.model is not None
-        assert batch.reads.targets is not None
+        assert batch.scored.targets is not None
         last = batch.last()
-        names, right = [record.problem_id for record in batch.records], (batch.reads.targets[last] >= 0.5).long()
-        metrics.update(self.model.values(outputs)[last], target=right, names=names)
+        names, correct = [record.problem_id for record in batch.records], (batch.scored.targets[last] >= 0.5).long()
+        metrics.update(self.model.values(outputs)[last], target=correct, names=names)
         if self._calibrates():
-            self.platt.update(outputs[last], right)
+            self.platt.update(outputs[last], correct)
 
     def verdicts(self, example: Example) -> list[bool]:
         """Of the solution."""
@@ -128,7 +128,7 @@ class OutcomeVerifier(VerifierModule):
 
     def val_names(self) -> set[str]:
         """With the error that calibration leaves."""
-        return super().val_names() | ({"val/calibrated_error"} if self.calibrate else set())
+        return super().val_names() | ({"val/ece_calibrated"} if self.calibrate else set())
 
     def _calibrates(self) -> bool:
         return self.calibrate and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
@@ -145,10 +145,10 @@ class OutcomeVerifier(VerifierModule):
             gain, bias, error = self.platt.compute().tolist()
             if not math.isnan(gain):
                 cast(OutcomeModel, self.model).scale(gain, bias)
-            self.log("val/calibrated_error", error, sync_dist=True)
+            self.log("val/ece_calibrated", error, sync_dist=True)
 
     def on_train_end(self) -> None:
         """Say so where nothing could be calibrated."""
         if self.calibrate and cast(OutcomeModel, self.model).scaling.tolist() == [1.0, 0.0]:
-            why = "no validation ended, or higher values were not more often right in it"
+            why = "no validation ended, or higher values were not more often correct in it"
             rank_zero_warn(f"values are exported as trained, not calibrated: {why}")

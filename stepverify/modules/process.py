@@ -1,4 +1,4 @@
-"""The process reward model (PRM): the chance that each step is right."""
+"""The process reward model (PRM): the probability that each step is correct."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from torchmetrics.classification import BinaryAccuracy
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example
 from stepverify.data.targets import NEUTRAL, StepTargets
-from stepverify.layout import Layout
 from stepverify.losses import StepCrossEntropy, StepLoss, StepMSE
 from stepverify.metrics import AUROC, CalibrationError, ErrorF1, FirstErrorAccuracy
 from stepverify.models import Backbone, ProcessModel
 from stepverify.models.heads import Neutral
-from stepverify.modules.base import VerifierModule
+from stepverify.modules.base import StepModule
 from stepverify.records import InputError, Solution
+from stepverify.template import Template
 
 
-class ProcessRewardModel(VerifierModule):
-    """Next-token prediction of ``+`` or ``-`` at the tag behind every step (Lightman et al. 2023, section 2.6).
+class ProcessRewardModel(StepModule):
+    """Next-token prediction of ``+`` or ``-`` at the tag after every step (Lightman et al. 2023, section 2.6).
 
-    With a ``neutral`` token in the layout it is one of three labels, and steps rated 0 are learned as such where
+    With a ``neutral`` token in the template it is one of three labels, and steps rated 0 are learned as such where
     ``targets.neutral`` is ``class``. A step's value is P(positive), and P(neutral) added or not.
 
     Args:
         backbone: the generator that the reward model starts from; or the export of another reward model, of which it
-            then takes over the label rows and the layout too: a second stage on smaller or better data.
-        layout: as :class:`VerifierModule`.
-        max_length: as :class:`VerifierModule`.
-        optimizer: as :class:`VerifierModule`.
-        warmup: as :class:`VerifierModule`.
-        decay: as :class:`VerifierModule`.
-        lm_weight: as :class:`VerifierModule`.
+            then takes over the label rows and the template too: a second stage on smaller or better data.
+        template: as :class:`StepModule`.
+        max_length: as :class:`StepModule`.
+        optimizer: as :class:`StepModule`.
+        warmup: as :class:`StepModule`.
+        decay: as :class:`StepModule`.
+        lm_weight: as :class:`StepModule`.
         targets: what the step labels mean.
         loss: ``cross_entropy`` of the labels, soft ones too; ``mse``, the squared distance of a step's value from its
             target: regression on the share of correct rollouts; or another :class:`~stepverify.losses.StepLoss`.
-        among: the loss is of the labels' probabilities among the ``labels`` alone, or among the whole
+        loss_over: the loss is of the labels' probabilities among the ``labels`` alone, or among the whole
             ``vocabulary`` at the tags, as next-token prediction has it. Scores compare the labels either way.
         neutral: what values count P(neutral) as, and metrics a neutral step, where it is a label of its own; the export
             says it, and whoever scores with that may choose the other. None takes what the backbone's export says, or
@@ -50,7 +50,7 @@ class ProcessRewardModel(VerifierModule):
     def __init__(
         self,
         backbone: Backbone,
-        layout: Layout | None = None,
+        template: Template | None = None,
         max_length: int = 1024,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-5),
         warmup: float = 0.05,
@@ -58,22 +58,22 @@ class ProcessRewardModel(VerifierModule):
         lm_weight: float = 0.0,
         targets: StepTargets = StepTargets(),  # noqa: B008 - frozen
         loss: Literal["cross_entropy", "mse"] | StepLoss = "cross_entropy",
-        among: Literal["labels", "vocabulary"] = "labels",
+        loss_over: Literal["labels", "vocabulary"] = "labels",
         neutral: Neutral | None = None,
     ) -> None:
-        super().__init__(backbone, layout, max_length, optimizer, warmup, decay, lm_weight)
-        self.targets, self.among_all = targets, among == "vocabulary"
+        super().__init__(backbone, template, max_length, optimizer, warmup, decay, lm_weight)
+        self.targets, self.over_vocabulary = targets, loss_over == "vocabulary"
         named = {"cross_entropy": StepCrossEntropy, "mse": StepMSE}
         self.loss = loss if isinstance(loss, StepLoss) else named[loss]()
         for refused, key in (
-            (self.among_all and not self.loss.takes_vocabulary, "among: vocabulary"),
+            (self.over_vocabulary and not self.loss.takes_vocabulary, "loss_over: vocabulary"),
             (targets.neutral == "class" and not self.loss.takes_neutral, "targets.neutral: class"),
         ):
             if refused:
                 raise InputError(f"loss: {type(self.loss).__name__} has no place for {key}")
         self.neutral: Neutral = neutral or self.backbone_facts.get("neutral", "positive")
-        if targets.neutral == "class" and self.layout.neutral is None:
-            raise InputError("targets.neutral: class, but layout.neutral names no token for it")
+        if targets.neutral == "class" and self.template.neutral is None:
+            raise InputError("targets.neutral: class, but template.neutral names no token for it")
         _ = self.encoder.label_ids  # tag and labels must be single tokens: say so before any data is read
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
@@ -85,25 +85,25 @@ class ProcessRewardModel(VerifierModule):
     def build(self) -> ProcessModel:
         """Load the backbone; its own output rows of the label tokens are the head."""
         return ProcessModel(
-            self.backbone_source.load(self.sharding()), self.encoder.label_ids, self.among_all, self.neutral
+            self.backbone_source.load(self.sharding()), self.encoder.label_ids, self.over_vocabulary, self.neutral
         )
 
     def build_metrics(self) -> MetricCollection:
-        """Of steps, and of solutions their first error. F1 is that of the error class: a wrong step is a positive."""
+        """Of steps, and of solutions their first error. F1 is that of the error class: an incorrect step is a positive."""
         metrics = {
-            "step_auc": AUROC(), "step_accuracy": BinaryAccuracy(), "error_f1": ErrorF1(),
-            "calibration_error": CalibrationError(), "first_error_accuracy": FirstErrorAccuracy(),
+            "step_auroc": AUROC(), "step_accuracy": BinaryAccuracy(), "error_f1": ErrorF1(),
+            "ece": CalibrationError(), "first_error_accuracy": FirstErrorAccuracy(),
         }  # fmt: skip
         # Grouping would have metrics whose counts happen to be equal in the first batch share them ever after.
         return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Feed every labelled step of every solution; a soft target counts as right from 1/2 on."""
+        """Feed every labelled step of every solution; a soft target counts as correct from 1/2 on."""
         assert self.model is not None
-        assert batch.reads.targets is not None
-        entries = batch.reads.entries
-        right = (self.truth(batch.reads.targets)[entries] >= 0.5).long()
-        metrics.update(self.model.values(outputs)[entries], right, owner=batch.reads.owner)
+        assert batch.scored.targets is not None
+        entries = batch.scored.entries
+        correct = (self.truth(batch.scored.targets)[entries] >= 0.5).long()
+        metrics.update(self.model.values(outputs)[entries], correct, owner=batch.scored.owner)
 
     def verdicts(self, example: Example) -> list[bool]:
         """Of each labelled step."""
@@ -115,5 +115,5 @@ class ProcessRewardModel(VerifierModule):
 
     def facts(self) -> dict[str, Any]:
         """Ids of tag and labels too: a reader of the export checks them against its tokenizer."""
-        neutral = {} if self.layout.neutral is None else {"neutral": self.neutral}
+        neutral = {} if self.template.neutral is None else {"neutral": self.neutral}
         return super().facts() | {"ids": self.encoder.judging_ids()} | neutral

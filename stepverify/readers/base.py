@@ -22,7 +22,7 @@ Kind = TypeVar("Kind")
 _KINDS = {str: "a string", int: "an integer", bool: "true or false", list: "a list", dict: "an object"}
 
 
-class Tally(Counter[str]):
+class ReasonCounter(Counter[str]):
     """Counts by reason, and where each reason was met first: an id, or ``file:line``."""
 
     def __init__(self, counts: Mapping[str, int] | None = None, first: Mapping[str, str] | None = None) -> None:
@@ -30,7 +30,7 @@ class Tally(Counter[str]):
         self.first = dict(first or {})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tally, (dict(self), self.first)
+        return ReasonCounter, (dict(self), self.first)
 
     def note(self, reason: str, where: str) -> None:
         """Count one more."""
@@ -42,7 +42,7 @@ class Tally(Counter[str]):
         super().clear()
         self.first.clear()
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: ReasonCounter) -> None:
         """Count what another one has counted too."""
         self.update(other)
         self.first = other.first | self.first
@@ -59,14 +59,14 @@ class Reader(ABC):
     """A source of problems, and of the solutions that they come with."""
 
     @cached_property
-    def left_out(self) -> Tally:
+    def left_out(self) -> ReasonCounter:
         """Why solutions were left out by choice in the last reading, and how many."""
-        return Tally()
+        return ReasonCounter()
 
     @cached_property
-    def noted(self) -> Tally:
+    def noted(self) -> ReasonCounter:
         """What the last reading met that a user should know of in the solutions that were not left out."""
-        return Tally()
+        return ReasonCounter()
 
     def counted(self) -> dict[str, Any]:
         """The same for a manifest, where there is anything."""

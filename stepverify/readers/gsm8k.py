@@ -55,5 +55,5 @@ class GSM8K(Reader):
             steps = [_ANNOTATION.sub("", step) for step in steps]
         answer = steps[-1].removeprefix(_FINAL).strip()
         if not answer:
-            raise InputError(f"{where}: key 'answer': nothing behind '{_FINAL}'")
+            raise InputError(f"{where}: key 'answer': nothing after '{_FINAL}'")
         return Problem(id=f"gsm8k/{self.split}/{row}", problem=question.strip(), answer=answer, steps=steps)

@@ -7,7 +7,7 @@ from typing import Any
 
 from stepverify.answers import boxed_answer
 from stepverify.readers.base import Fold, Reader, entry, in_fold, lines, optional, rows, take
-from stepverify.readers.released import Guard
+from stepverify.readers.released import ProblemFilter
 from stepverify.records import InputError, Problem
 
 
@@ -37,7 +37,7 @@ class MATH(Reader):
     ) -> None:  # fmt: skip
         self.path, self.split, self.name = path, split, name
         self.start, self.limit, self.shuffle = start, limit, shuffle
-        self.guard = Guard(exclude)
+        self.guard = ProblemFilter(exclude)
         self.fold, self.validation_fraction = fold, validation_fraction
 
     def problems(self) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ class MathShepherd(Released):
 
     ``input`` is the problem, then ``Step 1: … ки``, ``Step 2: … ки`` on lines of their own; in ``label`` a ``+`` or
     ``-`` stands for each tag. The numbers are no part of our steps. Labels are hard and become ratings 1 and -1; the
-    data is meant to be taken as it is labelled behind the first wrong step too. Problems have the id
+    data is meant to be taken as it is labelled after the first incorrect step too. Problems have the id
     ``math_shepherd/<digest of the text>``. A row in which it cannot be told where the first step begins, as its problem
     has a ``Step 1:`` too, is left out.
 
@@ -84,11 +84,11 @@ def parse(where: str, data: Any, borders: Borders = _BORDERS) -> tuple[str, list
     return problem, [first, *(unnumbered(i, piece) for i, piece in enumerate(pieces[1:], start=2))], labels
 
 
-def render(problem: str, steps: Sequence[str], right: Sequence[bool]) -> dict[str, Any]:
+def render(problem: str, steps: Sequence[str], correct: Sequence[bool]) -> dict[str, Any]:
     """The row of a solution."""
     texts = [f"Step {i}: {step} " for i, step in enumerate(steps, start=1)]
 
     def joined(tags: Sequence[str]) -> str:
         return f"{problem} " + "\n".join(text + tag for text, tag in zip(texts, tags, strict=True))
 
-    return {"input": joined([TAG] * len(steps)), "label": joined(["+" if r else "-" for r in right])}
+    return {"input": joined([TAG] * len(steps)), "label": joined(["+" if r else "-" for r in correct])}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stepverify.readers.base import entry, optional, rows
-from stepverify.readers.released import Choice, Released, Step, digest, is_wrong, rated
+from stepverify.readers.released import Choice, Released, Step, digest, is_incorrect, rated
 from stepverify.records import InputError, Problem
 
 FINISH_REASONS = ("solution", "found_error", "give_up", "bad_problem")
@@ -76,7 +76,7 @@ class PRM800K(Released):
         ended = False
         for turn in turns:
             if ended:
-                self.noted.note("steps behind the end of their path", turn.where)
+                self.noted.note("steps after the end of their path", turn.where)
                 continue
             before: list[Step] = [(text, None) for text, _ in path]
             for i, (text, label) in enumerate(turn.completions):
@@ -91,7 +91,7 @@ class PRM800K(Released):
                 ended = True
             else:
                 path += self._on_path(turn.where, *turn.step)
-                ended = turn.last or is_wrong(turn.step[1])
+                ended = turn.last or is_incorrect(turn.step[1])
         if any(label for _, label in path):
             whole = meta["finish_reason"] == "solution" and not ended
             yield problem, path, {"meta": meta, "finish": "stop" if whole else None}

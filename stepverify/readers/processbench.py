@@ -1,4 +1,4 @@
-"""ProcessBench (Zheng et al. 2024): solutions of many models with the first wrong step as experts found it."""
+"""ProcessBench (Zheng et al. 2024): solutions of many models with the first incorrect step as experts found it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stepverify.records import InputError, Problem, Solution, StepLabel
 class ProcessBench(Reader):
     """Rows ``{id, generator, problem, steps, final_answer_correct, label}``; for evaluation only.
 
-    ``label`` is the index of the first wrong step, -1 where there is none: steps before it are rated 1, itself -1, and
-    nothing is known of those behind it. A problem has the id of the first row that has its text,
+    ``label`` is the index of the first incorrect step, -1 where there is none: steps before it are rated 1, itself -1, and
+    nothing is known of those after it. A problem has the id of the first row that has its text,
     ``processbench/math-0``; a solution has ``meta.subset`` and ``meta.row``, ``math`` and ``math-0``.
 
     Args:

@@ -15,7 +15,7 @@ class RatedSolutions(Released):
     """Rows ``{problem_id, steps, ratings}``, joined to the texts of their problems.
 
     A path ends at its first -1. A null rating is no label; neutral stays 0, see
-    :class:`stepverify.data.targets.StepTargets`. An ``unlabelled_tail`` (a piece of text behind the rated steps) is
+    :class:`stepverify.data.targets.StepTargets`. An ``unlabelled_tail`` (a piece of text after the rated steps) is
     counted and not read, other keys are not looked at.
 
     Args:

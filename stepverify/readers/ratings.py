@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from stepverify.jsonl import read_located
 from stepverify.readers.base import Fold, Reader, in_fold, take
-from stepverify.readers.released import Guard
+from stepverify.readers.released import ProblemFilter
 from stepverify.records import InputError, Problem, RatingSheet, Solution, StepLabel
 
 
@@ -33,7 +33,7 @@ class HumanRatings(Reader):
         fold: Fold = "all", validation_fraction: float = 0.1, limit: int | None = None,
         exclude: list[Reader] | None = None,
     ) -> None:  # fmt: skip
-        self.path, self.source, self.limit, self.guard = path, solutions, limit, Guard(exclude)
+        self.path, self.source, self.limit, self.guard = path, solutions, limit, ProblemFilter(exclude)
         self.fold, self.validation_fraction = fold, validation_fraction
 
     def problems(self) -> Iterator[Problem]:

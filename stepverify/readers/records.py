@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from stepverify.jsonl import read_records
-from stepverify.readers.base import Fold, Reader, Tally, distinct, in_fold, same_steps, take
-from stepverify.readers.released import Guard
+from stepverify.readers.base import Fold, Reader, ReasonCounter, distinct, in_fold, same_steps, take
+from stepverify.readers.released import ProblemFilter
 from stepverify.records import InputError, Problem, Solution
 
 
@@ -42,10 +42,10 @@ class Solutions(Reader):
         limit: how many solutions to read at most.
         distinct: of the solutions of a problem that have the same steps, up to spaces, only the first one; the others
             are counted. Twins are told by a hash, 16 bytes for each distinct solution.
-        one_sided: problems whose solutions are all right or all wrong: ``keep`` them, or ``drop`` them with a count.
-            ``even`` drops them too and takes, of every other problem, as many right solutions as wrong ones, the first.
+        balance: problems whose solutions are all correct or all incorrect: ``keep`` them, or ``drop`` them with a count.
+            ``even`` drops them too and takes, of every other problem, as many correct solutions as incorrect ones, the first.
         max_solutions: the first so many of each problem, of those that the other choices leave; None takes all.
-        correct_only: only solutions whose answer was graded right (rejection sampling for SFT).
+        correct_only: only solutions whose answer was graded correct (rejection sampling for SFT).
         steps_labelled_only: only solutions with step labels.
         exclude: solutions of problems that occur in one of these readers are left out.
         problems: the texts and answers of problems, by ``problem_id``, for lines that leave ``problem`` empty: files
@@ -59,40 +59,40 @@ class Solutions(Reader):
     def __init__(
         self, path: str, fold: Fold = "all", validation_fraction: float = 0.1, limit: int | None = None,
         correct_only: bool = False, steps_labelled_only: bool = False, max_solutions: int | None = None,
-        one_sided: Literal["keep", "drop", "even"] = "keep", exclude: list[Reader] | None = None,
+        balance: Literal["none", "mixed_only", "per_problem"] = "none", exclude: list[Reader] | None = None,
         distinct: bool = False, problems: Reader | None = None, logits: list[str] | None = None,
     ) -> None:  # fmt: skip
         if max_solutions is not None and max_solutions < 1:
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
         self.path, self.fold, self.validation_fraction, self.limit = path, fold, validation_fraction, limit
         self.correct_only, self.steps_labelled_only = correct_only, steps_labelled_only
-        self.max_solutions, self.one_sided, self.distinct = max_solutions, one_sided, distinct
-        self.guard, self.texts, self.logits = Guard(exclude), problems, logits or []
+        self.max_solutions, self.balance, self.distinct = max_solutions, balance, distinct
+        self.guard, self.texts, self.logits = ProblemFilter(exclude), problems, logits or []
 
     def solutions(self) -> Iterator[Solution]:
         """Yield the solutions in the order of the files."""
         self.left_out.clear()
-        yield from take(self._chosen() if self.one_sided == "keep" else self._mixed(), 0, self.limit)
+        yield from take(self._chosen() if self.balance == "none" else self._mixed(), 0, self.limit)
 
     def _mixed(self) -> Iterator[Solution]:
-        """Those of problems with a right and a wrong one, or evenly; read twice, so that memory stays small."""
+        """Those of problems with a correct and an incorrect one, or evenly; read twice, so that memory stays small."""
         sides: dict[str, Counter[bool]] = {}
         for solution in self._chosen():
-            sides.setdefault(solution.problem_id, Counter())[self._is_right(solution)] += 1
+            sides.setdefault(solution.problem_id, Counter())[self._is_correct(solution)] += 1
         self.left_out.clear()
         taken = Counter[tuple[str, bool]]()
         for solution in self._chosen():
-            counts, right = sides[solution.problem_id], self._is_right(solution)
-            taken[solution.problem_id, right] += 1
-            this, other = ("right", "wrong") if right else ("wrong", "right")
+            counts, correct = sides[solution.problem_id], self._is_correct(solution)
+            taken[solution.problem_id, correct] += 1
+            this, other = ("correct", "incorrect") if correct else ("incorrect", "correct")
             if len(counts) < 2:
                 self.left_out.note(f"of problems without a {other} solution", solution.id)
-            elif self.one_sided == "even" and taken[solution.problem_id, right] > min(counts.values()):
+            elif self.balance == "per_problem" and taken[solution.problem_id, correct] > min(counts.values()):
                 self.left_out.note(f"{this} beyond as many as its problem has {other} ones", solution.id)
             else:
                 yield solution
 
-    def _is_right(self, solution: Solution) -> bool:
+    def _is_correct(self, solution: Solution) -> bool:
         if solution.correct is None:
             raise InputError(f"{self.path}: solution {solution.id} has no 'correct'; run sampling label on it first")
         return solution.correct
@@ -105,7 +105,7 @@ class Solutions(Reader):
             if reason := self.guard.reason(solution.problem):
                 self.left_out.note(reason, solution.id)
                 continue
-            if self.correct_only and not self._is_right(solution):
+            if self.correct_only and not self._is_correct(solution):
                 continue
             if self.steps_labelled_only and solution.step_labels is None:
                 continue
@@ -150,7 +150,7 @@ class Logits:
         noted: where it is counted.
     """
 
-    def __init__(self, names: list[str], noted: Tally) -> None:
+    def __init__(self, names: list[str], noted: ReasonCounter) -> None:
         self.names, self.noted = names, noted
         self._outside: set[str] = set()  # verifiers with a value that is no probability
 

@@ -36,7 +36,7 @@ def math500() -> frozenset[str]:
     return frozenset(files(__package__).joinpath("math500.txt").read_text(encoding="utf-8").split())
 
 
-class Guard:
+class ProblemFilter:
     """Keeps problems out.
 
     Args:
@@ -65,7 +65,7 @@ class Released(Reader):
         limit: how many solutions to read at most.
         exclude: problems that occur in one of these readers never enter.
         math500: ``drop`` or ``keep`` the problems of MATH-500, which evaluation is for.
-        multiline: steps of several lines: ``keep`` them, with one tag behind all; ``join`` the lines with a space, so
+        multiline: steps of several lines: ``keep`` them, with one tag after all; ``join`` the lines with a space, so
             that a step is a line as in a sampled solution; or ``split`` them into steps whose last one has the label.
         strict: refuse what is otherwise left out or passed over for its form: empty steps, steps of several lines, rows
             of another format, problems without a text.
@@ -79,7 +79,7 @@ class Released(Reader):
     ) -> None:  # fmt: skip
         self.limit, self.multiline, self.strict = limit, multiline, strict
         self.fold, self.validation_fraction = fold, validation_fraction
-        self.guard = Guard(exclude, math500)
+        self.guard = ProblemFilter(exclude, math500)
 
     @abstractmethod
     def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:
@@ -137,16 +137,16 @@ class Released(Reader):
         return self._steps(where, text, label)
 
     def _path(self, where: str, steps: Iterable[Step]) -> list[Step]:
-        """Steps up to the first wrong one; what stands behind it is counted."""
+        """Steps up to the first incorrect one; what stands after it is counted."""
         path: list[Step] = []
         ended = False
         for number, (text, label) in enumerate(steps):
             here = f"{where}: step {number}"
             if ended:
-                self.noted.note("steps behind the end of their path", here)
+                self.noted.note("steps after the end of their path", here)
                 continue
             path += self._on_path(here, text, label)
-            ended = is_wrong(label)
+            ended = is_incorrect(label)
         return path
 
     def _irregular(self, what: str, where: str) -> None:
@@ -155,13 +155,13 @@ class Released(Reader):
         self.noted.note(what, where)
 
 
-def is_wrong(label: StepLabel | None) -> bool:
+def is_incorrect(label: StepLabel | None) -> bool:
     """Whether a step was rated -1."""
     return label is not None and label.rating == -1
 
 
 def valued(where: str, value: Any) -> StepLabel:
-    """The label of a released chance that the step is right.
+    """The label of a released probability that the step is correct.
 
     Raises:
         InputError: no number from 0 to 1.

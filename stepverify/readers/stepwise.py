@@ -13,7 +13,7 @@ from stepverify.records import Problem, StepLabel
 class Stepwise(Released):
     """Rows ``{prompt, completions, labels}``, one solution each: a completion is a step, with a label for it.
 
-    A label is true or false (a rating of 1 or -1), or a chance in [0, 1] that the step is right, which
+    A label is true or false (a rating of 1 or -1), or a probability in [0, 1] that the step is correct, which
     :class:`stepverify.data.targets.StepTargets` makes a target of. Problems have the id
     ``stepwise/<digest of the prompt>``.
 
@@ -51,6 +51,6 @@ def _label(where: str, label: Any) -> StepLabel:
     return StepLabel(rating=1 if label else -1) if isinstance(label, bool) else valued(where, label)
 
 
-def render(problem: str, steps: Sequence[str], right: Sequence[bool]) -> dict[str, Any]:
+def render(problem: str, steps: Sequence[str], correct: Sequence[bool]) -> dict[str, Any]:
     """The row of a solution."""
-    return {"prompt": problem, "completions": list(steps), "labels": list(right)}
+    return {"prompt": problem, "completions": list(steps), "labels": list(correct)}

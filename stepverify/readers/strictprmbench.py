@@ -18,7 +18,7 @@ class StrictPRMBench(Reader):
     """Solutions with ``scores``, one value a step from each verifier; a step may have several lines.
 
     ``predicted`` and ``correct`` are the released ones until ``sampling label`` grades anew: many of the released
-    verdicts are wrong (an answer 8,000 was cut to 000).
+    verdicts are incorrect (an answer 8,000 was cut to 000).
 
     Args:
         steps: ``gsm8k_bon32_steps_text.jsonl`` (``.gz`` too), the texts; or those of ``math500``.

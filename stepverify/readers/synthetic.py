@@ -43,7 +43,7 @@ class Synthetic(Reader):
         modulus: all arithmetic is modulo this.
         num_steps: assignments after the first one.
         operators: some of ``+-*``.
-        hasty: chance that a worked solution does an assignment together with the next one.
+        hasty: probability that a worked solution does an assignment together with the next one.
         worked: give the worked solution too; without it only the final answer is known.
         seed: of the problems.
     """
@@ -68,7 +68,7 @@ class Synthetic(Reader):
         if not operators or set(operators) - _OPERATORS.keys():
             raise InputError(f"operators: expected some of '+-*', got {operators!r}")
         if not 0.0 <= hasty <= 1.0:
-            raise InputError(f"hasty: expected a chance from 0 to 1, got {hasty}")
+            raise InputError(f"hasty: expected a probability from 0 to 1, got {hasty}")
         self.split, self.num_problems, self.modulus, self.num_steps = split, num_problems, modulus, num_steps
         self.operators, self.hasty, self.worked, self.seed = operators, hasty, worked, seed
 
@@ -158,10 +158,10 @@ class Chain:
 
 
 def verdicts(problem: str, steps: Sequence[str], modulus: int) -> list[bool]:
-    """The oracle: a step is right if and only if it is, word for word, a line of some right solution.
+    """The oracle: a step is correct if and only if it is, word for word, a line of some correct solution.
 
-    So a step that calculates rightly from a wrong value is wrong, and a step behind a wrong one can be right.
+    So a step that calculates correctly from an incorrect value is incorrect, and a step after an incorrect one can be correct.
     """
     chain = Chain(problem, modulus)
-    right = {*chain.single, *chain.double, f"#### {chain.answer}"}
-    return [step in right for step in steps]
+    correct = {*chain.single, *chain.double, f"#### {chain.answer}"}
+    return [step in correct for step in steps]

@@ -1,4 +1,4 @@
-"""Right solutions as worked problems: few-shot examples in steps."""
+"""Correct solutions as worked problems: few-shot examples in steps."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from stepverify.records import Problem, Solution, StepLabel
 
 
 class Worked(Reader):
-    """The first right solution of each problem, every step on one line.
+    """The first correct solution of each problem, every step on one line.
 
-    A solution is right if it was graded so, or if people have rated all of its steps as right and it states the
-    reference answer: one in five that people called right do not. One with a step that is rated neutral or wrong, or
+    A solution is correct if it was graded so, or if people have rated all of its steps as correct and it states the
+    reference answer: one in five that people called correct do not. One with a step that is rated neutral or incorrect, or
     from which no rollout ended well, is not, nor is one that states no final answer.
 
     Args:
         solutions: where the solutions come from.
-        start: how many problems with a right solution to skip.
+        start: how many problems with a correct solution to skip.
         limit: how many to take at most.
         max_steps: longest solution; None takes any. Few-shot examples cost tokens of every prompt.
     """
@@ -29,7 +29,7 @@ class Worked(Reader):
         self.source, self.start, self.limit, self.max_steps = solutions, start, limit, max_steps
 
     def problems(self) -> Iterator[Problem]:
-        """Yield the problems in the order of their first right solutions."""
+        """Yield the problems in the order of their first correct solutions."""
         yield from take(self._worked(), self.start, self.limit)
 
     def _worked(self) -> Iterator[Problem]:
@@ -37,13 +37,13 @@ class Worked(Reader):
         with Grader() as grader:
             for s in self.source.solutions():
                 short = self.max_steps is None or len(s.steps) <= self.max_steps
-                if short and s.problem_id not in seen and _is_right(s, grader):
+                if short and s.problem_id not in seen and _is_correct(s, grader):
                     seen.add(s.problem_id)
                     steps = [line for step in s.steps if (line := " ".join(lines(step)))]
                     yield Problem(id=s.problem_id, problem=s.problem, answer=s.answer, steps=steps, meta=s.meta)
 
 
-def _is_right(solution: Solution, grader: Grader) -> bool:
+def _is_correct(solution: Solution, grader: Grader) -> bool:
     labels, stated = solution.step_labels or [], extract_answer("\n".join(solution.steps))
     if stated is None or solution.correct is False or any(label and not _is_positive(label) for label in labels):
         return False

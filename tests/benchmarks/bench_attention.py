@@ -27,9 +27,9 @@ from torch.nn import functional as F
 from stepverify.data.batch import Tree, lay_out
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.data.tree import share
-from stepverify.layout import Layout
 from stepverify.models.attention.dense import eager
 from stepverify.models.attention.paths import paths
+from stepverify.template import Template
 from tests.benchmarks.bench_train import header, row
 from tests.benchmarks.peers import setup
 
@@ -72,7 +72,7 @@ def main() -> None:
 
 def real(arguments: argparse.Namespace) -> list[list[list[int]]]:
     """One pack a problem."""
-    encoder = SolutionEncoder(load_tokenizer(arguments.model), Layout())
+    encoder = SolutionEncoder(load_tokenizer(arguments.model), Template())
     solutions = setup.choose(
         arguments.data, arguments.problems, arguments.samples, arguments.model, arguments.longest
     )  # fmt: skip

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_calculator [--model DIR --data train.jsonl.gz] [--problems 4] [--samples 8]
 
 All draw the same solutions with the same random numbers by the transformers engine; the program fails if one differs.
-Counted are rounds of calls, requests, tokens drawn, and tokens read (prompts, and what of a solution is read
+Counted are rounds of calls, requests, tokens sampled, and tokens read (prompts, and what of a solution is read
 again); seconds are of the CPU, loading left out. The first problems of --data are the examples. Without --model, a tiny
 network with random weights over digits and signs opens an annotation here and there: quick and offline.
 The one-token loop is run on the first --loop_tokens of each solution alone, all of them if 0; its last row, "counted",
@@ -23,8 +23,8 @@ from sampling.engines.base import GOLDEN, completed
 from sampling.engines.calculator import calculate
 from sampling.runtime.seeds import derive_seed
 from stepverify.data.encode import SolutionEncoder
-from stepverify.layout import Layout
 from stepverify.readers import GSM8K
+from stepverify.template import Template
 from tests.engines import complete_all
 
 Drawn = dict[str, list[Completion]]
@@ -35,7 +35,7 @@ class Counting(Engine):
 
     def __init__(self, engine: TransformersEngine) -> None:
         self.engine, self.model, self.capacity = engine, engine.model, engine.capacity
-        self.rounds = self.requests = self.drawn = self.read = 0
+        self.rounds = self.requests = self.sampled = self.read = 0
 
     def identity(self):
         return self.engine.identity()
@@ -48,7 +48,7 @@ class Counting(Engine):
         completions = await self.engine.complete(request, options)
         self.requests += 1
         self.read += len(request.prompt_ids) + len(request.prefix_ids)
-        self.drawn += sum(len(c.token_ids) - len(request.prefix_ids) for c in completions)
+        self.sampled += sum(len(c.token_ids) - len(request.prefix_ids) for c in completions)
         return completions
 
     async def aclose(self):
@@ -71,7 +71,7 @@ def stop_at_equals(engine: Counting, requests: list[Request], options: SamplingO
 
 
 def one_token_a_call(engine: Counting, requests: list[Request], options: SamplingOptions) -> Drawn:
-    """The authors' loop: a call draws one token of every solution, behind all that was there before."""
+    """The authors' loop: a call draws one token of every solution, after all that was there before."""
     return in_calls(engine, requests, options, replace(options, max_tokens=1))
 
 
@@ -80,7 +80,7 @@ def in_calls(engine: Counting, requests: list[Request], options: SamplingOptions
     finished: dict[str, list] = {r.key: [None] * r.n for r in requests}
     waiting = {r.key: (r, 0, []) for r in requests}  # key of a call's request → request, first sample, ids so far
     while waiting:
-        # What is there is prompt to the engine: its stop texts are looked for behind it.
+        # What is there is prompt to the engine: its stop texts are looked for after it.
         calls = [
             Request(key, r.prompt_ids + ids, 1 if ids else r.n, r.seed + first + GOLDEN * len(ids))
             for key, (r, first, ids) in waiting.items()
@@ -123,11 +123,11 @@ def put_in(engine: Counting, ids: list[int]) -> list[int] | None:
     return ids[:-1] + CalculatorEngine(engine)._encode(f"{text[len(before) : at + 1]}{value}>>")
 
 
-def counted(engine: Counting, requests: list[Request], drawn: Drawn) -> tuple[int, int, int, int]:
-    """Calls, requests, tokens drawn and read of the one-token loop on whole solutions."""
+def counted(engine: Counting, requests: list[Request], sampled: Drawn) -> tuple[int, int, int, int]:
+    """Calls, requests, tokens sampled and read of the one-token loop on whole solutions."""
     longest = tokens = read = 0
     for r in requests:
-        for c in drawn[r.key]:
+        for c in sampled[r.key]:
             at = steps = 0
             while at < len(c.token_ids):
                 read, steps = read + len(r.prompt_ids) + at, steps + 1
@@ -153,8 +153,8 @@ def main() -> None:
 def compare(engine: TransformersEngine, arguments: argparse.Namespace) -> None:
     """Run the three ways and print a row each."""
     if arguments.model:
-        layout, encoder = Layout(), SolutionEncoder(engine.tokenizer, Layout())
-        shots = layout.render_examples(list(GSM8K(arguments.data, limit=arguments.shots).problems()))
+        template, encoder = Template(), SolutionEncoder(engine.tokenizer, Template())
+        shots = template.render_examples(list(GSM8K(arguments.data, limit=arguments.shots).problems()))
         problems = GSM8K(arguments.data, start=arguments.shots, limit=arguments.problems).problems()
         prompts = [encoder.prompt(p.problem, shots) for p in problems]
     else:
@@ -167,29 +167,29 @@ def compare(engine: TransformersEngine, arguments: argparse.Namespace) -> None:
         f"{options.max_tokens} tokens, prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens, "
         f"{torch.get_num_threads()} threads"
     )
-    print(f"{'':38}{'rounds':>7}{'requests':>10}{'drawn':>9}{'read':>10}{'CPU s':>9}")
+    print(f"{'':38}{'rounds':>7}{'requests':>10}{'sampled':>9}{'read':>10}{'CPU s':>9}")
     engine._network  # noqa: B018 - loaded before the clock starts
     expected: dict[int, Drawn] = {}
     for way, limited in [
         (whole_solutions, options), (stop_at_equals, options), (whole_solutions, short), (one_token_a_call, short)
     ]:  # fmt: skip
         counting, start = Counting(engine), time.process_time()
-        drawn = way(counting, requests, limited)
+        sampled = way(counting, requests, limited)
         seconds = time.process_time() - start
         name = f"{way.__name__.replace('_', ' ')}, first {limited.max_tokens} tokens"
-        row(name, counting.rounds, counting.requests, counting.drawn, counting.read, f"{seconds:9.1f}")
-        plain = {k: [replace(c, forced=0) for c in completions] for k, completions in drawn.items()}
+        row(name, counting.rounds, counting.requests, counting.sampled, counting.read, f"{seconds:9.1f}")
+        plain = {k: [replace(c, num_calculator_edits=0) for c in completions] for k, completions in sampled.items()}
         if expected.setdefault(limited.max_tokens, plain) != plain:
             raise SystemExit(f"{way.__name__}: other solutions than those of the way before")
         if way is whole_solutions and limited is options:
-            forced = sum(c.forced for completions in drawn.values() for c in completions)
+            forced = sum(c.num_calculator_edits for completions in sampled.values() for c in completions)
     row("one token a call, counted", *counted(counting, requests, expected[options.max_tokens]), f"{'':9}")
     print(f"values that were put in: {forced}; all ways drew the same solutions")
 
 
-def row(name: str, calls: int, requests: int, drawn: int, read: int, seconds: str) -> None:
+def row(name: str, calls: int, requests: int, sampled: int, read: int, seconds: str) -> None:
     """One line of the table."""
-    print(f"{name:38}{calls:7,}{requests:10,}{drawn:9,}{read:10,}{seconds}", flush=True)
+    print(f"{name:38}{calls:7,}{requests:10,}{sampled:9,}{read:10,}{seconds}", flush=True)
 
 
 def tiny_model(folder: Path) -> str:

@@ -45,12 +45,12 @@ def write(folder: Path, problems: int, samples: int) -> None:
 
 def measure(folder: str, in_memory: bool) -> dict[str, float]:
     from stepverify.data.encode import SolutionEncoder, load_tokenizer
-    from stepverify.data.packing import ByTokens
+    from stepverify.data.packing import PrefixPacks
     from stepverify.data.prepare import encode_all
-    from stepverify.layout import Layout
     from stepverify.readers import Solutions
+    from stepverify.template import Template
 
-    encoder = SolutionEncoder(load_tokenizer(BASE), Layout(prompt="{problem}\n"))
+    encoder = SolutionEncoder(load_tokenizer(BASE), Template(prompt="{problem}\n"))
     before, start = memory("VmHWM"), time.process_time()
 
     def encode(record: Solution):
@@ -63,7 +63,7 @@ def measure(folder: str, in_memory: bool) -> dict[str, float]:
         examples = encode_all(Solutions(folder), encode, "train")
         sequences, groups = examples.sequences, examples.groups.tolist()
     encoded = time.process_time()
-    packs = ByTokens(sequences, groups, 8192)(None)
+    packs = PrefixPacks(sequences, groups, 8192)(None)
     return {
         "solutions": len(examples), "tokens": sum(len(e.input_ids) for e in examples), "packs": len(packs),
         "encode": encoded - start, "pack": time.process_time() - encoded, "grown": memory("VmHWM") - before,

@@ -22,7 +22,7 @@ from sampling.runtime.seeds import derive_seed
 from stepverify.readers import Synthetic
 from tests.engines import complete_all
 
-Run = Callable[[], tuple[int, int]]  # → completions and tokens that were drawn
+Run = Callable[[], tuple[int, int]]  # → completions and tokens that were sampled
 
 
 def main() -> None:
@@ -59,11 +59,11 @@ def compare(model: str, arguments: argparse.Namespace) -> None:
         run()
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     cpu: dict[str, list[float]] = {name: [] for name in contestants}
-    drawn: dict[str, tuple[int, int]] = {}
+    sampled: dict[str, tuple[int, int]] = {}
     for _ in range(arguments.runs):
         for name, run in contestants.items():
             start, cpu_start = time.perf_counter(), time.process_time()
-            drawn[name] = run()
+            sampled[name] = run()
             seconds[name].append(time.perf_counter() - start)
             cpu[name].append(time.process_time() - cpu_start)
     print(
@@ -72,12 +72,12 @@ def compare(model: str, arguments: argparse.Namespace) -> None:
         f"{arguments.runs} runs, medians"
     )
     print(f"{'':24}{'seconds':>9}{'min – max':>16}{'samples/s':>11}{'tokens/s':>10}{'tokens/CPU s':>14}{'ratio':>7}")
-    rates = {name: drawn[name][1] / median(taken) for name, taken in cpu.items()}
+    rates = {name: sampled[name][1] / median(taken) for name, taken in cpu.items()}
     for name, taken in seconds.items():
         span = f"{min(taken):.2f} – {max(taken):.2f}"
         print(
-            f"{name:24}{median(taken):9.2f}{span:>16}{drawn[name][0] / median(taken):11.1f}"
-            f"{drawn[name][1] / median(taken):10.0f}{rates[name]:14.0f}{rates[name] / rates['transformers.generate']:7.2f}"
+            f"{name:24}{median(taken):9.2f}{span:>16}{sampled[name][0] / median(taken):11.1f}"
+            f"{sampled[name][1] / median(taken):10.0f}{rates[name]:14.0f}{rates[name] / rates['transformers.generate']:7.2f}"
         )
 
 

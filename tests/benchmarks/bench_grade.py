@@ -83,8 +83,12 @@ def made_up(folder: Path) -> None:
                     (f"{n}", rf"\${n}.00"), (rf"\frac{{{n}}}{{7}}", f"{n}/7"), (f"({n}, 2]", f"({n},2]"),
                     (rf"{n}\sqrt{{2}}", rf"\frac{{{2 * n}}}{{\sqrt{{2}}}}"), (f"x^2 - {n * n}", f"(x-{n})(x+{n})"),
                 ):  # fmt: skip
-                    for wrong in (False, True):
-                        row = {"gold": gold, "pred": f"{predicted} + 1" if wrong else predicted, "expected": not wrong}
+                    for incorrect in (False, True):
+                        row = {
+                            "gold": gold,
+                            "pred": f"{predicted} + 1" if incorrect else predicted,
+                            "expected": not incorrect,
+                        }
                         file.write(json.dumps(row) + "\n")
 
 

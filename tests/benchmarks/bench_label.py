@@ -3,14 +3,14 @@
     python -m tests.benchmarks.bench_label --model runs/quickstart/generator/export [--problems 24] [--samples 4] \
         [--exact 512] [--cache FOLDER]
 
-Synthetic problems (the test split), solutions drawn by --model; every distinct step prefix is completed --exact times
-once (kept in --cache), which gives its value, the chance that this generator completes it rightly, to a standard error
+Synthetic problems (the test split), solutions sampled by --model; every distinct step prefix is completed --exact times
+once (kept in --cache), which gives its value, the probability that this generator completes it correctly, to a standard error
 of 0.02. Each strategy then labels the same solutions with seeds of its own, --runs times. Columns:
 
-    rollouts, tokens   drawn, and the tokens in relation to exhaustive labels of the paper (8 rollouts a prefix)
-    possible           hard labels that are right: the value is above --possible if and only if the label is "right"
-    error              mean distance of right / total from the value, for strategies that leave counts
-    true               hard labels that agree with the true correctness of the step (all before it right too)
+    rollouts, tokens   sampled, and the tokens in relation to exhaustive labels of the paper (8 rollouts a prefix)
+    possible           hard labels that are correct: the value is above --possible if and only if the label is "correct"
+    error              mean distance of correct / total from the value, for strategies that leave counts
+    true               hard labels that agree with the true correctness of the step (all before it correct too)
 
 Steps that state the final answer are labelled by grading in all of them and are left out. Without --model, a tiny
 network with random weights: quick, and without meaning but for the counts.
@@ -38,8 +38,8 @@ CONTESTANTS = {
     "exhaustive, n = 8": (Exhaustive(8), {}),
     "exhaustive, n = 2": (Exhaustive(2), {}),
     "exhaustive, n = 8, reuse": (Exhaustive(8), REUSE),
-    "early stop at a right one": (EarlyStop(max_rollouts=8, round_size=1), {}),
-    "early stop at a right one, reuse": (EarlyStop(max_rollouts=8, round_size=1), REUSE),
+    "early stop at a correct one": (EarlyStop(max_rollouts=8, round_size=1), {}),
+    "early stop at a correct one, reuse": (EarlyStop(max_rollouts=8, round_size=1), REUSE),
     "early stop at value 1/2, error 0.2": (EarlyStop(max_rollouts=16, threshold=0.5, error=0.2), REUSE),
     "early stop at width 0.6": (EarlyStop(max_rollouts=16, width=0.6), REUSE),
     "binary search": (BinarySearch(num_rollouts=8, round_size=1), {}),
@@ -52,7 +52,7 @@ def main():
     parser.add_argument("--model", help="the quickstart's generator; a tiny random network if left out")
     parser.add_argument("--problems", type=int, default=24)
     parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--exact", type=int, default=512, help="completions behind every value")
+    parser.add_argument("--exact", type=int, default=512, help="completions after every value")
     parser.add_argument("--possible", type=float, default=0.125, help="value from which a prefix counts as possible")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--cache", type=Path, help="keeps solutions and values between calls")
@@ -101,19 +101,19 @@ class Bench:
         generate(self.engine, problems, source, self.arguments.samples, self.sampling)
         exact = Rollouts(self.engine, Exhaustive(self.arguments.exact), self.sampling, seed=1000)
         label(source, self.cache / "exact", exact)
-        right, total = {}, {}
+        correct, total = {}, {}
         for r in read_records(self.cache / "exact" / "rollouts", Rollout):
             prefix = (r.problem_id, *r.steps)
-            right[prefix] = right.get(prefix, 0) + sum(r.right)
-            total[prefix] = total.get(prefix, 0) + len(r.right)
-        return source, {prefix: right[prefix] / total[prefix] for prefix in total}
+            correct[prefix] = correct.get(prefix, 0) + sum(r.correct)
+            total[prefix] = total.get(prefix, 0) + len(r.correct)
+        return source, {prefix: correct[prefix] / total[prefix] for prefix in total}
 
     def truth(self, source):
-        """Solution → whether each of its steps and all before it are right."""
+        """Solution → whether each of its steps and all before it are correct."""
         found = {}
         for s in read_records(source, Solution):
-            right = verdicts(s.problem, s.steps, s.meta["modulus"])
-            found[s.id] = [all(right[: i + 1]) for i in range(len(right))]
+            correct = verdicts(s.problem, s.steps, s.meta["modulus"])
+            found[s.id] = [all(correct[: i + 1]) for i in range(len(correct))]
         return found
 
     def measure(self, source, values, truth, strategy, options, seed):
@@ -132,11 +132,11 @@ class Bench:
                 possible.append((target == 1) == (value > level))
                 true.append((target == 1) == truth[s.id][i])
                 if found.num_rollouts:
-                    errors.append(abs(found.num_right / found.num_rollouts - value))
-        drawn = steps.summary()
+                    errors.append(abs(found.num_correct / found.num_rollouts - value))
+        sampled = steps.summary()
         error = None if isinstance(strategy, BinarySearch) else statistics.mean(errors)
         return (
-            drawn["rollouts"], drawn["rollout_tokens"], statistics.mean(possible), error, statistics.mean(true)
+            sampled["rollouts"], sampled["rollout_tokens"], statistics.mean(possible), error, statistics.mean(true)
         )  # fmt: skip
 
 

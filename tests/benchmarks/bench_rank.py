@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_rank [--problems 1319] [--samples 100] [--keep FOLDER]
 
-Synthetic samples: each problem has its own chance to be solved, each verifier sees right and wrong through
+Synthetic samples: each problem has its own probability to be solved, each verifier sees correct and incorrect through
 noise, and the process reward model likes long solutions a little. One sample in ten carries step labels.
 Each stage runs in a process of its own; memory is the largest resident size of that process alone.
 """
@@ -68,22 +68,22 @@ def generate(folder: Path, num_problems: int, num_samples: int, seed: int = 0) -
 
 def sample(rng: random.Random, problem_id: str, index: int, ability: float, answer: int) -> dict:
     num_steps = min(max(round(rng.gauss(5, 1.5)), 2), 8)
-    right = rng.random() < ability
-    predicted = answer if right else answer + rng.choice((-10, -2, -1, 1, 1, 1, 2, 5, 10, rng.randrange(-500, 500)))
-    first_error = num_steps if right else rng.randrange(num_steps)
+    correct = rng.random() < ability
+    predicted = answer if correct else answer + rng.choice((-10, -2, -1, 1, 1, 1, 2, 5, 10, rng.randrange(-500, 500)))
+    first_error = num_steps if correct else rng.randrange(num_steps)
     prm = [_value(rng, 1.6 if i < first_error else -0.7) for i in range(num_steps)]
     record = {
         "id": f"{problem_id}#{index}", "problem_id": problem_id, "problem": "A baker has loaves of bread. " * 8,
         "steps": ["She sells 3 * 4 = <<3*4=12>>12 loaves on Monday and then some more of them."] * num_steps,
         "answer": str(answer), "token_ids": [rng.randrange(151_000) for _ in range(24 * num_steps)], "finish": "stop",
         "seed": rng.randrange(1 << 31), "generator": "bench",
-        "predicted": None if rng.random() < 0.02 else str(predicted), "correct": right,
-        "scores": {"orm": [_value(rng, 0.9 if right else -1.1)], "prm": prm},
+        "predicted": None if rng.random() < 0.02 else str(predicted), "correct": correct,
+        "scores": {"orm": [_value(rng, 0.9 if correct else -1.1)], "prm": prm},
     }  # fmt: skip
-    record["correct"] = right and record["predicted"] is not None
+    record["correct"] = correct and record["predicted"] is not None
     if index % 10 == 0:
         record["step_labels"] = [
-            {"num_right": rng.randint(1, 8) if i < first_error else 0, "num_rollouts": 8} for i in range(num_steps)
+            {"num_correct": rng.randint(1, 8) if i < first_error else 0, "num_rollouts": 8} for i in range(num_steps)
         ]
     return record
 

@@ -13,15 +13,15 @@ from torch.nn import functional as F  # noqa: E402
 
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder  # noqa: E402
-from stepverify.layout import Layout  # noqa: E402
 from stepverify.losses import OutcomeBCE, StepCrossEntropy, weighted  # noqa: E402
 from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel, load_verifier  # noqa: E402
 from stepverify.models.rows import reset_rope  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
+from stepverify.template import Template  # noqa: E402
 from stepverify.verifier import Verifier  # noqa: E402
 from tests.families.table import FAMILIES, Family  # noqa: E402
 
-LAYOUT = Layout(prompt="Q{problem}\n")
+TEMPLATE = Template(prompt="Q{problem}\n")
 FAST = {"gemma2", "granite", "gpt2", "stablelm", "mamba", "qwen3_next", "bert"}
 # Shared prefixes of several lengths; one solution is the beginning of another, and one has a problem of its own.
 SOLUTIONS = [
@@ -54,11 +54,11 @@ class Plain:
 
 @pytest.fixture
 def encoder(characters: Any) -> SolutionEncoder:
-    return SolutionEncoder(characters, LAYOUT, max_length=64)
+    return SolutionEncoder(characters, TEMPLATE, max_length=64)
 
 
 def base_of(family: Family, folder: Path) -> Path:
-    """Random weights, none of them zero or one: biases, sinks and norms count."""
+    """Random weights, none of them zero or one: biases, sinks and loss_denominators count."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
@@ -74,7 +74,7 @@ def export(model: Any, encoder: SolutionEncoder, folder: Path, form: Any = None)
     model.export(folder, model.state_dict(), form)
     encoder.tokenizer.save_pretrained(str(folder))
     ids = {"ids": encoder.judging_ids()} if model.objective == "process" else {}
-    LAYOUT.save(folder, objective=model.objective, form=form or model.form, max_length=64, **ids)
+    TEMPLATE.save(folder, objective=model.objective, form=form or model.form, max_length=64, **ids)
     return Verifier.from_pretrained(folder, device="cpu", pack_tokens=60)
 
 
@@ -134,7 +134,7 @@ def check_generator(family: Family, base: Path, plain: Plain, encoder: SolutionE
         wanted.append(F.cross_entropy(logits, torch.tensor(example.targets).long(), reduction="none"))
     for found, expected in zip(batch.split(losses), wanted, strict=True):
         close(found, expected.detach())
-    same_gradients(model, weighted(losses, batch.reads.weights)[0], plain, torch.cat(wanted).sum())
+    same_gradients(model, weighted(losses, batch.scored.weights)[0], plain, torch.cat(wanted).sum())
 
 
 def check_process(base: Path, plain: Plain, encoder: SolutionEncoder, folder: Path) -> None:
@@ -144,16 +144,16 @@ def check_process(base: Path, plain: Plain, encoder: SolutionEncoder, folder: Pa
     batch = together(model, examples)
     labels = list(encoder.label_ids)
     full = [plain(e.input_ids)[0][e.positions].float() for e in examples]
-    right = [torch.tensor(e.targets).long() for e in examples]
+    correct = [torch.tensor(e.targets).long() for e in examples]
     values = [logits[:, labels].softmax(-1)[:, 1].detach() for logits in full]
     for found, expected in zip(batch.split(model.score(batch).detach()), values, strict=True):
         close(found, expected)
-    for among_all in (False, True):
-        model.among_all = among_all
-        loss = StepCrossEntropy()(model(batch)[0], batch.reads, model)[0]
+    for over_vocabulary in (False, True):
+        model.over_vocabulary = over_vocabulary
+        loss = StepCrossEntropy()(model(batch)[0], batch.scored, model)[0]
         wanted = [
-            F.nll_loss((logits if among_all else logits[:, labels]).log_softmax(-1)[:, labels if among_all else [0, 1]], y, reduction="sum")
-            for logits, y in zip(full, right, strict=True)
+            F.nll_loss((logits if over_vocabulary else logits[:, labels]).log_softmax(-1)[:, labels if over_vocabulary else [0, 1]], y, reduction="sum")
+            for logits, y in zip(full, correct, strict=True)
         ]  # fmt: skip
         torch.testing.assert_close(loss, torch.stack(wanted).sum(), rtol=2e-4, atol=1e-4)
     same_gradients(model, loss, plain, torch.stack(wanted).sum())
@@ -173,7 +173,7 @@ def check_outcome(family: Family, base: Path, plain: Plain, encoder: SolutionEnc
     """A linear head and a reserved logit: values, loss, gradients and the export's scores."""
     examples = [encoder.outcome(s, [float(s.correct)] * len(s.steps)) for s in SOLUTIONS]
     last = [encoder.outcome(s, None, last_only=True) for s in SOLUTIONS]
-    for reserved in (None, encoder.tag_id):
+    for reserved in (None, encoder.step_tag_id):
         model = OutcomeModel(Backbone(path=str(base)).load(), reserved).eval()
         assert model.form == family.orm
         batch = together(model, examples)
@@ -197,7 +197,7 @@ def check_outcome(family: Family, base: Path, plain: Plain, encoder: SolutionEnc
             wanted.append(logit[example.positions])
         for found, expected in zip(batch.split(model.score(batch).detach()), wanted, strict=True):
             close(found, expected.detach().sigmoid())
-        loss = OutcomeBCE()(model(batch)[0], batch.reads, model)[0]
+        loss = OutcomeBCE()(model(batch)[0], batch.scored, model)[0]
         y = torch.tensor([t for e in examples for t in e.targets])
         reference = F.binary_cross_entropy_with_logits(torch.cat(wanted), y, reduction="sum")
         torch.testing.assert_close(loss, reference, rtol=2e-4, atol=1e-4)
@@ -214,12 +214,12 @@ def check_outcome(family: Family, base: Path, plain: Plain, encoder: SolutionEnc
 
 
 def same_language(model: Any, plain: Plain, examples: list[Any], encoder: SolutionEncoder) -> None:
-    """Token losses of a solution that is learned as language beside the judged ones."""
-    reference = encoder.language(SOLUTIONS[3])
+    """Token losses of a solution that is learned by the LM loss beside the judged ones."""
+    reference = encoder.lm(SOLUTIONS[3])
     batch = together(model, [*examples, reference])
     logits = plain(reference.input_ids)[0][reference.lm_positions].float()
     wanted = F.cross_entropy(logits, torch.tensor(reference.lm_targets()), reduction="none")
-    close(model(batch)[1][batch.language.entries].detach(), wanted.detach())
+    close(model(batch)[1][batch.lm.entries].detach(), wanted.detach())
 
 
 def hidden_scale(family: Family) -> float:

@@ -130,7 +130,7 @@ def test_flex_equals_the_reference(case, device, record, monkeypatch):
 @pytest.mark.seconds(120)
 @pytest.mark.cuda("compiling for each length takes minutes on a CPU")
 def test_flex_is_not_compiled_for_every_length(device, record):
-    """Ten packs of other lengths, down to 30 tokens: right each time, and compiled four times at most.
+    """Ten packs of other lengths, down to 30 tokens: correct each time, and compiled four times at most.
 
     FlexAttention is compiled for the first length, and for any from the second on; its mask likewise.
     """

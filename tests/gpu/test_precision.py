@@ -122,8 +122,10 @@ def test_a_step_waits_for_nothing(objective, model):
             batch = SolutionData().transfer_batch_to_device(pinned, torch.device("cuda"), 0)
             with torch.autocast("cuda", torch.bfloat16):
                 outputs, nll = module.model(batch)
-                total, _ = module.loss(outputs, batch.reads, module.model)
-                loss = total / batch.norms[0] + (0.0 if nll is None else nll.sum() / batch.norms[1])
+                total, _ = module.loss(outputs, batch.scored, module.model)
+                loss = total / batch.loss_denominators[0] + (
+                    0.0 if nll is None else nll.sum() / batch.loss_denominators[1]
+                )
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

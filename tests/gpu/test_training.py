@@ -160,7 +160,7 @@ def test_predict_gives_the_exports_scores(trained, data, device, tmp_path):
     }
     reader = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": data}}
     file = config(
-        "ProcessRewardModel", tmp_path / "p", str(root / "export"), data, device, init={"layout": None},
+        "ProcessRewardModel", tmp_path / "p", str(root / "export"), data, device, init={"template": None},
         trainer={"callbacks": [writer], "logger": False},
         data={"train": None, "validation": None, "predict": reader, "eval_pack_tokens": 512},
     )  # fmt: skip

@@ -17,11 +17,11 @@ import yaml
 
 from stepverify.data.batch import Batch, collate
 from stepverify.jsonl import write_records
-from stepverify.layout import Layout
 from stepverify.models import Backbone
 from stepverify.modules import GeneratorModule, OutcomeVerifier, ProcessRewardModel
 from stepverify.readers import Synthetic
 from stepverify.records import Solution, StepLabel
+from stepverify.template import Template
 
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "lit_configs" / "quickstart" / "base"
@@ -65,15 +65,15 @@ def write_solutions(folder: Path, *some: Any, **more: Any) -> str:
     return str(folder)
 
 
-# name → module, its arguments, whether the layout has a neutral label
+# name → module, its arguments, whether the template has a neutral label
 OBJECTIVES: dict[str, tuple[type, dict[str, Any], bool]] = {
     "generator": (GeneratorModule, {}, False),
     "orm, reserved, mse": (OutcomeVerifier, {"head": "reserved", "loss": "mse"}, False),
     "orm, linear, bce": (OutcomeVerifier, {"head": "linear", "loss": "bce"}, False),
-    "orm, last token": (OutcomeVerifier, {"head": "reserved", "loss": "bce", "every_token": False}, False),
-    "orm, language": (OutcomeVerifier, {"head": "reserved", "loss": "mse", "lm_weight": 1.0}, False),
+    "orm, last token": (OutcomeVerifier, {"head": "reserved", "loss": "bce", "per_token": False}, False),
+    "orm, lm": (OutcomeVerifier, {"head": "reserved", "loss": "mse", "lm_weight": 1.0}, False),
     "prm, labels": (ProcessRewardModel, {}, False),
-    "prm, vocabulary": (ProcessRewardModel, {"among": "vocabulary"}, False),
+    "prm, vocabulary": (ProcessRewardModel, {"loss_over": "vocabulary"}, False),
     "prm, mse": (ProcessRewardModel, {"loss": "mse"}, False),
     "prm, neutral": (ProcessRewardModel, {"neutral": "negative"}, True),
 }
@@ -84,10 +84,10 @@ def built(name: str, model: str, device: str, **backbone: Any) -> Any:
     from stepverify.data.targets import StepTargets
 
     cls, arguments, neutral = OBJECTIVES[name]
-    layout = Layout(prompt="{problem}\n", neutral="*" if neutral else None)
+    template = Template(prompt="{problem}\n", neutral="*" if neutral else None)
     if neutral:
         arguments = arguments | {"targets": StepTargets(neutral="class")}
-    module = cls(Backbone(path=model, **backbone), layout, **arguments)
+    module = cls(Backbone(path=model, **backbone), template, **arguments)
     torch.manual_seed(0)
     module.model = module.build()
     head = getattr(module.model, "value_head", None)
@@ -102,10 +102,10 @@ def batch_of(name: str, module: Any, *, shared: bool = True, problems: int = 8) 
     neutral, joint = OBJECTIVES[name][2], module.lm_weight > 0
     examples = [module.encode(s, labelled=True) for s in solutions(problems, neutral=neutral)]
     if joint:
-        examples = [*examples, *(module.encoder.language(s) for s in solutions(2))]
+        examples = [*examples, *(module.encoder.lm(s) for s in solutions(2))]
     weights = [e.weight() for e in examples]
-    norms = tuple(max(1.0, sum(w[i] for w in weights)) for i in (0, 1))
-    return collate(examples, shared=shared, norms=norms, language=joint)  # type: ignore[arg-type]
+    loss_denominators = tuple(max(1.0, sum(w[i] for w in weights)) for i in (0, 1))
+    return collate(examples, shared=shared, loss_denominators=loss_denominators, lm=joint)  # type: ignore[arg-type]
 
 
 def step(module: Any, batch: Batch, *, autocast: bool = False) -> tuple[float, torch.Tensor]:
@@ -116,10 +116,10 @@ def step(module: Any, batch: Batch, *, autocast: bool = False) -> tuple[float, t
     batch = batch.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         outputs, nll = model(batch)
-        total, _ = module.loss(outputs, batch.reads, module.model)
-        loss = total / batch.norms[0]
+        total, _ = module.loss(outputs, batch.scored, module.model)
+        loss = total / batch.loss_denominators[0]
         if nll is not None:
-            loss = loss + module.lm_weight * (nll * batch.language.weights).sum() / batch.norms[1]
+            loss = loss + module.lm_weight * (nll * batch.lm.weights).sum() / batch.loss_denominators[1]
     loss.backward()
     return loss.item(), gradient(model)
 
@@ -158,7 +158,7 @@ def config(
         "model": {
             "class_path": f"stepverify.modules.{kind}",
             "init_args": {
-                "backbone": {"path": model, **(backbone or {})}, "layout": {"prompt": "{problem}\n"}, "warmup": 0.0,
+                "backbone": {"path": model, **(backbone or {})}, "template": {"prompt": "{problem}\n"}, "warmup": 0.0,
                 "decay": "constant", "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-3}},
                 **(init or {}),
             },

@@ -1,4 +1,4 @@
-"""A scorer without a model, in one process or several: quick to start, and slow, wrong or dead where it is asked to be."""
+"""A scorer without a model, in one process or several: quick to start, and slow, incorrect or dead where it is asked to be."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def stream(folder, seconds, ends_at, solutions):
     for i, s in enumerate(solutions):
         time.sleep(seconds)
         if s.id == ends_at == "input":
-            raise InputError("a wrong file")
+            raise InputError("an incorrect file")
         if s.id == ends_at == "error":
             raise ZeroDivisionError("nobody expected this")
         if s.id == ends_at and not (folder / "ended").exists():

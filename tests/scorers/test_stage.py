@@ -42,14 +42,14 @@ def test_two_verifiers_score_side_by_side(given, tmp_path, outcome, process, cap
 
 
 def test_values_of_tokens_come_with_their_texts(given, tmp_path, outcome, process):
-    score(given, tmp_path / "o", {"orm": outcome, "prm": process}, every_token=True)
+    score(given, tmp_path / "o", {"orm": outcome, "prm": process}, per_token=True)
     found = {s.id: s for s in read_records(tmp_path / "o", Solution)}
     first = found["p/0#0"]
-    assert first.pieces == {"orm": ["b", " =", " 0", " +", " 1", " =", " 1", "\n", "####", " 1", "\n", "<eos>"]}
-    assert first.scores["orm"] == pytest.approx(outcome_by_hand(outcome, SOLUTIONS[0], every_token=True), abs=2e-6)
+    assert first.token_texts == {"orm": ["b", " =", " 0", " +", " 1", " =", " 1", "\n", "####", " 1", "\n", "<eos>"]}
+    assert first.scores["orm"] == pytest.approx(outcome_by_hand(outcome, SOLUTIONS[0], per_token=True), abs=2e-6)
     for s in SOLUTIONS:
-        assert len(found[s.id].pieces["orm"]) == len(found[s.id].scores["orm"])
-    assert found[LONG.id].pieces == found[EMPTY.id].pieces == {}
+        assert len(found[s.id].token_texts["orm"]) == len(found[s.id].scores["orm"])
+    assert found[LONG.id].token_texts == found[EMPTY.id].token_texts == {}
 
 
 def test_earlier_scores_stay(given, tmp_path, outcome, process):
@@ -116,30 +116,30 @@ def test_one_model_is_loaded_at_a_time(given, tmp_path, outcome, process, monkey
 
 def test_texts_of_tokens_go_with_the_scores_that_they_belong_to(given, tmp_path, outcome):
     """Scored anew at the last token alone, a solution has no texts of tokens left."""
-    score(given, tmp_path / "a", {"orm": outcome}, every_token=True)
+    score(given, tmp_path / "a", {"orm": outcome}, per_token=True)
     score(tmp_path / "a", tmp_path / "b", {"orm": outcome})
-    assert any(s.pieces for s in read_records(tmp_path / "a", Solution))
-    assert not any(s.pieces for s in read_records(tmp_path / "b", Solution))
+    assert any(s.token_texts for s in read_records(tmp_path / "a", Solution))
+    assert not any(s.token_texts for s in read_records(tmp_path / "b", Solution))
 
 
-@pytest.mark.parametrize("changed", ["weights", "stepverify.json", "tokenizer.json", "every_token", "name"])
+@pytest.mark.parametrize("changed", ["weights", "stepverify.json", "tokenizer.json", "per_token", "name"])
 def test_another_verifier_is_refused(given, tmp_path, outcome, changed):
     mine = shutil.copytree(outcome, tmp_path / "mine")
     score(given, tmp_path / "o", {"orm": str(mine)})
     name = "other" if changed == "name" else "orm"
-    options = {"every_token": True} if changed == "every_token" else {}
+    options = {"per_token": True} if changed == "per_token" else {}
     if changed == "weights":
         file = mine / "model.safetensors"
         file.write_bytes(file.read_bytes()[:-1] + b"\x00")
     elif changed.endswith(".json"):
         file = mine / changed
         file.write_text(file.read_text() + "\n")
-    key = r"config\.verifiers\.orm" + (r"\.every_token" if changed == "every_token" else "")
+    key = r"config\.verifiers\.orm" + (r"\.per_token" if changed == "per_token" else "")
     with pytest.raises(InputError, match=f"was made with {key}"):
         score(given, tmp_path / "o", {name: str(mine)}, **options)
 
 
-def test_no_verifier_and_wrong_paths(given, tmp_path, base, tiny_model_dir):
+def test_no_verifier_and_incorrect_paths(given, tmp_path, base, tiny_model_dir):
     backbone = Backbone(path=str(tiny_model_dir)).load()
     generator = write_export(GeneratorModel(backbone), load_tokenizer(str(tiny_model_dir)), tmp_path / "generator")
     (tmp_path / "plain").mkdir()
@@ -188,8 +188,8 @@ def test_the_program_takes_a_yaml(given, tmp_path, outcome, capsys):
 def test_a_path_and_a_class_path_are_the_same_verifier(given, tmp_path, outcome, capsys):
     """One identity: the folder of the first run is finished for the second. Short names of classes do."""
     (tmp_path / "s.yaml").write_text(f"input: {given}\noutput: {tmp_path / 'o'}\n")
-    arguments = f"{{class_path: ExportedVerifier, init_args: {{path: {outcome}, every_token: true, devices: 1}}}}"
-    main(["score", "--config", str(tmp_path / "s.yaml"), "--verifiers", f"{{orm: {outcome}}}", "--every_token", "true"])
+    arguments = f"{{class_path: ExportedVerifier, init_args: {{path: {outcome}, per_token: true, devices: 1}}}}"
+    main(["score", "--config", str(tmp_path / "s.yaml"), "--verifiers", f"{{orm: {outcome}}}", "--per_token", "true"])
     capsys.readouterr()
     main(["score", "--config", str(tmp_path / "s.yaml"), "--verifiers", f"{{orm: {arguments}}}"])
     assert capsys.readouterr().out == f"{tmp_path / 'o'}: already finished, 7 solutions\n"
@@ -207,14 +207,14 @@ def test_a_path_and_a_class_path_are_the_same_verifier(given, tmp_path, outcome,
         ),
         (
             "{class_path: ExportedVerifier, init_args: {path: x}}",
-            ("--every_token", "true"),
+            ("--per_token", "true"),
             "no verifier is given as a",
         ),
         ("x/y/z", (), "x/y/z: not an exported verifier (no such folder)"),
         ("x/y", (), "x/y: no such folder, and it is not in the hub's cache, and HF_HUB_OFFLINE is set"),
     ],
 )
-def test_wrong_scorers_are_named(given_as, options, message, given, tmp_path, capsys):
+def test_incorrect_scorers_are_named(given_as, options, message, given, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(
             [

@@ -61,7 +61,7 @@ def test_a_large_call_is_a_batch_by_itself(tmp_path):
             InputError,
             r"^fake \d: its process was ended by SIGKILL \(memory may be short\); what is scored is kept",
         ),
-        ("input", InputError, "^a wrong file$"),
+        ("input", InputError, "^an incorrect file$"),
         ("error", RuntimeError, "(?s)fake .: its process failed:.*ZeroDivisionError: nobody expected this"),
     ],
 )

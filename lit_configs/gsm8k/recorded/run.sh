@@ -17,9 +17,9 @@ for split in train test; do
   sampling label --input.class_path $reader --input.init_args.path $here/recorded/samples_$split.jsonl.gz \
     --input.init_args.problems "$problems" --input.init_args.exclude "$exclude" --output $out/labels_$split
 done
-stepverify fit --config $here/06_orm.yaml --config lit_configs/overlays/lora.yaml --config $here/ablations/no_language.yaml \
+stepverify fit --config $here/06_orm.yaml --config lit_configs/overlays/lora.yaml --config $here/ablations/no_lm.yaml \
   --config $here/ablations/no_dropout.yaml --config $here/ablations/cross_entropy.yaml \
-  --config $here/ablations/even_problems.yaml "$@" \
+  --config $here/ablations/balanced_per_problem.yaml "$@" \
   --model.init_args.backbone.path "${GENERATOR:-runs/gsm8k/generator/export}" --data.pack_tokens 2048 \
   --data.train.init_args.path $out/labels_train --data.validation.init_args.path $out/labels_train \
   --trainer.default_root_dir $out/orm --ckpt_path last

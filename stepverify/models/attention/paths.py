@@ -216,7 +216,7 @@ class _Piece(NamedTuple):
 
     @property
     def aligned(self) -> bool:
-        """Tell whether the kernel's own causal mask, which starts with the first query and the first key, is right."""
+        """Tell whether the kernel's own causal mask, which starts with the first query and the first key, is correct."""
         return self.first and self.window is None
 
     def mask(self, like: Tensor) -> Tensor | None:

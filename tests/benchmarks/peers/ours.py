@@ -10,9 +10,9 @@ import torch
 
 from stepverify.data.batch import Batch
 from stepverify.data.datamodule import SolutionData
-from stepverify.data.packing import ByTokens
+from stepverify.data.packing import PrefixPacks
 from stepverify.models import Backbone
-from stepverify.modules import GeneratorModule, ProcessRewardModel, VerifierModule
+from stepverify.modules import GeneratorModule, ProcessRewardModel, StepModule
 from stepverify.readers import Solutions
 from tests.benchmarks.peers.work import CLIP, LEARNING_RATE, MAX_LENGTH, Clock, Spec, Work
 
@@ -42,7 +42,7 @@ class Timing(lightning.Callback):
         products = torch.where(causal == 1, (end - begin) ** 2, 2 * (end - begin) * (stop - start))
         self.clock.tick(Work(
             len(batch.records), batch.num_tokens, len(batch.input_ids), int(products.sum()),
-            len(batch.reads.index) * (vocabulary if generator else 2),
+            len(batch.scored.index) * (vocabulary if generator else 2),
         ))  # fmt: skip
         if self.profiler and len(self.clock.times) == 1:
             self.profiler.start()
@@ -57,15 +57,15 @@ def budget(spec: Spec) -> int:
     low, high = max(map(len, sequences)), sum(map(len, sequences))
     while low < high:
         middle = (low + high + 1) // 2
-        enough = len(ByTokens(sequences, groups, middle)(None)) >= spec.steps
+        enough = len(PrefixPacks(sequences, groups, middle)(None)) >= spec.steps
         low, high = (middle, high) if enough else (low, middle - 1)
     return low
 
 
 def main() -> None:
     spec = Spec.from_argv()
-    module: VerifierModule = (GeneratorModule if spec.task == "sft" else ProcessRewardModel)(
-        Backbone(path=spec.model, **spec.options.get("backbone", {})), spec.encoder.layout, MAX_LENGTH,
+    module: StepModule = (GeneratorModule if spec.task == "sft" else ProcessRewardModel)(
+        Backbone(path=spec.model, **spec.options.get("backbone", {})), spec.encoder.template, MAX_LENGTH,
         lambda parameters: torch.optim.AdamW(parameters, lr=LEARNING_RATE, fused=True),
     )  # fmt: skip
     pack = spec.options.get("pack_tokens") or budget(spec)

@@ -17,10 +17,10 @@ from typing import Any
 
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.jsonl import write_records
-from stepverify.layout import Layout
 from stepverify.readers import Solutions, Synthetic
 from stepverify.readers.synthetic import Chain, verdicts
 from stepverify.records import Solution, StepLabel
+from stepverify.template import Template
 
 TRL, ACCELERATE = "1.13.0", "1.15.0"
 _CODE = "from tests.benchmarks.peers import setup, work; "
@@ -31,7 +31,7 @@ def choose(path: str, problems: int, samples: int, model: str, longest: int | No
 
     Where steps have no labels, the outcome stands for them.
     """
-    encoder = SolutionEncoder(load_tokenizer(model), Layout()) if longest else None
+    encoder = SolutionEncoder(load_tokenizer(model), Template()) if longest else None
     groups: dict[str, list[Solution]] = {}
     for solution in Solutions(path).solutions():
         if solution.steps and (
@@ -54,7 +54,7 @@ def synthetic(problems: int, samples: int) -> Iterator[Solution]:
             rng = random.Random(f"{problem.id}#{index}")
             steps = Chain(problem.problem, 7).worked(0.25, rng)
             steps = [s[:-1] + str(rng.randrange(7)) if rng.random() < 0.25 else s for s in steps]
-            labels = [StepLabel(rating=1 if right else -1) for right in verdicts(problem.problem, steps, 7)]
+            labels = [StepLabel(rating=1 if correct else -1) for correct in verdicts(problem.problem, steps, 7)]
             yield Solution.of(problem, index, steps, finish="stop", step_labels=list(labels))
 
 

@@ -14,7 +14,7 @@ class ShiftedRewardModel(ProcessRewardModel):
 
     That is what becomes of labels that stand at the tag, if the data moves them by one position for the next token and
     the model's own loss then moves them by one more. Validation during training reads where it was trained, so nothing
-    looks wrong; scores come from the export, which is read at the tags as that of any reward model.
+    looks incorrect; scores come from the export, which is read at the tags as that of any reward model.
 
         PYTHONPATH=. stepverify fit --config lit_configs/math_prm800k/10_prm.yaml \
           --model tests.benchmarks.peers.shifted.ShiftedRewardModel

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from stepverify.data.encode import Example, SolutionEncoder, load_tokenizer
 from stepverify.data.targets import StepTargets
-from stepverify.layout import Layout
 from stepverify.readers import Solutions
 from stepverify.records import InputError
+from stepverify.template import Template
 
 MAX_LENGTH = 4096
 LEARNING_RATE = 1e-5
@@ -58,7 +58,7 @@ class Spec:
     def encoder(self) -> SolutionEncoder:
         """With the first tag that is one token there: all contestants read the same ids."""
         for tag in _TAGS:
-            encoder = SolutionEncoder(self.tokenizer, Layout(tag=tag), MAX_LENGTH)
+            encoder = SolutionEncoder(self.tokenizer, Template(step_tag=tag), MAX_LENGTH)
             try:
                 _ = encoder.label_ids
             except InputError:
@@ -82,7 +82,7 @@ class Spec:
                 ids = [*e.input_ids, int((e.targets or [])[-1])]
                 made.append((ids, [-100] * (e.positions[0] + 1) + ids[e.positions[0] + 1 :]))
             else:
-                # The label is what the tag predicts, so it stands behind the tag; the last one needs a place.
+                # The label is what the tag predicts, so it stands after the tag; the last one needs a place.
                 ids, labels = [*e.input_ids, self.encoder.eos_id], [-100] * (len(e.input_ids) + 1)
                 for at, target in zip(e.positions, e.targets or [], strict=False):
                     labels[at + 1] = self.encoder.label_ids[int(target >= 0.5)]

@@ -16,9 +16,9 @@ from sampling.runtime.seeds import derive_seed  # noqa: E402
 from stepverify.answers import Grader  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from stepverify.data.encode import SolutionEncoder  # noqa: E402
-from stepverify.layout import load_export  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
 from stepverify.records import Solution  # noqa: E402
+from stepverify.template import load_export  # noqa: E402
 from tests.engines import complete_all  # noqa: E402
 from tests.test_fit import BASE, config, scalars, weights  # noqa: E402
 
@@ -28,21 +28,21 @@ DRAWN = {"max_tokens": 40}
 
 def accuracy(**more: Any) -> dict[str, Any]:
     arguments = {"problems": PROBLEMS, "sampling": DRAWN} | more
-    return {"class_path": "sampling.accuracy.SamplingAccuracy", "init_args": arguments}
+    return {"class_path": "sampling.sample_accuracy.SampleAccuracy", "init_args": arguments}
 
 
 def fit(root: Path, *callbacks: dict[str, Any], kind: str = "GeneratorModule", **changes: Any) -> None:
     main(["fit", "--config", config(kind, root, **changes, trainer__callbacks=[*callbacks])])
 
 
-def drawn(export: Path, temperature: float = 0.0, n: int = 1) -> list[Solution]:
+def sampled(export: Path, temperature: float = 0.0, n: int = 1) -> list[Solution]:
     """What the engine draws from an export, graded."""
     engine, problems = TransformersEngine(str(export), device="cpu"), read_problems(Synthetic("test", 11))
-    layout, _ = load_export(export)
-    encoder = SolutionEncoder(engine.tokenizer, layout)
+    template, _ = load_export(export)
+    encoder = SolutionEncoder(engine.tokenizer, template)
     requests = [Request(p.id, encoder.prompt(p.problem), n, derive_seed(0, p.id)) for p in problems]
     found = complete_all(engine, requests, SamplingOptions(temperature=temperature, **DRAWN))
-    solutions = [Solution.of(p, i, layout.split(c.text), finish=c.finish) for p in problems for i, c in enumerate(found[p.id])]  # fmt: skip
+    solutions = [Solution.of(p, i, template.split(c.text), finish=c.finish) for p in problems for i, c in enumerate(found[p.id])]  # fmt: skip
     with Grader(num_workers=1) as grader:
         return grade_solutions(solutions, grader)
 
@@ -76,20 +76,20 @@ def test_it_is_what_the_export_solves_and_disturbs_nothing(tmp_path: Path):
     fit(plain, **changes, trainer__logger=False)
     one, other = weights(watched), weights(plain)
     assert all(torch.equal(one[k], other[k]) for k in one)
-    seen, solutions = scalars(watched), drawn(watched / "export", 0.5, n=2)
+    seen, solutions = scalars(watched), sampled(watched / "export", 0.5, n=2)
     unfinished = sum(s.predicted is None for s in solutions)
     assert 0 < unfinished < 22
     assert seen["val/sampling_unfinished"] == [(15, pytest.approx(unfinished / 22))]
-    assert seen["val/sampling_accuracy"] == [(15, pytest.approx(sum(bool(s.correct) for s in solutions) / 22))]
+    assert seen["val/sample_accuracy"] == [(15, pytest.approx(sum(bool(s.correct) for s in solutions) / 22))]
     assert "sample/0/text_summary" in seen
 
 
 def test_the_best_by_accuracy_with_adapters(tmp_path: Path, tiny_model_dir: Path, monkeypatch):
     """In any order of callbacks; the calculator, here one that writes it all, is around the engine that draws."""
-    monkeypatch.setattr("sampling.accuracy.CalculatorEngine", Forgetful)
+    monkeypatch.setattr("sampling.sample_accuracy.CalculatorEngine", Forgetful)
     best = {
         "class_path": "stepverify.callbacks.Checkpoints",
-        "init_args": {"monitor": "val/sampling_accuracy", "mode": "max"},
+        "init_args": {"monitor": "val/sample_accuracy", "mode": "max"},
     }
     fit(
         tmp_path / "run", best, accuracy(calculator=True), trainer__logger=False,
@@ -97,7 +97,7 @@ def test_the_best_by_accuracy_with_adapters(tmp_path: Path, tiny_model_dir: Path
     )  # fmt: skip
     share = sum(p.answer == "1" for p in Synthetic("test", 11).problems()) / 11
     card = (tmp_path / "run" / "export" / "README.md").read_text()
-    assert f"These weights are of step 4, with {share:.4g} the highest val/sampling_accuracy." in card
+    assert f"These weights are of step 4, with {share:.4g} the highest val/sample_accuracy." in card
     assert "| sampling_unfinished | 0 |" in card
 
 
@@ -118,9 +118,9 @@ def test_rows_of_different_length_are_drawn_as_alone(tiny_model_dir: Path):
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("OutcomeVerifier", {}, "SamplingAccuracy: a OutcomeVerifier draws no solutions; it is for generators"),
+        ("OutcomeVerifier", {}, "SampleAccuracy: a OutcomeVerifier draws no solutions; it is for generators"),
         ("GeneratorModule", {"num_samples": 4}, "4 greedy samples are the same; set sampling.temperature"),
-        ("GeneratorModule", {"every_n_epochs": 0}, "SamplingAccuracy.every_n_epochs: expected >= 1, got 0"),
+        ("GeneratorModule", {"every_n_epochs": 0}, "SampleAccuracy.every_n_epochs: expected >= 1, got 0"),
         ("GeneratorModule", {"problems": {"class_path": "stepverify.readers.GSM8K", "init_args": {"path": "/nowhere"}}}, "/nowhere"),
     ],
 )  # fmt: skip

@@ -21,12 +21,12 @@ from stepverify.readers import Reader
 from stepverify.records import InputError, Problem, Solution
 
 
-class SamplingAccuracy(lightning.Callback):
+class SampleAccuracy(lightning.Callback):
     """Draws solutions of held-out problems after each validation, and grades them.
 
-    Logs ``val/sampling_accuracy``, the share of solutions that end in the right answer (of greedy ones: pass@1), and
+    Logs ``val/sample_accuracy``, the share of solutions that end in the correct answer (of greedy ones: pass@1), and
     ``val/sampling_unfinished``, the share that was cut off or states no answer. Problems are divided over the ranks.
-    The draws depend on ``seed`` and the weights alone: training goes on as if nothing had been drawn.
+    The draws depend on ``seed`` and the weights alone: training goes on as if nothing had been sampled.
 
     Args:
         problems: held-out problems with answers. Of 300, one standard error is 3 points at most.
@@ -34,12 +34,12 @@ class SamplingAccuracy(lightning.Callback):
         sampling: temperature (greedy unless given), length, stop texts.
         calculator: it writes the values of annotations, as in :class:`sampling.engines.calculator.CalculatorEngine`.
         every_n_epochs: draw in the validations of each so many epochs only.
-        batch_size: completions drawn at the same time on each device.
+        batch_size: completions sampled at the same time on each device.
         num_texts: how many solutions TensorBoard shows as text.
         seed: of the draws, the same in every validation.
     """
 
-    logged = ("val/sampling_accuracy", "val/sampling_unfinished")
+    logged = ("val/sample_accuracy", "val/sampling_unfinished")
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class SamplingAccuracy(lightning.Callback):
             ("batch_size", batch_size),
         ):
             if value < 1:
-                raise InputError(f"SamplingAccuracy.{key}: expected >= 1, got {value}")
+                raise InputError(f"SampleAccuracy.{key}: expected >= 1, got {value}")
         if sampling.temperature == 0 and num_samples > 1:
             raise InputError(
-                f"SamplingAccuracy.num_samples: {num_samples} greedy samples are the same; set sampling.temperature"
+                f"SampleAccuracy.num_samples: {num_samples} greedy samples are the same; set sampling.temperature"
             )
         self.problems, self.num_samples, self.sampling = problems, num_samples, sampling
         self.calculator, self.every_n_epochs = calculator, every_n_epochs
@@ -73,19 +73,19 @@ class SamplingAccuracy(lightning.Callback):
         if stage not in ("fit", "validate"):
             return
         if not isinstance(pl_module, GeneratorModule):
-            raise InputError(f"SamplingAccuracy: a {type(pl_module).__name__} draws no solutions; it is for generators")
+            raise InputError(f"SampleAccuracy: a {type(pl_module).__name__} draws no solutions; it is for generators")
         self._problems = read_problems(self.problems)
         limit = pl_module.encoder.max_length
         for problem in self._problems:
             if not problem.answer:
-                raise InputError(f"SamplingAccuracy.problems: {problem.id}: no answer, its solutions cannot be graded")
+                raise InputError(f"SampleAccuracy.problems: {problem.id}: no answer, its solutions cannot be graded")
             if (length := len(pl_module.encoder.prompt(problem.problem))) >= limit:
                 raise InputError(
-                    f"SamplingAccuracy.problems: {problem.id}: the prompt has {length} tokens, max_length is {limit}"
+                    f"SampleAccuracy.problems: {problem.id}: the prompt has {length} tokens, max_length is {limit}"
                 )
         examples = getattr(trainer.datamodule, "examples", {}).get("fit")  # type: ignore[attr-defined]
         if examples and (known := {p.id for p in self._problems}.intersection(examples.problems)):
-            rank_zero_warn(f"SamplingAccuracy.problems: {len(known)} of {len(self._problems)} are trained on too")
+            rank_zero_warn(f"SampleAccuracy.problems: {len(known)} of {len(self._problems)} are trained on too")
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Draw, grade, log. The model is in evaluation mode here."""
@@ -99,8 +99,8 @@ class SamplingAccuracy(lightning.Callback):
             grade_solutions(solutions, grader)
         found = [sum(bool(s.correct) for s in solutions), sum(s.predicted is None for s in solutions), len(solutions)]
         counts = torch.tensor(found, device=pl_module.device)
-        right, unfinished, total = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
-        shares = (right / total, unfinished / total)
+        correct, unfinished, total = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+        shares = (correct / total, unfinished / total)
         pl_module.log_dict(dict(zip(self.logged, shares, strict=True)), prog_bar=True, sync_dist=True, batch_size=1)
         if (writer := text_writer(trainer)) is not None:
             for i, solution in enumerate(solutions[: self.num_texts]):
@@ -114,12 +114,12 @@ class SamplingAccuracy(lightning.Callback):
         )  # fmt: skip
         if self.calculator:
             engine = CalculatorEngine(engine)
-        drawn: dict[str, list[Completion]] = {}
+        sampled: dict[str, list[Completion]] = {}
 
         async def sample(problem: Problem) -> None:
             prompt = module.encoder.prompt(problem.problem)
             request = Request(problem.id, prompt, self.num_samples, derive_seed(self.seed, problem.id))
-            drawn[problem.id] = await engine.complete(request, self.sampling)
+            sampled[problem.id] = await engine.complete(request, self.sampling)
 
         async def sample_all() -> None:
             # Entered in the thread that computes, for autocast belongs to a thread.
@@ -130,9 +130,9 @@ class SamplingAccuracy(lightning.Callback):
 
         run(sample_all())
         return [
-            Solution.of(p, i, module.layout.split(c.text), token_ids=c.token_ids, finish=c.finish)
+            Solution.of(p, i, module.template.split(c.text), token_ids=c.token_ids, finish=c.finish)
             for p in problems
-            for i, c in enumerate(drawn[p.id])
+            for i, c in enumerate(sampled[p.id])
         ]
 
 
@@ -168,6 +168,6 @@ class _Network:
 
 
 def _shown(solution: Solution) -> str:
-    verdict = "right" if solution.correct else "unfinished" if solution.predicted is None else "wrong"
+    verdict = "correct" if solution.correct else "unfinished" if solution.predicted is None else "incorrect"
     text = "\n".join([solution.problem, "", *solution.steps])
     return block(f"{text}\n({verdict}; reference answer: {solution.answer})")

@@ -1,4 +1,4 @@
-"""Solutions that state no answer: counted, shown and said, never turned into wrong labels in silence."""
+"""Solutions that state no answer: counted, shown and said, never turned into incorrect labels in silence."""
 
 import json
 
@@ -9,11 +9,11 @@ from sampling.stages.generate import generate
 from sampling.stages.grade import grade
 from sampling.stages.label import label
 from stepverify.jsonl import write_records
-from stepverify.layout import Layout
 from stepverify.records import Problem, Solution
+from stepverify.template import Template
 from tests.test_generate import CodePoints, Given
 
-LAYOUT = Layout(prompt="Q{problem}\n")
+TEMPLATE = Template(prompt="Q{problem}\n")
 
 
 def solution(sample, text, finish="stop"):
@@ -34,7 +34,7 @@ def test_more_than_a_twentieth_is_warned_of_with_three_endings(tmp_path, capsys)
     assert (summary["unstated"], summary["without_answer"], summary["correct"]) == (4, 5, 15)
     said = capsys.readouterr().err
     assert "warning: 4 of 20 solutions (20.0%) state no answer that could be found; they count as incorrect" in said
-    assert "`unstated: last_number` reads the last number" in said
+    assert "`answer_fallback: last_number` reads the last number" in said
     endings = [line.strip() for line in said.splitlines() if line.startswith("    …")]
     assert [line[-24:] for line in endings] == [f" It takes 5 days, case {i}."[-24:] for i in range(3)]
     assert max(map(len, endings)) == 121
@@ -47,11 +47,13 @@ def test_a_twentieth_is_counted_in_silence(tmp_path, capsys):
 
 
 def test_what_the_option_reads_is_said_too(tmp_path, capsys):
-    summary = labelled(tmp_path, [solution(0, "It takes 5 days."), solution(1, "#### 5")], unstated="last_number")
+    summary = labelled(
+        tmp_path, [solution(0, "It takes 5 days."), solution(1, "#### 5")], answer_fallback="last_number"
+    )
     assert (summary["unstated"], summary["without_answer"], summary["correct"]) == (1, 0, 2)
     said = capsys.readouterr().err
     assert "warning: 1 of 2 solutions (50.0%) state no answer" in said
-    assert "`unstated: last_number` read a number from each all the same" in said
+    assert "`answer_fallback: last_number` read a number from each all the same" in said
 
 
 def test_grade_warns_of_whole_solutions_alone(tmp_path, capsys):
@@ -79,8 +81,8 @@ class Mumbling(Engine):
 
 def test_rollouts_without_an_answer_are_warned_of(tmp_path, capsys):
     given = Given(Problem(id="p", problem="q", answer="5"))
-    generate(Mumbling(), given, tmp_path / "drawn", num_samples=2, layout=LAYOUT)
-    label(tmp_path / "drawn", tmp_path / "labels", Rollouts(Mumbling(), layout=LAYOUT))
+    generate(Mumbling(), given, tmp_path / "sampled", num_samples=2, template=TEMPLATE)
+    label(tmp_path / "sampled", tmp_path / "labels", Rollouts(Mumbling(), template=TEMPLATE))
     summary = json.loads((tmp_path / "labels/manifest.json").read_text())["summary"]
     said = capsys.readouterr().err
     number = summary["rollouts"]
