@@ -1,1 +1,4 @@
-"""Sampling for verifiers: generate, label, score, rank and report. Never imported by ``stepverify``."""
+"""Sample, label, score, rank and report solutions for verifiers.
+
+Imported by nothing in ``stepverify``.
+"""

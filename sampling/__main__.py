@@ -1,4 +1,4 @@
-"""``sampling generate|label|score|select|rank|report|… --config stage.yaml``: one command a stage."""
+"""Run one stage: ``sampling STAGE --config FILE.yaml``."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Sequence
 
 from stepverify.records import InputError
 
-# stage → (module, what it does). Modules are imported only when their stage is called.
+# stage → (module, description). A module is imported only when its stage runs.
 STAGES = {
-    "generate": ("sampling.stages.generate", "problems → solutions, sampled by an engine"),
-    "label": ("sampling.stages.label", "solutions → labelled: outcomes by grading, steps by rollouts"),
-    "score": ("sampling.stages.score", "solutions → scored by exported verifiers"),
-    "select": ("sampling.stages.select", "scored solutions → the most convincing incorrect ones, for people to rate"),
-    "rank": ("sampling.stages.rank", "scored solutions → rankings: majority, best-of-N, weighted votes"),
-    "report": ("sampling.stages.report", "rankings → curves with intervals: JSON, Markdown, PNG, HTML"),
-    "grade": ("sampling.stages.grade", "pairs of reference and predicted answers → verdicts"),
-    "compare": ("sampling.stages.compare", "step labels of several sources → how far they agree, and their costs"),
-    "convert": ("sampling.stages.convert", "solutions of any reader → one file of records, or in another's format"),
+    "generate": ("sampling.stages.generate", "sample solutions of problems"),
+    "label": ("sampling.stages.label", "label solutions: outcomes by grading answers, steps by rollouts"),
+    "score": ("sampling.stages.score", "score solutions with exported verifiers"),
+    "select": ("sampling.stages.select", "select convincing incorrect solutions for people to rate"),
+    "rank": ("sampling.stages.rank", "rank scored solutions by majority vote, best-of-N and weighted vote"),
+    "report": ("sampling.stages.report", "report accuracies and verifier quality as JSON, Markdown, PNG and HTML"),
+    "grade": ("sampling.stages.grade", "grade predicted answers against reference answers"),
+    "compare": ("sampling.stages.compare", "compare step labels of several sources, and their costs"),
+    "convert": ("sampling.stages.convert", "convert solutions of any reader to one file, also for other libraries"),
 }
 
 
 def usage() -> str:
-    """The help text of the program."""
+    """Return the help text of the program."""
     lines = [f"  {name:10}{text}" for name, (_, text) in STAGES.items()]
     return "\n".join(
         ["usage: sampling STAGE --config FILE.yaml [--key value ...]", "", "stages:", *lines, "",
@@ -32,7 +32,13 @@ def usage() -> str:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run one stage. Bad input ends with one line on stderr and exit code 2."""
+    """Run one stage from the command line.
+
+    Bad input ends with one line on stderr and exit code 2.
+
+    Args:
+        args: command-line arguments; None takes those of the process.
+    """
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         print(usage())

@@ -1,4 +1,4 @@
-"""A generator in training is validated by what it is for: the share of held-out problems that it solves."""
+"""Validate a generator in training by its accuracy on held-out problems."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from stepverify.records import InputError, Problem, Solution
 
 
 class SampleAccuracy(lightning.Callback):
-    """Draws solutions of held-out problems after each validation, and grades them.
+    """Sample and grade solutions of held-out problems after each validation.
 
-    Logs ``val/sample_accuracy``, the share of solutions that end in the correct answer (of greedy ones: pass@1), and
-    ``val/sampling_unfinished``, the share that was cut off or states no answer. Problems are divided over the ranks.
-    The draws depend on ``seed`` and the weights alone: training goes on as if nothing had been sampled.
+    Logs ``val/sample_accuracy``, the share of solutions with the correct answer (pass@1 if they are sampled greedily),
+    and ``val/sampling_unfinished``, the share of solutions that were cut off or state no answer. Problems are divided
+    over the ranks. The samples depend on ``seed`` and the weights alone, and training continues as if nothing had been
+    sampled.
 
     Args:
-        problems: held-out problems with answers. Of 300, one standard error is 3 points at most.
-        num_samples: solutions a problem.
-        sampling: temperature (greedy unless given), length, stop texts.
-        calculator: it writes the values of annotations, as in :class:`sampling.engines.calculator.CalculatorEngine`.
-        every_n_epochs: draw in the validations of each so many epochs only.
+        problems: held-out problems with answers. With 300 problems the standard error is at most 3 percentage points.
+        num_samples: solutions per problem.
+        sampling: temperature (greedy unless given), maximum length, stop texts.
+        calculator: write the results of calculator annotations as :class:`sampling.engines.calculator.CalculatorEngine`
+            does.
+        every_n_epochs: sample only in the validations of every n-th epoch.
         batch_size: completions sampled at the same time on each device.
-        num_texts: how many solutions TensorBoard shows as text.
-        seed: of the draws, the same in every validation.
+        num_texts: number of solutions that TensorBoard shows as text.
+        seed: seed of the samples, the same in every validation.
     """
 
     logged = ("val/sample_accuracy", "val/sampling_unfinished")
@@ -69,26 +71,35 @@ class SampleAccuracy(lightning.Callback):
         self._problems: list[Problem] = []
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Read and check the problems before the model is loaded."""
+        """Read and check the problems before the model is loaded.
+
+        Raises:
+            InputError: not a generator, a problem without an answer, or a prompt that leaves no room for a completion.
+        """
         if stage not in ("fit", "validate"):
             return
         if not isinstance(pl_module, GeneratorModule):
-            raise InputError(f"SampleAccuracy: a {type(pl_module).__name__} draws no solutions; it is for generators")
+            raise InputError(
+                f"SampleAccuracy: a {type(pl_module).__name__} samples no solutions; use the callback with a generator"
+            )
         self._problems = read_problems(self.problems)
         limit = pl_module.encoder.max_length
         for problem in self._problems:
             if not problem.answer:
-                raise InputError(f"SampleAccuracy.problems: {problem.id}: no answer, its solutions cannot be graded")
+                raise InputError(f"SampleAccuracy.problems: {problem.id}: no answer, so its solutions cannot be graded")
             if (length := len(pl_module.encoder.prompt(problem.problem))) >= limit:
                 raise InputError(
                     f"SampleAccuracy.problems: {problem.id}: the prompt has {length} tokens, max_length is {limit}"
                 )
         examples = getattr(trainer.datamodule, "examples", {}).get("fit")  # type: ignore[attr-defined]
         if examples and (known := {p.id for p in self._problems}.intersection(examples.problems)):
-            rank_zero_warn(f"SampleAccuracy.problems: {len(known)} of {len(self._problems)} are trained on too")
+            rank_zero_warn(f"SampleAccuracy.problems: {len(known)} of {len(self._problems)} are also training problems")
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Draw, grade, log. The model is in evaluation mode here."""
+        """Sample solutions, grade them and log their accuracy.
+
+        The model is in evaluation mode here.
+        """
         assert isinstance(pl_module, GeneratorModule)
         fits = trainer.state.fn == "fit"
         if trainer.sanity_checking or (fits and (trainer.current_epoch + 1) % self.every_n_epochs):
@@ -122,7 +133,7 @@ class SampleAccuracy(lightning.Callback):
             sampled[problem.id] = await engine.complete(request, self.sampling)
 
         async def sample_all() -> None:
-            # Entered in the thread that computes, for autocast belongs to a thread.
+            # Entered in the thread that computes, since autocast belongs to a thread.
             with trainer.precision_plugin.val_step_context(), torch.compiler.set_stance("force_eager"):
                 async with aclosing(engine):
                     await run_all(problems, sample, max_in_work=-(-engine.capacity // self.num_samples))
@@ -137,10 +148,10 @@ class SampleAccuracy(lightning.Callback):
 
 
 class _Network:
-    """The model in training, to be called as one of transformers.
+    """Present the model in training as a transformers model.
 
-    Where it is sharded, each forward gathers weights from all ranks, so all must run as many. The ranks agree before
-    each one, and one that is done runs empty ones as long as another is not.
+    If the model is sharded, each forward pass gathers weights from all ranks, so all ranks must run the same number of
+    passes. They agree before each pass, and a rank that has finished runs empty passes until all have finished.
     """
 
     def __init__(self, trainer: lightning.Trainer, module: GeneratorModule) -> None:
@@ -156,14 +167,14 @@ class _Network:
         return self.model.decode(**inputs)
 
     def wait(self) -> None:
-        """Until all ranks are done."""
+        """Wait until all ranks have finished sampling."""
         nothing = torch.zeros(1, 1, dtype=torch.long, device=self.device)
         while self.sharded and self._any_rank(False):
             with torch.no_grad():
                 self.model.decode(input_ids=nothing, use_cache=False, logits_to_keep=1)
 
-    def _any_rank(self, draws: bool) -> bool:
-        vote = torch.tensor(int(draws), device=self.device)
+    def _any_rank(self, samples: bool) -> bool:
+        vote = torch.tensor(int(samples), device=self.device)
         return bool(self.strategy.reduce(vote, reduce_op="sum"))
 
 

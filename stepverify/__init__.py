@@ -1,4 +1,4 @@
-"""Verifiers for step-by-step mathematics: generator, outcome verifier, process reward model."""
+"""Train verifiers for step-by-step mathematics: generator, outcome verifier, process reward model."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,10 @@ __all__ = ["Verifier", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is asked for: records and readers load without it."""
+    """Import :class:`Verifier` on first use.
+
+    Records and readers thus load without torch.
+    """
     if name == "Verifier":
         from stepverify.verifier import Verifier
 

@@ -1,4 +1,4 @@
-"""Run the program: ``python -m stepverify fit --config F``."""
+"""Run the command line: ``python -m stepverify fit --config F``."""
 
 from stepverify.cli import main
 

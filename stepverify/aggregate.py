@@ -1,7 +1,7 @@
-"""Step scores → one score of the solution. Standard library only.
+"""Aggregate step scores into one score of the solution. Standard library only.
 
-The choices of Let's Verify (product, minimum: Lightman et al. 2023, appendix F), of Snell et al.
-2024 (last, section 5.1) and of RLHFlow (mean).
+The rules are those of Let's Verify (product, minimum: Lightman et al. 2023, appendix F), of Snell et al. 2024 (last,
+section 5.1) and of RLHFlow (mean).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Aggregation = Literal["prod", "min", "last", "mean", "max"]
 
 
 def _log_product(values: Sequence[float]) -> float:
-    # In log space: a product of 300 small probabilities is 0.0 in double precision, and all rank alike.
+    # In log space: products of 300 small probabilities underflow to 0.0 in double precision and would all be equal.
     return sum(math.log(v) if v > 0 else -math.inf for v in values)
 
 
@@ -30,13 +30,13 @@ AGGREGATIONS: tuple[Aggregation, ...] = tuple(_RULES)
 
 
 def aggregate(values: Sequence[float], how: Aggregation) -> float:
-    """The score of a solution from the scores along it, for ranking: higher is better.
+    """Aggregate the scores along a solution into its score for ranking.
 
-    ``prod`` returns the *logarithm* of the product; all others stay in the unit of ``values``.
-    A solution without scores is worth -inf: nothing ranks below it.
+    Higher is better. ``prod`` returns the *logarithm* of the product; all others keep the unit of ``values``. A
+    solution without scores gets -inf: nothing ranks below it.
 
     Raises:
-        ValueError: an unknown aggregation.
+        ValueError: unknown aggregation.
     """
     if how not in _RULES:
         raise ValueError(f"aggregation: expected one of {AGGREGATIONS}, got {how!r}")
@@ -44,13 +44,19 @@ def aggregate(values: Sequence[float], how: Aggregation) -> float:
 
 
 def vote_weight(values: Sequence[float], how: Aggregation) -> float:
-    """The weight of a solution in a weighted vote: its score on the scale of probabilities, >= 0."""
+    """Return a solution's weight in a weighted vote.
+
+    It is the aggregated score on the scale of probabilities, >= 0.
+    """
     score = aggregate(values, how)
     return math.exp(score) if how == "prod" else max(score, 0.0)
 
 
 def deepest_fall(values: Sequence[float]) -> int | None:
-    """The index of the value that lies furthest below the one before it, the first of equals; None without a fall."""
+    """Return the index of the value with the largest drop before it.
+
+    The first of equals; None if no value drops.
+    """
     falls = [before - after for before, after in pairwise(values)]
     deepest = max(falls, default=0.0)
     return falls.index(deepest) + 1 if deepest > 0 else None

@@ -1,6 +1,7 @@
-"""Files and folders that appear as a whole or not at all, with the permissions that the user's umask gives.
+"""Write files and folders completely or not at all.
 
-A draft lies beside its target, in the same file system. It is brought to disk, and then renamed.
+A draft is written next to its target, in the same file system, synced to disk, and then renamed. Permissions follow the
+user's umask.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from pathlib import Path
 
 @contextmanager
 def replacing(target: str | Path) -> Iterator[Path]:
-    """Yield a draft, a path that becomes ``target`` after the block.
+    """Yield a draft path that becomes ``target`` after the block.
 
-    The block writes a file or a folder there. If it raises, the draft is removed, and so are parent folders that were
-    made for it; what was at ``target`` before stays.
+    The block writes a file or a folder there. If it raises, the draft is removed, along with parent folders that were
+    created for it; an earlier ``target`` stays.
     """
     target = Path(target)
-    if target.is_symlink():  # the link stays; what it names is replaced
+    if target.is_symlink():  # the link stays; its target is replaced
         target = target.resolve()
     draft = target.with_name(f".{target.name}.draft")
     with new_folder(target.parent):
@@ -34,16 +35,16 @@ def replacing(target: str | Path) -> Iterator[Path]:
 
 
 def write(target: str | Path, content: str | bytes) -> None:
-    """Write one file as a whole, text as UTF-8."""
+    """Write one file atomically, text as UTF-8."""
     with replacing(target) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def publish(draft: Path, target: Path) -> None:
-    """Rename a complete draft, a file, link or folder, to ``target``.
+    """Rename a complete draft (a file, link or folder) to ``target``.
 
-    A folder cannot replace another one: the earlier one is renamed, and removed after the draft is in its place. After
-    a kill in between, the next write finds it and gives it back its name.
+    A folder cannot replace another one: the earlier folder is renamed, and removed once the draft is in its place.
+    After a kill in between, the next write restores its name.
     """
     if not draft.is_symlink():
         _settle(draft)
@@ -66,13 +67,16 @@ def _aside(target: Path) -> Path:
 
 
 def restore(target: Path) -> None:
-    """Give a folder its name back that a killed :func:`publish` moved aside."""
+    """Restore a folder that a killed :func:`publish` had renamed."""
     if not target.exists() and _aside(target).exists():
         _aside(target).rename(target)
 
 
 def _settle(draft: Path) -> None:
-    """Bring all files to disk; libraries that write through a temporary file leave it to its owner alone (0600)."""
+    """Sync all files to disk, and set the permissions of the umask.
+
+    Libraries that write through a temporary file leave it readable by its owner only (0600).
+    """
     wanted = 0o666 & ~_umask()
     for path in [*draft.rglob("*"), draft] if draft.is_dir() else [draft]:
         if path.is_file() and wanted & ~(mode := path.stat().st_mode & 0o777):
@@ -81,7 +85,10 @@ def _settle(draft: Path) -> None:
 
 
 def _umask() -> int:
-    """Read the umask. Where the system does not tell, it is set for a moment, to the strictest."""
+    """Read the umask.
+
+    Where the system does not report it, it is set for a moment, to the strictest.
+    """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("Umask:"):
@@ -92,7 +99,7 @@ def _umask() -> int:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the entries of a folder, to disk."""
+    """Sync a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -101,7 +108,7 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder, if it is there."""
+    """Remove a file, a link or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -109,7 +116,7 @@ def remove(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Make a folder; return it and its parents that were missing."""
+    """Create a folder; return it and its parents that were missing."""
     missing = []
     for path in (folder, *folder.parents):
         if path.exists():
@@ -120,7 +127,7 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 def remove_empty(folders: list[Path]) -> None:
-    """Remove empty folders, up to the first that is not."""
+    """Remove empty folders, up to the first that is not empty."""
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
@@ -128,7 +135,7 @@ def remove_empty(folders: list[Path]) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Make a folder and its parents; remove them if the block raises."""
+    """Create a folder and its parents; remove them if the block raises."""
     made = make_folder(folder)
     try:
         yield

@@ -1,4 +1,4 @@
-"""``stepverify fit|validate|test|predict --config …``: a LightningCLI."""
+"""Run ``stepverify fit|validate|test|predict --config …``, a LightningCLI."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ _USAGE = """usage: stepverify COMMAND --config FILE.yaml [--config OVERLAY.yaml]
 
 commands:
   fit        train a generator, an outcome verifier or a process reward model
-  validate   loss and metrics on the validation data
-  test       loss and metrics on the test data
+  validate   compute loss and metrics on the validation data
+  test       compute loss and metrics on the test data
   predict    score solutions and write them as records
 
-Everything of a run lies below trainer.default_root_dir: logs/ for TensorBoard, checkpoints/, and export/,
-a Hugging Face directory. A fit refuses a folder that holds a run:
-  --ckpt_path last   goes on with it (starts one where there is none; leaves a finished one as it is)
-  --overwrite true   removes its logs, checkpoints and export, and starts over
-stepverify COMMAND --help lists the keys of a command.
+A run writes everything below trainer.default_root_dir: logs/ for TensorBoard, checkpoints/, and export/,
+a Hugging Face directory. To fit again in a folder that holds a run:
+  --ckpt_path last   resume it (start one if there is none; a finished run is left unchanged)
+  --overwrite true   remove its logs, checkpoints and export, and start over
+stepverify COMMAND --help lists all keys of a command.
 """
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run one command. Bad input ends with one line on stderr and exit code 2.
+    """Run one command.
+
+    Bad input ends with one line on stderr and exit code 2.
 
     Args:
-        args: command line; None takes the process's.
+        args: command line; None takes the arguments of the process.
     """
     words = list(sys.argv[1:] if args is None else args)
-    # Answered before lightning is imported: that takes seconds.
+    # Answered without importing lightning, which takes seconds.
     if not words or words[0] in ("-h", "--help"):
         print(_USAGE, end="")
         sys.exit(0 if words else 2)

@@ -1,4 +1,4 @@
-"""Check that the records of one reading do not contradict each other. Standard library only."""
+"""Check that records do not contradict each other. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 from stepverify.records import InputError, Solution, record_key
 
-Kind = Literal["one a step", "one a token", "the last one alone"]
+Kind = Literal["one per step", "one per token", "the final one only"]
 
 
 class Consistency:
-    """Finds ids that occur twice and scores of mixed kinds.
+    """Find ids that occur twice and scores of mixed kinds.
 
-    One solution with another number of values would make a verifier of steps look like one of tokens, and its scores
-    be aggregated otherwise, for all solutions.
+    A single solution with another number of values would make step scores look like token scores, and the scores of all
+    solutions would then be aggregated differently.
     """
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class Consistency:
         self._kinds: dict[str, dict[Kind, list[Any]]] = {}  # verifier → kind → count, first place, values, steps
 
     def add(self, where: str, record: Any, of_tokens: Collection[str] = ()) -> bool:
-        """Note a record; False where its id occurred before.
+        """Add a record; return False if its id occurred before.
 
         Args:
-            where: its file and line.
-            record: of any kind; scores are looked at in solutions.
-            of_tokens: verifiers whose values are known to be of tokens, as ``token_texts`` are there.
+            where: file and line of the record.
+            record: of any kind; scores are checked for solutions.
+            of_tokens: verifiers whose values are known to be token scores because ``token_texts`` are present.
         """
         key = record_key(record)
         if key in self._ids:
@@ -40,10 +40,10 @@ class Consistency:
     def _note(self, where: str, solution: Solution, of_tokens: Collection[str]) -> None:
         num_steps = len(solution.steps)
         for name, values in solution.scores.items():
-            # One value of one step says nothing; nor does none.
+            # A single value of a single step is ambiguous; no values are too.
             if (count := len(values)) > 1 or (count and num_steps > 1):
                 by_step = count == num_steps and name not in of_tokens
-                kind: Kind = "the last one alone" if count == 1 else "one a step" if by_step else "one a token"
+                kind: Kind = "the final one only" if count == 1 else "one per step" if by_step else "one per token"
                 kinds = self._kinds.setdefault(name, {})
                 if kind in kinds:
                     kinds[kind][0] += 1
@@ -51,19 +51,19 @@ class Consistency:
                     kinds[kind] = [1, f"{where}: solution {solution.id}", count, num_steps]
 
     def check(self) -> None:
-        """Refuse the values of a verifier that are of several kinds.
+        """Refuse a verifier whose values are of several kinds.
 
         Raises:
             InputError: naming the first solution of the rarest kind.
         """
         for name, kinds in self._kinds.items():
             if len(kinds) > 1:
-                usual, *others = sorted(kinds, key=lambda k: -kinds[k][0])  # the first one of equals is the usual one
+                usual, *others = sorted(kinds, key=lambda k: -kinds[k][0])  # the first of equals is the usual one
                 odd = others[-1]
                 count, where, num_values, num_steps = kinds[odd]
                 total = sum(found[0] for found in kinds.values())
                 raise InputError(
                     f"{where}: key 'scores.{name}': {num_values} values for {num_steps} steps ({odd}; {count:,} of "
                     f"{total:,} solutions), but {usual} in {kinds[usual][0]:,}; a verifier's values must be of one "
-                    "kind, score the odd ones again or take them out"
+                    "kind, score the deviating ones again or remove them"
                 )

@@ -1,7 +1,7 @@
-"""JSON → records, with the key and value that is incorrect.
+"""Decode JSON to records, and report the incorrect key and value.
 
-msgspec decodes and checks a good line in one go. A line that it refuses is decoded again by :mod:`json` and checked key
-by key, to name the fault; whatever passes there is accepted.
+msgspec decodes and checks good lines. A line that it refuses is decoded again by :mod:`json` and checked key by key, to
+locate the error; if nothing is found, the record is accepted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stepverify.records import InputError, Record
 
 
 class _NotFinite(ValueError):
-    """NaN or Infinity, which Python's json writes and JSON has not."""
+    """Signal NaN or Infinity, which Python writes but JSON lacks."""
 
 
 def _no_constant(name: str) -> Any:
@@ -36,7 +36,7 @@ def parse_record(kind: type[Record], data: Any) -> Record:
     """Build a record from decoded JSON.
 
     Raises:
-        InputError: naming the key and the value that is missing, unknown or of the incorrect type.
+        InputError: naming the key and value that is missing, unknown or of another type.
     """
     return cast(Record, _convert(kind, data, ""))
 
@@ -45,12 +45,12 @@ def decode_record(kind: type[Record], line: bytes) -> Record:
     """Decode a record from one line of JSON.
 
     Raises:
-        InputError: as for :func:`parse_record`.
+        InputError: as in :func:`parse_record`.
         ValueError: the line is not JSON, or not UTF-8.
     """
     try:
         return cast(Record, _decoder(kind)(line))
-    except (msgspec.MsgspecError, RecursionError):  # says neither the key nor the value in our words
+    except (msgspec.MsgspecError, RecursionError):  # its message lacks key and value
         return parse_record(kind, decode(line.decode()))
 
 
@@ -120,7 +120,10 @@ def _mismatch(key: str, expected: str, value: Any) -> InputError:
 
 
 def describe_fault(line: str, error: ValueError | RecursionError) -> str:
-    """Say why a line could not be decoded: the key of a number that is not finite, or the column."""
+    """Describe why a line could not be decoded.
+
+    Gives the key of a number that is not finite, or the column.
+    """
     if isinstance(error, _NotFinite):
         return f"key '{_key_of(json.loads(line), str(error))}': expected a finite number, got {error}"
     said = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
@@ -128,7 +131,7 @@ def describe_fault(line: str, error: ValueError | RecursionError) -> str:
 
 
 def _key_of(data: Any, constant: str) -> str:
-    """Find the key of the first number that JSON has no spelling for."""
+    """Find the key of the first number that JSON cannot represent."""
     for name, item in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
         here = f"[{name}]" if isinstance(data, list) else f".{name}"
         if isinstance(item, float) and json.dumps(item) == constant:

@@ -1,6 +1,7 @@
-"""Further processes of one run end with the one that started them, instead of waiting for it in a collective operation.
+"""End the processes of a run when its main process ends.
 
-Lightning has its main process end with the others, but not the other way round; torchrun ends all by itself.
+Otherwise they would wait for it in a collective operation. Lightning ends its main process with the others, but not the
+other way round; torchrun ends all by itself.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import threading
 import time
 from contextlib import suppress
 
-GRACE_SECONDS = 10.0  # for a process's own message
+GRACE_SECONDS = 10.0  # time for a process's own error message
 
 _MAIN = "STEPVERIFY_MAIN_PID"  # inherited by the processes that Lightning starts
 
 
 def follow_main() -> None:
-    """End this process soon after the main one, if that has started it as a further rank."""
+    """End this process soon after the main process that started it.
+
+    Only ranks that Lightning started follow it.
+    """
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         os.environ[_MAIN] = str(os.getpid())
     elif main := os.environ.get(_MAIN):
@@ -25,7 +29,10 @@ def follow_main() -> None:
 
 
 def forget_main() -> None:
-    """Stop being followed: programs that this process starts later are no ranks of its run."""
+    """Stop being followed by programs started later.
+
+    They are not ranks of this run.
+    """
     os.environ.pop(_MAIN, None)
 
 
@@ -34,6 +41,6 @@ def _follow(main: int) -> None:
         time.sleep(1)
     time.sleep(GRACE_SECONDS)
     rank = os.environ["LOCAL_RANK"]
-    with suppress(OSError):  # nobody may read it any more
+    with suppress(OSError):  # stderr may be closed
         print(f"stepverify: rank 0 (process {main}) has ended, so local rank {rank} ends", file=sys.stderr, flush=True)
-    os._exit(1)  # the main thread may wait in C for ever
+    os._exit(1)  # the main thread may wait in C forever

@@ -1,4 +1,4 @@
-"""Find exports in local folders and on the Hugging Face hub."""
+"""Find exports in local folders and on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from stepverify.records import InputError
 
 
 def local_export(path: str, revision: str | None = None) -> str:
-    """Return the local folder of an export, downloading it from the hub if needed.
+    """Return the folder of an export; download it if needed.
 
-    Of a hub repository the files in its root and ``classifier/`` are taken, once; adapters are left out.
+    Of a Hub repository, the files in its root and ``classifier/`` are downloaded, once; adapters are left out.
 
     Args:
-        path: a local folder, or the id of a hub repository (``name/repository``).
+        path: a local folder, or the id of a Hub repository (``name/repository``).
         revision: branch, tag or commit of the repository.
 
     Raises:
@@ -27,9 +27,9 @@ def local_export(path: str, revision: str | None = None) -> str:
 
     try:
         return huggingface_hub.snapshot_download(path, revision=revision, ignore_patterns=["adapter/*"])
-    except (OSError, ValueError) as error:  # errors of the hub, of the network and of its cache are one of these
+    except (OSError, ValueError) as error:  # errors of the Hub, the network and the cache
         if huggingface_hub.constants.HF_HUB_OFFLINE:
-            reason = "it is not in the hub's cache, and HF_HUB_OFFLINE is set: unset it to download"
+            reason = "it is not in the Hub's cache, and HF_HUB_OFFLINE is set: unset it to download"
         else:
-            reason = f"it could not be taken from the hub: {str(error).splitlines()[0]}"
+            reason = f"it could not be downloaded from the Hub: {str(error).splitlines()[0]}"
         raise InputError(f"{path}: no such folder, and {reason}") from None

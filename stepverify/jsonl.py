@@ -1,7 +1,8 @@
-"""Records as JSON Lines: parsed with the key and value that is incorrect, written as a whole or not at all.
+"""Read and write records as JSON Lines.
 
-A stage's folder holds ``*.jsonl`` shards and a manifest; users' own files may be compressed (``.jsonl.gz``). Lines are
-written by :mod:`json`: msgspec, which reads them (:mod:`stepverify.decoding`), would write a NaN as ``null``.
+Errors name the incorrect key and value; files are written completely or not at all. A stage's folder holds ``*.jsonl``
+shards and a manifest; users' own files may be compressed (``.jsonl.gz``). Lines are written by :mod:`json`: msgspec,
+which reads them (:mod:`stepverify.decoding`), would write a NaN as ``null``.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ MANIFEST = "manifest.json"
 
 
 def dump_line(record: AnyRecord) -> str:
-    """One line of JSON, line end included. Fields at their default are left out.
+    """Encode a record as one line of JSON, line end included.
+
+    Fields with default values are left out.
 
     Raises:
-        ValueError: a number is not finite, so that no reader would take the line.
+        ValueError: a number is not finite, so no reader would accept the line.
     """
     return json.dumps(_plain(record), ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
@@ -57,10 +60,12 @@ def _defaults(kind: type) -> dict[str, Any]:
 
 
 def shards(path: str | Path) -> list[Path]:
-    """The JSON Lines files after ``path``: itself, or the shards of a finished stage's folder.
+    """List the JSON Lines files of a path.
+
+    These are the file itself, or the shards in a stage's folder.
 
     Raises:
-        InputError: nothing there, an empty folder, or a stage that was not run to its end.
+        InputError: no such path, an empty folder, or a stage that has not finished.
     """
     path = Path(path)
     if path.is_file():
@@ -84,12 +89,13 @@ def shards(path: str | Path) -> list[Path]:
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """Yield ``(file:line, decoded value)`` for each line of one file; ``.gz`` is read as it is.
+    """Yield ``(file:line, decoded value)`` for each line of one file.
 
-    A byte order mark before a line is passed over: some editors put one first, and joined files have it between.
+    ``.gz`` is decompressed. A byte order mark before a line is skipped: some editors write one first, and joined files
+    have them in between.
 
     Raises:
-        InputError: no line at all, or one that is not JSON.
+        InputError: an empty file, or a line that is not JSON.
     """
     for where, line in _read_lines(path):
         try:
@@ -126,11 +132,11 @@ def _unreadable(path: str | Path, error: Exception) -> InputError:
 def read_records(
     path: str | Path, kind: type[Record], change: Callable[[str, Any], None] | None = None
 ) -> Iterator[Record]:
-    """Yield the records of a file or of a finished stage's folder, in order.
+    """Yield the records of a file or finished stage, in order.
 
     Raises:
-        InputError: as ``file:line: key 'k': expected …, got …``; an id that occurs twice; scores of one verifier
-            that are of steps in some solutions and not in others.
+        InputError: as ``file:line: key 'k': expected …, got …``; an id that occurs twice; a verifier with step scores
+            in some solutions and other scores in others.
     """
     for _, record in read_located(path, kind, change):
         yield record
@@ -143,8 +149,8 @@ def read_located(
 
     Args:
         path: a file, or a finished stage's folder.
-        kind: of the records.
-        change: edits a decoded line in place before it is checked; gets its ``file:line`` too.
+        kind: record type.
+        change: called with ``file:line`` and the decoded line, to edit it in place before it is checked.
     """
     seen = Consistency()
     for shard in shards(path):
@@ -177,12 +183,15 @@ def first_place(path: str | Path, record: AnyRecord) -> str:
 
 
 def write_records(path: str | Path, records: Iterable[AnyRecord]) -> int:
-    """Write one shard as a whole: either the complete file appears, or none. Returns the count."""
+    """Write one shard atomically; return the number of records."""
     return write_lines(path, map(dump_line, records))
 
 
 def write_lines(path: str | Path, lines: Iterable[str]) -> int:
-    """Write lines of text as a whole file, line ends included. Returns the count."""
+    """Write lines, which include their line ends, as a file atomically.
+
+    Returns their number.
+    """
     count = 0
     with replacing(path) as draft, draft.open("w", encoding="utf-8") as file:
         for line in lines:
@@ -192,7 +201,7 @@ def write_lines(path: str | Path, lines: Iterable[str]) -> int:
 
 
 def fingerprint(path: str | Path) -> str:
-    """SHA-256 over the contents of all shards after ``path``: the identity of a stage's input."""
+    """Compute the SHA-256 of all shards, to identify a stage's input."""
     digest = hashlib.sha256()
     for shard in shards(path):
         with shard.open("rb") as file:

@@ -1,4 +1,7 @@
-"""Processes that torchrun or SLURM starts: as many as the trainer has devices, or refused before a model is loaded."""
+"""Check the number of processes that torchrun or SLURM starts.
+
+It must be the trainer's number of devices; checked before a model is loaded.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def check_launcher() -> None:
     """Refuse processes of SLURM that Lightning cannot place.
 
     Raises:
-        InputError: several tasks without a number of them for each node.
+        InputError: several tasks without a number of tasks per node.
     """
     if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return
@@ -28,14 +31,14 @@ def check_launcher() -> None:
 
 
 def check_processes(trainer: lightning.Trainer) -> None:
-    """Refuse another number of processes, started by torchrun or SLURM, than the trainer has devices.
+    """Refuse a number of started processes other than the trainer's devices.
 
     Raises:
         InputError: naming both.
     """
     environment = cluster_environment(trainer)
     if isinstance(environment, LightningEnvironment):
-        return  # it starts them itself
+        return  # Lightning starts the processes itself
     devices, nodes = trainer.num_devices, trainer.num_nodes
     started, per_node, on = environment.world_size(), None, None
     if isinstance(environment, SLURMEnvironment):
@@ -59,7 +62,7 @@ def check_processes(trainer: lightning.Trainer) -> None:
 
 
 def _refuse(message: str) -> None:
-    """Fail on every process; the first says why."""
+    """Fail on every process; the first prints the reason."""
     if getattr(rank_zero_only, "rank", 0) != 0:
         raise SystemExit(2)
     raise InputError(message)

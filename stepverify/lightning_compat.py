@@ -1,4 +1,7 @@
-"""Every private attribute of Lightning that is used: the next minor version may change any of them."""
+"""Collect all uses of Lightning's private attributes.
+
+Its next minor version may change any of them.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
 
 class OpenCLI(LightningCLI):
-    """LightningCLI with public names for what a subclass needs of it."""
+    """Give public names to methods of LightningCLI that a subclass needs."""
 
     def parser_of(self, subcommand: str) -> LightningArgumentParser:
         """Return the parser of a subcommand."""
         return self._parser(subcommand)
 
     def trainer_settings(self) -> Any:
-        """Return the configuration's entry of the trainer, its classes built."""
+        """Return the configuration's entry of the trainer, with its classes instantiated."""
         return self._get(self.config_init, "trainer", default={})
 
     def subcommand_arguments(self, subcommand: str) -> dict[str, Any]:
-        """Return what the trainer's method is called with; a subclass changes it."""
+        """Return the arguments of the trainer's method; a subclass may change them."""
         return super()._prepare_subcommand_kwargs(subcommand)
 
     def run_trainer(self, subcommand: str) -> None:
@@ -38,17 +41,17 @@ class OpenCLI(LightningCLI):
 
 
 def is_attached(module: lightning.LightningModule) -> bool:
-    """Tell whether a module has a trainer; its property raises where there is none."""
+    """Check whether a module has a trainer; its property raises without one."""
     return module._trainer is not None
 
 
 def is_epoch_end(trainer: lightning.Trainer) -> bool:
-    """Tell whether the running epoch has read its last batch."""
+    """Check whether the current epoch has read its last batch."""
     return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
 
 
 def stop_training(trainer: lightning.Trainer) -> None:
-    """End the loops when the running step has been logged, as after SIGTERM."""
+    """End the loops after the current step is logged, as on SIGTERM."""
     trainer._signal_connector.received_sigterm = True
 
 
@@ -58,7 +61,7 @@ def dump_checkpoint(trainer: lightning.Trainer) -> dict[str, Any]:
 
 
 def restore_data(trainer: lightning.Trainer, states: Sequence[Any]) -> None:
-    """Set the epoch of the training data, and go on within it where its loaders stood."""
+    """Set the data's epoch, and restore the loaders' positions within it."""
     loop: Any = trainer.fit_loop
     for loader in loop._combined_loader.flattened:
         loader.sampler.set_epoch(loop.epoch_progress.current.processed)
@@ -68,10 +71,10 @@ def restore_data(trainer: lightning.Trainer, states: Sequence[Any]) -> None:
 
 
 def begin_next_epoch(trainer: lightning.Trainer) -> None:
-    """Begin the next epoch where the checkpoint was saved at the end of one.
+    """Start the next epoch after a checkpoint at an epoch's end.
 
-    With ``max_steps`` Lightning takes that for an unfinished epoch: it would end it once more, without training, and
-    leave out the order of the next one.
+    With ``max_steps`` Lightning treats that epoch as unfinished: it would end it again without training, and skip the
+    order of the next one.
     """
     loop: Any = trainer.fit_loop
     if loop.restarted_on_epoch_end:
@@ -81,12 +84,12 @@ def begin_next_epoch(trainer: lightning.Trainer) -> None:
 
 
 def cluster_environment(trainer: lightning.Trainer) -> ClusterEnvironment:
-    """Return who starts the processes, and numbers them."""
+    """Return the environment that starts and numbers the processes."""
     return trainer._accelerator_connector.cluster_environment
 
 
 def fill_mesh(strategy: ModelParallelStrategy, count: int) -> tuple[int, int]:
-    """Replace ``auto`` by one data-parallel row of so many devices; return the sizes of both dimensions."""
+    """Replace ``auto`` sizes by one data-parallel dimension; return both sizes."""
     if strategy._data_parallel_size == "auto":
         strategy._data_parallel_size = count
     if strategy._tensor_parallel_size == "auto":
@@ -95,5 +98,5 @@ def fill_mesh(strategy: ModelParallelStrategy, count: int) -> tuple[int, int]:
 
 
 def saves_shards(strategy: Strategy) -> bool:
-    """Tell whether each process writes its own shard of a checkpoint into a folder."""
+    """Check whether each process writes its own shard of a checkpoint."""
     return isinstance(strategy, ModelParallelStrategy) and strategy._save_distributed_checkpoint

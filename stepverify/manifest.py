@@ -1,4 +1,7 @@
-"""The ``manifest.json`` of an output folder: which stage and configuration made it, and whether it is finished."""
+"""Write and read the ``manifest.json`` of an output folder.
+
+It holds the stage and configuration that made the folder, and whether it is finished.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def write_manifest(folder: Path, identity: Mapping[str, Any], summary: Mapping[s
     Args:
         folder: the output folder.
         identity: ``stage``, ``config`` and ``inputs``, as plain JSON values.
-        summary: counts of a finished stage; None for one that has not finished.
+        summary: counts of a finished stage; None for an unfinished one.
     """
     described = {
         **identity,
@@ -37,7 +40,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Read a manifest.
 
     Raises:
-        InputError: the file is none of this project.
+        InputError: not a manifest of this project.
     """
     try:
         manifest = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -49,12 +52,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def first_difference(
     stored: Mapping[str, Any], wanted: Mapping[str, Any], within: Iterable[str] | None = None
 ) -> str | None:
-    """Describe the first key on which two configurations differ, or None.
+    """Describe the first key on which two configurations differ, or return None.
 
     Args:
-        stored: the earlier one.
-        wanted: the one of this run.
-        within: top-level keys to be compared; None compares all.
+        stored: the earlier configuration.
+        wanted: the configuration of this run.
+        within: top-level keys to compare; None compares all.
     """
     before, now = flatten(stored), flatten(wanted)
     for key in sorted(before.keys() | now.keys()):
@@ -64,7 +67,7 @@ def first_difference(
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
+    """Flatten nested mappings to one with dotted keys."""
     if not isinstance(tree, Mapping):
         return {prefix: tree}
     return {

@@ -1,4 +1,4 @@
-"""Memory of a process: what a training step needs, what there is, and which settings lower the need."""
+"""Measure a process's memory: need of a training step, and capacity."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _UNLIMITED = 1 << 60
 
 @dataclass(frozen=True, kw_only=True)
 class StepMemory:
-    """Bytes of one process in a training step.
+    """Hold the bytes that one process needs in a training step.
 
     Attributes:
         resident: held before the first step: parameters, and whatever else the process has.
         gradients: of all trained parameters.
         largest_gradient: of one parameter.
-        states: of the optimizer that are not resident yet.
+        states: optimizer states that are not resident yet.
         activations: kept for the backward pass and made during it.
         accumulated: gradients of earlier batches are held throughout.
     """
@@ -41,10 +41,10 @@ class StepMemory:
     accumulated: bool = False
 
     def peak(self) -> int:
-        """Return the most that is held at once.
+        """Return the largest number of bytes held at once.
 
-        Activations go as gradients come, layer by layer: their maximum is that of the larger of the two, and one more
-        gradient, unless earlier ones are there already.
+        Activations are freed as gradients are made, layer by layer: their joint maximum is the larger of the two plus
+        one more gradient, unless earlier gradients are already held.
         """
         both = self.gradients + self.activations
         if not self.accumulated:
@@ -60,12 +60,12 @@ class StepMemory:
 
 
 def extrapolate(points: Iterable[tuple[int, int]], tokens: int, *, quadratic: bool = False) -> int:
-    """Predict the bytes of a larger batch from those of two smaller ones.
+    """Predict the bytes of a batch from those of smaller ones.
 
     Args:
         points: (tokens, bytes) of each, in ascending order.
-        tokens: of the larger batch.
-        quadratic: the bytes have a part that grows with the square of the tokens, as a whole attention matrix does.
+        tokens: tokens of the larger batch.
+        quadratic: the bytes have a part that grows with the square of the tokens, such as a whole attention matrix.
     """
     (few, small), (many, large) = points
     if few == many:
@@ -83,11 +83,11 @@ def bytes_of(tensors: Iterable[Tensor]) -> list[int]:
 
 
 def state_bytes(optimizer: torch.optim.Optimizer, factory: Callable[[Any], torch.optim.Optimizer]) -> int:
-    """Count the bytes of optimizer states that the first step will make.
+    """Count the bytes of optimizer states that the first step will create.
 
     Args:
-        optimizer: of the training; what it holds already is not counted.
-        factory: makes one like it, to be tried on a matrix of its own.
+        optimizer: optimizer of the training; states that it already holds are not counted.
+        factory: creates one like it, to be tried on a small matrix.
     """
     missing = [
         p for group in optimizer.param_groups for p in group["params"] if p not in optimizer.state and p.requires_grad
@@ -107,7 +107,7 @@ class CudaMemory:
     """Measure a CUDA device by torch's allocator.
 
     Args:
-        device: the process's own.
+        device: device of this process.
     """
 
     covers_backward = True
@@ -121,15 +121,18 @@ class CudaMemory:
         return f"{facts.name} ({size(facts.total_memory)})"
 
     def in_use(self) -> int:
-        """Bytes of this process's tensors."""
+        """Return the bytes of this process's tensors."""
         return torch.cuda.memory_allocated(self.device)
 
     def capacity(self) -> int:
-        """Bytes that this process's tensors can take: other processes and libraries hold the rest."""
+        """Return the bytes that this process's tensors can take.
+
+        Other processes and libraries hold the rest.
+        """
         return torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
 
     def added(self, forward: Callable[[], Tensor]) -> int:
-        """Run a forward and a backward pass and give the most bytes that they add."""
+        """Run a forward and a backward pass; return their peak bytes."""
         before = self.in_use()
         torch.cuda.reset_peak_memory_stats(self.device)
         forward().backward()
@@ -137,12 +140,12 @@ class CudaMemory:
 
 
 class HostMemory:
-    """Measure the host's memory, of which processes on it take equal shares.
+    """Measure the host's memory, divided equally among its processes.
 
-    An allocator that keeps what was freed hides peaks, so bytes are counted that are kept for the backward pass.
+    An allocator that keeps freed memory hides peaks, so the bytes kept for the backward pass are counted instead.
 
     Args:
-        num_processes: of this run on the host.
+        num_processes: processes of this run on the host.
     """
 
     covers_backward = False
@@ -155,18 +158,21 @@ class HostMemory:
         return "the host" if self.num_processes == 1 else f"the host for each of {self.num_processes} processes"
 
     def in_use(self) -> int:
-        """Bytes of this process."""
+        """Return the bytes of this process."""
         statm = Path("/proc/self/statm")
         if not statm.exists():
             return peak_bytes(torch.device("cpu"))
         return int(statm.read_text(encoding="utf-8").split()[1]) * resource.getpagesize()
 
     def capacity(self) -> int:
-        """Bytes that this process can take; without Linux's figures there is no limit."""
+        """Return the bytes that this process can take.
+
+        No limit is known without Linux's figures.
+        """
         return self.in_use() + available_on_host() // self.num_processes
 
     def added(self, forward: Callable[[], Tensor]) -> int:
-        """Run a forward and a backward pass and count what the former keeps."""
+        """Run a forward and a backward pass; return the bytes kept between."""
         kept = SavedBytes()
         with kept:
             loss = forward()
@@ -175,10 +181,12 @@ class HostMemory:
 
 
 class SavedBytes(saved_tensors_hooks):
-    """Count the bytes that forward passes keep for the backward pass, each storage once, parameters not at all.
+    """Count the bytes that forward passes keep for the backward pass.
+
+    Each storage counts once, parameters do not count.
 
     Attributes:
-        total: the most at once.
+        total: peak number of bytes.
     """
 
     def __init__(self) -> None:
@@ -201,10 +209,10 @@ class SavedBytes(saved_tensors_hooks):
 
 
 def available_on_host(root: Path = Path("/")) -> int:
-    """Bytes that the host, or the control group of this process, can still give.
+    """Return the bytes available on the host or in the control group.
 
     Args:
-        root: of the file system.
+        root: root of the file system.
     """
     found = [_UNLIMITED]
     meminfo = root / "proc/meminfo"
@@ -221,7 +229,10 @@ def available_on_host(root: Path = Path("/")) -> int:
 
 
 def _control_groups(root: Path) -> Iterable[tuple[Path, Path, Path]]:
-    """Files of limit, usage and statistics of this process's control groups, versions 2 and 1."""
+    """Yield the limit, usage and statistics files of this process's control groups.
+
+    Versions 2 and 1.
+    """
     listed = root / "proc/self/cgroup"
     lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
     for line in lines:
@@ -233,7 +244,7 @@ def _control_groups(root: Path) -> Iterable[tuple[Path, Path, Path]]:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
         else:
             continue
-        # A group has the limits of all above it. In a container its own may lie at the top.
+        # The limits of all parent groups apply too. In a container the group may be at the top.
         inner = home / path.strip("/")
         for folder in (inner, *inner.parents):
             if folder.is_relative_to(home):
@@ -241,14 +252,17 @@ def _control_groups(root: Path) -> Iterable[tuple[Path, Path, Path]]:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most bytes so far, of a device's tensors or, on the CPU, of this process."""
+    """Return the peak bytes of a device's tensors.
+
+    On the CPU, those of this process.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that a device, or the host, has no memory left."""
+    """Check whether an error means that memory ran out."""
     refused = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in refused)
@@ -266,5 +280,5 @@ def describe_use(device: torch.device) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes in GiB, or in MiB below one."""
+    """Format bytes in GiB, or in MiB below one."""
     return f"{count / GIB:,.1f} GiB" if count >= GIB else f"{count / 2**20:,.1f} MiB"

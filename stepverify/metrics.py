@@ -1,6 +1,7 @@
-"""Validation metrics: torchmetrics gathers values over batches and devices, :mod:`stepverify.statistics` computes.
+"""Compute validation metrics over batches and devices.
 
-So a number that training logs is the number that ``sampling report`` gives of the same values.
+torchmetrics gathers the values, :mod:`stepverify.statistics` computes: so training logs the same number that ``sampling
+report`` gives for the same values.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from torchmetrics.utilities import dim_zero_cat
 
 from stepverify import statistics
 
-# They compare correct with incorrect ones, and are NaN where the validation has one kind alone.
+# Metrics that compare correct with incorrect ones; they are NaN if the validation data has one class only.
 NEED_BOTH = frozenset({"step_auroc", "error_f1", "solution_auroc", "solution_auroc_per_problem", "ece_calibrated"})
 
 
 class _Gathered(Metric):
-    """Keeps predictions and targets of everything that it is fed."""
+    """Gather all predictions and targets."""
 
     full_state_update = False
     preds: list[Tensor]
@@ -34,12 +35,12 @@ class _Gathered(Metric):
             self.add_state(state, [], dist_reduce_fx="cat")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Feed probabilities of being correct, and 1 for correct or 0 for incorrect: shapes (M,)."""
+        """Add (M,) probabilities and (M,) targets: 1 correct, 0 incorrect."""
         self.preds.append(preds.float())
         self.target.append(target)
 
     def compute(self) -> Tensor:
-        """A number; NaN where it is not defined."""
+        """Compute the metric; NaN if it is not defined."""
         preds, target = dim_zero_cat(self.preds), dim_zero_cat(self.target)
         found = self.measure(preds.cpu().double().numpy(), target.cpu().numpy() > 0)
         return preds.new_tensor(torch.nan if found is None else found)
@@ -50,39 +51,47 @@ class _Gathered(Metric):
 
 
 class AUROC(_Gathered):
-    """Area under the ROC curve; NaN where there is one class alone."""
+    """Compute the area under the ROC curve; NaN with one class only."""
 
     higher_is_better = True
 
     def measure(self, values: np.ndarray, correct: np.ndarray) -> float | None:
-        """An area in [0, 1]."""
+        """Return the AUROC in [0, 1]."""
         return statistics.auroc(values, correct)
 
 
 class ErrorF1(_Gathered):
-    """F1 of finding the incorrect steps: a step with P(correct) < 1/2 is called incorrect. NaN where none is."""
+    """Compute the F1 score of detecting incorrect steps.
+
+    A step with P(correct) < 1/2 is predicted incorrect. NaN if no step is incorrect.
+    """
 
     higher_is_better = True
 
     def measure(self, values: np.ndarray, correct: np.ndarray) -> float | None:
-        """A share in [0, 1]."""
+        """Return the F1 score in [0, 1]."""
         return None if correct.all() else statistics.f1(values < 0.5, ~correct)
 
 
 class CalibrationError(_Gathered):
-    """Expected calibration error over 15 bins (Guo et al. 2017, section 2)."""
+    """Compute the expected calibration error (ECE) over 15 bins.
+
+    Source: Guo et al. 2017, section 2.
+    """
 
     higher_is_better = False
 
     def measure(self, values: np.ndarray, correct: np.ndarray) -> float | None:
-        """An error in [0, 1]."""
+        """Return the ECE in [0, 1]."""
         return statistics.calibration_error(statistics.reliability(values, correct))
 
 
 class FirstErrorAccuracy(Metric):
-    """Share of solutions whose first step with P(correct) < 1/2 is the first incorrect one, or that have neither.
+    """Compute the share of solutions whose first error is located exactly.
 
-    A solution counts once, whatever its number of steps, and only its labelled steps are looked at.
+    The predicted first error is the first step with P(correct) < 1/2. A solution without incorrect steps is located if
+    no step is predicted incorrect. Each solution counts once, whatever its number of steps, and only labelled steps
+    count.
     """
 
     full_state_update = False
@@ -96,12 +105,12 @@ class FirstErrorAccuracy(Metric):
         self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor, owner: Tensor) -> None:
-        """Feed the steps of whole solutions, in order.
+        """Add the steps of whole solutions, in order.
 
         Args:
             preds: (M,) probabilities of being correct.
             target: (M,) 1 for correct, 0 for incorrect.
-            owner: (M,) which solution each step belongs to; the steps of one stand together.
+            owner: (M,) solution that each step belongs to; the steps of a solution are contiguous.
         """
         solutions, rows = owner.unique_consecutive(return_inverse=True)
         places = torch.arange(len(owner), device=owner.device)
@@ -114,15 +123,16 @@ class FirstErrorAccuracy(Metric):
         self.total += len(solutions)
 
     def compute(self) -> Tensor:
-        """A share in [0, 1]."""
+        """Return the share in [0, 1]."""
         return self.hits / self.total
 
 
 class GroupedAUROC(Metric):
-    """Area under the ROC curve of each group, a tie counting half; the mean over those that have both kinds.
+    """Compute the AUROC per group, averaged over groups with both classes.
 
-    Of the solutions of a problem it says how well one is chosen. The area over all solutions is high too where values
-    only tell hard problems from easy ones. NaN where no group has both kinds.
+    With the solutions of a problem as a group, it measures how well a solution is selected; the AUROC over all
+    solutions is also high if values merely separate hard problems from easy ones. Ties count 1/2. NaN if no group has
+    both classes.
     """
 
     full_state_update = False
@@ -137,24 +147,27 @@ class GroupedAUROC(Metric):
             self.add_state(state, [], dist_reduce_fx="cat")
 
     def update(self, preds: Tensor, target: Tensor, names: Sequence[str]) -> None:
-        """Feed values (M,), 1 for correct or 0 for incorrect (M,), and the names of the M groups that they belong to."""
-        # Names do not travel between processes, and numbers given in the order of arrival would differ on each.
+        """Add (M,) values, (M,) targets (1 correct, 0 incorrect) and group names."""
+        # torchmetrics gathers tensors, not names, and processes would number the names differently.
         digests = [int.from_bytes(hashlib.sha256(n.encode()).digest()[:8], signed=True) for n in names]
         self.preds.append(preds.float())
         self.target.append(target)
         self.groups.append(torch.tensor(digests, device=preds.device))
 
     def compute(self) -> Tensor:
-        """An area in [0, 1]."""
+        """Return the mean AUROC in [0, 1]."""
         device = self.preds[0].device
-        # On the CPU: a GPU would be waited for twice a group.
+        # On the CPU: each group would synchronize a GPU twice.
         preds, target, groups = (dim_zero_cat(state).cpu() for state in (self.preds, self.target, self.groups))
         area = statistics.auroc_per_problem(preds.double().numpy(), target.numpy() > 0, groups.numpy())
         return preds.new_tensor(torch.nan if area is None else area).to(device)
 
 
 class PlattScaling(Metric):
-    """Gain and bias by which logits say best, in likelihood, how often those of their size are correct (Platt 1999)."""
+    """Fit gain and bias that calibrate logits (Platt 1999).
+
+    They maximize the likelihood.
+    """
 
     full_state_update = False
     logits: list[Tensor]
@@ -166,17 +179,17 @@ class PlattScaling(Metric):
             self.add_state(state, [], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Feed logits (M,), and 1 for correct or 0 for incorrect (M,)."""
+        """Add (M,) logits and (M,) targets: 1 correct, 0 incorrect."""
         self.logits.append(logits.float())
         self.target.append(target)
 
     def compute(self) -> Tensor:
-        """(3,): gain, bias, and the calibration error that they leave.
+        """Return gain, bias and the ECE after scaling; shape (3,).
 
-        NaN where all are correct or all incorrect, or where higher logits are not more often correct.
+        NaN if all are correct or all incorrect, or if higher logits are not more often correct.
         """
         device = self.logits[0].device
-        # On the CPU: a search of many small steps, in float64, which not every accelerator has.
+        # On the CPU: many small steps in float64, which not every accelerator supports.
         logits, target = (dim_zero_cat(state).cpu() for state in (self.logits, self.target))
         gain, bias = platt_scaling(logits, target)
         if not gain > 0:
@@ -187,16 +200,17 @@ class PlattScaling(Metric):
 
 
 def platt_scaling(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logistic regression of the outcome on the logit, against targets short of 0 and 1 (Platt 1999, section 2.2).
+    """Fit a logistic regression of the outcome on the logit.
 
-    As those are, gain and bias are finite where the logits divide correct from incorrect without error.
+    Targets lie inside (0, 1) (Platt 1999, section 2.2): so gain and bias are finite even if the logits separate correct
+    from incorrect without error.
 
     Args:
         logits: (M,).
         target: (M,) 1 for correct, 0 for incorrect.
 
     Returns:
-        Gain and bias, scalars; NaN where there is one outcome alone or one logit.
+        Gain and bias, scalars; NaN with one class only or if all logits are equal.
     """
     correct, incorrect = target.sum(), (1 - target).sum()
     std, mean = torch.std_mean(logits.double(), correction=0)

@@ -1,13 +1,13 @@
-"""The record types that flow between stages; their files are in :mod:`stepverify.jsonl`. Imports nothing heavy.
+"""Define the record types that stages exchange. Imports nothing heavy.
 
-A stage reads a folder of ``*.jsonl`` shards and writes another one::
+A stage reads a folder of ``*.jsonl`` shards (:mod:`stepverify.jsonl`) and writes another one::
 
     problems ─ generate ▶ solutions ─ label ▶ labelled solutions ─ score ▶ scored ─ rank ▶ rankings
 
-Every problem is a :class:`Problem`; from sampling to scoring every line is a :class:`Solution`
-that fills up on its way; ranking writes one :class:`Ranking` a problem, ``select`` a
-:class:`RatingSheet` for each solution that people are to rate, whoever draws completions of step
-prefixes keeps them as :class:`Rollout`, and whoever asks a judge keeps what it said as :class:`Judgement`.
+Every problem is a :class:`Problem`. From sampling to scoring every line is a :class:`Solution`, to which each stage
+adds fields. Ranking writes one :class:`Ranking` per problem, ``select`` one :class:`RatingSheet` per solution to be
+rated by people. Completions of step prefixes are stored as :class:`Rollout`, the answers of a judge as
+:class:`Judgement`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,24 @@ from msgspec import Struct, field
 
 
 class InputError(ValueError):
-    """Bad input by the user: one message with file, line, key and value. The programs exit with 2."""
+    """Report bad user input: file, line, key and value.
+
+    The programs exit with code 2.
+    """
 
     @classmethod
     def within(cls, error: BaseException | None) -> InputError | None:
-        """The bad input after ``error``: the configuration parser wraps what a class raises in its own errors."""
+        """Find the InputError in a chain of exceptions, or None.
+
+        The configuration parser wraps what a class raises in errors of its own.
+        """
         while error is not None and not isinstance(error, cls):
             error = error.__cause__ or error.__context__
         return error
 
 
 class Problem(Struct, kw_only=True, forbid_unknown_fields=True):
-    """A question, its final answer where it is known, and a worked solution where there is one."""
+    """Hold a problem, with its final answer and worked solution if known."""
 
     id: str
     problem: str
@@ -41,14 +47,14 @@ class Problem(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class StepLabel(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What is known of one step: a human rating, the count of a Monte Carlo estimate, or its value alone.
+    """Label a step by a rating, Monte Carlo counts, or a value.
 
     Attributes:
         rating: 1 correct, 0 neutral, -1 incorrect (PRM800K's scale).
-        num_correct: rollouts from the end of this step that reached the correct answer ...
-        num_rollouts: ... out of so many (Math-Shepherd, section 3.3). Counts are kept, so that hard,
-            soft and thresholded labels are choices of whoever reads them.
-        value: probability in [0, 1] that the step is correct, where others released no counts but this.
+        num_correct: rollouts from the end of this step that reached the correct answer.
+        num_rollouts: all rollouts from the end of this step (Math-Shepherd, section 3.3). Counts are kept, so that
+            hard, soft or thresholded labels are chosen when they are read.
+        value: probability in [0, 1] that the step is correct, for released labels without counts.
     """
 
     rating: int | None = None
@@ -70,29 +76,29 @@ class StepLabel(Struct, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def share(self) -> float | None:
-        """Chance that the step is correct, by rollouts or as released; None of a rating."""
+        """Return the probability that the step is correct; None for a rating."""
         if self.num_correct is None or self.num_rollouts is None:
             return self.value
         return self.num_correct / self.num_rollouts
 
 
 class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
-    """One solution of one problem, with all that is known of it so far.
+    """Hold one solution of a problem, with all that is known.
 
     Attributes:
         id: problem id and sample index, ``gsm8k/test/7#3``.
-        answer: the reference answer of the problem.
-        steps: the lines of the solution, the final-answer line included.
-        token_ids: the sampled tokens, exactly as the engine drew them.
+        answer: reference answer of the problem.
+        steps: lines of the solution, the final-answer line included.
+        token_ids: sampled tokens, exactly as the engine sampled them.
         finish: ``stop`` (ended by itself) or ``length`` (cut off at the token limit).
-        num_calculator_edits: values in it that the calculator put in; correct ones that were sampled do not count.
-        predicted: the final answer that was extracted from the steps; None where there is none.
-        correct: whether ``predicted`` equals ``answer``.
-        step_labels: one entry a step; None where nothing is known of it.
-        scores: verifier name → its values along the solution, in [0, 1]: one a step from a process
-            reward model, one a token or the last one alone from an outcome verifier; none where it could not be read.
-        token_texts: verifier name → the text of the token after each of its values, where they are values of tokens; some
-            are empty, see :meth:`stepverify.data.encode.SolutionEncoder.token_texts`.
+        num_calculator_edits: values that the calculator inserted; values that were sampled correctly do not count.
+        predicted: final answer extracted from the steps; None if there is none.
+        correct: outcome label: whether ``predicted`` equals ``answer``.
+        step_labels: one entry per step; None for unlabelled steps.
+        scores: verifier name → its values along the solution, in [0, 1]: one per step from a process reward model, one
+            per token or the final one alone from an outcome verifier; empty if the solution could not be scored.
+        token_texts: verifier name → text of the token before each of its values, for token scores; some are empty, see
+            :meth:`stepverify.data.encode.SolutionEncoder.token_texts`.
     """
 
     id: str
@@ -123,16 +129,18 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def solved(self) -> bool:
-        """Whether it counts as correct: a correct final answer, reached before the token limit.
+        """Check whether it counts as correct.
 
-        Where neither answer is known, the verdict came with the solution (ProcessBench) and is taken as it is.
+        It needs a correct final answer before the token limit.
+
+        If neither answer is known, the outcome label came with the solution (ProcessBench) and is used as it is.
         """
         known = self.predicted is not None or self.answer is None
         return bool(self.correct) and known and self.finish != "length"
 
     @classmethod
     def of(cls, problem: Problem, index: int, steps: list[str], **known: Any) -> Solution:
-        """The ``index``-th solution of ``problem``; ``meta`` goes to what the problem has."""
+        """Make the ``index``-th solution of ``problem``; ``meta`` extends the problem's."""
         return cls(
             id=f"{problem.id}#{index}", problem_id=problem.id, problem=problem.problem,
             answer=problem.answer, steps=steps, meta=problem.meta | known.pop("meta", {}), **known,
@@ -140,15 +148,15 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Ranking(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What every rule of choosing makes of the samples of one problem.
+    """Hold the results of all selection rules for one problem.
 
     Attributes:
-        sizes: the numbers of samples N at which the curves are given.
-        curves: rule (``majority``, ``prm/best_of_n``, ...) → the probability to be correct at each N, over
-            random subsets of N of the samples.
-        choices: rule → id of the solution that it picks from all samples; None where it picks none.
-        auroc_by_rule: rule → area under the ROC curve of what it orders the samples by (votes, steps, a verifier's scores);
-            empty where all samples are correct, or all incorrect.
+        sizes: numbers of samples N at which the curves are given.
+        curves: rule (``majority``, ``prm/best_of_n``, ...) → probability of being correct at each N, over random
+            subsets of N samples.
+        choices: rule → id of the solution selected from all samples; None if it selects none.
+        auroc_by_rule: rule → AUROC of the quantity that orders the samples (votes, steps, a verifier's scores); empty
+            if all samples are correct, or all incorrect.
     """
 
     problem_id: str
@@ -161,17 +169,17 @@ class Ranking(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Rollout(Struct, kw_only=True, forbid_unknown_fields=True):
-    """Completions of one step prefix, sampled together to learn what the prefix is worth.
+    """Hold completions of one step prefix, sampled to estimate its value.
 
     Attributes:
-        id: the problem's id, a digest of the prefix, and which of its completions the first one is.
+        id: problem id, digest of the prefix, and index of the first completion.
         steps: the prefix.
-        seed: that the first completion was sampled with; the next one with ``seed + 1``.
-        completions: the texts after the prefix.
-        finish: as of a :class:`Solution`, for each of them.
-        answers: their final answers; None where there is none.
-        correct: whether that is the problem's answer.
-        tokens: sampled for all of them.
+        seed: seed of the first completion; the next ones have ``seed + 1`` and so on.
+        completions: texts after the prefix.
+        finish: as in :class:`Solution`, for each completion.
+        answers: final answer of each completion; None if there is none.
+        correct: whether each answer is the problem's.
+        tokens: number of tokens sampled for all of them.
     """
 
     id: str
@@ -186,13 +194,13 @@ class Rollout(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class RatingSheet(Struct, kw_only=True, forbid_unknown_fields=True):
-    """A solution as it is laid before people who rate its steps.
+    """Present a solution to people who rate its steps.
 
     Attributes:
-        ratings: one entry a step, on PRM800K's scale: 1 correct, 0 neutral, -1 incorrect; None where nobody has rated it.
-        answer: the reference answer of the problem.
-        scores: what a verifier says of the steps; empty unless it was asked for, since it would prime who rates.
-        meta: remarks of whoever rates.
+        ratings: one per step, on PRM800K's scale: 1 correct, 0 neutral, -1 incorrect; None if not rated yet.
+        answer: reference answer of the problem.
+        scores: step scores of a verifier; empty unless requested, since they would bias the raters.
+        meta: remarks of the raters.
     """
 
     id: str
@@ -213,21 +221,23 @@ class RatingSheet(Struct, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def rated(self) -> bool:
-        """Whether anybody has rated any of its steps."""
+        """Check whether any step has a rating."""
         return any(rating is not None for rating in self.ratings)
 
 
 class Judgement(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What a judge said about the first incorrect step of one solution. Steps are counted from 1; 0 is none of them.
+    """Hold a judge's answers about the first incorrect step of one solution.
+
+    Steps are counted from 1; 0 means that no step is incorrect.
 
     Attributes:
-        id: of the solution.
-        labelled: the first incorrect step by the labels that were judged.
-        seed: that the first answer was sampled with; the next one with ``seed + 1``.
-        texts: the judge's answers, one a vote.
-        finish: as of a :class:`Solution`, for each of them.
-        verdicts: the first incorrect step that each of them names; None where it names none of the solution's, nor none.
-        tokens: sampled for all of them.
+        id: id of the solution.
+        labelled: first incorrect step by the labels under judgement.
+        seed: seed of the first answer; the next ones have ``seed + 1`` and so on.
+        texts: answers of the judge, one per vote.
+        finish: as in :class:`Solution`, for each answer.
+        verdicts: first incorrect step that each answer names; None if it names no step of the solution.
+        tokens: number of tokens sampled for all of them.
     """
 
     id: str
@@ -242,16 +252,16 @@ class Judgement(Struct, kw_only=True, forbid_unknown_fields=True):
 def check_scores(
     scores: Mapping[str, Sequence[float]], num_steps: int, token_texts: Mapping[str, Sequence[str]], key: str = "scores"
 ) -> None:
-    """Check that scores of a solution are probabilities, and their number.
+    """Check that the scores of a solution are probabilities, and their number.
 
     Args:
         scores: verifier → its values.
-        num_steps: of the solution.
-        token_texts: verifier → the texts of its values, where they are values of tokens.
-        key: of the scores in messages.
+        num_steps: number of steps of the solution.
+        token_texts: verifier → texts of its values, for token scores.
+        key: name of the scores in error messages.
 
     Raises:
-        InputError: a value outside [0, 1], or more values than one and fewer than steps, or not one a text.
+        InputError: a value outside [0, 1]; more than one value but fewer than steps; or not one value per text.
     """
     for name, values in scores.items():
         if not values:
@@ -264,17 +274,20 @@ def check_scores(
             )
         if 1 < len(values) < num_steps:
             raise InputError(
-                f"key '{key}.{name}': expected one value a step ({num_steps}), one a token, or the last one alone, "
+                f"key '{key}.{name}': expected one value per step ({num_steps}), one per token, or the final one only, "
                 f"got {len(values)}"
             )
         if name in token_texts and len(token_texts[name]) != len(values):
             raise InputError(
-                f"key 'token_texts.{name}': expected {len(values)} texts, one a value, got {len(token_texts[name])}"
+                f"key 'token_texts.{name}': expected {len(values)} texts, one per value, got {len(token_texts[name])}"
             )
 
 
 def record_key(record: Any) -> str:
-    """Give a record's key in its folder: its id, or its problem's."""
+    """Return a record's key within its folder.
+
+    It is its id, or that of its problem.
+    """
     return str(getattr(record, "id", None) or record.problem_id)
 
 

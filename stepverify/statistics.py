@@ -1,6 +1,6 @@
-"""Statistics of verifiers' values, on numpy arrays: one implementation for training and reports. Needs numpy only.
+"""Compute statistics of verifiers' values: AUROC, F1, calibration, bootstrap intervals.
 
-Areas under the ROC curve, F1, calibration, correlations, and bootstrap intervals.
+Training and reports share this implementation. Needs numpy only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CHUNK = 1 << 24  # weights of resampled problems held at a time
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """One bin of a reliability diagram: mean value, share of correct ones, and how many there are."""
+    """Hold one bin of a reliability diagram: mean value, share correct, count."""
 
     value: float
     correct: float
@@ -24,14 +24,16 @@ class Bin:
 
 
 def auroc(scores: np.ndarray, correct: np.ndarray) -> float | None:
-    """Compute the AUROC: the probability that a correct one scores above an incorrect one, a tie counting half.
+    """Compute the AUROC.
+
+    It is the probability that a correct item scores above an incorrect one; ties count 1/2.
 
     Args:
         scores: (M,).
         correct: (M,), booleans.
 
     Returns:
-        None where there is one kind alone.
+        A number in [0, 1]; None with one class only.
     """
     above, below = scores[correct], np.sort(scores[~correct])
     if not len(above) or not len(below):
@@ -41,20 +43,20 @@ def auroc(scores: np.ndarray, correct: np.ndarray) -> float | None:
 
 
 def resampled_auroc(scores: np.ndarray, correct: np.ndarray, groups: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Compute the AUROC of several resamples of groups, a tie counting half.
+    """Compute the AUROC of several bootstrap resamples of groups; ties count 1/2.
 
     Args:
-        scores: (M,), higher for correct ones.
+        scores: (M,), higher for correct items.
         correct: (M,), booleans.
-        groups: (M,), the group of each, from 0.
-        counts: (B, groups), how often each group counts, whole numbers.
+        groups: (M,), group of each item, from 0.
+        counts: (B, groups), how often each group was resampled, whole numbers.
 
     Returns:
-        (B,); NaN where there are no correct ones or no incorrect ones.
+        (B,); NaN for resamples with one class only.
     """
     _, places = np.unique(scores, return_inverse=True)
     width = counts.shape[1]
-    # Ones of equal value in a group are one with a weight: places and lengths have few values.
+    # Items of equal value in a group are merged with a weight: step positions and lengths have few distinct values.
     (above, of_correct, times), (below, of_incorrect, others) = (
         (keys // width, keys % width, number)
         for keys, number in (np.unique((places * width + groups)[of], return_counts=True) for of in (correct, ~correct))
@@ -70,10 +72,10 @@ def resampled_auroc(scores: np.ndarray, correct: np.ndarray, groups: np.ndarray,
 
 
 def auroc_per_problem(scores: np.ndarray, correct: np.ndarray, groups: np.ndarray) -> float | None:
-    """The mean of the areas of each group, all weighing the same; None where none has correct ones and incorrect ones.
+    """Compute the mean AUROC of the groups, each with equal weight.
 
-    Over all solutions an area is high too where scores tell hard problems from easy ones; choosing among the solutions
-    of one problem needs this one.
+    The AUROC over all solutions is also high if scores merely separate hard problems from easy ones; selecting among
+    the solutions of one problem needs this one. None if no group has both classes.
     """
     order = np.argsort(groups, kind="stable")
     borders = np.flatnonzero(np.diff(groups[order])) + 1
@@ -83,13 +85,18 @@ def auroc_per_problem(scores: np.ndarray, correct: np.ndarray, groups: np.ndarra
 
 
 def f1(found: np.ndarray, truth: np.ndarray) -> float:
-    """Harmonic mean of precision and recall; 0 where nothing is found and nothing is there to be found."""
+    """Compute the harmonic mean of precision and recall; 0 without any positives."""
     marked = np.count_nonzero(found) + np.count_nonzero(truth)
     return 2 * np.count_nonzero(found & truth) / marked if marked else 0.0
 
 
 def reliability(probability: np.ndarray, correct: np.ndarray, num_bins: int = NUM_BINS) -> list[Bin]:
-    """Mean value, share correct and count in each of ``num_bins`` equal parts of [0, 1]; empty ones are left out."""
+    """Compute mean value, share correct and count per bin.
+
+    The bins divide [0, 1] equally.
+
+    Empty bins are left out.
+    """
     places = np.clip(np.ceil(probability * num_bins).astype(int) - 1, 0, num_bins - 1)
     counts = np.bincount(places, minlength=num_bins)
     means, shares = (np.bincount(places, weights=w, minlength=num_bins) for w in (probability, correct.astype(float)))
@@ -99,45 +106,53 @@ def reliability(probability: np.ndarray, correct: np.ndarray, num_bins: int = NU
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error over the bins of :func:`reliability` (Guo et al. 2017, section 2)."""
+    """Compute the ECE over the bins of :func:`reliability`.
+
+    Source: Guo et al. 2017, section 2.
+    """
     return sum(b.count * abs(b.value - b.correct) for b in bins) / sum(b.count for b in bins)
 
 
 def brier(probabilities: np.ndarray, correct: np.ndarray) -> float:
-    """Compute the mean squared difference between probabilities and outcomes (Brier 1950)."""
+    """Compute the Brier score: the mean squared error of probabilities (Brier 1950)."""
     return float(((probabilities - correct) ** 2).mean())
 
 
 def equal_runs(ordered: np.ndarray) -> np.ndarray:
-    """Find where each run of equal values starts in an array of one at least."""
+    """Find where each run of equal values starts in a non-empty array."""
     return np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, the mean of the ranks among equals: correlating them is Spearman's coefficient."""
+    """Rank values from 1; ties share the mean of their ranks.
+
+    The correlation of ranks is Spearman's coefficient.
+    """
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return (ends - (counts - 1) / 2)[places]
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
-    """The correlation; None where one of them does not vary."""
+    """Compute Pearson's correlation; None if one side is constant."""
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     return float(np.corrcoef(x, y)[0, 1])
 
 
 def mean(values: np.ndarray) -> float | None:
-    """The mean; None of nothing."""
+    """Compute the mean; None of an empty array."""
     return float(values.mean()) if len(values) else None
 
 
 def aggregate_all(values: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """:func:`stepverify.aggregate.aggregate` by every rule, for many solutions at once.
+    """Aggregate the step scores of many solutions by every rule.
+
+    The vectorized form of :func:`stepverify.aggregate.aggregate`.
 
     Args:
         values: (values of all solutions,), one solution after the other.
-        counts: (solutions,), how many of them belong to each; at least 1.
+        counts: (solutions,), number of values of each solution; at least 1.
     """
     ends = np.cumsum(counts)
     starts = ends - counts
@@ -153,22 +168,25 @@ def aggregate_all(values: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarra
 
 
 def bootstrap_means(values: np.ndarray, num_bootstrap: int, seed: int | tuple[int, ...]) -> np.ndarray:
-    """Means over problems (or solutions) sampled with replacement: (problems, columns) → (num_bootstrap, columns).
+    """Compute means over problems (or solutions) sampled with replacement.
 
-    All columns share the resamples.
+    Shapes: (problems, columns) → (num_bootstrap, columns). All columns share the resamples.
     """
     total = len(values)
     return np.concatenate([counts @ values / total for counts in resamples(total, num_bootstrap, seed)])
 
 
 def resamples(total: int, num: int, seed: int | tuple[int, ...], width: int = 0) -> Iterator[np.ndarray]:
-    """How often each of ``total`` is sampled with replacement: arrays (some, total) of ``num`` rows in all.
+    """Yield how often each of ``total`` items is sampled with replacement.
 
     Args:
         total: problems, or solutions.
         num: resamples.
-        seed: of the draws.
-        width: numbers that a row takes where it is used, if more than ``total``: pieces are made to fit memory.
+        seed: seed of the resamples.
+        width: numbers that a row needs where it is used, if more than ``total``; the arrays are sized to fit memory.
+
+    Yields:
+        Arrays of shape (some, total), ``num`` rows in all.
     """
     rng, step = np.random.default_rng(seed), max(1, _CHUNK // max(total, width))
     for start in range(0, num, step):
@@ -178,15 +196,17 @@ def resamples(total: int, num: int, seed: int | tuple[int, ...], width: int = 0)
 
 
 def interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 2.5th and the 97.5th percentile over the first axis."""
+    """Compute the 2.5th and 97.5th percentile over the first axis."""
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
     return low, high
 
 
 def low_high(values: np.ndarray) -> tuple[float, float]:
-    """Compute the interval of the resamples, which follow the value of the sample itself; NaN ones are left out.
+    """Compute the 95 % bootstrap interval.
 
-    A resample may lack one kind of steps or solutions, and where all of them do the interval is the value alone.
+    The first value is that of the sample itself, the others are of resamples.
+
+    NaN resamples, which lack one class, are left out. If all are NaN, the interval is the sample's value alone.
     """
     resampled = values[1:][~np.isnan(values[1:])]
     low, high = interval(resampled if len(resampled) else values[:1])

@@ -1,7 +1,7 @@
-"""How a problem and its steps become text, and text becomes steps: the one place that knows.
+"""Format problems and steps as text, and split text into steps.
 
-A template travels with every exported model, and whoever samples from it or scores with it reads it
-back from there, so that a verifier never sees text laid out otherwise than in its training.
+The template is saved with every exported model, and sampling and scoring read it from there, so that a verifier never
+sees text in another format than in its training.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from typing import Any
 from stepverify.records import InputError, Problem
 
 EXPORT_FILE = "stepverify.json"
+FORMAT = 1  # version of that file, raised whenever an older version would misread it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """Text around problems and steps.
+    """Describe the text around problems and steps.
 
     Attributes:
-        prompt: what stands before a solution; ``{problem}`` is replaced by the problem.
-        step_separator: what ends every step. Steps are lines (Lightman et al. 2023, section 2.1), so it
-            is a line end, alone or followed by more text.
-        step_tag: the token after every step at which a process reward model is read.
-        positive: the token that the model predicts at the tag of a correct step.
-        negative: the token that it predicts at the tag of an incorrect one.
-        neutral: the token that it predicts at the tag of a neutral one (PRM800K's rating 0); None leaves two labels.
+        prompt: text before a solution; ``{problem}`` is replaced by the problem.
+        step_separator: text that ends every step. Steps are lines (Lightman et al. 2023, section 2.1), so it is a line
+            end, alone or followed by more text.
+        step_tag: the token after every step at which a process reward model is scored.
+        positive: label token predicted at the step tag of a correct step.
+        negative: label token predicted at the step tag of an incorrect step.
+        neutral: label token predicted at the step tag of a neutral step (PRM800K's rating 0); None for two labels.
     """
 
     prompt: str = "Question: {problem}\nAnswer:\n"
@@ -50,43 +51,57 @@ class Template:
             raise InputError(f"template: neutral is the same token {self.neutral!r} as another label")
 
     def render_prompt(self, problem: str) -> str:
-        """The text in front of a solution of ``problem``."""
+        """Render the text before a solution of ``problem``."""
         return self.prompt.replace("{problem}", problem.strip())
 
     def render_step(self, step: str) -> str:
-        """The text of one step, its end included."""
+        """Render one step, its separator included."""
         return step + self.step_separator
 
     def render_examples(self, examples: Sequence[Problem]) -> str:
-        """Few-shot prefix: worked problems in this very template, each closed by an empty line."""
+        """Render worked problems as a few-shot prefix.
+
+        An empty line follows each.
+        """
         for example in examples:
             if not example.steps:
                 raise InputError(f"few-shot example {example.id}: has no worked solution")
         return "".join(self.render_prompt(e.problem) + "".join(map(self.render_step, e.steps)) + "\n" for e in examples)
 
     def split(self, text: str) -> list[str]:
-        """The steps of a sampled text: its lines, stripped; empty lines are no steps."""
+        """Split sampled text into steps: its non-empty lines, stripped."""
         return [line.strip() for line in text.replace(self.step_separator, "\n").splitlines() if line.strip()]
 
     def save(self, folder: str | Path, **facts: Any) -> None:
-        """Store the template and further ``facts`` (objective, ids, recipe) beside an exported model."""
-        described = {"template": {k: v for k, v in dataclasses.asdict(self).items() if v is not None}, **facts}
+        """Save the template and ``facts`` (objective, ids, recipe) with an export."""
+        described = {
+            "format": FORMAT,
+            "template": {k: v for k, v in dataclasses.asdict(self).items() if v is not None},
+            **facts,
+        }
         (Path(folder) / EXPORT_FILE).write_text(
             json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
 
 
 def load_export(folder: str | Path) -> tuple[Template, dict[str, Any]] | None:
-    """Template and facts of a model that this project exported; None for any other model.
+    """Load an exported model's template and metadata; None for other models.
 
     Raises:
-        InputError: the file is there but broken.
+        InputError: the file exists but is broken or of another format.
     """
     path = Path(folder) / EXPORT_FILE
     if not path.is_file():
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        return Template(**facts.pop("template")), facts
+        written = facts.pop("format", None)
+        template = Template(**facts.pop("template")) if written == FORMAT else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not an export of this project: {error!r}") from None
+    if template is None:
+        raise InputError(
+            f"{path}: key 'format': {written!r}, this version of stepverify reads {FORMAT}; "
+            "export the model again, or install the version that wrote it"
+        )
+    return template, facts

@@ -1,4 +1,4 @@
-"""The LightningCLI after :mod:`stepverify.cli`, with the folders of a run in their place."""
+"""Run the LightningCLI of :mod:`stepverify.cli`, with one folder per run."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ from stepverify.callbacks.memory import ChooseCheckpointing, NoteOutOfMemory, ou
 from stepverify.callbacks.ranks import EndFailed
 from stepverify.callbacks.run_folder import Finished, RunFolder, claim, comparable, earlier_precision, inputs_of
 from stepverify.data.datamodule import SolutionData
-from stepverify.devices import check_settings, choose_accelerator, settle_mesh, settle_precision
 from stepverify.follow import follow_main, forget_main
 from stepverify.launch import check_launcher, check_processes
 from stepverify.lightning_compat import OpenCLI
 from stepverify.memory import is_out_of_memory
 from stepverify.modules import StepModule
 from stepverify.records import InputError
+from stepverify.trainer_settings import check_settings, choose_accelerator, settle_mesh, settle_precision
 
-# Said by Lightning and its parts on every start; each is answered by this program's own design.
+# Warnings of Lightning and its dependencies on every start that do not apply to this program.
 _NOISE = (
-    ".*does not have many workers.*",  # collation takes milliseconds: records are encoded beforehand
+    ".*does not have many workers.*",  # collating takes milliseconds, as records are encoded beforehand
     ".*is smaller than the logging interval.*",
     ".*'set_vital' is deprecated.*",
     ".*LeafSpec.*",
-    ".*LightningCLI's args parameter.*",  # a caller in Python knows what it passes
+    ".*LightningCLI's args parameter.*",  # only for callers in Python
     ".*No (positive|negative) samples (found )?in target.*",
 )
 
 
 class VerifierCLI(OpenCLI):
-    """Puts logs, checkpoints and export of a run below ``trainer.default_root_dir``.
+    """Put logs, checkpoints and export of a run below ``trainer.default_root_dir``.
 
-    What the YAML names itself (a logger, Checkpoints, an export) stands; only what is missing is added.
+    Settings of the YAML (a logger, Checkpoints, an export) are kept; only missing ones are added.
     """
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
-        """Add the one key that Lightning's fit lacks."""
+        """Add ``--overwrite`` to the arguments of fit."""
         super().setup_parser(*args, **kwargs)
         self.parser_of("fit").add_argument(
             "--overwrite", type=bool, default=False,
@@ -68,7 +68,7 @@ class VerifierCLI(OpenCLI):
         )  # fmt: skip
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what cannot be run, and a folder that holds a run, before data or model are loaded."""
+        """Refuse unsupported settings and used folders, before data or model are loaded."""
         config = self.config[self.subcommand]
         choose_accelerator(config.trainer)
         check_settings(config.trainer)
@@ -78,7 +78,7 @@ class VerifierCLI(OpenCLI):
         )
         if self.subcommand != "fit":
             return
-        overwrite = config.pop("overwrite")  # not saved: it is for this time alone
+        overwrite = config.pop("overwrite")  # not saved, as it applies to this run only
         plain = yaml.safe_load(self.parser_of("fit").dump(config, skip_none=False, format="yaml"))
         inputs = inputs_of(plain)
         earlier = claim(
@@ -88,7 +88,7 @@ class VerifierCLI(OpenCLI):
         self.save_config_kwargs |= {"manifest": comparable(plain), "inputs": inputs, "earlier": earlier}
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
-        """Fill in logger and callbacks."""
+        """Add the default logger and callbacks."""
         config = self.trainer_settings()
         root = Path(config.get("default_root_dir"))
         logged = config.get("logger") is not False
@@ -124,7 +124,7 @@ class VerifierCLI(OpenCLI):
         return trainer
 
     def run_trainer(self, subcommand: str) -> None:
-        """Run it; where memory runs out, end with one line."""
+        """Run the command; end with one line if memory runs out."""
         try:
             super().run_trainer(subcommand)
         except Exception as error:
@@ -133,7 +133,7 @@ class VerifierCLI(OpenCLI):
             raise InputError(out_of_memory(self.trainer, error)) from error
 
     def subcommand_arguments(self, subcommand: str) -> dict[str, Any]:
-        """Find the last checkpoint that is whole, and have checkpoints read as data, never as pickled code."""
+        """Find the last undamaged checkpoint, and load checkpoints without running pickled code."""
         kwargs = super().subcommand_arguments(subcommand)
         root, path = str(self.trainer.default_root_dir), kwargs.get("ckpt_path")
         if path == "last":
@@ -146,17 +146,17 @@ class VerifierCLI(OpenCLI):
         if subcommand == "fit" and path and Path(path).exists() and files.is_weights_only(Path(path)):
             raise InputError(
                 f"{path}: holds weights without optimizer state (Checkpoints.final), so that training "
-                "cannot go on from it: start over with --overwrite true, or train the export further in another "
+                "cannot resume from it: start over with --overwrite true, or train the export further in another "
                 "trainer.default_root_dir (model.init_args.backbone.path)"
             )
         kwargs["weights_only"] = kwargs.get("weights_only") is not False
-        # torch's sharded checkpoints do not take the argument, and Lightning does not hand it on to them.
+        # For torch's sharded checkpoints, which do not get the argument from Lightning.
         os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = str(int(kwargs["weights_only"]))
         return kwargs
 
 
 def _export_folder(config: Mapping[str, Any]) -> Path | None:
-    """The folder that a HuggingFaceExport of the configuration names."""
+    """Return the folder that a HuggingFaceExport of the configuration names."""
     callbacks = config["trainer"]["callbacks"] or []
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
         if callback["class_path"].rpartition(".")[2] == HuggingFaceExport.__name__:
@@ -178,16 +178,20 @@ def _be_quiet() -> None:
 
 
 def _leave_group() -> None:
-    """Close the communication of several processes: one that ends with it open may abort in a thread of gloo's."""
+    """Close the process group of several processes.
+
+    A process that ends with it open may abort in a thread of gloo.
+    """
     group = torch.distributed
     if group.is_available() and group.is_initialized() and group.get_world_size() > 1:
         group.destroy_process_group()
 
 
 def run(args: Sequence[str] | None = None) -> OpenCLI | None:
-    """Parse the command line, or ``args`` in its place, and run it; None where the run has finished before.
+    """Parse the command line or ``args``, and run it.
 
-    With None the process's own line is used: Lightning starts further processes of DDP and FSDP2 with it.
+    Returns None if the run had already finished. With ``args`` None the command line of the process is used: Lightning
+    starts further processes of DDP and FSDP2 with it.
     """
     _be_quiet()
     follow_main()
@@ -213,7 +217,7 @@ def run(args: Sequence[str] | None = None) -> OpenCLI | None:
         print(finished)
         return None
     except SIGTERMException as stopped:
-        # Lightning's code is 0, by which a script would go on to its next stage.
+        # Lightning's exit code is 0, with which a script would continue with its next stage.
         stopped.code = 143 if stopped.code is None else stopped.code
         raise
     finally:

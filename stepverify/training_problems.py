@@ -1,7 +1,7 @@
-"""The problems that a model was trained on, as an export says them: digests of their texts, a line each.
+"""Store a model's training problems next to its export.
 
-17 bytes a problem, so 1.7 MB for 100,000. A digest is that of :func:`stepverify.readers.released.digest`: spaces and
-case do not matter.
+The file has one digest per problem, 17 bytes: 1.7 MB for 100,000 problems. Digests are those of
+:func:`stepverify.readers.released.digest`, which ignores spaces and case.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ TRAINING_PROBLEMS_FILE = "training_problems.txt"
 
 
 def write_training_problems(folder: Path, digests: Iterable[str]) -> None:
-    """Write digests beside an exported model, sorted."""
+    """Write the sorted digests of training problems next to an exported model."""
     (folder / TRAINING_PROBLEMS_FILE).write_text("".join(f"{one}\n" for one in sorted(set(digests))), encoding="utf-8")
 
 
 def read_training_problems(folder: str | Path) -> frozenset[str] | None:
-    """Read the digests of a model's training problems; None where the folder does not say."""
+    """Read the digests of a model's training problems; None without file."""
     path = Path(folder) / TRAINING_PROBLEMS_FILE
     return frozenset(path.read_text(encoding="utf-8-sig").split()) if path.is_file() else None
 
 
 def count_trained(folder: str | Path, digests: Mapping[str, str]) -> dict[str, Any] | None:
-    """Count the problems that a model was trained on.
+    """Count the given problems that a model was trained on.
 
     Args:
         folder: the export.
-        digests: of the problems' texts → their ids.
+        digests: digests of the problems' texts → problem ids.
 
     Returns:
-        ``problems`` trained on, ``of`` how many, and the ``first`` of them; None where the export does not say.
+        The number of ``problems`` trained on, the number ``of`` all given, and the id of the ``first`` one trained on;
+            None if the export has no list of training problems.
     """
     if (known := read_training_problems(folder)) is None:
         return None
@@ -41,10 +42,10 @@ def count_trained(folder: str | Path, digests: Mapping[str, str]) -> dict[str, A
 
 
 def describe_trained(found: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
-    """Describe the verifiers that were trained on some of the problems, a line each.
+    """Describe the verifiers trained on some problems, one line each.
 
     Args:
-        found: verifier → what :func:`count_trained` gives.
+        found: verifier → result of :func:`count_trained`.
     """
     return [
         f"{name} was trained on {counted['problems']:,} of the {counted['of']:,} problems, {counted['first']} for one; "

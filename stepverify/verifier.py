@@ -16,6 +16,7 @@ from stepverify.aggregate import Aggregation, aggregate
 from stepverify.data.batch import Batch, collate
 from stepverify.data.encode import Example, LeftOut, SolutionEncoder
 from stepverify.data.packing import to_score
+from stepverify.device import choose_device
 from stepverify.hub import local_export
 from stepverify.memory import describe_use, is_out_of_memory
 from stepverify.models import VerifierModel, load_verifier
@@ -27,11 +28,11 @@ Steps = Sequence[str]
 
 
 class BestOf(NamedTuple):
-    """Hold the outcome of :meth:`Verifier.best_of`.
+    """Hold the result of :meth:`Verifier.best_of`.
 
     Attributes:
-        index: of the candidate with the highest score, the first of equals.
-        scores: one for each candidate; ``-inf`` for one that could not be scored.
+        index: index of the candidate with the highest score, the first of equals.
+        scores: one for each candidate; ``-inf`` for a candidate that could not be scored.
     """
 
     index: int  # type: ignore[assignment]  # it hides a method of tuples that nobody asks of two fields
@@ -49,20 +50,21 @@ class Verifier:
         verifier.score("What is 2 + 3?", ["2 + 3 = 5", "#### 5"])  # a value in [0, 1] for each step
         verifier.best_of("What is 2 + 3?", ["2 + 3 = 6\n#### 6", "2 + 3 = 5\n#### 5"]).index
 
-    A process reward model gives the probability that each step is correct; an outcome verifier the probability that the
-    final answer will be, read at the last token or at every one. Values have six decimals, and are those of ``sampling
-    score``, which runs this class. Solutions that are scored together share the computation of common prefixes.
+    A process reward model gives the probability that each step is correct; an outcome verifier gives the probability
+    that the final answer is correct, at the final token or at every token. Values have six decimals, and equal those of
+    ``sampling score``, which uses this class. Solutions that are scored together share the computation of common
+    prefixes.
 
     Args:
         model: in evaluation mode, on its device.
         encoder: with the export's tokenizer and template.
-        facts: what the export says of itself.
-        path: shown in messages.
-        pack_tokens: tokens read at the same time, shared prefixes counted once.
+        facts: metadata of the export.
+        path: shown in error messages.
+        pack_tokens: tokens computed at the same time, with shared prefixes counted once.
 
     Attributes:
         objective: ``process`` or ``outcome``.
-        max_length: longest problem and solution in tokens; a longer one has no score.
+        max_length: longest problem and solution in tokens; a longer solution has no score.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Verifier:
         self.model, self.encoder, self.path, self.pack_tokens = model, encoder, path, pack_tokens
         self.objective: str = facts["objective"]
         self.max_length = encoder.max_length
-        # An older export that does not say it was trained as most are.
+        # Older exports lack this key; most were trained per token.
         self._trained_on_prefixes = self.objective == "process" or bool(facts.get("per_token", True))
 
     @classmethod
@@ -90,32 +92,33 @@ class Verifier:
         """Load an exported verifier.
 
         Args:
-            path: folder of the export, or id of a hub repository.
-            device: None takes a GPU where there is one.
-            dtype: ``float32``, ``bfloat16`` or ``float16``; ``auto`` is the number format of the training.
-            neutral: what P(neutral) counts as in the values of a process reward model with a neutral label; None takes
-                what the export says.
-            pack_tokens: tokens read at the same time, shared prefixes counted once: lower it where memory is short.
-            revision: branch, tag or commit of the hub repository.
+            path: folder of the export, or id of a Hub repository.
+            device: None takes a GPU if there is one.
+            dtype: ``float32``, ``bfloat16`` or ``float16``; ``auto`` takes the dtype of the training.
+            neutral: how the values of a process reward model with a neutral label count P(neutral), ``positive`` or
+                ``negative``; None takes the export's choice.
+            pack_tokens: tokens computed at the same time, with shared prefixes counted once: lower it if memory is
+                short.
+            revision: branch, tag or commit of the Hub repository.
 
         Raises:
             InputError: not an exported verifier, or one whose tokenizer gives other ids than in training.
         """
         model, encoder, facts = load_verifier(local_export(str(path), revision), dtype, neutral)
         try:
-            model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            model.to(choose_device(device))
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device: {device}: {str(error).splitlines()[0]}") from None
         return cls(model, encoder, facts, str(path), pack_tokens)
 
     @property
     def device(self) -> torch.device:
-        """Device of the model."""
+        """Return the device of the model."""
         return next(self.model.parameters()).device
 
     @property
     def template(self) -> Template:
-        """Text around problems and steps; ``template.split(text)`` gives the steps of a text."""
+        """Return the template; its ``split`` divides a text into steps."""
         return self.encoder.template
 
     def __repr__(self) -> str:
@@ -142,15 +145,16 @@ class Verifier:
 
         Args:
             problem: its text, or a list of texts.
-            steps: of the solution, without step separators; with several problems, a list of such lists.
-            per_token: give an outcome verifier's value at every solution token instead of the last one alone.
-            complete: the solution is at its end. A prefix (False) has the values of its steps so far, which are those
-                of every solution that begins with it; an outcome verifier reads it at its last token, without the end
-                of the text: how likely it leads to a correct answer.
+            steps: steps of the solution, without step separators; with several problems, a list of such lists.
+            per_token: return an outcome verifier's value at every solution token instead of the final one only.
+            complete: whether the solution is complete. A prefix (False) has the values of its steps so far, which are
+                those of every solution that begins with it. An outcome verifier scores its final token, without the end
+                of the sequence: the probability that it leads to a correct answer.
 
         Returns:
-            Values in [0, 1] along the solution: one a step (process reward model), or the last one or one a token
-            (outcome verifier); or a list of them. Empty, with a warning, without a step or longer than ``max_length``.
+            Values in [0, 1] along the solution: one per step (process reward model), or the final one or one per token
+                (outcome verifier); or a list of them. Empty, with a warning, for a solution without steps or longer
+                than ``max_length``.
         """
         if isinstance(problem, str):
             return self._scored([problem], [steps], per_token, complete)[0]  # type: ignore[list-item]
@@ -172,18 +176,19 @@ class Verifier:
     def best_of(
         self, problem: str | Sequence[str], candidates: Sequence[Any], *, aggregation: Aggregation | None = None
     ) -> BestOf | list[BestOf]:
-        """Choose the candidate with the highest score (best-of-N), of one problem or of each of several.
+        """Select the candidate with the highest score (best-of-N).
 
         Args:
             problem: its text, or a list of texts.
-            candidates: complete solutions, each a text, whose lines are its steps, or a list of steps; with several
+            candidates: complete solutions, each a text whose lines are its steps, or a list of steps; with several
                 problems, a list of such lists.
-            aggregation: how the values along a solution become its score, see :func:`stepverify.aggregate.aggregate`.
-                None is what ``sampling rank`` takes: ``last`` for an outcome verifier, for a process reward model
-                ``prod`` (Lightman et al. 2023, section 2.6), whose scores are logarithms.
+            aggregation: rule that aggregates the values along a solution into its score, see
+                :func:`stepverify.aggregate.aggregate`. None is the default of ``sampling rank``: ``last`` for an
+                outcome verifier, ``prod`` for a process reward model (Lightman et al. 2023, section 2.6), whose scores
+                are then logarithms.
 
         Raises:
-            InputError: a problem none of whose candidates could be scored.
+            InputError: a problem without any candidate that could be scored.
         """
         if isinstance(problem, str):
             return self.best_of([problem], [candidates], aggregation=aggregation)[0]
@@ -204,10 +209,10 @@ class Verifier:
     def score_solutions(self, solutions: Sequence[Solution], *, per_token: bool = False) -> list[list[float]]:
         """Score records, in the order given.
 
-        One that was cut off (``finish: length``) is a prefix.
+        A solution that was cut off (``finish: length``) is scored as a prefix.
 
         Returns:
-            Values along each solution; none where it has no step or is longer than ``max_length``.
+            Values along each solution; empty for a solution without steps or longer than ``max_length``.
         """
         values: list[list[float]] = [[] for _ in solutions]
         for i, along in self.stream(solutions, per_token=per_token):
@@ -215,12 +220,12 @@ class Verifier:
         return values
 
     def stream(self, solutions: Sequence[Solution], *, per_token: bool = False) -> Iterator[tuple[int, list[float]]]:
-        """Yield the index and the values of each solution that can be scored, pack by pack.
+        """Yield index and values of each scored solution, pack by pack.
 
-        What is read together depends on the solutions and ``pack_tokens`` alone.
+        The packs depend on the solutions and ``pack_tokens`` only.
 
         Raises:
-            InputError: the device's memory does not suffice.
+            InputError: the device is out of memory.
         """
         examples: dict[int, Example] = {}
         for i, solution in enumerate(solutions):
@@ -238,7 +243,7 @@ class Verifier:
                 batch = collate([examples[i] for i in rows], shared=shared).to(self.device)
                 with torch.inference_mode():
                     outputs = self.model.score(batch)
-                # A GPU computes meanwhile: values of the pack before are read only once the next one is on its way.
+                # Read a pack's values only after starting the next one, so that a GPU is not idle.
                 if running is not None:
                     yield from _values(*running)
                 running = rows, batch, outputs
@@ -253,7 +258,7 @@ class Verifier:
             ) from None
 
     def token_texts(self, solution: Solution) -> list[str]:
-        """Return the text of each token that an outcome verifier is read at with ``per_token``."""
+        """Return the token texts that an outcome verifier scores, with ``per_token``."""
         return self.encoder.token_texts(solution)
 
     def _encode(self, solution: Solution, per_token: bool) -> Example:
@@ -268,8 +273,8 @@ class Verifier:
             raise InputError("steps: expected lists of steps, got a text; template.split(text) gives its steps")
         if not complete and not self._trained_on_prefixes:
             warnings.warn(
-                f"{self.path} was trained at the last token of solutions alone (per_token: false): it has not "
-                "learned to judge prefixes", stacklevel=3,
+                f"{self.path} was trained on the final token of solutions only (per_token: false): its values "
+                "of prefixes mean nothing", stacklevel=3,
             )  # fmt: skip
         solutions = [
             Solution(id=str(i), problem_id=text, problem=text, steps=[*own], finish="stop" if complete else "length")

@@ -1,4 +1,4 @@
-"""Versions of installed packages, as model cards and manifests record them."""
+"""Find the versions of installed packages, for model cards and manifests."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import stepverify
 
 
 def installed(*names: str) -> dict[str, str]:
-    """Return the version of each package that is installed, without importing it.
+    """Return the version of each installed package, without importing it.
 
-    The version of torch includes its build (``2.13.0+cu130``), which a rerun needs to give equal numbers.
+    The version of torch includes its build (``2.13.0+cu130``), which a rerun needs for equal numbers.
     """
     found = {}
     for name in names:
@@ -23,13 +23,13 @@ def installed(*names: str) -> dict[str, str]:
             continue
     if "torch" in found:
         found["torch"] = _torch() or found["torch"]
-    if "stepverify" in names:  # also runs from a folder that is not installed, and metadata may be of an older state
+    if "stepverify" in names:  # it may run without being installed, and metadata may be outdated
         found["stepverify"] = stepverify.__version__
     return {name: found[name] for name in names if name in found}
 
 
 def _torch() -> str | None:
-    # The CUDA wheels on PyPI leave the build out of their metadata. The file is what torch.__version__ is read from.
+    # The metadata of PyPI's CUDA wheels lacks the build. torch.__version__ is read from this file.
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return None

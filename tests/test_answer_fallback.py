@@ -33,7 +33,7 @@ def test_more_than_a_twentieth_is_warned_of_with_three_endings(tmp_path, capsys)
     summary = labelled(tmp_path, [*stated, *prose, solution(30, "and then", "length")])
     assert (summary["unstated"], summary["without_answer"], summary["correct"]) == (4, 5, 15)
     said = capsys.readouterr().err
-    assert "warning: 4 of 20 solutions (20.0%) state no answer that could be found; they count as incorrect" in said
+    assert "warning: 4 of 20 solutions (20.0%) state no recognisable answer; they count as incorrect" in said
     assert "`answer_fallback: last_number` reads the last number" in said
     endings = [line.strip() for line in said.splitlines() if line.startswith("    …")]
     assert [line[-24:] for line in endings] == [f" It takes 5 days, case {i}."[-24:] for i in range(3)]
@@ -52,8 +52,8 @@ def test_what_the_option_reads_is_said_too(tmp_path, capsys):
     )
     assert (summary["unstated"], summary["without_answer"], summary["correct"]) == (1, 0, 2)
     said = capsys.readouterr().err
-    assert "warning: 1 of 2 solutions (50.0%) state no answer" in said
-    assert "`answer_fallback: last_number` read a number from each all the same" in said
+    assert "warning: 1 of 2 solutions (50.0%) state no recognisable answer" in said
+    assert "`answer_fallback: last_number` still read a number from each" in said
 
 
 def test_grade_warns_of_whole_solutions_alone(tmp_path, capsys):
@@ -62,7 +62,7 @@ def test_grade_warns_of_whole_solutions_alone(tmp_path, capsys):
     grade(tmp_path / "in.jsonl", tmp_path / "out.jsonl", num_workers=1)
     assert "warning" not in capsys.readouterr().err
     grade(tmp_path / "in.jsonl", tmp_path / "out.jsonl", solutions=True, num_workers=1)
-    assert "warning: 1 of 2 solutions (50.0%) state no answer" in capsys.readouterr().err
+    assert "warning: 1 of 2 solutions (50.0%) state no recognisable answer" in capsys.readouterr().err
 
 
 class Mumbling(Engine):
@@ -87,7 +87,7 @@ def test_rollouts_without_an_answer_are_warned_of(tmp_path, capsys):
     said = capsys.readouterr().err
     number = summary["rollouts"]
     assert number == summary["rollouts_without_answer"] > 0
-    assert f"warning: {number} of {number} rollouts (100.0%) state no answer" in said
+    assert f"warning: {number} of {number} rollouts (100.0%) state no recognisable answer" in said
     assert "few_shot" in said
 
 

@@ -80,7 +80,7 @@ def test_the_best_is_exported_over_a_resume(tmp_path: Path, capsys: pytest.Captu
     assert "step=8.ckpt was the best, but is torn" in capsys.readouterr().err
     assert_exported(root, "last.ckpt")
     fit(root, 6, scripted(0.1, 0.5, 0.2, 0.5, 0.4, 0.3), best_of())
-    assert "the best of what follows is chosen" in capsys.readouterr().err
+    assert "the best of the following ones is chosen" in capsys.readouterr().err
     assert_exported(root, "step=20.ckpt")
 
 

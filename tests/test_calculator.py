@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sampling.__main__ import main
 from sampling.engines import Completion, Engine, LoadedEngine, Request, SamplingOptions, TransformersEngine
 from sampling.engines.calculator import CalculatorEngine, calculate
-from sampling.engines.decode import draw
+from sampling.engines.decode import sample_tokens
 from sampling.stages.generate import generate
 from stepverify.jsonl import read_records
 from stepverify.readers import Reader
@@ -219,7 +219,7 @@ def embedded(batch_size=8, limit=1 << 20):
 def token_by_token(request, index, options, limit):
     def choose(ids, position):
         logits = torch.tensor([weights(ids[-1])]).float().log()
-        return int(draw(logits, torch.tensor([request.seed + index]), position, options))
+        return int(sample_tokens(logits, torch.tensor([request.seed + index]), position, options))
 
     room = min(options.max_tokens, limit - len(request.prompt_ids))
     return stopping_at_every_equals_sign(request.prompt_ids, options, room, choose)
@@ -312,7 +312,7 @@ def test_a_prefix_is_part_of_the_completion():
 
 def test_a_tokenizer_that_cannot_write_annotations_is_refused(tiny_model_dir):
     engine = CalculatorEngine(TransformersEngine(str(tiny_model_dir), device="cpu"))
-    with pytest.raises(InputError, match=r"its tokenizer cannot write '<<1-2.5=-1.5>>'"):
+    with pytest.raises(InputError, match=r"its tokenizer cannot encode '<<1-2.5=-1.5>>'"):
         complete_all(engine, [Request("r", [5], 1, 0)], SamplingOptions())
 
 
@@ -407,4 +407,4 @@ output: {tmp_path}/o
 """)
     with pytest.raises(SystemExit):
         main(["generate", "--config", str(config)])
-    assert "its tokenizer cannot write '<<1-2.5=-1.5>>'" in capsys.readouterr().err
+    assert "its tokenizer cannot encode '<<1-2.5=-1.5>>'" in capsys.readouterr().err

@@ -84,7 +84,7 @@ def test_layers_that_misread_a_tree_are_found_out() -> None:
     assert isinstance(tiny("llama"), modeling_llama.LlamaForCausalLM)
     assert reading_of(tiny("llama")).packed
     for change, reason in (
-        (drop_tree, "its attention is called without the tree of tokens"),
+        (drop_tree, "its attention is called without the prefix tree"),
         (count_by_row, "hidden states of a tree differ from those of its sequences by"),
         (carry_on, "hidden states of a tree differ from those of its sequences by"),
     ):

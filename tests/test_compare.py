@@ -147,8 +147,8 @@ def test_bad_choices_are_named(tmp_path, folders, options, said):
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
-        ({"p#0": "8"}, "rollouts: solution p#0 has other steps than in the reference"),
-        ({"z#0": "8+"}, "rollouts: no step of it is labelled in the reference too"),
+        ({"p#0": "8"}, "rollouts: solution p#0 has different steps in the reference"),
+        ({"z#0": "8+"}, "rollouts: none of its labelled steps has a label in the reference"),
     ],
 )
 def test_labels_that_do_not_belong_together_are_refused(tmp_path, folders, texts, said):

@@ -456,39 +456,41 @@ class _Entry:
 @pytest.mark.parametrize(("given", "taken"), [("auto", "cpu"), ("cpu", "cpu"), ("mps", None), ("gpu", None)])
 def test_an_apple_gpu_is_never_taken(given, taken, monkeypatch):
     """Lightning's ``auto`` would: ``auto`` is the CPU there, said in the log, and who asks for the GPU is told why not."""
-    from stepverify import devices
+    from stepverify import trainer_settings
 
     said: list[str] = []
-    monkeypatch.setattr(devices.MPSAccelerator, "is_available", staticmethod(lambda: True))
-    monkeypatch.setattr(devices.CUDAAccelerator, "is_available", staticmethod(lambda: False))
-    monkeypatch.setattr(devices, "rank_zero_info", said.append)
+    monkeypatch.setattr(trainer_settings.MPSAccelerator, "is_available", staticmethod(lambda: True))
+    monkeypatch.setattr(trainer_settings.CUDAAccelerator, "is_available", staticmethod(lambda: False))
+    monkeypatch.setattr(trainer_settings, "rank_zero_info", said.append)
     entry = _Entry(given)
     if taken is None:
         with pytest.raises(
             InputError, match=f"^trainer.accelerator: {given}: Apple GPUs have no 64-bit floats.*use cpu$"
         ):
-            devices.choose_accelerator(entry)
+            trainer_settings.choose_accelerator(entry)
         return
-    devices.choose_accelerator(entry)
+    trainer_settings.choose_accelerator(entry)
     assert entry.accelerator == taken
     assert len(said) == (given == "auto")
 
 
 def test_accelerators_are_left_alone_elsewhere(monkeypatch):
-    from stepverify import devices
+    from stepverify import trainer_settings
 
     for mps, cuda in ((False, False), (False, True), (True, True)):
-        monkeypatch.setattr(devices.MPSAccelerator, "is_available", staticmethod(lambda mps=mps: mps))
-        monkeypatch.setattr(devices.CUDAAccelerator, "is_available", staticmethod(lambda cuda=cuda: cuda))
-        devices.choose_accelerator(entry := _Entry("auto"))
+        monkeypatch.setattr(trainer_settings.MPSAccelerator, "is_available", staticmethod(lambda mps=mps: mps))
+        monkeypatch.setattr(trainer_settings.CUDAAccelerator, "is_available", staticmethod(lambda cuda=cuda: cuda))
+        trainer_settings.choose_accelerator(entry := _Entry("auto"))
         assert entry.accelerator == "auto"
 
 
-def test_sampling_refuses_an_apple_gpu():
-    from sampling.runtime.device import choose_device
+def test_models_are_not_put_on_an_apple_gpu():
+    from stepverify.device import choose_device
 
-    assert choose_device("cpu") == "cpu"
-    assert choose_device("cuda:1") == "cuda:1"
-    assert choose_device(None) == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(InputError, match=r"^device: mps:0: Apple GPUs have no 64-bit floats.*use cpu$"):
         choose_device("mps:0")
+    with pytest.raises(InputError, match=r"^device: gpu: "):
+        choose_device("gpu")

@@ -176,7 +176,7 @@ def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Pat
     assert fit(whole).returncode == 0
     stopped = fit(parts, every(1), interrupt("on_before_optimizer_step", 3, rank=1))
     assert stopped.returncode == 143, stopped.stderr[-2000:]
-    assert stopped.stderr.count("stopped by SIGTERM after step 3; go on with --ckpt_path last\n") == 1
+    assert stopped.stderr.count("stopped by SIGTERM after step 3; resume with --ckpt_path last\n") == 1
     assert "Traceback" not in stopped.stderr
     assert not (parts / "export").exists()
 

@@ -219,7 +219,7 @@ def test_tag_and_labels_are_one_token_each(characters):
 
 
 @pytest.mark.parametrize(
-    ("text", "token_texts"),
+    ("text", "pieces"),
     [
         ("ab", "is 2 tokens ['a', 'b']"),
         ("<step>+", "is 2 tokens ['<step>', '+']"),
@@ -244,7 +244,7 @@ def test_the_key_that_is_incorrect_is_named(characters, key, template):
         _ = SolutionEncoder(characters, Template(**template)).label_ids
 
 
-@pytest.mark.parametrize(("step_tag", "number"), [("+", 8), ("-", 9)])
+@pytest.mark.parametrize(("tag", "number"), [("+", 8), ("-", 9)])
 def test_the_tag_is_no_label(characters, tag, number):
     with pytest.raises(
         InputError, match=rf"need 3 different tokens, got ids {{'step_tag': {number}, 'negative': 9, 'positive': 8}}"
@@ -316,9 +316,7 @@ def test_a_tokenizer_without_an_end_is_refused():
 
 # ── tokenizers that are in use ────────────────────────────────────────────────────────────────────
 
-REAL = pytest.mark.parametrize(
-    ("name", "step_tag"), [("smollm2-135m", "<reponame>"), ("qwen2.5-coder-0.5b", "<|fim_pad|>")]
-)
+REAL = pytest.mark.parametrize(("name", "tag"), [("smollm2-135m", "<reponame>"), ("qwen2.5-coder-0.5b", "<|fim_pad|>")])
 
 
 @pytest.mark.slow

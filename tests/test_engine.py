@@ -13,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 
 from sampling.engines import Engine, LoadedEngine, Request, SamplingOptions, TransformersEngine, VllmEngine
 from sampling.engines.cache import GrowingLayer
-from sampling.engines.decode import draw, uniform
+from sampling.engines.decode import sample_tokens, uniform
 from stepverify.records import InputError
 from tests.engines import complete_all
 
@@ -70,7 +70,7 @@ def test_uniform_mean_variance_and_independence():
 def counts(probabilities, num, **options):
     logits = torch.tensor(probabilities).log().expand(num, -1)
     return torch.bincount(
-        draw(logits, torch.arange(num), 0, SamplingOptions(**options)), minlength=len(probabilities)
+        sample_tokens(logits, torch.arange(num), 0, SamplingOptions(**options)), minlength=len(probabilities)
     ).tolist()
 
 
@@ -130,12 +130,12 @@ def test_draw_inverts_the_cumulative_distribution(logits, seed, step, temperatur
     cumulative = list(accumulate(probabilities))
     target = (splitmix64(seed, step) >> 11) / 2**53 * cumulative[-1]
     expected = next(i for i, c in enumerate(cumulative) if c > target)
-    assert draw(torch.tensor([logits]), torch.tensor([seed]), step, options).tolist() == [expected]
+    assert sample_tokens(torch.tensor([logits]), torch.tensor([seed]), step, options).tolist() == [expected]
 
 
 def test_temperature_zero_takes_the_largest_logit_whatever_the_seed():
     logits = torch.tensor([[0.1, 3.0, 2.9]]).expand(50, -1)
-    assert draw(logits, torch.arange(50), 3, SamplingOptions(temperature=0)).tolist() == [1] * 50
+    assert sample_tokens(logits, torch.arange(50), 3, SamplingOptions(temperature=0)).tolist() == [1] * 50
 
 
 def test_an_impossible_token_is_never_sampled():

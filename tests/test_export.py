@@ -108,7 +108,7 @@ def test_a_backbone_that_is_a_classifier_keeps_its_head(tokenizer, tmp_path: Pat
     again.export(tmp_path / "again", again.state_dict())
     with pytest.raises(InputError, match="a token classifier of 1 labels is no process reward model"):
         ProcessModel(Backbone(path=str(tmp_path / "orm")).load(), (NEGATIVE, POSITIVE))
-    with pytest.raises(InputError, match="takes no adapters"):
+    with pytest.raises(InputError, match="does not support adapters"):
         Backbone(path=str(tmp_path / "orm"), lora=LoRA()).load()
     with pytest.raises(InputError, match="without a vocabulary head"):
         again.output_matrix()

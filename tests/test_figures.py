@@ -31,7 +31,7 @@ def test_the_point_at_one_half_is_that_of_the_metric():
     axes = error_figure(*binary_precision_recall_curve(1 - values, incorrect)).axes[0]
     assert axes.collections[0].get_offsets().tolist() == [[pytest.approx(1 / 3), pytest.approx(1 / 2)]]
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {
-        "value below 1/2: F1 0.40", "all are called incorrect: 0.50",
+        "value below 1/2: F1 0.40", "all predicted incorrect: 0.50",
     }  # fmt: skip
 
 

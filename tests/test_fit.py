@@ -276,7 +276,7 @@ def test_losses_do_not_depend_on_the_split(tmp_path: Path, labelled: Path):
         ({"model__init_args__max_length": 10}, "none of 64 solutions of Solutions can be used: 64 longer than max_length = 10 tokens ("),
         ({"data__train": None}, "data.train: no reader is given"),
         ({"data__label_mix": {"incorrect": 0.0}}, "data.class_weights.incorrect: expected a weight above 0, got 0.0"),
-        ({"model__init_args__targets": {"neutral": "class"}}, "targets.neutral: class, but template.neutral names no token"),
+        ({"model__init_args__targets": {"neutral": "class"}}, "targets.neutral: class, but template.neutral defines no token"),
         ({"model__init_args__lm_weight": 1.0}, "model.lm_weight is 1.0, but data.lm names no solutions"),
         ({"data__lm_ratio": 0.0}, "data.lm_ratio: expected more than 0, got 0.0"),
         ({"model__init_args__backbone": {"path": BASE, "dropout": 1.5}}, "backbone.dropout: expected 0 <= share < 1, got 1.5"),

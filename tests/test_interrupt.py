@@ -152,7 +152,7 @@ def test_sigterm_ends_after_the_running_step(
         fit(root, interrupt(hook, step))
     assert ended.value.code == 143
     error = capsys.readouterr().err
-    assert f"stepverify fit: stopped by SIGTERM after step {stopped}; go on with --ckpt_path last\n" in error
+    assert f"stepverify fit: stopped by SIGTERM after step {stopped}; resume with --ckpt_path last\n" in error
     assert "Traceback" not in error
     assert not (root / "export").exists()
     assert (root / "checkpoints" / "last.ckpt").resolve().name == f"step={stopped}.ckpt"
@@ -240,7 +240,7 @@ def test_a_torn_checkpoint_is_passed_over(two: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as ended:
         fit(two, trainer__max_steps=6, trainer__max_epochs=None)
     assert ended.value.code == 2
-    assert "no other checkpoint is there: remove" in capsys.readouterr().err
+    assert "there is no other checkpoint: remove" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path):

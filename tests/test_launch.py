@@ -84,7 +84,7 @@ def test_sigterm_ends_a_step_that_waits_for_another_process(tmp_path: Path):
     assert done.returncode == 143, done.stderr[-2000:]
     newest = tmp_path / "run" / "checkpoints" / "step=2.ckpt"
     said = r"stepverify fit: SIGTERM, but step 3 has not ended in [\d.]+ s \(rank 0 waits, another process may be stuck\): ended; "
-    assert re.search(said + re.escape(f"{newest} stands, go on with --ckpt_path last"), done.stderr)
+    assert re.search(said + re.escape(f"{newest} stands, resume with --ckpt_path last"), done.stderr)
     assert files.defect(newest) is None
 
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import nn
 
-from stepverify import devices, memory
+from stepverify import memory, trainer_settings
 from stepverify.callbacks.memory import ChooseCheckpointing
 from stepverify.cli import main
 from stepverify.memory import HostMemory, SavedBytes, StepMemory, available_on_host, extrapolate, state_bytes
@@ -104,7 +104,7 @@ def test_memory_of_a_control_group(tmp_path: Path):
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What this part of the program logs."""
     lines: list[str] = []
-    for module in ("stepverify.callbacks.memory", "stepverify.devices"):
+    for module in ("stepverify.callbacks.memory", "stepverify.trainer_settings"):
         for name in ("rank_zero_info", "rank_zero_warn"):
             monkeypatch.setattr(f"{module}.{name}", lines.append)
     return lines
@@ -215,13 +215,13 @@ def test_errors_of_no_memory(error: Exception):
     ],
 )  # fmt: skip
 def test_default_precision(cards: Any, accelerator: str, dtype: str, precision: str, said: list[str], monkeypatch: pytest.MonkeyPatch):  # fmt: skip
-    monkeypatch.setattr(devices, "_cards", lambda: cards)
+    monkeypatch.setattr(trainer_settings, "_cards", lambda: cards)
     trainer = lightning_settings(accelerator)
-    devices.settle_precision(trainer, dtype, None)
+    trainer_settings.settle_precision(trainer, dtype, None)
     assert trainer.precision == precision
     assert len(said) == (accelerator != "cpu" and bool(cards))
     named = lightning_settings(accelerator, "16-mixed")
-    devices.settle_precision(named, dtype, "bf16-mixed")
+    trainer_settings.settle_precision(named, dtype, "bf16-mixed")
     assert named.precision == "16-mixed"
     assert said[-1] == "trainer.precision: 16-mixed from here on, bf16-mixed before: losses differ"
 
@@ -237,12 +237,12 @@ def test_precision_in_effect_is_saved_and_goes_on(tmp_path: Path, said: list[str
     data, root = write_labelled(tmp_path / "data"), tmp_path / "run"
     fused = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3, "fused": True}}
     own = {"model__init_args__optimizer": fused, "trainer__accelerator": "auto"}
-    monkeypatch.setattr(devices, "_cards", lambda: [("A100", (8, 0))])
+    monkeypatch.setattr(trainer_settings, "_cards", lambda: [("A100", (8, 0))])
     fit(root, data, False, **own, trainer__max_steps=2)
     assert said == ["precision: bf16-mixed (the default on this GPU; set trainer.precision to change it)"]
-    monkeypatch.setattr(devices, "_cards", list)
+    monkeypatch.setattr(trainer_settings, "_cards", list)
     fit(root, data, False, "--ckpt_path", "last", **own)
-    assert "precision: bf16-mixed (as in the run that this one continues" in said[-1]
+    assert "precision: bf16-mixed (as in the run that this one resumes" in said[-1]
     assert yaml.safe_load((root / "logs" / "config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"
 
 

@@ -376,7 +376,7 @@ def test_regression_on_the_value_has_no_classes():
     from stepverify.modules import ProcessRewardModel
 
     base = Backbone(path="lit_configs/quickstart/base", weights="random")
-    with pytest.raises(InputError, match="loss: StepMSE has no place for loss_over: vocabulary"):
+    with pytest.raises(InputError, match="loss: StepMSE does not support loss_over: vocabulary"):
         ProcessRewardModel(base, Template(), loss="mse", loss_over="vocabulary")
     module = ProcessRewardModel(base, Template(), loss="mse")
     model = SimpleNamespace(values=lambda outputs: outputs.softmax(-1)[:, 1])

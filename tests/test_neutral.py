@@ -88,7 +88,7 @@ def test_metrics_judge_a_neutral_step_as_its_value(neutral, wanted, base):
         Backbone(path=str(base), weights="random"), TEMPLATE, targets=StepTargets(neutral="class"), neutral=neutral
     )
     assert module.truth(torch.tensor([1.0, NEUTRAL, 0.0])).tolist() == wanted
-    with pytest.raises(InputError, match=r"targets.neutral: class, but template.neutral names no token"):
+    with pytest.raises(InputError, match=r"targets.neutral: class, but template.neutral defines no token"):
         ProcessRewardModel(Backbone(path=str(base), weights="random"), Template(), targets=StepTargets(neutral="class"))
 
 

@@ -224,9 +224,9 @@ def test_steps_of_several_lines(tmp_path):
         (["a", "so", "# Answer", "2"], [1, None, None, 1]), (["a", "b", "c"], [None, None, 0]),
     ]  # fmt: skip
     where = f"{tmp_path}/p.jsonl:1: step 1: completion 1"
-    assert said(one(tmp_path, good, strict=True)) == f"{where}: steps of several lines, refused as strict is set"
+    assert said(one(tmp_path, good, strict=True)) == f"{where}: steps of several lines, refused, as strict is set"
     assert said(one(tmp_path, row(step(("\n", 1), chosen=0)), strict=True)).endswith(
-        ": empty steps, refused as strict is set"
+        ": empty steps, refused, as strict is set"
     )
 
 
@@ -299,7 +299,7 @@ def test_problems_without_a_text(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"ratings": [1, 1]}, ":1: key 'ratings': expected 3 values, one a step, got 2"),
+        ({"ratings": [1, 1]}, ":1: key 'ratings': expected 3 values, one per step, got 2"),
         ({"ratings": [1, 1, "1"]}, ":1: step 2: key 'rating': expected -1, 0, 1 or null, got '1'"),
         ({"ratings": None}, ":1: key 'ratings': expected a list, got None"),
         ({"steps": ["a", "b", 3]}, ":1: key 'steps[2]': expected a string, got 3"),

@@ -325,7 +325,7 @@ def test_rules_are_of_every_verifier_or_of_one():
     assert [*bind_rules(rules, aggregation)] == ["orm/top_3", "prm/best_of_n", "prm/top_3", "prm/best_of_n/min"]
     for rules, message in (
         ([], "expected one at least"),
-        ([BestOfN("qrm")], "BestOfN.verifier: 'qrm': scored by orm, prm"),
+        ([BestOfN("qrm")], "BestOfN.verifier: 'qrm': expected one of orm, prm"),
     ):
         with pytest.raises(InputError, match=message):
             bind_rules(rules, aggregation)
@@ -404,7 +404,7 @@ def test_missing_samples_count_as_misses(tmp_path, capsys):
     rows += [solution(2, 0, "2"), solution(2, 1, "1", scores={"orm": [], "prm": []})]
     data = scored(tmp_path / "in", rows)
     with pytest.raises(
-        InputError, match="sizes: 3 samples were asked for, but 2 of 3 problems have fewer; problem p1 has 1"
+        InputError, match="sizes: 3 samples requested, but 2 of 3 problems have fewer; problem p1 has 1"
     ):
         rank(data, tmp_path / "out", sizes=[3])
     rank(data, tmp_path / "out", count_missing=True)
@@ -444,7 +444,7 @@ def test_the_configuration_names_rules(tmp_path, capsys):
     assert "| longest | " in (tmp_path / "report/report.md").read_text()
     with pytest.raises(InputError, match=r"was made with config\.rules"):
         rank(data, tmp_path / "out")
-    with pytest.raises(InputError, match="give TopKVote and Simulated there"):
+    with pytest.raises(InputError, match="add TopKVote and Simulated to rules"):
         rank(data, tmp_path / "other", rules=[Majority()], top_k=[2])
 
 
@@ -545,7 +545,7 @@ def test_the_aggregation_is_chosen_on_other_problems(tmp_path):
         ([solution(0, 0)], {"aggregation": {"prm": "median"}}, "aggregation.prm"),
         ([solution(0, 0)], {"num_subsets": 0}, "num_subsets"),
         ([solution(0, 0)], {"top_k": [3, 0]}, "top_k: expected different numbers of 1 or more"),
-        ([solution(0, 0)], {"validation": "in"}, "1 problems are in the input as well, p0"),
+        ([solution(0, 0)], {"validation": "in"}, "1 problems are also in the input, for example p0"),
     ],
 )
 def test_bad_input_is_refused_and_claims_no_folder(tmp_path, solutions, options, message):

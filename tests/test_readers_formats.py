@@ -219,7 +219,7 @@ def test_openr_as_it_is(tmp_path):
     assert [(s.steps, labels(s)) for s in found] == [
         (["First,\n\n2 + 3 = 5. So"], [-1]), (["2 + 3 = 5.", "So 5."], [1, -1]), (["2", "3"], [1, -1]), (["2"], [0.25]),
     ]  # fmt: skip
-    assert str(reader.left_out) == f"1 steps without those before them ({path}:4)"
+    assert str(reader.left_out) == f"1 rows that begin with a later step ({path}:4)"
     assert {s.problem for s in found} == {"How many?"}
     assert len({s.id for s in found}) == 4
     split = next(iter(OpenR(path, multiline="split").solutions()))
@@ -232,7 +232,7 @@ def test_openr_as_a_json_array_and_with_a_tag_of_its_own(tmp_path):
     path.write_text("\ufeff" + json.dumps([WHOLE | {"process": "2 <s> 3 <s>"}], indent=2))
     (found,) = OpenR(str(path), step_tag="<s>").solutions()
     assert found.steps == ["2", "3"]
-    assert said(OpenR(str(path))).startswith(f"{path}[0]: key 'label': expected 1 labels, one a step, got 2")
+    assert said(OpenR(str(path))).startswith(f"{path}[0]: key 'label': expected 1 labels, one per step, got 2")
     written(path, WHOLE, KI)
     assert len(list(OpenR(str(path)).solutions())) == 2
     path.write_text("[{")
@@ -242,7 +242,7 @@ def test_openr_as_a_json_array_and_with_a_tag_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"label": ["+"]}, "key 'label': expected 2 labels, one a step, got 1"),
+        ({"label": ["+"]}, "key 'label': expected 2 labels, one per step, got 1"),
         ({"label": ["+", "?"]}, "key 'label[1]': expected '+', '-' or a number from 0 to 1, got '?'"),
         ({"label": ["+", 2]}, "key 'label[1]': expected a number from 0 to 1, got 2"),
         ({"process": 1}, "key 'process': expected a string, got 1"),
@@ -345,7 +345,7 @@ def test_phase_1_of_prm800k_as_openr_has_it(data_folder):
     assert not any(step.startswith("Step") for s in solutions for step in s.steps)
     single = OpenR(str(data_folder / "prm800k/phase1_test_openr_single-step.jsonl.gz"), math500="keep")
     counts = Counter(len(s.steps) for s in single.solutions())
-    assert counts.total() + single.left_out["steps without those before them"] == 4441
+    assert counts.total() + single.left_out["rows that begin with a later step"] == 4441
     assert counts.keys() == {1}
     dropped = OpenR(whole.path)
     assert (list(dropped.solutions()), dict(dropped.left_out)) == ([], {"of MATH-500 problems": 310})

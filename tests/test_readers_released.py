@@ -194,7 +194,7 @@ def test_stepwise_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"labels": [True]}, "key 'labels': expected 2 values, one a step, got 1"),
+        ({"labels": [True]}, "key 'labels': expected 2 values, one per step, got 1"),
         ({"labels": [True, 1.5]}, "key 'labels[1]': expected a number from 0 to 1, got 1.5"),
         ({"labels": [True, "no"]}, "key 'labels[1]': expected a number from 0 to 1, got 'no'"),
         ({"completions": [1, 2]}, "key 'completions[0]': expected a string, got 1"),
@@ -486,7 +486,7 @@ def test_released_samples(data_folder):
     reader = OmegaPRM(str(data_folder / "math_aps/samples_math-aps.jsonl.gz"))
     found = list(reader.solutions())
     assert (len(found), sum(x is not None for s in found for x in s.step_labels)) == (124, 132)
-    assert reader.noted["prefixes met again"] == 10
+    assert reader.noted["repeated prefixes"] == 10
 
 
 @pytest.mark.parametrize(("subset", "counts"), [("math", (1000, 955, 3772, 594)), ("gsm8k", (400, 375, 1361, 207))])

@@ -40,7 +40,7 @@ def optional(strategy):
 
 
 def values(num_steps):
-    """Probabilities: none, one, one a step or more."""
+    """Probabilities: none, one, one per step or more."""
     return st.sampled_from([0, 1, num_steps, num_steps + 2]).flatmap(
         lambda n: st.lists(st.floats(0, 1), min_size=n, max_size=n)
     )
@@ -200,11 +200,11 @@ def test_a_solution_of_a_problem_takes_what_the_problem_knows(make_problem):
         ),
         (
             {"scores": {"prm": [0.5, 0.5]}, "steps": ["x", "y", "z"]},
-            "key 'scores.prm': expected one value a step (3), one a token, or the last one alone, got 2",
+            "key 'scores.prm': expected one value per step (3), one per token, or the final one only, got 2",
         ),
         (
             {"scores": {"orm": [0.5, 0.5, 1]}, "token_texts": {"orm": ["x", "y"]}},
-            "key 'token_texts.orm': expected 3 texts, one a value, got 2",
+            "key 'token_texts.orm': expected 3 texts, one per value, got 2",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from tests.test_report import rankings
 def solution(index, values, token_texts=None, *, correct=True, steps=("1 + 1", "= 2"), name="orm"):
     return Solution(
         id=f"p#{index}", problem_id="p", problem="1 < 2?", answer="2", predicted="2" if correct else "3", correct=correct,
-        steps=list(steps), scores={name: values}, token_texts={name: pieces} if pieces else {},
+        steps=list(steps), scores={name: values}, token_texts={name: token_texts} if token_texts else {},
     )  # fmt: skip
 
 
@@ -84,8 +84,8 @@ def test_the_report_writes_the_page_where_it_is_asked_for(tmp_path, capsys):
     report(data, output=tmp_path / "out", scores=tmp_path / "s.jsonl", num_bootstrap=10, tokens=1)
     assert "p#0" in (tmp_path / "out/tokens.html").read_text()
     assert "tokens.html" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"tokens: .*scores to show"):
+    with pytest.raises(InputError, match=r"tokens: .*together with scores"):
         report(data, output=tmp_path / "out", num_bootstrap=10, tokens=1)
     write_records(tmp_path / "s.jsonl", [solution(0, [0.9])])
-    with pytest.raises(InputError, match="no verifier with a value a token"):
+    with pytest.raises(InputError, match="no graded solutions with a value per token"):
         report(data, output=tmp_path / "out", scores=tmp_path / "s.jsonl", num_bootstrap=10, tokens=1)

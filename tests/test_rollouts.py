@@ -174,7 +174,7 @@ def test_reuse_knows_the_origin_through_a_label_stage_and_not_without_one(tmp_pa
     label(source, tmp_path / "graded")
     run(tmp_path / "graded", tmp_path / "out", Exhaustive(2), reuse_samples=True)
     (shard,) = source.glob("part-*.jsonl")
-    with pytest.raises(InputError, match="no manifest of sampling generate is after"):
+    with pytest.raises(InputError, match="no manifest of `sampling generate` says how"):
         run(shard, tmp_path / "other", Exhaustive(2), reuse_samples=True)
 
 

@@ -63,17 +63,17 @@ def done(once: Path, tmp_path: Path) -> Path:
 
 def test_a_finished_run_is_not_overwritten(done: Path, capsys: pytest.CaptureFixture):
     choices = "start over with --overwrite true, or choose another trainer.default_root_dir\n"
-    assert refused(capsys, done) == f"holds a finished run; go on with --ckpt_path last, {choices}"
+    assert refused(capsys, done) == f"holds a finished run; resume with --ckpt_path last, {choices}"
     other = {"model__init_args__warmup": 0.5}
     made = "made with model.init_args.warmup = 0.0, now it is 0.5"
     assert refused(capsys, done, **other) == f"holds a run that was {made}; {choices}"
     assert refused(capsys, done, "--ckpt_path", "last", **other) == f"its checkpoint was {made}; {choices}"
     assert "holds a run that" in refused(capsys, done, seed_everything=4)
-    assert "leave one of the two out" in refused(capsys, done, "--overwrite", "true", "--ckpt_path", "last")
+    assert "omit one of the two" in refused(capsys, done, "--overwrite", "true", "--ckpt_path", "last")
     shutil.rmtree(done / "checkpoints")
-    assert refused(capsys, done) == f"holds a finished run; go on with --ckpt_path last, {choices}"
+    assert refused(capsys, done) == f"holds a finished run; resume with --ckpt_path last, {choices}"
     said = refused(capsys, done, "--ckpt_path", "last", trainer__max_epochs=2)
-    assert "export: an export, but there is no checkpoint to go on with; start over" in said
+    assert "export: an export, but there is no checkpoint to resume from; start over" in said
 
 
 def test_the_same_command_again_leaves_a_finished_run_as_it_is(
@@ -200,7 +200,7 @@ def test_only_an_export_is_replaced_by_an_export(done: Path, tmp_path: Path, cap
     for words in ([], ["--overwrite", "true"]):
         with pytest.raises(SystemExit):
             fit(tmp_path / "new", *words, trainer__callbacks=export_to(mine))
-        assert f"{mine}: is there, and not the export of a fit (no stepverify.json); choose" in capsys.readouterr().err
+        assert f"{mine}: exists, and is not the export of a fit (no stepverify.json); choose" in capsys.readouterr().err
     assert digest(mine) == {"thesis.tex": hashlib.sha256(b"precious").hexdigest()}
     before = digest(done)
     with pytest.raises(SystemExit):
@@ -251,13 +251,13 @@ def claimed(
 def test_a_job_that_slurm_requeues_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Lightning takes ``hpc_ckpt_1.ckpt`` of itself, but on SLURM alone."""
     (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"")
-    with pytest.raises(InputError, match="holds an earlier run; go on with --ckpt_path last"):
+    with pytest.raises(InputError, match="holds an earlier run; resume with --ckpt_path last"):
         claimed(tmp_path)
     assert claimed(tmp_path, overwrite=True) == ["hpc_ckpt_1.ckpt"]
     for name, value in (("SLURM_NTASKS", "1"), ("SLURM_JOB_NAME", "fit"), ("SLURM_JOB_ID", "7")):
         monkeypatch.setenv(name, value)
     assert claimed(tmp_path) == []
-    with pytest.raises(InputError, match="removes the run that SLURM's hpc_ckpt goes on with"):
+    with pytest.raises(InputError, match="removes the run that SLURM's hpc_ckpt resumes"):
         claimed(tmp_path, overwrite=True)
 
 
@@ -266,7 +266,7 @@ def test_a_checkpoint_is_gone_on_with_in_its_own_folder_only(tmp_path: Path):
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"")
     assert claimed(tmp_path, str(checkpoint)) == []
-    with pytest.raises(InputError, match="overwrite: true removes the run that this ckpt_path goes on with"):
+    with pytest.raises(InputError, match="overwrite: true removes the run that this ckpt_path resumes"):
         claimed(tmp_path, str(checkpoint), overwrite=True)
     with pytest.raises(InputError, match="holds an earlier run"):
         claimed(tmp_path, "/elsewhere/step=2.ckpt")

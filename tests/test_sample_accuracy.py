@@ -118,7 +118,7 @@ def test_rows_of_different_length_are_drawn_as_alone(tiny_model_dir: Path):
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("OutcomeVerifier", {}, "SampleAccuracy: a OutcomeVerifier draws no solutions; it is for generators"),
+        ("OutcomeVerifier", {}, "SampleAccuracy: a OutcomeVerifier samples no solutions; use the callback with a generator"),
         ("GeneratorModule", {"num_samples": 4}, "4 greedy samples are the same; set sampling.temperature"),
         ("GeneratorModule", {"every_n_epochs": 0}, "SampleAccuracy.every_n_epochs: expected >= 1, got 0"),
         ("GeneratorModule", {"problems": {"class_path": "stepverify.readers.GSM8K", "init_args": {"path": "/nowhere"}}}, "/nowhere"),

@@ -39,7 +39,10 @@ BAD = {
     "range": ({"values": (0.5, 3.2)}, "key 'scores.prm[1]': expected a probability from 0 to 1, got 3.2; logits are"),
     "nan": ({"values": (0.5, float("nan"))}, "key 'scores.prm[1]': expected a finite number, got NaN"),
     "inf": ({"values": (float("-inf"), 0.5)}, "key 'scores.prm[0]': expected a finite number, got -Infinity"),
-    "few": ({"steps": "abc"}, "key 'scores.prm': expected one value a step (3), one a token, or the last one alone"),
+    "few": (
+        {"steps": "abc"},
+        "key 'scores.prm': expected one value per step (3), one per token, or the final one only",
+    ),
     "twice": ({"number": 0}, "id 'p0#0' occurs in {path}:1 already"),
 }
 STAGES = {
@@ -86,14 +89,14 @@ def test_one_odd_record_does_not_switch_a_verifier(tmp_path, read):
         with pytest.raises(InputError) as caught:
             list(read(path))
         assert str(caught.value) == (
-            f"{path}:{place + 1}: solution p9#0: key 'scores.prm': 5 values for 2 steps (one a token; 1 of 7 solutions), "
-            "but one a step in 6; a verifier's values must be of one kind, score the odd ones again or take them out"
+            f"{path}:{place + 1}: solution p9#0: key 'scores.prm': 5 values for 2 steps (one per token; 1 of 7 solutions), "
+            "but one per step in 6; a verifier's values must be of one kind, score the deviating ones again or remove them"
         )
 
 
 def test_one_value_alone_among_values_of_steps(tmp_path):
     path = written(tmp_path / "s.jsonl", row(0, 0), row(0, 1, values=[0.5]), row(0, 2))
-    with pytest.raises(InputError, match=r":2: solution p0#1: .*1 values for 2 steps \(the last one alone; 1 of 3"):
+    with pytest.raises(InputError, match=r":2: solution p0#1: .*1 values for 2 steps \(the final one only; 1 of 3"):
         rank(path, tmp_path / "out")
 
 
@@ -101,7 +104,7 @@ def test_values_of_tokens_that_are_as_many_as_steps(tmp_path):
     """A solution that was cut off after two steps of a token each: its texts tell that the values are of tokens."""
     rows = [row(0, values=[0.5] * 5), row(1, values=[0.5] * 2)]
     with pytest.raises(
-        InputError, match=r"2 values for 2 steps \(one a step; 1 of 2 solutions\), but one a token in 1;"
+        InputError, match=r"2 values for 2 steps \(one per step; 1 of 2 solutions\), but one per token in 1;"
     ):
         list(read_records(written(tmp_path / "s.jsonl", *rows), Solution))
     rows = [r | {"token_texts": {"prm": ["x"] * len(r["scores"]["prm"])}} for r in rows]
@@ -149,7 +152,7 @@ def test_what_is_no_logit_is_named(tmp_path, changed, logits, expected):
 
 def test_logits_of_a_reader_are_its_own_option(tmp_path):
     path = written(tmp_path / "s.jsonl", row())
-    with pytest.raises(InputError, match="logits: input is a reader, give them to it"):
+    with pytest.raises(InputError, match="logits: input is a reader; set its own logits option"):
         convert(Solutions(str(path)), tmp_path / "p.jsonl", logits=["prm"])
 
 

@@ -218,11 +218,11 @@ def test_the_context_is_the_server_s_unless_it_is_given(tiny_model_dir):
 def test_without_token_ids_they_are_made_from_the_text(tiny_model_dir, words):
     with serving(lambda body: choice("a = 1 \n")) as endpoint:
         engine = endpoint.engine(tiny_model_dir)
-        with pytest.warns(UserWarning, match="gives no token ids"):
+        with pytest.warns(UserWarning, match="returns no token ids"):
             ((c,),) = sampled(engine, requests(1)).values()
         assert c == Completion(words.encode("a = 1 \n"), "a = 1 \n", "stop")
         asked = [Request("r", [5], 1, 0, words.encode("b +"))]
-        with pytest.warns(UserWarning, match="gives no token ids"):
+        with pytest.warns(UserWarning, match="returns no token ids"):
             ((c,),) = sampled(engine, asked).values()
         assert c.token_ids == words.encode("b + a = 1 \n")
         with pytest.raises(InputError, match=r"sampling\.stop_ids: .* no token ids"):
@@ -377,9 +377,9 @@ def test_what_may_pass_is_tried_again(tiny_model_dir):
         (lambda body: 500, {}, r"[012]: http://127.*: Error code: 500 - .*says the.{1,2}server 500"),
         (lambda body: 401, {}, "Error code: 401"),
         (lambda body: time.sleep(0.6) or 200, {"timeout": 0.2}, r"[012]: http://127.*: no answer within 0\.2 seconds"),
-        (lambda body: choice("1", "abort"), {}, "ended a completion by 'abort'"),
-        (lambda body: {"choices": []}, {}, r"answers with no completion: {'choices': \[\]}"),
-        (lambda body: "<html>", {}, "[012]: http://127.*: answers with no JSON"),
+        (lambda body: choice("1", "abort"), {}, "ended a completion with finish_reason 'abort'"),
+        (lambda body: {"choices": []}, {}, r"returned no completion: {'choices': \[\]}"),
+        (lambda body: "<html>", {}, "[012]: http://127.*: the response is no JSON"),
     ],
 )
 def test_errors_are_one_line(tiny_model_dir, draws, options, message):
@@ -394,7 +394,7 @@ def test_errors_are_one_line(tiny_model_dir, draws, options, message):
         ({"data": [{"id": "a"}, {"id": "b"}]}, "serves 'a', 'b', not 'm'; served_as is the server's name"),
         ({"data": []}, "serves no model, not 'm'"),
         ({"hello": 1}, "lists no models; an OpenAI-compatible endpoint ends in /v1"),
-        ("<html>", "/v1/models: answers with no JSON"),
+        ("<html>", "/v1/models: the response is no JSON"),
         (404, "/v1/models: Error code: 404"),
     ],
 )

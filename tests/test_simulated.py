@@ -104,5 +104,5 @@ def test_the_stage_asks_how_good_a_verifier_must_be(labelled, tmp_path, capsys):
 def test_areas_that_no_verifier_has_are_refused(labelled, tmp_path, areas, capsys):
     with pytest.raises(SystemExit):
         main(["rank", "--input", str(labelled), "--output", str(tmp_path / "out"), "--simulated", areas])
-    assert "simulated: expected areas of 0.5 or more and less than 1" in capsys.readouterr().err
+    assert "simulated: expected AUROCs of 0.5 or more and less than 1" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -114,7 +114,7 @@ def test_of_each_problem_as_many_correct_as_incorrect_ones_are_taken(tmp_path, m
     for _ in range(2):
         assert ids(reader) == ["p/0#0", "p/0#1", "p/1#2", "p/0#3", "p/0#4", "p/1#5"]
         assert reader.left_out == {
-            "incorrect beyond as many as its problem has correct ones": 1, "correct beyond as many as its problem has incorrect ones": 1,
+            "incorrect beyond the number of correct ones of their problem": 1, "correct beyond the number of incorrect ones of their problem": 1,
             "of problems without a correct solution": 1,
         }  # fmt: skip
     assert ids(Solutions(str(path), balance="per_problem", max_solutions=2)) == ["p/0#0", "p/0#1", "p/1#2", "p/1#5"]
@@ -143,7 +143,7 @@ def test_of_equal_steps_only_the_first_is_taken(tmp_path, make_solution):
     reader = Solutions(str(path), distinct=True)
     for _ in range(2):
         assert ids(reader) == ["p/0#0", "p/0#1", "p/1#2", "p/0#5"]
-        assert reader.left_out == {"with the steps of an earlier one": 2}
+        assert reader.left_out == {"with the same steps as an earlier one": 2}
     assert ids(Solutions(str(path), distinct=True, max_solutions=2)) == ["p/0#0", "p/0#1", "p/1#2"]
     assert ids(Solutions(str(path), distinct=True, max_solutions=2, limit=2)) == ["p/0#0", "p/0#1"]
     assert [p.id for p in reader.problems()] == ["p/0", "p/1"]
@@ -151,7 +151,7 @@ def test_of_equal_steps_only_the_first_is_taken(tmp_path, make_solution):
     for _ in range(2):
         assert ids(mixed) == ["p/0#0", "p/0#1", "p/0#5"]
         assert mixed.left_out == {
-            "with the steps of an earlier one": 2, "of problems without an incorrect solution": 1,
+            "with the same steps as an earlier one": 2, "of problems without an incorrect solution": 1,
         }, "the file is read twice, twins are counted once"  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def test_a_line_changed_from_outside_is_refused(tmp_path):
     shard.write_text(dump_line(RECORDS[0]) + '{"id":"p/1"}\n')
     said = refusal(tmp_path / "out")
     assert said.startswith(f"{shard}:2: missing key 'problem'")
-    assert said.endswith("; the shard was changed from outside")
+    assert said.endswith("; the shard was edited after the stage wrote it")
     shard.write_text("{\n" + dump_line(RECORDS[0]))
     assert refusal(tmp_path / "out").startswith(f"{shard}:1: ")
 

@@ -50,7 +50,7 @@ def answer(problem, steps, correct, through=""):
 def test_a_completion_counts_where_it_passes():
     """Of a: one that goes on by b, c and leaves the tree at d. A step further down that is alike is another prefix."""
     problem = paths({"abc": False, "xb": False})
-    node(problem, "a").count("bcd", right=True)
+    node(problem, "a").count("bcd", correct=True)
     node(problem, "a").count("xb", correct=False)
     assert {"".join(n.steps()): (n.correct, n.total) for n in problem.root.nodes()} == {
         "a": (1, 2), "ab": (1, 1), "abc": (1, 1), "x": (0, 0), "xb": (0, 0),

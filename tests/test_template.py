@@ -89,8 +89,9 @@ def test_a_model_of_others_has_no_export_file(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '"x"', "{}", '{"template": 1}', '{"template": {"prompt": 5}}', '{"template": {"colour": "red"}}',
-     '{"template": {"prompt": "no problem"}}'],
+    ["", "{", "[]", '"x"', '{"format": 1}', *(f'{{"format": 1, "template": {t}}}' for t in (
+        1, '{"prompt": 5}', '{"colour": "red"}', '{"prompt": "no problem"}'
+    ))],
 )  # fmt: skip
 def test_a_broken_export_file_is_named(tmp_path, text):
     (tmp_path / EXPORT_FILE).write_text(text)
@@ -99,9 +100,20 @@ def test_a_broken_export_file_is_named(tmp_path, text):
     assert str(caught.value).startswith(f"{tmp_path / EXPORT_FILE}: not an export of this project: ")
 
 
+@pytest.mark.parametrize(("fields", "said"), [({}, "None"), ({"format": 2}, "2"), ({"format": "1"}, "'1'")])
+def test_an_unknown_format_is_refused(tmp_path, fields, said):
+    """Exports from before the format had a number are among them: their template had other names."""
+    (tmp_path / EXPORT_FILE).write_text(json.dumps({"template": {}, "objective": "process"} | fields))
+    with pytest.raises(
+        InputError, match=rf"stepverify.json: key 'format': {said}, this version of stepverify reads 1;"
+    ):
+        load_export(tmp_path)
+
+
 def test_the_export_file_is_plain_json(tmp_path):
     Template().save(tmp_path, objective="outcome")
     assert json.loads((tmp_path / EXPORT_FILE).read_text()) == {
+        "format": 1,
         "template": {
             "prompt": "Question: {problem}\nAnswer:\n", "step_separator": "\n", "step_tag": "<step>", "positive": "+",
             "negative": "-",

@@ -144,7 +144,7 @@ def test_incorrect_calls_and_exports_are_named(prm, tmp_path, base):
         prm.best_of("a ?", [])
     with pytest.raises(InputError, match="not an exported verifier"):
         Verifier.from_pretrained(base)
-    with pytest.raises(InputError, match=r"no-one/nothing: no such folder, and it is not in the hub's cache"):
+    with pytest.raises(InputError, match=r"no-one/nothing: no such folder, and it is not in the Hub's cache"):
         Verifier.from_pretrained("no-one/nothing")
     with pytest.raises(InputError, match="pack_tokens: expected 1 or more, got 0"):
         Verifier.from_pretrained(prm.path, device="cpu", pack_tokens=0)
@@ -161,7 +161,7 @@ def test_prefixes_of_what_learned_whole_solutions_are_warned_of(outcome, tmp_pat
     facts = json.loads((folder / "stepverify.json").read_text())
     (folder / "stepverify.json").write_text(json.dumps(facts | {"per_token": False}))
     verifier = Verifier.from_pretrained(folder, device="cpu")
-    with pytest.warns(UserWarning, match=r"trained at the last token of solutions alone \(per_token: false\)"):
+    with pytest.warns(UserWarning, match=r"trained on the final token of solutions only \(per_token: false\)"):
         verifier.score("a ?", ["b = 1"], complete=False)
     assert verifier.score("a ?", ["b = 1"]) != []
 

@@ -1,4 +1,7 @@
-"""Engines complete token-id prompts; all of them are one abstract class. Importing them loads no model library."""
+"""Complete token-id prompts with one of several engines.
+
+All engines share one abstract class. Importing this package loads no model library.
+"""
 
 from sampling.engines.base import Completion, Engine, Request, SamplingOptions
 from sampling.engines.calculator import CalculatorEngine

@@ -1,4 +1,7 @@
-"""The engine contract: an engine completes prompts, and thousands of calls may wait at the same time."""
+"""Define the contract of engines, which complete prompts.
+
+Thousands of calls may wait at the same time.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,22 @@ from typing import Any
 
 from stepverify.records import InputError
 
-GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64's increment (Steele et al. 2014): seeds so far apart have nothing in common
+GOLDEN = 0x9E3779B97F4A7C15  # SplitMix64's increment (Steele et al. 2014): seeds this far apart are independent
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """How completions are sampled.
+    """Describe how completions are sampled.
 
     Attributes:
-        temperature: 0 takes the most likely token; GSM8K verifiers drew at 0.7 (Cobbe et al. 2021, section 4.2).
-        top_p: nucleus: the smallest set of tokens with this much probability (1 = all), among those of ``top_k``.
-        top_k: the so many most likely tokens (0 = all).
-        max_tokens: longest completion in tokens.
-        stop: texts that end a completion; neither the text nor what follows becomes part of it.
-        stop_ids: token ids that end a completion besides the model's own end-of-sequence ids; no part of its text.
+        temperature: 0 takes the most likely token; GSM8K verifiers sampled at 0.7 (Cobbe et al. 2021, section 4.2).
+        top_p: nucleus sampling: keep the smallest set of tokens with at least this probability (1 = all), among those
+            of ``top_k``.
+        top_k: keep only this many most likely tokens (0 = all).
+        max_tokens: length limit of a completion in tokens.
+        stop: texts that end a completion; neither the stop text nor anything after it becomes part of the completion.
+        stop_ids: token ids that end a completion, in addition to the model's own end-of-sequence ids; not part of its
+            text.
     """
 
     temperature: float = 0.7
@@ -43,16 +48,17 @@ class SamplingOptions:
         if self.max_tokens < 1:
             raise InputError(f"sampling.max_tokens: expected >= 1, got {self.max_tokens}")
         if "" in self.stop:
-            raise InputError("sampling.stop: an empty text stops everything")
+            raise InputError("sampling.stop: an empty text would end every completion")
 
 
 @dataclass(slots=True)
 class Request:
-    """``n`` completions of one prompt. Completion i is sampled with ``seed + i``. ``key`` names it in error messages.
+    """Ask for ``n`` completions of one prompt.
 
-    ``prefix_ids`` are there already: every completion begins with them, and they count as if sampled (``max_tokens``,
-    stop texts). What follows is sampled with other random numbers than a shorter prefix's next ``len(prefix_ids)``
-    tokens at the same seed: to drop tokens and draw on after others leaves no trace of what was dropped.
+    Completion i is sampled with ``seed + i``. ``key`` names the request in error messages. Every completion begins with
+    ``prefix_ids``, which count as sampled tokens (for ``max_tokens`` and stop texts). The tokens after a prefix are
+    sampled with random numbers that depend on its length: they differ from those that the same seed gives with a
+    shorter prefix. So dropping tokens and sampling again after others does not depend on the dropped tokens.
     """
 
     key: str
@@ -64,9 +70,9 @@ class Request:
 
 @dataclass(slots=True)
 class Completion:
-    """One sampled completion: its token ids as sampled, its text up to the stop text, why it ended.
+    """Hold one completion: sampled token ids, text and finish reason.
 
-    ``num_calculator_edits`` counts the values in it that are the calculator's.
+    The text ends before the stop text. ``num_calculator_edits`` counts the values that the calculator wrote.
     """
 
     token_ids: list[int]
@@ -77,27 +83,29 @@ class Completion:
 
 @dataclass(slots=True)
 class Usage:
-    """What an engine has read: the tokens of prompts, and how many of them its prefix cache had.
+    """Count an engine's prompt tokens, and those its prefix cache held.
 
-    Engines that know it have one as ``usage``; prompts of which they do not know are left out.
+    Engines that know these numbers have them as ``usage``; prompts for which they are unknown are left out.
     """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
 
     def count(self, prompt_tokens: int, cached_tokens: int | None) -> None:
-        """Add a prompt; None where it is not known what the cache had of it."""
+        """Add a prompt; ``cached_tokens`` is None if it is unknown."""
         if cached_tokens is not None:
             self.prompt_tokens += prompt_tokens
             self.cached_tokens += cached_tokens
 
 
 def begun(tokenizer: Any, request: Request, options: SamplingOptions, limit: int) -> tuple[Completion, int]:
-    """What the prefix of a request is as a completion, and how many tokens are to be sampled after it: 0 if it is all.
+    """Return the completion made by a prefix, and the tokens left.
+
+    The tokens left to sample are 0 if the prefix is already a complete completion.
 
     Args:
-        tokenizer: the model's.
-        request: what is asked for.
+        tokenizer: the model's tokenizer.
+        request: the request.
         options: token limit and stop texts.
         limit: longest prompt and completion that the model takes, in tokens.
 
@@ -112,21 +120,26 @@ def begun(tokenizer: Any, request: Request, options: SamplingOptions, limit: int
 
 
 def seed_after(request: Request) -> int:
-    """The seed for an engine whose random numbers begin after the prefix: there others than at a shorter one."""
+    """Return a seed for engines whose random numbers begin after the prefix.
+
+    It differs between prefix lengths.
+    """
     return (request.seed + GOLDEN * len(request.prefix_ids)) % (1 << 62)
 
 
 def completed(
     tokenizer: Any, ids: list[int], finish: str, options: SamplingOptions, end_ids: Collection[int] = ()
 ) -> Completion:
-    """The completion that ``ids`` are, ended after the first token that completes a stop text.
+    """Make a completion of token ids, cut after the first stop text.
+
+    The ids end with the first token that completes a stop text; the text ends before it.
 
     Args:
-        tokenizer: the model's.
+        tokenizer: the model's tokenizer.
         ids: token ids as sampled.
-        finish: why they end, unless by a stop text.
+        finish: finish reason, unless a stop text is found.
         options: stop texts and ids.
-        end_ids: further ids that end a completion; one that did is no text of it.
+        end_ids: further ids that end a completion; a final one is not part of the text.
     """
 
     def decode(count: int) -> str:
@@ -146,15 +159,16 @@ def completed(
 
 
 class Engine(ABC):
-    """Completes prompts. An object is cheap until :meth:`complete` or :attr:`tokenizer` is used.
+    """Complete prompts with a language model.
 
-    An engine batches what waits; whoever calls starts as many calls as there is work, up to :attr:`capacity`
-    completions, and awaits them. One engine serves one event loop at a time, several one after the other.
+    An object is cheap until :meth:`complete` or :attr:`tokenizer` is used. An engine batches the calls that wait;
+    callers start as many calls as there is work, up to :attr:`capacity` completions, and await them. An engine serves
+    one event loop at a time, but may serve several one after the other.
 
     Attributes:
         model: local folder or hub id.
-        capacity: completions that may usefully be asked for at the same time, those that wait included.
-        usage: what was read of prompts; None for engines that do not know.
+        capacity: completions that may usefully be requested at the same time, waiting ones included.
+        usage: prompt tokens read so far; None for engines that do not know.
     """
 
     model: str
@@ -163,20 +177,28 @@ class Engine(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Return what decides the completions, for the stage's manifest; nothing that decides only speed."""
+        """Return what decides the completions, for the stage's manifest.
+
+        Nothing that only changes the speed is included.
+        """
 
     @property
     @abstractmethod
     def tokenizer(self) -> Any:
-        """The model's Hugging Face tokenizer."""
+        """Return the model's Hugging Face tokenizer."""
 
     @abstractmethod
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
-        """Return the ``n`` completions of a request, in order. A cancelled call leaves nothing in the engine.
+        """Return the ``n`` completions of a request, in order.
+
+        A cancelled call leaves nothing in the engine.
 
         Raises:
-            InputError: a prompt that leaves no room for a completion in the model's context.
+            InputError: the prompt leaves no room for a completion in the model's context.
         """
 
-    async def aclose(self) -> None:  # noqa: B027 - some have nothing to close
-        """Drop what is in flight, end threads and connections. The model stays loaded; the next call goes on."""
+    async def aclose(self) -> None:  # noqa: B027 - an engine may have nothing to close
+        """Drop calls in flight, and end threads and connections.
+
+        The model stays loaded; the next call starts again.
+        """

@@ -1,4 +1,4 @@
-"""Keys and values of the transformers engine."""
+"""Hold the key-value cache of the transformers engine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from transformers.cache_utils import DynamicLayer
 
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values in a buffer with room to grow: DynamicLayer copies all of it for every token."""
+    """Keep keys and values in a buffer with room to grow.
+
+    ``DynamicLayer`` copies all of them for every token.
+    """
 
     _buffers: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append along the sequence and return all that is there, as views."""
+        """Append keys and values, and return views of all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         used, new = self.get_seq_length(), key_states.shape[-2]
@@ -32,7 +35,7 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def select(self, rows: Tensor) -> None:
-        """Keep or repeat rows; the buffer is made anew with room for as much again."""
+        """Keep or repeat rows, in a new buffer with twice the room."""
         assert self.keys is not None
         assert self.values is not None
         keys, values = self.keys[rows], self.values[rows]
@@ -41,7 +44,10 @@ class GrowingLayer(DynamicLayer):
         self.update(keys, values)
 
     def append(self, other: GrowingLayer) -> None:
-        """Add the rows of another layer; sequences end together, the shorter ones begin with zeros."""
+        """Add the rows of another layer.
+
+        Sequences are aligned at their ends; shorter ones are padded with zeros in front.
+        """
         assert self.keys is not None
         assert self.values is not None
         assert other.keys is not None
@@ -49,7 +55,7 @@ class GrowingLayer(DynamicLayer):
         length = max(self.keys.shape[-2], other.keys.shape[-2])
 
         def joined(mine: Tensor, others: Tensor) -> Tensor:
-            # Zeros, not what memory happens to hold: masked, but a NaN would go through the mask.
+            # Zeros, not uninitialised memory: the padding is masked, but a NaN would pass through the mask.
             return torch.cat([pad(part, (0, 0, length - part.shape[-2], 0)) for part in (mine, others)])
 
         keys, values = joined(self.keys, other.keys), joined(self.values, other.values)

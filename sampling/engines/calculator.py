@@ -1,23 +1,25 @@
-"""GSM8K's calculator (Cobbe et al. 2021, appendix on calculator annotations) over any engine.
+"""Write GSM8K's calculator values into completions of any engine.
 
-A model that was taught ``48/2 = <<48/2=24>>24`` shall not have to know that it is 24: after the first ``=`` of
-an annotation the calculator's value and ``>>`` stand, whatever the model would have sampled there.
+A model that was taught ``48/2 = <<48/2=24>>24`` does not have to compute 24 itself: after the first ``=`` of an
+annotation the calculator writes its value and ``>>``, whatever the model would have sampled there (Cobbe et al. 2021,
+appendix on calculator annotations).
 
-Stopping at every ``=`` would read every prompt again for every annotation. Instead whole solutions are sampled; the
-first annotation that does not go on as the calculator has it is cut there, the calculator's tokens are put in, and
-that solution alone goes on, beside all other requests, until none is left.
+Stopping at every ``=`` would read the whole prompt again for every annotation. Instead, whole solutions are sampled. A
+solution is cut at its first annotation that does not continue with the calculator's value, the calculator's tokens are
+appended, and this solution alone is sampled further, together with all other requests, until no annotation is left to
+correct.
 
-**The distribution is that of stopping at every ``=``, token for token, for every model and tokenizer.** Where
-the calculator acts, and the tokens it writes, depend on the tokens before it alone. Did the model draw these very
-tokens, then what follows was sampled after them, as it would have been after writing them; did it not, what follows
-is dropped and sampled anew. Whether it is dropped depends only on the tokens in the calculator's place; the tokens
-after are sampled with numbers of their own (:class:`~sampling.engines.Request`). With ``TransformersEngine``
-a number belongs to its seed and position, so both ways give the same solution, not just the same distribution.
+**The distribution is that of stopping at every ``=``, token by token, for every model and tokenizer.** Where the
+calculator acts, and the tokens that it writes, depend only on the tokens before it. If the model sampled exactly these
+tokens, the tokens after them were sampled as they would have been after writing them; if not, the tokens after them are
+dropped and sampled again. Whether they are dropped depends only on the tokens in the calculator's place, and the new
+tokens are sampled with random numbers of their own (:class:`~sampling.engines.Request`). With ``TransformersEngine`` a
+random number belongs to its seed and position, so both ways give the same solution, not only the same distribution.
 
-At the seam, exactly: the calculator acts at the first token with which the text reaches the ``=``. A token that
-ends in it stays, and the ids of ``24>>`` follow. A token that goes beyond it (``=2``, ``=-``) is taken back and its
-text up to the ``=`` written with the value: the ids of ``=24>>``. A correct value that was sampled in other
-tokens than the tokenizer writes it in is replaced too: that keeps the sentence above true without conditions.
+At the boundary: the calculator acts at the first token with which the text reaches the ``=``. A token that ends with it
+stays, and the ids of ``24>>`` follow. A token that extends beyond it (``=2``, ``=-``) is removed, and its text up to
+the ``=`` is written together with the value: the ids of ``=24>>``. A correct value that was sampled in other tokens
+than those the tokenizer writes is replaced too, so that the statement above holds without conditions.
 """
 
 from __future__ import annotations
@@ -42,14 +44,15 @@ _DECIMALS = 6  # GSM8K has values of at most 3
 
 
 def calculate(expression: str) -> str | None:
-    """The value of ``48/2`` as GSM8K writes it; None where it has none.
+    """Calculate the value of ``48/2`` as GSM8K writes it; None without one.
 
-    Numbers (``12``, ``.5``, ``1,000``), ``+ - * / //``, signs and parentheses, in exact fractions: all that occurs
-    in GSM8K. An integer has no decimals; other values have as many as they need, 6 at most (rounded, half away from
-    zero), and no zero before the point. No value: anything else, division by zero, more than 100 characters, 15
-    digits before the point, and what would round to zero.
+    Takes numbers (``12``, ``.5``, ``1,000``), ``+ - * / //``, signs and parentheses, which is all that occurs in GSM8K,
+    and calculates in exact fractions. An integer has no decimals; other values have as many as they need, at most 6
+    (rounded, half away from zero), and no zero before the point. Anything else has no value, nor do divisions by zero,
+    expressions of more than 100 characters, values of more than 15 digits before the point, and values that would round
+    to zero.
 
-    Of the 27,998 annotations of GSM8K (train and test), these are the values' texts:
+    The 27,998 annotations of GSM8K (train and test) write their values as follows:
 
     ======  =====================================================
     27,226  as here
@@ -84,7 +87,10 @@ class _NoValue(Exception):
 
 
 class _Parser:
-    """Recursive descent; an expression's length bounds the depth, and without powers the size of its numbers."""
+    """Evaluate an expression by recursive descent.
+
+    The length limit bounds the depth and, since there are no powers, the size of numbers.
+    """
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens[::-1]
@@ -125,13 +131,13 @@ class _Parser:
 
 
 class CalculatorEngine(Engine):
-    """Samples by another engine, with the calculator's values in the annotations of the completions.
+    """Sample with another engine, and write the calculator's values.
 
-    ``Completion.num_calculator_edits`` counts them. Stop texts and ``max_tokens`` hold for the whole completion, num_calculator_edits tokens
-    included. A request comes back when all of its completions are done.
+    ``Completion.num_calculator_edits`` counts them. Stop texts and ``max_tokens`` apply to the whole completion, the
+    calculator's tokens included. A request returns when all its completions are done.
 
     Args:
-        engine: what samples.
+        engine: the engine that samples.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -140,16 +146,16 @@ class CalculatorEngine(Engine):
         self._can_write: bool | None = None
 
     def identity(self) -> dict[str, Any]:
-        """The engine's, and that there is a calculator."""
+        """Return the identity of the engine, marked with the calculator."""
         return self.engine.identity() | {"calculator": True}
 
     @property
     def tokenizer(self) -> Any:
-        """The engine's."""
+        """Return the tokenizer of the engine."""
         return self.engine.tokenizer
 
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
-        """Return the completions of a request, corrected.
+        """Return the corrected completions of a request.
 
         Raises:
             InputError: the tokenizer cannot write an annotation.
@@ -157,7 +163,7 @@ class CalculatorEngine(Engine):
         if self._can_write is None:
             self._can_write = self._decode(self._encode(_PROBE)) == _PROBE
         if not self._can_write:
-            raise InputError(f"{self.model}: its tokenizer cannot write {_PROBE!r}, as the calculator has to")
+            raise InputError(f"{self.model}: its tokenizer cannot encode {_PROBE!r}, which the calculator needs")
         sampled = await self.engine.complete(request, options)
         return await together(self._corrected(request, i, c, options) for i, c in enumerate(sampled))
 
@@ -168,9 +174,10 @@ class CalculatorEngine(Engine):
     async def _corrected(
         self, request: Request, index: int, completion: Completion, options: SamplingOptions
     ) -> Completion:
-        """Return a completion without incorrect values: sample on after each corrected one.
+        """Sample again after each corrected value until none is incorrect.
 
-        Requests have the seed of the completion and name what is settled: a resumed run asks for the same.
+        Requests have the seed of the completion, and their keys name the tokens that are fixed, so a resumed run asks
+        for the same.
         """
         settled = num_calculator_edits = 0
         while (incorrect := self._first_incorrect(completion, settled, options)) is not None:
@@ -183,17 +190,21 @@ class CalculatorEngine(Engine):
     def _first_incorrect(
         self, sampled: Completion, settled: int, options: SamplingOptions
     ) -> tuple[list[int], int] | None:
-        """Ids up to the first corrected value and ``>>``, and how many characters that is."""
+        """Return the ids up to the first corrected value, and their length.
+
+        The ids include the ``>>`` after the value; the length is that of their text in characters. None if nothing has
+        to be corrected.
+        """
         ids = sampled.token_ids
         if sampled.finish == "stop" and ids and ids[-1] in options.stop_ids:
-            ids = ids[:-1]  # no part of the text
+            ids = ids[:-1]  # not part of the text
         text = self._decode(ids)
         for match in _OPEN.finditer(text, settled):
             if (value := calculate(match[1])) is None:
                 continue
             through = text[: match.end()]
             end = bisect_left(range(len(ids)), True, key=lambda k: self._decode(ids[:k]).startswith(through))
-            if end == len(sampled.token_ids):  # it ended with this very token: by a stop text, or at the limit
+            if end == len(sampled.token_ids):  # the completion ended with this token, by a stop text or at the limit
                 return None
             if self._decode(ids[:end]) == through:
                 correct = ids[:end] + self._encode(value + _CLOSE)
@@ -208,7 +219,10 @@ class CalculatorEngine(Engine):
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def _encode(self, text: str) -> list[int]:
-        """Ids of ``text`` inside a line: after a line end, where no tokenizer adds a space of its own."""
+        """Encode ``text`` as it is inside a line.
+
+        It is encoded after a line end, where no tokenizer adds a space of its own.
+        """
         start = self.tokenizer.encode("\n", add_special_tokens=False)
         ids = self.tokenizer.encode("\n" + text, add_special_tokens=False)
         return (

@@ -1,8 +1,8 @@
-"""The decoding loop of the transformers engine.
+"""Decode batches of completions for the transformers engine.
 
-Rows of a batch begin together, so they have about the same length and little padding. When an eighth of them is left
-(long completions), these go on as a second, small batch beside a new full one, so that nobody waits for them; when the
-new one is as small, both become one.
+The rows of a batch begin together, so they have similar lengths and little padding. When an eighth of them is left
+(long completions), these continue as a second, small batch next to a new full one, so that no call waits for them; when
+the new batch has become as small, the two are merged.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sampling.engines.base import GOLDEN, Completion, SamplingOptions, completed
 from sampling.engines.cache import GrowingLayer
 from sampling.engines.pump import Call, Core
 
-_TAIL = 16  # tokens, at least, that are decoded to look for a stop text
-_WINDOW = 8  # calls are sorted by prompt length within windows of so many batches
-_LEFT = 1 / 8  # share of a batch that may be left when the next one is begun beside it
+_TAIL = 16  # smallest number of final tokens that are decoded to find a stop text
+_WINDOW = 8  # calls are sorted by prompt length within windows of this many batches
+_LEFT = 1 / 8  # share of a batch that may be left when the next one begins next to it
 
 
 @dataclass(slots=True, eq=False)
 class _Row:
-    """A completion on its way."""
+    """Hold a completion that is being sampled."""
 
     call: Call
     index: int
@@ -36,12 +36,12 @@ class _Row:
 
 
 class _Batch:
-    """Rows that are decoded together, one token a step."""
+    """Decode rows together, one token per step."""
 
     def __init__(self, decoder: Decoder, calls: Sequence[Call]) -> None:
         self.decoder, device = decoder, decoder.device
         self.options = calls[0].options
-        # A token of a stop text is one byte of it at least.
+        # Each token of a stop text covers at least one byte of it.
         self._tail = max([_TAIL, *(len(text.encode()) + 1 for text in self.options.stop)])
         end_ids = decoder.end_ids | set(self.options.stop_ids)
         self._end = torch.tensor(sorted(end_ids), device=device)
@@ -56,10 +56,10 @@ class _Batch:
         self._layers = [GrowingLayer() for _ in range(decoder.network.config.num_hidden_layers)]
         self._cache = Cache(layers=list(self._layers))
         logits = self._forward(ids, mask, (mask.long().cumsum(1) - 1).clamp(min=0))
-        # The prompt was read once; from here on every sample is a row.
+        # Each prompt was read once; from here on every sample is a row.
         numbers = torch.tensor([i for i, call in enumerate(calls) for _ in range(call.request.n)], device=device)
         self.rows = [_Row(call, i, list(call.prefix)) for call in calls for i in range(call.request.n)]
-        # SplitMix64 adds a constant a step: a seed so much further begins after the prefix.
+        # SplitMix64 adds a constant per step: advance the seed by as many steps as the prefix has tokens.
         seeds = [
             _wrap(call.request.seed + k + GOLDEN * len(call.prefix)) for call in calls for k in range(call.request.n)
         ]
@@ -72,8 +72,8 @@ class _Batch:
             layer.select(numbers)
 
     def step(self) -> list[_Row]:
-        """Sample a token of each row; return the rows that are finished by it."""
-        tokens = draw(self._logits, self._seeds, 0, self.options)
+        """Sample a token for each row; return the rows that it finishes."""
+        tokens = sample_tokens(self._logits, self._seeds, 0, self.options)
         self._seeds += _wrap(GOLDEN)
         self._room -= 1
         # One copy from the device for all rows.
@@ -94,7 +94,7 @@ class _Batch:
         left = int(self.active.sum())
         if left == 0:
             return finished
-        # Compact when a quarter of the rows is finished: dropping each at once would copy the cache each time.
+        # Compact when a quarter of the rows is finished: dropping rows one by one would copy the cache each time.
         if left <= 0.75 * len(self.rows):
             tokens = tokens[self.active]
             self.compact()
@@ -115,7 +115,7 @@ class _Batch:
         self._room, self._logits, self.active = self._room[keep], self._logits[keep], self.active[keep]
 
     def append(self, other: _Batch) -> None:
-        """Take in the rows of another batch."""
+        """Add the rows of another batch."""
         for batch in (self, other):
             batch.compact()
         for mine, others in zip(self._layers, other._layers, strict=True):
@@ -127,7 +127,7 @@ class _Batch:
         self.rows += other.rows
 
     def drop(self, calls: set[Call]) -> None:
-        """End the rows of calls."""
+        """Stop the rows of the given calls."""
         kept = torch.tensor([row.call not in calls for row in self.rows], device=self.active.device)
         self.active = self.active & kept
 
@@ -148,14 +148,14 @@ class _Batch:
 
 
 class Decoder(Core):
-    """Completes calls with a Hugging Face causal language model.
+    """Complete calls with a Hugging Face causal language model.
 
     Args:
         network: the model.
         tokenizer: its tokenizer.
         end_ids: token ids that end a completion.
-        batch_size: completions that are begun together; an eighth as many may be left of those before.
-        inference_mode: sample in torch's inference mode; else without gradients alone.
+        batch_size: completions that begin together; up to an eighth as many may be left of earlier batches.
+        inference_mode: sample in torch's inference mode; otherwise only with gradients switched off.
     """
 
     def __init__(
@@ -166,17 +166,17 @@ class Decoder(Core):
         self.device, self.pad = network.device, tokenizer.pad_token_id or 0
         self.limit = getattr(network.config, "max_position_embeddings", None) or 1 << 30
         self._waiting: list[Call] = []
-        self._window: list[Call] = []  # the next ones, the longest first
+        self._window: list[Call] = []  # the next calls, the longest prompt first
         self._batches: list[_Batch] = []
         self._done: dict[Call, list[_Row]] = {}
 
     @property
     def busy(self) -> bool:
-        """Whether anything waits or is being sampled."""
+        """Tell whether calls are waiting or being sampled."""
         return bool(self._waiting or self._window or self._batches)
 
     def submit(self, call: Call) -> None:
-        """Take a call."""
+        """Accept a call."""
         self._waiting.append(call)
 
     def drop(self, calls: Sequence[Call]) -> None:
@@ -191,7 +191,7 @@ class Decoder(Core):
         self._batches = [batch for batch in self._batches if bool(batch.active.any())]
 
     def step(self) -> list[tuple[Call, list[Completion]]]:
-        """Begin a batch where there is room, and sample a token of every row."""
+        """Begin a batch if possible, and sample a token for every row."""
         with torch.inference_mode() if self.inference_mode else torch.no_grad():
             self._begin_batch()
             finished = [row for batch in self._batches for row in batch.step()]
@@ -206,7 +206,7 @@ class Decoder(Core):
             self._fill_window()
         options, calls, size = self._window[0].options, list[Call](), 0
         if any(batch.options != options for batch in self._batches):
-            return  # another way of sampling has its turn when the rows of this one are finished
+            return  # calls with other options wait until these rows are finished
         while self._window and (not calls or size + self._window[0].request.n <= self.batch_size):
             calls.append(self._window.pop(0))
             size += calls[-1].request.n
@@ -238,13 +238,15 @@ class Decoder(Core):
         return completed(self.tokenizer, row.ids, row.finish, row.call.options, self.end_ids)
 
 
-def draw(logits: Tensor, seeds: Tensor, step: int, options: SamplingOptions) -> Tensor:
-    """One token a row by inverting the cumulative distribution at a uniform number hashed from seed and step.
+def sample_tokens(logits: Tensor, seeds: Tensor, step: int, options: SamplingOptions) -> Tensor:
+    """Sample one token per row by inverting the cumulative distribution.
+
+    The uniform number of a row is a hash of its seed and step.
 
     Args:
         logits: (R, V).
         seeds: (R,) non-negative 63-bit integers.
-        step: how many tokens were sampled before.
+        step: number of tokens sampled before.
         options: temperature, top_p and top_k.
 
     Returns:
@@ -257,18 +259,21 @@ def draw(logits: Tensor, seeds: Tensor, step: int, options: SamplingOptions) -> 
         ordered, order = probabilities.sort(-1, descending=True)
         if options.top_k:
             ordered[:, options.top_k :] = 0
-            ordered /= ordered.sum(-1, keepdim=True)  # top_p is a share of what top_k leaves
-        # A token stays as long as those before it have less than top_p: the first one always does.
+            ordered /= ordered.sum(-1, keepdim=True)  # top_p applies to the probability that top_k leaves
+        # Keep a token if those before it have less than top_p in total: the first one always stays.
         ordered[ordered.cumsum(-1) - ordered >= options.top_p] = 0
         probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
     cumulative = probabilities.double().cumsum(-1)
     target = uniform(seeds, step)[:, None] * cumulative[:, -1:]
-    # right=True: a token of probability 0 is never hit, not even by a target of exactly 0.
+    # right=True: a token of probability 0 is never sampled, not even for a target of exactly 0.
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
 
 
 def uniform(seeds: Tensor, step: int) -> Tensor:
-    """(R,) uniform numbers in [0, 1): SplitMix64's finaliser (Steele et al. 2014) over seed and step."""
+    """Return uniform numbers in [0, 1), shape (R,), from seeds and step.
+
+    They are hashed by SplitMix64's finaliser (Steele et al. 2014).
+    """
     x = seeds + _wrap(GOLDEN * (step + 1))
     x = (x ^ _shift(x, 30)) * _wrap(0xBF58476D1CE4E5B9)
     x = (x ^ _shift(x, 27)) * _wrap(0x94D049BB133111EB)
@@ -277,11 +282,11 @@ def uniform(seeds: Tensor, step: int) -> Tensor:
 
 
 def _wrap(value: int) -> int:
-    """A 64-bit pattern as the signed integer that torch has for it."""
+    """Return a 64-bit pattern as torch's signed integer."""
     value &= (1 << 64) - 1
     return value - (1 << 64) if value >> 63 else value
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical (zero-filling) correct shift; torch's own keeps the sign."""
+    """Shift right logically, filling with zeros; torch's own keeps the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,8 +1,8 @@
-"""Drive a model that lives in this process: calls wait in a queue, one pump submits and steps.
+"""Drive a model in this process: calls wait in a queue.
 
-The pump is a thread, so that the event loop tokenizes, grades and writes while the model computes (which releases the
-interpreter's lock). A model whose weights belong to another thread, one in training, is stepped by a task of the event
-loop in its place, between other coroutines.
+One pump submits them and steps the model. The pump is a thread, so that the event loop tokenizes, grades and writes
+while the model computes (which releases the interpreter lock). A model whose weights belong to another thread, such as
+one in training, is stepped by a task of the event loop instead, between other coroutines.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any
 from sampling.engines.base import Completion, Engine, Request, SamplingOptions, begun
 from stepverify.data.encode import load_tokenizer
 
-_PATIENCE = 10.0  # seconds that an engine's end waits for a step; loading a model may take longer
+_PATIENCE = 10.0  # seconds that closing waits for the current step; loading a model may take longer
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A request that waits for an engine.
+    """Hold a request that waits for an engine.
 
     Attributes:
-        request: what is asked for.
+        request: the request.
         options: how it is sampled.
-        future: of the coroutine that waits.
+        future: future of the coroutine that waits.
         prefix: ids that every completion begins with.
-        room: tokens to sample after them, at most.
+        room: largest number of tokens to sample after them.
     """
 
     request: Request
@@ -41,14 +41,14 @@ class Call:
 
 
 Outcome = tuple[Call, Any]
-"""A call, and its result or exception."""
+"""Pair a call with its result or exception."""
 
 
 class Core(ABC):
-    """The synchronous part of an engine. Only the pump calls it.
+    """Define the synchronous part of an engine, which only the pump calls.
 
     Attributes:
-        tokenizer: the model's.
+        tokenizer: the model's tokenizer.
         limit: longest prompt and completion, in tokens.
     """
 
@@ -58,26 +58,26 @@ class Core(ABC):
     @property
     @abstractmethod
     def busy(self) -> bool:
-        """Whether a step would do anything."""
+        """Tell whether a step would do anything."""
 
     @abstractmethod
     def submit(self, call: Call) -> None:
-        """Take a call. It is run when there is room."""
+        """Accept a call; it runs when there is room."""
 
     @abstractmethod
     def step(self) -> list[tuple[Call, list[Completion]]]:
-        """Advance by about one token each; return the calls that are finished by it."""
+        """Advance each call by about one token; return the finished calls."""
 
     @abstractmethod
     def drop(self, calls: Sequence[Call]) -> None:
-        """Forget calls, also those that are finished or unknown."""
+        """Forget calls, including finished and unknown ones."""
 
 
 class Pump:
-    """Moves calls from an event loop to a core, and results back.
+    """Move calls from an event loop to a core, and results back.
 
     Args:
-        load: makes the core; it is called with the first call, by the pump's own thread.
+        load: makes the core; the pump's own thread calls it at the first call.
         in_thread: False drives the core by a task of the caller's event loop.
     """
 
@@ -87,11 +87,11 @@ class Pump:
         self._error: BaseException | None = None
         self._driver: threading.Thread | asyncio.Task[None] | None = None
         self._wake = threading.Condition()
-        # Shared with the thread, under the condition's lock:
+        # Shared with the thread, under the lock of the condition:
         self._arrived: list[Call] = []
         self._dropped: list[Call] = []
         self._closing = False
-        # Of the event loop alone:
+        # Used by the event loop only:
         self._fresh: list[Call] = []
 
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
@@ -100,7 +100,7 @@ class Pump:
             raise self._error
         loop = asyncio.get_running_loop()
         call = Call(request, options, loop.create_future(), [])
-        if not self._fresh:  # all calls of one turn of the loop arrive together: the first batch is a full one
+        if not self._fresh:  # hand over all calls of one loop turn together, so that the first batch is full
             loop.call_soon(self._hand_over)
         self._fresh.append(call)
         try:
@@ -141,7 +141,7 @@ class Pump:
                 self._closing = True
                 self._wake.notify()
             await asyncio.to_thread(driver.join, _PATIENCE)
-            if driver.is_alive():  # it loads a model: it ends itself after that, or with the program
+            if driver.is_alive():  # it is loading a model, and ends after that, or with the program
                 self._error = RuntimeError(f"{driver.name}: was closed while it loaded a model")
                 return
             self._closing = False
@@ -171,12 +171,12 @@ class Pump:
                 if not self._advance(calls):
                     break
                 await asyncio.sleep(0)
-                await asyncio.sleep(0)  # results are delivered in the first turn; what follows from them comes in this
+                await asyncio.sleep(0)  # the first turn delivers results, this one takes the calls that follow
         finally:
             self._abandon(calls)
 
     def _advance(self, calls: set[Call]) -> bool:
-        """Submit what has arrived and step once; False where the core has failed."""
+        """Submit new calls and step once; False if the core has failed."""
         with self._wake:
             arrived, self._arrived = self._arrived, []
             dropped, self._dropped = self._dropped, []
@@ -202,7 +202,7 @@ class Pump:
         return True
 
     def _abandon(self, calls: set[Call]) -> None:
-        """Leave nothing in the core, and nobody waiting."""
+        """Drop all calls from the core, and cancel those that wait."""
         with self._wake:
             calls.update(self._arrived)
             self._arrived, self._dropped = [], []
@@ -215,7 +215,10 @@ class Pump:
 
 
 def _submit(core: Core, call: Call) -> list[Outcome]:
-    """Hand a call to the core; return its outcome where there is nothing to sample."""
+    """Submit a call to the core.
+
+    Returns its outcome at once if there is nothing to sample.
+    """
     try:
         known, call.room = begun(core.tokenizer, call.request, call.options, core.limit)
     except Exception as error:
@@ -228,12 +231,12 @@ def _submit(core: Core, call: Call) -> list[Outcome]:
 
 
 def _deliver(outcomes: Sequence[Outcome]) -> None:
-    """Hand results to the event loops that wait for them."""
+    """Deliver results to the event loops that wait for them."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
     for outcome in outcomes:
         by_loop.setdefault(outcome[0].future.get_loop(), []).append(outcome)
     for loop, mine in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # nobody waits: the loop is closed
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing waits
             loop.call_soon_threadsafe(_settle, mine)
 
 
@@ -250,9 +253,9 @@ def _settle(outcomes: Sequence[Outcome]) -> None:
 
 
 def load_shared_tokenizer(model: str) -> Any:
-    """Load a tokenizer that the event loop and the pump may use at the same time.
+    """Load a tokenizer that event loop and pump may use together.
 
-    Truncation and padding that its file may switch on would be switched off by the first text, which fails while
+    If its file switches on truncation or padding, the first encoded text would switch them off, which fails while
     another thread decodes; so they are switched off here.
     """
     tokenizer = load_tokenizer(model)
@@ -263,7 +266,7 @@ def load_shared_tokenizer(model: str) -> Any:
 
 
 class InProcessEngine(Engine):
-    """An engine whose model is loaded into this process with the first call."""
+    """Run a model in this process, loaded at the first call."""
 
     def __init__(self, *, in_thread: bool = True) -> None:
         self._pump = Pump(self._load, in_thread=in_thread)
@@ -277,5 +280,5 @@ class InProcessEngine(Engine):
         return await self._pump.complete(request, options)
 
     async def aclose(self) -> None:
-        """Drop what is in flight and end the pump; the model stays loaded."""
+        """Drop calls in flight and end the pump; the model stays loaded."""
         await self._pump.aclose()

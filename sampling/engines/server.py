@@ -1,7 +1,8 @@
-"""Completions by a server that speaks OpenAI's protocol: vLLM's, llama.cpp's and others, on this machine or another.
+"""Complete prompts by a server that speaks OpenAI's protocol.
 
-Prompts go as token ids to ``/completions``, so that the server's tokenizer changes nothing. Each completion is a
-request of its own with its own seed: the prefix cache of the server reads their prompt once.
+Servers are vLLM's, llama.cpp's and others, on this machine or another. Prompts are sent as token ids to
+``/completions``, so that the server's tokenizer changes nothing. Each completion is a request of its own with its own
+seed: the server's prefix cache reads their prompt once.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ from sampling.runtime.scheduler import together
 from stepverify.data.encode import load_tokenizer
 from stepverify.records import InputError
 
-_UNBOUNDED = 1 << 30  # tokens, of a context of which nothing is known
-# What a server would else take from the model's generation_config.json or from its own defaults.
+_UNBOUNDED = 1 << 30  # tokens, if the context length is unknown
+# Otherwise a server takes these from the model's generation_config.json or its own defaults.
 _NEUTRAL = {"min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 
 @dataclass(frozen=True)
 class _Connection:
-    """The client of one event loop, the longest prompt and completion, and the places of requests."""
+    """Hold an event loop's client, its token limit and its request slots.
+
+    ``limit`` is the longest prompt and completion in tokens.
+    """
 
     client: Any
     limit: int
@@ -35,23 +39,23 @@ class _Connection:
 
 
 class ServerEngine(Engine):
-    """An OpenAI-compatible endpoint.
+    """Sample completions from an OpenAI-compatible endpoint.
 
-    The token ids of completions are those that the server says it drew (vLLM's ``return_token_ids``). One that does
-    not say is taken by its texts, with a warning: their ids are those that the tokenizer writes them in, which need
-    not be the sampled ones, and lack the end of sequence. How many tokens of a prompt were cached is known where the
-    server tells (vLLM: ``--enable-prompt-tokens-details``).
+    The token ids of completions are those that the server reports (vLLM's ``return_token_ids``). If it reports none,
+    the texts are tokenized instead, with a warning: these ids may differ from the sampled ones, and lack the end of
+    sequence. The number of cached prompt tokens is known if the server reports it (vLLM:
+    ``--enable-prompt-tokens-details``).
 
     Args:
         model: local folder or hub id of the served model: its tokenizer and template are read here.
-        base_url: of the endpoint, as ``http://localhost:8000/v1``.
-        served_as: what the server calls the model; None if that is ``model`` too.
-        api_key_env: the environment variable that holds the key; None where none is needed.
-        max_model_len: longest prompt and completion in tokens; None takes what the server says, as vLLM does.
-        max_in_flight: completions that the server is asked for at once; those beyond wait.
-        timeout: seconds for one completion, waiting in the server's queue included.
-        max_retries: further attempts after a time-out, a lost connection, or an error that may pass (408, 409, 429
-            and 5xx), with growing pauses.
+        base_url: URL of the endpoint, such as ``http://localhost:8000/v1``.
+        served_as: the server's name of the model; None if that is ``model`` too.
+        api_key_env: environment variable that holds the key; None if no key is needed.
+        max_model_len: longest prompt and completion in tokens; None takes the server's own limit, which vLLM reports.
+        max_in_flight: completions requested from the server at the same time; others wait.
+        timeout: seconds for one completion, including its wait in the server's queue.
+        max_retries: further attempts after a time-out, a lost connection, or a temporary error (408, 409, 429 and 5xx),
+            with growing pauses.
     """
 
     def __init__(
@@ -70,26 +74,29 @@ class ServerEngine(Engine):
         self._connecting: asyncio.Task[_Connection] | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Engine and model, not the place: a resumed run may find it at another port."""
+        """Return engine and model, without the URL.
+
+        A resumed run may find the server at another port.
+        """
         return {"engine": "server", "model": self.model, "served_as": self.served_as}
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The model's tokenizer."""
+        """Return the model's tokenizer."""
         return load_tokenizer(self.model)
 
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
         """Return the completions of a request.
 
         Raises:
-            InputError: besides what the contract says, an endpoint that cannot be reached or does not serve the model,
-                and what it refuses.
+            InputError: the prompt leaves no room, or the endpoint cannot be reached, does not serve the model or
+                refuses the request.
         """
         connection = await self._connection()
         known, room = begun(self.tokenizer, request, options, connection.limit)
         if not room:
             return [known] * request.n
-        greedy = options.temperature == 0  # of n completions all are equal
+        greedy = options.temperature == 0  # then all n completions are equal
         asked = range(1 if greedy else request.n)
         completions = await together(self._complete_one(connection, request, i, room, options) for i in asked)
         return completions * (request.n if greedy else 1)
@@ -137,14 +144,14 @@ class ServerEngine(Engine):
         return openai.AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=timeout, max_retries=self.max_retries)
 
     async def _limit(self, client: Any) -> int:
-        """Longest prompt and completion; and that the model is there."""
+        """Return the token limit, and check that the server has the model."""
         with _explained(f"{self.base_url}/models", self.timeout):
             answer = await client.get("/models", cast_to=object)
         try:
             cards = {card["id"]: card for card in answer["data"]}
         except (KeyError, TypeError):
             raise InputError(
-                f"{self.base_url}: lists no models; an OpenAI-compatible endpoint ends in /v1 as a rule"
+                f"{self.base_url}: lists no models; the URL of an OpenAI-compatible endpoint usually ends in /v1"
             ) from None
         if self.served_as not in cards:
             raise InputError(
@@ -160,7 +167,7 @@ class ServerEngine(Engine):
             "top_k": options.top_k, "stop": options.stop, "stop_token_ids": options.stop_ids, "return_token_ids": True,
         }  # fmt: skip
         with _explained(f"{request.key}: {self.base_url}", self.timeout):
-            # Plain JSON both ways: the client's types would walk through every token id, three times the work.
+            # Plain JSON both ways: the client's types visit every token id, which takes three times as long.
             return await client.post("/completions", body=body | _NEUTRAL, cast_to=object)
 
     def _completion(self, request: Request, answer: Any, options: SamplingOptions) -> Completion:
@@ -168,24 +175,26 @@ class ServerEngine(Engine):
             sampled = answer["choices"][0]
             text, finish, ids = sampled["text"], sampled["finish_reason"], sampled.get("token_ids")
         except (KeyError, IndexError, TypeError):
-            raise InputError(f"{request.key}: {self.base_url} answers with no completion: {str(answer)[:80]}") from None
+            raise InputError(f"{request.key}: {self.base_url} returned no completion: {str(answer)[:80]}") from None
         if finish not in ("stop", "length"):
-            raise InputError(f"{request.key}: {self.base_url} ended a completion by {finish!r}")
+            raise InputError(f"{request.key}: {self.base_url} ended a completion with finish_reason {finish!r}")
         usage = answer.get("usage") or {}
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
         self.usage.count(usage.get("prompt_tokens", 0), cached)
         if ids is not None and not request.prefix_ids:
             return Completion(ids, text, finish)
-        # The server looks for stop texts and writes the text of what it drew alone.
+        # The server only covers the tokens it sampled in its text and its search for stop texts, not the prefix.
         ids = [*request.prefix_ids, *(self._tokenized(text, options) if ids is None else ids)]
         return completed(self.tokenizer, ids, finish, options)
 
     def _tokenized(self, text: str, options: SamplingOptions) -> list[int]:
         if options.stop_ids:
             raise InputError(
-                f"sampling.stop_ids: {self.base_url} gives no token ids, so it is not known whether it stops at some"
+                f"sampling.stop_ids: {self.base_url} returns no token ids, so it is unknown whether it stops at them"
             )
-        warnings.warn(f"{self.base_url} gives no token ids: they are made from the texts of completions", stacklevel=2)
+        warnings.warn(
+            f"{self.base_url} returns no token ids; the texts of completions are tokenized instead", stacklevel=2
+        )
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
@@ -196,7 +205,7 @@ def _failed(task: asyncio.Task[Any]) -> bool:
 
 @contextmanager
 def _explained(where: str, timeout: float) -> Iterator[None]:
-    """Turn what the client raises into one line that says where and what."""
+    """Turn the client's errors into one line with place and cause."""
     import openai
 
     try:
@@ -208,4 +217,4 @@ def _explained(where: str, timeout: float) -> Iterator[None]:
     except openai.APIError as error:
         raise InputError(f"{where}: {' '.join(str(error).split())}") from None
     except ValueError:
-        raise InputError(f"{where}: answers with no JSON") from None
+        raise InputError(f"{where}: the response is no JSON") from None

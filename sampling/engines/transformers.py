@@ -1,9 +1,9 @@
-"""Completions by plain transformers: the embedded default, on CPU or one GPU, with no server.
+"""Complete prompts with plain transformers, on CPU or one GPU.
 
-Batched, left-padded, sorted by length; a prompt is read once for all its samples; finished rows leave
-the batch; keys and values lie in buffers that grow by doubling. Every token is sampled with one uniform
-number that is a hash of (seed, position): a sample does not depend on what else is in the batch, except for rounding.
-So texts are equal in every batch in fp32 as a rule, and not in bf16.
+This is the default engine, which needs no server. Prompts are batched, left-padded and sorted by length; a prompt is
+read once for all its samples; finished rows leave the batch; the key-value cache grows by doubling. Every token is
+sampled with one uniform number, a hash of (seed, position), so a sample does not depend on the rest of the batch,
+except for rounding. In float32 texts are therefore usually equal in every batch, in bfloat16 they are not.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from functools import cached_property
 from typing import Any, Literal
 
 from sampling.engines.pump import Core, InProcessEngine, load_shared_tokenizer
-from sampling.runtime.device import choose_device
 from stepverify.records import InputError
 
-_WAITING = 8  # batches that are asked for at the same time: what waits is sorted by length
+_WAITING = 8  # batches requested at the same time, since waiting calls are sorted by length
 
 
 class LoadedEngine(InProcessEngine):
-    """A Hugging Face causal language model that is in memory already, one in training among them.
+    """Sample from a causal language model that is already in memory.
+
+    It may be a model in training.
 
     Args:
-        network: called as transformers does; has its ``config``, ``generation_config`` and ``device``. The caller
+        network: called like a transformers model; has its ``config``, ``generation_config`` and ``device``. The caller
             puts it into evaluation mode.
         tokenizer: its tokenizer.
-        model: what it is called.
-        batch_size: completions that are begun together; an eighth as many may be left of those before.
-        inference_mode: sample in torch's inference mode, which is faster than without gradients alone, but not for
-            sharded weights: what is gathered there stays, and could not be trained with.
-        in_thread: compute in a thread of its own. One in training stays in the thread of its event loop: autocast,
-            the current device and collectives belong to that.
+        model: name of the model.
+        batch_size: completions that begin together; up to an eighth as many may be left of earlier batches.
+        inference_mode: sample in torch's inference mode. It is faster than only switching gradients off, but must not
+            be used with sharded weights: gathered weights are kept, and could not be trained afterwards.
+        in_thread: compute in a thread of its own. A model in training stays in the thread of its event loop: autocast,
+            the current device and collectives belong to that thread.
     """
 
     def __init__(
@@ -42,12 +43,12 @@ class LoadedEngine(InProcessEngine):
         self.inference_mode, self.capacity = inference_mode, _WAITING * batch_size
 
     def identity(self) -> dict[str, Any]:
-        """Engine and model."""
+        """Return engine and model."""
         return {"engine": "loaded", "model": self.model}
 
     @property
     def tokenizer(self) -> Any:
-        """The one that was given."""
+        """Return the given tokenizer."""
         return self._tokenizer
 
     def _load(self) -> Core:
@@ -55,13 +56,13 @@ class LoadedEngine(InProcessEngine):
 
 
 class TransformersEngine(InProcessEngine):
-    """A Hugging Face causal language model in this process.
+    """Sample completions with transformers in this process.
 
     Args:
-        model: local folder or hub id.
+        model: local folder or hub id of a causal language model.
         dtype: number format of the parameters; ``auto`` takes the checkpoint's.
-        device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU where there is one.
-        batch_size: completions that are begun together; an eighth as many may be left of those before.
+        device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU if there is one.
+        batch_size: completions that begin together; up to an eighth as many may be left of earlier batches.
     """
 
     def __init__(
@@ -73,18 +74,20 @@ class TransformersEngine(InProcessEngine):
         self.capacity = _WAITING * batch_size
 
     def identity(self) -> dict[str, Any]:
-        """Engine, model and number format."""
+        """Return engine, model and number format."""
         return {"engine": "transformers", "model": self.model, "dtype": self.dtype}
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The model's tokenizer."""
+        """Return the model's tokenizer."""
         return load_shared_tokenizer(self.model)
 
     @cached_property
     def _network(self) -> Any:
         import torch
         from transformers import AutoModelForCausalLM
+
+        from stepverify.device import choose_device
 
         device = choose_device(self.device)
         try:

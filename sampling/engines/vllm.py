@@ -1,4 +1,7 @@
-"""Completions by vLLM, on GPU or CPU. The only file that imports vllm."""
+"""Complete prompts with vLLM, on GPU or CPU.
+
+The only engine that imports vllm.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,22 @@ from stepverify.records import InputError
 
 
 class VllmEngine(InProcessEngine):
-    """One vLLM engine in this process, topped up before every step.
+    """Sample completions with vLLM in this process.
 
-    Its texts are equal whatever else is in flight, as far as vLLM's kernels are batch-invariant (measured on CPU).
+    Waiting calls are added before every step. Texts do not depend on what else is in flight, as far as vLLM's kernels
+    are batch-invariant (measured on CPU).
 
     Args:
         model: local folder or hub id.
-        dtype: as vLLM's: ``auto``, ``bfloat16``, ``float32``, ...
+        dtype: vLLM's ``dtype``: ``auto``, ``bfloat16``, ``float32``, ...
         max_model_len: longest prompt and completion in tokens; None takes the model's.
-        tensor_parallel_size: GPUs that share the model.
+        tensor_parallel_size: number of GPUs that share the model.
         gpu_memory_utilization: share of the GPU's memory that the engine may take.
         cpu_kv_cache_gib: size of the key-value cache in GiB on CPU.
-        block_size: tokens a cache block; None leaves it to vLLM. On CPU the default of 128 never hits
-            the prefix cache on a prompt of 85 tokens, 32 does.
-        enforce_eager: skip compilation: 10 to 40 s faster to start, about 10 % slower to run on CPU.
-        max_in_flight: completions in vLLM at once; those beyond wait.
+        block_size: tokens per cache block; None leaves it to vLLM. On CPU the default of 128 never hits the prefix
+            cache on a prompt of 85 tokens, 32 does.
+        enforce_eager: skip compilation: starts 10 to 40 s faster, runs about 10 % slower on CPU.
+        max_in_flight: completions in vLLM at the same time; others wait.
     """
 
     def __init__(
@@ -44,16 +48,16 @@ class VllmEngine(InProcessEngine):
         self.usage: Usage = Usage()
 
     def identity(self) -> dict[str, Any]:
-        """Engine, model and number format."""
+        """Return engine, model and number format."""
         return {"engine": "vllm", "model": self.model, "dtype": self.dtype}
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The model's tokenizer."""
+        """Return the model's tokenizer."""
         return load_shared_tokenizer(self.model)
 
     def _load(self) -> Core:
-        # In-process: no second copy of the interpreter on CPU, and no orphan after a kill.
+        # In this process: no second interpreter on CPU, and no orphaned process after a kill.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(self.cpu_kv_cache_gib))
         os.environ.setdefault("VLLM_USE_AOT_COMPILE", "0")
@@ -67,7 +71,7 @@ class VllmEngine(InProcessEngine):
             ) from None
         optional: dict[str, Any] = {"max_model_len": self.max_model_len, "block_size": self.block_size}
         if current_platform.is_cpu():
-            # A seeded request whose prompt is read in chunks dies on CPU (vLLM 0.32: "CPU Generator does not
+            # A seeded request whose prompt is read in chunks fails on CPU (vLLM 0.32: "CPU Generator does not
             # use offset"), so prompts are read whole there.
             optional |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, self.max_model_len or 0)}
         llm = LLM(
@@ -79,7 +83,10 @@ class VllmEngine(InProcessEngine):
 
 
 class _VllmCore(Core):
-    """vLLM's own engine: it batches continuously, so calls only have to be there before each step."""
+    """Drive vLLM's own engine, which batches continuously.
+
+    Calls only have to be added before each step.
+    """
 
     def __init__(self, engine: Any, tokenizer: Any, max_in_flight: int, usage: Usage) -> None:
         self.engine, self.tokenizer, self.usage = engine, tokenizer, usage
@@ -90,11 +97,11 @@ class _VllmCore(Core):
 
     @property
     def busy(self) -> bool:
-        """Whether anything waits or is being sampled."""
+        """Tell whether calls are waiting or being sampled."""
         return bool(self._waiting or self._running)
 
     def submit(self, call: Call) -> None:
-        """Take a call."""
+        """Accept a call."""
         self._waiting.append(call)
 
     def drop(self, calls: Sequence[Call]) -> None:
@@ -108,7 +115,7 @@ class _VllmCore(Core):
             self._in_flight -= self._running.pop(name).request.n
 
     def step(self) -> list[tuple[Call, list[Completion]]]:
-        """Top up, so that the batch never drains while there is work left; and step."""
+        """Add waiting calls, so that the batch stays full, and step."""
         while self._waiting and self._in_flight < self._max_in_flight:
             self._add(self._waiting.popleft())
         finished = []
@@ -123,7 +130,7 @@ class _VllmCore(Core):
         from vllm.sampling_params import RequestOutputKind
 
         request, options = call.request, call.options
-        # Of n greedy completions all are equal, and vLLM refuses to sample more than one.
+        # All n greedy completions are equal, and vLLM refuses to sample more than one.
         n = 1 if options.temperature == 0 else request.n
         params = SamplingParams(
             n=n, seed=seed_after(request), temperature=options.temperature, top_p=options.top_p, top_k=options.top_k,
@@ -139,7 +146,7 @@ class _VllmCore(Core):
         self._in_flight += request.n
 
     def _completions(self, call: Call, output: Any) -> list[Completion]:
-        # Each completion reads the prompt; of the last one to end vLLM says what the cache had of it.
+        # Each completion reads the prompt; vLLM reports the cached tokens of the last one to finish.
         read, cached, times = len(output.prompt_token_ids), output.num_cached_tokens, len(output.outputs)
         self.usage.count(times * read, None if cached is None else times * cached)
         sampled = sorted(output.outputs, key=lambda o: o.index)
@@ -148,5 +155,5 @@ class _VllmCore(Core):
     def _completion(self, call: Call, output: Any) -> Completion:
         prefix, finish = call.request.prefix_ids, output.finish_reason or "stop"
         ids = [*prefix, *output.token_ids]
-        # vLLM looks for stop texts and writes the text of what it sampled alone.
+        # vLLM only covers the tokens it sampled in its text and its search for stop texts, not the prefix.
         return completed(self.tokenizer, ids, finish, call.options) if prefix else Completion(ids, output.text, finish)

@@ -1,4 +1,7 @@
-"""Who labels the steps of solutions: rollouts by one of several strategies, with or without a judge; others."""
+"""Label the steps of solutions, with rollouts or by other means.
+
+Rollouts follow one of several strategies, and a judge may have to confirm their labels.
+"""
 
 from sampling.labelling.base import StepLabeller
 from sampling.labelling.judge import Consensus

@@ -1,4 +1,7 @@
-"""Say so when many solutions state no answer: silence would turn a format into incorrect labels."""
+"""Warn if many solutions state no answer.
+
+Otherwise an unexpected answer format would silently become incorrect labels.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,19 @@ import sys
 from dataclasses import dataclass, field
 
 LIMIT = 0.05
-"""Share of solutions without an answer from which on a stage warns."""
+"""Warn above this share of texts without an answer."""
 _SHOWN, _ENDING = 3, 120
 
 
 @dataclass
 class Unstated:
-    """Counts texts in which no final answer was found, and keeps the endings of the first three.
+    """Count texts without a final answer, and keep three example endings.
 
     Attributes:
-        what: the texts, for the message: ``solutions`` or ``rollouts``.
+        what: name of the texts in the message: ``solutions`` or ``rollouts``.
         count: texts that ended by themselves and state no answer.
-        total: all texts, those that were cut off included.
+        total: all texts, including those that were cut off.
+        endings: the endings of the first three texts without an answer.
     """
 
     what: str
@@ -26,7 +30,12 @@ class Unstated:
     endings: list[str] = field(default_factory=list)
 
     def add(self, text: str, *, stated: bool) -> None:
-        """Count one text; ``stated``: it states an answer, or was cut off before it could."""
+        """Count one text.
+
+        Args:
+            text: the text.
+            stated: it states an answer, or was cut off before it could.
+        """
         self.total += 1
         if not stated:
             self.count += 1
@@ -35,12 +44,18 @@ class Unstated:
                 self.endings.append(f"…{ending[-_ENDING:]}" if len(ending) > _ENDING else ending)
 
     def warn(self, advice: str) -> None:
-        """Print a warning with three endings where more than 5 % state no answer."""
+        """Print a warning with three endings if many texts state no answer.
+
+        Many are more than 5 %.
+
+        Args:
+            advice: what to do about them, as part of the message.
+        """
         if self.count > LIMIT * self.total:
             share = f"{self.count / self.total:.1%}"
             lines = "".join(f"\n    {ending}" for ending in self.endings)
             print(
-                f"warning: {self.count:,} of {self.total:,} {self.what} ({share}) state no answer "
-                f"that could be found; {advice}. They end like this:{lines}",
+                f"warning: {self.count:,} of {self.total:,} {self.what} ({share}) state no "
+                f"recognisable answer; {advice}. Examples of their endings:{lines}",
                 file=sys.stderr,
             )

@@ -1,4 +1,4 @@
-"""What the label stage knows of step labellers."""
+"""Define the contract between the label stage and step labellers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from stepverify.answers import Grader
 from stepverify.records import Solution
 
 LabelProblem = Callable[[list[Solution]], Awaitable[None]]
-"""Labels the steps of all solutions of one problem, in place."""
+"""Label the steps of all solutions of one problem, in place."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a labeller works with.
+    """Hold what the label stage provides to a labeller.
 
     Attributes:
-        input: the folder of solutions; None where they come from a reader.
-        output: the stage's folder; a labeller keeps what it has to remember in a folder of its own in there.
+        input: the folder of solutions; None if they come from a reader.
+        output: the stage's folder; a labeller keeps its own records in a subfolder.
         grader: compares answers.
-        pool: one thread, in which they are compared.
-        progress: of the stage, to count tokens.
+        pool: the one thread in which answers are compared.
+        progress: progress of the stage, to count tokens.
     """
 
     input: Path | None
@@ -38,16 +38,16 @@ class Stage:
     progress: Progress
 
     async def grade(self, pairs: Iterable[tuple[str | None, str | None]]) -> list[bool | None]:
-        """Compare (gold, predicted) pairs, while other coroutines go on."""
+        """Compare (gold, predicted) pairs, while other coroutines run."""
         return await asyncio.get_running_loop().run_in_executor(self.pool, self.grader.grade, list(pairs))
 
 
 class StepLabeller(ABC):
-    """Labels the steps of solutions."""
+    """Label the steps of solutions."""
 
     @property
     def max_problems(self) -> int:
-        """Problems that are worked on at the same time."""
+        """Return how many problems are labelled at the same time."""
         return 64
 
     @abstractmethod
@@ -56,9 +56,10 @@ class StepLabeller(ABC):
 
     @abstractmethod
     def labelling(self, stage: Stage) -> AbstractAsyncContextManager[LabelProblem]:
-        """Open a run: yield the coroutine function that sets ``step_labels`` of a problem's graded solutions.
+        """Open a run, and yield the coroutine function that labels a problem.
 
-        It is called for many problems concurrently. Leaving the context keeps what is finished, whatever ends it.
+        It sets ``step_labels`` of a problem's graded solutions, and is called for many problems concurrently. Leaving
+        the context keeps what is finished, whatever the reason.
         """
 
     def summary(self) -> dict[str, Any]:

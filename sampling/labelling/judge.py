@@ -1,4 +1,7 @@
-"""Labels that a judge confirms: rollouts and a language model have to find the same first incorrect step."""
+"""Confirm step labels with a judge, a language model.
+
+The labels of a solution are kept if both find the same first incorrect step.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 
 from sampling.engines import Engine, Request, SamplingOptions
 from sampling.labelling.base import LabelProblem, Stage, StepLabeller
-from sampling.labelling.verdict import DEFAULT, Template, compared, first_incorrect, read_verdict
+from sampling.labelling.verdict import DEFAULT, JudgePrompt, compared, first_incorrect, read_verdict
 from sampling.runtime.scheduler import PriorityLimit, together
 from sampling.runtime.seeds import derive_seed
 from sampling.runtime.store import Store
@@ -26,35 +29,36 @@ _REASONS = (
 
 
 class Consensus(StepLabeller):
-    """Keeps the labels of solutions in which a judge finds the same first incorrect step, or none as they do.
+    """Keep the labels of solutions on which a judge agrees.
 
-    Rollouts measure whether a step can be recovered from, not whether it is correct; where they and a language model
-    agree on the place of the error, about 40 % of the data remain, and train a better verifier (Zhang et al. 2025,
+    They agree if both find the same first incorrect step, or both find none. Rollouts measure whether a solution can
+    recover from a step, not whether the step is correct; where they and a language model agree on the place of the
+    error, about 40 % of the data remain, and train a better verifier (Zhang et al. 2025,
     "The Lessons of Developing Process Reward Models in Mathematical Reasoning", section 3).
 
-    Labels are read hard: a step is incorrect if no completion was correct; one without a label is not. A solution on which
-    they and the judge differ, or whose judge says nothing that can be read, loses its labels and stays.
+    Labels are read as hard labels: a step is incorrect if no completion of it was correct; a step without a label is
+    not. If labels and judge disagree, or no verdict of the judge can be read, the solution stays but loses its labels.
 
-    Each distinct solution of a problem is asked about once; one without any label is not. What the judge said is kept
-    in ``judge/`` of the stage's folder, one :class:`~stepverify.records.Judgement` each, so that nothing is asked
-    twice, and people can read it.
+    Each distinct solution of a problem is judged once; a solution without any label is not judged. The judge's answers
+    are kept in ``judge/`` of the stage's folder, one :class:`~stepverify.records.Judgement` each, so that nothing is
+    asked twice and people can read them.
 
-    The judge draws from the solutions as they are labelled. In one process with an engine of rollouts it is given its
-    own share of memory; a server (:class:`~sampling.engines.ServerEngine`) works beside them.
+    The judge starts as soon as the first solutions are labelled. In one process with an engine of rollouts it needs its
+    own share of memory; a server (:class:`~sampling.engines.ServerEngine`) works next to them.
 
     Args:
-        labeller: what labels the steps, :class:`~sampling.labelling.Rollouts` as a rule.
-        judge: the language model that is asked.
-        template: the question, a text file (:class:`~sampling.labelling.verdict.Template`); None takes the one in
+        labeller: labels the steps, usually :class:`~sampling.labelling.Rollouts`.
+        judge: engine of the language model that judges.
+        prompt: text file with the question (:class:`~sampling.labelling.verdict.JudgePrompt`); None takes
             ``sampling/labelling/first_error.txt``.
-        sampling: of the judge. An answer that is cut off is none.
-        num_votes: answers for each solution; the verdict is what more than half of those say that can be read.
-        chat: ask in the judge's chat template; else by the plain text.
-        seed: of the judge's answers.
+        sampling: sampling options of the judge. An answer that is cut off counts as unreadable.
+        num_votes: answers per solution; the verdict is that of more than half of the readable ones.
+        chat: ask in the judge's chat template; otherwise with the plain text.
+        seed: seed of the judge's answers.
     """
 
     def __init__(
-        self, labeller: StepLabeller, judge: Engine, template: Path | None = None,
+        self, labeller: StepLabeller, judge: Engine, prompt: Path | None = None,
         sampling: SamplingOptions = SamplingOptions(temperature=0.0, max_tokens=2048),  # noqa: B008 - frozen
         num_votes: int = 1, chat: bool = True, seed: int = 0,
     ) -> None:  # fmt: skip
@@ -62,26 +66,26 @@ class Consensus(StepLabeller):
             raise InputError(f"num_votes: expected >= 1, got {num_votes}")
         if sampling.temperature == 0 and num_votes > 1:
             raise InputError(f"num_votes: {num_votes} greedy answers are the same; set sampling.temperature")
-        self.labeller, self.judge, self.template = labeller, judge, Template(template or DEFAULT)
+        self.labeller, self.judge, self.prompt = labeller, judge, JudgePrompt(prompt or DEFAULT)
         self.sampling, self.num_votes, self.chat, self.seed = sampling, num_votes, chat, seed
         self._summary: dict[str, Any] = {}
 
     def identity(self) -> dict[str, Any]:
-        """The labeller, and what decides the verdicts on its labels."""
+        """Return the labeller's identity, and what decides the verdicts."""
         return {
             "labeller": "consensus", "labels": self.labeller.identity(), "judge": self.judge.identity(),
-            "template": self.template.text, "sampling": dataclasses.asdict(self.sampling),
+            "prompt": self.prompt.text, "sampling": dataclasses.asdict(self.sampling),
             "num_votes": self.num_votes, "chat": self.chat, "seed": self.seed,
         }  # fmt: skip
 
     @property
     def max_problems(self) -> int:
-        """As many as the labeller wants, and those before the judge."""
+        """Return the labeller's number of problems plus those with the judge."""
         return self.labeller.max_problems + self.judge.capacity
 
     @asynccontextmanager
     async def labelling(self, stage: Stage) -> AsyncIterator[LabelProblem]:
-        """Label the solutions of a problem, then have those judged that got labels."""
+        """Label the solutions of a problem, then judge those with labels."""
         stage.progress.watch(self.judge)
         with Store(stage.output / "judge", Judgement, stage="judge", config=self.identity(), inputs={}) as store:
             async with self.labeller.labelling(stage) as label, aclosing(self.judge):
@@ -91,12 +95,19 @@ class Consensus(StepLabeller):
             store.finish(self._summary)
 
     def summary(self) -> dict[str, Any]:
-        """The labeller's, and the judgements of this run and those before by what came of them."""
+        """Return the labeller's counts, and the judgements by result.
+
+        Judgements of earlier runs are included.
+        """
         return self.labeller.summary() | self._summary
 
     def encode(self, solution: Solution) -> list[int]:
-        """The question about a solution, as ids for the judge."""
-        text, tokenizer = self.template.render(solution), self.judge.tokenizer
+        """Encode the question about a solution as the judge's token ids.
+
+        Raises:
+            InputError: ``chat`` with a tokenizer that has no chat template.
+        """
+        text, tokenizer = self.prompt.render(solution), self.judge.tokenizer
         if not self.chat:
             return start_ids(tokenizer) + tokenizer.encode(text, add_special_tokens=False)
         if not getattr(tokenizer, "chat_template", None):
@@ -108,7 +119,7 @@ class Consensus(StepLabeller):
 
 
 class _JudgeRun:
-    """One run of the judge: what it is asked, and what comes of its answers."""
+    """Ask the judge about solutions, and remove labels without consensus."""
 
     def __init__(self, consensus: Consensus, label: LabelProblem, stage: Stage, writer: Writer[Judgement]) -> None:
         self.consensus, self.stage, self.writer, self._label = consensus, stage, writer, label
@@ -116,7 +127,10 @@ class _JudgeRun:
         self._in_flight = PriorityLimit(consensus.judge.capacity)
 
     async def label(self, solutions: list[Solution]) -> None:
-        """Label, ask about each distinct solution that is not on record, strike labels out without a consensus."""
+        """Label a problem's solutions, and remove labels without consensus.
+
+        Each distinct solution that is not on record is judged.
+        """
         await self._label(solutions)
         distinct = _distinct(solutions)
         await together(self._ask(s) for s in distinct.values() if s.id not in self._verdicts)
@@ -140,16 +154,17 @@ class _JudgeRun:
             tokens=sum(len(a.token_ids) for a in answers),
         )  # fmt: skip
         self._verdicts[solution.id] = verdicts
-        self.stage.progress.draw(tokens=judgement.tokens)
+        self.stage.progress.count(tokens=judgement.tokens)
         await self.writer.write([judgement])
 
 
 def _text(solution: Solution) -> tuple[str | None, ...]:
-    return solution.finish, *solution.steps  # of one that was cut off the last label is of another kind
+    # The finish too: the final label of a solution that was cut off comes from rollouts, not from grading.
+    return solution.finish, *solution.steps
 
 
 def _distinct(solutions: Iterable[Solution]) -> dict[tuple[str | None, ...], Solution]:
-    """The first of those that are alike, among those that have labels."""
+    """Return the first of identical solutions, among those with labels."""
     first: dict[tuple[str | None, ...], Solution] = {}
     for s in solutions:
         if any(s.step_labels or []):

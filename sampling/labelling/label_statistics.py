@@ -1,4 +1,4 @@
-"""What there is to count in labelled solutions."""
+"""Count solutions, answers and labels for the label stage's summary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ _STEPS = ("labelled_steps", "rollouts", "correct_rollouts")
 
 
 def count(solutions: Iterable[Solution], given: Mapping[str, bool]) -> dict[str, Any]:
-    """Counts of everything. ``given``: the verdicts that solutions came with."""
+    """Count labelled solutions by outcome, generator and problem.
+
+    Args:
+        solutions: the labelled solutions.
+        given: solution id → verdict that the solution came with.
+    """
     counts = Counter[str](dict.fromkeys(("solutions", "correct", *_BAD, *_STEPS), 0))
     texts: dict[str, set[bytes]] = {}
     sizes, correct, generators = Counter[str](), Counter[str](), dict[str, Counter[str]]()
@@ -45,7 +50,7 @@ def count(solutions: Iterable[Solution], given: Mapping[str, bool]) -> dict[str,
 
 
 def describe(summary: Mapping[str, Any]) -> str:
-    """The counts in a few lines, the first one without indent."""
+    """Describe the counts in a few lines, indented after the first."""
     lines = [
         _line(summary, "solutions", "correct", *_BAD, "labelled_steps"),
         _line(summary, "problems", "problems_without_correct", "problems_without_incorrect"),

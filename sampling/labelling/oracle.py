@@ -1,4 +1,4 @@
-"""The truth of synthetic problems."""
+"""Label the steps of synthetic problems exactly."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from stepverify.records import InputError, Solution, StepLabel
 
 
 class SyntheticOracle(StepLabeller):
-    """Exact verdicts on the steps of synthetic problems, to measure other labels and verifiers against."""
+    """Label the steps of synthetic problems by exact verification.
+
+    Other labels and verifiers are measured against these.
+    """
 
     def identity(self) -> dict[str, Any]:
-        """The oracle has no settings."""
+        """Return the labeller's name; it has no settings."""
         return {"labeller": "synthetic_oracle"}
 
     @asynccontextmanager
     async def labelling(self, stage: Stage) -> AsyncIterator[LabelProblem]:
-        """Judge every step."""
+        """Label every step."""
         yield _judge
 
 
@@ -28,7 +31,7 @@ async def _judge(solutions: list[Solution]) -> None:
     for s in solutions:
         if "modulus" not in s.meta:
             raise InputError(
-                f"solution {s.id}: not of a synthetic problem (no meta.modulus), the oracle cannot judge it"
+                f"solution {s.id}: its problem is not synthetic (no meta.modulus), so the oracle cannot label it"
             )
         correct = synthetic.verdicts(s.problem, s.steps, s.meta["modulus"])
         s.step_labels = [StepLabel(rating=1 if r else -1) for r in correct]

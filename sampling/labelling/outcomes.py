@@ -1,4 +1,4 @@
-"""Outcome labels: the final answers of solutions, graded."""
+"""Label outcomes: grade the final answers of solutions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _FALLBACKS: dict[str, Callable[[str], str | None]] = {
 
 
 def by_problem(source: Path | Reader) -> list[list[Solution]]:
-    """Read solutions, those of one problem together.
+    """Read solutions, grouped by problem.
 
     Raises:
-        InputError: a problem without a reference answer; solutions of one problem that do not agree on it.
+        InputError: a problem without a reference answer, or solutions of one problem with different reference answers.
     """
     path = type(source).__name__ if isinstance(source, Reader) else source
     groups: dict[str, list[Solution]] = {}
@@ -32,7 +32,7 @@ def by_problem(source: Path | Reader) -> list[list[Solution]]:
         group = groups.setdefault(solution.problem_id, [])
         if not solution.answer:
             raise InputError(
-                f"{path}: solution {solution.id}: its problem has no reference answer ('answer'), it cannot be graded"
+                f"{path}: solution {solution.id}: its problem has no reference answer ('answer') to grade it by"
             )
         if group and group[0].answer != solution.answer:
             raise InputError(
@@ -43,10 +43,13 @@ def by_problem(source: Path | Reader) -> list[list[Solution]]:
 
 
 def grade_solutions(group: list[Solution], grader: Grader, answer_fallback: Fallback = "no_answer") -> list[Solution]:
-    """Fill in ``predicted`` and ``correct`` of solutions whose problems have answers; return them."""
+    """Set ``predicted`` and ``correct`` of solutions, and return them.
+
+    Their problems must have reference answers.
+    """
     for solution in group:
         text = "\n".join(solution.steps)
-        # An answer in a solution that was cut off is not its final one.
+        # An answer in a solution that was cut off is not its final answer.
         solution.predicted = (
             None if solution.finish == "length" else extract_answer(text) or _FALLBACKS[answer_fallback](text)
         )

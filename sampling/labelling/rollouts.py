@@ -1,7 +1,7 @@
-"""Step labels by rollouts: completions of step prefixes, kept on disk.
+"""Label steps by rollouts: completions of step prefixes, kept on disk.
 
-Every completion is a record in ``rollouts/`` of the stage's folder, graded, before it counts. A run that goes on
-after a kill asks the strategy the same questions again, and the engine only those that have no record.
+Every completion is graded and recorded in ``rollouts/`` of the stage's folder before it counts. A run that continues
+after a kill asks the strategy the same questions again, and asks the engine only for completions without a record.
 """
 
 from __future__ import annotations
@@ -28,35 +28,36 @@ from stepverify.template import Template
 
 
 class Rollouts(StepLabeller):
-    """Labels by completions from every distinct step prefix (Math-Shepherd: Wang et al. 2023, section 3.3).
+    """Label steps by completing every distinct step prefix.
 
-    The step that states the final answer is labelled by grading that answer, not by rollouts. A completion without
-    an answer, or cut off at the token limit, counts as incorrect.
+    This is Math-Shepherd's method (Wang et al. 2023, section 3.3). The step that states the final answer is labelled by
+    grading that answer, not by rollouts. A completion without an answer, or cut off at the token limit, counts as
+    incorrect.
 
-    **Reuse.** A sampled solution is itself a completion of each of its prefixes, and a completion of a prefix is one
-    of every longer prefix of the tree that it passes through: after a given prefix all of them are sampled alike.
-    So with ``reuse_samples`` and ``reuse_rollouts`` counts are pooled, and correct / total is unbiased as long as
-    neither the solutions nor the numbers sampled were chosen by outcomes: with :class:`~sampling.labelling.Exhaustive`
-    on all samples of a problem it is; on samples that were kept because they are incorrect, or with a strategy that
-    stops on outcomes, it is not. Completions of a longer prefix never count for a shorter one: they are no fair
-    draw from it. A label that includes its own solution's outcome leans towards an outcome label; with few samples
-    through a prefix that matters.
+    **Reuse.** A sampled solution is itself a completion of each of its prefixes, and a completion of a prefix is also
+    one of every longer prefix in the tree that it passes through: all completions of a prefix have the same
+    distribution. So with ``reuse_samples`` and ``reuse_rollouts`` the counts are pooled. Correct / total is then
+    unbiased as long as neither the solutions nor the numbers of completions were chosen by outcomes. This holds for
+    :class:`~sampling.labelling.Exhaustive` on all samples of a problem. It does not hold for samples that were kept
+    because they are incorrect, or for a strategy that stops on outcomes. Completions of a longer prefix never count for
+    a shorter one, since they are no unbiased sample of its completions. A label that includes its own solution's
+    outcome is biased towards an outcome label, which matters if there are few samples per prefix.
 
     Args:
-        engine: what completes; the generator itself, or another model.
-        strategy: which prefixes are completed, how often, and when that is enough.
-        sampling: temperature, length, stop texts.
+        engine: the engine that completes: that of the generator itself, or of another model.
+        strategy: which prefixes are completed, how often, and when to stop.
+        sampling: temperature, maximum length, stop texts.
         template: text around problems and steps; None takes the one that the model was exported with.
-        few_shot: worked problems in front of every prompt: the same ones that the solutions were sampled with.
-        max_solutions: step labels for the first so many solutions of each problem; None labels all.
+        few_shot: worked problems in front of every prompt: the ones that the solutions were sampled with.
+        max_solutions: label only this many solutions of each problem, the first ones; None labels all.
         reuse_samples: count the solutions themselves. They must have been sampled by this engine, with these options.
         reuse_rollouts: count a completion for the longer prefixes that it passes through.
-        reuse_from: outputs of other runs of this stage, with another strategy for example, finished or not: what
-            they drew is not sampled again, but copied. They must have sampled with this engine, these options and this
-            seed. Completions that were sampled more at a time than this strategy asks for are not taken.
+        reuse_from: outputs of other runs of this stage, finished or not, for example with another strategy. Their
+            completions are copied. Engine, options and seed must be the same. Groups of completions that are larger
+            than this strategy asks for are not reused.
         budget: limits of rollouts, tokens and time.
-        seed: of the run. A prefix's completion i is sampled with a seed made from this, the problem's id, the prefix
-            and i: whatever the strategy.
+        seed: seed of the run. The seed of a prefix's completion i derives from this, the problem's id, the prefix and
+            i, whatever the strategy.
     """
 
     def __init__(
@@ -80,18 +81,25 @@ class Rollouts(StepLabeller):
         self._summary: dict[str, Any] = {}
 
     def identity(self) -> dict[str, Any]:
-        """Engine, strategy and counts."""
+        """Return engine, strategy and settings that decide the labels."""
         made = {"labeller": "rollouts", "engine": self.engine.identity(), "sampling": dataclasses.asdict(self.sampling)}
         return made | dataclasses.asdict(self.plan) | {"strategy": self.plan.strategy.identity()}
 
     @property
     def max_problems(self) -> int:
-        """Enough for the engine: in late rounds a problem asks for few completions."""
+        """Return enough problems to keep the engine busy.
+
+        In late rounds a problem asks for few completions.
+        """
         return max(64, self.engine.capacity // 8)
 
     @asynccontextmanager
     async def labelling(self, stage: Stage) -> AsyncIterator[LabelProblem]:
-        """Complete the prefixes of many problems; answers are graded meanwhile."""
+        """Complete the prefixes of many problems while answers are graded.
+
+        Raises:
+            InputError: solutions or rollouts to reuse that were sampled in another way.
+        """
         if self.plan.reuse_samples:
             check_origin(stage.input, self.identity(), self.examples)
         check_sampled(self.reuse_from, "rollouts", self.identity())
@@ -105,12 +113,12 @@ class Rollouts(StepLabeller):
             self._summary = _count(_watched(store.records(), found), before)
             store.finish(self._summary)
             found.warn(
-                "they count as incorrect; let the prompt (few_shot) or the generator's training show a final line such "
-                "as '#### 5'"
+                "they count as incorrect; give few_shot examples, or train the generator on solutions, with a final "
+                "line such as '#### 5'"
             )
 
     def summary(self) -> dict[str, Any]:
-        """Completions sampled for these labels, by this run and those before."""
+        """Return the counts of completions, including those of earlier runs."""
         return self._summary
 
 

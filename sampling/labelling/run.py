@@ -1,4 +1,4 @@
-"""One run of the rollouts: a coroutine per problem that completes prefixes and labels steps."""
+"""Complete prefixes and label steps, with one coroutine per problem."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ from stepverify.template import Template
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Where to stop although labels are unsettled; the most informative prefixes come first.
+    """Limit the rollouts, even if some labels are unsettled then.
+
+    The most informative prefixes are completed first.
 
     Attributes:
-        rollouts: completions a problem.
-        tokens: sampled tokens a problem; the round in which they run out is still sampled.
-        seconds: of one run of the stage, from the first prefix on. It decides by the clock: what it cuts off is
-            another thing in every run.
+        rollouts: completions per problem.
+        tokens: sampled tokens per problem; the round in which they are used up is still completed.
+        seconds: duration of one run of the stage, from the first prefix on. Results then depend on the clock, and
+            differ from run to run.
     """
 
     rollouts: int | None = None
@@ -45,7 +47,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Plan:
-    """What decides which completions are asked for, and what they are; the fields are those of ``Rollouts``."""
+    """Describe which completions are sampled, and how.
+
+    The fields are those of :class:`~sampling.labelling.Rollouts`.
+    """
 
     strategy: Strategy
     template: Template
@@ -59,7 +64,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Opened:
-    """The solutions of one problem while their prefixes are being completed."""
+    """Hold the solutions of one problem while its prefixes are completed."""
 
     solutions: list[Solution]
     view: Paths
@@ -69,7 +74,7 @@ class Opened:
 
 @dataclass(slots=True)
 class Ask:
-    """So many completions of one prefix, from the ``first`` on."""
+    """Ask for ``number`` completions of one prefix, from ``first`` on."""
 
     problem: Opened
     node: Node
@@ -86,9 +91,10 @@ class Ask:
 
 
 class Run:
-    """One run of the stage: completes prefixes of many problems, and labels each problem when nothing is left to ask.
+    """Complete prefixes of many problems, and label each finished problem.
 
-    As an async context manager: what was sampled is graded and written at the end, whatever ends it.
+    A problem is finished when its strategy asks for nothing more. As an async context manager: sampled completions are
+    graded and written on exit, whatever the reason.
     """
 
     def __init__(
@@ -111,7 +117,7 @@ class Run:
             await asyncio.gather(*self._keeping, return_exceptions=True)
 
     async def label(self, solutions: list[Solution]) -> None:
-        """Ask the strategy until it wants nothing more, and set the labels that it concludes."""
+        """Complete prefixes until the strategy is done, and label the steps."""
         chosen = solutions[: self.plan.max_solutions]
         root = build((s.id, _rolled(s)) for s in chosen)
         if self.plan.reuse_samples:
@@ -138,7 +144,7 @@ class Run:
         return asks
 
     async def _complete(self, ask: Ask) -> None:
-        """Count what is on record of these completions, and sample the rest."""
+        """Count the recorded completions, and sample the others."""
         while (record := self._known.get(ask.key)) is not None and len(record.correct) <= ask.number:
             del self._known[ask.key]
             if record.id not in self.store.done:  # sampled before, in another folder
@@ -148,14 +154,14 @@ class Run:
             ask = dataclasses.replace(ask, first=ask.first + part.number, number=ask.number - part.number)
             if not ask.number:
                 return
-        # The most informative prefix first; of equal ones the shorter: when a longer one comes, the engine has cached
-        # the shorter one.
+        # The most informative prefix first, and among equals the shortest: the engine has then cached it when the
+        # longer ones follow.
         async with self._in_flight.hold(ask.number, (-informative(ask.node), len(ask.node.steps()))):
             if time.monotonic() > self._end:
                 return
             ids = self._encoder.path(ask.problem.solutions[0].problem, ask.node.steps(), self.plan.few_shot)
             completions = await self.engine.complete(Request(ask.key, ids, ask.number, ask.seed), self.sampling)
-        # Whoever interrupts loses nothing that was sampled.
+        # An interruption loses no sampled completion.
         keeping = asyncio.create_task(self._keep(ask, completions))
         self._keeping.add(keeping)
         keeping.add_done_callback(self._keeping.discard)
@@ -165,11 +171,11 @@ class Run:
         record = await self._graded(ask, completions)
         await self._writer.write([record])
         self._count(ask, record)
-        self.stage.progress.draw(tokens=record.tokens)
+        self.stage.progress.count(tokens=record.tokens)
 
     async def _graded(self, ask: Ask, completions: list[Completion]) -> Rollout:
         problem, steps = ask.problem.solutions[0], ask.node.steps()
-        # Judged as solutions are: as a whole, for the prefix may state the answer; and not where it was cut off.
+        # Graded like solutions: with the prefix, which may state the answer, and never if cut off.
         answers = [None if c.finish == "length" else extract_answer("\n".join((*steps, c.text))) for c in completions]
         verdicts = await self.stage.grade((problem.answer, answer) for answer in answers)
         return Rollout(
@@ -184,16 +190,19 @@ class Run:
         ask.problem.tokens += record.tokens
         for text, finish, correct in zip(record.completions, record.finish, record.correct, strict=True):
             steps = self.plan.template.split(text)
-            # What was cut off ends in a step that would have gone on.
+            # The final step of a completion that was cut off is incomplete.
             through = steps[: len(steps) - (finish == "length")] if self.plan.reuse_rollouts else []
             ask.node.count(through, correct=correct)
 
 
 def _rolled(solution: Solution) -> list[str]:
-    """Steps that are labelled by rollouts: all but the final-answer step of a solution that ended by itself."""
+    """Return the steps that are labelled by rollouts.
+
+    These are all but the final-answer step of a solution that ended by itself.
+    """
     return solution.steps if solution.finish == "length" else solution.steps[:-1]
 
 
 def _final_labels(solution: Solution) -> list[StepLabel | None]:
-    graded = len(solution.steps) - len(_rolled(solution))  # 1 or, of a solution that was cut off or is empty, 0
+    graded = len(solution.steps) - len(_rolled(solution))  # 1, or 0 for a solution that was cut off or is empty
     return [StepLabel(rating=1 if solution.correct else -1)] * graded

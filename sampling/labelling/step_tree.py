@@ -1,4 +1,7 @@
-"""The trie of step prefixes: all solutions of one problem, with shared first steps held once."""
+"""Build the trie of step prefixes of a problem's solutions.
+
+First steps that solutions share are held once.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,15 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One distinct prefix of steps.
+    """Hold one distinct prefix of steps.
 
     Attributes:
-        step: the last step of the prefix; empty at the root.
-        parent: the prefix without it; None at the root.
-        children: next step → the longer prefix.
-        solutions: ids of the solutions that pass through here.
-        sampled: completions that were sampled from here.
-        total: completions from here that are known: those sampled, and others that came by (see
+        step: the final step of the prefix; empty at the root.
+        parent: the prefix without this step; None at the root.
+        children: next step → longer prefix.
+        solutions: ids of the solutions that begin with this prefix.
+        sampled: number of completions sampled from here.
+        total: number of known completions from here: those sampled, and others that pass through (see
             :class:`sampling.labelling.Rollouts`) ...
         correct: ... and how many of them reached the correct answer.
     """
@@ -30,11 +33,14 @@ class Node:
     correct: int = 0
 
     def steps(self) -> tuple[str, ...]:
-        """The prefix."""
+        """Return the steps of the prefix."""
         return (*self.parent.steps(), self.step) if self.parent else ()
 
     def follow(self, steps: Iterable[str]) -> Iterator[Node]:
-        """The nodes below this one that ``steps`` pass through, until they leave the tree."""
+        """Yield the nodes below that ``steps`` pass through, in order.
+
+        Ends where the steps leave the tree.
+        """
         node: Node | None = self
         for step in steps:
             if node is None or (node := node.children.get(step)) is None:
@@ -42,14 +48,14 @@ class Node:
             yield node
 
     def ancestors(self) -> Iterator[Node]:
-        """The nodes above, the nearest first; without the root."""
+        """Yield the nodes above, the nearest first, without the root."""
         node = self.parent
         while node is not None and node.parent is not None:
             yield node
             node = node.parent
 
     def nodes(self) -> Iterator[Node]:
-        """All nodes below, a parent before its children."""
+        """Yield all nodes below, a parent before its children."""
         stack = list(reversed(self.children.values()))
         while stack:
             node = stack.pop()
@@ -57,14 +63,22 @@ class Node:
             stack.extend(reversed(node.children.values()))
 
     def count(self, steps: Iterable[str], *, correct: bool) -> None:
-        """One completion that goes on from here by ``steps``: it is one of every node that it passes through."""
+        """Count a completion from here at every node that it passes through.
+
+        Args:
+            steps: the steps of the completion.
+            correct: whether it reached the correct answer.
+        """
         for node in (self, *self.follow(steps)):
             node.total += 1
             node.correct += correct
 
 
 def build(paths: Iterable[tuple[str, list[str]]]) -> Node:
-    """The trie of ``(solution id, steps)``; steps are compared as text. Gives the root."""
+    """Build the trie of ``(solution id, steps)``, and return its root.
+
+    Steps are compared as text.
+    """
     root = Node()
     for solution_id, steps in paths:
         node = root

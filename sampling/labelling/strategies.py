@@ -1,8 +1,8 @@
-"""Which prefixes are completed how often, and what is concluded from that. Pure: no engine in here.
+"""Decide which prefixes are completed how often, and label them.
 
-A strategy is asked in rounds. Each round it sees the counts of all completions asked for so far and names what it
-wants next; when it wants nothing more, the steps are labelled. So its decisions, and the labels, depend on the
-completions alone and not on the order in which an engine returns them.
+Pure: no engine is used here. A strategy is asked in rounds. Each round it sees the counts of all completions so far,
+and names the prefixes to complete next; when it names none, the steps are labelled. So its decisions, and the labels,
+depend only on the completions, not on the order in which an engine returns them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from sampling.labelling.step_tree import Node
 from stepverify.records import InputError, StepLabel
 
 Ask = tuple[Node, int]
-"""A prefix, and how many completions of it are wanted."""
+"""Pair a prefix with the number of completions to sample."""
 
 
 @dataclass(slots=True)
 class Paths:
-    """What a strategy sees of one problem.
+    """Hold what a strategy knows of one problem.
 
     Attributes:
         root: the trie of the steps to be labelled.
@@ -36,41 +36,45 @@ class Paths:
 
 
 class Strategy(ABC):
-    """Asks for completions of prefixes in rounds, and labels prefixes by their counts."""
+    """Choose prefixes to complete in rounds, and label them by their counts."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides the labels, for the manifest."""
+        """Return what decides the labels, for the manifest."""
         return {"strategy": type(self).__name__} | asdict(self)  # type: ignore[call-overload]
 
     @abstractmethod
     def ask(self, problem: Paths) -> list[Ask]:
-        """What to draw next, the most informative first; nothing when all is settled."""
+        """Choose what to sample next, the most informative prefix first.
+
+        Returns nothing when all labels are settled.
+        """
 
     def conclude(self, problem: Paths) -> Callable[[Node], StepLabel | None]:
-        """The labels of a problem's prefixes. None where nothing is known."""
+        """Return a function from prefix to label; None for an unknown label."""
         return counted
 
 
 def counted(node: Node) -> StepLabel | None:
-    """The counts of a prefix."""
+    """Return the counts of a prefix as a label; None without completions."""
     return StepLabel(num_correct=node.correct, num_rollouts=node.total) if node.total else None
 
 
 def informative(node: Node) -> float:
-    """How much one more completion tells: the variance of its value, for every solution that passes through.
+    """Return how informative one more completion of a prefix is.
 
-    The value is taken to be distributed as Beta(1 + correct, 1 + incorrect), uniform before anything is known.
+    That is the variance of the prefix's value, times the number of solutions that pass through it. The value is taken
+    to be distributed as Beta(1 + correct, 1 + incorrect), uniform before anything is known.
     """
     a, b = 1 + node.correct, 1 + node.total - node.correct
     return len(node.solutions) * a * b / ((a + b) ** 2 * (a + b + 1))
 
 
 def confidence_sequence(correct: int, total: int, error: float) -> tuple[float, float]:
-    """An interval for a probability that may be looked at after every draw.
+    """Compute an interval for a probability, valid after every sample.
 
-    With a probability of 1 - ``error`` at least, *all* intervals of a growing sequence of draws hold the true probability:
-    one may stop whenever one likes, because of the interval too. It is the set in which the posterior density under
-    a uniform prior exceeds ``error`` (the prior-posterior ratio is a martingale, so Ville's inequality holds:
+    With probability 1 - ``error`` at least, *all* intervals of a growing sequence of samples contain the true
+    probability, so one may stop at any time, even because of the interval. It is the set in which the posterior density
+    under a uniform prior exceeds ``error`` (the prior-posterior ratio is a martingale, so Ville's inequality holds:
     Waudby-Smith and Ramdas 2020, "Confidence sequences for sampling without replacement", section 2).
 
     >>> [round(bound, 3) for bound in confidence_sequence(8, 8, 0.05)]
@@ -96,14 +100,14 @@ def confidence_sequence(correct: int, total: int, error: float) -> tuple[float, 
 
 @dataclass(frozen=True)
 class Exhaustive(Strategy):
-    """n completions of every prefix (Math-Shepherd: Wang et al. 2023, section 3.3).
+    """Complete every prefix n times (Math-Shepherd: Wang et al. 2023, section 3.3).
 
-    Where completions count for longer prefixes, shorter ones are completed first and only what is missing is sampled:
-    the numbers sampled then depend on where completions went and not on whether they were correct, so correct / total
-    stays an unbiased estimate of a prefix's value.
+    If completions count for longer prefixes, shorter prefixes are completed first and only missing completions are
+    sampled. The numbers sampled then depend on where completions went and not on whether they were correct, so correct
+    / total stays an unbiased estimate of a prefix's value.
 
     Attributes:
-        num_rollouts: completions a prefix.
+        num_rollouts: completions per prefix.
     """
 
     num_rollouts: int = 8
@@ -112,7 +116,10 @@ class Exhaustive(Strategy):
         _at_least(1, num_rollouts=self.num_rollouts)
 
     def ask(self, problem: Paths) -> list[Ask]:
-        """What is missing everywhere, or at the shortest prefixes that miss something."""
+        """Return the missing completions of every prefix.
+
+        If completions count for longer prefixes: only of the shortest prefixes that lack some.
+        """
         missing = [n for n in problem.root.nodes() if n.total < self.num_rollouts]
         if problem.passing:
             unknown = set(map(id, missing))
@@ -122,23 +129,23 @@ class Exhaustive(Strategy):
 
 @dataclass(frozen=True)
 class EarlyStop(Strategy):
-    """Completions in rounds, until the label of a prefix is settled.
+    """Complete prefixes in rounds until their labels are settled.
 
-    ``threshold: 0`` (a prefix is correct if any completion is, Math-Shepherd's hard label): settled by the first correct
-    one. The labels are those of :class:`Exhaustive` with ``num_rollouts: max_rollouts``, exactly: the same
-    completions, fewer of them. A prefix of value v is called incorrect with probability (1 - v) ** max_rollouts.
+    ``threshold: 0`` (a prefix is correct if any completion is, Math-Shepherd's hard label): settled by the first
+    correct completion. The labels are exactly those of :class:`Exhaustive` with ``num_rollouts: max_rollouts``, from a
+    subset of the same completions. A prefix of value v is called incorrect with probability (1 - v) ** max_rollouts.
 
-    ``threshold: t`` above 0 (correct if the value is above t): settled when the confidence sequence lies on one side
-    of t; the probability of an error among labels so settled is ``error`` at most, whatever the value.
+    ``threshold: t`` above 0 (correct if the value is above t): settled when the confidence sequence lies on one side of
+    t; the probability of an error among labels settled in this way is at most ``error``, whatever the value.
 
-    ``width`` (soft labels): settled when the confidence sequence is no wider.
+    ``width`` (soft labels): settled when the confidence sequence is at most this wide.
 
-    Stopping depends on what was sampled, so correct / total is a biased estimate: with threshold 0 too high. The bias of
-    a soft label is within the interval; where unbiased counts are wanted, take :class:`Exhaustive`.
+    Stopping depends on the outcomes, so correct / total is a biased estimate: too high with threshold 0. The bias of a
+    soft label lies within the interval; use :class:`Exhaustive` for unbiased counts.
 
     Attributes:
-        max_rollouts: completions a prefix at most; what is not settled by then keeps its counts.
-        round_size: completions a prefix and round.
+        max_rollouts: largest number of completions per prefix; a label that is not settled by then keeps its counts.
+        round_size: completions per prefix and round.
         threshold: see above; a share in [0, 1).
         width: see above; None for hard labels.
         error: probability of an error, see above.
@@ -155,12 +162,12 @@ class EarlyStop(Strategy):
         if not 0 <= self.threshold < 1:
             raise InputError(f"threshold: expected a share from 0 to below 1, got {self.threshold}")
         if self.width is not None and (self.threshold or not 0 < self.width < 1):
-            raise InputError(f"width: expected above 0 and below 1, and no threshold with it, got {self.width}")
+            raise InputError(f"width: expected above 0 and below 1, without a threshold, got {self.width}")
         if not 0 < self.error < 1:
             raise InputError(f"error: expected above 0 and below 1, got {self.error}")
 
     def settled(self, node: Node) -> bool:
-        """Whether nothing more is to be sampled."""
+        """Tell whether a prefix needs no more completions."""
         if node.total >= self.max_rollouts:
             return True
         if not self.threshold and self.width is None:
@@ -171,25 +178,26 @@ class EarlyStop(Strategy):
         return low > self.threshold or high <= self.threshold
 
     def ask(self, problem: Paths) -> list[Ask]:
-        """A round for every prefix that is not settled."""
+        """Return one round of completions for every unsettled prefix."""
         open_nodes = (n for n in problem.root.nodes() if not self.settled(n))
         return _sorted((n, min(self.round_size, self.max_rollouts - n.total)) for n in open_nodes)
 
 
 @dataclass(frozen=True)
 class BinarySearch(Strategy):
-    """The first incorrect step of every incorrect solution, by bisection (OmegaPRM: Luo et al. 2024, section 3.2).
+    """Find the first incorrect step of every incorrect solution by bisection.
 
-    A prefix is correct if it can be completed. Then so can all shorter ones; and if it cannot, no longer one can:
-    so of m steps about log2(m) are tried. What is known of one solution's prefixes holds for every other one that
-    shares them, and a correct solution proves its own: it needs no completion.
+    This is OmegaPRM's search (Luo et al. 2024, section 3.2). A prefix is correct if it can be completed. If it can, so
+    can all shorter ones; if it cannot, no longer one can: so of m steps about log2(m) are tried. What is known of one
+    solution's prefixes holds for every other solution that shares them, and the prefixes of a correct solution are
+    correct: they need no completion.
 
-    Prefixes that were tried keep their counts. The others get the rating that follows, 1 or -1; steps after the
-    first incorrect one are incorrect. These are hard labels: read as soft ones, tried and concluded steps would mix.
+    Prefixes that were tried keep their counts. The others get the rating that follows, 1 or -1; steps after the first
+    incorrect one are incorrect. Read these as hard labels: as soft ones, tried and inferred steps would mix.
 
     Attributes:
         num_rollouts: completions without a correct one after which a prefix is incorrect.
-        round_size: completions a prefix and round.
+        round_size: completions per prefix and round.
     """
 
     num_rollouts: int = 8
@@ -199,19 +207,19 @@ class BinarySearch(Strategy):
         _at_least(1, num_rollouts=self.num_rollouts, round_size=self.round_size)
 
     def ask(self, problem: Paths) -> list[Ask]:
-        """A round for the prefix in the middle of what is unknown, of every incorrect solution."""
+        """Return a round for the middle unknown prefix of each incorrect solution."""
         known = self._verdicts(problem)
         middles: dict[int, Node] = {}
         for path, correct in problem.paths:
             unknown = [n for n in path if known.get(id(n)) is None]
             if unknown and not correct:
-                begun = (n for n in unknown if n.sampled)  # in an earlier round, when the middle was another
+                begun = (n for n in unknown if n.sampled)  # in an earlier round, with another middle
                 middle = next(begun, unknown[len(unknown) // 2])
                 middles[id(middle)] = middle
         return _sorted((n, min(self.round_size, self.num_rollouts - n.total)) for n in middles.values())
 
     def conclude(self, problem: Paths) -> Callable[[Node], StepLabel | None]:
-        """Counts where they say the same as the verdict, else the verdict."""
+        """Return counts if they agree with the verdict, else the verdict."""
         known = self._verdicts(problem)
 
         def label(node: Node) -> StepLabel | None:
@@ -223,7 +231,7 @@ class BinarySearch(Strategy):
         return label
 
     def _verdicts(self, problem: Paths) -> dict[int, bool]:
-        """Node → whether it can be completed, where that is known."""
+        """Return node → whether it can be completed, where that is known."""
         nodes = list(problem.root.nodes())
         possible = {id(n) for path, correct in problem.paths if correct for n in path}
         for node in reversed(nodes):  # children before their parent

@@ -1,4 +1,7 @@
-r"""What a judge is asked about a solution, and what its answer means. Pure: no engine in here."""
+r"""Ask a judge about a solution, and read its verdict.
+
+Pure: no engine is used here.
+"""
 
 from __future__ import annotations
 
@@ -16,41 +19,42 @@ _PLACE = re.compile(r"\{(problem|answer|steps)\}")
 _BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _STYLE = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf)\s*\{([^{}]*)\}")
 _NUMBER = re.compile(r"(?:step|paragraph|line)?\s*#?(\d{1,6})", re.IGNORECASE)
-_NONE = re.compile(r"none|no errors?|-1", re.IGNORECASE)  # -1 is ProcessBench's
+_NONE = re.compile(r"none|no errors?|-1", re.IGNORECASE)  # ProcessBench writes -1
 
 
-class Template:
-    r"""The text that a judge is asked with.
+class JudgePrompt:
+    r"""Hold the prompt text of a judge.
 
     Args:
-        path: a text file in which ``{problem}``, ``{steps}`` (one a line, numbered from 1) and, if it occurs,
-            ``{answer}`` (the reference answer) are replaced. It has to ask for the number of the first incorrect step, or
+        path: a text file in which ``{problem}``, ``{steps}`` (one per line, numbered from 1) and, if it occurs,
+            ``{answer}`` (the reference answer) are replaced. It must ask for the number of the first incorrect step, or
             ``none``, in a ``\boxed{}`` at the end.
 
     Raises:
-        InputError: no such file, or a place is missing.
+        InputError: no such file, or a placeholder is missing.
     """
 
     def __init__(self, path: Path) -> None:
         try:
             self.text = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"template: {path}: {getattr(error, 'strerror', None) or error}") from None
+            raise InputError(f"prompt: {path}: {getattr(error, 'strerror', None) or error}") from None
         if missing := {"problem", "steps"} - set(_PLACE.findall(self.text)):
-            raise InputError(f"template: {path}: has no {{{min(missing)}}}")
+            raise InputError(f"prompt: {path}: has no placeholder {{{min(missing)}}}")
 
     def render(self, solution: Solution) -> str:
-        """The question about one solution."""
+        """Render the question about one solution."""
         steps = "\n".join(f"Step {number}: {step}" for number, step in enumerate(solution.steps, start=1))
         texts = {"problem": solution.problem.strip(), "answer": solution.answer or "", "steps": steps}
-        return _PLACE.sub(lambda place: texts[place[1]], self.text)  # at once: a problem may hold braces
+        return _PLACE.sub(lambda place: texts[place[1]], self.text)  # in one pass: a problem may contain braces
 
 
 def read_verdict(text: str, num_steps: int) -> int | None:
-    r"""The first incorrect step that a judge's answer names in its last ``\boxed{}``, from 1; 0 where it says none.
+    r"""Read the first incorrect step from a judge's final ``\boxed{}``.
 
     Returns:
-        None where that is neither a step of the solution nor none.
+        Number of the step, from 1; 0 if the judge finds none; None if the answer is neither a step of the solution nor
+        none.
 
     >>> read_verdict(r"Step 1 holds, step 2 does not: \boxed{\text{Step 2}}.", 3)
     2
@@ -64,7 +68,9 @@ def read_verdict(text: str, num_steps: int) -> int | None:
 
 
 def majority(verdicts: Sequence[int | None]) -> int | None:
-    """What more than half of the verdicts that could be read say; None where there is no such thing.
+    """Return the verdict of more than half of the readable ones.
+
+    None if there is no such verdict.
 
     >>> majority([2, None, 2, 0]), majority([2, 0])
     (2, None)
@@ -77,12 +83,18 @@ def majority(verdicts: Sequence[int | None]) -> int | None:
 
 
 def first_incorrect(labels: Sequence[StepLabel | None]) -> int:
-    """The first step that its label calls incorrect, read hard, from 1; 0 where none does."""
+    """Return the first step that its hard label calls incorrect.
+
+    Steps are numbered from 1; 0 if no label is incorrect.
+    """
     return next((number for number, target in enumerate(StepTargets()(labels), start=1) if target == 0), 0)
 
 
 def compared(labelled: int, verdicts: Sequence[int | None]) -> str:
-    """How labels and judge stand to each other; ``agreed_...`` where both find the same."""
+    """Compare labels and verdicts; return the result's name in the summary.
+
+    It begins with ``agreed`` if both find the same.
+    """
     judged = majority(verdicts)
     if judged is None:
         return "unparsable" if all(verdict is None for verdict in verdicts) else "undecided"

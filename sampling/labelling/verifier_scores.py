@@ -1,4 +1,7 @@
-"""Step labels from a process reward model, which another one can learn."""
+"""Label steps with the values of a process reward model.
+
+Another model can learn from these labels.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ from stepverify.records import InputError, Solution, StepLabel
 
 
 class VerifierScores(StepLabeller):
-    """A process reward model in the place of people: its values are the labels (Lightman et al. 2023, section 4).
+    """Label steps with a process reward model in place of people.
+
+    Its values are the labels (Lightman et al. 2023, section 4).
 
     Args:
-        verifier: name of its scores, which the solutions have from ``sampling score``.
-        max_solutions: step labels for the first so many solutions of each problem; None labels all.
+        verifier: name of its scores, which ``sampling score`` gave the solutions.
+        max_solutions: label only this many solutions of each problem, the first ones; None labels all.
     """
 
     def __init__(self, verifier: str, max_solutions: int | None = None) -> None:
@@ -24,12 +29,18 @@ class VerifierScores(StepLabeller):
         self.verifier, self.max_solutions = verifier, max_solutions
 
     def identity(self) -> dict[str, Any]:
-        """The name; the values are part of the input."""
+        """Return the verifier's name; its values are part of the input."""
         return {"labeller": "verifier_scores", "verifier": self.verifier, "max_solutions": self.max_solutions}
 
     @asynccontextmanager
     async def labelling(self, stage: Stage) -> AsyncIterator[LabelProblem]:
-        """Copy the values. Solutions that were too long to be scored stay without labels."""
+        """Copy the values to the step labels.
+
+        Solutions that were too long to be scored stay without labels.
+
+        Raises:
+            InputError: a solution without a value of the verifier for each step.
+        """
         yield self._copy
 
     async def _copy(self, solutions: list[Solution]) -> None:

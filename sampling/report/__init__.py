@@ -1,1 +1,4 @@
-"""Reports: statistics (:mod:`~sampling.report.summary`) → sections → text, Markdown, HTML pages and figures."""
+"""Report results: statistics, then sections, then text, Markdown, HTML and figures.
+
+The statistics are those of :mod:`~sampling.report.summary`.
+"""

@@ -1,4 +1,4 @@
-"""Rankings → accuracy over N, with bootstrap intervals over problems."""
+"""Compute accuracy over N from rankings, with bootstrap intervals over problems."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ BASELINE = "majority"
 
 @dataclass(slots=True)
 class Table:
-    """All rankings of a folder.
+    """Hold all rankings of a folder.
 
     Attributes:
-        rules: in the order of the file.
-        num_solutions: of all problems together.
+        rules: names of the rules, in the order of the file.
+        sizes: the numbers of samples N.
+        num_solutions: number of solutions of all problems together.
         values: (problems, rules, sizes), the probability to be correct.
-        areas: rule → mean area under the ROC curve of the problems that have one.
+        areas: rule → mean AUROC over the problems that have one.
     """
 
     rules: list[str]
@@ -45,7 +46,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read rankings.
+    """Read the rankings of a folder.
 
     Raises:
         InputError: problems that differ in their sizes or rules.
@@ -68,7 +69,10 @@ def read_table(path: Path) -> Table:
 
 
 def accuracy_statistics(path: Path, num_bootstrap: int, seed: int) -> Accuracy:
-    """Read rankings and what the rank stage wrote down: aggregations, and the table of validation."""
+    """Compute accuracies from rankings and the rank stage's summary.
+
+    The summary holds the aggregations and the table of validation.
+    """
     stage = read_summary(path)
     validation = stage.get("validation")
     return summarise(
@@ -85,10 +89,11 @@ def summarise(
     aggregation: dict[str, ChosenAggregation] | None = None,
     validation: Validation | None = None,
 ) -> Accuracy:
-    """Compute the curves, the accuracies at the largest N, and the paired differences, in shares of the problems.
+    """Compute curves, accuracies at the largest N and paired differences.
 
-    Every interval is the 2.5th to the 97.5th percentile over the same resamples of the problems, so that a
-    difference between two rules is taken within each resample (Efron and Tibshirani 1993, section 13.3).
+    All are shares of the problems. Every interval is the 2.5th to the 97.5th percentile over the same resamples of the
+    problems, so that a difference between two rules is taken within each resample (Efron and Tibshirani 1993, section
+    13.3).
     """
     num_problems, num_rules, num_sizes = table.values.shape
     mean = table.values.mean(axis=0)
@@ -134,7 +139,7 @@ def summarise(
 
 
 def rank_warnings(path: Path) -> list[str]:
-    """Read what the rank stage warned of: problems left out, or trained on."""
+    """Return the rank stage's warnings: problems left out, or trained on."""
     summary, said = read_summary(path), []
     if few := summary.get("fewer_samples"):
         said = [f"{len(few)} problems with fewer than {summary['sizes'][-1]} samples are left out: {', '.join(few)}"]
@@ -142,7 +147,10 @@ def rank_warnings(path: Path) -> list[str]:
 
 
 def split_rule(rule: str) -> tuple[str, str, str]:
-    """Verifier, rule and aggregation of ``prm/best_of_n/min``; empty where there is none."""
+    """Split ``prm/best_of_n/min`` into verifier, rule and aggregation.
+
+    Parts that are missing are empty.
+    """
     rest, _, how = rule.rpartition("/")
     if not rest or how not in AGGREGATIONS:
         rest, how = rule, ""
@@ -151,7 +159,7 @@ def split_rule(rule: str) -> tuple[str, str, str]:
 
 
 def kind_label(kind: str) -> str:
-    """How a rule is named in figures and tables: ``top_3`` → ``vote of the best 3``."""
+    """Return a rule's label: ``top_3`` → ``vote of the best 3``."""
     if kind.startswith("top_"):
         return f"vote of the best {kind.removeprefix('top_')}"
     names = {"best_of_n": "best of N", "weighted_vote": "weighted vote", "majority": "majority vote"}
@@ -159,6 +167,6 @@ def kind_label(kind: str) -> str:
 
 
 def rule_label(rule: str) -> str:
-    """The same with its verifier: ``prm/weighted_vote`` → ``prm, weighted vote``."""
+    """Return the label with the verifier: ``prm/weighted_vote`` → ``prm, weighted vote``."""
     verifier, kind, _ = split_rule(rule)
     return f"{verifier}, {kind_label(kind)}" if verifier else kind_label(kind)

@@ -1,4 +1,7 @@
-"""Scored solutions → what each verifier said of steps, of first errors and of solutions, in flat arrays."""
+"""Collect verifier values and labels of scored solutions in flat arrays.
+
+The values are those of steps, of first errors and of solutions.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,16 @@ def _floats() -> array[float]:
 
 @dataclass(slots=True)
 class Steps:
-    """Labelled steps: value, truth, place in the solution from 0, characters, subset and problem (numbers)."""
+    """Hold the labelled steps that a verifier scored.
+
+    Attributes:
+        values: the verifier's values.
+        correct: 1 for a correct step, 0 for an incorrect one.
+        places: indices of the steps in their solutions, from 0.
+        lengths: numbers of characters.
+        subsets: numbers of the subsets.
+        problems: numbers of the problems.
+    """
 
     values: array[float] = field(default_factory=_floats)
     correct: array[float] = field(default_factory=_floats)
@@ -34,14 +46,14 @@ class Steps:
 
 @dataclass(slots=True)
 class FirstErrors:
-    """Solutions whose first error is known.
+    """Hold the solutions whose first error is known.
 
     Attributes:
-        first: index of the first incorrect step; -1 where there is none.
-        low: the first step with a value below t is that one, for thresholds t above ``low`` ...
+        first: index of the first incorrect step; -1 if there is none.
+        low: the first step with a value below t is the first incorrect one for thresholds t above ``low`` ...
         high: ... up to ``high``. A solution without values is judged correctly at no threshold.
         lowest: index of the lowest value, the first of equals; NaN without values.
-        num_steps: of the solution.
+        num_steps: number of steps of the solution.
         subsets: number of its subset.
     """
 
@@ -55,7 +67,16 @@ class FirstErrors:
 
 @dataclass(slots=True)
 class Solutions:
-    """Graded solutions: all values one after the other, how many each has, its length, the number of its problem."""
+    """Hold the graded solutions that a verifier scored.
+
+    Attributes:
+        values: the values of all solutions, concatenated.
+        counts: number of values of each solution.
+        correct: 1 for a correct solution, 0 for an incorrect one.
+        num_steps: number of steps of each.
+        num_tokens: number of tokens of each; NaN if it is unknown.
+        problems: number of its problem.
+    """
 
     values: array[float] = field(default_factory=_floats)
     counts: array[float] = field(default_factory=_floats)
@@ -67,10 +88,10 @@ class Solutions:
 
 @dataclass(slots=True)
 class Judgements:
-    """What one verifier said.
+    """Hold the values of one verifier.
 
-    ``by_step``: every solution had one value a step. One that has one step and one value does not make an outcome
-    verifier's a judgement of steps.
+    ``by_step``: every solution had one value per step. A solution with one step and one value alone does not make an
+    outcome verifier a judge of steps.
     """
 
     by_step: bool = True
@@ -80,13 +101,16 @@ class Judgements:
 
     @property
     def of_steps(self) -> bool:
-        """Whether it judged labelled steps."""
+        """Tell whether the verifier scored labelled steps."""
         return self.by_step and bool(self.steps.values)
 
 
 @dataclass(slots=True)
 class Collected:
-    """Judgements by verifier, names of subsets (``meta.subset``; empty where a solution has none), problems."""
+    """Hold the values by verifier, subset names, and the number of problems.
+
+    A subset is ``meta.subset`` of a solution; empty if a solution has none.
+    """
 
     subsets: list[str]
     num_problems: int
@@ -94,11 +118,11 @@ class Collected:
 
 
 def collect(path: Path, neutral: Neutral = "positive") -> Collected:
-    """Read scored solutions.
+    """Collect verifier values from scored solutions.
 
     Args:
-        path: those without ``correct`` count for the steps only.
-        neutral: what a step rated 0 is.
+        path: scored solutions; those without ``correct`` count for the steps only.
+        neutral: what a step rated 0 counts as.
     """
     verifiers: dict[str, Judgements] = {}
     subsets: dict[str, int] = {}
@@ -149,17 +173,20 @@ def _add_steps(
 
 
 def step_truth(label: StepLabel | None, neutral: Neutral = "positive") -> bool | None:
-    """Whether a step is correct: rated correct, or reached the correct answer in any rollout; None: unknown.
+    """Return whether a step label says correct; None if it is unknown.
 
-    Neutral counts as correct (Lightman et al. 2023, section 2.6), unless told; one rollout is enough (Wang et al. 2023,
-    section 3.3).
+    A step is correct if it was rated correct, or if any rollout reached the correct answer: one is enough (Wang et al.
+    2023, section 3.3). Neutral counts as correct by default (Lightman et al. 2023, section 2.6).
     """
     (target,) = StepTargets(neutral=neutral)([label])
     return None if target is None else target == 1
 
 
 def first_error(truths: Sequence[bool | None]) -> int | None:
-    """The index of the first incorrect step; -1 where all are correct; None where an unknown step comes before it."""
+    """Return the index of the first incorrect step.
+
+    -1 if all steps are correct, None if an unknown step comes before it.
+    """
     for index, truth in enumerate(truths):
         if not truth:
             return index if truth is False else None
@@ -167,10 +194,13 @@ def first_error(truths: Sequence[bool | None]) -> int | None:
 
 
 def hit_range(values: Sequence[float], first: int) -> tuple[float, float]:
-    """(low, high): at thresholds t with low < t <= high the first value below t is that of step ``first``.
+    """Return the thresholds at which a verifier finds the first error.
 
-    Or none is below, where ``first`` is -1. Without values, or where a step before it is not above it, there is no
-    such threshold: low >= high.
+    At thresholds t with low < t <= high, the first value below t is that of step ``first``, or no value is below t if
+    ``first`` is -1. There is no such threshold (low >= high) without values, or if an earlier step has no higher value.
+
+    Returns:
+        (low, high).
     """
     if not values:
         return inf, -inf

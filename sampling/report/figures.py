@@ -1,4 +1,4 @@
-"""Figures of a report as PNG bytes, for light and for dark pages."""
+"""Plot a report's figures as PNG, for light and dark pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Colours of one figure. ``series``: one a verifier (Okabe and Ito 2008, told apart by the colour-blind)."""
+    """Hold the colours of one figure.
+
+    ``series``: one colour per verifier (Okabe and Ito 2008, distinguishable for the colour-blind).
+    """
 
     page: str
     ink: str
@@ -31,13 +34,17 @@ LIGHT = Theme("#ffffff", "#1c2024", "#6a737d", "#e4e7eb", ("#0072b2", "#d55e00",
 DARK = Theme("#15191e", "#e8eaed", "#98a1ab", "#2c333b", ("#56b4e9", "#f08a4b", "#2fc59a", "#e08fc0", "#e8c547"))
 
 
-_MOST_LINES = 9  # in one panel
+_MOST_LINES = 9  # per panel
 
 
 def accuracy_figure(found: Accuracy, theme: Theme = LIGHT) -> bytes:
-    """Accuracy against N on a binary logarithmic axis, one line a rule with its 95 % band, labelled at its end.
+    """Plot accuracy against N with 95 % bands, one line per rule.
 
-    Where that would be too many lines, each verifier has a panel of its own, with the same colours for the same rules.
+    The N axis is binary logarithmic, and lines are labelled at their ends. If there would be too many lines, each
+    verifier gets its own panel, with the same colours for the same rules.
+
+    Returns:
+        PNG bytes.
     """
     rules = list(found.curves)
     verifiers = list(dict.fromkeys(v for rule in rules if (v := split_rule(rule)[0])))
@@ -82,7 +89,11 @@ def _draw_curves(
     styles: Mapping[str, tuple[str, Any, str]],
     theme: Theme,
 ) -> list[tuple[float, str, str]]:
-    """Draw rules with their bands; value, text and colour of each at the largest N."""
+    """Plot the curves of rules with their bands.
+
+    Returns:
+        Value, text and colour of each curve at the largest N.
+    """
     sizes, ends = found.sizes, []
     for rule in rules:
         curve = found.curves[rule]
@@ -98,14 +109,17 @@ def _draw_curves(
     axes.set_xlim(sizes[0] / 1.08, sizes[-1] * (1.02 if len(sizes) > 1 else 1.08))
     axes.set_xticks(_ticks(sizes), [str(n) for n in _ticks(sizes)])
     axes.minorticks_off()
-    axes.set_xlabel("N, samples a problem")
+    axes.set_xlabel("N, samples per problem")
     return ends
 
 
 def reliability_figure(groups: Mapping[str, Mapping[str, Sequence[Bin]]], theme: Theme = LIGHT) -> bytes:
-    """Share correct against the value given, one panel a kind (steps, solutions), one line a verifier.
+    """Plot the share correct against the value, one line per verifier.
 
-    The area of a point goes with the number of values in its bin.
+    One panel per kind (steps, solutions). The area of a point grows with the number of values in its bin.
+
+    Returns:
+        PNG bytes.
     """
     figure, first = _canvas(theme, (4.6 * len(groups), 4.4), panels=len(groups))
     names = sorted({name for lines in groups.values() for name in lines})
@@ -126,7 +140,7 @@ def reliability_figure(groups: Mapping[str, Mapping[str, Sequence[Bin]]], theme:
 
 
 def _plain_styles(theme: Theme) -> dict[str, tuple[str, Any, str]]:
-    """Colour, dashes and marker of the rules without a verifier."""
+    """Return colour, dashes and marker of the rules without a verifier."""
     return {
         "pass@1": (theme.muted, (0, (1, 1.6)), ""),
         "majority": (theme.ink, "-", "o"),
@@ -136,7 +150,10 @@ def _plain_styles(theme: Theme) -> dict[str, tuple[str, Any, str]]:
 
 
 def _styles(rules: Sequence[str], theme: Theme) -> dict[str, tuple[str, Any, str]]:
-    """Colour, dashes and marker of each rule: one colour a verifier, so that its rules read as a family."""
+    """Return colour, dashes and marker of each rule.
+
+    One colour per verifier, so that its rules are recognised as belonging together.
+    """
     styles = _plain_styles(theme)
     verifiers = list(dict.fromkeys(split_rule(rule)[0] for rule in rules if rule not in styles))
     looks = {"best_of_n": ("-", "o"), "weighted_vote": ((0, (6, 1.5, 1.5, 1.5)), "s")}
@@ -149,7 +166,7 @@ def _styles(rules: Sequence[str], theme: Theme) -> dict[str, tuple[str, Any, str
 
 
 def _ticks(sizes: Sequence[int]) -> list[int]:
-    """The sizes, but for those that would stand in the way of the last one's label."""
+    """Return the sizes, without those too close to the largest one's label."""
     return [n for n in sizes[:-1] if n * 1.25 <= sizes[-1]] + [sizes[-1]]
 
 
@@ -167,7 +184,10 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:
-    """Move ascending heights apart to at least ``gap``, each cluster about its own mean."""
+    """Move ascending heights apart to at least ``gap``.
+
+    Each cluster stays centred on its mean.
+    """
     clusters: list[list[float]] = []
     for height in heights:
         clusters.append([height])
@@ -186,7 +206,7 @@ def _top(cluster: Sequence[float], gap: float) -> float:
 
 
 def _canvas(theme: Theme, size: tuple[float, float], panels: int = 1, rows: int = 1) -> tuple[Figure, Axes]:
-    # Not pyplot: it keeps figures, and asks the machine for a screen.
+    # Not pyplot: it keeps figures in memory, and may need a display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained", facecolor=theme.page)

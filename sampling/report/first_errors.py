@@ -1,4 +1,7 @@
-"""How well the values of steps find the first error of a solution (ProcessBench: Zheng et al. 2024)."""
+"""Measure how well step values find the first error of a solution.
+
+This is ProcessBench's evaluation (Zheng et al. 2024).
+"""
 
 from __future__ import annotations
 
@@ -23,17 +26,18 @@ HALF = 0.5
 def first_error_statistics(
     collected: Collected, threshold_subset: str | None, num_bootstrap: int, seed: int
 ) -> dict[str, VerifierFirstErrors]:
-    """Compute each verifier's accuracy on solutions with an error and without, F1, and where its lowest value stands.
+    """Measure each verifier's accuracy and F1 of finding first errors.
 
-    The first step with a value below the threshold is called the first error. On a solution with an error that is correct
-    where it is the labelled one, on a solution without where no value is below; F1 is the harmonic mean of the two
-    accuracies. A solution that a verifier could not read counts as judged incorrectly.
+    The first step with a value below the threshold is predicted to be the first error. For a solution with an error,
+    this is correct if it is the labelled step; for a solution without, if no value is below. F1 is the harmonic mean of
+    the two accuracies. A solution that a verifier could not read counts as judged incorrectly. The place of the lowest
+    value is measured too.
 
     Args:
-        collected: of solutions whose first error is known; verifiers that do not judge steps are left out.
-        threshold_subset: the subset on which a threshold is chosen for each verifier, beside 1/2.
-        num_bootstrap: resamples of the solutions after every interval; the threshold stays.
-        seed: of the resamples.
+        collected: values of solutions whose first error is known; verifiers without step values are left out.
+        threshold_subset: the subset on which a threshold is chosen for each verifier, in addition to 1/2.
+        num_bootstrap: number of bootstrap resamples of the solutions for each interval; the threshold is kept.
+        seed: seed of the resamples.
 
     Raises:
         InputError: the subset is unknown, or lacks solutions with an error or without.
@@ -49,22 +53,24 @@ def first_error_statistics(
                 chosen = choose_threshold(*_ranges(judged.firsts, rows))
                 if chosen is None:
                     raise InputError(
-                        f"threshold_subset: {threshold_subset}: a threshold needs solutions with an error and without"
+                        f"threshold_subset: {threshold_subset}: choosing a threshold needs solutions with and "
+                        "without an error"
                     )
             found[name] = _by_threshold(judged.firsts, collected.subsets, threshold_subset, chosen, num_bootstrap, seed)
     return found
 
 
 def choose_threshold(low: np.ndarray, high: np.ndarray, incorrect: np.ndarray) -> float | None:
-    """The threshold in (0, 1] of the highest F1: the middle of the widest range on which it is that high.
+    """Choose the threshold in (0, 1] with the highest F1.
 
-    F1 only changes where a solution comes to be judged correctly (``low``) or ceases to be (``high``), so all ranges
-    between those are looked at, the one of 1/2 among them.
+    It is the middle of the widest range of thresholds with that F1. F1 only changes where a solution comes to be judged
+    correctly (``low``) or ceases to be (``high``), so all ranges between those are compared, including the one that
+    contains 1/2.
 
     Args:
-        low: (M,) a solution is judged correctly at thresholds above ...
-        high: (M,) ... and up to this.
-        incorrect: (M,) whether it has an error.
+        low: (M,), a solution is judged correctly at thresholds above ...
+        high: (M,), ... and up to this.
+        incorrect: (M,), whether it has an error.
 
     Returns:
         None without solutions of both kinds.
@@ -75,7 +81,7 @@ def choose_threshold(low: np.ndarray, high: np.ndarray, incorrect: np.ndarray) -
     borders = np.unique(np.clip(np.concatenate([[0.0, 1.0], low[some], high[some]]), 0.0, 1.0))
     below, above = borders[:-1], borders[1:]
     middle = (below + above) / 2
-    at = np.where(middle > below, middle, above)  # no number lies between neighbours
+    at = np.where(middle > below, middle, above)  # adjacent floats have no middle
     hits = [
         np.searchsorted(np.sort(low[rows]), at, "left") - np.searchsorted(np.sort(high[rows]), at, "left")
         for rows in (some & incorrect, some & ~incorrect)
@@ -85,7 +91,10 @@ def choose_threshold(low: np.ndarray, high: np.ndarray, incorrect: np.ndarray) -
 
 
 def harmonic_mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """2ab / (a + b); 0 where both are 0, NaN where one is."""
+    """Compute the harmonic mean, 2ab / (a + b).
+
+    0 if both are 0, NaN if one is NaN.
+    """
     return np.divide(2 * a * b, a + b, out=np.zeros_like(a + b), where=a + b != 0)
 
 
@@ -96,7 +105,10 @@ def _ranges(firsts: FirstErrors, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _by_threshold(
     firsts: FirstErrors, subsets: list[str], chosen_on: str | None, chosen: float | None, num_bootstrap: int, seed: int
 ) -> VerifierFirstErrors:
-    """Measure each subset, all of them pooled, and the mean of the subsets' F1, each subset weighing the same."""
+    """Measure each subset, all solutions, and the subsets' mean F1.
+
+    Each subset has the same weight in the mean.
+    """
     thresholds = {"half": HALF} | ({} if chosen is None else {"chosen": chosen})
     groups: dict[str, FirstErrorQuality] = {}
     resampled: dict[str, list[np.ndarray]] = {key: [] for key in thresholds}
@@ -106,7 +118,7 @@ def _by_threshold(
         for key, at in thresholds.items():
             hit = (low < at) & (at <= high)
             columns = np.stack([incorrect, incorrect & hit, ~incorrect, ~incorrect & hit], axis=1).astype(float)
-            # Row 0 is the sample itself. Subsets are resampled apart from each other.
+            # Row 0 is the sample itself. Subsets are resampled independently.
             means = np.vstack([columns.mean(0), bootstrap_means(columns, num_bootstrap, (seed, number))])
             with np.errstate(invalid="ignore"):
                 on_incorrect, on_correct = means[:, 1] / means[:, 0], means[:, 3] / means[:, 2]
@@ -119,8 +131,8 @@ def _by_threshold(
             )
             resampled[key].append(f1)
         groups[subset] = FirstErrorQuality(
-            num_incorrect=int(incorrect.sum()), num_correct=int((~incorrect).sum()), half=rates["half"], chosen=rates.get("chosen"),
-            lowest=_lowest(firsts, rows),
+            num_incorrect=int(incorrect.sum()), num_correct=int((~incorrect).sum()),
+            half=rates["half"], chosen=rates.get("chosen"), lowest=_lowest(firsts, rows),
         )  # fmt: skip
     pooled = groups.pop("")
     means_of = {key: _estimate(np.mean(f1[:-1], axis=0)) for key, f1 in resampled.items()} if groups else {}
@@ -131,7 +143,10 @@ def _by_threshold(
 
 
 def _estimate(values: np.ndarray) -> Estimate | None:
-    """The first value and the 95 % interval of the others; None where there is none."""
+    """Return the estimate with its 95 % interval; None for NaN.
+
+    ``values``: the estimate itself, then those of its resamples.
+    """
     if np.isnan(values[0]):
         return None
     low, high = low_high(values)

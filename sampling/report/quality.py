@@ -1,4 +1,4 @@
-"""How good the verifiers' values are: step by step, and as scores of solutions."""
+"""Measure the quality of verifier values, for steps and for solutions."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ from stepverify.statistics import (
 
 
 def step_statistics(collected: Collected, num_bootstrap: int, seed: int) -> dict[str, VerifierSteps]:
-    """Measure each verifier's values of labelled steps, beside what position and length alone would tell.
+    """Measure each verifier's step values, compared with position and length alone.
 
     Args:
-        collected: verifiers that do not judge steps are left out.
-        num_bootstrap: resamples of the problems after the intervals of :func:`step_order_statistics`.
-        seed: of the resamples.
+        collected: collected values; verifiers without step values are left out.
+        num_bootstrap: number of resamples for the intervals of :func:`step_order_statistics`.
+        seed: seed of the resamples.
     """
     found = {}
     orders = step_order_statistics(collected, num_bootstrap, seed)
@@ -62,11 +62,13 @@ def step_statistics(collected: Collected, num_bootstrap: int, seed: int) -> dict
 
 
 def parts(of: Any, subsets: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and rows of each subset, where there are several; then those of all, named ''.
+    """Yield name and rows of each subset, then of all, named ''.
+
+    Only the latter if there is one subset.
 
     Args:
-        of: flat arrays, ``subsets`` among them.
-        subsets: their names.
+        of: flat arrays, including ``subsets``.
+        subsets: names of the subsets.
     """
     numbers = np.frombuffer(of.subsets).astype(int)
     if len(subsets) > 1:
@@ -82,7 +84,7 @@ def _steps(steps: Steps, rows: np.ndarray) -> StepQuality:
         base_rate=float(correct.mean()),
         accuracy=float(((values >= 0.5) == correct).mean()),
         auroc=auroc(values, correct),
-        # A later step, or a longer one, is the incorrect one: what needs no verifier.
+        # Baselines without a verifier: the later step, or the longer one, is the incorrect one.
         auroc_position=auroc(-np.frombuffer(steps.places)[rows], correct),
         auroc_length=auroc(-np.frombuffer(steps.lengths)[rows], correct),
         f1_error=f1(values < 0.5, ~correct),
@@ -92,17 +94,17 @@ def _steps(steps: Steps, rows: np.ndarray) -> StepQuality:
 
 
 def step_order_statistics(collected: Collected, num_bootstrap: int, seed: int) -> dict[str, StepOrder]:
-    """Compute the interval of the AUROC of each verifier's values of steps, and its paired differences.
+    """Compute the AUROC interval and paired differences of each verifier's step values.
 
-    Differences are from ``position`` and ``length`` (earlier, or shorter, steps first: no model) and from every
-    verifier named before it that judged the same steps. Intervals are over resamples of the problems, since the steps
-    of a problem, and of its solutions, go together. A difference is taken within each resample. There is no interval
-    and no difference where all steps are correct or all are incorrect.
+    Differences are from ``position`` and ``length`` (baselines without a model that score earlier, or shorter, steps
+    higher) and from every verifier named before it that scored the same steps. Intervals are over resamples of the
+    problems, since the steps of a problem, and of its solutions, are correlated. A difference is taken within each
+    resample. There is no interval and no difference if all steps are correct or all are incorrect.
 
     Args:
-        collected: verifiers that do not judge steps are left out.
-        num_bootstrap: resamples of the problems.
-        seed: of the resamples.
+        collected: collected values; verifiers without step values are left out.
+        num_bootstrap: number of bootstrap resamples of the problems.
+        seed: seed of the resamples.
     """
     judged = {name: one.steps for name, one in collected.verifiers.items() if one.of_steps}
     areas: dict[str, np.ndarray] = {}
@@ -121,7 +123,10 @@ def step_order_statistics(collected: Collected, num_bootstrap: int, seed: int) -
 
 
 def _areas(steps: Steps, num_problems: int, num_bootstrap: int, seed: int) -> np.ndarray:
-    """(3, 1 + num_bootstrap): AUROC of values, places and lengths; of the sample itself, then of its resamples."""
+    """Compute the AUROC of values, places and lengths, and of resamples.
+
+    Shape (3, 1 + num_bootstrap): first of the steps themselves, then of their resamples.
+    """
     values, correct, places, lengths, problems = map(
         np.frombuffer, (steps.values, steps.correct, steps.places, steps.lengths, steps.problems)
     )
@@ -150,8 +155,8 @@ def solution_statistics(collected: Collected, used: Mapping[str, str]) -> dict[s
     """Measure each verifier's scores of graded solutions.
 
     Args:
-        collected: verifiers without graded solutions are left out.
-        used: verifier → aggregation, for the reliability of its scores; ``last`` where unknown.
+        collected: collected values; verifiers without graded solutions are left out.
+        used: verifier → aggregation, for the reliability of its scores; ``last`` if it is unknown.
     """
     return {
         name: _solutions(judged.solutions, used.get(name, "last"))
@@ -190,7 +195,10 @@ def _solutions(c: Solutions, used: str) -> VerifierSolutions:
 
 
 def _minimum_position(values: np.ndarray, counts: np.ndarray) -> MinimumPosition:
-    """Find where the lowest value of a solution stands, from 0 (first) to 1 (last); the first one of equals."""
+    """Find the place of the lowest value, from 0 to 1.
+
+    0 is the first step or token, 1 the final one; the first of equal values counts.
+    """
     starts = np.cumsum(counts) - counts
     lowest = np.repeat(np.minimum.reduceat(values, starts), counts)
     places = np.where(values == lowest, np.arange(len(values)) - np.repeat(starts, counts), len(values))
@@ -199,7 +207,7 @@ def _minimum_position(values: np.ndarray, counts: np.ndarray) -> MinimumPosition
 
 
 def _probability(scores: np.ndarray, how: str) -> np.ndarray:
-    # `aggregate` gives the logarithm of a product.
+    # The aggregated score of `prod` is the logarithm of the product.
     return np.exp(scores) if how == "prod" else scores
 
 

@@ -1,4 +1,4 @@
-"""Sections → text, Markdown, and one HTML page that needs no other file."""
+"""Render sections as text, Markdown and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def to_text(section: Section) -> str:
-    """The table for a terminal."""
+    """Render the table of a section for a terminal."""
     table = [section.header, *section.rows]
     widths = [max(len(row[i]) for row in table) for i in range(len(section.header))]
     lines = [section.title]
@@ -25,7 +25,10 @@ def to_text(section: Section) -> str:
 
 
 def to_markdown(title: str, parts: Sequence[Section]) -> str:
-    """The report as Markdown; ``accuracy.png`` stands beside it, other figures are in the page only."""
+    """Render the report as Markdown.
+
+    It refers to ``accuracy.png`` in the same folder; other figures are in the HTML page only.
+    """
     lines = [f"# {title}"]
     for part in parts:
         if not part.rows and part.figure != "accuracy":
@@ -43,12 +46,22 @@ def to_markdown(title: str, parts: Sequence[Section]) -> str:
 
 
 def to_html(title: str, lead: str, parts: Sequence[Section], figures: Mapping[str, tuple[bytes, bytes]]) -> str:
-    """Render one page. ``figures``: name → PNG for a light and for a dark page."""
+    """Render the report as one self-contained HTML page.
+
+    Args:
+        title: title of the page.
+        lead: line below the title.
+        parts: the sections.
+        figures: name → PNG for a light and for a dark page.
+    """
     return render("report.html", title=title, lead=lead, parts=parts, figures=figures)
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template of this package. Every value is escaped, and one that is missing is an error."""
+    """Fill in a template of this package.
+
+    Every value is escaped, and a missing one is an error.
+    """
     return _environment().get_template(template).render(values)
 
 

@@ -1,4 +1,4 @@
-"""A part of a report as words: what sections are made of, whatever they are rendered as."""
+"""Define the sections of a report, and format their figures."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from sampling.report.summary import Estimate, Interval
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """A heading with a table, a figure or both.
+    """Describe a heading with a table, a figure or both.
 
     Attributes:
-        note: a paragraph above them.
-        figure: file name of the figure; HTML embeds what it is given under this name.
-        bars: an estimate in [0, 1] for each row, which HTML draws beside the table; None draws none.
-        strong: the rows to stand out.
+        title: the heading.
+        note: a paragraph above table and figure.
+        header: column names of the table.
+        rows: cells of the table.
+        figure: name of the figure; HTML embeds the one given under this name.
+        bars: an estimate in [0, 1] for each row, which HTML draws next to the table; None for no bar.
+        strong: indices of the rows to emphasise.
     """
 
     title: str
@@ -29,25 +32,25 @@ class Section:
 
 
 def percent(value: float | None) -> str:
-    """``12.3 %``; a dash where there is none."""
+    """Format a share as ``12.3 %``; a dash for None."""
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def span(point: Interval) -> str:
-    """An interval in per cent."""
+    """Format an interval in per cent."""
     return f"{100 * point.low:.1f} – {100 * point.high:.1f}"
 
 
 def points(value: float) -> str:
-    """A difference in percentage points."""
+    """Format a difference in percentage points."""
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def decimal(value: float | None) -> str:
-    """Three digits; a dash where there is none."""
+    """Format a number with three decimals; a dash for None."""
     return "–" if value is None else f"{value:.3f}".replace("-", "−")
 
 
 def count(value: int) -> str:
-    """A whole number."""
+    """Format a whole number."""
     return f"{value:,}"

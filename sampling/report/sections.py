@@ -1,4 +1,4 @@
-"""A report's summary → sections: what is said of it, in tables."""
+"""Turn the summary of a report into sections with tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _ORIGINS = {"validation": "validation problems", "configured": "the configuratio
 
 
 def sections(summary: Summary) -> list[Section]:
-    """What a report says, in order. Percentages are of problems, steps or solutions; differences are in points."""
+    """Return the sections of a report, in order.
+
+    Percentages are of problems, steps or solutions; differences are in percentage points.
+    """
     parts = []
     if summary.warnings:
         parts.append(Section(title="Warnings", header=[""], rows=[[line] for line in summary.warnings]))
@@ -43,8 +46,8 @@ def sections(summary: Summary) -> list[Section]:
             parts.append(_subsets_section(summary.steps))
     if summary.solutions or summary.steps:
         note = (
-            "How often a value is correct, against the value itself, in 15 bins; on the dotted line a value is a "
-            "probability. The area of a point goes with the number of values in the bin."
+            "Share of correct steps or solutions against the verifier's value, in 15 bins; on the dotted line values "
+            "are calibrated probabilities. The area of a point grows with the number of values in its bin."
         )
         parts.append(Section(title="Reliability", note=note, figure="reliability"))
     rows = [[key, str(value)] for key, value in summary.config.items() if value is not None]
@@ -52,7 +55,10 @@ def sections(summary: Summary) -> list[Section]:
 
 
 def accuracy_section(found: Accuracy) -> Section:
-    """Accuracy of every rule at the largest N, and the paired differences."""
+    """Describe the accuracy of every rule at the largest N.
+
+    Includes the paired differences.
+    """
     rows: list[list[str]] = []
     areas = found.auroc_per_problem
     for rule, estimate in found.accuracy.items():
@@ -63,12 +69,12 @@ def accuracy_section(found: Accuracy) -> Section:
             row += ["", ""]
         rows.append([*row, decimal(areas[rule]) if rule in areas else ""])
     note = (
-        f"Share of the {found.num_problems:,} problems that a rule solves when it may look at "
-        f"{found.num_samples} samples of each. Fewest steps is the shortest sample, without a verifier; oracle is "
-        "correct where any sample is. Paired differences, in percentage points, are from the majority vote (of the "
-        "majority from pass@1); all intervals (95\u00a0%) are over the same bootstrap resamples of the problems. AUROC: "
-        "how well the samples of a problem are ordered by what a rule goes by, votes for the majority (mean of the "
-        "problems that have correct and incorrect samples)."
+        f"Share of the {found.num_problems:,} problems that a rule solves with {found.num_samples} samples of each. "
+        "Shortest takes the sample with the fewest steps, without a verifier; the oracle is correct if any sample is. "
+        "Paired differences, in percentage points, are from the majority vote (for the majority vote itself, from "
+        "pass@1); all intervals (95\u00a0%) are over the same bootstrap resamples of the problems. AUROC: how well a "
+        "rule's values, such as scores or numbers of votes, order the samples within a problem (mean over the problems "
+        "with correct and incorrect samples)."
     )
     header = ["rule", "accuracy", "interval", "difference", "interval", "AUROC"]
     bars = list(found.accuracy.values())
@@ -77,7 +83,7 @@ def accuracy_section(found: Accuracy) -> Section:
 
 def _curves_section(found: Accuracy) -> Section:
     rows = [[rule_label(rule), *(percent(point.mean) for point in curve)] for rule, curve in found.curves.items()]
-    note = "Means over random subsets of N of the samples of each problem, in per cent; bands are 95\u00a0% intervals."
+    note = "Means over random subsets of N samples per problem, in per cent; bands are 95\u00a0% intervals."
     header = ["rule", *(f"N = {n}" for n in found.sizes)]
     return Section(title="Accuracy against N", note=note, header=header, rows=rows, figure="accuracy")
 
@@ -92,8 +98,8 @@ def _aggregation_section(found: Accuracy) -> Section:
     note = "How the values along a solution become its score. Nothing is chosen on the problems of this report."
     if found.validation and candidates:
         note += (
-            f" On {found.validation.num_problems:,} other problems, best-of-{found.validation.n} solved what the last "
-            "columns say; the highest was taken where nothing was configured."
+            f" The last columns show the accuracy of best-of-{found.validation.n} on {found.validation.num_problems:,} "
+            "other problems; the best aggregation was taken if none was configured."
         )
     header = ["verifier", "aggregation", "chosen by", *candidates]
     return Section(title="Aggregation", note=note, header=header, rows=rows)
@@ -110,9 +116,9 @@ def _comparison_section(found: Accuracy) -> Section:
     rows = [[rule_label(rule), cell(found.accuracy[rule]), *[""] * (len(ways) - 1)] for rule in alone]
     rows += [[rule_label(rule), *map(cell, by_how.values())] for rule, by_how in found.every_aggregation.items()]
     note = (
-        f"Problems solved at N = {found.num_samples}, in per cent, with 95\u00a0% intervals; * where the paired "
-        "difference from the majority vote is above zero in 97.5\u00a0% of the resamples. To compare by, not to choose "
-        "from: the best of many figures on the same problems is too high."
+        f"Problems solved at N = {found.num_samples}, in per cent, with 95\u00a0% intervals; * marks a paired "
+        "difference from the majority vote that is above zero in 97.5\u00a0% of the resamples. Do not choose an "
+        "aggregation from this table: the best of many figures on the same problems is biased upwards."
     )
     return Section(title="Every rule under every aggregation", note=note, header=["rule", *ways], rows=rows)
 
@@ -122,7 +128,7 @@ def _solutions_section(solutions: Mapping[str, VerifierSolutions]) -> Section:
     columns = ("spearman_steps", "pearson_steps", "spearman_tokens", "pearson_tokens")
     rows: list[list[str]] = []
     strong = set()
-    alone: dict[tuple[tuple[str, ...], ...], list[str]] = {}  # the same of all verifiers of the same solutions
+    alone: dict[tuple[tuple[str, ...], ...], list[str]] = {}  # verifiers of the same solutions share these rows
     for name, found in solutions.items():
         for how, measured in found.aggregations.items():
             if how == found.used:
@@ -142,32 +148,22 @@ def _solutions_section(solutions: Mapping[str, VerifierSolutions]) -> Section:
         if (m := found.minimum_position)
     )
     note = (
-        "How well a solution's score tells correct from incorrect, over all solutions and within a problem, where one is "
-        "chosen (mean of the problems that have both kinds); how far it is a probability (Brier score, expected "
-        "calibration error), and how it goes with length: Spearman's ρ and Pearson's r with the number of steps and "
-        "tokens. The rows “shortest” take the shorter of two solutions for the correct one, without a verifier; "
-        "“correct or not” give what a verifier that knew the truth would show: a score further from zero than that "
+        "AUROC: how well a solution's score separates correct from incorrect solutions, over all of them and within a "
+        "problem (mean over the problems with both kinds). Brier score and expected calibration error (ECE): how well "
+        "calibrated the score is as a probability. Spearman's ρ and Pearson's r: its correlation with the number of "
+        "steps and tokens. The rows “shortest” take the shorter of two solutions for the correct one, without a "
+        "verifier; “correct or not” shows the correlations of a perfect verifier: a score with a stronger correlation "
         "prefers length for its own sake. Bold: the aggregation in use."
     )
     if minima:
-        note += f" The lowest value stands, for {minima}."
-    header = [
-        "verifier",
-        "score",
-        "AUROC",
-        "in a problem",
-        "Brier",
-        "ECE",
-        "ρ steps",
-        "r steps",
-        "ρ tokens",
-        "r tokens",
-    ]
+        note += f" Position of the lowest value: {minima}."
+    lengths = ["ρ steps", "r steps", "ρ tokens", "r tokens"]
+    header = ["verifier", "score", "AUROC", "in a problem", "Brier", "ECE", *lengths]
     return Section(title="Scores of solutions", note=note, header=header, rows=rows, strong=frozenset(strong))
 
 
 def steps_section(steps: Mapping[str, VerifierSteps]) -> Section:
-    """Each verifier's values of labelled steps, beside what needs no verifier."""
+    """Describe each verifier's step values, next to baselines without a verifier."""
     fields = (
         ("steps with a label", "num_steps", count),
         ("share of correct steps", "base_rate", percent),
@@ -186,10 +182,10 @@ def steps_section(steps: Mapping[str, VerifierSteps]) -> Section:
     others = dict.fromkeys(key for order in orders for key in order.above)
     rows += [[f"… above {alone.get(o, o)}", *(_auroc_span(order.above.get(o)) for order in orders)] for o in others]
     note = (
-        "A step is correct if it was rated so, or if any rollout from it reached the correct answer; it is judged correct at "
-        "a value of 0.5 or more. Place and length are what a verifier has to beat: they take the later or the longer "
-        "of two steps for the incorrect one. Intervals (95\u00a0%) are over resamples of the problems, and differences are "
-        "taken within each resample."
+        "A step is correct if it was rated so, or if any rollout from it reached the correct answer; it is judged "
+        "correct at a value of 0.5 or more. Place and length are baselines without a verifier: they take the later or "
+        "the longer of two steps for the incorrect one. Intervals (95\u00a0%) are over bootstrap resamples of the "
+        "problems, and differences are taken within each resample."
     )
     return Section(title="Values of steps", note=note, header=["", *steps], rows=rows)
 
@@ -209,23 +205,13 @@ def _subsets_section(steps: Mapping[str, VerifierSteps]) -> Section:
         for name, whole in steps.items()
         for subset, found in whole.subsets.items()
     ]
-    header = [
-        "verifier",
-        "subset",
-        "steps",
-        "correct",
-        "AUROC",
-        "… of place",
-        "… of length",
-        "F1",
-        "… all incorrect",
-        "ECE",
-    ]
+    baselines = ["AUROC", "… of place", "… of length", "F1", "… all incorrect"]
+    header = ["verifier", "subset", "steps", "correct", *baselines, "ECE"]
     return Section(title="Values of steps by subset", note="Measures as above.", header=header, rows=rows)
 
 
 def first_error_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
-    """How well each verifier finds first errors, by subset and threshold."""
+    """Describe how well verifiers find first errors, by subset and threshold."""
     rows: list[list[str]] = []
     bars: list[Estimate | None] = []
     strong = set()
@@ -253,16 +239,16 @@ def first_error_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
                 if pooled is not None:
                     add(name, "mean of subsets", f"{pooled.threshold:.3f}", [""] * 4, f1)
     note = (
-        "The first step with a value below the threshold is called the first error. Of solutions with an error that is "
-        "correct where it is the labelled one, of solutions without where no step is below; F1 is the harmonic mean of "
-        "the two accuracies (ProcessBench, Zheng et al. 2024). Intervals (95\u00a0%) are over resamples of the "
-        "solutions, the threshold being kept."
+        "The first step with a value below the threshold is predicted to be the first error. For a solution with an "
+        "error, this is correct if it is the labelled step; for a solution without, if no step is below. F1 is the "
+        "harmonic mean of the two accuracies (ProcessBench, Zheng et al. 2024). Intervals (95\u00a0%) are over "
+        "bootstrap resamples of the solutions, with the threshold kept."
     )
     if chosen_on := next(iter(found.values())).chosen_on:
-        note += f" The second threshold is the best one on {chosen_on}, where its F1 is too high for that reason."
+        note += f" The second threshold is the best one on {chosen_on}, so its F1 there is biased upwards."
     unread = [f"{name} {one.num_unread:,}" for name, one in found.items() if one.num_unread]
     if unread:
-        note += f" Solutions that a verifier could not read whole count as judged incorrectly: {', '.join(unread)}."
+        note += f" Solutions too long for a verifier count as judged incorrectly: {', '.join(unread)}."
     header = ["verifier", "subset", "threshold", "with error", "without", "erroneous", "correct", "F1", "interval"]
     return Section(title="First errors", note=note, header=header, rows=rows, bars=bars, strong=frozenset(strong))
 
@@ -275,14 +261,14 @@ def _lowest_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
         for subset, group in _groups(one)
     ]
     note = (
-        "How often the lowest value of an incorrect solution is that of its first error, and how far along the solution the "
-        "lowest value stands on average, from 0 % (first step) to 100 % (last), beside the first error itself."
+        "How often the lowest value of an incorrect solution is that of its first error, and the average position of "
+        "the lowest value and of the first error, from 0 % (first step) to 100 % (final step)."
     )
     header = ["verifier", "subset", "at the first error", "place, incorrect", "first error", "place, correct"]
     return Section(title="Where the lowest value stands", note=note, header=header, rows=rows)
 
 
 def _groups(found: VerifierFirstErrors) -> Iterator[tuple[str, FirstErrorQuality]]:
-    """The subsets, then all solutions."""
+    """Yield the subsets, then all solutions."""
     yield from found.subsets.items()
     yield "all", found.all

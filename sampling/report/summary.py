@@ -1,6 +1,6 @@
-"""Everything that a report says, as numbers: what statistics give, sections show and ``summary.json`` holds.
+"""Hold the figures of a report, which sections show and ``summary.json`` stores.
 
-Shares, accuracies and probabilities are in [0, 1]; a value that is not defined is None. Intervals are at 95 %.
+Shares, accuracies and probabilities are in [0, 1]; an undefined value is None. Intervals are at 95 %.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stepverify.statistics import Bin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A bootstrap interval."""
+    """Hold a bootstrap interval."""
 
     low: float
     high: float
@@ -22,42 +22,45 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate(Interval):
-    """A value with its interval."""
+    """Hold a value with its interval."""
 
     mean: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint(Estimate):
-    """Accuracy when a rule may choose among ``n`` samples."""
+    """Hold the accuracy of a rule that chooses among ``n`` samples."""
 
     n: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference(Interval):
-    """A difference of two values, with its interval over the same resamples of both."""
+    """Hold a difference and its interval over the same resamples."""
 
     difference: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedDifference(Difference):
-    """How far a rule's accuracy is above that of the rule ``versus``."""
+    """Hold a rule's accuracy minus that of the rule ``versus``."""
 
     versus: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared(Estimate):
-    """Accuracy of a rule under one aggregation, and its difference from the majority vote where there is one."""
+    """Hold a rule's accuracy under one aggregation, paired with the majority vote."""
 
     paired: PairedDifference | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenAggregation:
-    """How a verifier's values become a score, and where that comes from."""
+    """Hold how a verifier's values become a score, and who chose that.
+
+    ``chosen_on`` is ``configured``, ``validation`` or ``default``.
+    """
 
     how: Aggregation
     chosen_on: str
@@ -65,7 +68,10 @@ class ChosenAggregation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """Best-of-``n`` on other problems: verifier → aggregation → accuracy."""
+    """Hold the validation of aggregations by best-of-``n`` on other problems.
+
+    ``best_of_n``: verifier → aggregation → accuracy.
+    """
 
     num_problems: int
     n: int
@@ -75,16 +81,16 @@ class Validation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """What rankings say.
+    """Hold the accuracies that were computed from rankings.
 
     Attributes:
-        num_samples: the largest N; ``accuracy`` is at that N.
-        num_solutions: of all problems together.
-        auroc_per_problem: rule → mean AUROC of what it orders the samples of a problem by.
-        paired: rule → difference from the majority vote (of the majority vote from pass@1).
-        every_aggregation: rule → aggregation → accuracy, where it was asked for.
+        num_samples: the largest N; ``accuracy`` is at this N.
+        num_solutions: number of solutions of all problems together.
+        auroc_per_problem: rule → mean AUROC of the values by which it orders the samples of a problem.
+        paired: rule → difference from the majority vote (for the majority vote itself: from pass@1).
+        every_aggregation: rule → aggregation → accuracy, if it was requested.
         aggregation: verifier → the aggregation in use.
-        validation: what aggregations were chosen by, if they were.
+        validation: how aggregations were chosen on validation problems, if they were.
     """
 
     num_problems: int
@@ -102,7 +108,10 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOrder:
-    """The interval of a verifier's AUROC of steps, and how far that is above place, length and other verifiers'."""
+    """Hold the interval of a verifier's step AUROC, and its differences.
+
+    ``above``: the differences from place alone, length alone and other verifiers.
+    """
 
     interval: Interval | None
     above: dict[str, Difference]
@@ -110,11 +119,13 @@ class StepOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepQuality:
-    """How good values of steps are, beside what place and length alone tell.
+    """Hold the quality of step values, and of place and length alone.
 
     Attributes:
-        accuracy: of judging a step correct at 1/2 or more.
-        f1_error: of finding the incorrect steps; ``f1_all_incorrect`` of calling all of them incorrect.
+        accuracy: accuracy of calling a step correct at 1/2 or more.
+        auroc_position: AUROC of the place in the solution alone.
+        auroc_length: AUROC of the length in characters alone.
+        f1_error: F1 of finding the incorrect steps; ``f1_all_incorrect`` is that of calling all steps incorrect.
     """
 
     num_steps: int
@@ -130,7 +141,7 @@ class StepQuality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifierSteps(StepQuality):
-    """The quality of one verifier's values of all labelled steps, and of each subset where there are several."""
+    """Hold the quality of one verifier's step values, also by subset."""
 
     subsets: dict[str, StepQuality]
     reliability: list[Bin]
@@ -139,7 +150,7 @@ class VerifierSteps(StepQuality):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthCorrelations:
-    """Correlations with the number of steps and of tokens."""
+    """Hold correlations with the number of steps and of tokens."""
 
     spearman_steps: float | None
     pearson_steps: float | None
@@ -149,7 +160,7 @@ class LengthCorrelations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discrimination:
-    """AUROC over all solutions, and the mean of those within each problem."""
+    """Hold AUROC over all solutions, and its mean within problems."""
 
     auroc: float | None
     auroc_per_problem: float | None
@@ -157,7 +168,7 @@ class Discrimination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreQuality(LengthCorrelations):
-    """How good scores of solutions are under one aggregation."""
+    """Hold the quality of solution scores under one aggregation."""
 
     auroc: float | None
     auroc_per_problem: float | None
@@ -167,7 +178,10 @@ class ScoreQuality(LengthCorrelations):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MinimumPosition:
-    """Where the lowest value of a solution stands, from 0 (first) to 1 (last), on average; how often at the ends."""
+    """Hold where the lowest value of a solution is, on average.
+
+    Positions are from 0 (first) to 1 (last); ``at_first`` and ``at_last`` are shares of the solutions.
+    """
 
     mean: float | None
     at_first: float | None
@@ -176,13 +190,13 @@ class MinimumPosition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifierSolutions:
-    """The quality of one verifier's scores of graded solutions.
+    """Hold the quality of one verifier's scores of graded solutions.
 
     Attributes:
-        used: the aggregation that ``reliability`` is of.
-        shortest: what taking the shorter solution for the correct one would give.
-        truth: how far correct answers themselves go with length: what a perfect verifier would show.
-        minimum_position: of verifiers with several values a solution.
+        used: the aggregation for which ``reliability`` is given.
+        shortest: AUROC of taking the shorter of two solutions for the correct one.
+        truth: correlation of correctness itself with length: that of a perfect verifier.
+        minimum_position: for verifiers with several values per solution.
     """
 
     num_solutions: int
@@ -197,7 +211,7 @@ class VerifierSolutions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstErrorRates:
-    """Accuracy on solutions with an error and without, and its harmonic mean, at one threshold."""
+    """Hold accuracies on erroneous and correct solutions, and their harmonic mean."""
 
     threshold: float
     erroneous_accuracy: Estimate | None
@@ -207,7 +221,10 @@ class FirstErrorRates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowestValue:
-    """How often the lowest value is at the first error; places are from 0 (first step) to 1 (last)."""
+    """Hold how often the lowest value is at the first error.
+
+    Places are means from 0 (first step) to 1 (final step).
+    """
 
     at_first_error: float | None
     place_incorrect: float | None
@@ -217,7 +234,10 @@ class LowestValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstErrorQuality:
-    """How well first errors are found: at the threshold 1/2, and at the one that was chosen, if one was."""
+    """Hold how well first errors are found, by threshold.
+
+    ``half`` is the threshold 1/2, ``chosen`` the one chosen on a subset, if any.
+    """
 
     num_incorrect: int
     num_correct: int
@@ -228,7 +248,7 @@ class FirstErrorQuality:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeanF1:
-    """F1 as a mean over subsets, each weighing the same."""
+    """Hold F1 as a mean over subsets with equal weights."""
 
     half: Estimate | None
     chosen: Estimate | None
@@ -236,12 +256,13 @@ class MeanF1:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifierFirstErrors:
-    """How well one verifier finds first errors.
+    """Hold how well one verifier finds first errors.
 
     Attributes:
         num_unread: solutions that it could not read whole; they count as judged incorrectly.
-        chosen_on: the subset that a threshold was chosen on.
-        subsets: empty where there is but one, and ``mean`` is None then.
+        chosen_on: the subset on which a threshold was chosen.
+        subsets: results by subset; empty if there is only one, and ``mean`` is then None.
+        all: results over all solutions.
     """
 
     num_unread: int
@@ -253,7 +274,10 @@ class VerifierFirstErrors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A whole report. Parts that were not asked for, or that nothing is known of, are None or empty."""
+    """Hold a whole report.
+
+    Parts that were not requested, or for which there are no data, are None or empty.
+    """
 
     accuracy: Accuracy | None = None
     steps: dict[str, VerifierSteps] | None = None
@@ -263,7 +287,10 @@ class Summary:
     warnings: list[str] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
-        """Give the summary as JSON values: what rankings say stands at the top, parts without content are left out."""
+        """Return the summary as JSON values.
+
+        Accuracies are at the top level; parts without content are left out.
+        """
         whole = asdict(self)
         parts = {key: value for key, value in whole.items() if value is not None and key != "accuracy"}
         if not parts["warnings"]:

@@ -1,4 +1,7 @@
-"""Scored solutions → one page that shows a verifier's value after each token or step, and where it falls most."""
+"""Show a verifier's value after each token or step of solutions.
+
+One page of scored solutions, which also marks where the value drops most.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ _KINDS = {
 
 @dataclass(slots=True)
 class Shown:
-    """A solution as the page shows it.
+    """Hold a solution as the page shows it.
 
     Attributes:
         texts: tokens or steps, none of them empty.
         values: the value after each.
-        fall: index of the text after which the value has fallen most; None where it never falls.
-        score: of the whole solution, in [0, 1] but for products, which are logarithms.
+        fall: index of the text after which the value has dropped most; None if it never drops.
+        score: score of the whole solution, in [0, 1] except for products, which are logarithms.
     """
 
     solution: Solution
@@ -42,7 +45,7 @@ class Shown:
 
     @property
     def facts(self) -> str:
-        """What is known of the solution, in one line."""
+        """Return what is known of the solution, in one line."""
         s = self.solution
         incorrect = "incorrect" if s.answer is None else f"incorrect: {s.predicted or 'no answer'}, not {s.answer}"
         facts = f"{s.id} · {'correct' if s.solved else incorrect} · last value {self.values[-1]:.3f}"
@@ -51,38 +54,44 @@ class Shown:
         return facts
 
     def spans(self) -> Iterator[tuple[str, str, str]]:
-        """Class, title and text of each piece."""
+        """Yield CSS class, tooltip and text of each token or step."""
         before = None
         for i, (text, value) in enumerate(zip(self.texts, self.values, strict=True)):
             change = "" if before is None else f" ({value - before:+.3f})"
             level = round(min(max(value, 0.0), 1.0) * _LEVELS)
-            # A line end alone has no width, and could be neither seen nor pointed at.
+            # A line end alone has no width, so it could be neither seen nor hovered over.
             body = text.replace("\n", "↵\n") if text.strip() == "" else text
             yield f"v{level}{' fall' if i == self.fall else ''}", f"{value:.3f}{change}", body
             before = value
 
     def depth(self) -> float:
-        """How far the value falls there."""
+        """Return the largest drop of the value; 0 if it never drops."""
         return 0.0 if self.fall is None else self.values[self.fall - 1] - self.values[self.fall]
 
 
 def shown(solution: Solution, name: str, how: Aggregation) -> Shown | None:
-    """A solution with its values by token, or by step; None where it has but one value, or none to be placed."""
+    """Pair a solution's values with its tokens or steps.
+
+    None if it has less than two values, or values that match neither.
+    """
     values, texts = solution.scores[name], solution.token_texts.get(name) or [step + "\n" for step in solution.steps]
     if len(values) < 2 or len(values) != len(texts):
         return None
-    # A character of several tokens is there with the last of them: its value is the character's.
+    # The text of a character with several tokens is at the last of them, whose value counts.
     visible = [(text, value) for text, value in zip(texts, values, strict=True) if text]
     return Shown(solution, [t for t, _ in visible], [v for _, v in visible], aggregate(values, how))
 
 
 def choose(path: Path, used: dict[str, Aggregation], number: int) -> dict[str, dict[str, list[Shown]]]:
-    """Verifier → kind → at most ``number`` solutions, the most extreme one first; of each problem the first of equals.
+    """Choose the solutions to show, the most extreme ones first.
 
     Args:
         path: graded and scored solutions.
-        used: verifier → aggregation; ``last`` where unknown.
-        number: how many of each kind.
+        used: verifier → aggregation; ``last`` if it is unknown.
+        number: largest number of solutions of each kind.
+
+    Returns:
+        verifier → kind → solutions; of equals those that come first in the input.
     """
     heaps: dict[str, dict[str, list[tuple[float, int, Shown]]]] = {}
     for place, solution in enumerate(read_records(path, Solution)):
@@ -102,7 +111,7 @@ def choose(path: Path, used: dict[str, Aggregation], number: int) -> dict[str, d
 
 
 def to_page(chosen: dict[str, dict[str, list[Shown]]]) -> str:
-    """Render one page that needs no other file, without a script."""
+    """Render one self-contained page, without a script."""
     shades = [0.62 * abs(level - _LEVELS / 2) / (_LEVELS / 2) for level in range(_LEVELS + 1)]
     verifiers = {
         name: {title: kinds[kind] for kind, title in _KINDS.items() if kinds[kind]} for name, kinds in chosen.items()

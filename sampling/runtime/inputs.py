@@ -1,4 +1,4 @@
-"""Read what stages start from: problems, and the template that a model was exported with."""
+"""Read the inputs of stages: problems and exported templates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def read_problems(reader: Reader) -> list[Problem]:
     """Read all problems of a reader.
 
     Raises:
-        InputError: none there, or an id twice.
+        InputError: no problem, or a duplicate id.
     """
     problems, seen = [], set()
     for problem in reader.problems():
@@ -25,6 +25,6 @@ def read_problems(reader: Reader) -> list[Problem]:
 
 
 def exported_template(model: str) -> Template:
-    """Return the template that a model carries, or the default one for a model from elsewhere."""
+    """Return the template of an exported model, or the default template."""
     export = load_export(model)
     return export[0] if export else Template()

@@ -1,4 +1,7 @@
-"""One progress bar for all stages: rates, cache hits and time left; and the figures for the summary."""
+"""Show the progress of a stage, and keep its figures.
+
+All stages share one bar with rates, prefix-cache hits and time left.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,17 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Counts what a stage has done.
+    """Count and show what a stage has done.
 
     Args:
         stage: name in front of the bar.
-        unit: what is counted.
-        total: all there is to do.
-        done: what an earlier run has done already.
+        unit: name of the counted items.
+        total: number of items, including those of earlier runs.
+        done: items that an earlier run has finished.
     """
 
     def __init__(self, stage: str, unit: str, total: int, done: int = 0) -> None:
-        # A log file keeps every state of the bar, so it gets few of them.
+        # A log file keeps every state of the bar, so update it rarely there.
         seconds = 0.5 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(
             desc=stage, unit=f" {unit}", total=total, initial=done, dynamic_ncols=True,
@@ -33,21 +36,24 @@ class Progress:
         )  # fmt: skip
         self._start, self._count = time.monotonic(), 0
         self._counts = Counter[str](tokens=0)
-        self._watched: list[tuple[Usage, Usage]] = []  # as it grows, and as it was at first
+        self._watched: list[tuple[Usage, Usage]] = []  # the growing usage, and a copy from the start
 
     def watch(self, engine: Any) -> None:
-        """Show what the prefix cache of an engine has, where the engine knows it."""
+        """Show the prefix-cache hits of an engine, if it counts them."""
         if (usage := getattr(engine, "usage", None)) is not None:
             self._watched.append((usage, replace(usage)))
 
     def add(self, count: int, **made: int) -> None:
-        """Count finished items, and what was made for them as :meth:`draw` does."""
+        """Count finished items, and what was made for them (see :meth:`count`)."""
         self._count += count
-        self.draw(**made)
+        self.count(**made)
         self._bar.update(count)
 
-    def draw(self, **made: int) -> None:
-        """Count what was made for items that may not be finished: ``tokens``, sampled or read; ``labels``."""
+    def count(self, **made: int) -> None:
+        """Count what was made for items that may be unfinished.
+
+        ``tokens`` are those sampled or read, ``labels`` those of steps.
+        """
         self._counts.update(made)
         seconds = time.monotonic() - self._start or 1e-9
         shown = [f"{number / seconds:,.0f} {what}/s" for what, number in self._counts.items() if number]
@@ -63,7 +69,10 @@ class Progress:
         return sum(read for read, _ in pairs), sum(cached for _, cached in pairs)
 
     def summary(self) -> dict[str, Any]:
-        """Figures of this run: seconds, items, tokens (an earlier, killed run is not counted)."""
+        """Return the figures of this run: seconds, items, tokens.
+
+        An earlier, killed run is not included.
+        """
         figures = {"seconds": round(time.monotonic() - self._start, 2), "items_this_run": self._count}
         figures |= {f"{what}_this_run": number for what, number in self._counts.items()}
         read, cached = self._read()

@@ -1,4 +1,4 @@
-"""Where solutions came from, as the manifests of the stages before say it."""
+"""Trace where solutions came from in the manifests of earlier stages."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ def digest(items: Iterable[Problem | Solution]) -> str:
 
 
 def check_origin(folder: Path | None, here: Mapping[str, Any], examples: list[Problem]) -> None:
-    """Check that the solutions of ``folder`` were sampled as completions are: they can count as such.
+    """Check that solutions were sampled in the same way as completions.
 
-    The token limit may differ: it holds for whole solutions there, for completions here.
+    Only then is a solution itself a completion of each of its prefixes. The token limit may differ: it applies to whole
+    solutions there, and to completions here.
 
     Args:
-        folder: of the solutions; None where they come from a reader.
-        here: engine, sampling and template of the completions, as a manifest says them.
-        examples: in front of their prompts.
+        folder: folder of the solutions; None if they come from a reader.
+        here: engine, sampling options and template of the completions, as in a manifest.
+        examples: few-shot examples in the completions' prompts.
 
     Raises:
-        InputError: naming the key that differs, or that it is not known how they were sampled.
+        InputError: names the key that differs, or says that it is unknown how the solutions were sampled.
     """
     sampled = _how_sampled(folder)
     for key in ("engine", "sampling", "template"):
@@ -40,14 +41,17 @@ def check_origin(folder: Path | None, here: Mapping[str, Any], examples: list[Pr
             if before.get(name) != now.get(name):
                 raise InputError(
                     f"reuse_samples: {folder} was sampled with {key}.{name} = {before.get(name)!r}, rollouts with "
-                    f"{now.get(name)!r}; only solutions sampled alike are completions of their own prefixes"
+                    f"{now.get(name)!r}; only solutions that were sampled in the same way count as rollouts"
                 )
     if sampled["few_shot"] != digest(examples):
-        raise InputError(f"reuse_samples: {folder} was sampled after other few-shot examples")
+        raise InputError(f"reuse_samples: {folder} was sampled with other few-shot examples")
 
 
 def _how_sampled(folder: Path | None) -> dict[str, Any]:
-    """The configuration of the generate stage after a folder, through the stages in between."""
+    """Return the configuration of the generate stage that a folder derives from.
+
+    Follows the manifests of the stages in between.
+    """
     at = folder
     while at is not None and (at / MANIFEST).is_file():
         manifest = read_manifest(at / MANIFEST)
@@ -57,6 +61,6 @@ def _how_sampled(folder: Path | None) -> dict[str, Any]:
         path = manifest["inputs"].get("input", {}).get("path")
         at = Path(path) if path else None
     raise InputError(
-        f"reuse_samples: no manifest of sampling generate is after {folder or 'these solutions'}, so it is not known "
-        "how they were sampled; switch it off"
+        f"reuse_samples: {folder or 'these solutions'}: no manifest of `sampling generate` says how they were sampled; "
+        "set reuse_samples: false"
     )

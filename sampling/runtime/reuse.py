@@ -1,4 +1,4 @@
-"""What other runs of a stage have sampled, for one that would draw the same (``reuse_from``)."""
+"""Read samples of other runs of a stage for ``reuse_from``."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from stepverify.jsonl import MANIFEST
 from stepverify.manifest import read_manifest
 from stepverify.records import InputError, Record
 
-_LAW = ("engine", "sampling", "template", "few_shot", "seed")  # what decides the text of a draw
+_LAW = ("engine", "sampling", "template", "few_shot", "seed")  # what decides the text of a sample
 
 
 def check_sampled(folders: Sequence[Path], stage: str, here: Mapping[str, Any]) -> None:
-    """Check that this run would draw what is in the folders.
+    """Check that this run would sample what the folders contain.
 
     Args:
-        folders: of other runs of this stage, finished or not.
-        stage: its name.
+        folders: outputs of other runs of this stage, finished or not.
+        stage: name of the stage.
         here: the configuration of this run.
 
     Raises:
-        InputError: naming the key that differs, or that a folder is none of this stage.
+        InputError: names the key that differs, or the folder that is not an output of this stage.
     """
     now = json.loads(json.dumps(here))
     for folder in folders:
@@ -37,6 +37,6 @@ def check_sampled(folders: Sequence[Path], stage: str, here: Mapping[str, Any]) 
 
 
 def read_sampled(folders: Sequence[Path], kind: type[Record]) -> Iterator[Record]:
-    """The records of all folders; what a kill tore is left out."""
+    """Read the records of all folders, without a torn final line."""
     for folder in folders:
         yield from kept_records(folder, kind)

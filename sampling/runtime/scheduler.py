@@ -1,7 +1,8 @@
-"""Run coroutines of many problems concurrently: bounded, lazily started, cancelled cleanly.
+"""Run coroutines of many problems concurrently.
 
-Everything here is meant for one event loop in the main thread. Engines work in threads of their own, or await sockets,
-so that generation goes on while a coroutine tokenizes, grades or writes.
+Their number is bounded, they start lazily and are cancelled cleanly. All functions are meant for one event loop in the
+main thread. Engines work in threads of their own, or await sockets, so that generation continues while a coroutine
+tokenizes, grades or writes.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
 async def run_all(
     items: Iterable[Item], work: Callable[[Item], Awaitable[None]], *, max_in_work: int | None = None
 ) -> None:
-    """Run a coroutine for each item, so many at the same time.
+    """Run a coroutine for each item, at most ``max_in_work`` at once.
 
-    Items are taken from the iterable when there is room for them, so a stream of any length may be passed. When one
+    Items are taken from the iterable when there is room for them, so a stream of any length may be passed. If one
     coroutine raises, or this one is cancelled, the others are cancelled and awaited.
 
     Args:
-        items: what is worked on, for example the problems.
+        items: the items to work on, for example problems.
         work: makes the coroutine of an item.
-        max_in_work: coroutines at the same time; None starts all at once.
+        max_in_work: largest number of coroutines at the same time; None starts all at once.
 
     Raises:
-        BaseException: the first one that a coroutine raised, as it is.
+        BaseException: the first one that a coroutine raised, unchanged.
     """
     running: set[asyncio.Task[BaseException | None]] = set()
     errors: list[BaseException] = []
@@ -72,7 +73,10 @@ async def run_all(
 
 
 async def _caught(work: Callable[[Item], Awaitable[None]], item: Item) -> BaseException | None:
-    """Work on an item and return the error: a task that raises KeyboardInterrupt would stop the whole event loop."""
+    """Work on an item and return the error instead of raising it.
+
+    A task that raises KeyboardInterrupt would stop the whole event loop.
+    """
     try:
         await work(item)
     except asyncio.CancelledError:
@@ -83,7 +87,10 @@ async def _caught(work: Callable[[Item], Awaitable[None]], item: Item) -> BaseEx
 
 
 async def together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Await all and return their results in order; if one fails, cancel the others and raise its error."""
+    """Await all coroutines and return their results in order.
+
+    If one fails, the others are cancelled and its error is raised.
+    """
     waiting = list(works)
     if len(waiting) == 1:
         return [await waiting[0]]
@@ -95,19 +102,19 @@ async def together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]
     try:
         await run_all(enumerate(waiting), one)
     finally:
-        for work in waiting:  # some were cancelled before they began
+        for work in waiting:  # those cancelled before they began were never awaited
             work.close()
     return [results[i] for i in range(len(waiting))]
 
 
 def run(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine to its end, as ``asyncio.run`` does; SIGTERM cancels it as Ctrl-C does.
+    """Run a coroutine to its end, like ``asyncio.run``; SIGTERM cancels it.
 
-    Inside a notebook, whose thread runs an event loop already, it runs in a thread of its own.
+    Inside a notebook, whose thread already runs an event loop, it runs in a thread of its own.
 
     Raises:
-        SystemExit: with code 143, after SIGTERM, when the coroutine has ended.
-        KeyboardInterrupt: after SIGINT, when the coroutine has ended.
+        SystemExit: with code 143, after SIGTERM, once the coroutine has ended.
+        KeyboardInterrupt: after SIGINT, once the coroutine has ended.
     """
     try:
         asyncio.get_running_loop()
@@ -118,7 +125,7 @@ def run(main: Coroutine[Any, Any, Result]) -> Result:
 
 
 async def _until_terminated(main: Coroutine[Any, Any, Result]) -> Result:
-    # Only where nobody else handles the signal: training has a handler of its own.
+    # Only if the signal has no other handler: training has its own.
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         return await main
     loop, task, terminated = asyncio.get_running_loop(), asyncio.current_task(), False
@@ -144,12 +151,12 @@ async def _until_terminated(main: Coroutine[Any, Any, Result]) -> Result:
 
 
 class PriorityLimit:
-    """Bounds what is in flight; of those that wait, the one of the lowest key comes first.
+    """Limit what is in flight, and admit the lowest key first.
 
-    A request for more than ``limit`` is let in alone.
+    A request for more than ``limit`` is admitted alone.
 
     Args:
-        limit: how much may be in flight, for example completions.
+        limit: largest amount in flight, for example completions.
     """
 
     def __init__(self, limit: int) -> None:
@@ -159,7 +166,7 @@ class PriorityLimit:
 
     @asynccontextmanager
     async def hold(self, amount: int, key: Any) -> AsyncIterator[None]:
-        """Hold ``amount`` inside the block."""
+        """Wait for ``amount``, and hold it inside the block."""
         future = asyncio.get_running_loop().create_future()
         self._number += 1
         heapq.heappush(self._waiting, (key, self._number, amount, future))
@@ -167,7 +174,7 @@ class PriorityLimit:
         try:
             await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():  # let in at the same moment
+            if future.done() and not future.cancelled():  # admitted at the same moment
                 self._release(amount)
             raise
         try:
@@ -180,7 +187,7 @@ class PriorityLimit:
         self._schedule()
 
     def _schedule(self) -> None:
-        # Not at once: all that asks in this turn of the event loop is let in by key.
+        # Not at once: all requests of this turn of the event loop are admitted by key.
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._admit)

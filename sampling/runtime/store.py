@@ -1,8 +1,9 @@
-"""A stage's output folder: append-only shards that survive a kill, and a manifest that says what made them.
+"""Store the output of a stage: append-only shards and a manifest.
 
-A folder with records belongs to one configuration. A stage that is started again with the same one goes on where
-it was; with another one it refuses and names the key that differs. A folder without records, also in the subfolders of
-labellers, belongs to no configuration: the next stage takes it over.
+Shards survive a kill, and the manifest says what made them. A folder with records belongs to one configuration: a stage
+that is started again with the same configuration continues where it stopped; with another one it refuses and names the
+key that differs. A folder without records, also in the subfolders of labellers, belongs to no configuration, and the
+next stage takes it over.
 """
 
 from __future__ import annotations
@@ -19,30 +20,30 @@ from stepverify.manifest import first_difference, read_manifest, write_manifest
 from stepverify.records import InputError, Record, record_key
 
 SHARD_BYTES = 256 << 20
-_DRAFT = f".{MANIFEST}.draft"  # all that is there of a stage that was killed while it began
+_DRAFT = f".{MANIFEST}.draft"  # left by a stage that was killed while it wrote its first manifest
 
 
 class Store(Generic[Record]):
-    """Writes the records of one stage, each exactly once, however often the stage is killed.
+    """Write the records of one stage, each exactly once, despite kills.
 
-    A batch given to :meth:`write` is on disk when the call returns. What a kill tears is the last
-    line, and it is cut off at the next start. A finished folder is only read. ``done`` holds the keys that are there.
+    A batch given to :meth:`write` is on disk when the call returns. A kill can only tear the final line, which is cut
+    off at the next start. A finished folder is only read. ``done`` holds the keys of the stored records.
 
-    As a context manager: a stage that raises before its first record leaves nothing, neither the folder nor parents
-    that were made for it.
+    As a context manager: a stage that raises before its first record leaves nothing, neither the folder nor the parents
+    that were created for it.
 
     Args:
-        folder: the output folder; made where there is none.
+        folder: the output folder; created if it does not exist.
         kind: the record type of the lines.
         stage: ``generate``, ``label``, ...; part of the configuration.
-        config: everything that decides what the records are, as plain JSON values. Leave out what only
-            decides how fast they come (batch sizes, numbers of processes).
-        inputs: name → file or folder that the stage reads; their content hashes are kept.
-        nested: key of ``config`` that folders of this kind within this one answer for; it may change as long as the
-            stage has no record of its own.
+        config: everything that decides the content of the records, as plain JSON values. Leave out what only changes
+            the speed (batch sizes, numbers of processes).
+        inputs: name → file or folder that the stage reads; a hash of its content is stored.
+        nested: key of ``config`` that is checked by the stores inside this folder; it may change while the stage has no
+            record of its own.
 
     Raises:
-        InputError: the folder was made by another stage, configuration or input; or holds foreign files.
+        InputError: the folder was made by another stage, configuration or input, or holds foreign files.
     """
 
     def __init__(
@@ -88,11 +89,15 @@ class Store(Generic[Record]):
             self.done.update(_keys(shard, self.kind, mend=not self.finished))
 
     def records(self) -> Iterator[Record]:
-        """What is there so far, finished or not."""
+        """Read the records stored so far, whether finished or not."""
         yield from kept_records(self.folder, self.kind)
 
     def write(self, records: Iterable[Record]) -> None:
-        """Append a batch and bring it to disk."""
+        """Append a batch of records and sync it to disk.
+
+        Raises:
+            ValueError: a record with this key is already stored.
+        """
         batch = list(records)
         if not batch:
             return
@@ -119,7 +124,7 @@ class Store(Generic[Record]):
         atomic.sync(self.folder)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Mark the stage as finished; downstream stages read finished folders only."""
+        """Mark the stage as finished; later stages read only finished folders."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -138,13 +143,13 @@ class Store(Generic[Record]):
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary that a stage left in its folder; empty where no stage made it, or it is not finished."""
+    """Read the summary of a finished stage; empty without one."""
     manifest = folder / MANIFEST
     return (read_manifest(manifest)["summary"] or {}) if manifest.is_file() else {}
 
 
 def kept_records(folder: Path, kind: type[Record]) -> Iterator[Record]:
-    """What a stage has written so far, finished or not; a last line that a kill tore is left out."""
+    """Read a folder's records, finished or not, without a torn line."""
     torn = not read_manifest(folder / MANIFEST)["finished"]
     for shard in _shards(folder):
         for record, _ in _whole_lines(shard, kind, torn=torn):
@@ -156,7 +161,10 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _keys(shard: Path, kind: type[Record], *, mend: bool) -> set[str]:
-    """The keys of all records. ``mend`` cuts a torn last line off; a finished shard may be edited by hand."""
+    """Read the keys of all records of a shard.
+
+    ``mend`` cuts off a torn final line; a finished shard may have been edited by hand.
+    """
     keys, whole = set(), 0
     for record, length in _whole_lines(shard, kind, torn=mend):
         keys.add(record_key(record))
@@ -167,7 +175,10 @@ def _keys(shard: Path, kind: type[Record], *, mend: bool) -> set[str]:
 
 
 def _whole_lines(shard: Path, kind: type[Record], *, torn: bool) -> Iterator[tuple[Record, int]]:
-    """Records and the lengths of their lines. ``torn``: the last one may lack its end, and is left out then."""
+    """Read records and the byte lengths of their lines.
+
+    ``torn``: the final line may be incomplete, and is then left out.
+    """
     with shard.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if torn and not line.endswith(b"\n"):
@@ -175,12 +186,15 @@ def _whole_lines(shard: Path, kind: type[Record], *, torn: bool) -> Iterator[tup
             try:
                 record = parse_record(kind, json.loads(line))
             except ValueError as error:
-                raise InputError(f"{shard}:{number}: {error}; the shard was changed from outside") from None
+                raise InputError(f"{shard}:{number}: {error}; the shard was edited after the stage wrote it") from None
             yield record, len(line)
 
 
 def _in_use(folder: Path) -> bool:
-    """Tell whether a folder holds more than manifests and shards without a whole line, subfolders included."""
+    """Tell whether a folder holds records or foreign files, subfolders included.
+
+    Manifests, and shards without a complete line, do not count.
+    """
     for path in folder.rglob("*"):
         if path.is_symlink():
             return True
@@ -197,7 +211,7 @@ def _holds_record(shard: Path) -> bool:
 
 
 def _clear(folder: Path) -> None:
-    """Remove the manifests and shards of a folder that is not in use, and what labellers left in it."""
+    """Remove all manifests and shards of an unused folder."""
     for path in sorted(folder.rglob("*"), reverse=True):  # files before their folders
         if path.is_dir():
             path.rmdir()
@@ -212,7 +226,7 @@ def _refuse_difference(
         {
             "stage": of["stage"],
             "config": {key: value for key, value in of["config"].items() if key != but},
-            # An input may be moved or renamed; what counts is its content.
+            # An input may be moved or renamed; only its content counts.
             "inputs": {name: {"sha256": known["sha256"]} for name, known in of["inputs"].items()},
         } for of in (stored, wanted)
     )  # fmt: skip

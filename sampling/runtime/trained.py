@@ -1,4 +1,4 @@
-"""Find what stages that scored solutions say of their verifiers' training problems."""
+"""Find which scored problems the verifiers were trained on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from stepverify.jsonl import MANIFEST
 def trained_on(folder: Path) -> dict[str, dict[str, Any] | None]:
     """Read how many scored problems each verifier was trained on.
 
-    Every stage before the folder is asked, as far as manifests name their inputs.
+    Follows the manifests from the folder back through all earlier stages.
 
     Returns:
-        verifier → what :func:`stepverify.training_problems.count_trained` gave; empty where no stage counted.
+        verifier → result of :func:`stepverify.training_problems.count_trained`; empty if no stage counted.
     """
     found: dict[str, dict[str, Any] | None] = {}
     passed = set[Path]()
@@ -26,5 +26,5 @@ def trained_on(folder: Path) -> dict[str, dict[str, Any] | None]:
             found = (described["summary"].get("trained_on") or {}) | found
             folder = Path(described["inputs"]["input"]["path"])
         except (ValueError, KeyError, TypeError, AttributeError):
-            break  # not of a stage, or the first one
+            break  # not the manifest of a stage, or that of the first one
     return found

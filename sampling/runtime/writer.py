@@ -1,4 +1,4 @@
-"""Write records of many coroutines together."""
+"""Write the records of many coroutines together."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from stepverify.records import Record
 
 
 class Writer(Generic[Record]):
-    """Append records to a store; those that come in one turn of the event loop share one sync to disk.
+    """Append records to a store, with one disk sync for many coroutines.
 
-    As a context manager: what was handed over is written at the end too, whatever ends it.
+    Records that are written in the same turn of the event loop share the sync. As a context manager: pending records
+    are also written on exit, whatever the reason.
 
     Args:
-        store: where they go.
+        store: the store to write to.
     """
 
     def __init__(self, store: Store[Record]) -> None:
@@ -25,7 +26,7 @@ class Writer(Generic[Record]):
         self._written: asyncio.Future[None] | None = None
 
     async def write(self, records: Iterable[Record]) -> None:
-        """Append records, and return when they are on disk."""
+        """Append records, and return once they are on disk."""
         records = list(records)
         if not records:
             return
@@ -34,19 +35,19 @@ class Writer(Generic[Record]):
             loop = asyncio.get_running_loop()
             self._written = loop.create_future()
             loop.call_soon(self._flush)
-        # One that is cancelled leaves the others waiting, and its records to be written.
+        # If this coroutine is cancelled, the others still wait, and its records are still written.
         await asyncio.shield(self._written)
 
     def _flush(self) -> None:
         records, self._waiting = self._waiting, []
         written, self._written = self._written, None
-        if written is None:  # all was written at the end meanwhile
+        if written is None:  # __exit__ has written everything meanwhile
             return
         try:
             self.store.write(records)
         except Exception as error:
             written.set_exception(error)
-            written.exception()  # counts as read, for all who waited may be cancelled
+            written.exception()  # mark it as retrieved: all waiting coroutines may have been cancelled
         else:
             written.set_result(None)
 

@@ -1,4 +1,4 @@
-"""Scorers give values along solutions; all of them keep one contract."""
+"""Score solutions with exported verifiers, under one contract."""
 
 from sampling.scorers.base import Scorer
 from sampling.scorers.exported import ExportedVerifier

@@ -1,4 +1,7 @@
-"""Exported verifiers in vLLM's pooling runner. The only scorer that imports vllm."""
+"""Score with exported verifiers in vLLM's pooling runner.
+
+The only scorer that imports vllm.
+"""
 
 from __future__ import annotations
 
@@ -8,34 +11,34 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sampling.scorers.base import Scorer, fingerprint_export
-from sampling.scorers.exported import Dtype, Neutral
-from sampling.scorers.workers import Pool, ProcessWorker, Stream
+from sampling.scorers.base import fingerprint_export
+from sampling.scorers.parallel import Dtype, Neutral, ParallelScorer
+from sampling.scorers.workers import ProcessWorker, Stream, Worker
 from stepverify.data.encode import LeftOut, SolutionEncoder
-from stepverify.hub import local_export
 from stepverify.records import InputError, Solution
 from stepverify.template import load_export
 
 
-class PoolingVerifier(Scorer):
-    """An exported verifier in vLLM's pooling runner: every solution is one prefill.
+class PoolingVerifier(ParallelScorer):
+    """Score with an exported verifier in vLLM's pooling runner.
 
-    It reads the token classifier of an export: that of a process reward model in ``classifier/``, an outcome verifier
-    itself. Values agree with those of :class:`ExportedVerifier` to 1e-5 in float32. An engine changes threads, seeds
-    and torch.distributed of its process, so each has one of its own.
+    Every solution is one prefill. The runner reads the token classifier of an export: that of a process reward model in
+    ``classifier/``, or an outcome verifier itself. Values agree with those of :class:`ExportedVerifier` to 1e-5 in
+    float32. An engine changes the threads, seeds and torch.distributed state of its process, so each has a process of
+    its own.
 
     Args:
         path: folder of the export, or id of a hub repository.
         dtype: number format of the parameters; ``auto`` is that of the training.
-        devices: engines; ``auto`` is as many as the GPUs have room for, or one without a GPU.
-        tensor_parallel_size: GPUs that share the model of an engine.
+        devices: number of engines; ``auto`` is as many as fit the GPUs, or one without a GPU.
+        tensor_parallel_size: number of GPUs that share the model of an engine.
         gpu_memory_utilization: share of a GPU's memory that an engine may take.
         cpu_kv_cache_gib: size of the key-value cache in GiB on CPU.
-        block_size: tokens a cache block; None leaves it to vLLM.
-        enforce_eager: skip compilation: quicker to start, slower to run.
-        per_token: give an outcome verifier's value at every solution token instead of the last one.
-        neutral: what P(neutral) counts as in the values of a process reward model with a neutral label; None takes
-            what the export says.
+        block_size: tokens per cache block; None leaves it to vLLM.
+        enforce_eager: skip compilation: starts faster, runs slower.
+        per_token: keep an outcome verifier's value at every solution token instead of the final one.
+        neutral: what P(neutral) counts as in the values of a process reward model with a neutral label; None takes the
+            export's setting.
     """
 
     def __init__(
@@ -51,28 +54,19 @@ class PoolingVerifier(Scorer):
         per_token: bool = False,
         neutral: Neutral | None = None,
     ) -> None:
-        if devices != "auto" and devices < 1:
-            raise InputError(f"devices: expected auto, or 1 or more, got {devices}")
-        self.path, self.dtype, self.devices, self.neutral = path, dtype, devices, neutral
-        self.per_token, self.tensor_parallel_size = per_token, tensor_parallel_size
-        self.cpu_kv_cache_gib = cpu_kv_cache_gib
+        super().__init__(path, dtype, devices, per_token, neutral)
+        self.tensor_parallel_size, self.cpu_kv_cache_gib = tensor_parallel_size, cpu_kv_cache_gib
         self.options = {
             "tensor_parallel_size": tensor_parallel_size, "gpu_memory_utilization": gpu_memory_utilization,
             "block_size": block_size, "enforce_eager": enforce_eager,
         }  # fmt: skip
-        self._pool: Pool | None = None
-
-    @cached_property
-    def export(self) -> str:  # type: ignore[override]
-        """The export's local folder."""
-        return local_export(self.path)
 
     @cached_property
     def classifier(self) -> str:
-        """Folder of the export's token classifier.
+        """Return the folder of the export's token classifier.
 
         Raises:
-            InputError: it has none.
+            InputError: the export has none.
         """
         found = load_export(self.export)
         form = found[1].get("form") if found else None
@@ -82,44 +76,20 @@ class PoolingVerifier(Scorer):
         raise InputError(f"{self.path}: has no token classifier, which vLLM reads; score with ExportedVerifier")
 
     def identity(self) -> dict[str, Any]:
-        """The classifier's files, and what else decides its values."""
-        asked = {"dtype": self.dtype, "per_token": self.per_token, "neutral": self.neutral}
-        fingerprint_export(self.export)  # not an export: said before that there is no classifier
-        return {"scorer": "pooling", "export": fingerprint_export(self.classifier), **asked}
+        """Return digests of the classifier, and the settings that decide values."""
+        fingerprint_export(self.export)  # fails first if the folder is no export at all
+        return {"scorer": "pooling", "export": fingerprint_export(self.classifier), **self.asked()}
 
-    @property
-    def concurrency(self) -> int:  # type: ignore[override]
-        """Two calls for each engine: one is read, one waits."""
-        return 2 * len(self._gpus)
-
-    async def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
-        """Score solutions and prefixes, in the order given."""
-        if self._pool is None:
-            self._pool = Pool([self._worker(i, gpus) for i, gpus in enumerate(self._gpus)])
-        return await self._pool.score(solutions)
-
-    def token_texts(self, solution: Solution) -> list[str]:
-        """Return the texts of all solution tokens, where an outcome verifier is read at every one."""
-        if not self.per_token or (encoder := self._token_encoder) is None:
-            return []
-        return encoder.token_texts(solution)
-
-    async def aclose(self) -> None:
-        """End the engines."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+    def workers(self) -> list[Worker]:
+        """Make a process for each engine."""
+        return [self._worker(i, gpus) for i, gpus in enumerate(self.places)]
 
     @cached_property
-    def _token_encoder(self) -> SolutionEncoder | None:
-        from stepverify.models import load_encoder
+    def places(self) -> list[str | None]:
+        """Return the GPUs of each engine, in the form of CUDA_VISIBLE_DEVICES.
 
-        encoder, facts = load_encoder(self.classifier)
-        return encoder if facts["objective"] == "outcome" else None
-
-    @cached_property
-    def _gpus(self) -> list[str | None]:
-        """The GPUs of each engine, as CUDA_VISIBLE_DEVICES has them; None on CPU."""
+        None on CPU.
+        """
         import torch
 
         if not torch.cuda.is_available():
@@ -134,7 +104,7 @@ class PoolingVerifier(Scorer):
 
     def _worker(self, number: int, gpus: str | None) -> ProcessWorker:
         environment = {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the process is the engine's own
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine already has a process of its own
             "VLLM_CPU_KVCACHE_SPACE": str(self.cpu_kv_cache_gib), "VLLM_USE_AOT_COMPILE": "0",
             "VLLM_LOGGING_LEVEL": "WARNING",
         }  # fmt: skip
@@ -142,7 +112,7 @@ class PoolingVerifier(Scorer):
         build = partial(
             _load, self.classifier, self.dtype, self.neutral, self.per_token, self.options, environment, gpus
         )
-        name = f"{self.path} in vLLM on {where} ({number + 1} of {len(self._gpus)})"
+        name = f"{self.path} in vLLM on {where} ({number + 1} of {len(self.places)})"
         return ProcessWorker(build, name, daemon=self.tensor_parallel_size == 1)
 
 

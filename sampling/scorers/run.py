@@ -1,4 +1,4 @@
-"""Score all solutions of a stage, by one verifier after the other, into its folder."""
+"""Score all solutions of a stage, one verifier after the other."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from sampling.scorers.base import Scorer
 from stepverify.jsonl import read_records
 from stepverify.records import InputError, Solution
 
-CHUNK = 128  # solutions that are scored and written together, at least: what a killed run loses
-LONGEST = 4 * CHUNK  # at most, of a problem with many
-UNMERGED = "unmerged"  # folder of the scores of all verifiers but the last one
+CHUNK = 128  # smallest number of solutions scored and written together; a kill loses at most a chunk
+LONGEST = 4 * CHUNK  # largest number, for a problem with many solutions
+UNMERGED = "unmerged"  # folder for the scores of all verifiers but the final one
 
 
 def score_all(input: Path, store: Store[Solution], scorers: Mapping[str, Scorer], total: int) -> dict[str, Any]:
-    """Score what the store lacks; one model at a time is loaded, once.
+    """Score the solutions that a store lacks.
 
-    The values of all verifiers but the last one are kept in a subfolder first, and merged while the last one scores.
+    One model is loaded at a time, and only once. The values of all verifiers but the final one are kept in a subfolder
+    first, and merged while the final one scores.
 
     Args:
         input: file or folder of solutions.
-        store: where they are written, in the order of the input.
+        store: store of the scored solutions, in input order.
         scorers: name in the scores → scorer.
         total: number of solutions.
 
     Returns:
-        For the summary: ``without_scores``, verifier → solutions that have no value; and the figures of this run.
+        For the summary: ``without_scores``, verifier → number of solutions without a value, and the figures of this
+        run.
     """
     *before, last = scorers
     done = len(store.done) == total
@@ -45,11 +47,13 @@ def score_all(input: Path, store: Store[Solution], scorers: Mapping[str, Scorer]
     def merge(solution: Solution) -> None:
         for name, records in read.items():
             if (known := next((r for r in records if r.id == solution.id), None)) is None:
-                raise InputError(f"{parts[name].folder}: lacks solution {solution.id} at its place; remove the folder")
+                raise InputError(
+                    f"{parts[name].folder}: solution {solution.id} is missing or out of order; remove the folder"
+                )
             _put(solution, name, known.scores[name], known.token_texts.get(name))
         _count(solution, without)
 
-    for solution in store.records() if store.done else ():  # by an earlier, killed run
+    for solution in store.records() if store.done else ():  # scored by an earlier, killed run
         _count(solution, without)
     figures = _pass(input, store, last, scorers[last], total, merge)
     figures["seconds"] = round(figures["seconds"] + sum(part.summary["seconds"] for part in parts.values()), 2)
@@ -57,12 +61,12 @@ def score_all(input: Path, store: Store[Solution], scorers: Mapping[str, Scorer]
 
 
 def remove_parts(store: Store[Solution]) -> None:
-    """Remove the scores that are merged by now."""
+    """Remove the subfolder of scores that have been merged."""
     shutil.rmtree(store.folder / UNMERGED, ignore_errors=True)
 
 
 def _part(store: Store[Solution], input: Path, name: str, scorer: Scorer, total: int) -> Store[Solution]:
-    """Scores by one verifier: records of ids and values alone."""
+    """Score with one verifier into a subfolder of ids and values."""
     folder = store.folder / UNMERGED / quote(name, safe="")
     config = {"verifiers": {name: scorer.identity()}}
     with Store(folder, Solution, stage="score", config=config, inputs={"input": input}) as part:
@@ -75,7 +79,10 @@ def _pass(
     input: Path, store: Store[Solution], name: str, scorer: Scorer, total: int,
     merge: Callable[[Solution], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Score what a store lacks by one verifier, and write it: merged with all else, or the values alone."""
+    """Score the solutions that a store lacks with one verifier.
+
+    Writes the solutions with all scores if ``merge`` is given, otherwise only ids and values.
+    """
 
     async def run() -> None:
         async with scorer, aclosing(_in_order(scorer, _chunks(input, store.done))) as scored:
@@ -96,7 +103,7 @@ def _pass(
 async def _in_order(
     scorer: Scorer, chunks: Iterator[list[Solution]]
 ) -> AsyncGenerator[tuple[list[Solution], list[list[float]]], None]:
-    """Keep a scorer busy; give chunks with their values in the order of the input."""
+    """Keep a scorer busy; yield chunks with their values in input order."""
     waiting = deque[tuple[list[Solution], asyncio.Task[list[list[float]]]]]()
     try:
         for chunk in chunks:
@@ -115,9 +122,10 @@ async def _in_order(
 
 
 def _chunks(input: Path, done: set[str]) -> Iterator[list[Solution]]:
-    """Whole problems where they are not too large, and of those chunks that are not all done.
+    """Yield chunks of whole problems, without those that are done.
 
-    What is read together is the same in a run that goes on as in one that was not killed, and so are the values.
+    A problem with very many solutions is divided. Chunks are the same in a run that continues as in one that was not
+    killed, and so are the values.
     """
     chunk: list[Solution] = []
     for solution in read_records(input, Solution):

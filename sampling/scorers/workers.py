@@ -1,4 +1,7 @@
-"""Models that score in this process or in processes of their own, fed with what waits."""
+"""Run models that score, in this process or in their own.
+
+Waiting calls are batched.
+"""
 
 from __future__ import annotations
 
@@ -19,33 +22,33 @@ from typing import Any, Protocol
 from stepverify.records import InputError, Solution
 
 Stream = Callable[[Sequence[Solution]], Iterator[tuple[int, list[float]]]]
-"""Yields the index and the values of each solution that can be scored."""
+"""Yield the index and the values of each solution that can be scored."""
 
-BATCH = 128  # solutions: calls are read together until there are so many
-_SECONDS = 5.0  # for a process to end by itself
+BATCH = 128  # solutions: calls are joined until a batch has this many
+_SECONDS = 5.0  # given to a process to end by itself
 
 
 class Worker(Protocol):
-    """Scores one batch at a time, in the calling thread."""
+    """Score one batch at a time, in the calling thread."""
 
     def run(self, solutions: list[Solution]) -> list[list[float]]:
         """Score solutions; the model is loaded with the first ones."""
         ...
 
     def close(self) -> None:
-        """Let a running batch end soon, in failure; called from another thread."""
+        """Make a running batch fail soon; called from another thread."""
         ...
 
 
 class Closed(Exception):
-    """The scorer was closed while it scored."""
+    """Signal that the scorer was closed while it scored."""
 
 
 class LocalWorker:
-    """A model in this process.
+    """Score with a model in this process.
 
     Args:
-        build: loads it.
+        build: loads the model.
     """
 
     def __init__(self, build: Callable[[], Stream]) -> None:
@@ -53,7 +56,7 @@ class LocalWorker:
         self._stream: Stream | None = None
 
     def run(self, solutions: list[Solution]) -> list[list[float]]:
-        """Score solutions, and look after each pack whether to go on."""
+        """Score solutions, and stop after a pack if the worker was closed."""
         stream = self._stream = self._stream or self._build()
         values: list[list[float]] = [[] for _ in solutions]
         for i, along in stream(solutions):
@@ -63,16 +66,18 @@ class LocalWorker:
         return values
 
     def close(self) -> None:
-        """End after the pack that is being read."""
+        """Stop after the current pack."""
         self._closed = True
 
 
 class ProcessWorker:
-    """A model in a process of its own, which ends with this one, however this one ends.
+    """Score with a model in a process of its own.
+
+    The process ends with this one, however this one ends.
 
     Args:
-        build: loads it there; pickled.
-        name: of model and device, for messages.
+        build: loads the model there; pickled.
+        name: model and device, for messages.
         daemon: the process may not start others.
     """
 
@@ -83,20 +88,26 @@ class ProcessWorker:
         self._lock, self._closed = threading.Lock(), False
 
     def run(self, solutions: list[Solution]) -> list[list[float]]:
-        """Send solutions over and wait for their values."""
+        """Send solutions to the process, and wait for their values.
+
+        Raises:
+            InputError: the process ended, or reported bad input.
+        """
         with self._lock:
             if self._closed:
                 raise Closed
             if self._process is None:
                 self._start()
-        with contextlib.suppress(OSError):  # of a process that ended; what it said before is read below
+        with contextlib.suppress(OSError):  # the process has ended; its final message is read below
             self._connection.send(solutions)
         try:
             kind, result = self._connection.recv()
         except (EOFError, OSError):
             if self._closed:
                 raise Closed from None
-            raise InputError(f"{self.name}: {self._ending()}; what is scored is kept, run it again to go on") from None
+            raise InputError(
+                f"{self.name}: {self._ending()}; scored solutions are kept; run the stage again to continue"
+            ) from None
         if kind == "values":
             return result
         if kind == "input":
@@ -107,7 +118,7 @@ class ProcessWorker:
         context = multiprocessing.get_context("spawn")  # a fork copies CUDA's state and the locks of threads
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self._build), name=self.name, daemon=self._daemon)
-        # Ctrl-C reaches every process of a terminal; this one alone decides what happens then.
+        # Ctrl-C reaches every process of a terminal; only this one handles it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._process.start()
@@ -124,7 +135,7 @@ class ProcessWorker:
         return f"its process ended with exit code {code}"
 
     def close(self) -> None:
-        """End the process, and wait for that."""
+        """End the process, and wait until it has ended."""
         with self._lock:
             self._closed = True
             if self._process is None:
@@ -139,7 +150,7 @@ class ProcessWorker:
 def _serve(connection: Connection, build: Callable[[], Stream]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     worker = LocalWorker(build)
-    # What was sent is taken before anything is said: an end with unread solutions would swallow it.
+    # Receive before sending: if the process ended with unread solutions, its message would be lost.
     with contextlib.suppress(EOFError, OSError):
         while True:
             solutions = connection.recv()
@@ -168,10 +179,11 @@ class _Call:
 
 
 class Pool:
-    """Workers that score what waits: whole calls in their order, until there are 128 solutions in a batch.
+    """Distribute waiting calls over workers, in batches.
 
-    So a call of 128 solutions or more is a batch by itself, read alike by any number of workers. A worker loads its
-    model with the first batch that finds all others busy.
+    A batch takes whole calls in order until it has 128 solutions. So a call of 128 solutions or more is a batch by
+    itself, and gives the same values with any number of workers. A worker loads its model with the first batch that
+    finds all others busy.
 
     Args:
         workers: one for each device.
@@ -202,7 +214,7 @@ class Pool:
         return await call.values
 
     async def _work(self, worker: Worker) -> None:
-        await asyncio.sleep(0)  # calls that are made at the same time are read together
+        await asyncio.sleep(0)  # calls made at the same time share a batch
         loop = asyncio.get_running_loop()
         while calls := self._next():
             together = [solution for call in calls for solution in call.solutions]
@@ -223,12 +235,12 @@ class Pool:
     def _next(self) -> list[_Call]:
         calls: list[_Call] = []
         while self._waiting and sum(len(call.solutions) for call in calls) < BATCH:
-            if not (call := self._waiting.popleft()).values.done():  # given up
+            if not (call := self._waiting.popleft()).values.done():  # else cancelled by its caller
                 calls.append(call)
         return calls
 
     def close(self) -> None:
-        """End processes, and wait for the pack that is being read here."""
+        """End all processes, and wait for the pack in this process."""
         self._failure = self._failure or Closed()
         for worker in self._workers:
             worker.close()

@@ -1,1 +1,4 @@
-"""Choose among the samples of a problem: rules and estimators, pure functions."""
+"""Select among the samples of a problem, with rules and estimators.
+
+All functions are pure.
+"""

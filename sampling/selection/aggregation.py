@@ -1,4 +1,7 @@
-"""Choose how the values along a solution become its score: as configured, on validation problems, or by default."""
+"""Choose how the values along a solution become its score.
+
+The aggregation is configured, chosen on validation problems, or the default.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ CANDIDATES: tuple[Aggregation, ...] = ("prod", "min", "last", "mean")
 
 
 class Choice(TypedDict):
-    """The aggregation of a verifier, and where it comes from."""
+    """Hold the aggregation of a verifier, and how it was chosen."""
 
     how: Aggregation
     chosen_on: Literal["configured", "validation", "default"]
@@ -25,15 +28,18 @@ class Choice(TypedDict):
 def choose_aggregations(
     pool: Pool, configured: Mapping[str, Aggregation], validation: Path | None, largest: int, everyone: set[str]
 ) -> tuple[dict[str, Choice], dict[str, Any] | None]:
-    """Give verifier → how its values become a score, and the table of validation.
+    """Choose the aggregation of each verifier.
 
     Args:
         pool: the samples that are ranked.
-        configured: what was asked for.
-        validation: solutions of other problems, where a verifier with several values a solution has its aggregation
-            chosen by best-of-N.
-        largest: N there, or as many samples as those problems have.
+        configured: verifier → requested aggregation.
+        validation: solutions of other problems, on which best-of-N chooses the aggregation of a verifier with several
+            values per solution.
+        largest: N for validation, or fewer if those problems have fewer samples.
         everyone: all problems of the input.
+
+    Returns:
+        verifier → choice, and the table of validation; None without one.
 
     Raises:
         InputError: an unknown verifier or aggregation, or validation problems that are in the input.
@@ -45,7 +51,7 @@ def choose_aggregations(
             raise InputError(f"aggregation.{name}: {how}: expected one of {names}, and one of {AGGREGATIONS}")
     other = read_pool(validation) if validation else {}
     if shared := other.keys() & everyone:
-        raise InputError(f"validation: {len(shared)} problems are in the input as well, {min(shared)} for one")
+        raise InputError(f"validation: {len(shared)} problems are also in the input, for example {min(shared)}")
     size = min([largest, largest_size([*map(len, other.values())])]) if other else largest
     few = drop_smaller(other, size)
     chosen: dict[str, Choice] = {}
@@ -60,8 +66,8 @@ def choose_aggregations(
             table[name] = {how: _mean_best_of_n(other, name, how, size) for how in CANDIDATES}
             chosen[name] = {"how": max(CANDIDATES, key=table[name].__getitem__), "chosen_on": "validation"}
         else:
-            # An outcome verifier may give a value a token; its score is the last one all the same.
-            # One that could not be read has no values, and says nothing of what they would be of.
+            # An outcome verifier may give one value per token; its score is still the last one.
+            # A solution without values does not tell whether values are of steps or tokens.
             by_step = many and all(len(s.scores.get(name, ())) in (0, s.num_steps) for s in samples)
             chosen[name] = {"how": "prod" if by_step else "last", "chosen_on": "default"}
     named = {"fewer_samples": few} if few else {}

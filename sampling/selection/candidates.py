@@ -1,4 +1,7 @@
-"""The samples of one problem, as rules see them, with a verifier's scores or with simulated ones. Pure."""
+"""Hold the samples of one problem as rules see them.
+
+Scores are those of a verifier, or simulated. Pure.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,15 @@ import numpy as np
 
 from stepverify.aggregate import Aggregation, aggregate, vote_weight
 
-_REPEATS = 20  # of the scores that a simulated verifier gives
+_REPEATS = 20  # of the scores of a simulated verifier
 
 
 @dataclass(slots=True)
 class Sample:
-    """What ranking needs of one solution. ``predicted`` is the answer that it votes for; None is no vote."""
+    """Hold what ranking needs of one solution.
+
+    ``predicted`` is the answer that it votes for; None is no vote.
+    """
 
     id: str
     answer: str | None
@@ -27,12 +33,12 @@ class Sample:
     scores: Mapping[str, Sequence[float]]
 
 
-MISSING = Sample("", None, None, False, 0, {})  # a sample that a problem lacks: no vote, never correct, ranked last
+MISSING = Sample("", None, None, False, 0, {})  # a missing sample: no vote, never correct, ranked last
 
 
 @dataclass(kw_only=True, slots=True)
 class Candidates:
-    """The samples of one problem.
+    """Hold the samples of one problem.
 
     Attributes:
         samples: (M,).
@@ -40,8 +46,8 @@ class Candidates:
         sizes: (S,), the numbers of samples N of the curves, each from 1 to M.
         correct: (M,), whether each sample is correct.
         num_subsets: random subsets for each N over which votes are averaged.
-        seed: of the subsets.
-        base_rate: share of correct samples, of all problems; known to simulated verifiers.
+        seed: seed of the subsets.
+        base_rate: share of correct samples over all problems; simulated verifiers know it.
     """
 
     samples: Sequence[Sample]
@@ -58,15 +64,21 @@ class Candidates:
 
     @property
     def subsets(self) -> dict[str, int]:
-        """What the estimators of votes ask for."""
+        """Return the keyword arguments of the vote estimators."""
         return {"num_subsets": self.num_subsets, "seed": self.seed}
 
     def scores(self, verifier: str, how: Aggregation) -> Sequence[float]:
-        """Give the verifier's score of each sample, shape (M,); -inf where it has none."""
+        """Return a verifier's score of each sample, shape (M,).
+
+        -inf if a sample has no values.
+        """
         return self._each(aggregate, verifier, how)
 
     def weights(self, verifier: str, how: Aggregation) -> Sequence[float]:
-        """Give the weight of each sample in a weighted vote, shape (M,), at least 0."""
+        """Return each sample's weight in a weighted vote.
+
+        Shape (M,), at least 0.
+        """
         return self._each(vote_weight, verifier, how)
 
     def _each(self, of: Any, verifier: str, how: Aggregation) -> Sequence[float]:
@@ -76,16 +88,16 @@ class Candidates:
         return found
 
     def simulated(self, area: float) -> list[Simulation]:
-        """Give the candidates with scores of a verifier that does not exist, several times.
+        """Return the candidates with simulated scores, several times.
 
-        Scores are normal with variance 1, with mean d for correct samples and 0 for incorrect ones, so that a correct
-        one scores above an incorrect one with probability Phi(d / sqrt(2)), the ``area``. A vote weighs the
-        probability to be correct that follows from score and ``base_rate``. A real verifier of the same area may do
-        worse: where it errs on the samples that it scores best, where it errs alike on samples with the same answer,
-        and where its values are no probabilities. Equal seeds give equal noise, whatever the area is.
+        The scores are normal with variance 1, and mean d for correct samples and 0 for incorrect ones, so that a
+        correct sample scores above an incorrect one with probability Phi(d / sqrt(2)), the ``area``. A vote is weighted
+        with the probability of being correct given score and ``base_rate``. A real verifier with this AUROC may do
+        worse: if its errors are on the samples that it scores best, if it makes the same error on samples with the same
+        answer, or if its values are no probabilities. Equal seeds give equal noise, whatever the area.
 
         Args:
-            area: under the ROC curve within a problem, from 0.5 up, below 1.
+            area: AUROC within a problem, at least 0.5 and below 1.
         """
         if area not in self._known:
             correct, here = np.array(self.correct), np.array([sample is not MISSING for sample in self.samples])
@@ -109,15 +121,15 @@ class Candidates:
 
 @dataclass(kw_only=True, slots=True)
 class Simulation(Candidates):
-    """Candidates whose scores and weights, shapes (M,), were made up."""
+    """Hold candidates with simulated scores and weights, shapes (M,)."""
 
     simulated_scores: np.ndarray
     simulated_weights: np.ndarray
 
     def scores(self, verifier: str, how: Aggregation) -> Sequence[float]:
-        """Give the simulated scores, whichever are asked for."""
+        """Return the simulated scores, whatever the arguments."""
         return self.simulated_scores  # type: ignore[return-value]
 
     def weights(self, verifier: str, how: Aggregation) -> Sequence[float]:
-        """Give the simulated weights, whichever are asked for."""
+        """Return the simulated weights, whatever the arguments."""
         return self.simulated_weights  # type: ignore[return-value]

@@ -1,7 +1,7 @@
-"""The probability to be correct when N samples of a problem may be looked at, for every rule of choosing. Pure.
+"""Estimate the probability to be correct with N samples, for every rule.
 
-Each estimate is over the random subsets of N of all M samples. Best-of-N and pass@k have closed forms; votes
-are averaged over random subsets.
+Pure. Each estimate is over the random subsets of N of all M samples. Best-of-N and pass@k have closed forms; votes are
+averaged over random subsets.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from stepverify.statistics import equal_runs
 
 
 def best_of_n(scores: Sequence[float], correct: Sequence[bool], sizes: Sequence[int]) -> np.ndarray:
-    """The probability that the best-scored of N random samples is correct, exactly.
+    """Compute the accuracy of the best-scored of N random samples, exactly.
 
-    Of the subsets of N of M samples, C(M-1-i, N-1) / C(M, N) have the i-th best (from 0) as their best.
-    Solutions of equal score are picked with equal probability.
+    Of the subsets of N of M samples, C(M-1-i, N-1) / C(M, N) have the i-th best (from 0) as their best. Samples of
+    equal score are selected with equal probability.
 
     Args:
         scores: (M,), higher is better; -inf is allowed.
@@ -40,7 +40,11 @@ def best_of_n(scores: Sequence[float], correct: Sequence[bool], sizes: Sequence[
 
 @lru_cache(maxsize=8)
 def _first_probabilities(total: int, sizes: tuple[int, ...]) -> np.ndarray:
-    """(S, M): the probability that the i-th best of M is the best of N. From one to the next by a ratio below 1."""
+    """Compute the probability that each sample is the best of N.
+
+    Shape (S, M): for each N, and the i-th best of M samples. Each column follows from the one before by a ratio below
+    1.
+    """
     n, i = np.array(sizes)[:, None], np.arange(total - 1)[None, :]
     _check_sizes(sizes, total)
     ratios = np.maximum(total - n - i, 0) / (total - 1 - i)
@@ -48,7 +52,10 @@ def _first_probabilities(total: int, sizes: tuple[int, ...]) -> np.ndarray:
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """The probability that one of k samples at least is correct: 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, section 2.1)."""
+    """Estimate pass@k without bias.
+
+    This is 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, section 2.1).
+    """
     _check_sizes((k,), num_samples)
     incorrect = num_samples - num_correct
     return 1.0 - math.prod(max(incorrect - i, 0) / (num_samples - i) for i in range(k))
@@ -63,17 +70,18 @@ def vote(
     num_subsets: int = 200,
     seed: int = 0,
 ) -> np.ndarray:
-    """The probability that the answer with the most votes among N random samples is correct.
+    """Estimate the accuracy of the majority vote of N random samples.
 
-    Classes with equally many votes win with equal probability. A subset in which nobody votes is incorrect.
-    Exact at N = 1 and N = M, an average over random subsets between.
+    Classes with equally many votes win with equal probability. A subset without any vote is incorrect. Exact at N = 1
+    and N = M, an average over random subsets in between.
 
     Args:
         classes: (M,), the class of each answer; None is no vote.
-        correct: (M,); a class is correct as far as its members are.
+        correct: (M,); a class is correct to the share of its members that are.
         sizes: (S,), each from 1 to M.
         weights: (M,), at least 0; None counts every vote once (Wang et al. 2022, self-consistency).
-        seed: equal seeds draw equal subsets, whatever the votes are.
+        num_subsets: random subsets for each N.
+        seed: equal seeds give equal subsets, whatever the votes.
 
     Returns:
         (S,), in [0, 1].
@@ -87,19 +95,19 @@ def vote(
     shape = (len(grid) + 1, votes.max() + 1, num_subsets)
 
     def tally(values: np.ndarray) -> np.ndarray:
-        # Not a matrix product: that takes as many times longer as there are classes.
+        # Not a matrix product, whose time grows with the number of classes.
         added = np.bincount(cells, weights=np.repeat(values, num_subsets), minlength=math.prod(shape))
         return added.reshape(shape)[:-1].cumsum(axis=0)
 
     sums = tally(weight)
-    # Votes that weigh nothing are votes still, where no others are.
+    # Votes of weight 0 still count if there are no others.
     present = (sums if weight.min() > 0 else tally(np.ones(len(votes)))) > 0
-    # Equal sums of weights differ in their last bits when they were added in another order.
+    # Equal sums of weights may differ in their last bits, by the order of addition.
     winners = present & (sums >= sums.max(axis=1, keepdims=True) * (1 - 1e-12))
-    correct = np.asarray(correct, dtype=float)[voters]
-    share = np.bincount(votes, weights=correct) / np.bincount(votes)
+    solved = np.asarray(correct, dtype=float)[voters]
+    share = np.bincount(votes, weights=solved) / np.bincount(votes)
     probabilities = (winners * share[:, None]).sum(axis=1) / np.maximum(winners.sum(axis=1), 1)
-    curve = dict(zip(grid, probabilities.mean(axis=1), strict=True)) | {1: correct.sum() / len(classes)}
+    curve = dict(zip(grid, probabilities.mean(axis=1), strict=True)) | {1: solved.sum() / len(classes)}
     return np.array([curve[n] for n in sizes])
 
 
@@ -107,10 +115,14 @@ def vote(
 def _ballots(
     classes: tuple[int | None, ...], grid: tuple[int, ...], num_subsets: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Who votes, (V,); for which class from 0, (V,); and the cells of a tally that each vote counts in, (V * subsets,).
+    """Prepare votes for counting: voters, their classes, and tally cells.
 
     A tally has the shape (parts, classes, subsets). Subsets come last, so that numpy's inner loops are long: there are
     few sizes and few classes. All rules of a problem share the cells.
+
+    Returns:
+        The samples that vote, (V,); the class of each, from 0, (V,); the tally cells that each vote counts in, (V *
+        subsets,).
     """
     known = {c: k for k, c in enumerate(dict.fromkeys(c for c in classes if c is not None))}
     voters = np.array([i for i, c in enumerate(classes) if c is not None], dtype=int)
@@ -129,18 +141,19 @@ def top_k_votes(
     num_subsets: int = 200,
     seed: int = 0,
 ) -> np.ndarray:
-    """The probability that the majority among the k best-scored of N random samples is correct (Cobbe et al. 2021, section 4).
+    """Estimate the accuracy of the vote of the k best-scored of N.
 
-    Solutions of equal score are ordered by chance, classes with equally many votes win with equal chance. A sample
-    without a class takes a place among the best, and is no vote. Best-of-N for k = 1, exactly; beyond, an average over
-    the random subsets of :func:`vote`, and up to N = k the very curve of that.
+    This is the rule of Cobbe et al. 2021, section 4. Samples of equal score are ordered at random, and classes with
+    equally many votes win with equal probability. A sample without a class takes a place among the best, but does not
+    vote. For k = 1 this is best-of-N, exactly; for larger k it is an average over the random subsets of :func:`vote`,
+    and up to N = k it equals that curve.
 
     Args:
         scores: (M,), higher is better; -inf is allowed.
         classes: (M,), the class of each answer; None is no vote.
-        correct: (M,); a class is correct as far as its members are.
+        correct: (M,); a class is correct to the share of its members that are.
         sizes: (S,), each from 1 to M.
-        ks: (K,), how many vote, each at least 1.
+        ks: (K,), numbers of samples that vote, each at least 1.
         num_subsets: random subsets for each N.
         seed: as for :func:`vote`.
 
@@ -154,8 +167,8 @@ def top_k_votes(
         return np.zeros((len(ks), len(sizes)))
     none = len(known)
     votes = np.array([none if c is None else known[c] for c in classes])
-    correct = np.bincount(votes, weights=np.asarray(correct, dtype=float), minlength=none + 1)
-    share = (correct / np.maximum(np.bincount(votes, minlength=none + 1), 1))[:none, None]
+    solved = np.bincount(votes, weights=np.asarray(correct, dtype=float), minlength=none + 1)
+    share = (solved / np.maximum(np.bincount(votes, minlength=none + 1), 1))[:none, None]
     order, ranks = _best_first(tuple(scores), grid, num_subsets, seed)
     cells = votes[order] * num_subsets + np.arange(num_subsets)
     curves = np.empty((len(ks), len(sizes)))
@@ -168,7 +181,7 @@ def top_k_votes(
             counts = counts.reshape(-1, num_subsets)[:none]
             winners = (counts > 0) & (counts == counts.max(axis=0))
             probabilities = (winners * share).sum(axis=0) / np.maximum(winners.sum(axis=0), 1)
-            curves[i, s] = probabilities.mean() if size > 1 else correct[:none].sum() / total
+            curves[i, s] = probabilities.mean() if size > 1 else solved[:none].sum() / total
     return curves
 
 
@@ -176,13 +189,16 @@ def top_k_votes(
 def _best_first(
     scores: tuple[float, ...], grid: tuple[int, ...], num_subsets: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The samples of each subset, best first, (M, subsets), and the rank of each within its subset, from 1.
+    """Sort the samples of each subset, best first, and rank them.
 
-    Ranks are given for each size, (sizes, M, subsets); a sample that is not in a subset has a rank beyond all. Kept
-    from one k to the next.
+    Cached from one k to the next.
+
+    Returns:
+        The sorted samples, (M, subsets), and their ranks from 1 for each size, (sizes, M, subsets); a sample that is
+        not in a subset has a rank beyond all others.
     """
     places = np.unique(-np.asarray(scores, dtype=float), return_inverse=True)[1]
-    # Not from the stream of the subsets: equals must not come in the order in which they were sampled.
+    # Another random stream than that of the subsets, so that the order of equals does not depend on them.
     probability = np.random.default_rng((seed, 1)).random((len(scores), num_subsets))
     order = np.argsort(places[:, None] + probability, axis=0)
     first = np.take_along_axis(_parts(len(scores), grid, num_subsets, seed), order, axis=0)
@@ -192,14 +208,20 @@ def _best_first(
 
 @lru_cache(maxsize=1)
 def _parts(total: int, grid: tuple[int, ...], num_subsets: int, seed: int) -> np.ndarray:
-    """(M, num_subsets): the first size at which a subset holds a sample; a subset grows from size to size."""
+    """Return the first size at which each subset holds a sample.
+
+    Shape (M, num_subsets). A subset grows from size to size.
+    """
     parts = np.tile(np.searchsorted(grid, np.arange(total), side="right"), (num_subsets, 1))
     np.random.default_rng(seed).permuted(parts, axis=1, out=parts)
     return np.ascontiguousarray(parts.T)
 
 
 def elect(classes: Sequence[int | None], weights: Sequence[float], scores: Sequence[float]) -> int | None:
-    """The best-scored member of the class with the most votes, the first of equals; None where nobody votes."""
+    """Elect the best-scored member of the class with most votes.
+
+    The first of equals wins; None if there is no vote.
+    """
     sums: dict[int, float] = {}
     for c, weight in zip(classes, weights, strict=True):
         if c is not None:

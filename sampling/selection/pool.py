@@ -1,4 +1,4 @@
-"""All scored solutions of a run, by problem, as ranking needs them."""
+"""Read the scored solutions of a run by problem, for ranking."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Pool = dict[str, list[Sample]]  # problem id → its samples, in the order of fi
 
 
 def read_pool(path: Path) -> Pool:
-    """Read graded and scored solutions.
+    """Read graded and scored solutions by problem.
 
     Raises:
-        InputError: one that is not graded, or lacks a score that others have.
+        InputError: a solution that is not graded, or lacks a score that others have.
     """
     pool: Pool = {}
     first, names = "", set[str]()
@@ -28,7 +28,9 @@ def read_pool(path: Path) -> Pool:
             first, names = here, set(solution.scores)
         if differing := sorted(solution.scores.keys() ^ names):
             culprit = here if differing[0] in names else first
-            raise InputError(f"{culprit} has no score by '{differing[0]}', others have; score all of them")
+            raise InputError(
+                f"{culprit} has no score by '{differing[0]}', but others do; score all with the same verifiers"
+            )
         answer = solution.predicted if solution.finish != "length" else None
         num_steps = len(solution.steps)
         sample = Sample(solution.id, solution.answer, answer, solution.solved, num_steps, solution.scores)
@@ -37,7 +39,10 @@ def read_pool(path: Path) -> Pool:
 
 
 def count_samples(pool: Pool) -> dict[str, int]:
-    """Count solutions that are no vote, and problems that no rule can solve, or that every one solves."""
+    """Count samples without an answer, and problems that no rule changes.
+
+    These are the problems without a correct sample, and those without an incorrect one.
+    """
     there = [[sample for sample in samples if sample is not MISSING] for samples in pool.values()]
     groups = [[sample.correct for sample in samples] for samples in there]
     return {
@@ -50,21 +55,27 @@ def count_samples(pool: Pool) -> dict[str, int]:
 def largest_size(counts: Sequence[int]) -> int:
     """Find the largest N of the curves.
 
-    At N, the problems with at least N samples stay, and N samples of each count. Of all N that at least half of the
-    problems reach, the one with the largest product of the two is taken, and of equals the one that keeps more
-    problems: one problem with a single sample does not shrink the curves of hundreds, and a problem is not left out for
-    a sample or two.
+    With a given N, the problems with at least N samples are kept, and N samples of each. Of all N that at least half of
+    the problems reach, the one with the largest product of these two numbers is taken, and among equals the one that
+    keeps more problems. So one problem with a single sample does not shorten the curves of hundreds, and no problem is
+    left out for a sample or two.
 
     Args:
-        counts: samples of each problem.
+        counts: numbers of samples of each problem.
     """
-    ordered = sorted(counts, reverse=True)  # the k-th, from 1, is the largest N that k problems reach
+    ordered = sorted(counts, reverse=True)  # the k-th value (from 1) is the largest N that k problems reach
     kept = max(range((len(ordered) + 1) // 2, len(ordered) + 1), key=lambda k: (ordered[k - 1] * k, k))
     return ordered[kept - 1]
 
 
 def choose_sizes(sizes: Sequence[int] | None, pool: Pool) -> list[int]:
-    """Check the sizes that were asked for, or choose powers of two up to :func:`largest_size`, and that number."""
+    """Check the given sizes, or choose powers of two.
+
+    The powers go up to :func:`largest_size`, which is a size too.
+
+    Raises:
+        InputError: sizes below 1, or more samples than at least half of the problems have.
+    """
     total = largest_size([*map(len, pool.values())])
     grid = sorted(set(sizes)) if sizes is not None else sorted({2**i for i in range(total.bit_length())} | {total})
     if not grid or grid[0] < 1:
@@ -72,14 +83,14 @@ def choose_sizes(sizes: Sequence[int] | None, pool: Pool) -> list[int]:
     fewer = [problem_id for problem_id, samples in pool.items() if len(samples) < grid[-1]]
     if 2 * len(fewer) > len(pool):
         raise InputError(
-            f"sizes: {grid[-1]} samples were asked for, but {len(fewer)} of {len(pool)} problems have fewer; "
+            f"sizes: {grid[-1]} samples requested, but {len(fewer)} of {len(pool)} problems have fewer; "
             f"problem {fewer[0]} has {len(pool[fewer[0]])}"
         )
     return grid
 
 
 def drop_smaller(pool: Pool, size: int) -> dict[str, int]:
-    """Take out the problems with fewer samples than ``size``; gives how many each has."""
+    """Remove problems with fewer samples than ``size``; return their counts."""
     few = {problem_id: len(samples) for problem_id, samples in pool.items() if len(samples) < size}
     for problem_id in few:
         del pool[problem_id]
@@ -87,7 +98,11 @@ def drop_smaller(pool: Pool, size: int) -> dict[str, int]:
 
 
 def fill_up(pool: Pool) -> int:
-    """Give every problem as many samples as the one with most has; how many were missing."""
+    """Fill up every problem to the largest number of samples.
+
+    Returns:
+        Number of samples that were missing.
+    """
     most = max(map(len, pool.values()))
     lacking = [samples for samples in pool.values() for _ in range(most - len(samples))]
     for samples in lacking:
@@ -96,5 +111,5 @@ def fill_up(pool: Pool) -> int:
 
 
 def has_many(pool: Pool, name: str) -> bool:
-    """Tell whether a verifier gives several values a solution."""
+    """Tell whether a verifier gives several values per solution."""
     return any(len(sample.scores.get(name, ())) > 1 for samples in pool.values() for sample in samples)

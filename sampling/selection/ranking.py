@@ -1,4 +1,7 @@
-"""Apply rules to the samples of a problem. Pure."""
+"""Apply rules to the samples of a problem.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from stepverify.statistics import auroc
 
 
 def default_rules(top_k: Sequence[int] = (), simulated: Sequence[float] = ()) -> list[Rule]:
-    """List the rules that ``sampling rank`` applies where none are named."""
+    """Return the rules that ``sampling rank`` applies by default."""
     of_verifier: list[VerifierRule] = [BestOfN(), WeightedVote(), *map(TopKVote, top_k)]
     made_up = [Simulated(area, rule) for area in simulated for rule in of_verifier]
     return [SampleAccuracy(), Majority(), Shortest(), *of_verifier, *made_up, Oracle()]
@@ -36,18 +39,18 @@ def default_rules(top_k: Sequence[int] = (), simulated: Sequence[float] = ()) ->
 def bind_rules(
     rules: Sequence[Rule], aggregation: Mapping[str, Aggregation], compared: Collection[str] = ()
 ) -> dict[str, Rule]:
-    """Name the rules for the verifiers that there are.
+    """Bind the rules to the verifiers, and name them.
 
     Args:
-        rules: one without a verifier becomes a rule of each.
+        rules: a verifier's rule without a verifier becomes a rule of each.
         aggregation: verifier → the aggregation in use.
-        compared: verifiers whose rules are given under every aggregation too, as ``v/best_of_n/min``.
+        compared: verifiers whose rules also apply under every aggregation, as ``v/best_of_n/min``.
 
     Returns:
-        name → rule; a rule that stands under two names is one object.
+        name → rule; a rule with two names is one object.
 
     Raises:
-        InputError: no rule, an unknown verifier, or two rules of one name.
+        InputError: no rule, an unknown verifier, or two rules with the same name.
     """
     named: list[tuple[str, Rule]] = []
     for of_verifier, group in groupby(rules, key=lambda rule: isinstance(rule, VerifierRule)):
@@ -66,7 +69,7 @@ def _of_verifiers(
     for rule in rules:
         if rule.verifier is not None and rule.verifier not in aggregation:
             known = ", ".join(aggregation) or "none"
-            raise InputError(f"rules: {type(rule).__name__}.verifier: {rule.verifier!r}: scored by {known}")
+            raise InputError(f"rules: {type(rule).__name__}.verifier: {rule.verifier!r}: expected one of {known}")
     named: list[tuple[str, Rule]] = []
     for verifier, used in aggregation.items():
         own = [rule for rule in rules if rule.verifier in (None, verifier)]
@@ -83,12 +86,12 @@ def _of_verifiers(
 def rank_problem(problem_id: str, candidates: Candidates, rules: Mapping[str, Rule]) -> Ranking:
     """Apply rules to the samples of one problem.
 
-    Where a curve splits a tie evenly, a choice takes the first sample.
+    A curve splits a tie evenly; a choice takes the first sample.
 
     Args:
-        problem_id: of the record.
-        candidates: the samples.
-        rules: name → rule, as :func:`bind_rules` gives them.
+        problem_id: id of the problem.
+        candidates: its samples.
+        rules: name → rule, as returned by :func:`bind_rules`.
     """
     ids = [sample.id for sample in candidates.samples]
     there = np.array([sample is not MISSING for sample in candidates.samples])

@@ -1,6 +1,7 @@
-"""Rules that choose among the samples of one problem: curves over N, and what each picks of all samples. Pure.
+"""Define the rules that choose among the samples of one problem.
 
-A rule of your own is a class with a name and two methods, chosen in ``rules`` of ``sampling rank``::
+A rule gives a curve over N, and its choice among all samples. Pure. A rule of your own is a class with a name and two
+methods, given in ``rules`` of ``sampling rank``::
 
     class Longest(BestBy):
         name = "longest"
@@ -12,8 +13,8 @@ A rule of your own is a class with a name and two methods, chosen in ``rules`` o
       - class_path: Majority
       - class_path: my_rules.Longest
 
-One that picks the sample of the highest value is a :class:`BestBy`, one that lets the samples vote a :class:`Vote`; one
-that uses a verifier's scores is also a :class:`VerifierRule`.
+A rule that chooses the sample with the highest value is a :class:`BestBy`, one that lets the samples vote is a
+:class:`Vote`, and one that uses a verifier's scores is also a :class:`VerifierRule`.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from stepverify.records import InputError
 
 
 class Rule(ABC):
-    """A way to choose among samples.
+    """Choose among the samples of a problem.
 
     Attributes:
-        name: of the rule in records and reports.
-        chooses: whether it can pick one of all samples; a rule without that has a curve only.
+        name: name of the rule in records and reports.
+        chooses: whether it can choose one of all samples; otherwise it has only a curve.
     """
 
     name: str
@@ -46,18 +47,25 @@ class Rule(ABC):
 
     @abstractmethod
     def curve(self, candidates: Candidates) -> np.ndarray:
-        """Estimate the probability to be correct at each N of ``candidates.sizes``: shape (S,), in [0, 1]."""
+        """Estimate the probability to be correct at each N.
+
+        Returns:
+            (S,), in [0, 1], for each N of ``candidates.sizes``.
+        """
 
     def choice(self, candidates: Candidates) -> int | None:
-        """Pick one of all samples, by its place; None for none of them. Of equals, the first."""
+        """Choose a sample by index, the first of equals; None for none."""
         raise NotImplementedError(f"{type(self).__name__}.choice; set chooses = False for a rule without")
 
     def order(self, candidates: Candidates) -> Sequence[float] | None:
-        """Give the values that the rule orders samples by, shape (M,), for their AUROC; None for no order."""
+        """Return the values that order the samples, shape (M,), or None.
+
+        Their AUROC is reported; None stands for no order.
+        """
         return None
 
     def identity(self) -> dict[str, Any]:
-        """Describe the rule in the manifest: its class and what it was made with."""
+        """Return the class of the rule and its settings, for the manifest."""
         made = {key: value for key, value in vars(self).items() if value is not None}
         return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}"} | (
             {"init_args": made} if made else {}
@@ -65,31 +73,34 @@ class Rule(ABC):
 
 
 class SampleAccuracy(Rule):
-    """Take any sample: the share of correct ones."""
+    """Take any sample: the share of correct ones (pass@1)."""
 
     name = "pass@1"
 
     def curve(self, candidates: Candidates) -> np.ndarray:
-        """The same at every N."""
+        """Return the share of correct samples at every N."""
         return np.full(len(candidates.sizes), sum(candidates.correct) / len(candidates.correct))
 
     def choice(self, candidates: Candidates) -> int:
-        """The first one."""
+        """Choose the first sample."""
         return 0
 
 
 class Oracle(Rule):
-    """Take a correct sample wherever there is one: pass@N (Chen et al. 2021, section 2.1)."""
+    """Take a correct sample if there is one: pass@N.
+
+    Chen et al. 2021, section 2.1.
+    """
 
     name = "oracle"
 
     def curve(self, candidates: Candidates) -> np.ndarray:
-        """Exact."""
+        """Compute pass@N exactly."""
         total, correct = len(candidates.correct), sum(candidates.correct)
         return np.array([pass_at_k(total, correct, n) for n in candidates.sizes])
 
     def choice(self, candidates: Candidates) -> int | None:
-        """The first correct one."""
+        """Choose the first correct sample."""
         return candidates.correct.index(True) if any(candidates.correct) else None
 
 
@@ -98,25 +109,28 @@ class BestBy(Rule):
 
     @abstractmethod
     def order(self, candidates: Candidates) -> Sequence[float]:
-        """Give a value for each sample, shape (M,); -inf is allowed."""
+        """Return a value for each sample, shape (M,); -inf is allowed."""
 
     def curve(self, candidates: Candidates) -> np.ndarray:
-        """Exact; samples of equal value are picked with equal probability."""
+        """Compute the accuracy exactly; equal values have equal probability."""
         return best_of_n(self.order(candidates), candidates.correct, candidates.sizes)
 
     def choice(self, candidates: Candidates) -> int:
-        """The first one of the highest value."""
+        """Choose the first sample with the highest value."""
         values = self.order(candidates)
         return max(range(len(values)), key=values.__getitem__)
 
 
 class Shortest(BestBy):
-    """Take the sample with the shortest: without a verifier, what one that goes with length has to beat."""
+    """Take the sample with the fewest steps.
+
+    This needs no verifier: a baseline for verifiers that prefer short solutions.
+    """
 
     name = "shortest"
 
     def order(self, candidates: Candidates) -> list[float]:
-        """Fewer steps are better; no steps are no solution."""
+        """Return the negative numbers of steps; -inf for no steps."""
         return [-sample.num_steps if sample.num_steps else -math.inf for sample in candidates.samples]
 
 
@@ -124,20 +138,23 @@ class Vote(Rule):
     """Take the answer with the largest sum of weights."""
 
     def weights(self, candidates: Candidates) -> Sequence[float] | None:
-        """Give the weight of each vote, shape (M,), at least 0; None counts every vote once."""
+        """Return vote weights, shape (M,), at least 0; None for equal weights."""
         return None
 
     def preference(self, candidates: Candidates) -> Sequence[float]:
-        """Give values, shape (M,), by which one of the samples with the winning answer is picked."""
+        """Return values that choose among samples with the winning answer.
+
+        Shape (M,); the highest wins.
+        """
         return [1.0] * len(candidates.samples)
 
     def curve(self, candidates: Candidates) -> np.ndarray:
-        """An average over random subsets; ties are split evenly."""
+        """Estimate the accuracy over random subsets; ties are split evenly."""
         weights = self.weights(candidates)
         return vote(candidates.classes, candidates.correct, candidates.sizes, weights, **candidates.subsets)
 
     def choice(self, candidates: Candidates) -> int | None:
-        """The preferred sample of the winning answer; None where nobody votes."""
+        """Choose the preferred sample of the winning answer; None without votes."""
         weights = self.weights(candidates)
         equal = [1.0] * len(candidates.samples)
         return elect(candidates.classes, equal if weights is None else weights, self.preference(candidates))
@@ -149,17 +166,17 @@ class Majority(Vote):
     name = "majority"
 
     def order(self, candidates: Candidates) -> list[int]:
-        """By how many votes the answer of a sample has."""
+        """Return the number of votes for each sample's answer."""
         votes = Counter(c for c in candidates.classes if c is not None)
         return [0 if c is None else votes[c] for c in candidates.classes]
 
 
 class VerifierRule(Rule):
-    """A rule over a verifier's scores of solutions.
+    """Use a verifier's scores of solutions.
 
     Args:
         verifier: name of the scores; None makes it a rule of every verifier.
-        aggregation: how values along a solution become its score; None takes what the stage uses for the verifier.
+        aggregation: how the values along a solution become its score; None takes what the stage uses for the verifier.
     """
 
     kind: str
@@ -169,53 +186,58 @@ class VerifierRule(Rule):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """``prm/best_of_n``, say."""
+        """Return verifier and rule, such as ``prm/best_of_n``."""
         return f"{self.verifier}/{self.kind}"
 
     def bind(self, verifier: str, aggregation: Aggregation) -> VerifierRule:
-        """Give the rule of one verifier under one aggregation."""
+        """Return the rule for one verifier and one aggregation."""
         bound = copy.copy(self)
         bound.verifier, bound.aggregation = verifier, aggregation
         return bound
 
     def scores(self, candidates: Candidates) -> Sequence[float]:
-        """Give the verifier's score of each sample, shape (M,)."""
+        """Return the verifier's score of each sample, shape (M,)."""
         assert self.verifier is not None
         assert self.aggregation is not None
         return candidates.scores(self.verifier, self.aggregation)
 
 
 class BestOfN(VerifierRule, BestBy):
-    """Take the sample with the highest score."""
+    """Take the sample with the highest score (best-of-N)."""
 
     kind = "best_of_n"
 
     def order(self, candidates: Candidates) -> Sequence[float]:
-        """The verifier's scores."""
+        """Return the verifier's scores."""
         return self.scores(candidates)
 
 
 class WeightedVote(VerifierRule, Vote):
-    """Take the answer with the largest sum of scores (Li et al. 2022, section 2.3)."""
+    """Take the answer with the largest sum of scores.
+
+    Weighted majority vote (Li et al. 2022, section 2.3).
+    """
 
     kind = "weighted_vote"
 
     def weights(self, candidates: Candidates) -> Sequence[float]:
-        """Scores on the scale of probabilities."""
+        """Return the scores as probabilities."""
         assert self.verifier is not None
         assert self.aggregation is not None
         return candidates.weights(self.verifier, self.aggregation)
 
     def preference(self, candidates: Candidates) -> Sequence[float]:
-        """The best-scored one."""
+        """Return the scores."""
         return self.scores(candidates)
 
 
 class TopKVote(VerifierRule):
-    """Take the most frequent answer among the k best-scored samples (Cobbe et al. 2021, section 4).
+    """Take the most frequent answer among the k best-scored samples.
+
+    Cobbe et al. 2021, section 4.
 
     Args:
-        k: how many vote, at least 1.
+        k: number of samples that vote, at least 1.
         verifier: as for every :class:`VerifierRule`.
         aggregation: as for every :class:`VerifierRule`.
     """
@@ -228,17 +250,17 @@ class TopKVote(VerifierRule):
 
     @property
     def kind(self) -> str:  # type: ignore[override]
-        """``top_3``."""
+        """Return the name of the rule, such as ``top_3``."""
         return f"top_{self.k}"
 
     def curve(self, candidates: Candidates) -> np.ndarray:
-        """An average over random subsets; exact for k = 1."""
+        """Estimate the accuracy over random subsets; exact for k = 1."""
         scores = self.scores(candidates)
         sizes, subsets = candidates.sizes, candidates.subsets
         return top_k_votes(scores, candidates.classes, candidates.correct, sizes, [self.k], **subsets)[0]
 
     def choice(self, candidates: Candidates) -> int | None:
-        """The best-scored one of the winning answer."""
+        """Choose the best-scored sample of the winning answer."""
         scores = self.scores(candidates)
         best = {*sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[: self.k]}
         voting = [c if i in best else None for i, c in enumerate(candidates.classes)]
@@ -246,11 +268,13 @@ class TopKVote(VerifierRule):
 
 
 class Simulated(Rule):
-    """A rule of a made-up verifier of a given quality, see :meth:`Candidates.simulated`; it chooses nothing.
+    """Apply a rule to a simulated verifier of a given AUROC.
+
+    See :meth:`Candidates.simulated`. It has only a curve.
 
     Args:
-        area: under the ROC curve within a problem, from 0.5 up, below 1.
-        rule: what the made-up scores are used for.
+        area: AUROC within a problem, at least 0.5 and below 1.
+        rule: the rule that uses the simulated scores.
     """
 
     chooses = False
@@ -262,11 +286,11 @@ class Simulated(Rule):
         self.name = f"simulated_{area:g}/{rule.kind}"
 
     def curve(self, candidates: Candidates) -> np.ndarray:
-        """A mean over repeated scores."""
+        """Average the curves over repeated simulated scores."""
         rule = self.rule.bind("simulated", "last")
         repeats = candidates.simulated(self.area)
         return sum((rule.curve(one) / len(repeats) for one in repeats), np.zeros(len(candidates.sizes)))
 
     def identity(self) -> dict[str, Any]:
-        """As of every rule, the inner one described likewise."""
+        """Return the class, the AUROC and the identity of the inner rule."""
         return super().identity() | {"init_args": {"area": self.area, "rule": self.rule.identity()}}

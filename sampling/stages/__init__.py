@@ -1,1 +1,1 @@
-"""Run one stage of the sampling side: a function with documented keys each."""
+"""Run a stage: one function with documented arguments for each."""

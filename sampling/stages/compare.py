@@ -1,4 +1,4 @@
-"""Step labels of the same solutions from several sources → how far they agree, and what each of them cost."""
+"""Compare step labels of the same solutions from several sources."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ from stepverify.readers.base import once
 from stepverify.records import InputError, Solution, StepLabel
 from stepverify.statistics import bootstrap_means, interval
 
-_COSTS = {"rollouts": "rollouts", "rollout_tokens": "tokens", "seconds": "seconds"}  # of a manifest → of the table
+_COSTS = {"rollouts": "rollouts", "rollout_tokens": "tokens", "seconds": "seconds"}  # key in the manifest → column
 
 
 @dataclass(slots=True)
 class Comparison:
-    """Labels of one source beside those of the reference.
+    """Count where the labels of one source agree with the reference.
 
     Attributes:
-        steps: (reference is correct, label is correct) → steps that both know.
-        firsts: ``same``, ``earlier``, ``later`` → solutions of which both know the first incorrect step, or that there is
-            none: whether the label's stands where the reference's does.
-        by_problem: problem → steps that both know, those of them in agreement, solutions with known first errors,
-            those of them that are the same.
+        steps: (correct in the reference, labelled correct) → number of steps that both label.
+        firsts: ``same``, ``earlier``, ``later`` → number of solutions, by the place of the labelled first incorrect
+            step relative to that of the reference. Counts solutions for which both know the first incorrect step, or
+            that there is none.
+        by_problem: problem → number of steps that both label, of those on which they agree, of solutions with a known
+            first error in both, and of those in which it is the same.
         disputes: the steps on which the two disagree.
-        missing: solutions of the reference that are not labelled here.
+        missing: solutions of the reference that this source does not label.
     """
 
     steps: Counter[tuple[bool, bool]] = field(default_factory=Counter)
@@ -50,11 +51,15 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
-    """How far the labels of one source agree with the reference; counts are of steps and of solutions.
+    """Describe how far one source agrees with the reference.
+
+    The counts are numbers of steps and of solutions.
 
     Attributes:
-        correct_in_reference: share of the steps.
-        first_error: share of the solutions whose first error is the same; ``earlier`` and ``later`` count the others.
+        correct_in_reference: share of the steps that are correct in the reference.
+        unlucky: steps that are correct in the reference and labelled incorrect.
+        lenient: steps that are incorrect in the reference and labelled correct.
+        first_error: share of the solutions with the same first error; ``earlier`` and ``later`` count the others.
     """
 
     num_steps: int
@@ -81,26 +86,29 @@ def compare(
     num_bootstrap: int = 2000,
     seed: int = 0,
 ) -> None:
-    """Compare step labels with those of a reference, which may be people, another strategy or a larger generator.
+    """Compare step labels with those of a reference.
 
-    Writes ``summary.json``, ``report.md`` and ``disputes.jsonl``, one line for each step that is judged otherwise than
-    in the reference; prints the tables. Agreement is over the steps that both label. ``unlucky`` steps are correct in
-    the reference and labelled incorrect (no completion found the answer), ``lenient`` ones the other way round
-    (completions repaired the step, or were correct by chance).
+    The reference may be human ratings, the labels of another strategy or those of a larger generator.
+
+    Writes ``summary.json``, ``report.md`` and ``disputes.jsonl``, with one line for each step on which a source
+    disagrees with the reference, and prints the tables. Agreement is measured over the steps that both label.
+    ``unlucky`` steps are correct in the reference and labelled incorrect (no completion found the answer); ``lenient``
+    steps are incorrect in the reference and labelled correct (completions repaired the step, or were correct by
+    chance).
 
     Args:
         labels: name → labelled solutions, or a reader of them (``HumanRatings``). Solutions are matched by id.
-        reference: the name whose labels the others are held against.
-        output: the folder to write to; made where there is none.
-        targets: what labels mean; all of them must come out as correct or incorrect.
-        final_step: count last steps too. They state the answer and are labelled by grading it, so that automatic
-            labels agree there of themselves. First errors are looked for in all steps.
-        num_bootstrap: resamples of the problems after every interval.
-        seed: of the resamples.
+        reference: the name of the labels that the others are compared with.
+        output: the folder to write to; created if it does not exist.
+        targets: how labels become correct or incorrect; every target must be one of the two.
+        final_step: include final steps. They state the answer and are labelled by grading it, so automatic labels agree
+            there trivially. First errors are searched in all steps either way.
+        num_bootstrap: number of bootstrap resamples of the problems for each interval.
+        seed: seed of the resamples.
 
     Raises:
-        InputError: an unknown reference, nothing to compare it with, targets that are not hard, solutions of the same
-            id with other steps, or two sources without a common step label.
+        InputError: an unknown reference, nothing to compare it with, targets that are not hard, solutions with the same
+            id and different steps, or two sources without a common step label.
     """
     if reference not in labels or len(labels) < 2:
         raise InputError(f"reference: expected one of at least two labels ({', '.join(labels)}), got {reference!r}")
@@ -141,7 +149,7 @@ def _compare(
             continue
         found.missing -= 1
         if truth.steps != solution.steps:
-            raise InputError(f"{name}: solution {solution.id} has other steps than in the reference")
+            raise InputError(f"{name}: solution {solution.id} has different steps in the reference")
         row = found.by_problem.setdefault(solution.problem_id, [0, 0, 0, 0])
         wanted, given = ([None if t is None else t == 1 for t in targets.of(s)] for s in (truth, solution))
         for i, (correct, said) in enumerate(zip(wanted, given, strict=True)):
@@ -153,14 +161,14 @@ def _compare(
                     found.disputes.append(_dispute(name, solution, i, correct, truth))
         true, first = first_error(wanted), first_error(given)
         if true is not None and first is not None:
-            # No error at all is later than any.
+            # No error counts as later than any error.
             place = {-1: len(wanted)}
             order = place.get(first, first) - place.get(true, true)
             found.firsts["same" if not order else "earlier" if order < 0 else "later"] += 1
             row[2] += 1
             row[3] += not order
     if not found.steps:
-        raise InputError(f"{name}: no step of it is labelled in the reference too")
+        raise InputError(f"{name}: none of its labelled steps has a label in the reference")
     return found
 
 
@@ -183,12 +191,12 @@ def _measures(found: Comparison, num_bootstrap: int, seed: int) -> Agreement:
     share = (
         (correct + found.steps[True, False]) / total,
         (correct + said) / total,
-    )  # correct in the reference, as labelled
+    )  # shares of correct steps: in the reference, as labelled
     agreed = (correct + found.steps[False, False]) / total
     by_probability = share[0] * share[1] + (1 - share[0]) * (1 - share[1])
     sums = bootstrap_means(np.array([*found.by_problem.values()], float), num_bootstrap, seed)
     agreement = _point(agreed, sums[:, 1], sums[:, 0])
-    assert agreement is not None  # there are steps
+    assert agreement is not None  # the comparison has steps
     return Agreement(
         num_steps=total,
         agreement=agreement,
@@ -216,7 +224,7 @@ def _point(mean: float, part: np.ndarray, whole: np.ndarray) -> Estimate | None:
 def _costs(source: Path | Reader) -> dict[str, float]:
     summary = read_summary(source) if isinstance(source, Path) else {}
     costs = {name: summary[key] for key, name in _COSTS.items() if key in summary}
-    if "rollouts_reused" in summary:  # by another run, whose seconds they are
+    if "rollouts_reused" in summary:  # they took another run's seconds, so this run's say too little
         costs.pop("seconds", None)
     return costs
 
@@ -228,9 +236,9 @@ def _steps_section(agreements: Mapping[str, Agreement], reference: str) -> Secti
         for name, m in agreements.items()
     ]  # fmt: skip
     note = (
-        "Of the steps that both label, the share on which they agree, with its 95\u00a0% interval over resamples of "
-        "the problems, and Cohen's kappa, which is 0 for labels that agree by chance alone. Unlucky steps are correct in "
-        "the reference and labelled incorrect, lenient ones incorrect and labelled correct."
+        "Share of the steps labelled by both on which they agree, with its 95\u00a0% interval over bootstrap resamples "
+        "of the problems, and Cohen's kappa, which is 0 for agreement by chance alone. Unlucky steps are correct "
+        "in the reference and labelled incorrect, lenient steps incorrect and labelled correct."
     )
     header = ["labels", "steps", "correct", "agreement", "interval", "kappa", "unlucky", "lenient"]
     return Section(title=f"Steps, against {reference}", note=note, header=header, rows=rows)
@@ -242,7 +250,7 @@ def _firsts_section(agreements: Mapping[str, Agreement], reference: str) -> Sect
          span(m.first_error) if m.first_error else "–", count(m.earlier), count(m.later)]
         for name, m in agreements.items()
     ]  # fmt: skip
-    note = "Solutions of which both know the first incorrect step, or that there is none; no error counts as the last place."
+    note = "Solutions whose first incorrect step, or its absence, both know. No error counts as later than any."
     header = ["labels", "solutions", "same", "interval", "earlier", "later"]
     return Section(title=f"First errors, against {reference}", note=note, header=header, rows=rows)
 
@@ -252,5 +260,5 @@ def _costs_section(by_source: Mapping[str, Mapping[str, float]]) -> Section:
         [name, *(f"{costs[key]:,.0f}" if key in costs else "–" for key in _COSTS.values())]
         for name, costs in by_source.items()
     ]  # fmt: skip
-    note = "What was sampled for the labels, as their manifests have it; seconds are those of the run that ended them."
+    note = "What was sampled for the labels, by their manifests; seconds are those of the run that finished them."
     return Section(title="Costs", note=note, header=["labels", *_COSTS.values()], rows=rows)

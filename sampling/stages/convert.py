@@ -1,4 +1,7 @@
-"""Solutions of any reader → one file: our records, or rows of a format that others train from."""
+"""Convert solutions of any reader to one file.
+
+The file holds the project's own records, or rows of a format that other libraries train on.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +27,20 @@ def convert(
     targets: StepTargets = StepTargets(),  # noqa: B008 - frozen
     logits: list[str] | None = None,
 ) -> None:
-    """Write the solutions of a reader as one file; either the complete file appears, or none.
+    """Convert solutions of a reader to one file.
 
-    ``stepwise`` is TRL's ``{prompt, completions, labels}``, ``math_shepherd`` the released ``{input, label}``. Both say
-    of every step that it is correct or incorrect, and nothing else: answers, ids and counts of rollouts are lost, and a
-    solution ends before its first step without a label. What they cannot say is counted and reported.
+    Either the complete file appears, or none. ``stepwise`` is TRL's ``{prompt, completions, labels}``,
+    ``math_shepherd`` the released ``{input, label}``. Both hold only whether each step is correct: answers, ids and
+    rollout counts are lost, and a solution is cut before its first step without a label. Whatever these formats cannot
+    hold is counted and reported.
 
     Args:
         input: folder or file of solutions, or a reader of solutions.
-        output: the file; it is replaced where there is one.
-        format: of the rows. ``records`` is the project's own and loses nothing.
-        targets: what labels mean where the format has only correct and incorrect; ``records`` keep them as they are.
-        logits: verifiers whose scores in a file are logits: their sigmoid is written. A reader has the option itself.
+        output: the file to write; an existing one is replaced.
+        format: format of the rows. ``records`` is the project's own and loses nothing.
+        targets: how labels become correct or incorrect for the other formats; ``records`` keeps labels as they are.
+        logits: names of verifiers whose scores in the file are logits; their sigmoid is written. A reader has this
+            option itself.
 
     Raises:
         InputError: ``targets.monte_carlo: soft`` for a format of hard labels, or no solution is left.
@@ -47,7 +52,7 @@ def convert(
     if output.is_dir():
         raise InputError(f"{output}: is a folder, expected the name of a file")
     if logits and isinstance(input, Reader):
-        raise InputError("logits: input is a reader, give them to it")
+        raise InputError("logits: input is a reader; set its own logits option")
     reader = input if isinstance(input, Reader) else Solutions(str(input), logits=logits)
     left_out, noted = ReasonCounter(), ReasonCounter()
     written = write_lines(output, _lines(reader, format, targets, left_out, noted))
@@ -80,7 +85,10 @@ def _lines(
 def _row(
     solution: Solution, format: str, targets: StepTargets, left_out: ReasonCounter, noted: ReasonCounter
 ) -> dict[str, Any] | None:
-    """The solution in another format, or None where that cannot hold it; counted."""
+    """Return the solution in another format, or None if that is impossible.
+
+    Solutions that are left out or cut are counted.
+    """
     correct = _verdicts(solution, targets)
     problem, steps = solution.problem.strip(), [step.strip() for step in solution.steps[: len(correct)]]
     row = _FORMATS[format].render(problem, steps, correct)
@@ -96,13 +104,16 @@ def _row(
 
 
 def _verdicts(solution: Solution, targets: StepTargets) -> list[bool]:
-    """Correct or incorrect, for all steps before the first one that has no target."""
+    """Return whether each step is correct, up to the first without target."""
     wanted = [] if solution.step_labels is None else targets(solution.step_labels)
     return [target == 1 for target in takewhile(lambda target: target is not None, wanted)]
 
 
 def _read(format: str, row: dict[str, Any]) -> Any:
-    """What the format's own reader makes of a row: texts may hold its tags, or begin as its numbers do."""
+    """Parse a row with the format's own reader, to compare.
+
+    Texts may contain the format's tags, or begin as its step numbers do.
+    """
     try:
         return _FORMATS[format].parse("", row)
     except InputError:

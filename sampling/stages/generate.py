@@ -1,4 +1,4 @@
-"""Problems → solutions: the first stage."""
+"""Generate solutions of problems: the first stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stepverify.readers import Reader
 from stepverify.records import InputError, Problem, Solution
 from stepverify.template import Template
 
-_COPIED = 512  # solutions that are written and synced together
+_COPIED = 512  # copied solutions per write and sync to disk
 
 
 def generate(
@@ -36,20 +36,23 @@ def generate(
     reuse_from: Sequence[Path] = (),
     seed: int = 0,
 ) -> None:
-    """Draw solutions of problems.
+    """Sample solutions of problems.
 
     Args:
-        engine: what draws them.
-        problems: the problems.
-        output: folder for the solutions, in any order; a killed run goes on where it was.
-        num_samples: solutions a problem.
-        sampling: temperature, length, stop texts.
+        engine: the engine that samples.
+        problems: a reader of the problems.
+        output: folder for the solutions, in any order; a killed run continues where it stopped.
+        num_samples: solutions per problem.
+        sampling: temperature, maximum length, stop texts.
         template: text around problems and steps; None takes the one that the model was exported with.
         few_shot: worked problems in front of every prompt, for models that were not trained on the template.
-        reuse_from: outputs of other runs of this stage, of fewer samples or other problems, finished or not: what
-            they drew is not sampled again, but copied. They must have sampled with this engine, these options, examples and
-            seed.
-        seed: of the run. Sample i of a problem is sampled with a seed made from this, the problem's id and i.
+        reuse_from: outputs of other runs of this stage, finished or not, with fewer samples or other problems. Their
+            samples are copied instead of being sampled again. Engine, sampling options, examples and seed must be the
+            same.
+        seed: seed of the run. The seed of sample i of a problem derives from this, the problem's id and i.
+
+    Raises:
+        InputError: no problems, a few-shot example that is also a problem, or ``reuse_from`` sampled in another way.
     """
     if num_samples < 1:
         raise InputError(f"num_samples: expected >= 1, got {num_samples}")
@@ -57,7 +60,7 @@ def generate(
     todo = read_problems(problems)
     examples = list(few_shot.problems()) if few_shot else []
     if shared := {e.id for e in examples} & {p.id for p in todo}:
-        raise InputError(f"few_shot: example {min(shared)} is one of the problems to be solved")
+        raise InputError(f"few_shot: example {min(shared)} is also one of the problems")
     config = {
         "engine": engine.identity(), "num_samples": num_samples, "sampling": dataclasses.asdict(sampling),
         "template": dataclasses.asdict(template), "seed": seed, "problems": digest(todo), "few_shot": digest(examples),
@@ -69,7 +72,7 @@ def generate(
             return
         by_id = {p.id: p for p in todo}
         copied = _copy(read_sampled(reuse_from, Solution), by_id, num_samples, store)
-        # Where all is there, neither a tokenizer nor a model is loaded.
+        # If nothing is missing, neither a tokenizer nor a model is loaded.
         missing = [p for p in todo if any(f"{p.id}#{i}" not in store.done for i in range(num_samples))]
         encoder = SolutionEncoder(engine.tokenizer, template) if missing else None
         with Progress("generate", "solutions", total=len(todo) * num_samples, done=len(store.done)) as progress:
@@ -86,14 +89,14 @@ def generate(
 
 
 def _copy(sampled: Iterable[Solution], problems: dict[str, Problem], num_samples: int, store: Store[Solution]) -> int:
-    """Write what is wanted of the solutions and is not there; gives how many are of another run."""
+    """Write the wanted solutions that the store lacks, and count reused ones."""
     copied, batch = set[str](), list[Solution]()
     for solution in sampled:
         problem, number = problems.get(solution.problem_id), int(solution.id.rpartition("#")[2])
         if problem is None or number >= num_samples or solution.id in copied:
             continue
         if (problem.problem, problem.answer) != (solution.problem, solution.answer):
-            continue  # the problem was edited since
+            continue  # the problem has been edited since
         copied.add(solution.id)
         if solution.id not in store.done:
             batch.append(solution)
@@ -106,7 +109,7 @@ def _copy(sampled: Iterable[Solution], problems: dict[str, Problem], num_samples
 
 @dataclasses.dataclass
 class _Sampler:
-    """One run of the stage."""
+    """Sample the missing solutions of one run."""
 
     engine: Engine
     sampling: SamplingOptions
@@ -119,7 +122,10 @@ class _Sampler:
     progress: Progress
 
     async def sample_all(self, problems: Iterable[Problem]) -> None:
-        """Sample what is missing of all problems; no more at the same time than the engine can use."""
+        """Sample the missing solutions of all problems.
+
+        Works on no more problems at the same time than the engine can use.
+        """
         with Writer(self.store) as writer:
             async with aclosing(self.engine):
 
@@ -130,8 +136,8 @@ class _Sampler:
                 await run_all(problems, sample, max_in_work=-(-self.engine.capacity // self.num_samples))
 
     def _gaps(self, problem: Problem) -> list[list[int]]:
-        # A kill between two lines leaves the first samples of a problem: they stay, the rest is sampled.
-        # Lines that were taken out by hand leave gaps: one request fills one gap.
+        # A kill between two lines leaves the first samples of a problem: they stay, and the rest is sampled.
+        # Lines removed by hand leave gaps: one request fills one gap.
         absent = [i for i in range(self.num_samples) if f"{problem.id}#{i}" not in self.store.done]
         gaps = groupby(enumerate(absent), key=lambda pair: pair[1] - pair[0])
         return [[i for _, i in gap] for _, gap in gaps]

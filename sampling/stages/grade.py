@@ -1,4 +1,4 @@
-"""Pairs of a reference answer and a predicted one → verdicts, for answers that come from anywhere."""
+"""Grade pairs of a reference and a predicted answer from any source."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from stepverify.jsonl import read_json_lines, shards, write_lines
 from stepverify.readers.base import entry
 from stepverify.records import InputError
 
-_CHUNK = 1024  # pairs that are graded, and kept in memory, together
+_CHUNK = 1024  # pairs graded, and kept in memory, at a time
 
 
 class Pair(NamedTuple):
-    """A line of the input."""
+    """Hold one line of the input: a reference and a predicted answer."""
 
     id: str
     gold: str | None
@@ -31,21 +31,22 @@ class Pair(NamedTuple):
 def grade(
     input: Path, output: Path, solutions: bool = False, time_limit: float = 3.0, num_workers: int | None = None
 ) -> None:
-    """Grade lines ``{"id", "gold", "pred"}`` into lines ``{"id", "correct"}``, in order.
+    """Grade predicted answers against reference answers.
 
-    ``gold`` and ``pred`` are answers as they were written, in LaTeX or plain text, or null: nothing equals a missing
-    answer. ``correct`` is true, false, or null where the comparison ran out of time. Other keys are not read.
+    Reads lines ``{"id", "gold", "pred"}`` and writes lines ``{"id", "correct"}`` in the same order. ``gold`` and
+    ``pred`` are answers as they were written, in LaTeX or plain text, or null: a missing answer equals nothing.
+    ``correct`` is true, false, or null if the comparison timed out. Other keys are ignored.
 
     Args:
         input: a file of such lines (``.gz`` too), or a folder of them.
-        output: the file; it is replaced where there is one, and only by a complete one.
-        solutions: ``pred`` is a whole solution: what it states is graded, and one that states nothing is incorrect. Without
-            this a text is an answer if it can be read as one, or else gives one.
+        output: the file to write; an existing one is replaced once the new one is complete.
+        solutions: treat ``pred`` as a whole solution: the answer that it states is graded, and one that states none is
+            incorrect. Otherwise ``pred`` is read as an answer if possible, else its stated answer is taken.
         time_limit: seconds that one comparison may take.
-        num_workers: processes that compare; null for the cores that this process may use.
+        num_workers: processes that compare answers; null uses all cores that this process may use.
 
     Raises:
-        InputError: a line without these keys or with an id that was there before; found before anything is graded.
+        InputError: a line without these keys, or with a duplicate id; found before anything is graded.
     """
     if output.is_dir() or output.resolve() in [shard.resolve() for shard in shards(input)]:
         raise InputError(f"{output}: is a folder or the input, expected the name of a file to write")
@@ -64,7 +65,7 @@ def grade(
 
 
 def _check(input: Path) -> int:
-    """Read the input once, to find what is incorrect with it; the number of pairs."""
+    """Check all lines of the input before grading, and return their number."""
     first: dict[str, str] = {}
     for where, pair in _located(input):
         if pair.id in first:

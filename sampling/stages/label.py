@@ -1,4 +1,4 @@
-"""Solutions → labelled solutions: outcomes by grading answers, steps by a labeller."""
+"""Label solutions: outcomes by grading answers, steps by a labeller."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stepverify.answers import Grader
 from stepverify.readers import Reader
 from stepverify.records import Solution
 
-_PROBLEMS = 64  # in work at the same time, where outcomes are graded alone
+_PROBLEMS = 64  # problems at the same time if steps are not labelled
 
 
 def label(
@@ -32,21 +32,22 @@ def label(
     time_limit: float = 3.0,
     answer_fallback: Fallback = "no_answer",
 ) -> None:
-    """Label solutions: ``predicted`` and ``correct`` by grading, and the steps if a labeller is given.
+    """Label solutions by grading their answers, and label their steps.
+
+    Sets ``predicted`` and ``correct``, and the step labels if a labeller is given.
 
     Args:
-        input: folder of solutions, or a reader of solutions that others released. Verdicts that these come with are
-            graded anew, and those that change are counted and named in the manifest.
-        output: folder for the labelled solutions, in any order; a killed run goes on with the problems that are
-            missing.
-        steps: how steps are labelled; None leaves them.
-        time_limit: seconds that grading one answer may take; one that takes longer is incorrect, and counted.
-        answer_fallback: what a solution in prose that states no answer means: nothing, its last number, or its last
-            result if the last line repeats that (see :func:`stepverify.answers.concluded_number`). Rollouts are not
-            judged so. More than 5 % of such solutions are warned of, with the endings of three.
+        input: folder of solutions, or a reader of released solutions. Verdicts that come with them are graded again;
+            those that change are counted and listed in the manifest.
+        output: folder for the labelled solutions, in any order; a killed run continues with the missing problems.
+        steps: the labeller of steps; None leaves step labels as they are.
+        time_limit: seconds that grading one answer may take; an answer that takes longer is incorrect, and counted.
+        answer_fallback: the answer of a solution in prose that states none: none at all, its last number, or its last
+            result if the last line repeats it. Does not apply to rollouts. A warning with three example endings is
+            printed if more than 5 % of the solutions state no answer.
 
     Raises:
-        InputError: a problem without a reference answer; solutions of one problem that do not agree on it.
+        InputError: a problem without a reference answer, or solutions of one problem with different reference answers.
     """
     groups = by_problem(input)
     total = sum(map(len, groups))
@@ -68,7 +69,7 @@ def label(
             Grader(time_limit=time_limit) as grader, ThreadPoolExecutor(1, "grading") as pool,
             Progress("label", "solutions", total, kept) as progress,
         ):  # fmt: skip
-            # A problem of which a kill left some lines is labelled again as a whole; only the others are written.
+            # A problem that a kill left incomplete is labelled again as a whole; only its missing lines are written.
             missing = [group for group in groups if any(s.id not in store.done for s in group)]
             stage = Stage(None if isinstance(input, Reader) else input, output, grader, pool, progress)
             run(_label_all(missing, steps, answer_fallback, stage, store))
@@ -80,16 +81,13 @@ def label(
             summary |= input.counted()
         store.finish(summary | (steps.summary() if steps else {}))
     print(f"{output}: {describe(summary)}")
-    found.warn(
-        _ADVICE
-        if answer_fallback == "no_answer"
-        else f"`answer_fallback: {unstated}` read a number from each all the same"
-    )
+    read = f"`answer_fallback: {answer_fallback}` still read a number from each"
+    found.warn(_ADVICE if answer_fallback == "no_answer" else read)
 
 
 _ADVICE = (
-    "they count as incorrect; `answer_fallback: last_number` reads the last number of such a solution, `answer_fallback: conclusion` "
-    "its last result where the last line repeats it"
+    "they count as incorrect; `answer_fallback: last_number` reads the last number of such a "
+    "solution, `answer_fallback: conclusion` its last result where the last line repeats it"
 )
 
 

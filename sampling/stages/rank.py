@@ -1,8 +1,8 @@
-"""Choosing among the sampled solutions of a problem: majority, best-of-N, weighted vote, shortest, pass@k.
+"""Rank samples by majority vote, best-of-N, weighted vote and other rules.
 
-Every rule gives a curve over N, the number of samples it may look at; the estimates are those of
-:mod:`sampling.selection.estimators`. A solution without a final answer, or cut off at the token limit, is never
-correct and never a vote; best-of-N may pick it all the same, as it would in use, and is then incorrect.
+Every rule gives a curve over N, the number of samples it may use; the estimates are those of
+:mod:`sampling.selection.estimators`. A solution without a final answer, or cut off at the token limit, is never correct
+and never votes. Best-of-N may still select it, as it would in use, and is then incorrect.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stepverify.aggregate import AGGREGATIONS, Aggregation
 from stepverify.records import InputError, Ranking
 from stepverify.training_problems import describe_trained
 
-_BATCH = 64  # rankings a write: each one waits for the disk
+_BATCH = 64  # rankings per write, since each write waits for the disk
 
 
 def rank(
@@ -44,51 +44,56 @@ def rank(
     simulated: list[float] | None = None,
     rules: list[Rule] | None = None,
 ) -> None:
-    """Rank scored solutions by every rule; write one Ranking a problem.
+    """Rank scored solutions by every rule; write one Ranking per problem.
 
     Args:
         input: graded and scored solutions, of any number of verifiers.
         output: the folder to write; a finished one is left as it is.
-        aggregation: verifier → how its values become the score of a solution. Left out: ``last`` for an
-            outcome verifier, ``prod`` for a process reward model (Lightman et al. 2023, section 2.6).
-        validation: graded and scored solutions of *other* problems. For every verifier with more than one
-            value a solution and no aggregation given, the best one at best-of-N there is taken.
-        sizes: the numbers of samples N. Left out: powers of two up to :func:`largest_size`, and that number. Problems
-            with fewer samples than the largest N are left out of all curves, so that all rules and sizes are of the
-            same problems; they are counted and named.
+        aggregation: verifier → how its values become the score of a solution. Default: ``last`` for an outcome
+            verifier, ``prod`` for a process reward model (Lightman et al. 2023, section 2.6).
+        validation: graded and scored solutions of *other* problems. Every verifier with several values per solution and
+            no given aggregation takes the one with the best best-of-N accuracy there.
+        sizes: the numbers of samples N. Default: a largest N that at least half of the problems reach, chosen to use as
+            many samples as possible, and the powers of two below it. Problems with fewer samples than the largest N are
+            left out of all curves, so that all rules and sizes use the same problems; they are counted and named.
         num_subsets: random subsets for each N and problem over which votes are averaged.
-        seed: of the subsets.
-        top_k: numbers k of the best-scored samples that vote; of 100 samples 3 to 5 are best (Cobbe et al. 2021,
-            section 4). Each is a rule ``v/top_<k>`` for every verifier ``v``.
-        every_aggregation: give the rules of every verifier that has several values a solution under all aggregations
-            too, as ``v/best_of_n/min`` for example: to be looked at, not to choose from.
-        count_missing: count the samples that a problem has fewer than the largest number of any problem as incorrect ones
-            that every verifier ranks last, as OpenAI's evaluation of PRM800K does; ``sizes`` then go up to that number.
-        simulated: areas under the ROC curve within a problem, from 0.5 up, below 1: give the rules of made-up verifiers
-            of these areas too, as ``simulated_0.7/best_of_n``. Says how good a verifier must be, before there is one.
-        rules: the rules to apply, in this order, instead of those above: classes of :mod:`sampling.selection.rules`, or
-            your own, by ``class_path``. A rule of a verifier is one of every verifier unless its ``verifier`` is given.
-            Left out: ``SampleAccuracy``, ``Majority``, ``Shortest``, ``BestOfN``, ``WeightedVote``, a ``TopKVote`` for
-            each of ``top_k``, and ``Oracle``.
+        seed: seed of the subsets.
+        top_k: numbers k of best-scored samples that vote; of 100 samples, 3 to 5 work best (Cobbe et al. 2021, section
+            4). Each is a rule ``v/top_<k>`` for every verifier ``v``.
+        every_aggregation: also apply the rules of every verifier with several values per solution under all
+            aggregations, as ``v/best_of_n/min`` for example. For comparison only: do not choose an aggregation from
+            these.
+        count_missing: count the samples that a problem lacks, relative to the problem with the most samples, as
+            incorrect ones that every verifier ranks last, as OpenAI's evaluation of PRM800K does; ``sizes`` then go up
+            to the largest number of samples.
+        simulated: AUROCs within a problem, each at least 0.5 and below 1: also apply the rules of simulated verifiers
+            with these AUROCs, as ``simulated_0.7/best_of_n``. Shows how good a verifier must be before one is trained.
+        rules: the rules to apply, in this order, instead of the default ones: classes of ``sampling.selection.rules``,
+            or your own, by ``class_path``. A verifier's rule applies to every verifier unless its ``verifier`` is
+            given. Default: ``SampleAccuracy``, ``Majority``, ``Shortest``, ``BestOfN``, ``WeightedVote``, a
+            ``TopKVote`` for each of ``top_k``, and ``Oracle``.
 
     Raises:
         InputError: ungraded or unscored solutions, ``sizes`` that less than half of the problems reach, validation
-            problems in ``input``, or ``rules`` beside ``top_k`` or ``simulated``, of no verifier or of one name.
+            problems that are also in ``input``, ``rules`` together with ``top_k`` or ``simulated``, a rule of an
+            unknown verifier, or two rules with the same name.
     """
     if num_subsets < 1:
         raise InputError(f"num_subsets: expected 1 or more, got {num_subsets}")
     config: dict[str, Any] = {"aggregation": aggregation or {}, "sizes": sizes}
     config |= {"num_subsets": num_subsets, "seed": seed}
-    # What was not asked for is left out, so that folders made before it could be are found as they are.
+    # Leave out options that were not given, so that folders made before these options existed stay valid.
     described = [rule.identity() for rule in rules] if rules is not None else None
     asked = {"top_k": top_k, "rules": described, "every_aggregation": every_aggregation, "count_missing": count_missing}
     config |= {key: value for key, value in (asked | {"simulated": simulated}).items() if value}
     if top_k and (min(top_k) < 1 or len({*top_k}) < len(top_k)):
         raise InputError(f"top_k: expected different numbers of 1 or more, got {top_k}")
     if simulated and not 0.5 <= min(simulated) <= max(simulated) < 1:
-        raise InputError(f"simulated: expected areas of 0.5 or more and less than 1, got {simulated}")
+        raise InputError(f"simulated: expected AUROCs of 0.5 or more and less than 1, got {simulated}")
     if rules is not None and (top_k or simulated):
-        raise InputError("rules: give TopKVote and Simulated there, not top_k or simulated beside them")
+        raise InputError(
+            "rules: expected no top_k and no simulated with it; add TopKVote and Simulated to rules instead"
+        )
     inputs = {"input": input} | ({"validation": validation} if validation else {})
 
     def store() -> Store[Ranking]:
@@ -97,12 +102,13 @@ def rank(
     if (output / jsonl.MANIFEST).is_file() and store().finished:
         print(f"{output}: already ranked, left as it is")
         return
-    pool = read_pool(input)  # before the folder is made: a mistake in `sizes` must not claim it
+    # Read before the folder is made, so that an error in `sizes` does not bind it to this configuration.
+    pool = read_pool(input)
     everyone = {*pool}
     missing = {"missing": fill_up(pool)} if count_missing else {}
     grid = choose_sizes(sizes, pool)
     few = drop_smaller(pool, grid[-1])
-    base_rate = fmean(s.correct for samples in pool.values() for s in samples if s is not MISSING)  # of those there
+    base_rate = fmean(s.correct for samples in pool.values() for s in samples if s is not MISSING)  # of real samples
     counts = count_samples(pool) | missing
     chosen, table = choose_aggregations(pool, aggregation or {}, validation, grid[-1], everyone)
     seen = {name: found for name, found in trained_on(input).items() if name in chosen}
@@ -153,5 +159,5 @@ def _say_left_out(where: str, few: Mapping[str, int], size: int) -> None:
 
 
 def _seed(seed: int, problem_id: str) -> int:
-    # Not from the place in the file: a resumed run draws what the whole one would have sampled.
+    # From the id, not the place in the file: a resumed run uses the same subsets as an uninterrupted one.
     return int.from_bytes(hashlib.sha256(f"{seed}/{problem_id}".encode()).digest()[:8])

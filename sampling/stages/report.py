@@ -1,4 +1,4 @@
-"""Rankings, scores or both → what they are worth, with intervals, as JSON, Markdown, a figure and one HTML page."""
+"""Report rankings and verifier scores as JSON, Markdown, figures and HTML."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ def report(
     seed: int = 0,
     tokens: int = 0,
 ) -> None:
-    """Report the accuracy of every rule over N, and how good the verifiers' values are.
+    """Report the accuracy of every rule over N and the verifiers' quality.
 
-    Writes ``summary.json`` (shares in [0, 1]), ``report.md``, ``report.html`` (one page that needs no other file) and,
-    of rankings, ``accuracy.png``, each as a whole; prints the accuracies at the largest N, how good values of steps are
-    and how well first errors are found.
+    Writes ``summary.json`` (shares in [0, 1]), ``report.md``, ``report.html`` (one self-contained page) and, for
+    rankings, ``accuracy.png``; each file appears complete or not at all. Prints the accuracies at the largest N, the
+    quality of step values and how well first errors are found.
 
     Args:
         input: the rankings; None reports the scores alone.
-        output: the folder to write to; made where there is none.
-        scores: scored solutions, for calibration, length preference and, where steps carry labels, step accuracy and
-            first errors (ProcessBench). They may be of other problems than the rankings.
+        output: the folder to write to; created if it does not exist.
+        scores: scored solutions, for calibration, length preference and, if steps have labels, step accuracy and first
+            errors (ProcessBench). They may be of other problems than the rankings.
         threshold_subset: choose a threshold for first errors on the solutions with this ``meta.subset`` (ProcessBench
-            takes ``gsm8k``), and apply it to all, beside 1/2.
-        neutral: what a step rated 0 is.
-        num_bootstrap: resamples of the problems, or solutions, after every interval.
-        seed: of the resamples.
-        tokens: write ``tokens.html`` too: so many solutions of each kind (the best-scored incorrect and correct ones, the
-            deepest falls) with the value after every token, or every step, as a colour. Values of tokens are there
-            after ``sampling score`` with ``per_token``.
+            takes ``gsm8k``), and apply it to all, in addition to 1/2.
+        neutral: what a step rated 0 counts as.
+        num_bootstrap: number of bootstrap resamples, of the problems or solutions, for each interval.
+        seed: seed of the resamples.
+        tokens: also write ``tokens.html`` with this many solutions of each kind (the best-scored incorrect and correct
+            ones, and those with the largest drops), in which colours show the value after every token or step. Token
+            values need ``per_token`` in ``sampling score``.
 
     Raises:
-        InputError: nothing to report on, rankings that do not belong together, num_bootstrap below 1, tokens or
-            threshold_subset without scores, or a subset that no threshold can be chosen on.
+        InputError: nothing to report, rankings that do not belong together, ``num_bootstrap`` below 1, ``tokens`` or
+            ``threshold_subset`` without scores, or a subset on which no threshold can be chosen.
     """
     if input is None and scores is None:
         raise InputError("input, scores: expected rankings, scored solutions or both")
     if threshold_subset is not None and scores is None:
         raise InputError(f"threshold_subset: {threshold_subset}: expected scores to choose a threshold on")
     if tokens and (tokens < 0 or scores is None):
-        raise InputError(f"tokens: expected 0 or more, and scores to show, got {tokens} with scores {scores}")
+        raise InputError(f"tokens: expected 0 or more together with scores, got {tokens} with scores: {scores}")
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
     summary = _measure(input, scores, threshold_subset, neutral, num_bootstrap, seed)
@@ -64,7 +64,7 @@ def report(
 
         used = {name: chosen.how for name, chosen in summary.accuracy.aggregation.items()} if summary.accuracy else {}
         if not (shown := choose(scores, used, tokens)):
-            raise InputError(f"tokens: {scores} has no verifier with a value a token or a step, and grades")
+            raise InputError(f"tokens: {scores} has no graded solutions with a value per token or step")
         page = to_page(shown)
     _write_all(output, summary)
     if page is not None:
@@ -96,11 +96,13 @@ def _measure(
         used = {name: chosen.how for name, chosen in accuracy.aggregation.items()} if accuracy else {}
         first_errors = first_error_statistics(collected, threshold_subset, num_bootstrap, seed)
         if threshold_subset is not None and not first_errors:
-            raise InputError(f"{scores}: no verifier has a value a step of solutions whose first error is known")
+            raise InputError(f"{scores}: no verifier has a value per step for solutions whose first error is known")
         steps = step_statistics(collected, num_bootstrap, seed)
         solutions = solution_statistics(collected, used)
         if input is None and not steps and not solutions:
-            raise InputError(f"{scores}: no scored solution has step labels or is graded: there is nothing to report")
+            raise InputError(
+                f"{scores}: no scored solution has step labels or is graded, so there is nothing to report"
+            )
     config: dict[str, str | int | None] = {
         "rankings": None if input is None else str(input), "scores": None if scores is None else str(scores),
         "threshold_subset": threshold_subset, **({} if scores is None else {"neutral": neutral}),

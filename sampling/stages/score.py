@@ -1,4 +1,4 @@
-"""Solutions → scored solutions, by one verifier or several."""
+"""Score solutions with one or several verifiers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stepverify.readers.released import digest
 from stepverify.records import InputError, Solution
 from stepverify.training_problems import count_trained, describe_trained
 
-# A text in braces is no path: a scorer with a misspelt key would be taken for one, without a word about the key.
+# A text in braces is no path: otherwise a scorer with a misspelt key would be read as one, without any error.
 ExportPath = restricted_string_type("ExportPath", r"^[^{}\n]+$")
 yaml.SafeDumper.add_representer(ExportPath, SafeRepresenter.represent_str)  # for --print_config
 _DEFAULTS = {"pack_tokens": 8192, "dtype": "auto", "per_token": False, "devices": "auto"}
@@ -32,26 +32,29 @@ def score(
     per_token: bool = False,
     devices: int | Literal["auto"] = "auto",
 ) -> None:
-    """Score solutions with one verifier or several.
+    """Score solutions with one or several verifiers.
 
     Args:
         input: folder of solutions.
-        output: folder for the scored solutions; a killed run goes on where it was.
-        verifiers: name in the scores, ``orm`` or ``prm`` for example → folder of an export, or id of a hub repository;
-            or ``class_path`` and ``init_args`` of a scorer (ExportedVerifier, PoolingVerifier). They are loaded one
-            after the other, and each scores all solutions.
-        pack_tokens: tokens read at the same time, what solutions of a problem share counted once. This and the keys
-            below are of verifiers that are given as a folder or id.
+        output: folder for the scored solutions; a killed run continues where it stopped.
+        verifiers: name in the scores, for example ``orm`` or ``prm`` → folder of an export or id of a hub repository,
+            or ``class_path`` and ``init_args`` of a scorer (ExportedVerifier, PoolingVerifier). Verifiers are loaded
+            one after the other, and each scores all solutions.
+        pack_tokens: tokens per forward pass, with the shared prefix of a problem's solutions counted once. This and the
+            keys below apply to verifiers that are given as a folder or id.
         dtype: number format of the parameters; ``auto`` is that of the training.
-        per_token: outcome verifiers give the value at every solution token instead of the last one.
-        devices: how many to use; ``auto`` is every GPU, or one process without a GPU.
+        per_token: keep an outcome verifier's value at every solution token instead of the final one.
+        devices: number of devices; ``auto`` uses every GPU, or one process without a GPU.
+
+    Raises:
+        InputError: no verifier, one that cannot be loaded, or a key that applies to none of the given verifiers.
     """
     if not verifiers:
         raise InputError("verifiers: expected at least one name and export folder")
     options: dict[str, Any] = dict(pack_tokens=pack_tokens, dtype=dtype, per_token=per_token, devices=devices)
     if all(isinstance(given, Scorer) for given in verifiers.values()) and options != _DEFAULTS:
         key = next(key for key, value in options.items() if value != _DEFAULTS[key])
-        raise InputError(f"{key}: {options[key]}: no verifier is given as a folder; write it in init_args of its class")
+        raise InputError(f"{key}: {options[key]}: no verifier is given as a folder; set it in init_args of the scorer")
     scorers = {n: v if isinstance(v, Scorer) else ExportedVerifier(v, **options) for n, v in verifiers.items()}
     config = {"verifiers": {name: scorer.identity() for name, scorer in scorers.items()}}
     with Store(output, Solution, stage="score", config=config, inputs={"input": input}) as store:
@@ -72,11 +75,11 @@ def score(
     print(f"{output}: {total} solutions scored by {', '.join(verifiers)}")
     for name, count in summary["without_scores"].items():
         if count:
-            print(f"  {name}: {count} solutions without a step or too long to be read: no score, they rank last")
+            print(f"  {name}: {count} solutions without a score (no step, or too long to be read); they rank last")
 
 
 def _survey(input: Path) -> tuple[int, dict[str, str]]:
-    """The number of solutions, and digests of the problems' texts → their ids."""
+    """Count the solutions, and map digests of problem texts to problem ids."""
     total, problems, digests = 0, set[str](), dict[str, str]()
     for solution in read_records(input, Solution):
         if solution.problem_id not in problems:

@@ -1,8 +1,8 @@
-"""Choosing the solutions that people are to rate: convincing incorrect answers, with which active learning goes.
+"""Select solutions for people to rate: convincing incorrect answers.
 
-Where a process reward model likes a solution whose answer is incorrect, it has missed the step that went wrong: ratings
-of such solutions teach it more than those of random ones (Lightman et al. 2023, sections 2.4 and 4.2: as much as 2.6
-times as many).
+If a process reward model gives a high score to a solution whose answer is incorrect, it has missed the incorrect step.
+Ratings of such solutions teach it more than ratings of random ones: active learning by this rule is about 2.6 times as
+data-efficient (Lightman et al. 2023, sections 2.4 and 4.2).
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from stepverify.readers import Reader
 from stepverify.readers.base import same_steps
 from stepverify.records import InputError, RatingSheet, Solution
 
-_BATCH = 512  # sheets a write: each one waits for the disk
+_BATCH = 512  # sheets per write, since each write waits for the disk
 
 
 @dataclass(slots=True)
 class Candidate:
-    """What selection needs of one solution. ``steps`` is equal where two solutions of a problem have the same steps."""
+    """Describe one solution for selection.
+
+    ``steps`` is equal for two solutions of a problem with the same steps.
+    """
 
     id: str
     problem_id: str
@@ -38,11 +41,11 @@ class Candidate:
 
 
 def most_convincing(candidates: Iterable[Candidate], size: int, incorrect_share: float = 0.8) -> list[Candidate]:
-    """The best-scored incorrect ones, ``incorrect_share`` of ``size``, then the best-scored of all that remain.
+    """Select the best-scored incorrect candidates, then the best-scored of the rest.
 
-    Places that the incorrect ones cannot fill go to those that remain. Of the solutions of one problem with the same
-    steps the best-scored one alone is taken. Among equal scores the smaller id goes first, so that the order of the
-    candidates decides nothing.
+    Incorrect candidates get ``incorrect_share`` of ``size``; places that they cannot fill go to the rest. Among
+    solutions of one problem with the same steps only the best-scored one is taken. Equal scores are ordered by id, so
+    the order of the candidates does not matter.
     """
     seen: set[tuple[str, bytes]] = set()
     ranked = []
@@ -56,7 +59,10 @@ def most_convincing(candidates: Iterable[Candidate], size: int, incorrect_share:
 
 
 def incorrect_places(size: int, incorrect_share: float) -> int:
-    """How many of ``size`` are for incorrect ones: the nearest whole number, halves up."""
+    """Return how many of ``size`` places incorrect solutions get.
+
+    The nearest whole number, with halves rounded up.
+    """
     return int(incorrect_share * size + 0.5)
 
 
@@ -72,27 +78,28 @@ def select(
     rated: Reader | None = None,
     show_scores: bool = False,
 ) -> None:
-    """Select the solutions whose steps people should rate; write one rating sheet a solution.
+    """Select the solutions whose steps people should rate.
 
-    People put 1, 0 or -1 in the place of a ``null`` of ``ratings``, or leave it; ``stepverify.readers.HumanRatings``
-    reads the sheets back. A finished folder is never written again, so no rating is lost.
+    Writes one rating sheet per solution. Raters replace a ``null`` of ``ratings`` with 1, 0 or -1, or leave it;
+    ``stepverify.readers.HumanRatings`` reads the sheets back. A finished folder is never overwritten, so no rating is
+    lost.
 
     Args:
         input: graded and scored solutions of many problems.
         output: the folder to write.
-        per_problem: how many of each problem, or ...
-        total: ... how many in all: the most convincing ones, whatever their problems are.
-        incorrect_share: share of the places that is kept for incorrect answers; the others are for what is most convincing
-            of the rest, correct or incorrect.
-        verifier: name of the scores; None takes the only ones there are.
+        per_problem: number of solutions per problem, or ...
+        total: ... in all: the most convincing ones, whatever their problems are.
+        incorrect_share: share of the places that incorrect answers get; the others go to the most convincing of the
+            rest, correct or incorrect.
+        verifier: name of the scores; None takes the only ones.
         aggregation: how the values along a solution become its score (``prod``: Lightman et al. 2023, section 2.6).
-        unanswered: solutions without a final answer, or cut off at the token limit: ``leave_out``, or take them for
-            ``incorrect`` ones.
-        rated: solutions that people have rated before, in earlier rounds; none with their steps is selected again.
-        show_scores: put the verifier's values on the sheets. Whoever sees them while rating may follow them.
+        unanswered: solutions without a final answer, or cut off at the token limit: ``leave_out``, or count them as
+            ``incorrect``.
+        rated: solutions that people rated in earlier rounds; no solution with the same steps is selected again.
+        show_scores: write the verifier's values on the sheets. Raters who see them may be influenced by them.
 
     Raises:
-        InputError: ungraded or unscored solutions, nothing to select, or a folder that was made otherwise.
+        InputError: ungraded or unscored solutions, nothing to select, or a folder that was made with other settings.
     """
     if (per_problem is None) == (total is None):
         raise InputError(f"per_problem, total: expected one of the two, got {per_problem} and {total}")
@@ -112,7 +119,7 @@ def select(
 
     if (output / jsonl.MANIFEST).is_file() and _keep(output, store):
         return
-    # The folder is made only after the input has passed: a mistake in `verifier` must not claim it.
+    # Check the input before making the folder, so that a mistake in `verifier` does not bind it to this configuration.
     known = {(s.problem_id, same_steps(s.steps)) for s in before}
     pool, name, counts = _read_pool(input, verifier, aggregation, known, leave_out=unanswered == "leave_out")
     groups = [[c for group in pool.values() for c in group]] if per_problem is None else list(pool.values())
@@ -122,7 +129,8 @@ def select(
         raise InputError(f"{input}: nothing to select from: {_describe(counts)}")
     short = [incorrect_places(size, incorrect_share) - sum(c.incorrect for c in selected) for selected in chosen]
     summary = {
-        "selected": len(incorrect), "incorrect": sum(incorrect.values()), "correct": len(incorrect) - sum(incorrect.values()),
+        "selected": len(incorrect), "incorrect": sum(incorrect.values()),
+        "correct": len(incorrect) - sum(incorrect.values()),
         "problems": len({c.problem_id for selected in chosen for c in selected}),
         "places_of_incorrect_ones_not_filled_by_them": sum(max(n, 0) for n in short),
         "places_left_empty": sum(size - len(selected) for selected in chosen),
@@ -136,13 +144,14 @@ def select(
 
 
 def _keep(output: Path, store: Callable[[], Store[RatingSheet]]) -> bool:
-    """Whether the folder is finished: then it stays as it is.
+    """Tell whether the folder is finished and therefore left as it is.
 
     Raises:
-        InputError: it was made otherwise. Where people have rated in it, the message does not say to remove it.
+        InputError: it was made with other settings. If people have rated in it, the message does not advise removing
+            it.
     """
     rated = 0
-    with suppress(InputError):  # what is incorrect the store says below
+    with suppress(InputError):  # the store reports bad records below
         for shard in output.glob("part-*.jsonl"):
             rated += sum(sheet.rated for sheet in jsonl.read_records(shard, RatingSheet))
     try:
@@ -160,7 +169,10 @@ def _keep(output: Path, store: Callable[[], Store[RatingSheet]]) -> bool:
 def _read_pool(
     input: Path, name: str | None, aggregation: Aggregation, rated: Collection[tuple[str, bytes]], *, leave_out: bool
 ) -> tuple[dict[str, list[Candidate]], str, dict[str, int]]:
-    """Problem id → candidates, the name of the scores, and counts of what was read and what was left out."""
+    """Read candidates by problem id, the name of the scores, and counts.
+
+    The counts are of the solutions read and of those left out, by reason.
+    """
     pool: dict[str, list[Candidate]] = {}
     seen: set[tuple[str, bytes]] = set()
     counts = Counter(dict.fromkeys(("solutions", "unanswered", "without_scores", "rated_before", "duplicates"), 0))
@@ -191,7 +203,10 @@ def _read_pool(
 
 
 def _sheets(input: Path, wanted: Collection[str], scores: str | None) -> Iterator[RatingSheet]:
-    """Empty sheets in the order of the input, so that those of a problem lie together."""
+    """Yield empty rating sheets in input order.
+
+    So the sheets of a problem stay together.
+    """
     for s in jsonl.read_records(input, Solution):
         if s.id in wanted:
             yield RatingSheet(

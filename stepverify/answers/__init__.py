@@ -1,4 +1,7 @@
-"""Final answers: find them in a solution, compare two, grade many. Importing it loads the standard library only."""
+"""Find final answers in solutions, compare two, and grade many.
+
+Importing this package loads the standard library only.
+"""
 
 from stepverify.answers.compare import answer_key, equivalent
 from stepverify.answers.extract import boxed_answer, concluded_number, extract_answer, last_number

@@ -1,7 +1,8 @@
-"""Compare what computer algebra reads: expressions, equations, inequalities, sets, matrices. Symmetric.
+"""Compare answers by computer algebra: expressions, equations, inequalities, sets, matrices.
 
-Math-Verify's grammar reads an answer; its comparison is not used, for it forgives rounding, tells sets from tuples by
-the order of their members, and takes the right side of any equation for a value.
+Comparison is symmetric. Answers are parsed by Math-Verify's grammar. Its comparison is not used, as it accepts
+rounding, distinguishes sets from tuples by the order of their members, and takes the right side of any equation for a
+value.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ _POINTS = (
     (Fraction(39, 64), Fraction(7, 16)),
     (Fraction(-55, 32), Fraction(13, 16)),
 )
-"""Values of the variables by rank: start and step. Two points are positive, the third has either sign."""
+"""Start and step of the variables' values, by rank. Two points are positive, the third has both signs."""
 
 
 def equal_objects(one: Any, other: Any) -> bool:
-    """Compare two SymPy objects, or texts that could not be read as such.
+    """Compare two SymPy objects, or texts that could not be parsed.
 
-    ``x = 2`` equals ``2``; other equations equal equations alone, up to a factor. An inequality equals the set of its
+    ``x = 2`` equals ``2``; other equations equal equations only, up to a factor. An inequality equals the set of its
     solutions. Tuples are ordered, sets are not.
     """
     from sympy import Basic, Eq, Expr, MatrixBase, MatrixExpr, Set, Tuple
@@ -53,7 +54,10 @@ def equal_objects(one: Any, other: Any) -> bool:
 
 
 def _value_of(item: Any) -> Any:
-    """The value of ``x = 2`` or ``2 = 2``; anything else as it is."""
+    """Return the value of ``x = 2`` or ``2 = 2``.
+
+    Anything else is returned unchanged.
+    """
     from sympy import Eq
 
     return item.rhs if isinstance(item, Eq) and (item.lhs.is_Symbol or not item.lhs.free_symbols) else item
@@ -63,10 +67,10 @@ def _value_of(item: Any) -> Any:
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """Compare two expressions: constants as such, others at three points, of which two have to agree.
+    """Compare two expressions: constants exactly, others at three points.
 
-    Computer algebra that proves identities may take seconds where this takes milliseconds, and knows less: that x^(3/2)
-    is sqrt(x^3). An expression may be undefined at a point, or not real.
+    Two points have to agree; an expression may be undefined or not real at a point. Proving identities by computer
+    algebra may take seconds where this takes milliseconds, and misses some: that x^(3/2) is sqrt(x^3).
     """
     one, other = _with_i(one), _with_i(other)
     names = sorted({symbol.name for expression in (one, other) for symbol in expression.free_symbols})
@@ -75,7 +79,7 @@ def same_value(one: Any, other: Any) -> bool:
     for start, step in points:
         try:
             equal = _equal_at(one, other, {name: start + step * rank for rank, name in enumerate(names)})
-        except Exception:  # Unknown, poles, functions without a value, whatever SymPy meets
+        except Exception:  # Unknown, poles, functions without a value, any error in SymPy
             continue
         if not equal:
             return False
@@ -84,7 +88,10 @@ def same_value(one: Any, other: Any) -> bool:
 
 
 def _with_i(expression: Any) -> Any:
-    """Math-Verify takes i for a variable in some formulas; decimals within a formula are exact."""
+    """Make ``i`` the imaginary unit, and decimals within a formula exact.
+
+    Math-Verify takes i for a variable in some formulas.
+    """
     from sympy import I
 
     expression = expression if expression.is_Float else exactly(expression)
@@ -122,7 +129,7 @@ def _at(expression: Any, values: dict[Any, Fraction]) -> Any:
 
 
 def _same_form(one: Any, other: Any) -> bool:
-    """Compare expressions without values, of functions that nobody defined."""
+    """Compare expressions that have no values, with undefined functions."""
     from sympy import simplify
     from sympy.core.function import AppliedUndef
 
@@ -138,7 +145,10 @@ def _same_form(one: Any, other: Any) -> bool:
 
 
 def _proportional(one: Any, other: Any, *, positive: bool = False) -> bool:
-    """Tell whether one expression is a constant times the other one; a positive one where asked for."""
+    """Check whether one expression is a constant times the other.
+
+    With ``positive`` the constant must be positive.
+    """
     symbols = one.free_symbols
     if symbols != other.free_symbols:
         return False
@@ -153,7 +163,10 @@ def _proportional(one: Any, other: Any, *, positive: bool = False) -> bool:
 
 
 def _same_inequality(one: Any, other: Any) -> bool:
-    """Tell whether one inequality is the other one times a constant, or turned around; chains in any order."""
+    """Check whether inequalities are equal up to a constant factor or direction.
+
+    Chains match in any order.
+    """
     from sympy.core.relational import Relational
 
     if not (isinstance(one, Relational) and isinstance(other, Relational)):
@@ -163,7 +176,7 @@ def _same_inequality(one: Any, other: Any) -> bool:
 
 
 def _positive(relation: Any) -> tuple[Any, str]:
-    """``lhs < rhs`` as ``rhs - lhs`` and ``>``."""
+    """Convert ``lhs < rhs`` to ``rhs - lhs`` and ``>``."""
     if relation.rel_op in ("<", "<="):
         return relation.rhs - relation.lhs, relation.rel_op.replace("<", ">")
     return relation.lhs - relation.rhs, relation.rel_op
@@ -197,6 +210,6 @@ def _same_end(one: Any, other: Any) -> bool:
 
 
 def _paired(one: Iterable[Any], other: Iterable[Any], same: Any) -> bool:
-    """Tell whether each member of either has an equal one in the other."""
+    """Check whether each member has an equal one on the other side."""
     a, b = list(one), list(other)
     return all(any(same(x, y) for y in b) for x in a) and all(any(same(x, y) for x in a) for y in b)

@@ -1,10 +1,11 @@
-r"""Answers of several parts: lists, sets, tuples, intervals, vectors, matrices, systems. Standard library only.
+r"""Split answers into parts: lists, sets, tuples, intervals, vectors, matrices, systems.
 
-Parts are compared one by one. Most are plain numbers, so that most collections are compared exactly and at once.
+Standard library only. Parts are compared one by one. Most are plain numbers, so most collections are compared exactly
+and quickly.
 
-What equals what: a tuple, vector or interval is ordered, a set is not. A bare list ``2, 3`` is another list or a set in
-any order, and a tuple or vector in its order. A set is no tuple. ``[2, 5]`` and ``(2, 5)`` differ, for they may be
-intervals; with three parts brackets say nothing. ``x = 1, y = 2`` is the tuple (1, 2).
+Rules of equality: a tuple, vector or interval is ordered, a set is not. A bare list ``2, 3`` equals another list or a
+set in any order, and a tuple or vector in its order. A set does not equal a tuple. ``[2, 5]`` and ``(2, 5)`` differ, as
+they may be intervals; with three parts the brackets do not matter. ``x = 1, y = 2`` is the tuple (1, 2).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from stepverify.answers.masking import mask, split
 from stepverify.answers.spelling import DELIMITED, MAX_LENGTH, is_prose, normalize
 
 MAX_PARTS = 16
-"""Parts of a collection that is taken apart, for every part of a list is compared with every part of another one."""
+"""Largest number of parts that a collection is split into, as all pairs of parts may be compared."""
 
 Same = Callable[[str, str], bool | None]
 Table = list[list[bool]]
@@ -27,7 +28,7 @@ Table = list[list[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """An answer of two or more parts.
+    """Hold an answer of two or more parts.
 
     Attributes:
         kind: ``list`` (``1, 2``), ``set``, ``system`` (``x = 1, y = 2``: equations whose left sides differ),
@@ -48,7 +49,7 @@ _ENVIRONMENT = re.compile(
 )
 _QUOTED_LIST = re.compile(r"\\text\{([^{}]*(?:,|\b(?:and|or)\b)[^{}]*)\}")
 _JOIN = re.compile(r"(?:,\s*)?(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|;")
-_THOUSANDS = re.compile(r"(?<![\d.])(?:0|[1-9]\d{0,2})(?:,\d{3})+(?!\d|,\d)")  # 0,111 is a decimal to some
+_THOUSANDS = re.compile(r"(?<![\d.])(?:0|[1-9]\d{0,2})(?:,\d{3})+(?!\d|,\d)")  # 0,111 may be a decimal
 _CUP = re.compile(r"\\cup(?![A-Za-z])|(?<=[)\]])\s*U\s*(?=[(\[])")
 _COMMA, _AMPERSAND, _BREAK = re.compile(r",|;"), re.compile("&"), re.compile(r"\\\\")
 _TERM = re.compile(
@@ -59,7 +60,9 @@ _SINGLE = re.compile(r"(\\?)\{(?!.*(?:[,;|:]|\\(?:mid|choose|emptyset)))\s*(.+?)
 
 @lru_cache(maxsize=4096)
 def take_apart(answer: str) -> Collection | None:
-    r"""Split an answer into its parts; None where it is a single thing, or has more than 16 parts.
+    r"""Split an answer into its parts.
+
+    None for a single part, or for more than 16.
 
     ``a \pm b`` is a list of two. A comma in a number of thousands separates nothing, except within brackets where no
     other comma stands: (1,200) is a point.
@@ -92,7 +95,7 @@ def take_apart(answer: str) -> Collection | None:
 
 
 def only_member(text: str) -> str | None:
-    r"""The member of a set of one: ``\{2\}``.
+    r"""Return the member of a set of one: ``\{2\}``.
 
     >>> only_member(r"\{2\}"), only_member(r"\{1, 2\}")
     ('2', None)
@@ -162,7 +165,7 @@ def _of_rows(text: str, cases: bool) -> Collection | None:
 
 
 def _commas(text: str, thousands: bool = True) -> list[str]:
-    """Cut a text at its commas, but not at those of thousands."""
+    """Split a text at its commas, but not at those of thousands."""
     masked = mask(text)
     if thousands:
         masked = _THOUSANDS.sub(lambda found: found[0].replace(",", "\0"), masked)
@@ -170,7 +173,10 @@ def _commas(text: str, thousands: bool = True) -> list[str]:
 
 
 def _branches(part: str) -> list[str]:
-    r"""The two values of ``3 \pm \sqrt 2``; signs that go together go together."""
+    r"""List the two values of ``3 \pm \sqrt 2``.
+
+    Several signs change together.
+    """
     signs = re.findall(r"\\(?:pm|mp)(?![A-Za-z])", part)
     if not signs or signs.count(r"\pm") > 1 or signs.count(r"\mp") > 1:
         return [part]
@@ -192,9 +198,9 @@ def _is_system(parts: list[str]) -> bool:
 
 
 def match(one: Collection, other: Collection, same: Same) -> bool | None:
-    """Compare two collections by ``same`` of their parts; None where it takes more than the parts to tell.
+    """Compare two collections part by part; None if that is undecided.
 
-    Lists are equal if their parts can be paired off, so 2, 2, 3 is not 2, 3. Of a set only its members count.
+    Lists are equal if their parts can be paired off, so 2, 2, 3 is not 2, 3. For a set only its members matter.
     """
     if one.kind > other.kind:
         one, other = other, one
@@ -202,7 +208,7 @@ def match(one: Collection, other: Collection, same: Same) -> bool | None:
     if kinds in (("list", "list"), ("union", "union")):
         return as_many and _judge(one, other, same, _paired)
     if kinds == ("system", "system"):
-        return (as_many and _judge(one, other, same, _paired)) or None  # other equations may say the same
+        return (as_many and _judge(one, other, same, _paired)) or None  # other equations may be equivalent
     if kinds in (("set", "set"), ("list", "set")):
         return _judge(one, other, same, _covered)
     if kinds[1] == "system" and kinds[0] in ("list", "ordered", "()"):  # x = 1, y = 2 and (1, 2)
@@ -213,14 +219,17 @@ def match(one: Collection, other: Collection, same: Same) -> bool | None:
 
 
 def _kind(found: Collection) -> str:
-    """Vectors, and what has three parts in round or square brackets, are ordered and nothing else."""
+    """Return the kind; vectors and bracketed triples or more are "ordered"."""
     if found.kind == "vector" or (found.kind in ("()", "[]") and len(found.parts) > 2):
         return "ordered"
     return found.kind
 
 
 def _by_name(system: Collection) -> Collection:
-    """``y = 2, x = 1`` in the order of its variables where these are neighbours in the alphabet."""
+    """Sort a system ``y = 2, x = 1`` by its variables.
+
+    Only if they are neighbours in the alphabet.
+    """
     names = [part.partition("=")[0].strip() for part in system.parts]
     letters = sorted(names)
     neighbours = all(len(name) == 1 and name.isalpha() for name in names) and all(
@@ -242,7 +251,7 @@ def _in_order(one: Collection, other: Collection, same: Same) -> bool | None:
 
 
 def _judge(one: Collection, other: Collection, same: Same, test: Callable[[Table], bool]) -> bool | None:
-    """A test of which parts are equal, where some comparisons may be open: None if it depends on those."""
+    """Test which parts are equal; None if that depends on undecided comparisons."""
     verdicts = []
     for a in one.parts:
         verdicts.append([same(a, b) for b in other.parts])
@@ -258,7 +267,10 @@ def _covered(table: Table) -> bool:
 
 
 def _paired(table: Table) -> bool:
-    """Whether every row has a column of its own in which it is true: augmenting paths (Kuhn 1955)."""
+    """Check for a perfect matching of rows and true columns (Kuhn 1955).
+
+    It is found by augmenting paths.
+    """
     row_of: dict[int, int] = {}
 
     def place(row: int, seen: set[int]) -> bool:

@@ -1,4 +1,4 @@
-r"""Mathematical equality of two answers: exact rules first, computer algebra for what they leave."""
+r"""Compare two answers mathematically: exact rules first, then computer algebra."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![A-Za-z])")
 
 
 def settle(gold: str | None, predicted: str | None) -> bool | None:
-    r"""Compare two answers without computer algebra; None where only that can tell. Symmetric.
+    r"""Compare two answers without computer algebra; None if that is needed.
+
+    Comparison is symmetric, and exact for two plain numbers (0.333 is not 1/3) and collections of them. Nothing equals
+    a missing or empty answer.
 
     Exact for two plain numbers (0.333 is not 1/3) and what is made of them. Nothing equals a missing or empty answer.
 
@@ -30,16 +33,15 @@ def settle(gold: str | None, predicted: str | None) -> bool | None:
 
 
 def equivalent(gold: str | None, predicted: str | None) -> bool:
-    r"""Compare two answers mathematically. Symmetric. Works in any thread.
+    r"""Compare two answers mathematically.
 
-    Plain numbers, words and collections of these are compared exactly, and at once. Everything else is parsed by
-    Math-Verify (https://github.com/huggingface/Math-Verify) and compared by :mod:`stepverify.answers.algebra`, without
-    a time limit: a sum of 10^12 terms takes for ever. What a model wrote belongs to
-    :class:`stepverify.answers.Grader`.
+    Comparison is symmetric and works in any thread. Plain numbers, words and collections of these are compared exactly
+    and quickly. Everything else is parsed by Math-Verify (https://github.com/huggingface/Math-Verify) and compared by
+    :mod:`stepverify.answers.algebra`, without a time limit: a sum of 10^12 terms takes forever. Compare a model's
+    answers with :class:`stepverify.answers.Grader`.
 
     Returns:
-        False where either answer is missing, empty or, if not a copy of the other, longer than
-        2,000 characters.
+        False if either answer is missing or empty, or longer than 2,000 characters without being a copy of the other.
 
     >>> equivalent(r"\frac{1}{2}", "0.5"), equivalent("0.333", "1/3"), equivalent("x^2-1", "(x-1)(x+1)")
     (True, False, True)
@@ -48,7 +50,9 @@ def equivalent(gold: str | None, predicted: str | None) -> bool:
 
 
 def answer_key(answer: str | None) -> str | None:
-    """Return a canonical key of a plain number: equal keys are equal answers; None for anything else.
+    """Return a canonical key of a plain number; None for anything else.
+
+    Equal keys are equal answers.
 
     >>> answer_key("1,000.50"), answer_key("20%"), answer_key("x")
     ('2001/2', '20%', None)
@@ -58,7 +62,7 @@ def answer_key(answer: str | None) -> str | None:
 
 
 def stated(answer: str) -> str:
-    """Return the answer itself; of a solution or a sentence, what it states."""
+    """Return the answer, or the one that a solution or sentence states."""
     if len(answer) <= MAX_LENGTH and "#" not in answer and not is_prose(condition(" ".join(answer.split()))[0]):
         return answer.strip()
     return (extract_answer(answer) or answer).strip()
@@ -86,7 +90,7 @@ def _compare(gold: str | None, predicted: str | None, same: Same, by_algebra: Sa
     single = not (parts if is_equation(left) else others)
     formulas = not any(_is_sentence(text) or _RELATION.search(text) for text in (left, right))
     if single and formulas and is_equation(left) != is_equation(right):
-        return False  # x + y = 5 is no number
+        return False  # x + y = 5 is not a number
     if parts and others and (matched := match(parts, others, same)) is not None:
         return matched
     if (parts and b) or (others and a):
@@ -96,7 +100,10 @@ def _compare(gold: str | None, predicted: str | None, same: Same, by_algebra: Sa
 
 
 def _rewrite(left: str, right: str) -> tuple[str, str] | bool | None:
-    """Two simpler answers that are equal if these are; a verdict; None where nothing is simpler."""
+    """Rewrite two answers as simpler ones that are equal if these are.
+
+    Returns the verdict if that decides it, and None if nothing is simpler.
+    """
     (one, when), (other, then) = condition(left), condition(right)
     if any(map(_is_sentence, (one, other))):
         return None
@@ -127,7 +134,10 @@ def _is_sentence(text: str) -> bool:
 
 
 def _is_value(text: str, of: Named) -> bool:
-    """Tell whether a text may be a value: no equation, but a system may be a point, an inequality a set."""
+    """Check whether a text may be a value.
+
+    An equation is not, but a system may be a point, an inequality a set.
+    """
     if is_equation(text):
         parts = take_apart(text)
         return parts is not None and parts.kind == "system" and of.name.startswith("(")
@@ -159,5 +169,5 @@ def _equal(one: Any, other: Any, equal_objects: Callable[[Any, Any], bool]) -> b
         return equal_objects(one, other)
     except (MemoryError, RecursionError):
         raise
-    except Exception:  # SymPy meets many things; none of them makes two answers equal
+    except Exception:  # an error in SymPy never makes two answers equal
         return False

@@ -1,11 +1,11 @@
-r"""Equality of two constants: exact where they are rational, else to a precision that proves it.
+r"""Compare constants exactly if rational, else to a precision that proves equality.
 
-Numbers that differ by less than any fixed tolerance are common among answers (``1 - \frac{1}{2^{100}}``), so there is
-none. Rational values are compared as fractions. Others are computed to as many digits as it takes to tell them apart:
-expressions in radicals that differ, differ by more than a bound of their size (Burnikel, Fleischer, Mehlhorn and
-Schirra 2000, A strong and easily computable separation bound for arithmetic expressions involving radicals), so two
-that agree to that precision are equal. For other functions (logarithms, sines, powers of e) no such bound is known;
-they are compared to the bound that their constants would give, and to 50 digits more.
+Answers often differ by less than any fixed tolerance (``1 - \frac{1}{2^{100}}``), so there is none. Rational values are
+compared as fractions. Others are computed to as many digits as are needed to distinguish them: different expressions in
+radicals differ by more than a bound of their size (Burnikel, Fleischer, Mehlhorn and Schirra 2000, A strong and easily
+computable separation bound for arithmetic expressions involving radicals), so two that agree to that precision are
+equal. For other functions (logarithms, sines, powers of e) no such bound is known; they are compared to the bound that
+their constants would give, plus 50 digits.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from fractions import Fraction
 from typing import Any
 
 MAX_BITS = 400_000
-"""Bits of an exact number that is computed; what is larger is never found equal."""
+"""Largest size in bits of exact numbers; larger ones never compare equal."""
 MAX_DIGITS = 20_000
-"""Digits to which irrational constants are compared; what takes more is never found equal."""
+"""Most digits to which irrational constants are compared; constants that need more never compare equal."""
 
 
 class Unknown(Exception):
-    """An expression has no value that can be computed, or it is too large."""
+    """Signal an expression without a computable value, or too large a one."""
 
 
 def rational(expression: Any, at: dict[str, Fraction]) -> Fraction | None:
-    """Evaluate a SymPy expression exactly; None where it is not made of rational operations.
+    """Evaluate a SymPy expression exactly; None unless made of rational operations.
 
     Args:
         expression: unevaluated as parsed.
@@ -78,7 +78,7 @@ def _power(values: list[Fraction]) -> Fraction | None:
 
 
 def _root(base: Fraction, exponent: Fraction) -> Fraction | None:
-    """``8^(2/3)``, where it is rational."""
+    """Compute ``8^(2/3)`` if it is rational; else None."""
     index = exponent.denominator
     if base < 0 or index > 64 or abs(exponent.numerator) * _bits(base) > MAX_BITS:
         return None
@@ -138,7 +138,10 @@ def equal_numbers(one: Any, other: Any) -> bool:
 
 
 def _gap(one: Any, other: Any, digits: int) -> tuple[Any, Any]:
-    """Compute how far two constants are apart, and the larger size of them and 1."""
+    """Compute the distance of two constants, and their larger size.
+
+    The size is at least 1.
+    """
     from mpmath import mp
 
     with mp.workdps(digits):
@@ -173,9 +176,12 @@ def _number(expression: Any, digits: int) -> Any:
 
 
 def _shown(decimal: Any) -> Any:
-    """Bound the rounding of a decimal that was printed from a float, by its 15 digits or more; 0 of a shorter one.
+    """Bound the rounding of a decimal printed from a float.
 
-    Rounding to fewer digits is the answer to another question: 1.4142 is not the square root of 2.
+    0 for shorter decimals.
+
+    Such a decimal has at least 15 digits. Rounding to fewer digits answers another question: 1.4142 is not the square
+    root of 2.
     """
     if not decimal.is_Float:
         return 0
@@ -183,11 +189,14 @@ def _shown(decimal: Any) -> Any:
     mantissa, _, exponent = text.partition("e")
     if len(mantissa.replace(".", "").strip("0")) < 15:
         return 0
-    return _ten(int(exponent or 0) - len(mantissa.partition(".")[2])) * 2  # and what double precision lost on its way
+    return _ten(int(exponent or 0) - len(mantissa.partition(".")[2])) * 2  # twice, for errors of double precision
 
 
 def _bound(expression: Any) -> tuple[float, float, int]:
-    """Logarithms to base 2 of the bounds u and l of Burnikel et al. (section 2), and the degree."""
+    """Compute binary logarithms of the bounds u and l, and the degree.
+
+    Source: Burnikel et al., section 2.
+    """
     roots: dict[Any, int] = {}
     above, below = _bounds(expression, roots)
     degree = math.prod(roots.values())
@@ -231,7 +240,7 @@ def _log2(expression: Any) -> float:
 
 
 def exactly(expression: Any) -> Any:
-    """The expression with its decimals as fractions."""
+    """Replace the decimals of an expression by fractions."""
     from sympy import Float, Rational
 
     return expression.xreplace({decimal: Rational(str(decimal)) for decimal in expression.atoms(Float)})

@@ -1,4 +1,7 @@
-r"""Find the final answer that a worked solution states. Standard library only; linear in the length of the text."""
+r"""Extract the final answer that a solution states.
+
+Standard library only; time is linear in the length of the text.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from collections.abc import Iterator
 from stepverify.answers.transcript import NEXT_TURN, solution_part
 
 MAX_STATEMENT = 500
-"""Characters of a stated answer that are looked at; a longer one is no answer but prose. ``\boxed`` is exempt."""
+"""Longest stated answer in characters; longer ones are prose. Does not apply to ``\boxed``."""
 
-# Where a statement begins. ``A:`` is OpenAI's form of GSM8K's last line, so it counts on the last line alone.
+# Matches the start of a statement. ``A:`` is how OpenAI writes GSM8K's last line, so it counts on the last line only.
 _LEAD_IN = re.compile(
     r"""
       (?P<formal> \\(?P<box>boxed|fbox)(?![A-Za-z]) | (?P<tag><(?:final_?)?answer>)
@@ -42,30 +45,30 @@ _SENTENCE_END = re.compile(
     r"|,?\s(?:total|overall|combined)(?=[.!\s]*(?:\n|$))"
 )
 _ASIDE = re.compile(r"(?<=[\d$}%])\s+\((?!mod|base|or\b|and\b)(?:[A-Za-z]{2,}[ ,-]{0,2})+\)$")  # 5 (five)
-_MARKS = re.compile(r"[\s\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]+$")  # a tick
+_MARKS = re.compile(r"[\s\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]+$")  # check marks and other symbols
 _MATHEMATICAL = re.compile(r"[\d$\\=^]")
 _NUMBER = re.compile(r"(?:(?<![\w.)])-)?\d+(?:(?:,|\{,\})\d{3})*(?:\.\d+)?")
 _RESULT = re.compile(r"=[^\w=\-]{0,9}+(" + _NUMBER.pattern + ")")
 _PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}")
 _BOLD = re.compile(r"\*\*([^*]+)\*\*")
 _FILLER = re.compile(r"[\s${}]|\\[,;:()\[\]]|\\q?quad|\\text|\\mbox")
-_JOINTS = frozenset((",", ";", "and", ",and"))  # between boxes that state one answer together; "or" says it anew
+_JOINTS = frozenset((",", ";", "and", ",and"))  # between boxes that form one answer; after "or" the answer is restated
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
 
 
 def extract_answer(text: str) -> str | None:
-    r"""Return the answer that the last clear statement in ``text`` gives, as it is written there.
+    r"""Extract the answer of the last clear statement in ``text``, as written.
 
     Statements are GSM8K's ``#### 72`` (Cobbe et al. 2021), the last line ``A: 72`` of OpenAI's released solutions,
     PRM800K's heading ``# Answer`` and ``**Final Answer**`` with 72 after or below it, ``The (final) answer is 72.``, a
     line ``Answer: 72``, ``<answer>72</answer>`` and ``\boxed{72}`` or ``\fbox{72}`` with balanced braces (Hendrycks et
-    al. 2021). An answer in words (``The answer is Evelyn``) gives way to one in mathematics, as in ``\boxed{7}. So the
-    answer is correct``. Boxes that ``and`` or a comma joins are one list. The last number of a text without a statement
-    is no answer, nor is anything in ``<think>…</think>``, or after the ``Question:`` that a model went on to write.
+    al. 2021). A mathematical answer is preferred to one in words (``The answer is Evelyn``), as in ``\boxed{7}. So the
+    answer is correct``. Boxes joined by ``and`` or a comma are one list. The last number of a text without a statement
+    is not an answer; text in ``<think>…</think>``, or after a ``Question:`` that the model generated, is ignored.
 
     Returns:
-        The answer without surrounding ``$`` and full stop; None where nothing is stated, also where
-        the text was cut off within its only ``\boxed{``.
+        The answer without surrounding ``$`` and full stop; None if nothing is stated, or if the text was cut off within
+        its only ``\boxed{``.
 
     >>> extract_answer(r"Half of 3 is $\frac{3}{2}$. The answer is $\frac{3}{2}$.")
     '\\frac{3}{2}'
@@ -101,9 +104,9 @@ def _last_stated(text: str, lead_ins: list[re.Match[str]]) -> str | None:
 
 
 def boxed_answer(text: str) -> str | None:
-    r"""The content of the last ``\boxed`` or ``\fbox`` that has balanced braces and is not empty.
+    r"""Extract the content of the last non-empty ``\boxed`` or ``\fbox``.
 
-    That is how solutions of MATH state their answers, whatever other sentences say (Hendrycks et al. 2021).
+    Its braces must be balanced. Solutions of MATH state their answers in this way (Hendrycks et al. 2021).
 
     >>> boxed_answer(r"The answer is \boxed{x^{2}} as before, so the answer is right.")
     'x^{2}'
@@ -114,9 +117,11 @@ def boxed_answer(text: str) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-    """The last number in ``text``, without separators: a rule for solutions in prose that state no answer.
+    """Extract the last number in ``text``, without separators.
 
-    It is wrong where a number follows the answer (``4 days to save the remaining $8``).
+    A rule for solutions in prose that state no answer.
+
+    It fails if a number follows the answer (``4 days to save the remaining $8``).
 
     >>> last_number("16 - 7 = 9, so she makes $1,018.50 a day.")
     '1018.50'
@@ -126,7 +131,11 @@ def last_number(text: str) -> str | None:
 
 
 def concluded_number(text: str) -> str | None:
-    r"""The last result of an equation, where the last line repeats it; else as :func:`last_number`.
+    r"""Extract the last result that the last line repeats.
+
+    A result is a number after an equals sign.
+
+    Otherwise the last number, as :func:`last_number`.
 
     >>> concluded_number("\[ 8 / 2 = 4 \text{ days} \]\nIt takes 4 days to save the remaining $8.")
     '4'
@@ -145,7 +154,10 @@ def _plain_number(number: str) -> str:
 
 
 def _closing_braces(text: str) -> dict[int, int]:
-    """Position of each opening brace that is closed → position of its closing brace; one pass."""
+    """Map positions of opening braces to their closing braces.
+
+    One pass; unclosed braces are left out.
+    """
     pairs: dict[int, int] = {}
     open_braces: list[int] = []
     for brace in _BRACE.finditer(text):
@@ -157,7 +169,7 @@ def _closing_braces(text: str) -> dict[int, int]:
 
 
 def _within_boxes(text: str, lead_ins: list[re.Match[str]], closing: dict[int, int]) -> Iterator[bool]:
-    """Whether each lead-in stands within a box that began before it."""
+    """Yield whether each lead-in is within a box that began before it."""
     end = -1
     for lead_in in lead_ins:
         yield lead_in.start() < end
@@ -175,14 +187,15 @@ def _boxed(text: str, start: int, closing: dict[int, int]) -> str:
     start = _skip_spaces(text, start)
     if text[start : start + 1] == "{":
         return text[start + 1 : closing[start]] if start in closing else ""
-    word = re.compile(r"[^\s$,.;}\\]{1,100}").match(
-        text, start
-    )  # \boxed 7: what TeX would take, and the rest of the number
+    word = re.compile(r"[^\s$,.;}\\]{1,100}").match(text, start)  # \boxed 7: TeX's argument, and the rest of the number
     return word[0] if word else ""
 
 
 def _joined_boxes(text: str, lead_ins: list[re.Match[str]], at: int, closing: dict[int, int]) -> list[str]:
-    """What the boxes before the box ``at`` state, as long as only ``and`` or a comma stands between them."""
+    """Extract the boxed answers joined to the box ``at``.
+
+    Only ``and`` or a comma may stand between them.
+    """
     boxes: list[str] = []
     while at and lead_ins[at]["box"] and lead_ins[at - 1]["box"]:
         end = closing.get(_skip_spaces(text, lead_ins[at - 1].end()), len(text))
@@ -195,7 +208,7 @@ def _joined_boxes(text: str, lead_ins: list[re.Match[str]], at: int, closing: di
 
 
 def _sentence(text: str, start: int, heading: bool) -> str:
-    """What follows a lead-in: a formula if one begins there, else up to the end of the sentence."""
+    """Extract the formula after a lead-in, else the rest of the sentence."""
     window = text[start : start + MAX_STATEMENT]
     content = window.lstrip(" \t*_:")
     below = content.startswith("\n")
@@ -208,14 +221,17 @@ def _sentence(text: str, start: int, heading: bool) -> str:
     stated = content[: end.start()] if end else content
     words = len(_PROSE.findall(stated)) if _MATHEMATICAL.search(stated) else len(stated.split())
     if words > 3 and (below or not _MATHEMATICAL.search(stated)):
-        return _emphasized(stated) if heading else ""  # a sentence that states nothing, or the next step
+        return _emphasized(stated) if heading else ""  # a sentence without an answer, or the next step
     if below and not _MATHEMATICAL.search(stated):
-        return ""  # words may not stand on the next line
+        return ""  # an answer in words must be on the same line
     return "" if not end and len(window) == MAX_STATEMENT else stated
 
 
 def _emphasized(sentence: str) -> str:
-    """The one thing that a sentence below a heading emphasizes, or its one number; else the sentence."""
+    """Extract the only emphasized text or number below a heading.
+
+    Otherwise the sentence.
+    """
     for found in (_BOLD.findall(sentence), _NUMBER.findall(sentence)):
         if len(found) == 1 and _MATHEMATICAL.search(found[0]):
             return str(found[0])
@@ -223,14 +239,20 @@ def _emphasized(sentence: str) -> str:
 
 
 def _ends_statement(content: str, end: int) -> bool:
-    """Whether a formula is all that is stated: not in ``$5$ and $6$``, ``$28$ percent`` or ``$5 or $6``."""
+    """Check whether a formula is the whole statement.
+
+    It is not in ``$5$ and $6$``, ``$28$ percent`` or ``$5 or $6``.
+    """
     return bool(re.compile(r"\s*(?:\Z|[\n.,;!*]|\(|(?:because|since|so|which|where|I\shope)\b)").match(content, end))
 
 
 def _clean(stated: str) -> str:
-    """Strip what surrounds an answer: spaces, a full stop, emphasis, the delimiters of a formula, a lone ``$``."""
+    """Strip spaces, a full stop, emphasis and formula delimiters from an answer.
+
+    Also a lone ``$``.
+    """
     stated = _ASIDE.sub("", _MARKS.sub("", stated).removesuffix("."))
-    for _ in range(4):  # layers that anyone writes; a bound, since each costs a copy
+    for _ in range(4):  # more layers do not occur, and each costs a copy
         stated = stated.strip().removesuffix(".")
         for left, right in _DELIMITERS:
             inner = stated[len(left) : -len(right)]

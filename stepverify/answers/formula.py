@@ -1,4 +1,7 @@
-r"""Read an answer as a SymPy object, with Math-Verify's grammar (https://github.com/huggingface/Math-Verify)."""
+r"""Parse an answer as a SymPy object, with Math-Verify's grammar.
+
+See https://github.com/huggingface/Math-Verify.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +26,20 @@ _TAIL = re.compile(
 
 @lru_cache(maxsize=1024)
 def read(answer: str) -> list[Any]:
-    """Parse an answer by Math-Verify's grammar: SymPy objects where it finds any, and the text they are from."""
+    """Parse an answer as SymPy objects, with the text they are from."""
     from math_verify import parse
     from sympy import Rational
 
     text = normalize(answer)
     plain = number(answer)
-    if plain and "." not in text:  # decimals stay decimals, for those of floats are rounded
+    if plain and "." not in text:  # decimals are kept: decimals printed from floats are rounded
         values = [plain.value, plain.value / 100] if plain.percent else [plain.value]
         return [*(Rational(value.numerator, value.denominator) for value in values), text]
     latex, expression = _targets()
     if DELIMITED.search(text) or is_prose(text):  # Math-Verify picks the formula or number that answers
         return parse(answer, [latex, expression], parsing_timeout=None)
     if r"\dots" in text or _APART.search(text):
-        return [text]  # nobody knows how it goes on; the grammar would read 3 5 as 3 + 5
+        return [text]  # the continuation is unknown; the grammar would parse 3 5 as 3 + 5
     text = _PRIMED.sub(r"\1_{9999}", text)  # the grammar drops primes
     text = hide_labels(_without_unit(text))
     if _TRIGONOMETRIC.search(text):
@@ -45,7 +48,10 @@ def read(answer: str) -> list[Any]:
 
 
 def _without_unit(text: str) -> str:
-    r"""``8\sqrt{3} \text{ cm}^2`` without its unit. ``\sqrt{2} m`` is a product, ``2n \text{ odd}`` has a condition."""
+    r"""Remove the unit of ``8\sqrt{3} \text{ cm}^2``.
+
+    ``\sqrt{2} m`` is a product, ``2n \text{ odd}`` has a condition.
+    """
     tail = _TAIL.search(text)
     value = text[: tail.start()] if tail else ""
     constant = re.search(r"\d|\\pi", value) and not re.search(r"(?<![A-Za-z\\])[A-Za-z]", value)
@@ -54,28 +60,31 @@ def _without_unit(text: str) -> str:
 
 @cache
 def _targets() -> tuple[Any, Any]:
-    """What Math-Verify looks for: formulas, and numbers in prose. It would take a last letter for a unit: 2t is 2."""
+    """Configure Math-Verify to find formulas, and numbers in prose.
+
+    By default it would take a final letter for a unit: 2t is 2.
+    """
     from latex2sympy2_extended import NormalizationConfig
     from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
 
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that no alarm is set: Grader sets the limit
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns about a missing timeout, which Grader sets
     _parse_in_two_stages()
     spelling = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="all")
     return LatexExtractionConfig(normalization_config=spelling), ExprExtractionConfig()
 
 
 def _parse_in_two_stages() -> None:
-    """Let the grammar be parsed by SLL prediction first, by full LL where that fails: the same trees in half the time.
+    """Parse with SLL prediction first and full LL only if that fails.
 
-    What SLL parses, LL parses to the same tree (Parr, Harwell and Fisher 2014, Adaptive LL(*) Parsing). LL keeps no
-    record of what it has predicted in full context, and so predicts it anew for every answer.
+    This gives the same trees in half the time: what SLL parses, LL parses to the same tree (Parr, Harwell and Fisher
+    2014, Adaptive LL(*) Parsing). LL does not cache predictions in full context, and so repeats them for every answer.
     """
     from antlr4.atn.PredictionMode import PredictionMode
     from latex2sympy2_extended import latex2sympy2
 
     class TwoStageParser(latex2sympy2.PSParser):
         def math(self) -> Any:
-            self._input.fill()  # unknown commands are errors now, and would be skipped without a word in a second stage
+            self._input.fill()  # raises on unknown commands, which the second stage would skip silently
             self._interp.predictionMode = PredictionMode.SLL
             try:
                 return super().math()

@@ -1,6 +1,6 @@
-r"""Answers that are text: words, letters that label something, choices, times of day, dates and the like.
+r"""Compare answers that are text: words, point labels, choices, times, dates.
 
-Letters are variables only where they clearly are: ``HTH`` is no product. Standard library only.
+Letters are variables only if they clearly are: ``HTH`` is not a product. Standard library only.
 """
 
 from __future__ import annotations
@@ -31,19 +31,22 @@ _VOWELS = frozenset("aeiou")
 
 
 class Choice(NamedTuple):
-    """An option of a question with several: its letter, and what it says."""
+    """Hold an option of a multiple-choice question: its letter and its text."""
 
     letter: str
     says: str
 
 
 def compact(text: str) -> str:
-    r"""Drop spaces around punctuation and frames around text; ``1 1/2`` keeps its space, for it is not 11/2."""
+    r"""Remove spaces around punctuation and frames around text.
+
+    ``1 1/2`` keeps its space, as it is not 11/2.
+    """
     return re.sub(r" *([^\w \\]) *", r"\1", " ".join(_TEXT.sub(r" \1 ", text).split()))
 
 
 def same_label(one: str, other: str) -> bool | None:
-    r"""Compare two texts where at least one is surely no formula; None where both may be.
+    r"""Compare two texts if one is certainly not a formula; otherwise None.
 
     >>> same_label("HTH", "HHT"), same_label(r"\text{odd}", "Odd"), same_label("2023-05-01", "2017")
     (False, True, False)
@@ -58,7 +61,7 @@ def same_label(one: str, other: str) -> bool | None:
 
 
 def choice(text: str) -> Choice | None:
-    r"""Read ``(E) 42``, ``E: none of these``, ``\text{(E)}`` or ``E``.
+    r"""Parse ``(E) 42``, ``E: none of these``, ``\text{(E)}`` or ``E``.
 
     >>> choice(r"\text{(E)} 42"), choice("E"), choice("E + 1")
     (Choice(letter='E', says='42'), Choice(letter='E', says=''), None)
@@ -75,7 +78,10 @@ def choice(text: str) -> Choice | None:
 
 
 def is_label(letters: str, in_formula: bool) -> bool:
-    """Tell a word or label (``HTH``, ``Amy``, ``no``) from a product of variables (``xy``; in a formula ``abc``)."""
+    """Distinguish a word or label from a product of variables.
+
+    ``HTH``, ``Amy`` and ``no`` are labels, ``xy`` is a product; so is ``abc`` in a formula.
+    """
     if len(letters) < 2 or _NO_LABEL.fullmatch(letters):
         return False
     if letters.islower():
@@ -90,13 +96,16 @@ def is_label(letters: str, in_formula: bool) -> bool:
 
 
 def hide_labels(text: str) -> str:
-    r"""Make a symbol of every word in a formula, so that no algebra multiplies its letters: ``AB + 1`` has one."""
+    r"""Replace every word in a formula by a symbol.
+
+    So algebra does not multiply its letters: ``AB + 1`` has one symbol.
+    """
     in_formula = bool(_MATHEMATICAL.search(text))
 
     def symbol(found: re.Match[str]) -> str:
         letters = found["letters"]
         if letters is None or not (is_label(letters, in_formula) or (letters.isupper() and letters not in ("E", "I"))):
-            return found[0]  # the grammar makes capitals small, but R is not r
+            return found[0]  # the grammar converts to lower case, but R is not r
         code = "".join(f"{ord(letter):03d}" for letter in letters[:40])
         return rf" \zeta_{{{code}}} "
 
@@ -111,7 +120,10 @@ def _same_words(one: str, other: str) -> bool | None:
 
 
 def _words(text: str) -> tuple[str, bool] | None:
-    """Read an answer in words, and whether it surely is one and no product of variables."""
+    """Parse an answer in words; return whether it certainly is one.
+
+    Otherwise it may be a product of variables.
+    """
     unwrapped = _TEXT.sub(r"\1", text).strip()
     if unwrapped.startswith("(") and unwrapped.endswith(")"):
         unwrapped = unwrapped[1:-1].strip()
@@ -123,7 +135,10 @@ def _words(text: str) -> tuple[str, bool] | None:
 
 
 def _same_time(one: str, other: str) -> bool | None:
-    """Compare times of day, if one of them says which half of the day it is in; 1:20 may be a ratio."""
+    """Compare times of day if one has am or pm.
+
+    Without it, 1:20 may be a ratio.
+    """
     a, b = (_TIME.fullmatch(compact(text)) for text in (one, other))
     if not a or not b or not (a[4] or b[4]):
         return None

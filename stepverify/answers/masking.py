@@ -1,4 +1,7 @@
-"""Cut a text where no bracket is open. Standard library only; linear in the length."""
+"""Split a text at separators outside brackets.
+
+Standard library only; linear in the length.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ BRACKET = re.compile(
 
 @lru_cache(maxsize=4096)
 def mask(text: str) -> str:
-    """Make everything within brackets NUL; empty where brackets are not in pairs."""
+    """Replace everything within brackets by NUL; return "" for unpaired brackets."""
     masked, depth, last = [], 0, 0
     for found in BRACKET.finditer(text):
         masked.append("\0" * (found.start() - last) if depth else text[last : found.start()])
@@ -28,7 +31,7 @@ def mask(text: str) -> str:
 
 
 def split(text: str, separator: re.Pattern[str], masked: str | None = None) -> list[str]:
-    """Cut a text at the separators that are within no brackets."""
+    """Split a text at the separators outside brackets."""
     parts, last = [], 0
     for found in separator.finditer(mask(text) if masked is None else masked):
         parts.append(text[last : found.start()].strip())

@@ -1,4 +1,4 @@
-r"""Plain numbers, read exactly.
+r"""Parse plain numbers exactly.
 
 A plain number is an integer, a decimal (``0.1\overline{6}`` too), a fraction ``a/b`` or ``\frac{a}{b}``, a mixed
 number, a power of ten (``1.2 \times 10^5``) or a number in words (``forty-two``), with or without thousands separators,
@@ -16,21 +16,26 @@ from stepverify.answers.spelling import MAX_LENGTH, normalize
 from stepverify.answers.units import PARTS, scale_of_unit
 
 MAX_DIGITS = 100
-"""Characters of a plain number: 10^100 is beyond any answer, and exact arithmetic on it costs nothing."""
+"""Longest plain number in characters: no answer exceeds 10^100, and exact arithmetic on it is fast."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A plain number; ``percent`` where it was written with a percent sign (``20%`` has value 20)."""
+    """Hold a plain number; ``percent`` if written with a percent sign.
+
+    ``20%`` has value 20.
+    """
 
     value: Fraction
     percent: bool = False
     modulus: int | None = None
 
     def equals(self, other: Number) -> bool:
-        """Compare values; ``20%`` reads as 20 or 1/5 where the other has no percent sign.
+        """Compare values.
 
-        A modulus counts where both have one: 19 (mod 12) is 7 (mod 12), and neither is 7 (mod 5).
+        ``20%`` equals 20 or 1/5 if the other has no percent sign.
+
+        A modulus counts if both have one: 19 (mod 12) is 7 (mod 12), and neither is 7 (mod 5).
         """
         if self.modulus and other.modulus:
             return self.modulus == other.modulus and (self.value - other.value) % self.modulus == 0
@@ -40,7 +45,7 @@ class Number:
 
     @property
     def key(self) -> str:
-        """A canonical text: numbers with equal keys are equal."""
+        """Return a canonical text: numbers with equal keys are equal."""
         return f"{self.value}{'%' if self.percent else ''}{f' mod {self.modulus}' if self.modulus else ''}"
 
 
@@ -88,7 +93,7 @@ _IN_WORDS = re.compile(
 
 @lru_cache(maxsize=4096)
 def number(answer: str) -> Number | None:
-    r"""Read a plain number; None for anything else.
+    r"""Parse a plain number; None for anything else.
 
     Units are dropped, not converted: the question fixes them (``5 \text{ cm}`` is 5).
 
@@ -124,14 +129,14 @@ def number(answer: str) -> Number | None:
 
 
 def _based(text: str) -> Number | None:
-    r"""Read ``4210_{7}``, ``(101)_{\text{two}}``, ``A3F_{16}`` or ``0x1F``; letters alone are variables."""
+    r"""Parse ``4210_{7}``, ``(101)_{\text{two}}``, ``A3F_{16}`` or ``0x1F``; letters alone are variables."""
     if programmed := _PROGRAMMED.fullmatch(text):
         digits, base = programmed[2], {"x": 16, "b": 2, "o": 8}[programmed[1].lower()]
     elif ("_" in text or "base" in text) and (found := _BASED.fullmatch(text)):
         digits, name = found["digits"], found["base"] or found["base1"]
         base = int(name) if name.isdigit() else _BASES.get(name, 0)
         if not any(map(str.isdigit, digits)) and not (base == 16 and len(digits) > 1 and digits.isupper()):
-            return None  # a_{11} and F_{16} are terms of sequences
+            return None  # a_{11} and F_{16} are sequence terms
     else:
         return None
     try:
@@ -141,7 +146,7 @@ def _based(text: str) -> Number | None:
 
 
 def _in_digits(text: str) -> str:
-    """Replace the number in words that a text begins with by its digits."""
+    """Replace a number in words at the start by digits."""
     found = _IN_WORDS.match(text)
     if not found or bool(found["end"]) != (found[0].lstrip()[:1] == "\\"):
         return text
@@ -149,7 +154,7 @@ def _in_digits(text: str) -> str:
 
     try:
         value = text2num(found["words"].lower().replace(" and ", " "), "en")
-    except ValueError:  # one two
+    except ValueError:  # "one two" is not a number
         return text
     part = f"/{PARTS[found['part'].lower()]}" if found["part"] else ""
     return f"{'-' if found['sign'] else ''}{value}{part} {text[found.end() :]}".strip()
@@ -165,7 +170,7 @@ def _value(found: re.Match[str]) -> Fraction | None:
         above = Fraction(part.get("above") or part.get("above1") or part["decimal"])
         below = Fraction(part.get("below") or part.get("below1") or part.get("below2") or 1)
         whole = part.get("whole") or part.get("whole1")
-        if below == 0 or (whole and not 0 <= above < below):  # 3\frac{5}{2} is a product, 7 5/2 a slip
+        if below == 0 or (whole and not 0 <= above < below):  # 3\frac{5}{2} is a product, 7 5/2 an error
             return None
         value = above / below * Fraction(10) ** int(part.get("power") or part.get("power1") or part.get("power2") or 0)
     value += int(whole or 0)

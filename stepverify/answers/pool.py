@@ -1,4 +1,4 @@
-"""Grade many answers in worker processes, each comparison under a hard time limit."""
+"""Grade many answers in worker processes, with a time limit per comparison."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 Pair = tuple[str, str]
 
 MAX_CHUNK = 16
-"""Pairs a task: enough to hide the cost of messages, few enough to repeat if one of them hangs."""
+"""Pairs per task: enough to hide the cost of messages, few enough to repeat if one pair hangs."""
 MAX_RESTARTS = 5
-"""How often in a row a pool may break before its workers are taken to be unable to start."""
+"""Consecutive failures of a pool after which its workers are assumed to be unable to start."""
 
-# Not fork: it copies the locks of torch's and tokenizers' threads in whatever state they are.
+# Not fork, which would copy held locks of torch's and tokenizers' threads.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _MAIN_LOCK = threading.Lock()
 
 
 class Grader:
-    """Compares answers in worker processes; one that hangs costs its time limit and nothing else.
+    """Grade answers in worker processes, each comparison under a time limit.
+
+    The processes start with the first pair that needs computer algebra. They do not import the main script of the
+    program, nor torch.
 
     The processes start with the first pair that needs computer algebra, and know nothing of the
     program that started them: they import neither its main script nor torch.
@@ -58,7 +61,7 @@ class Grader:
         self.time_limit = time_limit
         self.num_timeouts = 0
         self._pool: pebble.ProcessPool | None = None
-        self._lock = threading.Lock()  # one thread draws and one grades
+        self._lock = threading.Lock()  # several threads may grade
 
     def __enter__(self) -> Grader:
         return self
@@ -67,7 +70,7 @@ class Grader:
         self.close()
 
     def close(self) -> None:
-        """End the worker processes. The next pair that needs one starts them again."""
+        """Stop the worker processes; the next pair that needs them restarts them."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.stop()
@@ -77,8 +80,8 @@ class Grader:
         """Compare (gold, predicted) pairs; see :func:`stepverify.answers.equivalent`.
 
         Returns:
-            One verdict a pair, in order. None where the comparison ran out of its time limit; False
-            where an answer is missing or empty.
+            One verdict per pair, in order. None if the comparison exceeded its time limit; False if an answer is
+                missing or empty.
         """
         pairs = list(pairs)
         verdicts = [settle(gold, predicted) for gold, predicted in pairs]
@@ -97,14 +100,12 @@ class Grader:
     def classes(self, answers: Sequence[str | None]) -> list[int | None]:
         """Group equal answers, for voting.
 
-        Equality of answers as found here is not transitive (``20%`` equals both 20 and 1/5), so the
-        class of an answer is that of the first representative it equals, a representative being the
-        first answer of its class. That depends on the order of the answers and nothing else, except
-        where comparisons run out of time: those count as not equal.
+        Equality of answers is not transitive (``20%`` equals both 20 and 1/5), so the class of an answer is that of the
+        first representative it equals, where the representative of a class is its first answer. This depends only on
+        the order of the answers, except for comparisons that exceed their time limit: those count as not equal.
 
         Returns:
-            One class a answer, numbered from 0 by first appearance; None where an answer is missing
-            or empty: no vote.
+            One class per answer, numbered from 0 by first appearance; None for a missing or empty answer: no vote.
         """
         kinds = [(answer_key(answer) or answer.strip()) if answer and answer.strip() else None for answer in answers]
         unassigned = list(dict.fromkeys(kind for kind in kinds if kind is not None))
@@ -122,11 +123,11 @@ class Grader:
     # ── worker processes ──────────────────────────────────────────────────────────────────────────
 
     def _compare(self, pairs: list[Pair]) -> dict[Pair, bool | None]:
-        """Compare in chunks; the pairs of a chunk that fails once more, each by itself.
+        """Compare in chunks, then the pairs of failed chunks one by one.
 
-        A worker hands a chunk back unfinished after half the time limit, so a chunk fails only if one
-        of its pairs is slow. A worker may also die for a reason that has nothing to do with its pair,
-        so a lone pair gets a second try; one that ran out of time does not.
+        A worker returns a chunk unfinished after half the time limit, so a chunk fails only if one of its pairs is
+        slow. A worker may also die for reasons unrelated to its pair, so a single pair gets a second try, unless it
+        timed out.
         """
         found: dict[Pair, bool | None] = {}
         failed: list[Pair] = []
@@ -156,7 +157,7 @@ class Grader:
         return found
 
     def _run(self, chunks: list[list[Pair]]) -> list[list[bool] | BaseException]:
-        """Run every chunk in some worker: the verdicts it got to, or why there are none.
+        """Run every chunk in a worker; return its verdicts, or the error.
 
         Raises:
             RuntimeError: the workers cannot start.
@@ -176,7 +177,7 @@ class Grader:
                     except (concurrent.futures.TimeoutError, ProcessExpired) as error:
                         results[i] = error
             except (concurrent.futures.BrokenExecutor, RuntimeError) as error:
-                # Pebble gives a pool up when a worker dies between two tasks.
+                # Pebble breaks a pool when a worker dies between two tasks.
                 num_breaks = num_breaks + 1 if len(results) == before else 1
                 self.close()
                 if num_breaks > MAX_RESTARTS:
@@ -220,16 +221,16 @@ def _context() -> Any:
     context = multiprocessing.get_context(_METHOD)
     if _METHOD == "forkserver":
         context.set_forkserver_preload(["stepverify.answers.worker"])
-    context = copy.copy(context)  # the original belongs to everyone
+    context = copy.copy(context)  # the original is global
     context.Process = _WorkerProcess  # type: ignore[attr-defined]
     return context
 
 
 class _WorkerProcess(multiprocessing.get_context(_METHOD).Process):  # type: ignore[misc]
-    """A process that does not import the main script of the program.
+    """Start a process that does not import the program's main script.
 
-    By default it would, and then a script without a main guard would start itself anew in every
-    worker, one with a guard would import torch there, and one read from standard input would fail.
+    By default it would: a script without a main guard would then restart itself in every worker, one with a guard would
+    import torch there, and one read from standard input would fail.
     """
 
     def start(self) -> None:

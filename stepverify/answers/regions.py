@@ -1,7 +1,7 @@
-r"""Sets of real numbers: write inequalities and set-builders as intervals. Standard library only.
+r"""Convert inequalities and set-builder notation to intervals of real numbers.
 
-``|x| < 3``, ``-3 < x < 3``, ``\{x : x^2 ... \}`` and ``]2, 5[`` become ``(-3,3)`` and so on, so that intervals are all
-that is left to compare. What is not of these forms stays for computer algebra.
+Standard library only. ``|x| < 3``, ``-3 < x < 3``, ``\{x : x^2 ... \}`` and ``]2, 5[`` become ``(-3,3)`` and so on, so
+that only intervals are left to compare. Other forms are left to computer algebra.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _INFINITY = r"\infty"
 
 
 class Region(NamedTuple):
-    """Intervals as text, and the variable that an inequality is about; none of an interval."""
+    """Hold intervals as text, and the variable of an inequality, if any."""
 
     variable: str
     text: str
@@ -44,7 +44,7 @@ class Region(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def region(text: str) -> Region | None:
-    r"""Write an inequality, a set-builder or an interval in French spelling as intervals.
+    r"""Convert an inequality, set-builder notation or French interval to intervals.
 
     >>> [region(text) and region(text).text for text in ("|x| < 3", r"x < -1 or x \ge 2", "]2,5[", "x + y < 3")]
     ['(-3,3)', '(-\\infty,-1)\\cup[2,\\infty)', '(2,5)', None]
@@ -69,7 +69,10 @@ def region(text: str) -> Region | None:
 
 
 def _chain(text: str) -> Region | None:
-    """``a < x <= b``, ``x > a``, ``|x - c| < r`` or ``x != a``."""
+    """Convert one inequality, or a chain of two, to intervals.
+
+    ``a < x <= b``, ``x > a``, ``|x - c| < r`` or ``x != a``.
+    """
     masked = mask(text)
     operators = _OPERATOR.findall(masked)
     sides = split(text, _OPERATOR)
@@ -115,7 +118,10 @@ def _around(absolute: re.Match[str], radius: str, operator: str, closed: bool) -
 
 
 def _punctured(variable: str, points: list[str]) -> Region | None:
-    """All real numbers but some; only plain numbers can be brought into order."""
+    """Write all real numbers except some points as intervals.
+
+    Several points must be plain numbers, to be sorted.
+    """
     from stepverify.answers.number import number
 
     values = [(found.value, point) for point in points if (found := number(point))]

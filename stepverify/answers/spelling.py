@@ -1,6 +1,7 @@
-r"""Write an answer in one spelling: a table of rules, each with an example that is its test. Linear in the length.
+r"""Normalize the spelling of an answer by rules with tested examples.
 
-LaTeX, Unicode, Markdown, Python, English and Chinese spell the same mathematics in many ways. Standard library only.
+LaTeX, Unicode, Markdown, Python, English and Chinese spell the same mathematics in many ways. Standard library only;
+linear in the length.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 MAX_LENGTH = 2_000
-"""Characters of an answer that is looked at; a longer one equals its own copy only."""
+"""Longest answer in characters that is parsed; a longer one only equals its own copy."""
 
 
 class Rule(NamedTuple):
-    """A pattern, its replacement, and an example before and after it alone."""
+    """Hold a pattern, its replacement, and an example before and after it."""
 
     pattern: re.Pattern[str]
     replacement: str | Callable[[re.Match[str]], str]
@@ -147,20 +148,20 @@ _WRAPPERS = (
 _QUOTED = re.compile(r"\\text *\{[^{}]*\}")
 _PROSE_WORD = re.compile(r"(?<![A-Za-z\\{])[A-Za-z][A-Za-z']+")
 DELIMITED = re.compile(r"\$|\\boxed|\\\(|\\\[")
-"""Matches delimiters within an answer: a sentence with formulas, or several formulas."""
+"""Delimiters within an answer: a sentence with formulas, or several formulas."""
 _DIGITS = re.compile(r"-?\d(?:[\d,]*\d)?(?:\.\d+)?")
 _ESCAPED_TWICE = re.compile(r"(?<!\\)\\\\(?:begin|[dtc]?frac|sqrt|text|left|boxed|pi|cdot|infty|le|ge)(?![A-Za-z])")
 
 
 @lru_cache(maxsize=4096)
 def normalize(answer: str) -> str:
-    r"""Write an answer in one spelling; the mathematics stays as it is.
+    r"""Normalize the spelling of an answer without changing its mathematics.
 
     >>> normalize(r"$\left( 3,\!110, \dfrac12 \right)$"), normalize("`2½`")
     ('( 3,110, \\frac{1}{2} )', '2\\frac{1}{2}')
     """
     text = " ".join(answer.split())
-    if _DIGITS.fullmatch(text):  # most answers, which no rule touches
+    if _DIGITS.fullmatch(text):  # most answers; no rule applies
         return text
     if _ESCAPED_TWICE.search(text):  # JSON within JSON
         text = text.replace("\\\\", "\\")
@@ -171,7 +172,7 @@ def normalize(answer: str) -> str:
     for rule in RULES:
         text = rule.pattern.sub(rule.replacement, text)
     text = _without_stop(text.strip())
-    if text.count("$") == 1:  # currency, for no formula has one delimiter
+    if text.count("$") == 1:  # currency: a formula would have two delimiters
         text = text.replace("$", "")
     return text.strip()
 
@@ -181,23 +182,26 @@ def _without_stop(text: str) -> str:
 
 
 def _unwrap(text: str) -> str:
-    """Take off what stands around the whole text: delimiters of formulas, emphasis, quotation marks."""
+    """Remove formula delimiters, emphasis and quotation marks around the whole text."""
     for left, right in _WRAPPERS:
         inner = text[len(left) : -len(right)]
         if text.startswith(left) and text.endswith(right) and inner and not _breaks_out(inner, left):
             if left == r"\text{" and not re.fullmatch(r"\s*[-+$]?[\d.,]+%?\s*", inner):
-                continue  # words keep their frame, for a frame says that they are words
+                continue  # words keep their frame, which marks them as words
             text = inner.strip()
     return text
 
 
 def is_prose(text: str) -> bool:
-    r"""Tell a sentence, of more than three words outside ``\text``, from an answer."""
+    r"""Check for a sentence: more than three words outside ``\text``."""
     return len(_PROSE_WORD.findall(_QUOTED.sub("", text))) > 3
 
 
 def _breaks_out(inner: str, left: str) -> bool:
-    r"""Whether the delimiters around ``inner`` are not a pair: ``$a$ or $b$``, ``\boxed{a},\boxed{b}``."""
+    r"""Check whether the delimiters around ``inner`` are not a pair.
+
+    For example ``$a$ or $b$``, ``\boxed{a},\boxed{b}``.
+    """
     if not left.endswith("{"):
         return left in inner
     depth = 0

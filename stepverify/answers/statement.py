@@ -1,6 +1,7 @@
-r"""Split names and conditions from values: ``x = 5`` names its value, ``2n, where n \ge 1`` has a condition.
+r"""Split names and conditions from values.
 
-Only ``symbol = value`` states a value; ``x + y = 5`` is an equation, and equals no number. Standard library only.
+``x = 5`` names its value, ``2n, where n \ge 1`` has a condition. Only ``symbol = value`` states a value; ``x + y = 5``
+is an equation, and equals no number. Standard library only.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _CONDITION = re.compile(
 
 
 class Named(NamedTuple):
-    """A value and what it is the value of; an empty name for ``28/4 = 7``."""
+    """Hold a value and its name; the name may be empty."""
 
     name: str
     value: str
@@ -51,7 +52,9 @@ class Named(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def named(text: str) -> Named | None:
-    r"""Read ``x = 5``, ``5 = x``, ``f(x) = x^2``, ``x \in S`` or ``28/4 = 7``; None for anything else.
+    r"""Parse a named value; None for anything else.
+
+    ``x = 5``, ``5 = x``, ``f(x) = x^2``, ``x \in S`` or ``28/4 = 7``.
 
     >>> named("x = 3, -2"), named("x + y = 5"), named("x = 1, y = 2"), named(r"\text{Area} = 12 \approx 12.1")
     (Named(name='x', value='3, -2'), None, None, Named(name='\\text{Area}', value='12'))
@@ -78,14 +81,14 @@ def named(text: str) -> Named | None:
 
 
 def is_equation(text: str) -> bool:
-    """Tell an equation, whatever its sides, from a value."""
+    """Check whether a text is an equation, not a value."""
     return len(split(text, _EQUALS)) > 1
 
 
 def agree(one: Named, other: Named) -> tuple[str, str] | None:
-    """The values to compare of two named ones; None where the names differ.
+    """Return the values to compare; None if the names differ.
 
-    A function is its graph: ``f(x) = 2x`` and ``y = 2x``; and its argument may have any name.
+    A function is its graph, ``f(x) = 2x`` and ``y = 2x``; its argument may have any name.
     """
     if not one.name or not other.name or _compact(one.name) == _compact(other.name):
         return one.value, other.value
@@ -99,7 +102,7 @@ def agree(one: Named, other: Named) -> tuple[str, str] | None:
 
 @lru_cache(maxsize=4096)
 def condition(text: str) -> tuple[str, str]:
-    r"""Split an answer from the condition after it; the condition is empty where there is none.
+    r"""Split an answer from the condition after it, which may be empty.
 
     >>> condition(r"3x - 2 \text{ for all real } x"), condition("n^2, where n > 1"), condition("5 for 2 dollars")
     (('3x - 2', 'for all real x'), ('n^2', 'where n > 1'), ('5 for 2 dollars', ''))

@@ -1,4 +1,7 @@
-"""Cut a model's output down to its solution: no thoughts, no special tokens. Standard library only; linear time."""
+"""Extract the solution from a model's output, without thoughts and special tokens.
+
+Standard library only; linear in the length.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,13 @@ _STEP_TAG = re.compile(r"(?<=\s)ки(?=\s|$)")  # Math-Shepherd's, after every s
 NEXT_TURN = re.compile(
     r"(?m)^[ \t>*#]{0,9}(?:(?:Question|Q|Human|User|Instruction)\s?\d{0,3}\s?:|Problem\s?\d{0,3}\s?:?\*{0,2}[ \t]*$)"
 )
-"""Matches where a model went on to write the next problem."""
+"""Start of a next problem that the model generated."""
 
 
 def solution_part(text: str) -> str:
     """Return the part of a model's output that is its solution.
 
-    Text in ``<think>…</think>`` is none, nor is what follows a ``<think>`` that was never closed, or a token that ends
-    the turn.
+    Text in ``<think>…</think>``, after an unclosed ``<think>``, or after a token that ends the turn is removed.
 
     >>> solution_part("<think>The answer is 5.</think>The answer is 6<|im_end|>"), solution_part("<think>Hm, 5")
     ('The answer is 6', '')

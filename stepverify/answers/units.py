@@ -1,7 +1,7 @@
-r"""Read what follows a number: a unit of a known list, or a word that multiplies it. Standard library only.
+r"""Parse the unit or multiplier after a number. Standard library only.
 
-Any other word leaves the answer unread: ``5 apples`` is 5, but nobody knows what ``5 factorial`` or ``5 lakh`` was
-meant to be, and an incorrect answer accepted is worse than a correct one missed.
+Units are those of a known list. Any other word leaves the answer unparsed: ``5 apples`` is 5, ``5 factorial`` is not,
+and accepting an incorrect answer is worse than missing a correct one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NUMBER_WORDS = re.compile(r"(?:zero|one|two|three|four|five|six|seven|eight|nin
 _DEGREES = re.compile(r"\s*(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree)\s*[CF]?")
 _ORDINAL = re.compile(r"\s*\^?\s*(?:\{\s*)?\\text\{\s*(?:st|nd|rd|th)\s*\}(?:\s*\})?|(?:st|nd|rd|th)(?![A-Za-z])")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
-_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{\s*-?\d\s*\}|\d)")  # of a unit: 2^3 is no 2
+_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{\s*-?\d\s*\}|\d)")  # only of a unit: 2^3 is not 2
 _CJK = re.compile(r"\s*([\u4e00-\u9fff]+)\s*")
 
 
@@ -45,7 +45,7 @@ class _Units(NamedTuple):
 
 @cache
 def _units() -> _Units:
-    """The three blocks of the file."""
+    """Read the three blocks of the units file."""
     text = files(__package__).joinpath("units.txt").read_text(encoding="utf-8")
     words, abbreviations, chinese = (
         frozenset(word for line in block.splitlines() if not line.startswith("#") for word in line.split())
@@ -61,7 +61,9 @@ def _units() -> _Units:
 
 
 def scale_of_unit(rest: str) -> Fraction | None:
-    r"""Read the unit after a value: what it multiplies the value by, 1 for most; None where it is more than a unit.
+    r"""Return the factor of the unit after a value, 1 for most.
+
+    None if it is more than a unit.
 
     >>> scale_of_unit(r" \text{ cm}^2"), scale_of_unit(" million dollars"), scale_of_unit(" squared")
     (Fraction(1, 1), Fraction(1000000, 1), None)

@@ -1,7 +1,7 @@
-"""What a worker process of the grader runs. Importing it loads Math-Verify and warms it up.
+"""Run comparisons in a worker process of the grader.
 
-The fork server imports it once, and every worker is then born warm within milliseconds; that is
-what makes it cheap to kill one.
+Importing this module loads Math-Verify and warms it up. The fork server imports it once, so every worker starts warm
+within milliseconds, and killing a worker is cheap.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import time
 from stepverify.answers.compare import equivalent
 
 MEMORY_LIMIT = 4 << 30
-"""Bytes of address space of a worker: a tower of powers fails, and not the machine."""
+"""Address space of a worker in bytes, so that a tower of powers fails without exhausting the machine."""
 
-# Builds Math-Verify's patterns and fills the tables of its parser, which learns from what it reads.
+# Compiles Math-Verify's patterns and fills its parser's prediction tables, which grow with use.
 for _gold, _predicted in (
     (r"\frac{x}{\sqrt{2}} + 1", r"\frac{\sqrt{2} x}{2} - y^2"),
     (r"(-\infty, 2] \cup (3, 5)", r"\{1, 2\pi\}"),
@@ -27,9 +27,9 @@ for _gold, _predicted in (
 
 def initialize() -> None:
     """Prepare a new worker process."""
-    # SymPy may sit in one long C call, where Python handles no signal: let SIGTERM kill at once.
+    # During a long C call of SymPy Python handles no signals: let SIGTERM kill at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with contextlib.suppress(ImportError, ValueError, OSError):  # no such limit on this system, or a lower one already
+    with contextlib.suppress(ImportError, ValueError, OSError):  # no such limit on this system, or already a lower one
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -38,9 +38,9 @@ def initialize() -> None:
 
 
 def compare_all(pairs: list[tuple[str, str]], budget: float) -> list[bool]:
-    """Compare the pairs of one task until ``budget`` seconds are used up: as many verdicts as it got to, one at least.
+    """Compare the pairs of one task until ``budget`` seconds are used.
 
-    What exhausts the memory or the stack equals nothing.
+    Returns the verdicts so far, at least one. A comparison that exhausts memory or stack is False.
     """
     end = time.monotonic() + budget
     verdicts: list[bool] = []

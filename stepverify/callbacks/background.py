@@ -23,10 +23,10 @@ from stepverify.lightning_compat import saves_shards
 class BackgroundSave:
     """Write one checkpoint at a time to a draft, then publish it.
 
-    The thread is a daemon: one that waits for a process that has died keeps no other from ending.
+    The thread is a daemon: a thread that waits for a dead process does not keep this process alive.
 
     Attributes:
-        began: when training did, by the monotonic clock.
+        began: when training started, by the monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -38,26 +38,35 @@ class BackgroundSave:
 
     @property
     def is_writing(self) -> bool:
-        """Whether a checkpoint is being written or published; not whether it waits for the log."""
+        """Check whether a checkpoint is being written or published.
+
+        False while it waits for the log.
+        """
         running = self._thread is not None and self._thread.is_alive()
         return running and (self._logged.is_set() or not self._written.is_set())
 
     @property
     def failed(self) -> bool:
-        """Whether the last checkpoint could not be written; :meth:`finish` says why."""
+        """Check whether the last checkpoint could not be written.
+
+        :meth:`finish` returns the reason.
+        """
         return self._error is not None
 
     @property
     def share(self) -> float:
-        """Share of the time since training began that it has stood still for checkpoints."""
+        """Return the share of the training time spent waiting for checkpoints."""
         return self._waited / max(time.monotonic() - self.began, 1e-9)
 
     def add_wait(self, seconds: float) -> None:
-        """Count the seconds that training has just stood still."""
+        """Add the seconds that training has just waited."""
         self._waited, self._last_wait = self._waited + seconds, seconds
 
     def is_costly(self, max_share: float) -> bool:
-        """Whether one more wait like the last would exceed a share of the time; 1 is never exceeded."""
+        """Check whether another such wait would exceed a share of the time.
+
+        A share of 1 is never exceeded.
+        """
         return max_share < 1 and self._waited + self._last_wait > max_share * (time.monotonic() - self.began)
 
     def __str__(self) -> str:
@@ -68,22 +77,25 @@ class BackgroundSave:
         )
 
     def start(self, write: Callable[[], None], publish: Callable[[], None]) -> None:
-        """Begin; the one before must have been finished."""
+        """Start writing; the previous checkpoint must be finished."""
         self._logged.clear()
         self._written.clear()
         self._thread = threading.Thread(target=self._run, args=(write, publish), name="checkpoint", daemon=True)
         self._thread.start()
 
     def logged(self) -> None:
-        """Let a written checkpoint be published: the loss of its step is on disk."""
+        """Allow the written checkpoint to be published.
+
+        By then the loss of its step is on disk.
+        """
         self._logged.set()
 
     def wait_written(self) -> None:
-        """Wait until nothing reads the state of the training any more."""
+        """Wait until the training state is no longer read."""
         self._written.wait()
 
     def finish(self, seconds: float | None = None) -> BaseException | None:
-        """Wait for the checkpoint in flight, if any; return why it could not be written."""
+        """Wait for a checkpoint in progress; return its error, if any."""
         self._logged.set()
         if self._thread is not None:
             self._thread.join(seconds)
@@ -101,16 +113,18 @@ class BackgroundSave:
             publish()
             self._writing += time.monotonic() - start
             self._count += 1
-        except BaseException as error:  # of whatever kind: the run must hear of it
+        except BaseException as error:  # of any kind, to be reported by finish()
             self._error = error
         finally:
             self._written.set()
 
 
 def snapshot(checkpoint: Any) -> Any:
-    """Copy a checkpoint to host memory: the next optimizer step changes its tensors in place.
+    """Copy a checkpoint to host memory.
 
-    Tensors that are one, tied weights, stay one.
+    The next optimizer step changes its tensors in place.
+
+    Tied weights stay tied.
     """
     copied: dict[tuple[Any, ...], Tensor] = {}
 
@@ -124,7 +138,7 @@ def snapshot(checkpoint: Any) -> Any:
                 copied[key] = value.clone() if local.device.type == "cpu" else value.cpu()
             return copied[key]
         if isinstance(value, dict):
-            taken = copy.copy(value)  # its class and attributes
+            taken = copy.copy(value)  # keeps class and attributes
             taken.update((name, take(item)) for name, item in value.items())
             return taken
         if type(value) in (list, tuple):
@@ -137,21 +151,21 @@ def snapshot(checkpoint: Any) -> Any:
 def prepare(
     trainer: lightning.Trainer, checkpoint: dict[str, Any], draft: Path, group: Any, *, in_place: bool
 ) -> Callable[[], None]:
-    """Copy what this rank writes of a checkpoint; the returned function writes it.
+    """Copy this rank's part of a checkpoint; the returned function writes it.
 
     Args:
-        trainer: whose strategy says what is written where.
+        trainer: its strategy determines what is written where.
         checkpoint: as Lightning dumps it, on every rank.
         draft: a file, or a folder of shards.
-        group: of processes on the CPU that the threads of all ranks talk over; for shards alone.
-        in_place: take no copy: nothing may change before it is written.
+        group: process group on the CPU for the writing threads of all ranks; for shards only.
+        in_place: do not copy; then nothing may change before it is written.
     """
     strategy = trainer.strategy
     take: Callable[[Any], Any] = (lambda value: value) if in_place else snapshot
     if saves_shards(strategy):
         draft.mkdir(parents=True, exist_ok=True)
         taken = take(checkpoint)
-        # The layout of Lightning's ModelParallelStrategy, which reads it again.
+        # The layout that Lightning's ModelParallelStrategy reads.
         shards = {"state_dict": taken.pop("state_dict")}
         shards |= {f"optimizer_{i}": state for i, state in enumerate(taken.pop("optimizer_states", ()))}
 
@@ -162,7 +176,7 @@ def prepare(
 
         return write
     whole = isinstance(strategy, ModelParallelStrategy) or type(strategy).save_checkpoint is Strategy.save_checkpoint
-    if not whole:  # all ranks write it together, in a way of its own
+    if not whole:  # the strategy has its own way of saving, on all ranks
         strategy.save_checkpoint(checkpoint, draft)
         return lambda: None
     if not trainer.is_global_zero:
@@ -172,7 +186,7 @@ def prepare(
 
 
 def publish(folder: Path, name: str, links: Mapping[str, str], dropped: Sequence[str]) -> None:
-    """Give a written checkpoint its name, bring it to disk, and remove those that are kept no more."""
+    """Give a written checkpoint its final name; remove old ones."""
     atomic.publish(folder / ".draft", folder / name)
     for link, target in links.items():
         atomic.remove(folder / ".link")

@@ -1,4 +1,4 @@
-"""The best checkpoint of a run, by a metric of its validations."""
+"""Choose the best checkpoint of a run by a validation metric."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stepverify.records import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The checkpoint that was chosen: its name, the step and epoch it is of, and all that its validation gave."""
+    """Describe the chosen checkpoint and the metrics of its validation."""
 
     monitor: str
     mode: str
@@ -35,14 +35,14 @@ class Best:
 
 
 class Choice:
-    """Compares validations by one metric.
+    """Compare validations by one metric.
 
     Args:
         monitor: the metric; None never chooses.
-        mode: ``min`` or ``max``. Of equal ones the first is the best.
+        mode: ``min`` or ``max``. The first of equal ones is the best.
 
     Attributes:
-        best: so far.
+        best: the best checkpoint so far.
     """
 
     def __init__(self, monitor: str | None, mode: str | None) -> None:
@@ -53,24 +53,24 @@ class Choice:
         self._known: set[str] = set()
 
     def state(self) -> dict[str, Any] | None:
-        """Plain values of the best."""
+        """Return the best checkpoint as plain values."""
         return asdict(self.best) if self.best else None
 
     def load(self, state: dict[str, Any] | None) -> None:
-        """Take over the best where it was chosen as it is now."""
+        """Restore the best checkpoint if monitor and mode are unchanged."""
         if state and (state["monitor"], state["mode"]) == (self.monitor, self.mode):
             self.best = Best(**state)
 
     def check(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Refuse a metric that no validation will give.
+        """Refuse a metric that no validation will log.
 
-        What a callback logs is known where it says so in its attribute ``logged``; where another one may log more,
-        the first validation tells.
+        Metrics logged by other packages' callbacks are known if the callback lists them in its attribute ``logged``. If
+        one does not, the first validation decides.
         """
         if self.monitor is None:
             return
         if getattr(trainer.datamodule, "readers", {"validate": ()})["validate"] is None:  # type: ignore[attr-defined]
-            raise InputError(f"Checkpoints.monitor: {self.monitor} is of the validation; give data.validation")
+            raise InputError(f"Checkpoints.monitor: {self.monitor} is a validation metric; give data.validation")
         callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         others = [c for c in callbacks if type(c).__module__.split(".")[0] not in ("lightning", "stepverify")]
         self._known = {name for c in others for name in getattr(c, "logged", ())}
@@ -87,7 +87,7 @@ class Choice:
             verdicts = module.verdicts(example)
             counts.update(verdicts)
             kinds[example.record.problem_id].update(verdicts)
-        of_problems = str(self.monitor).endswith("_within")
+        of_problems = str(self.monitor).endswith("_per_problem")
         if any(len(kind) > 1 for kind in kinds.values()) if of_problems else len(counts) > 1:
             return
         unit = "steps" if isinstance(module, ProcessRewardModel) else "solutions"
@@ -102,16 +102,19 @@ class Choice:
             raise InputError(f"Checkpoints.monitor: there is no {self.monitor}, but {', '.join(sorted(known))}")
 
     def compare(self, trainer: lightning.Trainer) -> bool:
-        """Whether the validation that has just ended is the best so far, which :attr:`best` then says."""
+        """Check whether the latest validation is the best so far.
+
+        If so, :attr:`best` is updated.
+        """
         if self.monitor is None:
             return False
         metrics = {
             k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/") or k == self.monitor
         }
-        metrics = trainer.strategy.broadcast(metrics)  # the ranks decide alike, whatever a callback logs on each
+        metrics = trainer.strategy.broadcast(metrics)  # so that all ranks decide alike
         if self.monitor not in metrics:
             self._refuse_unknown(self._known | metrics.keys())
-            return False  # a callback that does not log in every validation
+            return False  # logged by a callback, but not in every validation
         value, sign = metrics[self.monitor], 1 if self.mode == "max" else -1
         if math.isnan(value) or (self.best and sign * value <= sign * self.best.metrics[self.monitor]):
             return False
@@ -124,9 +127,10 @@ class Choice:
 
 
 def chosen(trainer: lightning.Trainer) -> tuple[Best, Path] | None:
-    """The best checkpoint of a run whose ``Checkpoints`` have a ``monitor``; None means the last weights.
+    """Return the best checkpoint of a run and its path.
 
-    Where the metric was never a number, or the checkpoint is torn, it says so.
+    None, to use the final weights, if ``Checkpoints`` has no ``monitor``; also, with a message, if the metric was
+    always NaN or the checkpoint is damaged.
     """
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     choice = next((c.choice for c in callbacks if isinstance(getattr(c, "choice", None), Choice)), None)

@@ -1,4 +1,7 @@
-"""The model card of an export: what it is, what it was made of, and code to use it that a test runs."""
+"""Write the model card of an export.
+
+It describes the model, its data and recipe, and holds usage code that a test runs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import yaml
 from lightning.pytorch.cli import SaveConfigCallback
 
 from stepverify.callbacks.best import Best
-from stepverify.callbacks.lines import shown
+from stepverify.callbacks.progress import shown
 from stepverify.callbacks.usage import Usage
 from stepverify.models.export import Form
 from stepverify.modules import StepModule
@@ -21,18 +24,18 @@ from stepverify.versions import installed
 _KINDS = {
     "generator": (
         "Generator",
-        "Writes worked solutions step by step, one step a line.",
+        "Writes worked solutions step by step, one step per line.",
         ("text-generation", ["math"]),
     ),
     "outcome": (
         "Outcome verifier",
-        "Says after every token of a worked solution how likely its final answer is correct; the value at the last "
-        "token is the solution's score.",
+        "Gives the probability, after every token of a worked solution, that its final answer is correct; the value at "
+        "the final token is the solution's score.",
         ("token-classification", ["math", "reward-model", "outcome-reward-model"]),
     ),
     "process": (
         "Process reward model",
-        "Says of every step of a worked solution how likely it is correct, at the tag after the step.",
+        "Gives the probability that each step of a worked solution is correct, at the step tag after the step.",
         ("token-classification", ["math", "reward-model", "process-reward-model"]),
     ),
 }
@@ -46,16 +49,18 @@ _TRAINER = ("max_epochs", "max_steps", "precision", "accumulate_grad_batches", "
 
 
 class Card:
-    """Collects what is said of a run; made on all ranks, as reading the metrics may reduce them.
+    """Collect the facts about a run for its model card.
+
+    Created on all ranks, as reading the metrics may reduce them.
 
     Args:
         trainer: at the end of fit.
-        module: what was trained.
-        forms: form → its place in the export.
-        repository: on the hub, if it goes there.
+        module: the trained module.
+        forms: form → its folder within the export.
+        repository: Hub repository, if the export is uploaded.
 
     Attributes:
-        best: whose weights these are; None for the last ones.
+        best: checkpoint that the weights are from; None for the final weights.
     """
 
     best: Best | None = None
@@ -75,7 +80,10 @@ class Card:
             self.config = yaml.safe_load(saved.parser.dump(saved.config, skip_none=True, skip_validation=True))
 
     def render(self, form: Form, folder: Path) -> str:
-        """The card of one form, whose weights and tokenizer lie in ``folder``."""
+        """Render the card of one form.
+
+        ``folder`` holds its weights and tokenizer.
+        """
         title, purpose, _ = _KINDS[self.facts["objective"]]
         start = "a random start" if self.source.weights == "random" else f"`{self.source.path}`"
         parts = [
@@ -178,7 +186,7 @@ class Card:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts with line ends in quotes, as they are written in a recipe."""
+    """Quote strings with line ends, as recipes do."""
 
 
 _Dumper.add_representer(
@@ -188,7 +196,7 @@ _Dumper.add_representer(
 
 
 def _pruned(tree: Any) -> Any:
-    """Without what is empty."""
+    """Remove empty values."""
     if not isinstance(tree, dict):
         return tree
     kept = {k: _pruned(v) for k, v in tree.items()}

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, checked before they are used; SIGTERM ends in one."""
+"""Save checkpoints atomically, also on SIGTERM, and check them before use."""
 
 from __future__ import annotations
 
@@ -27,34 +27,36 @@ from stepverify.callbacks.together import any_rank, exit_code, together
 from stepverify.lightning_compat import dump_checkpoint, is_epoch_end, saves_shards, stop_training
 from stepverify.records import InputError
 
-_FINISH_SECONDS = 30.0  # for a write that other ranks take part in, which may have ended
+_FINISH_SECONDS = 30.0  # for a write with other ranks, which may have ended
 
 
 class Checkpoints(Checkpoint):
-    """Saves ``checkpoints/step=N.ckpt`` below ``trainer.default_root_dir``, for ``--ckpt_path last``.
+    """Save checkpoints that ``--ckpt_path last`` resumes from.
 
-    Saves at the end of each epoch, at the end of training, in between as the arguments say, and on SIGTERM,
-    which ends the run with exit code 143 once the running optimizer step is done. The link ``last.ckpt`` names
-    the newest, ``best.ckpt`` the one whose validation was the best by ``monitor``, which is kept besides and whose
-    weights :class:`HuggingFaceExport` writes. To stop early as well, add Lightning's EarlyStopping.
+    They are saved as ``checkpoints/step=N.ckpt`` below ``trainer.default_root_dir``: at the end of each epoch, at the
+    end of training, in between as the arguments say, and on SIGTERM, which ends the run with exit code 143 once the
+    current optimizer step is done. The link ``last.ckpt`` points to the newest, ``best.ckpt`` to the one with the best
+    validation by ``monitor``, which is kept in addition and whose weights :class:`HuggingFaceExport` writes. For early
+    stopping, add Lightning's EarlyStopping.
 
-    How long training has waited for checkpoints is logged (``checkpoints/share``) and said at the end.
+    The share of time that training waited for checkpoints is logged (``checkpoints/share``) and printed at the end.
 
     Args:
-        every_n_train_steps: save after each so many optimizer steps.
-        train_time_interval: save in the middle of an epoch when the last save is so long ago, ``0:15:00`` in YAML.
-        keep: how many are kept, the newest ones.
-        monitor: metric of the validation, ``val/loss`` for example; null chooses none: the last weights are exported.
-        mode: whether its ``min`` or ``max`` is the best. Of equal ones the first is kept.
-        async_save: copy the state to host memory, which takes as much as one checkpoint, and write it from there while
-            training goes on. False has training wait.
-        max_share: share of the run's time that training may wait for saves in the middle of an epoch: one that would
-            take more is put off. 1 puts none off. The best, the end of an epoch and SIGTERM are never put off.
-        final: which of them a finished run keeps, once the export is written: ``all``; the ``last`` one, from which
-            more epochs can follow, and the weights of the best one; the ``weights`` of the last one; or ``none``.
+        every_n_train_steps: save after every so many optimizer steps.
+        train_time_interval: save within an epoch when the last save is this long ago, ``0:15:00`` in YAML.
+        keep: number of checkpoints to keep, the newest ones.
+        monitor: validation metric that chooses the best checkpoint, for example ``val/loss``; with null, the final
+            weights are exported.
+        mode: whether ``min`` or ``max`` of the metric is the best. The first of equal ones is kept.
+        async_save: copy the state to host memory, which needs as much as one checkpoint, and write it from there while
+            training continues. With False training waits.
+        max_share: share of the run's time that training may wait for saves within an epoch; a save that would exceed it
+            is postponed. 1 postpones none. The best checkpoint, the end of an epoch and SIGTERM are never postponed.
+        final: checkpoints that a finished run keeps, once the export is written: ``all``; the ``last`` one, from which
+            training can continue, and the weights of the best one; the ``weights`` of the last one only; or ``none``.
 
     Attributes:
-        kept: names of the checkpoints that are there, the best among them.
+        kept: names of the checkpoints on disk, including the best.
     """
 
     def __init__(
@@ -84,11 +86,11 @@ class Checkpoints(Checkpoint):
         self._step, self._time = -1, 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Names of the checkpoints that are kept: a resumed run removes no others. And which is the best."""
+        """Return the names of the kept checkpoints, and the best one."""
         return {"names": self._names, "best": self.choice.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the names and the best."""
+        """Restore the names of the kept checkpoints, and the best one."""
         self._names = list(state_dict["names"])
         self.choice.load(state_dict.get("best"))
         self.kept = self._wanted()
@@ -98,7 +100,7 @@ class Checkpoints(Checkpoint):
         return self._names if best is None or best.name in self._names else [best.name, *self._names]
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Refuse a ``monitor`` that no validation will give, as far as that is known before one."""
+        """Refuse a ``monitor`` that no validation will log, as far as known."""
         if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.choice.check(trainer, pl_module)
             check_final(trainer, self.final)
@@ -106,19 +108,19 @@ class Checkpoints(Checkpoint):
     # ── when ──────────────────────────────────────────────────────────────────────────────────────
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Listen for SIGTERM in Lightning's place; Lightning puts the handlers from before the fit back at its end."""
+        """Handle SIGTERM until the fit ends, instead of Lightning."""
         self._step, self._asked = trainer.global_step, trainer.received_sigterm
         self._time = self._background.began = time.monotonic()
-        if saves_shards(trainer.strategy):  # the threads talk while the main ones do
+        if saves_shards(trainer.strategy):  # the writing threads communicate at the same time as the main threads
             self._group = torch.distributed.new_group(backend="gloo")
         if (best := self.choice.best) is not None:
             path = files.folder(trainer.default_root_dir) / best.name
             if (
                 reason := trainer.strategy.broadcast(files.defect(path) if trainer.is_global_zero else None)
             ) is not None:
-                files.say(f"{path} was the best, but is torn ({reason}): the best of what follows is chosen")
+                files.say(f"{path} was the best, but is torn ({reason}): the best of the following ones is chosen")
                 self.choice.best = None
-        # Lightning's own handler broadcasts right away, wherever the other ranks are, and heeds rank 0 only.
+        # Lightning's own handler broadcasts at once, wherever the other ranks are, and only rank 0's signal counts.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask)
             self._stuck.watch(trainer, self._background)
@@ -129,7 +131,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is time to. The ranks decide together."""
+        """Save if it is time to. All ranks decide together."""
         if trainer.global_step == self._step:
             return  # gradients are still being accumulated
         self._step = trainer.global_step
@@ -142,7 +144,7 @@ class Checkpoints(Checkpoint):
         if stop:
             stop_training(trainer)
         loop = trainer.fit_loop.epoch_loop
-        # Resumed from here, Lightning would leave the validation out; an epoch's last step is saved after it.
+        # An epoch's last step is saved after the validation: resumed from here, Lightning would skip it.
         if is_epoch_end(trainer):
             return
         regular = self.every_n_train_steps and self._step % self.every_n_train_steps == 0
@@ -156,7 +158,7 @@ class Checkpoints(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any,
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """On SIGTERM do not wait for the rest of the validation: the resumed run goes through it again."""
+        """Stop within the validation on SIGTERM; the resumed run repeats it."""
         self._stuck.disarm()
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
@@ -166,7 +168,7 @@ class Checkpoints(Checkpoint):
             self._save(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Compare it, now that all callbacks have logged. At the end of an epoch, a new best one is saved there."""
+        """Compare the validation after all callbacks logged; save the best."""
         if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._release(trainer)
@@ -174,14 +176,14 @@ class Checkpoints(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save a finished epoch; one that ``max_steps`` cut off was saved after its step."""
+        """Save at an epoch's end, unless ``max_steps`` ended it."""
         if is_epoch_end(trainer):
             self._save(trainer)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Let the checkpoint in flight be completed. After SIGTERM: say so in one line, and choose the exit code."""
+        """Finish the checkpoint in progress; after SIGTERM, set the exit code."""
         self._release(trainer)
         stopped = isinstance(exception, SIGTERMException)
         # With an exception, other ranks may have stopped anywhere.
@@ -193,15 +195,15 @@ class Checkpoints(Checkpoint):
         exception.code = exit_code(trainer, 143 if error is None else 2)  # type: ignore[attr-defined]
         if trainer.is_global_zero and error is None:
             after = f"stepverify fit: stopped by SIGTERM after step {trainer.global_step}"
-            print(f"{after}; go on with --ckpt_path last", file=sys.stderr, flush=True)
+            print(f"{after}; resume with --ckpt_path last", file=sys.stderr, flush=True)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remove what a finished run needs no more: the export is written, and the run marked as finished."""
+        """Remove checkpoints that a finished, exported run no longer needs."""
         if trainer.is_global_zero and not trainer.interrupted and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             reduce_to(Path(trainer.default_root_dir), self.final, self.kept)
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Leave signals as they were."""
+        """Stop watching for stuck steps."""
         self._stuck.stop()
 
     # ── how ───────────────────────────────────────────────────────────────────────────────────────
@@ -209,7 +211,7 @@ class Checkpoints(Checkpoint):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Saved within a validation: have the resumed run start it again, not go on with results that are lost."""
+        """Reset the progress of a validation; a resumed run restarts it."""
         if trainer.validating:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
             progress["current"] = dict.fromkeys(progress["current"], 0)
@@ -243,7 +245,7 @@ class Checkpoints(Checkpoint):
             logger.log_metrics({"checkpoints/share": self._background.share}, step=trainer.global_step)
 
     def _release(self, trainer: lightning.Trainer) -> None:
-        """Let a checkpoint have its name, now that the loss of its step is on disk too: no resume leaves a gap."""
+        """Publish the checkpoint, with its step's loss written to disk first."""
         if self._unlogged and trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.save()
@@ -251,7 +253,7 @@ class Checkpoints(Checkpoint):
         self._background.logged()
 
     def _finish(self, trainer: lightning.Trainer) -> None:
-        """Wait for the checkpoint in flight.
+        """Wait for a checkpoint in progress.
 
         Raises:
             InputError: it could not be written.
@@ -264,17 +266,17 @@ class Checkpoints(Checkpoint):
     def _message(self, trainer: lightning.Trainer, error: BaseException) -> str:
         path = files.folder(trainer.default_root_dir) / self._names[-1]
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        return f"{path}: not saved, {reason}; the checkpoint before it is still there"
+        return f"{path}: not saved, {reason}; the checkpoint before it is kept"
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """What was written after the last step is complete."""
+        """Publish a checkpoint whose step is logged completely."""
         self._release(trainer)
         self._stuck.arm()
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """What was written after the last step is complete."""
+        """Publish a checkpoint whose step is logged completely."""
         self._release(trainer)
         self._stuck.disarm()
 
@@ -282,14 +284,14 @@ class Checkpoints(Checkpoint):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Its ranks may wait for each other."""
+        """Watch for a stuck step, as ranks may wait for each other."""
         self._stuck.arm()
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Wait for the last checkpoint, and say what all of them have cost."""
+        """Wait for the last checkpoint, and print the time spent waiting."""
         start = time.monotonic()
         self._stuck.disarm()
         self._finish(trainer)
         self._background.add_wait(time.monotonic() - start)
-        put_off = f"; {self._num_put_off} were put off (max_share: {self.max_share:g})" if self._num_put_off else ""
+        put_off = f"; {self._num_put_off} were postponed (max_share: {self.max_share:g})" if self._num_put_off else ""
         files.say(f"checkpoints: {self._background}{put_off}")

@@ -1,4 +1,4 @@
-"""How much room a run's checkpoints and export take on disk, known before training."""
+"""Compute the disk space of checkpoints and export before training."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from stepverify.callbacks.export import HuggingFaceExport
 from stepverify.modules import StepModule
 from stepverify.records import InputError
 
-_PER_TENSOR = 360  # bytes beside its numbers: its names in a zip archive, and alignment
+_PER_TENSOR = 360  # overhead in bytes: names in the zip archive, and alignment
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Bytes of one checkpoint: trained weights, and what the optimizer keeps of each; and of the exported models.
+    """Hold the bytes of one checkpoint and of the exported models.
 
-    ``optimizer`` is None where only its first step would tell.
+    A checkpoint has the trained weights and the optimizer state; ``optimizer`` is None if its size is unknown before
+    the first step.
     """
 
     weights: int
@@ -35,12 +36,12 @@ class Room:
 
     @property
     def checkpoint(self) -> int:
-        """Bytes of both."""
+        """Return the bytes of weights and optimizer state."""
         return self.weights + (self.optimizer or 0)
 
 
 def measure(trainer: lightning.Trainer, module: StepModule) -> Room:
-    """Count what will be written: no step has been made yet."""
+    """Compute the bytes that will be written, before any step."""
     state = [value for value in module.state_dict().values() if isinstance(value, Tensor)]
     callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     exports = sum(len(c._forms) for c in callbacks if isinstance(c, HuggingFaceExport))
@@ -48,7 +49,7 @@ def measure(trainer: lightning.Trainer, module: StepModule) -> Room:
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
-    """Sharded ones in full; tied ones once."""
+    """Count the bytes of tensors: sharded ones in full, tied ones once."""
     found: dict[Any, int] = {}
     for tensor in tensors:
         local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
@@ -58,18 +59,21 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _optimizer_bytes(trainer: lightning.Trainer, module: StepModule) -> int | None:
-    """Have optimizers begin a step on parameters without numbers, of the same shapes."""
+    """Count the bytes of optimizer states.
+
+    The optimizer takes a step on parameters without storage.
+    """
     total = 0
     for shapes in (group["params"] for optimizer in trainer.optimizers for group in optimizer.param_groups):
         weights = [torch.empty(p.shape, dtype=p.dtype, device="meta", requires_grad=True) for p in shapes]
         optimizer = module.optimizer_factory([{"params": weights}])
-        # A fused kernel, which keeps the same states, knows no such tensors.
+        # Fused kernels do not support meta tensors; their states are the same.
         optimizer.param_groups[0].update({k: False for k in ("fused", "foreach") if k in optimizer.param_groups[0]})
         for weight in weights:
             weight.grad = torch.empty_like(weight)
         try:
             optimizer.step()
-        except Exception:  # Adafactor looks at a number, but after it has made all states
+        except Exception:  # Adafactor reads a value, but after creating all states
             if not all(optimizer.state.get(weight) for weight in weights):
                 return None
         states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
@@ -78,15 +82,15 @@ def _optimizer_bytes(trainer: lightning.Trainer, module: StepModule) -> int | No
 
 
 def check(trainer: lightning.Trainer, module: StepModule, *, freed: int = 0) -> None:
-    """Say how large a checkpoint is and how much room the run takes.
+    """Print the size of a checkpoint and of the run.
 
     Args:
         trainer: with its callbacks; on its first rank.
-        module: its model loaded.
+        module: with its model loaded.
         freed: bytes of an earlier run that this one removes.
 
     Raises:
-        InputError: there is less room on the disk.
+        InputError: the disk has less space.
     """
     kept = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
     if kept is None:

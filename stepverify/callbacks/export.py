@@ -1,4 +1,7 @@
-"""Every fit ends in a Hugging Face directory that carries template, ids, objective and a model card."""
+"""Export the model of every fit as a Hugging Face directory.
+
+It includes template, ids, objective and a model card.
+"""
 
 from __future__ import annotations
 
@@ -34,26 +37,27 @@ _NUM_CHECKED = 4  # solutions
 
 
 class HuggingFaceExport(lightning.Callback):
-    """Writes the trained model when fit ends, as a whole or not at all.
+    """Export the trained model when fit ends, completely or not at all.
 
-    Its weights are the last ones, or those of the best checkpoint where ``Checkpoints`` has a ``monitor``.
-    The folder holds the model, adapters merged: a causal language model (generator, process reward model) or a
-    one-label token classifier (outcome verifier; where transformers has none, a causal language model with
-    ``value_head.safetensors``). Each further form is a folder in it that stands alone. In
-    ``training_problems.txt`` are digests of the problems of the training, and of the backbone's where it says them.
+    The weights are the final ones, or those of the best checkpoint if ``Checkpoints`` has a ``monitor``. The folder
+    holds the model with merged adapters: a causal language model (generator, process reward model) or a one-label token
+    classifier (outcome verifier; if transformers has none for the architecture, a causal language model with
+    ``value_head.safetensors``). Each further form is a self-contained subfolder. ``training_problems.txt`` has digests
+    of the training problems, and of those of the backbone if its folder lists them.
 
     Args:
-        folder: where to; an export of an earlier fit there is replaced, anything else refused. None is ``export`` below
-            the run's folder.
-        classifier: write a process reward model as a token classifier of its two or three labels too, in
-            ``classifier/``: the form that vLLM's pooling runner takes. Where there is none, the reason is logged.
-        adapter: of a LoRA run, write the adapters alone too, in ``adapter/``, for peft.
-        push_to_hub: repository (``user/name``) that the folder is uploaded to in the end; None keeps it here.
-        private: make that repository private where it is new.
-        check: reload each form in plain transformers, and compare its scores of a few training solutions with those of
-            the trained model: an export with others is not written. It takes the memory of the weights once more, of a
-            sharded model those of a shard and a layer; False leaves it out.
-        max_shard_size: of a file of weights; larger models are written into several, with an index.
+        folder: output folder; the export of an earlier fit is replaced, anything else is refused. None is ``export``
+            below the run's folder.
+        classifier: also write a process reward model as a token classifier of its two or three labels, in
+            ``classifier/``: the form that vLLM's pooling runner loads. If the architecture has none, the reason is
+            logged.
+        adapter: also write the adapters of a LoRA run for peft, in ``adapter/``.
+        push_to_hub: repository (``user/name``) to upload the folder to at the end; None does not upload.
+        private: make a new repository private.
+        check: reload each form in plain transformers and compare its scores of a few training solutions with those of
+            the trained model; an export with other scores is not written. Needs the memory of the weights once more,
+            for a sharded model that of a shard and a layer; False skips the check.
+        max_shard_size: largest size of a weights file; larger models are written as several files with an index.
     """
 
     def __init__(
@@ -82,12 +86,12 @@ class HuggingFaceExport(lightning.Callback):
             raise InputError("HuggingFaceExport.adapter: there are no adapters; set model.init_args.backbone.lora")
         if self.adapter and source.weights == "random":
             raise InputError(
-                "HuggingFaceExport.adapter: adapters of random weights are of no use; export the merged model alone"
+                "HuggingFaceExport.adapter: adapters of random weights are useless; export the merged model only"
             )
         if self.adapter and source.overrides:
             raise InputError(
-                "HuggingFaceExport.adapter: backbone.overrides change the model that adapters are put on; export the "
-                "merged model alone"
+                "HuggingFaceExport.adapter: backbone.overrides change the model that adapters are loaded on; export "
+                "the merged model only"
             )
         if trainer.is_global_zero:
             _check_folder(self._target(trainer))
@@ -95,7 +99,10 @@ class HuggingFaceExport(lightning.Callback):
                 _check_hub(self.push_to_hub)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Settle the forms: an architecture without a token classifier is found out here, not at the end."""
+        """Determine the forms to write.
+
+        An architecture without a token classifier is detected here, not at the end.
+        """
         assert isinstance(pl_module, StepModule)
         model = pl_module.model
         assert model is not None
@@ -114,7 +121,7 @@ class HuggingFaceExport(lightning.Callback):
             self._forms["adapter"] = "adapter"
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Gather sharded weights tensor by tensor; write on rank 0, reload and compare.
+        """Gather sharded weights tensor by tensor; write, reload and compare.
 
         Raises:
             InputError: weights or scores are not finite, or an export gives other scores than the trained model.
@@ -140,7 +147,7 @@ class HuggingFaceExport(lightning.Callback):
                     try:
                         draft = self._write(drafts, trainer, pl_module, state, card, bool(examples))
                     finally:
-                        state.close()  # whatever happens here, the others wait for no more tensors
+                        state.close()  # the other ranks must not wait for more tensors, even after an error
                 else:
                     state.serve()
             draft = trainer.strategy.broadcast(draft)
@@ -167,7 +174,10 @@ class HuggingFaceExport(lightning.Callback):
         card: Card,
         is_compared: bool,
     ) -> Path:
-        """Write all forms into a folder that takes the export's place where ``drafts`` ends without an error."""
+        """Write all forms to a draft folder.
+
+        It replaces the export when ``drafts`` closes without an error.
+        """
         target, model = self._target(trainer), module.model
         assert model is not None
         _check_folder(target)
@@ -186,7 +196,7 @@ class HuggingFaceExport(lightning.Callback):
         return draft
 
     def _examples(self, trainer: lightning.Trainer) -> list[Example]:
-        """The first solutions of the training data, as they were encoded."""
+        """Return the first encoded solutions of the training data."""
         encoded: Shelf = trainer.datamodule.examples["fit"]  # type: ignore[attr-defined]
         read = (encoded[i] for i in range(len(encoded)))
         return list(islice((example for example in read if example.positions), _NUM_CHECKED))
@@ -194,7 +204,10 @@ class HuggingFaceExport(lightning.Callback):
     def _exported(
         self, trainer: lightning.Trainer, form: Form, folder: Path, examples: list[Example], sharding: Sharding | None
     ) -> tuple[list[Tensor], torch.dtype]:
-        """Logits of a reloaded form, and the coarsest format of weights: by all ranks together where it is sharded."""
+        """Compute a reloaded form's logits; return them and the coarsest dtype.
+
+        All ranks take part if it is sharded.
+        """
         module: Any = trainer.lightning_module
         with self._said_of(trainer, form):
             reading, device = module.model.reading, trainer.strategy.root_device
@@ -209,7 +222,8 @@ class HuggingFaceExport(lightning.Callback):
             yield
         except InputError as error:
             raise InputError(
-                f"{self._target(trainer)}: not written: as {form}, read by transformers, {error}; checkpoints are kept"
+                f"{self._target(trainer)}: not written: as {form}, loaded by transformers, {error}; "
+                "checkpoints are kept"
             ) from None
 
     def _target(self, trainer: lightning.Trainer) -> Path:
@@ -222,7 +236,7 @@ class HuggingFaceExport(lightning.Callback):
             api = HfApi()
             api.create_repo(repository, private=self.private, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Trained with stepverify")
-        except Exception as error:  # whatever the network does: the training is not lost
+        except Exception as error:  # any network error; the export is on disk
             raise InputError(
                 f"{folder} is written, but not uploaded: {str(error).splitlines()[0]}; "
                 f"upload it with: hf upload {repository} {folder}"
@@ -240,7 +254,10 @@ def _any(trainer: lightning.Trainer, flags: Tensor) -> Tensor:
 
 
 def _all_see(trainer: lightning.Trainer, folder: Path) -> bool:
-    """Tell whether all ranks read the same disk; otherwise rank 0 reloads an export alone, whole."""
+    """Check whether all ranks see the same disk.
+
+    Otherwise rank 0 reloads the whole export by itself.
+    """
     is_hidden = any_rank(trainer, not folder.is_dir())[0]
     if is_hidden and trainer.lightning_module.device_mesh is not None:
         rank_zero_info(f"export: {folder} is not on every machine's disk: rank 0 alone reloads it, whole")
@@ -252,10 +269,10 @@ def _writes_nothing(trainer: lightning.Trainer) -> bool:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse to replace what no fit has exported."""
+    """Refuse to replace a folder that is not an export."""
     if folder.exists() and not (folder / EXPORT_FILE).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(
-            f"HuggingFaceExport.folder: {folder}: is there, and not the export of a fit (no {EXPORT_FILE}); "
+            f"HuggingFaceExport.folder: {folder}: exists, and is not the export of a fit (no {EXPORT_FILE}); "
             "choose another folder"
         )
 

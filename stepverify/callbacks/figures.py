@@ -1,4 +1,4 @@
-"""What the model thinks, in TensorBoard: calibration and found errors as figures, solutions as text."""
+"""Plot calibration and error detection, and show solutions, in TensorBoard."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ if TYPE_CHECKING:
 
 
 def text_writer(trainer: lightning.Trainer) -> Any:
-    """TensorBoard's writer, if that is the logger, on the process that logs."""
+    """Return TensorBoard's writer on the process that logs; None with other loggers."""
     writer = getattr(trainer.logger, "experiment", None)
     return writer if trainer.is_global_zero and hasattr(writer, "add_text") else None
 
 
 class CalibrationFigure(lightning.Callback):
-    """Reliability diagram of a verifier on the validation set: predicted probability against share of correct ones.
+    """Plot the reliability diagram of a verifier on the validation set.
+
+    It shows the share of correct positions by predicted probability.
 
     Args:
-        num_bins: equal bins of the predicted probability.
+        num_bins: equal-width bins of the predicted probability.
     """
 
     def __init__(self, num_bins: int = 15) -> None:
@@ -40,14 +42,14 @@ class CalibrationFigure(lightning.Callback):
         self._counts = torch.zeros(3, num_bins)
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Forget the last epoch."""
+        """Reset the counts."""
         self._counts = torch.zeros(3, self.num_bins)
 
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Batch,
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Count values and outcomes in bins."""
+        """Count values and targets per bin."""
         targets, entries = batch.scored.targets, batch.scored.entries
         if isinstance(pl_module, GeneratorModule) or targets is None:
             return
@@ -60,14 +62,14 @@ class CalibrationFigure(lightning.Callback):
             self._counts[row].index_add_(0, bins, weight)
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Draw what all processes have counted."""
+        """Plot the counts of all processes."""
         counts = trainer.strategy.reduce(self._counts.to(pl_module.device), reduce_op="sum")
         count, predicted, observed = counts.cpu()
         writer = text_writer(trainer)
         if writer is None or trainer.sanity_checking or not count.any():
             return
         used = count > 0
-        figure, axes = _square("predicted probability to be correct", "share that is correct")
+        figure, axes = _square("predicted probability of being correct", "share that is correct")
         axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfect")
         sizes = 20 + 300 * (count[used] / count.sum()).numpy()
         axes.plot((predicted / count)[used], (observed / count)[used], color="#0072B2")
@@ -83,47 +85,56 @@ class CalibrationFigure(lightning.Callback):
 
 
 class ErrorCurve(lightning.Callback):
-    """Precision against recall of a process reward model in finding the incorrect steps of the validation set."""
+    """Plot precision against recall of detecting incorrect steps.
+
+    For process reward models, on the validation set.
+    """
 
     def __init__(self) -> None:
-        self._curve = BinaryPrecisionRecallCurve()  # joins what all processes have seen
+        self._curve = BinaryPrecisionRecallCurve()  # gathers the steps of all processes
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Forget the last epoch."""
+        """Reset the curve."""
         self._curve = BinaryPrecisionRecallCurve().to(pl_module.device)
 
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Batch,
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Keep the labelled steps; a soft target counts as correct from 1/2 on."""
+        """Add the labelled steps.
+
+        A soft target counts as correct from 1/2 on.
+        """
         targets, entries = batch.scored.targets, batch.scored.entries
         if isinstance(pl_module, ProcessRewardModel) and targets is not None:
             self._curve.update(1 - outputs[entries].float(), (pl_module.truth(targets)[entries] < 0.5).long())
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Draw."""
+        """Plot the curve."""
         if not isinstance(pl_module, ProcessRewardModel) or trainer.sanity_checking:
             return
         precision, recall, thresholds = (x.cpu() for x in self._curve.compute())
         writer = text_writer(trainer)
-        if writer is not None and recall[0] > 0:  # without an incorrect step there is nothing to find
+        if writer is not None and recall[0] > 0:  # undefined without incorrect steps
             writer.add_figure("error_curve", error_figure(precision, recall, thresholds), trainer.global_step)
 
 
 def error_figure(precision: Tensor, recall: Tensor, thresholds: Tensor) -> Figure:
-    """Precision against recall of the incorrect steps, with the point at which a step below 1/2 is called incorrect.
+    """Plot precision against recall of detecting incorrect steps.
+
+    A point marks the threshold 1/2.
 
     Args:
-        precision: (K + 1,) when steps with P(incorrect) >= threshold are called incorrect; at recall 0 in the end, 1.
+        precision: (K + 1,), a step is predicted incorrect if P(incorrect) >= threshold; the final entry, at recall 0,
+            is 1.
         recall: (K + 1,), from 1 to 0.
         thresholds: (K,) ascending.
     """
-    figure, axes = _square("recall of the incorrect steps", "precision: share of the found that are incorrect")
+    figure, axes = _square("recall of the incorrect steps", "precision: share of predicted ones that are incorrect")
     axes.step(recall, precision, where="post", color="#0072B2")
     base = float(precision[0])
-    axes.axhline(base, color="0.6", linestyle="--", label=f"all are called incorrect: {base:.2f}")
-    half = int((thresholds <= 0.5).sum())  # a value of 1/2 itself is not called incorrect
+    axes.axhline(base, color="0.6", linestyle="--", label=f"all predicted incorrect: {base:.2f}")
+    half = int((thresholds <= 0.5).sum())  # a value of exactly 1/2 is not predicted incorrect
     if half < len(thresholds):
         p, r = float(precision[half]), float(recall[half])
         f1 = 2 * p * r / max(p + r, 1e-9)
@@ -133,7 +144,7 @@ def error_figure(precision: Tensor, recall: Tensor, thresholds: Tensor) -> Figur
 
 
 def _square(x: str, y: str) -> tuple[Figure, Axes]:
-    """A figure with both axes from 0 to 1."""
+    """Create a figure with both axes from 0 to 1."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 5), layout="constrained")
@@ -141,14 +152,14 @@ def _square(x: str, y: str) -> tuple[Figure, Axes]:
 
 
 class SolutionText(lightning.Callback):
-    """Solutions as text after each validation: sampled greedily by a generator, or with a verifier's values.
+    """Log solutions as text after each validation.
 
-    Of an outcome verifier that is read at every token, each line shows the value after it, and a figure all values as
-    colours.
+    A generator samples them greedily; a verifier shows them with its values. For an outcome verifier that scores every
+    token, each line shows the value after it, and a figure shows all values as colours.
 
     Args:
-        num_solutions: how many, from the first validation batch.
-        max_tokens: longest generated solution.
+        num_solutions: number of solutions, from the first validation batch.
+        max_tokens: longest generated solution, in tokens.
     """
 
     def __init__(self, num_solutions: int = 4, max_tokens: int = 128) -> None:
@@ -158,9 +169,9 @@ class SolutionText(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Batch,
         batch_idx: int, dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Write the text of the first batch."""
+        """Log the solutions of the first batch."""
         writer = text_writer(trainer)
-        # Sharded weights cannot be read by one rank alone.
+        # A single rank cannot run a sharded model.
         if batch_idx or writer is None or trainer.sanity_checking or pl_module.device_mesh is not None:
             return
         assert isinstance(pl_module, StepModule)
@@ -172,7 +183,7 @@ class SolutionText(lightning.Callback):
             judged = list(zip(batch.records, batch.split(outputs), strict=True))[: self.num_solutions]
             for i, (record, values) in enumerate(judged):
                 pieces = pl_module.encoder.token_texts(record) if isinstance(pl_module, OutcomeVerifier) else []
-                if len(pieces) != len(values):  # values of steps, or the last one alone
+                if len(pieces) != len(values):  # step scores, or the final value only
                     texts.append(_judged(record, values))
                     continue
                 visible = [(piece, value) for piece, value in zip(pieces, values, strict=True) if piece]
@@ -194,18 +205,20 @@ class SolutionText(lightning.Callback):
 
 
 def _after_steps(visible: Sequence[tuple[str, float]], record: Solution, template: Template) -> list[float]:
-    """The value after the last token of each step."""
+    """Return the value after the final token of each step."""
     ends = list(accumulate(len(piece) for piece, _ in visible))
     steps = accumulate(len(template.render_step(step)) for step in record.steps)
     return [visible[ends.index(end)][1] for end in steps]
 
 
 def token_figure(visible: Sequence[tuple[str, float]], width: int = 90) -> Figure:
-    """Texts of tokens on the colours of their values, from orange (0) through white to blue (1); ▼ at the deepest fall.
+    """Plot token texts on the colours of their values.
+
+    Colours go from orange (0) through white to blue (1); ▼ marks the largest drop.
 
     Args:
         visible: text and value in [0, 1] of each token.
-        width: characters a line.
+        width: characters per line.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
@@ -240,6 +253,6 @@ def _judged(record: Solution, values: list[float]) -> str:
 
 
 def block(text: str) -> str:
-    """Text as TensorBoard shows it as it is."""
-    # Markdown shows four leading spaces as they are.
+    """Indent text so that TensorBoard shows it verbatim."""
+    # Markdown shows lines with four leading spaces verbatim.
     return "\n".join("    " + line for line in text.splitlines())

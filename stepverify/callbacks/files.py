@@ -1,4 +1,7 @@
-"""Checkpoints on disk, files or folders of shards: found, checked for damage, read as data alone."""
+"""Find checkpoints on disk, check them for damage, and read them safely.
+
+A checkpoint is a file or a folder of shards; reading never runs pickled code.
+"""
 
 from __future__ import annotations
 
@@ -19,42 +22,45 @@ from stepverify.records import InputError
 
 
 def folder(root: str | Path) -> Path:
-    """Where a run's checkpoints lie."""
+    """Return the folder of a run's checkpoints."""
     return Path(root) / "checkpoints"
 
 
 def name(step: int) -> str:
-    """Of the checkpoint after a step."""
+    """Return the name of the checkpoint after a step."""
     return f"step={step}.ckpt"
 
 
 def find(root: str | Path) -> list[Path]:
-    """All checkpoints of a run, newest first; SLURM's, which Lightning puts into the root, among them."""
+    """Find all checkpoints of a run, newest first.
+
+    Includes SLURM's, which Lightning writes to the root.
+    """
     found = {path.resolve() for path in [*folder(root).glob("*.ckpt"), *Path(root).glob("hpc_ckpt_*.ckpt")]}
     return sorted(found, key=lambda path: path.stat().st_mtime_ns if path.exists() else 0, reverse=True)
 
 
 def last(root: str | Path) -> Path | None:
-    """The newest checkpoint of a run that is whole; None where there is none at all.
+    """Return the newest undamaged checkpoint of a run; None without checkpoints.
 
     Raises:
-        InputError: there are checkpoints, but each is torn.
+        InputError: all checkpoints are damaged.
     """
     torn: list[str] = []
     for path in find(root):
         reason = defect(path)
         if reason is None:
             if torn:
-                say(f"{', '.join(torn)}: going on with {path} instead")
+                say(f"{', '.join(torn)}: resuming from {path} instead")
             return path
         torn.append(f"{path} is torn ({reason})")
     if torn:
-        raise InputError(f"{', '.join(torn)}; no other checkpoint is there: remove {folder(root)} to start afresh")
+        raise InputError(f"{', '.join(torn)}; there is no other checkpoint: remove {folder(root)} to start over")
     return None
 
 
 def defect(path: Path) -> str | None:
-    """What is incorrect with a checkpoint, a file or a folder of shards; None where it is whole."""
+    """Describe the damage of a checkpoint; None if it is complete."""
     try:
         if path.is_dir():
             with (path / ".metadata").open("rb") as file:
@@ -66,13 +72,13 @@ def defect(path: Path) -> str | None:
             path = path / "meta.pt"
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except Exception as error:  # damaged bytes fail in any way
+    except Exception as error:  # damaged files raise all kinds of errors
         return str(error) or type(error).__name__
-    return f"incorrect checksum of {bad}" if bad else None
+    return f"wrong checksum of {bad}" if bad else None
 
 
 class _Metadata(pickle.Unpickler):
-    """ScoredPositions a sharded checkpoint's ``.metadata``, which torch pickles; other classes are refused."""
+    """Unpickle the ``.metadata`` of a sharded checkpoint; refuse other classes."""
 
     _KNOWN = frozenset({
         *(("torch.distributed.checkpoint.metadata", name) for name in (
@@ -90,7 +96,7 @@ class _Metadata(pickle.Unpickler):
 
 
 def read_without_optimizer(path: Path) -> dict[str, Any]:
-    """Read a whole checkpoint, a file or a folder of shards, but for the states of optimizers and schedules."""
+    """Read a checkpoint without the states of optimizers and schedules."""
     if path.is_file():
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     else:
@@ -100,20 +106,29 @@ def read_without_optimizer(path: Path) -> dict[str, Any]:
 
 
 def is_weights_only(path: Path) -> bool:
-    """Whether a whole checkpoint has no optimizer state, so that training cannot go on from it."""
+    """Check whether a checkpoint has no optimizer state.
+
+    Training cannot resume from it.
+    """
     return path.is_file() and "optimizer_states" not in torch.load(
         path, map_location="cpu", weights_only=True, mmap=True
     )
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; links are not followed."""
+    """Count the bytes of a file or of a folder's files.
+
+    Links are not followed.
+    """
     files = [path] if path.is_file() else path.rglob("*")
     return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink())
 
 
 def _read_shards(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[Any, Any]:
-    """Put the shards of a folder together, by this process alone; what was a list has numbers as keys."""
+    """Merge the shards of a folder in this process.
+
+    Lists become dicts by index.
+    """
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
@@ -125,7 +140,7 @@ def _read_shards(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
         for name, info in metadata.state_dict_metadata.items() if wanted(name)
     }  # fmt: skip
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is what no_dist asks for
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # intended by no_dist
         load(held, storage_reader=reader, no_dist=True)
     tree: dict[Any, Any] = {}
     for name, value in held.items():
@@ -137,15 +152,21 @@ def _read_shards(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
 
 
 class AnyCheckpoint(TorchCheckpointIO):
-    """ScoredPositions FSDP2's folders of shards too, for a strategy that holds parameters whole; writes straight to disk."""
+    """Read checkpoint files and FSDP2's folders of shards; write files atomically.
+
+    For strategies that hold whole parameters.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a file as a whole or not at all; Lightning would first put it together in memory, twice."""
+        """Write a file completely or not at all, straight to disk.
+
+        Lightning would first build it in memory, twice.
+        """
         with atomic.replacing(path) as draft, draft.open("wb") as file:
             torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint; of a folder, in the form that a file has."""
+        """Read a checkpoint file, or a folder of shards in its form."""
         if not Path(path).is_dir():
             return super().load_checkpoint(path, *args, **kwargs)
         shards = _read_shards(Path(path))
@@ -161,5 +182,5 @@ class AnyCheckpoint(TorchCheckpointIO):
 
 @rank_zero_only
 def say(message: str) -> None:
-    """On stderr, from one process."""
+    """Print a message on stderr, from one process."""
     print(f"stepverify: {message}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What a finished run keeps of its checkpoints."""
+"""Remove checkpoints that a finished run does not keep."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Final = Literal["all", "last", "weights", "none"]
 
 
 def check_final(trainer: lightning.Trainer, final: Final) -> None:
-    """Refuse to keep less than the export needs where there is none.
+    """Refuse to keep less than the last checkpoint without an export.
 
     Raises:
-        InputError: without :class:`HuggingFaceExport`.
+        InputError: ``final`` needs :class:`HuggingFaceExport`.
     """
     callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if final in ("weights", "none") and not any(isinstance(c, HuggingFaceExport) for c in callbacks):
@@ -30,14 +30,16 @@ def check_final(trainer: lightning.Trainer, final: Final) -> None:
 
 
 def reduce_to(root: Path, final: Final, names: Sequence[str]) -> None:
-    """Remove checkpoints of a finished run that ``final`` does not keep; say what was removed.
+    """Remove checkpoints of a finished run that ``final`` does not keep.
 
-    Run again after a kill in between, it goes on; then nothing is left to do.
+    Prints what was removed.
+
+    If it was killed, it can be run again to complete.
 
     Args:
-        root: the run's folder, its export written.
-        final: ``all``, the ``last`` one whole, its ``weights``, or ``none``.
-        names: of the run's checkpoints; others in its folder are left alone.
+        root: the run's folder, with the export written.
+        final: ``all``, the ``last`` one with optimizer state, its ``weights``, or ``none``.
+        names: names of the run's checkpoints; other files are left alone.
     """
     folder = files.folder(root)
     links = {name: folder / f"{name}.ckpt" for name in ("last", "best")}
@@ -54,7 +56,7 @@ def reduce_to(root: Path, final: Final, names: Sequence[str]) -> None:
         if (final == "weights" or path != paths["last"]) and _has_optimizer(path):
             _keep_weights(path)
             done.append(f"kept the weights of {path.name} without its optimizer state")
-    # Links first: one that names nothing is no checkpoint.
+    # Links first: a link without target is not a checkpoint.
     for link in [link for name, link in links.items() if name in paths and paths[name] not in kept]:
         atomic.remove(link)
     for path in removed:
@@ -65,16 +67,16 @@ def reduce_to(root: Path, final: Final, names: Sequence[str]) -> None:
 
 
 def _has_optimizer(path: Path) -> bool:
-    """Whether there is something to leave out; a torn checkpoint is left as it is."""
+    """Check for an optimizer state to remove; False for damaged checkpoints."""
     try:
         return not files.is_weights_only(path)
-    except Exception:  # damaged bytes fail in any way
+    except Exception:  # damaged files raise all kinds of errors
         return False
 
 
 def _keep_weights(path: Path) -> None:
-    """Replace a checkpoint, a file or a folder of shards, by a file without optimizer state."""
+    """Replace a checkpoint by a file without optimizer state."""
     checkpoint, stat = files.read_without_optimizer(path), path.stat()
     with atomic.replacing(path) as draft:
         torch.save(checkpoint, draft)
-        os.utime(draft, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # the newest is still the newest
+        os.utime(draft, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # keeps the order of checkpoints by time

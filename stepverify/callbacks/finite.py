@@ -1,4 +1,4 @@
-"""Training ends at the first loss or gradient that is not finite, before the optimizer takes it in."""
+"""Stop training at the first loss or gradient that is not finite."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SHOWN = 16
 
 
 class StopAtNonFinite(lightning.Callback):
-    """Stop before the first optimizer step whose loss or gradient is not finite.
+    """Stop before the first step whose loss or gradient is not finite.
 
-    Weights and checkpoints stay as they were after the step before. Infinite gradients under float16 loss scaling are
-    no reason: their step is skipped. Logs ``train/grad_norm``, the norm before clipping, in steps that are logged.
+    Weights and checkpoints stay as they were after the previous step. Infinite gradients with float16 loss scaling do
+    not stop training: their step is skipped. Logs ``train/grad_norm``, the norm before clipping, at logged steps.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class StopAtNonFinite(lightning.Callback):
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remember which solutions the batch holds."""
+        """Keep the ids of the batch's solutions."""
         self._ids = [record.id for record in batch.records]
 
     def on_before_backward(
@@ -41,7 +41,10 @@ class StopAtNonFinite(lightning.Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Look at the losses since the last step, and at the norm of their gradient. The ranks decide together."""
+        """Check the losses since the last step and their gradient norm.
+
+        All ranks decide together.
+        """
         seen, self._seen = self._seen, []
         norm = torch.nn.utils.get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
@@ -60,17 +63,17 @@ class StopAtNonFinite(lightning.Callback):
 
 
 def check_weights(trainer: lightning.Trainer) -> None:
-    """Refuse to save trained weights that are not finite, on all ranks together.
+    """Refuse to save weights that are not finite, on all ranks.
 
     Raises:
-        InputError: some are not, on any rank.
+        InputError: weights of any rank are not finite.
     """
     trained = [p for p in trainer.lightning_module.parameters() if p.requires_grad]
     local = [p.to_local() if isinstance(p, DTensor) else p for p in trained]
     if any_rank(trainer, ~torch.stack([p.isfinite().all() for p in local]).all())[0]:
         with together(trainer):
             raise InputError(
-                f"step {trainer.global_step}: weights are not finite; not saved, go on from the one before"
+                f"step {trainer.global_step}: weights are not finite; not saved; resume from the checkpoint before"
             )
 
 

@@ -1,4 +1,4 @@
-"""Gradient checkpointing chosen from measured memory; what to lower where memory runs out all the same."""
+"""Choose gradient checkpointing from measured memory; explain out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ from stepverify.models.rows import decoder_layers
 from stepverify.modules import StepModule
 from stepverify.records import InputError
 
-MARGIN = 0.1  # of the memory: what fragmentation and batches of other shapes may take
-_PARTS = (1 / 8, 1 / 4)  # of the largest batch: small enough to fit wherever checkpointing is of use
+MARGIN = 0.1  # share of the memory left for fragmentation and batches of other shapes
+_PARTS = (1 / 8, 1 / 4)  # shares of the largest batch, small enough to fit wherever checkpointing helps
 
 
 class ChooseCheckpointing(lightning.Callback):
-    """Choose ``backbone.gradient_checkpointing: auto`` from forward and backward passes before the first step.
+    """Choose ``backbone.gradient_checkpointing: auto`` by forward and backward passes before training.
 
-    They read an eighth and a quarter of the training's largest batch, from which the whole batch's need is
-    extrapolated; no step of the optimizer is taken, and random state, gradients and buffers are left as they were. A
-    step whose predicted peak leaves less than a tenth of the memory free is checkpointed. All ranks choose alike, and a
-    resumed run keeps the choice, on devices of as much memory.
+    They run on an eighth and a quarter of the largest training batch, from which the need of the whole batch is
+    extrapolated. No optimizer step is taken; random state, gradients and buffers are restored. Checkpointing is turned
+    on if the predicted peak leaves less than a tenth of the memory free. All ranks choose the same, and a resumed run
+    keeps the choice on devices with the same memory.
     """
 
     def __init__(self) -> None:
         self._choice: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the choice and what it depends on."""
+        """Return the choice and the devices it depends on."""
         return {"choice": self._choice}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over an earlier choice."""
+        """Restore an earlier choice."""
         self._choice = state_dict["choice"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Measure, choose and say so.
+        """Measure, choose and log the choice.
 
         Raises:
             InputError: the largest batch would not fit even with gradient checkpointing.
@@ -113,7 +113,7 @@ class Measurement:
         self.memory: CudaMemory | HostMemory = (
             CudaMemory(device) if device.type == "cuda" else HostMemory(_ranks_here(trainer))
         )
-        # Before anything is computed: what an allocator keeps of that is no need.
+        # Measured before any computation, whose freed memory the allocator may keep.
         self.resident, self.capacity = self.memory.in_use(), self.memory.capacity()
         loader: Any = trainer.train_dataloader
         self.indices = loader.sampler.largest().indices
@@ -121,15 +121,15 @@ class Measurement:
         self.fetch: Callable[[Plan], Batch] = loader.dataset.__getitem__
 
     def step(self, recomputed: int = 0) -> StepMemory:
-        """Run the passes.
+        """Measure the memory of the passes, extrapolated to the largest batch.
 
         Args:
-            recomputed: bytes of the checkpointed layer that is recomputed, where the measurement does not cover it.
+            recomputed: bytes of the checkpointed layer that is recomputed, if the measurement does not include it.
         """
         with self._as_before():
             batches = [self._part(share) for share in _PARTS]
             if self.memory.covers_backward:
-                self._run(batches[0])  # gradients, workspaces and compiled code are made by the first one
+                self._run(batches[0])  # the first run allocates gradients and workspaces, and compiles
             points = [(self._tokens(batch), self._run(batch)) for batch in batches]
             trained = [p for p in self.module.parameters() if p.requires_grad]
             gradients = bytes_of(trained)
@@ -158,7 +158,7 @@ class Measurement:
         return self.memory.added(forward)
 
     def _is_quadratic(self) -> bool:
-        """Tell whether attention holds a whole pack's products at once."""
+        """Check whether attention holds the score matrix of a whole pack."""
         assert self.module.model is not None
         config: Any = without_adapters(self.module.model.backbone).config
         bounded = getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None
@@ -166,7 +166,7 @@ class Measurement:
 
     @contextmanager
     def _as_before(self) -> Iterator[None]:
-        """Put gradients, buffers and random state back."""
+        """Restore gradients, buffers and random state afterwards."""
         device = self.trainer.strategy.root_device
         buffers = [
             (module, name, buffer, buffer.clone())
@@ -187,14 +187,17 @@ def _ranks_here(trainer: lightning.Trainer) -> int:
 
 
 class NoteOutOfMemory(lightning.Callback):
-    """Note where memory ran out, for :func:`out_of_memory`: after it the trainer has forgotten."""
+    """Record where memory ran out, for :func:`out_of_memory`.
+
+    The trainer no longer knows afterwards.
+    """
 
     where = ""
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Note step or batch, the device's peak and its memory."""
+        """Record the step or batch, the device's peak and its memory."""
         if is_out_of_memory(exception):
             in_fit = trainer.state.fn == TrainerFn.FITTING
             step = f"in step {trainer.global_step + 1}" if trainer.training else f"after step {trainer.global_step}"
@@ -205,19 +208,25 @@ class NoteOutOfMemory(lightning.Callback):
 
 
 def out_of_memory(trainer: lightning.Trainer, error: BaseException) -> str:
-    """Describe in a line where memory ran out, which keys to lower in which order, and what is kept."""
+    """Describe an out-of-memory error in one line.
+
+    It says where memory ran out, which keys to lower in which order, and which checkpoint is kept.
+    """
     note = next((c for c in trainer.callbacks if isinstance(c, NoteOutOfMemory) and c.where), None)  # type: ignore[attr-defined]
     where, keys = (note.where, note.keys) if note else (f"before the first step ({_first_line(error)})", lower(trainer))
     kept = next(iter(files.find(trainer.default_root_dir)), None) if trainer.state.fn == TrainerFn.FITTING else None
     goes_on = (
-        f"; {kept} is kept, and --ckpt_path last goes on from it with another backbone.gradient_checkpointing, "
+        f"; {kept} is kept, and --ckpt_path last resumes from it with another backbone.gradient_checkpointing, "
         "precision or number of devices" if kept else ""
     )  # fmt: skip
     return f"out of memory {where}; {keys}{goes_on}"
 
 
 def lower(trainer: lightning.Trainer) -> str:
-    """List the settings that lower a step's memory, those of least consequence first, with their values now."""
+    """List the settings that reduce a step's memory, with their current values.
+
+    Those with the least consequences come first.
+    """
     module, data = cast(StepModule, trainer.lightning_module), cast(Any, trainer).datamodule
     parts: list[str] = []
     if trainer.state.fn != TrainerFn.FITTING or trainer.validating:

@@ -1,4 +1,4 @@
-"""The folder of a fit: whether a run begins there, goes on or has nothing left to do, and its manifest."""
+"""Start, resume or finish a run in its folder; write its manifest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stepverify.modules import StepModule
 from stepverify.records import InputError
 from stepverify.template import EXPORT_FILE
 
-_DECIDES = ("seed_everything", "model", "data")  # what makes a checkpoint another run's
+_DECIDES = ("seed_everything", "model", "data")  # settings that identify a run
 _KEPT = (*_DECIDES, "trainer")
 _LEARNED = ("train", "validation", "lm")
 _CHOICES = "start over with --overwrite true, or choose another trainer.default_root_dir"
@@ -32,33 +32,33 @@ _LOGS = ("events.out.tfevents.*", "config*.yaml", "hparams.yaml")
 
 
 class Finished(Exception):
-    """There is nothing left to do; the message says why."""
+    """Signal that nothing is left to do; the message gives the reason."""
 
 
 def claim(
     root: Path, export: Path, config: Mapping[str, Any], inputs: Mapping[str, Any], *,
     ckpt_path: str | None, overwrite: bool, fast_dev_run: bool,
 ) -> list[Path]:  # fmt: skip
-    """Decide whether a fit begins in its folder, goes on or ends.
+    """Decide whether a fit starts in its folder, resumes or is finished.
 
-    Nothing is changed yet, but for checkpoints of a finished run that was killed before it had removed them. Every rank
-    decides for itself: none writes before all have come together.
+    Nothing is changed yet, except for checkpoints of a finished run that was killed before it removed them. Every rank
+    decides by itself: none writes before all have synchronized.
 
     Args:
         root: ``trainer.default_root_dir``.
         export: the folder of the export.
         config: this run's configuration.
-        inputs: its data, as :func:`inputs_of` gives them.
-        ckpt_path: the checkpoint to go on with, ``last`` for the newest.
+        inputs: its data, as returned by :func:`inputs_of`.
+        ckpt_path: the checkpoint to resume from, ``last`` for the newest.
         overwrite: remove an earlier run.
-        fast_dev_run: such a run writes nothing, so it is at home in any folder.
+        fast_dev_run: such a run writes nothing, so any folder will do.
 
     Returns:
-        Files and folders of an earlier run, to be removed when this one begins; empty where it goes on.
+        Files and folders of an earlier run to remove when this one starts; empty if it resumes.
 
     Raises:
-        InputError: the folder holds another run, or there is nothing to go on with.
-        Finished: this very run has finished.
+        InputError: the folder holds another run, or there is nothing to resume from.
+        Finished: this run has already finished.
     """
     checkpoints, exported = files.find(root), (export / EXPORT_FILE).is_file()
     stored, before, finished, summary = _stored(root)
@@ -66,7 +66,7 @@ def claim(
     difference = first_difference(_deciding(stored), _deciding(wanted), _DECIDES) if stored else None
     continued = _continued(root, ckpt_path)
     if overwrite and continued:
-        raise InputError(f"overwrite: true removes the run that {continued} goes on with; leave one of the two out")
+        raise InputError(f"overwrite: true removes the run that {continued} resumes; omit one of the two")
     if not checkpoints and (fast_dev_run or not exported):
         return _earlier(root, export)
     if continued:
@@ -82,7 +82,7 @@ def claim(
             rank_zero_only(reduce_to)(root, summary.get("final", "all"), summary.get("checkpoints", ()))
             raise Finished(f"{root}: already finished, {export} is left as it is")
         if not checkpoints:
-            raise InputError(f"{export}: an export, but there is no checkpoint to go on with; {_CHOICES}")
+            raise InputError(f"{export}: an export, but there is no checkpoint to resume from; {_CHOICES}")
         return []
     if overwrite or fast_dev_run:
         return _earlier(root, export)
@@ -91,11 +91,11 @@ def claim(
             f"{export}: holds the export of an earlier fit; replace it with --overwrite true, or choose another folder"
         )
     of = f"a run that was made with {difference}" if difference else "a finished run" if finished else "an earlier run"
-    raise InputError(f"{root}: holds {of}; {'' if difference else 'go on with --ckpt_path last, '}{_CHOICES}")
+    raise InputError(f"{root}: holds {of}; {'' if difference else 'resume with --ckpt_path last, '}{_CHOICES}")
 
 
 def earlier_precision(root: Path, ckpt_path: str | None) -> str | None:
-    """Return the precision of the run in a folder that this one continues; None where there is none."""
+    """Return the precision of the resumed run; None without one."""
     if not _continued(root, ckpt_path) or not files.find(root):
         return None
     precision = ((_stored(root)[0] or {}).get("trainer") or {}).get("precision")
@@ -103,19 +103,19 @@ def earlier_precision(root: Path, ckpt_path: str | None) -> str | None:
 
 
 def _continued(root: Path, ckpt_path: str | None) -> str | None:
-    """Name what has this run go on with the one in its folder; None where it begins there anew."""
+    """Return the setting that resumes the folder's run, if any."""
     if ckpt_path == "last":
         return "ckpt_path: last"
     if ckpt_path and Path(ckpt_path).resolve().is_relative_to(root.resolve()):
         return "this ckpt_path"
-    # Lightning takes it by itself, so that a requeued job goes on.
+    # Lightning loads it automatically, so that a requeued job resumes.
     if not ckpt_path and SLURMEnvironment.detect() and any(root.glob("hpc_ckpt_*.ckpt")):
         return "SLURM's hpc_ckpt"
     return None
 
 
 def _stored(root: Path) -> tuple[dict[str, Any] | None, dict[str, Any], bool, dict[str, Any]]:
-    """Configuration and data of the run in a folder, if known, whether that has finished, and how."""
+    """Read the stored run: configuration, data, whether it has finished, and summary."""
     if (root / MANIFEST).is_file():
         manifest = read_manifest(root / MANIFEST)
         if manifest["stage"] != "fit":
@@ -127,10 +127,10 @@ def _stored(root: Path) -> tuple[dict[str, Any] | None, dict[str, Any], bool, di
 
 
 def inputs_of(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Fingerprint the files that a run learns from and validates on, by the key that names each.
+    """Fingerprint a run's training and validation files, by configuration key.
 
     Raises:
-        InputError: a folder that holds no finished stage.
+        InputError: a folder without a finished stage.
     """
     data = config.get("data") or {}
     named = flatten({name: data[name] for name in _LEARNED if data.get(name)}, "data")
@@ -138,28 +138,31 @@ def inputs_of(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     for key, value in named.items():
         if key.rpartition(".")[2] == "path":
             for i, path in enumerate(value if isinstance(value, list) else [value]):
-                if Path(path).exists():  # not the id of a data set
+                if Path(path).exists():  # otherwise it is the id of a dataset
                     place = f"{key}[{i}]" if isinstance(value, list) else key
                     found[place] = {"path": str(path), "sha256": fingerprint(path)}
     return found
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what decides a run and its length, as plain JSON values."""
+    """Keep the settings that define a run, as plain JSON values."""
     kept: dict[str, Any] = json.loads(json.dumps({k: config[k] for k in _KEPT if k in config}, default=str))
     kept.get("trainer", {}).pop("default_root_dir", None)  # a folder may be moved
     return kept
 
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what changes memory and speed alone: after an out-of-memory error a run goes on with it changed."""
+    """Leave out settings that only affect memory and speed.
+
+    After an out-of-memory error, a run resumes with them changed.
+    """
     flat = flatten(config)
     flat.pop("model.init_args.backbone.gradient_checkpointing", None)
     return flat
 
 
 def _earlier(root: Path, export: Path) -> list[Path]:
-    """List what fits have written, and nothing else that may lie in the same folders."""
+    """List the files that fits have written, and no others."""
     logs, checkpoints = root / "logs", files.folder(root)
     found = [root / MANIFEST, *(path for name in _LOGS for path in logs.glob(name)), *root.glob("hpc_ckpt_*.ckpt")]
     own = ("*.ckpt", ".draft", ".*.draft", ".link", ".*.aside")
@@ -170,18 +173,18 @@ def _earlier(root: Path, export: Path) -> list[Path]:
 
 
 class RunFolder(SaveConfigCallback):
-    """Record a fit in its folder: configuration, manifest, and its end.
+    """Record a fit in its folder: configuration, manifest, and completion.
 
-    It begins once data and model are loaded. ``manifest.json`` says its configuration, and whether it has finished.
-    Configurations of validate, test and predict are saved beside that of the fit.
+    Written once data and model are loaded. ``manifest.json`` has the configuration, and whether the run has finished.
+    Configurations of validate, test and predict are saved next to that of the fit.
 
     Args:
         parser: as in :class:`~lightning.pytorch.cli.SaveConfigCallback`.
         config: parsed, as in that class.
         manifest: the configuration as plain values.
         inputs: fingerprints of the data.
-        earlier: what a run that was here before left; removed when the fit begins.
-        kwargs: of that class.
+        earlier: files of an earlier run, removed when the fit starts.
+        kwargs: further arguments of that class.
     """
 
     def __init__(
@@ -194,13 +197,16 @@ class RunFolder(SaveConfigCallback):
         self.earlier, self._trained = earlier, False
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Save the configuration of another command than fit."""
+        """Save the configuration of commands other than fit."""
         if stage != "fit":
             self.config_filename = f"config_{getattr(stage, 'value', stage)}.yaml"
             super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Remove the earlier run, and save the configuration. Nothing can be refused any more, once there is room."""
+        """Check the disk space, remove the earlier run, and save the configuration.
+
+        Nothing is refused after this.
+        """
         root = Path(trainer.default_root_dir)
         with together(trainer):
             if trainer.is_global_zero:
@@ -217,7 +223,7 @@ class RunFolder(SaveConfigCallback):
         super().setup(trainer, pl_module, "fit")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Note that there was something left to train."""
+        """Record that there was something left to train."""
         self._trained = True
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -227,7 +233,7 @@ class RunFolder(SaveConfigCallback):
         root = Path(trainer.default_root_dir)
         if not self._trained:
             files.say(f"{root}: nothing was left to train after step {trainer.global_step}; exported again")
-        # Its checkpoints are removed after this: a kill in between leaves that to the next command.
+        # Checkpoints are removed after this; if killed in between, the next command removes them.
         callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         kept = [{"final": c.final, "checkpoints": c.kept} for c in callbacks if isinstance(c, Checkpoints)]
         summary = {"steps": trainer.global_step, "epochs": trainer.current_epoch}

@@ -1,4 +1,4 @@
-"""How fast training goes, and in how much memory."""
+"""Log training speed and memory."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ from stepverify.modules import StepModule
 
 
 class Throughput(lightning.Callback):
-    """Logs speed and memory every ``log_every_n_steps``, over all devices and since the last time.
+    """Log speed and memory every ``log_every_n_steps``, over all devices.
+
+    Counted since the last time:
 
     - ``throughput/solutions_per_second``,
     - ``throughput/tokens_per_second``: tokens of solutions, each counted in full,
-    - ``throughput/computed_tokens_per_second``: tokens that the model read, shared prefixes once where it can,
-    - ``throughput/shared``: the share of the former that sharing saved,
-    - ``throughput/waiting``: the share of time between batches, which is waiting for data and saving checkpoints,
-    - ``memory/peak_gib``: of this process's device; on the CPU, of the process.
+    - ``throughput/computed_tokens_per_second``: tokens that the model computed, with shared prefixes once in prefix
+      packs,
+    - ``throughput/shared``: share of the tokens that prefix sharing saved,
+    - ``throughput/waiting``: share of time between batches, spent waiting for data and saving checkpoints,
+    - ``memory/peak_gib``: peak memory of this process's device; on the CPU, of the process.
     """
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock; a run that goes on in mid-epoch has no start of an epoch."""
+        """Start the clock.
+
+        A run that resumes within an epoch has no epoch start.
+        """
         self._start()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -32,7 +38,7 @@ class Throughput(lightning.Callback):
         self._start()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Validation is no training time."""
+        """Restart the clock, as validation is not training time."""
         self._start()
 
     def _start(self) -> None:
@@ -43,7 +49,7 @@ class Throughput(lightning.Callback):
     def on_train_batch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """The wait is over."""
+        """Add the time since the previous batch ended."""
         self._waited += time.monotonic() - self._ended
 
     def on_train_batch_end(

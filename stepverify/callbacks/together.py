@@ -1,4 +1,7 @@
-"""Decisions that all ranks take together: a rank that stops alone leaves the others waiting for it."""
+"""Make decisions on all ranks together.
+
+A rank that stops by itself leaves the others waiting for it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from stepverify.records import InputError
 
 
 def any_rank(trainer: lightning.Trainer, *wishes: bool | Tensor) -> list[bool]:
-    """Ask of each wish whether any rank has it; one process alone waits for its device only where a wish lies there."""
+    """Check for each flag whether any rank has it set.
+
+    With one process the device is synchronized only if a flag is a tensor.
+    """
     if trainer.world_size == 1 and not any(isinstance(wish, Tensor) for wish in wishes):
         return [bool(wish) for wish in wishes]
     votes = torch.stack([torch.as_tensor(wish, device=trainer.strategy.root_device).int() for wish in wishes])
@@ -25,10 +31,12 @@ def any_rank(trainer: lightning.Trainer, *wishes: bool | Tensor) -> list[bool]:
 
 @contextmanager
 def together(trainer: lightning.Trainer) -> Iterator[None]:
-    """Have all ranks fail where the block fails on any of them; rank 0 says why.
+    """Fail on all ranks if the block fails on any.
+
+    Rank 0 reports the reason.
 
     Raises:
-        InputError: on rank 0, where another rank has failed.
+        InputError: on rank 0, if another rank has failed.
         SystemExit: on the other ranks.
     """
     if trainer.world_size == 1:
@@ -49,6 +57,9 @@ def together(trainer: lightning.Trainer) -> Iterator[None]:
 
 
 def exit_code(trainer: lightning.Trainer, code: int) -> int:
-    """Choose a rank's exit code: Lightning kills rank 0 when a process that it started ends with another than 0."""
+    """Choose a rank's exit code.
+
+    Lightning kills rank 0 if a process that it started ends with a code other than 0.
+    """
     environment = getattr(trainer.strategy, "cluster_environment", None)
     return 0 if isinstance(environment, LightningEnvironment) and trainer.local_rank else code

@@ -1,4 +1,4 @@
-"""Code that uses an export without this package, for its model card."""
+"""Write usage code for an export's model card, independent of this package."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def encode(text):
 
 
 class Usage:
-    """Writes snippets for one form of an export.
+    """Write code snippets for one form of an export.
 
     Args:
-        module: what was trained.
-        form: of the export.
-        folder: its tokenizer says how it is to be loaded.
+        module: the trained module.
+        form: form of the export.
+        folder: folder with its tokenizer, which determines how to load it.
         where: code that sets ``path``.
     """
 
@@ -36,17 +36,17 @@ class Usage:
         self.has_value_head = module.model.form == "value_head"
         names = {part: name for name, part in without_adapters(module.model.backbone).named_modules()}
         self.decoder = names[decoder_of(without_adapters(module.model.backbone))]
-        # Fused kernels do not bound products of attention; where a model does, only the written-out form is its own.
+        # Fused kernels do not bound attention products; a model that does needs the eager form.
         needs_eager = module.model.reading.own == "eager" and module.model.reading.sdpa
         self.attention = ', attn_implementation="eager"' if needs_eager else ""
         self.template, self.encoder, self.base = module.template, module.encoder, module.backbone_source.path
         self.labels, self.dtype = module.model.labels, module.number_format()
         self.adds_neutral = "neutral" in self.labels and module.facts()["neutral"] == "positive"
-        # AutoTokenizer takes the class of some model types in place of the file, with another pre-tokenizer.
+        # For some model types AutoTokenizer ignores the file's pre-tokenizer and uses that of the class.
         self.tokenizer = "PreTrainedTokenizerFast" if (folder / "tokenizer.json").is_file() else "AutoTokenizer"
 
     def transformers(self) -> str:
-        """From the weights to a score or a text."""
+        """Write code from loading the weights to a score or a text."""
         peft = "from peft import PeftModel\n" if self.form == "adapter" else ""
         peft += "from safetensors.torch import load_file\n" if self.has_value_head else ""
         return "\n".join([
@@ -62,7 +62,10 @@ class Usage:
         ])  # fmt: skip
 
     def vllm(self, place: str) -> str:
-        """A token classifier in vLLM's pooling runner; ``place`` is its folder below ``path``."""
+        """Write code for a token classifier in vLLM's pooling runner.
+
+        ``place`` is its folder below ``path``.
+        """
         path = "path" if place == "." else f'path + "/{place}"'
         process = self.objective == "process"
         pooler = (
@@ -159,7 +162,7 @@ class Usage:
         ]
 
     def _correct(self) -> str:
-        """Picks the value from the labels' probabilities."""
+        """Write the index that selects the value from the labels' probabilities."""
         return "[:, 1:].sum(-1)" if self.adds_neutral else "[:, 1]"
 
 

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint, read into the trained model in place."""
+"""Load a checkpoint's weights into the trained model in place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PREFIX = "model."
 
 
 def take_best(trainer: lightning.Trainer, model: nn.Module) -> Best | None:
-    """Load the best checkpoint, where one is chosen, into the model of all ranks."""
+    """Load the best checkpoint, if chosen, into all ranks' models."""
     found: tuple[Best, Path] | None = None
     with together(trainer):
         if trainer.is_global_zero:
@@ -35,15 +35,17 @@ def take_best(trainer: lightning.Trainer, model: nn.Module) -> Best | None:
 
 @torch.no_grad()
 def read_weights(trainer: lightning.Trainer, model: nn.Module, path: Path) -> None:
-    """Take over those weights that a checkpoint of the model's module holds: of a LoRA run the adapters alone.
+    """Load a checkpoint's weights into the model.
 
-    A file is read by rank 0 and handed out tensor by tensor; of a folder of shards each rank of a sharded model reads
-    its own, rank 0 all of an unsharded one. Nothing is held beside the model but one tensor.
+    A LoRA checkpoint holds the adapters only.
+
+    Rank 0 reads a file and broadcasts it tensor by tensor. From a folder of shards, each rank of a sharded model reads
+    its own; rank 0 reads all for an unsharded model. At most one tensor is held besides the model.
 
     Args:
-        trainer: of the run.
-        model: whose tensors are overwritten.
-        path: a whole checkpoint.
+        trainer: trainer of the run.
+        model: its tensors are overwritten.
+        path: a complete checkpoint.
     """
     held: Mapping[str, Any] = model.state_dict()
     is_sharded = any(isinstance(tensor, DTensor) for tensor in held.values())
@@ -81,11 +83,11 @@ def read_weights(trainer: lightning.Trainer, model: nn.Module, path: Path) -> No
 
 
 def _read_shards(path: Path, into: Mapping[str, Any], *, alone: bool) -> Mapping[str, Any]:
-    """Read those tensors that a folder of shards holds, in place."""
+    """Read the tensors that a folder of shards has, in place."""
     reader = FileSystemReader(path)
     known = reader.read_metadata().state_dict_metadata
     names = [name for name in into if f"state_dict.{_PREFIX}{name}" in known]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is what no_dist asks for
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # intended by no_dist
         load({"state_dict": {_PREFIX + name: into[name] for name in names}}, storage_reader=reader, no_dist=alone)
     return {name: into[name] for name in names}

@@ -1,4 +1,4 @@
-"""``stepverify predict`` writes what it scored as records."""
+"""Write the scores of ``stepverify predict`` as records."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from stepverify.training_problems import count_trained, describe_trained
 
 
 class ScoreWriter(lightning.Callback):
-    """Collects predictions and writes them as a folder of solutions that carry ``scores[name]``.
+    """Write predictions as a folder of solutions with ``scores[name]``.
 
     Args:
-        folder: output folder; must not hold anything, unless a killed predict left it.
-        name: the verifier's name in the scores, ``orm`` or ``prm`` for example.
+        folder: output folder; must be empty, or left by a killed predict.
+        name: the verifier's name in the scores, for example ``orm`` or ``prm``.
     """
 
     def __init__(self, folder: str, name: str) -> None:
@@ -45,7 +45,7 @@ class ScoreWriter(lightning.Callback):
             atomic.remove(path)
 
     def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Mark the folder as unfinished: shards of some ranks alone are not read as if they were all."""
+        """Mark the folder as unfinished, so that incomplete shards are not read."""
         self._scored = []
         if trainer.is_global_zero:
             self._made = atomic.make_folder(self.folder)
@@ -54,7 +54,7 @@ class ScoreWriter(lightning.Callback):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Leave nothing where nothing was written."""
+        """Remove the folder if nothing was written."""
         if self._made and not any(self.folder.glob("part-*.jsonl")):
             (self.folder / MANIFEST).unlink(missing_ok=True)
             atomic.remove_empty(self._made)
@@ -78,7 +78,7 @@ class ScoreWriter(lightning.Callback):
         if trainer.is_global_zero:
             summary: dict[str, Any] = {"verifier": self.name, "ranks": trainer.world_size}
             examples = getattr(trainer.datamodule, "examples", {}).get("predict")  # type: ignore[attr-defined]
-            if examples is not None and trainer.ckpt_path is None:  # a checkpoint does not say what it learned from
+            if examples is not None and trainer.ckpt_path is None:  # a checkpoint does not list its training problems
                 assert isinstance(pl_module, StepModule)
                 trained = {self.name: count_trained(pl_module.backbone_source.path, examples.digests)}
                 summary["trained_on"] = trained

@@ -1,1 +1,1 @@
-"""Records → ids → batches."""
+"""Encode records as token ids and collate them into batches."""

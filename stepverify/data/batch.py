@@ -1,4 +1,4 @@
-"""What a model reads: token ids in which shared prefixes stand once, and the positions at which its head is applied."""
+"""Collate examples into a batch in which shared prefixes are stored once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ class _Movable:
         return self._each(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """Copy to memory from which a GPU reads while the program goes on; data loaders call it."""
+        """Copy to page-locked memory, from which a GPU copies asynchronously.
+
+        Data loaders call it.
+        """
         return self._each(lambda value: value.pin_memory())
 
     def _each(self, function: Callable[[Any], Any]) -> Self:
@@ -37,7 +40,7 @@ class _Movable:
 
 @dataclass(kw_only=True, slots=True)
 class Calls(_Movable):
-    """Calls of an attention kernel, as :class:`stepverify.data.segments.Segments` describes them.
+    """Hold attention kernel calls as tensors; see :class:`stepverify.data.segments.Segments`.
 
     Attributes:
         keys: (K,) tokens.
@@ -50,17 +53,19 @@ class Calls(_Movable):
 
 @dataclass(kw_only=True, slots=True)
 class Tree(_Movable):
-    """How L tokens in one row continue each other, along R sequences of at most T tokens; no other continues these.
+    """Describe a prefix tree of R sequences in L tokens.
+
+    The R sequences, of at most T tokens, are those that no other sequence continues.
 
     Attributes:
-        depth: (L,) position of each token along its sequence.
-        end: (L,) token i sees token j exactly where j ≤ i < end[j].
-        rows: (R, T) the token at each place of each sequence, padded on the correct with its last one.
-        origin: (L,) a place of each token among the flattened (R·T).
-        segments: what attention calls, shared prefixes once.
-        suffixes: the same with a call for each sequence, from its first token on.
-        shared: False where every sequence has tokens of its own.
-        masks: what attention has made of this, to be used by every layer.
+        depth: (L,) position of each token in its sequence.
+        end: (L,) token i attends to token j exactly if j ≤ i < end[j].
+        rows: (R, T) token at each position of each sequence, padded on the right with the sequence's final token.
+        origin: (L,) one position of each token in the flattened (R·T).
+        segments: attention calls that compute shared prefixes once.
+        suffixes: attention calls, one for each sequence from its first token on.
+        shared: False if no sequences share tokens.
+        masks: cache of attention masks, used by all layers.
     """
 
     depth: Tensor
@@ -75,14 +80,14 @@ class Tree(_Movable):
 
 @dataclass(kw_only=True, slots=True)
 class ScoredPositions(_Movable):
-    """M distinct things to read, and which record reads what.
+    """Hold M distinct scored positions, and the records that use them.
 
     Attributes:
         index: (M,) token after whose hidden state the head is applied.
-        targets: (M,) what should be read there (a token id, or a probability); None in prediction.
-        weights: (M,) how much each counts in the loss.
-        entries: (N,) which of the M each record reads along its solution, one record after the other.
-        owner: (N,) the record.
+        targets: (M,) target at each position (a token id, or a probability); None in prediction.
+        weights: (M,) weight of each position in the loss.
+        entries: (N,) scored positions along each record's solution, one record after the other.
+        owner: (N,) record of each entry.
         problem: (B,) number of the problem that each of the B records solves.
     """
 
@@ -96,16 +101,17 @@ class ScoredPositions(_Movable):
 
 @dataclass(kw_only=True, slots=True)
 class Batch(_Movable):
-    """B solutions in L tokens.
+    """Hold B solutions in L tokens.
 
     Attributes:
         input_ids: (L,) token ids.
-        tree: how they continue each other.
-        scored: where the head is applied.
-        lm: where a joint language-model loss reads, perhaps nowhere, ``targets`` being token ids; None without.
+        tree: the prefix tree of the tokens.
+        scored: positions at which the head is applied.
+        lm: scored positions of a joint language-model loss, possibly empty, with token ids as ``targets``; None without
+            such a loss.
         records: the B solutions.
-        num_tokens: tokens of all solutions, each counted in full.
-        loss_denominators: of the summed losses in training, see :class:`stepverify.data.batching.Plan`.
+        num_tokens: tokens of all solutions, shared prefixes counted each time.
+        loss_denominators: divisors of the summed losses in training, see :class:`stepverify.data.batching.Plan`.
     """
 
     input_ids: Tensor
@@ -117,11 +123,11 @@ class Batch(_Movable):
     loss_denominators: tuple[float, float] | None = None
 
     def last(self) -> Tensor:
-        """(B,) which of the M reads is the last one of each record."""
+        """Return the (B,) final scored position of each record."""
         return self.scored.entries[self._counts().cumsum(0) - 1]
 
     def split(self, values: Tensor) -> list[list[float]]:
-        """(M,) values → for each record the values along it."""
+        """Split (M,) values into the values along each record."""
         parts = values[self.scored.entries].float().cpu().split(self._counts().tolist())
         return [part.tolist() for part in parts]
 
@@ -137,14 +143,14 @@ def collate(
     loss_denominators: tuple[float, float] | None = None,
     lm: bool = False,
 ) -> Batch:
-    """Lay examples out in one row of tokens, what they share once.
+    """Collate examples into one row of tokens, with shared prefixes stored once.
 
     Args:
         examples: B encoded solutions.
-        shared: False writes shared prefixes for each, as models need that do not read trees.
-        pad_to: L is padded to a multiple of it with tokens that nobody reads: compiled models see fewer shapes.
+        shared: False repeats shared prefixes in each sequence, for models that do not support prefix trees.
+        pad_to: L is padded to a multiple of it with unused tokens, so that compiled models see fewer shapes.
         loss_denominators: passed on.
-        lm: read for a language-model loss even where no example has a position for it: each rank's gradients then
+        lm: compute the language-model loss even if no example has a position for it, so that the gradients of all ranks
             reach the same parameters.
     """
     forest = (share if shared else apart)([e.input_ids for e in examples])
@@ -167,7 +173,7 @@ def collate(
 
 
 def lay_out(forest: Forest, padding: int = 0, shared: bool = True) -> Tree:
-    """Turn a forest into tensors, followed by so many tokens that nobody reads."""
+    """Convert a forest to tensors, followed by ``padding`` unused tokens."""
     used, longest = len(forest.ids), max(map(len, forest.paths))
     rows = np.empty((len(forest.leaves), longest), np.int64)
     origin = np.zeros(used, np.int64)
@@ -195,7 +201,7 @@ def _scored(
     places: Sequence[np.ndarray], targets: Sequence[float] | None, weights: Sequence[Sequence[float] | None],
     problems: Sequence[str],
 ) -> ScoredPositions:  # fmt: skip
-    """Merge what is read at one token with one target; its weights add up."""
+    """Merge positions with the same token and target; their weights add up."""
     flat = np.concatenate(places)
     wanted = np.zeros(len(flat)) if targets is None else np.array(targets, np.float64)
     kinds, kind = np.unique(wanted, return_inverse=True)

@@ -1,4 +1,7 @@
-"""Which examples go into a batch together, in which order, split over ranks: a pure function of seed and epoch."""
+"""Group examples into batches, order them and split them over ranks.
+
+All of it is a pure function of seed and epoch.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,20 @@ from typing import Protocol
 import numpy as np
 from torch.utils.data import DistributedSampler
 
-# Batches are made in windows of so many: alike in length or well packed, and still in random company.
+# Batches per window of the random order: enough for similar lengths or full packs, few enough to mix at random.
 WINDOW = 16
 _ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One batch.
+    """Describe one batch.
 
     Attributes:
-        indices: of its examples.
-        loss_denominators: by how much its summed loss is divided, for positions and for LM positions: the weight of all
-            batches that take part in the same optimizer step on all ranks, over the number of those batches. Gradients
-            are averaged over ranks and accumulated batches, so every position weighs the same however it is split.
+        indices: indices of its examples.
+        loss_denominators: divisors of its summed loss, for scored positions and for LM positions: the total weight of
+            all batches in the same optimizer step on all ranks, divided by the number of those batches. Gradients are
+            averaged over ranks and accumulated batches, so every position counts equally however the batches are split.
     """
 
     indices: list[int]
@@ -30,19 +33,19 @@ class Plan:
 
 
 class Batching(Protocol):
-    """Divides all examples into batches."""
+    """Divide all examples into batches."""
 
     def __call__(self, rng: np.random.Generator | None) -> list[np.ndarray]:
-        """Batches of indices in random company, or without ``rng`` in that which costs least."""
+        """Return batches of indices: shuffled, or the cheapest ones without ``rng``."""
         ...
 
     def most_tokens(self) -> int:
-        """Tokens of the largest batch that any order can make."""
+        """Return the tokens of the largest batch that any order makes."""
         ...
 
 
 class LengthBuckets:
-    """Batches of a number of solutions that are alike in length.
+    """Group a fixed number of solutions of similar length into each batch.
 
     Args:
         lengths: tokens of each example.
@@ -53,7 +56,7 @@ class LengthBuckets:
         self.lengths, self.batch_size = np.asarray(lengths), batch_size
 
     def __call__(self, rng: np.random.Generator | None) -> list[np.ndarray]:
-        """Cut windows of a random order, each sorted by length."""
+        """Shuffle, then sort windows of the order by length."""
         if rng is None:
             ordered = np.argsort(-self.lengths, kind="stable")
         else:
@@ -64,25 +67,25 @@ class LengthBuckets:
         return np.array_split(ordered, -(-len(ordered) // self.batch_size))
 
     def most_tokens(self) -> int:
-        """Of the longest solutions."""
+        """Return the tokens of the ``batch_size`` longest solutions."""
         return int(np.sort(self.lengths)[-self.batch_size :].sum())
 
 
 class PaddedRows:
-    """Make batches of a number of tokens, padding included.
+    """Make batches within a budget of tokens, padding included.
 
-    For models that read each solution as a row.
+    For models that compute each solution as a row of its own.
 
     Args:
         lengths: tokens of each example.
-        budget: rows times the longest one, at most; a longer solution is a batch by itself.
+        budget: rows times the longest row, at most; a longer solution is a batch by itself.
     """
 
     def __init__(self, lengths: Sequence[int] | np.ndarray, budget: int) -> None:
         self.lengths, self.budget = np.asarray(lengths), budget
 
     def __call__(self, rng: np.random.Generator | None) -> list[np.ndarray]:
-        """Cut windows of a random order, each sorted by length."""
+        """Shuffle, then sort windows of the order by length."""
         order = np.arange(len(self.lengths)) if rng is None else rng.permutation(len(self.lengths))
         window = len(order) if rng is None else max(1, round(WINDOW * self.budget / self.lengths.mean()))
         batches: list[np.ndarray] = []
@@ -96,29 +99,29 @@ class PaddedRows:
         return batches
 
     def most_tokens(self) -> int:
-        """The budget, padding included."""
+        """Return the budget, padding included."""
         return self.budget
 
 
 class BatchSampler(DistributedSampler[Plan]):
-    """A sampler of plans: the same number on every rank and in every epoch, no example twice.
+    """Sample equally many batches on every rank and in every epoch.
 
-    Being a DistributedSampler it is never divided among the ranks once more, which Lightning does with any other
-    unless ``trainer.use_distributed_sampler`` is false.
+    No example occurs twice in an epoch.
 
-    Batches that are computed at the same time on different ranks cost about the same. As a pure function of
-    (seed, epoch, rank) an interrupted epoch is continued by skipping.
+    Batches that different ranks compute at the same time cost about the same. The order is a pure function of (seed,
+    epoch, rank), so an interrupted epoch is resumed by skipping batches. Being a DistributedSampler, it is not wrapped
+    in another one, as Lightning does with all other samplers unless ``trainer.use_distributed_sampler`` is false.
 
     Args:
         maker: divides the examples into batches.
         costs: (E,) tokens of each example, to balance ranks.
-        weights: (E, 2) weight of each example's positions and LM positions in the loss.
-        shuffle: a new random order each epoch (training); otherwise dearest first, so that a batch that does not
-            fit into memory fails at once.
-        seed: of the order.
-        rank: of this process ...
-        num_ranks: ... among so many.
-        accumulate: batches on each rank that make one optimizer step.
+        weights: (E, 2) weight of each example's scored positions and LM positions in the loss.
+        shuffle: a new random order each epoch (training); otherwise the largest batches first, so that a batch that
+            does not fit into memory fails at once.
+        seed: seed of the order.
+        rank: rank of this process.
+        num_ranks: number of processes.
+        accumulate: batches per optimizer step on each rank.
 
     Raises:
         ValueError: fewer examples than ranks.
@@ -133,17 +136,22 @@ class BatchSampler(DistributedSampler[Plan]):
         super().__init__(costs, num_ranks, rank, shuffle, seed)  # type: ignore[arg-type] # a length is all it takes
         self.maker, self.costs, self.weights = maker, np.asarray(costs), weights
         self.num_ranks, self.accumulate = num_ranks, accumulate
-        # Each rank reads as many batches: with sharded parameters one that stops early hangs the others.
-        # Each epoch has as many, too: trainer and learning rate schedule count on it.
+        # Each rank needs equally many batches: with sharded parameters a rank that stops early hangs the others.
+        # Each epoch too, as trainer and learning rate schedule rely on it.
         count = len(maker(self._rng(0, 0)))
         self.num_batches = min(-(-count // num_ranks) * num_ranks, len(costs) // num_ranks * num_ranks)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the random order of this epoch."""
+        """Set the epoch, which determines the random order."""
         self.epoch = epoch
 
     def largest(self) -> Plan:
-        """Return the batch of the most tokens in this epoch, on whichever rank; its loss_denominators are 1."""
+        """Return the batch with the most tokens in this epoch.
+
+        It may be any rank's.
+
+        Its loss denominators are 1.
+        """
         return Plan(max(self._batches(), key=lambda batch: self.costs[batch].sum()).tolist(), (1.0, 1.0))
 
     def __len__(self) -> int:
@@ -154,9 +162,9 @@ class BatchSampler(DistributedSampler[Plan]):
         for at in range(0, len(steps), self.accumulate):
             window = steps[at : at + self.accumulate]
             total = sum(self.weights[batch].sum(0) for step in window for batch in step)
-            # An epoch's last window may be shorter, and is divided by the full number all the same.
+            # An epoch's last window may be shorter, but is still divided by the full number.
             loss_denominators = total / (self.accumulate * self.num_ranks)
-            loss_denominators[loss_denominators == 0] = 1.0  # nothing of this kind is read
+            loss_denominators[loss_denominators == 0] = 1.0  # no positions of this kind
             for step in window:
                 yield Plan(step[self.rank].tolist(), (float(loss_denominators[0]), float(loss_denominators[1])))
 
@@ -164,7 +172,7 @@ class BatchSampler(DistributedSampler[Plan]):
         return np.random.default_rng([self.seed, epoch, attempt]) if self.shuffle else None
 
     def _steps(self) -> list[list[np.ndarray]]:
-        """Batches, grouped into those that all ranks compute at the same time."""
+        """Return groups of batches that all ranks compute at the same time."""
         batches = self._batches()
         cost = np.array([self.costs[batch].sum() for batch in batches])
         batches = [batches[i] for i in np.argsort(-cost, kind="stable")]
@@ -173,12 +181,15 @@ class BatchSampler(DistributedSampler[Plan]):
         return steps if rng is None else [steps[i] for i in rng.permutation(len(steps))]
 
     def _batches(self) -> list[np.ndarray]:
-        """Exactly ``num_batches``: where an epoch comes out shorter, the largest are halved."""
+        """Make exactly ``num_batches`` batches.
+
+        If there are fewer, the largest are split in half.
+        """
         attempts = (self.maker(self._rng(self.epoch, attempt)) for attempt in range(_ATTEMPTS))
         batches = next((b for b in attempts if len(b) <= self.num_batches), None) or self.maker(self._rng(0, 0))
         while len(batches) < self.num_batches:
             largest = max(range(len(batches)), key=lambda i: len(batches[i]))
             batches[largest : largest + 1] = np.array_split(batches[largest], 2)
-        if len(batches) > self.num_batches:  # fewer examples than a full step of all ranks
+        if len(batches) > self.num_batches:  # fewer batches fit than the maker made
             batches = np.array_split(np.concatenate(batches), self.num_batches)
         return batches

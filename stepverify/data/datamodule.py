@@ -1,4 +1,4 @@
-"""Readers → examples → batches, for whatever objective the module trains."""
+"""Read, encode and batch solutions for the objective that the module trains."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from stepverify.losses import Loss
 from stepverify.readers import Reader
 from stepverify.records import InputError, Solution
 
-_KEYS = {"fit": "train", "validate": "validation"}  # of stages whose reader has another name
+_KEYS = {"fit": "train", "validate": "validation"}  # stages whose reader has another name
 
 
 class Objective(Protocol):
-    """What the data needs to know of a module."""
+    """Describe what the data needs from a module."""
 
     encoder: SolutionEncoder
     loss: Loss
@@ -37,34 +37,34 @@ class Objective(Protocol):
         ...
 
     def packs(self, longest: int) -> bool:
-        """Tell whether sequences of at most ``longest`` tokens share prefixes."""
+        """Check whether sequences of up to ``longest`` tokens can share prefixes."""
         ...
 
 
 class SolutionData(lightning.LightningDataModule):
-    """Solutions for fit, validate, test and predict.
+    """Provide solutions for fit, validate, test and predict.
 
-    The module says how a record is encoded, so data and objective cannot disagree. What is encoded lies on disk.
+    The module encodes the records, so data and objective cannot disagree. Encoded examples are kept on disk.
 
     Args:
-        train: solutions to learn from.
+        train: solutions to train on.
         validation: solutions to validate on.
         test: solutions for ``stepverify test``.
         predict: solutions for ``stepverify predict``.
-        lm: solutions that are learned by the LM loss beside the labels of ``train``, weighed by the module's
-            ``lm_weight``: the reference solutions (Cobbe et al. 2021, section 4.2), or correct samples.
-        lm_ratio: how many of them for each solution of ``train``; they are taken again to make up the number.
+        lm: solutions for the LM loss, trained on besides the labels of ``train`` with the module's ``lm_weight``: the
+            reference solutions (Cobbe et al. 2021, section 4.2), or correct samples.
+        lm_ratio: number of ``lm`` solutions per solution of ``train``; they are repeated if there are too few.
         batch_size: solutions in a training batch on each device, sampled from all problems.
-        pack_tokens: tokens in a training batch on each device, in place of ``batch_size``: all solutions of a problem
-            together, their shared prefixes computed and counted once. A model that cannot read them so has solutions
-            of a length together, and each counts in full, with padding.
-        eval_pack_tokens: the same outside training; more where one solution is longer.
-        prefix_weighting: what a position counts that several solutions of a problem share: once ``per_solution``, as if they
-            were computed apart, or ``once`` in all.
-        class_weights: what labels weigh in the training loss: as often as they occur (``natural``), each class the same in
-            all (``balanced``, computed from the training data), or a weight for each class.
-        num_workers: processes that collate; 0 collates in the training process.
-        seed: of the order of the training batches.
+        pack_tokens: tokens in a training batch on each device, instead of ``batch_size``: a prefix pack holds all
+            solutions of a problem, with shared prefixes computed and counted once. Models without support for prefix
+            packs get solutions of similar length, counted in full and with padding.
+        eval_pack_tokens: tokens in a batch outside training; more if a single solution is longer.
+        prefix_weighting: weight in the loss of a position that several solutions of a problem share: once
+            ``per_solution``, as if they were computed separately, or ``once`` in total.
+        class_weights: weights of the labels in the training loss: as often as they occur (``natural``), all classes
+            equal in total (``balanced``, computed from the training data), or a weight for each class.
+        num_workers: processes that collate batches; 0 collates in the training process.
+        seed: seed of the order of training batches.
     """
 
     def __init__(
@@ -96,7 +96,10 @@ class SolutionData(lightning.LightningDataModule):
         self.learned: dict[str, frozenset[str]] = {}  # train, lm → digests of their problems
 
     def setup(self, stage: str) -> None:
-        """Read and encode everything this stage needs: bad data fails before the model is loaded."""
+        """Read and encode all data of a stage before the model loads.
+
+        So bad data fails early.
+        """
         stage = str(getattr(stage, "value", stage))
         for name in ("fit", "validate") if stage == "fit" else (stage,):
             reader = self.readers[name]
@@ -111,13 +114,16 @@ class SolutionData(lightning.LightningDataModule):
             self._warn_of_overlap()
 
     def _warn_of_overlap(self) -> None:
-        """Say how many validation problems are learned from: what is measured on them is too good."""
+        """Warn about validation problems that are also trained on.
+
+        Their metrics are too good.
+        """
         validation = self.examples["validate"].digests
         for key, learned in self.learned.items():
             if shared := [problem_id for text, problem_id in validation.items() if text in learned]:
                 rank_zero_warn(
                     f"data.validation: {len(shared):,} of {len(validation):,} problems are in data.{key} too, "
-                    f"{shared[0]} for one: it says too little of new problems; `exclude` or folds keep them apart"
+                    f"{shared[0]} for one: its metrics are too good for new problems; `exclude` or folds separate them"
                 )
 
     def _check_ranks(self, name: str) -> None:
@@ -186,28 +192,34 @@ class SolutionData(lightning.LightningDataModule):
         return PrefixPacks(examples.sequences, examples.groups.tolist(), budget)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Copy a batch without waiting for it where its memory is pinned; Lightning waits for each of its tensors."""
+        """Copy a batch, without waiting if its memory is pinned.
+
+        Lightning would wait for each of its tensors.
+        """
         return batch.to(device, non_blocking=batch.input_ids.is_pinned())
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches; the loader's state is part of the checkpoint, so resume goes on mid-epoch."""
+        """Load shuffled batches.
+
+        The loader's state is part of the checkpoint, so training resumes within an epoch.
+        """
         return self._loader("fit", StatefulDataLoader, shuffle=True)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Validation batches, largest first."""
+        """Load validation batches, largest first."""
         return self._loader("validate", DataLoader, shuffle=False) if "validate" in self.examples else []
 
     def test_dataloader(self) -> DataLoader:
-        """Test batches."""
+        """Load test batches."""
         return self._loader("test", DataLoader, shuffle=False)
 
     def predict_dataloader(self) -> DataLoader:
-        """Batches to score."""
+        """Load batches to score."""
         return self._loader("predict", DataLoader, shuffle=False)
 
 
 class _Batches(Dataset):
-    """Plan → batch."""
+    """Collate the examples of a plan into a batch."""
 
     def __init__(self, examples: Shelf, packs: bool, pad_to: int, *, lm: bool) -> None:
         self.examples, self.packs, self.pad_to, self.lm = examples, packs, pad_to, lm

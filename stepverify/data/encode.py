@@ -1,7 +1,7 @@
-"""Records → token ids, read positions and targets. Pure lists of integers: no torch in here.
+"""Encode records as token ids, scored positions and targets, without torch.
 
-Ids are built segment by segment (prompt, each step, tag), never by tokenizing the whole text: so no
-merge across a border moves a label, and a shared prefix has the same ids in every solution.
+Ids are built segment by segment (prompt, each step, step tag), never by tokenizing the whole text: so no merge across a
+border moves a label, and a shared prefix has the same ids in every solution.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
 
-# Proposed in the error about a tag or label that is not one token of the tokenizer at hand.
+# Suggested in the error about a tag or label that is not a single token.
 _CANDIDATES = (
     "+",
     "-",
@@ -32,17 +32,17 @@ _CANDIDATES = (
 
 @dataclass(slots=True)
 class Example:
-    """One encoded solution.
+    """Hold one encoded solution.
 
     Attributes:
         input_ids: T token ids.
-        positions: M ascending indices into ``input_ids`` at which the model is read.
-        targets: M targets, or none when there is nothing to learn from (prediction).
-        record: the solution that it was made from.
-        lm_positions: indices before which tokens are learned by the LM loss, for a joint loss; none by default.
-        weights: of the M positions in the loss; None is 1 each.
-        lm_weights: the same of ``lm_positions``.
-        denominator: what it adds to the number that the summed loss is divided by; None is the sum of ``weights``.
+        positions: M ascending indices into ``input_ids``, the scored positions.
+        targets: M targets; None without labels (prediction).
+        record: the solution that was encoded.
+        lm_positions: indices whose next tokens the LM loss predicts; none by default.
+        weights: weights of the M positions in the loss; None is 1 each.
+        lm_weights: weights of ``lm_positions``; None is 1 each.
+        denominator: what it adds to the loss denominator; None is the sum of ``weights``.
     """
 
     input_ids: list[int]
@@ -55,11 +55,11 @@ class Example:
     denominator: float | None = None
 
     def lm_targets(self) -> list[int]:
-        """The tokens after ``lm_positions``."""
+        """Return the tokens after ``lm_positions``."""
         return [self.input_ids[p + 1] for p in self.lm_positions]
 
     def weight(self) -> tuple[float, float]:
-        """What it adds to the denominators of the loss and of the language-model loss: by default its weights."""
+        """Return its contributions to the denominators of loss and LM loss."""
         own = float(len(self.positions)) if self.weights is None else sum(self.weights)
         return (
             own if self.denominator is None else self.denominator,
@@ -68,16 +68,16 @@ class Example:
 
 
 class LeftOut(Exception):
-    """A record that cannot be used here; the message is the reason that is counted and reported."""
+    """Signal a record that cannot be used; the message is the reason."""
 
 
 class SolutionEncoder:
-    """Turns problems and steps into ids under one template and one tokenizer.
+    """Encode problems and steps as token ids under one template and tokenizer.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
         template: the texts around problems and steps.
-        max_length: longest sequence in tokens; a longer solution is left out whole, never cut.
+        max_length: longest sequence in tokens; a longer solution is left out as a whole, never cut.
     """
 
     def __init__(self, tokenizer: Any, template: Template, max_length: int = 1024) -> None:
@@ -93,62 +93,65 @@ class SolutionEncoder:
 
     @cached_property
     def step_tag_id(self) -> int:
-        """Id of the step tag."""
+        """Return the id of the step tag."""
         return single_token(self.tokenizer, self.template.step_tag, "template.step_tag")
 
     @cached_property
     def label_ids(self) -> tuple[int, ...]:
-        """Ids of the labels negative, positive and, where the template has it, neutral: the classes 0, 1 and 2."""
+        """Return the label ids: negative, positive and, if present, neutral."""
         return tuple(self.judging_ids()[name] for name in self.labels)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the labels in the order of their classes."""
+        """Return the names of the labels in the order of their classes."""
         return ("negative", "positive") if self.template.neutral is None else ("negative", "positive", "neutral")
 
     def judging_ids(self) -> dict[str, int]:
-        """Ids of the tag and of each label: what a process reward model is read by."""
+        """Return the ids of the step tag and of each label."""
         ids = {"step_tag": self.step_tag_id}
         for name in self.labels:
             ids[name] = single_token(self.tokenizer, getattr(self.template, name), f"template.{name}")
         if len({*ids.values()}) < len(ids):
-            raise InputError(f"template: tag and labels need {len(ids)} different tokens, got ids {ids}")
+            raise InputError(f"template: step tag and labels need {len(ids)} different tokens, got ids {ids}")
         return ids
 
     def probe(self) -> list[int]:
-        """Ids of a fixed text: they tell whether a tokenizer is the one of training."""
+        """Encode a fixed text, to compare the tokenizer with the training's."""
         return [*self.prompt("Ana's 1,234.5 + 6/7?"), *self.step("12 <<3*4=12>> = $12\u00bd"), self.eos_id]
 
     def prompt(self, problem: str, prefix: str = "") -> list[int]:
-        """Ids in front of a solution; ``prefix`` is a few-shot text before the problem."""
+        """Encode the text before a solution.
+
+        ``prefix`` is a few-shot text before the problem.
+        """
         return [*self._start, *(self._ids(prefix) if prefix else ()), *self._ids(self.template.render_prompt(problem))]
 
     def step(self, step: str) -> list[int]:
-        """Ids of one step, its end included."""
+        """Encode one step, its separator included."""
         return list(self._ids(self.template.render_step(step)))
 
     def token_texts(self, record: Solution) -> list[str]:
-        """The text of each solution token, in the order in which :meth:`outcome` reads them.
+        """Return the text of each solution token, in the order of :meth:`outcome`.
 
-        Joined they are the steps with their ends, and the end-of-sequence token. A character of several tokens belongs
-        to the last of them; the others are empty.
+        Joined, they are the steps with their separators, and the end-of-sequence token. A character of several tokens
+        belongs to the last of them; the others are empty.
         """
         texts = [text for step in record.steps for text in self._pieces(self.template.render_step(step))]
         return texts if record.finish == "length" else [*texts, self.tokenizer.eos_token]
 
     def _pieces(self, text: str) -> list[str]:
         spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
-        # Some tokenizers leave spaces out of their spans; what stands between two tokens belongs to the second one.
+        # Some tokenizers leave spaces out of their spans; text between two tokens belongs to the second one.
         ends = [min(end, following) for (_, end), (following, _) in pairwise(spans)] + [len(text)] * bool(spans)
         ends = list(accumulate(ends, max))
         return [text[a:b] for a, b in pairwise([0, *ends])]
 
     def path(self, problem: str, steps: Sequence[str], prefix: str = "") -> list[int]:
-        """Ids of a problem and the steps so far, ready to be continued; ``prefix`` as in :meth:`prompt`."""
+        """Encode a problem and the steps so far; ``prefix`` as in :meth:`prompt`."""
         return self.prompt(problem, prefix) + [i for step in steps for i in self.step(step)]
 
     def _solution(self, record: Solution) -> tuple[list[int], int]:
-        """Ids of prompt and solution, closed by EOS unless it was cut off; and the prompt's length."""
+        """Encode prompt and solution (EOS unless cut off); return prompt length."""
         prompt = self.prompt(record.problem)
         ids = prompt + [i for step in record.steps for i in self.step(step)]
         if record.finish != "length":
@@ -161,26 +164,29 @@ class SolutionEncoder:
         return ids
 
     def next_token(self, record: Solution) -> Example:
-        """For the generator: read before every solution token, target that token (prompt masked)."""
+        """Encode for the generator: predict every solution token, with the prompt masked."""
         if not record.steps:
             raise LeftOut("without a worked solution")
         ids, start = self._solution(record)
         return Example(ids[:-1], list(range(start - 1, len(ids) - 1)), [float(i) for i in ids[start:]], record)
 
     def lm(self, record: Solution) -> Example:
-        """For a joint language-model loss: nothing is judged, every solution token is learned."""
+        """Encode for a joint LM loss: predict every solution token, without labels."""
         if not record.steps:
             raise LeftOut("without a worked solution")
         ids, start = self._solution(record)
         return Example(ids, [], [], record, list(range(start - 1, len(ids) - 1)))
 
     def outcome(self, record: Solution, targets: Sequence[float | None] | None, *, last_only: bool = False) -> Example:
-        """For the outcome verifier: read at every solution token (Cobbe et al. 2021, section 4.2).
+        """Encode for the outcome verifier: score every solution token.
+
+        Source: Cobbe et al. 2021, section 4.2.
 
         Args:
             record: the solution.
-            targets: one value a step, for all of its tokens, None where it is unknown; or None: read all.
-            last_only: read at the last token alone.
+            targets: one target per step, for all of its tokens, None if unknown; or None to score every token without
+                targets.
+            last_only: score the final token only.
         """
         if not record.steps:
             raise LeftOut("without a step")
@@ -196,11 +202,14 @@ class SolutionEncoder:
         return Example(ids, [at for at, _ in read], [target for _, target in read], record)
 
     def process(self, record: Solution, targets: Sequence[float | None] | None) -> Example:
-        """For the process reward model: a tag after every step, read at the tags that have a target.
+        """Encode for the process reward model: score every step tag.
+
+        A step tag follows every step.
 
         Args:
             record: the solution.
-            targets: one probability of being correct a step, None where unlabelled; or None: read all.
+            targets: one probability of being correct per step, None for unlabelled steps, which are not scored; or None
+                to score all.
         """
         if not record.steps:
             raise LeftOut("without a step")
@@ -219,19 +228,19 @@ class SolutionEncoder:
 
 
 def start_ids(tokenizer: Any) -> list[int]:
-    """What every sequence begins with: BOS for Llama and Gemma, nothing for Qwen; as the tokenizer does it."""
+    """Return the ids before every sequence: BOS for Llama, none for Qwen."""
     return [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id]
 
 
 def single_token(tokenizer: Any, text: str, key: str) -> int:
-    """The id of ``text`` where it is exactly one known token.
+    """Return the id of ``text``, which must be exactly one known token.
 
     Raises:
-        InputError: naming the pieces that it falls into and candidates that are one token.
+        InputError: naming the tokens that it is split into, and candidates that are one token.
     """
 
     def is_token(text: str, ids: list[int]) -> bool:
-        # Some tokenizers drop what they do not know, so the token must also read as the text again.
+        # Some tokenizers drop unknown text, so the token must also decode to the text.
         return len(ids) == 1 and ids[0] != tokenizer.unk_token_id and tokenizer.decode(ids).strip() == text.strip()
 
     ids = tokenizer.encode(text, add_special_tokens=False)
@@ -251,10 +260,10 @@ def single_token(tokenizer: Any, text: str, key: str) -> int:
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer of a local model folder or hub id.
+    """Load the tokenizer of a local model folder or Hub id.
 
     Raises:
-        InputError: the folder is missing or holds no tokenizer.
+        InputError: the folder is missing or has no tokenizer.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -266,8 +275,8 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
         ):
             raise InputError(f"{path}: the model folder has no tokenizer (tokenizer.json)")
         if (folder / "tokenizer.json").is_file() and not trust_remote_code:
-            # The file says all. AutoTokenizer of transformers 5 takes the class of some model types (Qwen2) in its
-            # place, with another pre-tokenizer: line ends and tags of a custom vocabulary would be dropped.
+            # The file is complete. For some model types (Qwen2), AutoTokenizer of transformers 5 uses a class instead,
+            # with another pre-tokenizer that would drop line ends and step tags of a custom vocabulary.
             loader = PreTrainedTokenizerFast
     elif path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise InputError(f"{path}: no such model folder")

@@ -1,4 +1,4 @@
-"""Packs: all solutions of a problem together, within a budget of tokens, shared prefixes counted once."""
+"""Pack the solutions of a problem together, counting shared prefixes once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from stepverify.data.tree import common_prefix, in_order, share
 
 
 class PrefixPacks:
-    """Batches of a number of tokens: first-fit-decreasing over shuffled windows of problems.
+    """Make prefix packs: first-fit-decreasing bin packing over shuffled windows of problems.
 
     Args:
         sequences: token ids of each example; read once.
-        groups: what each example shares its prefix with: its problem.
-        budget: tokens in a batch, at most, what is shared counted once; a longer sequence is a batch by itself.
+        groups: problem of each example, whose solutions share prefixes.
+        budget: tokens in a batch, at most, with shared prefixes counted once; a longer sequence is a batch by itself.
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]], groups: Sequence[Hashable], budget: int) -> None:
@@ -32,8 +32,8 @@ class PrefixPacks:
         self.sizes = np.array(sizes)
 
     def __call__(self, rng: np.random.Generator | None) -> list[np.ndarray]:
-        """Packs of indices."""
-        # Large and small ones fit together best: a random order even where none is asked for.
+        """Return the indices of each pack."""
+        # Random even without rng, as packs are fuller when large and small bundles are mixed.
         order = (rng or np.random.default_rng(0)).permutation(len(self.sizes))
         window = max(1, round(WINDOW * self.budget / self.sizes.mean()))
         packs: list[np.ndarray] = []
@@ -44,7 +44,7 @@ class PrefixPacks:
         return packs
 
     def most_tokens(self) -> int:
-        """The budget; shared prefixes count once."""
+        """Return the budget; shared prefixes count once."""
         return self.budget
 
     def _first_fit(self, pieces: np.ndarray) -> list[list[int]]:
@@ -70,9 +70,9 @@ def to_score(
 
     Args:
         sequences: token ids.
-        groups: what each shares its prefix with.
+        groups: problem of each sequence, whose solutions share prefixes.
         budget: tokens in a batch, at most.
-        shared: shared prefixes count once; otherwise sequences are rows, and padding counts too.
+        shared: count shared prefixes once; otherwise sequences are rows, and padding counts too.
 
     Returns:
         Indices of each batch.
@@ -83,14 +83,14 @@ def to_score(
 
 
 def bundles(sequences: Sequence[Sequence[int]], budget: int) -> list[tuple[list[int], int]]:
-    """Divide one problem's sequences into as few bundles as their order allows, each within the budget.
+    """Divide a problem's sorted sequences into few bundles within the budget.
 
     Args:
         sequences: token ids.
-        budget: tokens, shared prefixes counted once.
+        budget: tokens, with shared prefixes counted once.
 
     Returns:
-        Indices and number of distinct tokens of each bundle; neighbours in the tree stay together.
+        Indices and number of distinct tokens of each bundle; neighbours in the prefix tree stay together.
     """
     made: list[tuple[list[int], int]] = []
     before: Sequence[int] = ()
@@ -105,7 +105,7 @@ def bundles(sequences: Sequence[Sequence[int]], budget: int) -> list[tuple[list[
 
 
 def count_once(examples: MutableSequence[Example] | Shelf, groups: Sequence[Hashable]) -> None:
-    """Give every position that several examples of a group read the weight of one, divided among them."""
+    """Divide the weight of each position among the examples that share it."""
     for together in _members(groups):
         group = [examples[i] for i in together]
         paths = share([e.input_ids for e in group]).paths
@@ -119,7 +119,7 @@ def count_once(examples: MutableSequence[Example] | Shelf, groups: Sequence[Hash
 
 
 def _members(groups: Sequence[Hashable]) -> Iterable[list[int]]:
-    """Indices of the members of each group."""
+    """Return the indices of each group's members."""
     members: dict[Hashable, list[int]] = {}
     for i, group in enumerate(groups):
         members.setdefault(group, []).append(i)

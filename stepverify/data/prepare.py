@@ -1,4 +1,4 @@
-"""Solutions → encoded examples on disk, and what is done to them as a whole before they are divided into batches."""
+"""Encode solutions to disk, and weight them before they are batched."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _CLASSES = ("incorrect", "correct", "neutral")
 
 @dataclass(frozen=True, kw_only=True)
 class ClassWeights:
-    """What a position counts in the training loss by its label.
+    """Weight scored positions in the training loss by their label.
 
-    The loss is divided by the sum of the weights, as by the number of positions without them: only their proportions
-    matter. A soft target belongs to the class that it is nearer to, ``correct`` from 1/2 on.
+    The loss is divided by the sum of the weights, so only their proportions matter. A soft target belongs to the nearer
+    class, ``correct`` from 1/2 on.
 
     Attributes:
-        incorrect: of an incorrect step, or of a position in an incorrect solution.
-        correct: of a correct one.
-        neutral: of a neutral step that is a class of its own.
+        incorrect: weight of an incorrect step, or of a position in an incorrect solution.
+        correct: weight of a correct step or of a position in a correct solution.
+        neutral: weight of a neutral step, if neutral is a class of its own.
     """
 
     incorrect: float = 1.0
@@ -36,7 +36,7 @@ class ClassWeights:
     neutral: float = 1.0
 
     def check(self) -> None:
-        """Fail before data is read.
+        """Check the weights before data is read.
 
         Raises:
             InputError: a weight that is not above 0.
@@ -47,10 +47,10 @@ class ClassWeights:
 
 
 def encode_all(reader: Reader, encode: Callable[[Solution], Example], name: str) -> Shelf:
-    """Encode every solution of a reader; what is left out is counted by reason and reported.
+    """Encode a reader's solutions; count and log those left out.
 
     Raises:
-        InputError: bad data, or nothing left.
+        InputError: bad data, or no solution can be used.
     """
     examples, left_out, total = Shelf(), ReasonCounter(), 0
     for record in once(reader.solutions(), f"{name}: {type(reader).__name__}"):
@@ -76,10 +76,12 @@ def encode_all(reader: Reader, encode: Callable[[Solution], Example], name: str)
 
 
 def add_lm_examples(examples: Shelf, lm: Shelf, ratio: float, seed: int) -> None:
-    """Mix in what is learned by the LM loss: ``ratio`` of them for each example (Cobbe et al. 2021, section 4.2: 1).
+    """Add ``ratio`` LM examples per example.
 
-    Each is taken as often as any other, give or take once; which ones are taken once more is sampled with ``seed``.
-    What stands in one batch several times is computed once and weighs more.
+    Cobbe et al. 2021, section 4.2, take 1.
+
+    Each is repeated equally often, up to one; ``seed`` determines which are repeated once more. Repetitions in one
+    batch are computed once and weigh more.
     """
     total = max(1, round(ratio * len(examples)))
     order = np.random.default_rng(seed).permutation(len(lm))
@@ -94,11 +96,11 @@ def weigh(examples: Shelf, given: ClassWeights | None) -> None:
     """Multiply the weight of each position by that of its class.
 
     Args:
-        examples: changed in place; LM positions stay as they are.
-        given: None has all classes that occur weigh the same in all, their total as before.
+        examples: changed in place; LM positions keep their weights.
+        given: the class weights; None gives all classes that occur equal total weight and keeps the overall total.
 
     Raises:
-        InputError: None, and all targets are of one class.
+        InputError: None is given, and all targets are of one class.
     """
     if given is not None:
         factors = np.array([getattr(given, name) for name in _CLASSES])

@@ -1,8 +1,8 @@
-"""Attention along a forest as a list of kernel calls: shared prefixes once for all that continue them.
+"""Plan attention kernel calls that compute shared prefixes once.
 
 In depth-first order each leaf of a forest adds one suffix of new tokens after a prefix that it shares. A suffix attends
-to itself and perhaps to some tokens before it, causally; the prefix that several suffixes share takes one call without
-a mask, of all their queries (Hydragen: Juravsky et al. 2024, section 3). No query is padded.
+causally to itself and possibly to some tokens before it. A prefix that several suffixes share takes one call without a
+mask, with all their queries (Hydragen: Juravsky et al. 2024, section 3). No query is padded.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ import numpy as np
 
 from stepverify.data.tree import Forest
 
-# Times of forward and backward pass, measured on a CPU, in units of a cell (a query and a key) of a causal call:
+# Times of forward and backward pass, measured on a CPU, in units of one query-key pair of a causal call:
 _QUERY = 45.0  # of a causal call
-_PREFIX_QUERY, _PREFIX_CELL, _PREFIX = 32.0, 0.4, 600.0  # of a call without a mask, and its merging
+_PREFIX_QUERY, _PREFIX_CELL, _PREFIX = 32.0, 0.4, 600.0  # of a call without a mask, including the merge
 
 
 class Suffix(NamedTuple):
-    """Tokens ``start`` to ``stop``, which one leaf adds after ``shared`` tokens of its path."""
+    """Hold the tokens that one leaf adds after a shared prefix.
+
+    They are the tokens ``start`` to ``stop``. ``path`` are all tokens of the leaf's sequence, of which the first
+    ``shared`` ones are the prefix.
+    """
 
     start: int
     stop: int
@@ -30,12 +34,12 @@ class Suffix(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Kernel calls that together let each token attend to its path.
+    """Hold kernel calls that let each token attend to its sequence.
 
     Attributes:
-        keys: (K,) tokens whose keys the calls read, one call after the other.
-        calls: (C, 5) first key and one past the last, among ``keys``; first query and one past the last, among the
-            tokens; whether the call is causal, the last key then being the last query's own. Causal calls come first,
+        keys: (K,) tokens whose keys the calls use, one call after the other.
+        calls: (C, 5) start and end of the keys, as positions in ``keys``; start and end of the queries, as tokens; and
+            whether the call is causal, in which case the final key belongs to the final query. Causal calls come first,
             and have each token once as a query.
     """
 
@@ -44,9 +48,9 @@ class Segments:
 
 
 def suffixes_of(forest: Forest, padding: int = 0) -> list[Suffix]:
-    """List what each leaf adds, in the order of the tokens, then ``padding`` tokens as sequences of their own.
+    """List the suffix of each leaf in token order, then ``padding`` tokens.
 
-    None of these is longer than the longest of the forest.
+    Padding forms sequences of its own, none longer than the longest of the forest.
     """
     found: list[Suffix] = []
     start, longest = 0, 0
@@ -62,11 +66,13 @@ def suffixes_of(forest: Forest, padding: int = 0) -> list[Suffix]:
 
 
 def segments_of(suffixes: list[Suffix], *, prefixes: bool = True) -> Segments:
-    """Choose which prefixes get a call of their own, so that all calls together take little time.
+    """Choose which prefixes get a kernel call of their own.
+
+    This minimizes the estimated time.
 
     Args:
-        suffixes: in the order of the tokens.
-        prefixes: False gives none of them a call: each suffix attends to its whole path.
+        suffixes: in token order.
+        prefixes: False gives no prefix a call: each suffix attends to its whole sequence.
     """
     covered, common = _shared_prefixes(suffixes) if prefixes else ([0] * len(suffixes), [])
     pieces = [suffix.path[at:] for suffix, at in zip(suffixes, covered, strict=True)] + [keys for keys, *_ in common]
@@ -77,7 +83,10 @@ def segments_of(suffixes: list[Suffix], *, prefixes: bool = True) -> Segments:
 
 
 def _shared_prefixes(suffixes: list[Suffix]) -> tuple[list[int], list[tuple[np.ndarray, int, int]]]:
-    """Greedily from the roots down: how deep calls cover each suffix's path; keys and range of queries of each call."""
+    """Choose prefix calls greedily from the roots down.
+
+    Returns how many tokens of each suffix's path the calls cover, and the keys and query range of each call.
+    """
     covered = [0] * len(suffixes)
     common: list[tuple[np.ndarray, int, int]] = []
     groups = [(0, len(suffixes))]
@@ -86,7 +95,7 @@ def _shared_prefixes(suffixes: list[Suffix]) -> tuple[list[int], list[tuple[np.n
         head, *rest = range(first, last)
         if not rest:
             continue
-        # All share so much. The rest is covered equally deep; the head, being a suffix of the prefix itself, less.
+        # All share ``depth`` tokens. The rest is covered equally far, the head, whose suffix is in the prefix, less.
         depth, begin = min(suffixes[i].shared for i in rest), covered[rest[0]]
         if depth > begin and _is_worth_a_call([suffixes[i] for i in rest], begin, depth):
             common.append((suffixes[head].path[begin:depth], suffixes[head].stop, suffixes[last - 1].stop))

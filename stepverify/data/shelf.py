@@ -1,4 +1,7 @@
-"""Encoded examples on disk: a hundred samples a problem take the memory of a few numbers each."""
+"""Store encoded examples on disk.
+
+A hundred samples per problem then take only a few numbers each in memory.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,16 @@ from stepverify.readers.released import digest
 
 
 class Shelf(Sequence[Example]):
-    """A sequence of examples in a temporary file that is gone with the process.
+    """Store a sequence of examples in a temporary file.
 
-    Kept in memory are place, length, weights and group of each, 44 bytes. Several entries may be one example.
-    The file lies in the folder that Python's ``tempfile`` chooses (``TMPDIR``).
+    It disappears with the process.
+
+    Memory holds offset, length, weights and group of each entry, 44 bytes. Several entries may be one example. The file
+    is in the folder that Python's ``tempfile`` chooses (``TMPDIR``).
 
     Attributes:
-        left_out: why solutions did not come onto it.
-        digests: of the texts of the problems that they belong to → the first one's id.
+        left_out: why solutions were left out.
+        digests: digest of each problem's text → id of the first problem with that text.
     """
 
     def __init__(self) -> None:
@@ -38,7 +43,7 @@ class Shelf(Sequence[Example]):
         self._numbers: dict[Hashable, int] = {}
 
     def append(self, example: Example) -> None:
-        """Add one."""
+        """Append an example."""
         place, size = self._write(example)
         self._places.append(place)
         self._sizes.append(size)
@@ -50,13 +55,13 @@ class Shelf(Sequence[Example]):
         self._weights.extend(example.weight())
 
     def repeat(self, index: int, times: int) -> None:
-        """Add an entry again."""
+        """Append an entry ``times`` more times."""
         for column in (self._places, self._sizes, self._lengths, self._groups):
             column.extend(column[index : index + 1] * times)
         self._weights.extend(self._weights[2 * index : 2 * index + 2] * times)
 
     def __setitem__(self, index: int, example: Example) -> None:
-        """Put another in the place of one; its group stays."""
+        """Replace an example; its group stays."""
         self._places[index], self._sizes[index] = self._write(example)
         self._lengths[index] = len(example.input_ids)
         self._weights[2 * index], self._weights[2 * index + 1] = example.weight()
@@ -73,32 +78,32 @@ class Shelf(Sequence[Example]):
             return [self[i] for i in range(*index.indices(len(self)))]
         place, size = self._places[index], self._sizes[index]
         self._file.flush()
-        # Safe: it was written by this very run.
+        # Safe, as this process wrote the file.
         return pickle.loads(os.pread(self._file.fileno(), size, place))
 
     @property
     def lengths(self) -> np.ndarray:
-        """(E,) tokens of each."""
+        """Return the (E,) numbers of tokens."""
         return np.array(self._lengths)
 
     @property
     def sequences(self) -> Sequence[list[int]]:
-        """The token ids of each, read when they are asked for."""
+        """Return the token ids of each example, read on access."""
         return _Ids(self)
 
     @property
     def problems(self) -> Collection[Hashable]:
-        """Ids of the problems that they belong to."""
+        """Return the ids of the problems."""
         return self._numbers.keys()
 
     @property
     def groups(self) -> np.ndarray:
-        """(E,) number of the problem that each belongs to."""
+        """Return the (E,) number of each example's problem."""
         return np.array(self._groups)
 
     @property
     def weights(self) -> np.ndarray:
-        """(E, 2) weight of the positions of each, and of its LM positions."""
+        """Return (E, 2) weights of scored positions and LM positions."""
         return np.array(self._weights).reshape(-1, 2)
 
     def _write(self, example: Example) -> tuple[int, int]:
@@ -107,7 +112,7 @@ class Shelf(Sequence[Example]):
         return place, size
 
     def __getstate__(self) -> dict[str, Any]:
-        """For worker processes that are not forked: they open the file by its name."""
+        """Replace the file by its name, for workers that are not forked."""
         self._file.flush()
         return self.__dict__ | {"_file": self._file.name}
 

@@ -1,4 +1,4 @@
-"""What a step label means as a training target: choices made when the labels are loaded."""
+"""Convert step labels to training targets when the labels are loaded."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Literal
 
 from stepverify.records import InputError, Solution, StepLabel
 
-NEUTRAL = 2.0  # the target of a neutral step that is a class of its own; others are probabilities
+NEUTRAL = 2.0  # target of a neutral step as a class of its own; other targets are probabilities
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepTargets:
-    """How step labels become probabilities of being correct.
+    """Convert step labels to probabilities of being correct.
 
     Attributes:
-        monte_carlo: ``hard`` 1 where any rollout was correct, ``soft`` the share of correct ones (Math-Shepherd,
-            equations 3 and 4), ``threshold`` 1 where the share is above ``threshold``. A released value is a share.
+        monte_carlo: ``hard`` is 1 if any rollout was correct, ``soft`` the share of correct rollouts (Math-Shepherd,
+            equations 3 and 4), ``threshold`` is 1 if the share is above ``threshold``. A released value counts as a
+            share.
         threshold: for ``monte_carlo: threshold``; a share in [0, 1).
-        neutral: what a rating of 0 counts as (Let's Verify counts it as positive); ``class`` keeps it as a third class
-            beside correct and incorrect, for templates with a ``neutral`` token.
-        after_first_error: steps after the first incorrect one: left out (``ignore``, supervision up to the
-            first error as in Let's Verify, section 2.6), counted as incorrect (``negative``), or taken as they
-            are labelled (``keep``).
+        neutral: target of a rating of 0 (``positive`` in Let's Verify); ``class`` keeps it as a third class besides
+            correct and incorrect, for templates with a ``neutral`` token.
+        after_first_error: targets of steps after the first incorrect one: none (``ignore``, supervision up to the first
+            error as in Let's Verify, section 2.6), incorrect (``negative``), or as labelled (``keep``).
     """
 
     monte_carlo: Literal["hard", "soft", "threshold"] = "hard"
@@ -32,7 +32,7 @@ class StepTargets:
     after_first_error: Literal["ignore", "negative", "keep"] = "keep"
 
     def of(self, record: Solution) -> list[float | None]:
-        """The targets of a solution's steps.
+        """Return the targets of a solution's steps.
 
         Raises:
             InputError: it has no step labels.
@@ -44,7 +44,10 @@ class StepTargets:
         return self(record.step_labels)
 
     def __call__(self, labels: Sequence[StepLabel | None]) -> list[float | None]:
-        """One target in [0, 1] or ``NEUTRAL`` for each step, None where there is nothing to learn."""
+        """Convert each label to a target.
+
+        A target is in [0, 1], ``NEUTRAL``, or None for a step to ignore.
+        """
         targets = [self._target(label) for label in labels]
         incorrect = next((i for i, target in enumerate(targets) if target == 0), None)
         if incorrect is not None and self.after_first_error != "keep":

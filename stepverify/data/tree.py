@@ -1,4 +1,4 @@
-"""Shared prefixes: several token sequences laid out as a forest, in which each distinct prefix stands once."""
+"""Store several token sequences as a forest, with each distinct prefix once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """Where the tokens of B sequences lie once prefixes that they share are written down once.
+    """Hold the tokens of B sequences with shared prefixes stored once.
 
-    Sequences are visited in the order of their ids, so the tokens lie depth first: whatever continues a token
-    follows it without a gap.
+    Sequences are visited in the order of their ids, so tokens are in depth-first order: all continuations of a token
+    follow it without a gap.
 
     Attributes:
         ids: (L,) token ids.
-        depth: (L,) position of each token along its sequence.
-        end: (L,) one past the last token that continues this one: token i sees token j exactly where j ≤ i < end[j].
+        depth: (L,) position of each token in its sequence.
+        end: (L,) one past the last token that continues this one: token i attends to token j exactly if j ≤ i < end[j].
         paths: for each sequence, in the order given, the indices of its tokens.
-        leaves: the sequences that no other continues, one of equal ones: every token lies on one of them.
+        leaves: sequences that no other continues, one of several equal ones: every token belongs to one of them.
     """
 
     ids: np.ndarray
@@ -31,7 +31,7 @@ class Forest:
 
 
 def share(sequences: Sequence[Sequence[int]]) -> Forest:
-    """Lay sequences out so that each distinct prefix stands once.
+    """Store sequences so that each distinct prefix occurs once.
 
     Args:
         sequences: B lists of token ids.
@@ -58,7 +58,7 @@ def share(sequences: Sequence[Sequence[int]]) -> Forest:
 
 
 def apart(sequences: Sequence[Sequence[int]]) -> Forest:
-    """Lay sequences out one after the other, sharing nothing.
+    """Store sequences one after the other, without sharing prefixes.
 
     Args:
         sequences: B lists of token ids.
@@ -75,12 +75,15 @@ def apart(sequences: Sequence[Sequence[int]]) -> Forest:
 
 
 def in_order(sequences: Sequence[Sequence[int]]) -> list[int]:
-    """Indices of sequences in the order of their ids: each shares with its neighbour as much as with anyone."""
+    """Sort the indices of sequences by token ids.
+
+    Each sequence then shares its longest common prefix with a neighbour.
+    """
     return sorted(range(len(sequences)), key=lambda i: list(sequences[i]))
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
+    """Compute the length of the longest common prefix."""
     length = 0
     for a, b in zip(one, other, strict=False):
         if a != b:

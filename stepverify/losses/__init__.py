@@ -1,4 +1,4 @@
-"""Training losses, one class each, chosen by ``class_path``."""
+"""Provide the training losses, one class each, chosen by ``class_path``."""
 
 from stepverify.losses.base import Loss, OutcomeLoss, StepLoss, weighted
 from stepverify.losses.pointwise import OutcomeBCE, OutcomeMSE, StepCrossEntropy, StepMSE, TokenNLL

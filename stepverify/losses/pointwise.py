@@ -1,4 +1,4 @@
-"""Losses of single positions: each value against its own target."""
+"""Compute losses of single positions, each value against its own target."""
 
 from __future__ import annotations
 
@@ -8,42 +8,51 @@ from torch.nn import functional as F
 
 from stepverify.data.batch import ScoredPositions
 from stepverify.data.targets import NEUTRAL
-from stepverify.losses.base import Loss, OutcomeLoss, StepLoss, Verifier, weighted
+from stepverify.losses.base import Loss, OutcomeLoss, StepLoss, ValueModel, weighted
 
 
 class TokenNLL(Loss):
-    """Negative log-likelihood of solution tokens: outputs are the model's, one a token."""
+    """Sum the negative log-likelihood of solution tokens, the model's outputs."""
 
-    def __call__(self, outputs: Tensor, at: ScoredPositions, model: Verifier) -> tuple[Tensor, Tensor]:
+    def __call__(self, outputs: Tensor, at: ScoredPositions, model: ValueModel) -> tuple[Tensor, Tensor]:
         """Sum over tokens, in nats."""
         return weighted(outputs, at.weights)
 
 
 class OutcomeMSE(OutcomeLoss):
-    """Squared error between value and outcome (Cobbe et al. 2021, section 4.2)."""
+    """Compute the squared error between value and outcome.
 
-    def __call__(self, outputs: Tensor, at: ScoredPositions, model: Verifier) -> tuple[Tensor, Tensor]:
-        """Sum over tokens, the value being the sigmoid of its logit."""
+    Source: Cobbe et al. 2021, section 4.2.
+    """
+
+    def __call__(self, outputs: Tensor, at: ScoredPositions, model: ValueModel) -> tuple[Tensor, Tensor]:
+        """Sum over tokens; a value is the sigmoid of its logit."""
         return weighted((outputs.float().sigmoid() - _targets(at)).square(), at.weights)
 
 
 class OutcomeBCE(OutcomeLoss):
-    """Binary cross-entropy between value and outcome, soft outcomes too."""
+    """Compute the binary cross-entropy between value and outcome, soft outcomes too."""
 
-    def __call__(self, outputs: Tensor, at: ScoredPositions, model: Verifier) -> tuple[Tensor, Tensor]:
+    def __call__(self, outputs: Tensor, at: ScoredPositions, model: ValueModel) -> tuple[Tensor, Tensor]:
         """Sum over tokens, in nats."""
         losses = F.binary_cross_entropy_with_logits(outputs.float(), _targets(at), reduction="none")
         return weighted(losses, at.weights)
 
 
 class StepCrossEntropy(StepLoss):
-    """Cross-entropy of the label tokens at the step tags, soft labels too (Lightman et al. 2023, section 2.6)."""
+    """Compute the cross-entropy of label tokens at step tags, soft labels too.
+
+    Source: Lightman et al. 2023, section 2.6.
+    """
 
     takes_vocabulary = True
     takes_neutral = True
 
-    def __call__(self, outputs: Tensor, at: ScoredPositions, model: Verifier) -> tuple[Tensor, Tensor]:
-        """Sum over tags, in nats; probabilities are among the labels, or among what the model normalised them by."""
+    def __call__(self, outputs: Tensor, at: ScoredPositions, model: ValueModel) -> tuple[Tensor, Tensor]:
+        """Sum over step tags, in nats.
+
+        Probabilities are over the labels, or already normalized over the vocabulary by the model.
+        """
         targets = _targets(at)
         log_p = outputs.float() if getattr(model, "over_vocabulary", False) else outputs.float().log_softmax(-1)
         losses = -(targets * log_p[:, 1] + (1 - targets) * log_p[:, 0])
@@ -53,10 +62,13 @@ class StepCrossEntropy(StepLoss):
 
 
 class StepMSE(StepLoss):
-    """Squared distance of a step's value from its target: regression on the share of correct rollouts."""
+    """Compute the squared error between a step's value and its target.
 
-    def __call__(self, outputs: Tensor, at: ScoredPositions, model: Verifier) -> tuple[Tensor, Tensor]:
-        """Sum over tags."""
+    This is regression on the share of correct rollouts.
+    """
+
+    def __call__(self, outputs: Tensor, at: ScoredPositions, model: ValueModel) -> tuple[Tensor, Tensor]:
+        """Sum over step tags."""
         return weighted((model.values(outputs).float() - _targets(at)).square(), at.weights)
 
 

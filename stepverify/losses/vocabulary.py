@@ -17,7 +17,23 @@ def token_nll(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *,
     scale: float = 1.0, softcap: float | None = None, chunk: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """Negative log-likelihood of each target token, without ever holding all logits.
+    """Compute the negative log-likelihood of target tokens without holding all logits.
+
+    Logits are computed for ``chunk`` positions at a time: peak memory is chunk × vocabulary, not positions ×
+    vocabulary. The backward pass recomputes them if matrix or bias are trained. If both are frozen, as with adapters,
+    each position's gradient is computed together with its value, and nothing is recomputed.
+
+    Args:
+        hidden: (M, D) hidden states at the positions before the targets.
+        weight: (V, D) output matrix.
+        bias: (V,) or None.
+        targets: (M,) token ids.
+        scale: factor of the logits (Granite, Cohere).
+        softcap: bound of the scaled logits (Gemma 2).
+        chunk: positions at a time; None takes as many as make 32 Mi logits.
+
+    Returns:
+        (M,) in nats.
 
     Logits are made for ``chunk`` positions at a time: peak memory is chunk × vocabulary, not positions × vocabulary.
     In the backward pass they are recomputed where matrix or bias are trained; where both are frozen, as under adapters,
@@ -43,7 +59,7 @@ def log_partition(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, *,
     scale: float = 1.0, softcap: float | None = None, chunk: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """Logarithm of the sum of all exponentiated logits; arguments and memory as :func:`token_nll`.
+    """Compute the log-sum-exp of the logits; arguments and memory as :func:`token_nll`.
 
     Returns:
         (M,) in nats.
@@ -57,12 +73,15 @@ def _of_logits(
     function: Callable[..., Tensor], hidden: Tensor, weight: Tensor, bias: Tensor | None, *others: Tensor,
     scale: float, softcap: float | None, chunk: int | None,
 ) -> Tensor:  # fmt: skip
-    """A function of each position's logits, and of its row of ``others``: arguments and memory as :func:`token_nll`."""
+    """Compute a function of each position's logits and its row of ``others``.
+
+    Arguments and memory as :func:`token_nll`.
+    """
     chunk = chunk or max(1, (1 << 25) // len(weight))
     frozen = not (weight.requires_grad or (bias is not None and bias.requires_grad))
     device = weight.device.type
     if frozen and torch.is_autocast_enabled(device):
-        # Autocast keeps its casts of trained parameters only, and would make this one anew for each chunk.
+        # Autocast caches casts of trained parameters only, and would repeat this one for each chunk.
         weight = weight.to(torch.get_autocast_dtype(device))
 
     def piece(states: Tensor, *rest: Tensor) -> Tensor:
@@ -77,9 +96,10 @@ def _of_logits(
 
 
 class _RowByRow(torch.autograd.Function):
-    """Rows that depend on their own row of ``hidden`` and on nothing else that is trained.
+    """Compute gradients together with values, for functions of single rows.
 
-    Its derivative is then known up to the factor that the backward pass brings, and made while the logits are there.
+    Each output depends on its own row of ``hidden`` and on nothing else that is trained. Its gradient is then known up
+    to the factor that the backward pass brings, and computed while the logits are in memory.
     """
 
     @staticmethod
@@ -102,6 +122,6 @@ class _RowByRow(torch.autograd.Function):
 
 
 def bounded(logits: Tensor, softcap: float | None, scale: float = 1.0) -> Tensor:
-    """Scale logits, then bound them smoothly within ±``softcap``; None leaves them."""
+    """Scale logits, then bound them smoothly within ±``softcap``; None does not bound."""
     logits = logits if scale == 1.0 else logits * scale
     return logits if softcap is None else softcap * torch.tanh(logits / softcap)

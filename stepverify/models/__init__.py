@@ -1,4 +1,7 @@
-"""Models: a Hugging Face backbone and a head that is applied only where something is read."""
+"""Provide models: a Hugging Face backbone and a head.
+
+The head is applied at scored positions only.
+"""
 
 from stepverify.models.backbone import Backbone, LoRA
 from stepverify.models.heads import GeneratorModel, ProcessModel, VerifierModel
@@ -6,5 +9,6 @@ from stepverify.models.load import load_encoder, load_verifier
 from stepverify.models.outcome import OutcomeModel
 
 __all__ = [
-    "Backbone", "GeneratorModel", "LoRA", "OutcomeModel", "ProcessModel", "VerifierModel", "load_encoder", "load_verifier",
+    "Backbone", "GeneratorModel", "LoRA", "OutcomeModel", "ProcessModel", "VerifierModel", "load_encoder",
+    "load_verifier",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Low-rank adapters: put on a model, and merged into its weights."""
+"""Add low-rank adapters to a model, and merge them into its weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def with_adapters(model: nn.Module, lora: LoRA) -> nn.Module:
-    """Freeze a model and put LoRA adapters on its layers.
+    """Freeze a model and add LoRA adapters to its layers.
 
     Raises:
-        InputError: no such layers, or layers whose adapters no export could merge.
+        InputError: no such layers, or layers whose adapters cannot be merged by an export.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -29,7 +29,7 @@ def with_adapters(model: nn.Module, lora: LoRA) -> nn.Module:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets,
         task_type=TaskType.CAUSAL_LM,
     )  # fmt: skip
-    # Frozen embeddings give inputs without gradient; checkpointed layers need one that has it.
+    # Checkpointed layers need inputs with gradient, which frozen embeddings do not give.
     model.enable_input_require_grads()  # type: ignore[operator]
     try:
         adapted = get_peft_model(model, config)
@@ -47,7 +47,7 @@ def _check(adapted: nn.Module) -> None:
     owners = Counter(id(p) for _, p in adapted.named_parameters(remove_duplicate=False))
     experts = 0
     for layer in _layers(adapted):
-        # An exact type: quantized layers and others have their own.
+        # Exact types: quantized and other layers have subclasses.
         if type(layer) not in (Linear, ParamWrapper):
             kind = type(layer.get_base_layer()).__name__
             raise InputError(
@@ -68,11 +68,11 @@ def _check(adapted: nn.Module) -> None:
 
 
 def merged(adapted: nn.Module, state: Mapping[str, Tensor]) -> State:
-    """Fold low-rank updates into the frozen weights, each where it is asked for.
+    """Merge low-rank updates into the frozen weights, each when it is accessed.
 
     Args:
-        adapted: with adapters, of which kinds and scales are taken; perhaps sharded.
-        state: its full state, of which all weights are taken; left as it is.
+        adapted: model with adapters, possibly sharded, for their types and scales.
+        state: its full state, the source of all weights; not changed.
 
     Returns:
         Weights under the names of the plain model.
@@ -99,7 +99,7 @@ def _plain(name: str) -> str:
 
 
 class _Update(nn.Module):
-    """The product of a layer's factors, scaled and laid out as its weight is."""
+    """Compute the scaled product of a layer's low-rank factors."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -120,5 +120,5 @@ def _names(adapted: nn.Module) -> dict[nn.Module, str]:
 
 
 def _parameter(layer: Any) -> str:
-    """Name of the parameter that a layer adapts."""
+    """Return the name of the parameter that a layer adapts."""
     return getattr(layer, "parameter_name", "weight")

@@ -1,4 +1,4 @@
-"""Where the weights come from: a model folder or hub id, LoRA, dropout, gradient checkpointing."""
+"""Load the backbone: weights, LoRA, dropout, gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ _BRANCHES = {
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
-    """Low-rank adapters on the linear layers of a frozen backbone (Hu et al. 2021).
+    """Add low-rank adapters to the linear layers of a frozen backbone.
+
+    Source: Hu et al. 2021.
 
     Attributes:
-        rank: of the adapters.
+        rank: rank of the adapters.
         alpha: scale; the adapters are multiplied by alpha / rank.
-        dropout: in front of the adapters.
-        targets: names of the layers, or ``all-linear``: the fused experts of a mixture and their router among them.
+        dropout: dropout before the adapters.
+        targets: names of the layers, or ``all-linear``, which includes the fused experts of a mixture and their router.
     """
 
     rank: int = 16
@@ -44,22 +46,22 @@ class LoRA:
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """The language model under a head.
+    """Load the language model under a head.
 
     Attributes:
-        path: local folder or hub id.
-        weights: ``pretrained``, or ``random`` to train from scratch after the folder's config.json.
-        dtype: number format of the parameters; ``auto`` takes the checkpoint's.
-        attention: along a batch's tree of tokens: ``paths`` runs flash kernels along each path, shared prefixes once
-            on a CPU, ``flex`` skips blocks that nobody sees (GPU), ``sdpa`` and ``eager`` hold the whole mask; ``auto``
-            is ``paths``. A model that cannot read trees keeps its own, and reads rows with padding.
-        attention_dropout: of attention weights; overrides the config's.
-        dropout: of what each attention and each MLP adds to the residual stream (Cobbe et al. 2021 train with 0.2).
-        compile: each layer by torch.compile; needs a C++ compiler on CPU.
+        path: local folder or Hub id.
+        weights: ``pretrained``, or ``random`` to train from scratch with the architecture of the folder's config.json.
+        dtype: dtype of the parameters; ``auto`` takes the checkpoint's.
+        attention: implementation of attention over prefix packs: ``paths`` runs flash kernels along each sequence, on a
+            CPU with shared prefixes computed once; ``flex`` skips empty blocks (GPU); ``sdpa`` and ``eager`` hold the
+            whole mask; ``auto`` is ``paths``. A model that does not support prefix packs keeps its own and computes
+            padded rows.
+        attention_dropout: dropout of attention weights; overrides the config's.
+        dropout: residual dropout after each attention and each MLP (Cobbe et al. 2021 train with 0.2).
+        compile: compile each layer with torch.compile; needs a C++ compiler on CPU.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a third more time. ``auto``
-            does where a measured step would not fit into memory otherwise, see
-            :class:`stepverify.callbacks.memory.ChooseCheckpointing`.
-        lora: train adapters only.
+            does so if a measured step would not fit into memory otherwise.
+        lora: train low-rank adapters only.
         trust_remote_code: run model code that comes with the weights.
         overrides: further entries of the model's config.json to change.
     """
@@ -77,28 +79,30 @@ class Backbone:
     overrides: dict[str, Any] = field(default_factory=dict)
 
     def load(self, sharding: Sharding | None = None) -> nn.Module:
-        """Load the language model in training mode, with adapters where they are asked for.
+        """Load the language model in training mode, with adapters if configured.
 
-        It is a causal one; of a folder that holds a token classifier, that one with its head.
+        It is a causal language model, or, from a folder with a token classifier, that classifier with its head.
 
         Args:
-            sharding: have each process hold its rows of every parameter, and no more than one whole tensor at a time
-                (those of a layer, where a checkpoint's tensors are fused); None loads all.
+            sharding: each process holds its rows of every parameter, and at most one whole tensor at a time (those of a
+                layer, if a checkpoint's tensors are fused); None loads everything.
 
         Raises:
-            InputError: the folder holds no model or a quantised one, adapters are asked for on a token classifier, or
+            InputError: the folder holds no model or a quantised one, adapters are configured for a token classifier, or
                 the model's attention is not supported.
         """
         model = self._read(sharding)
         if self.lora and any(name.endswith("ForTokenClassification") for name in model.config.architectures or ()):
-            raise InputError(f"{self.path}: a token classifier takes no adapters: start from a causal language model")
+            raise InputError(
+                f"{self.path}: a token classifier does not support adapters: start from a causal language model"
+            )
         self._examine(model)
         if self.dropout:
             self._add_dropout(model)
         if self.gradient_checkpointing is True:
             checkpoint_layers(model)
         if self.lora:
-            with stand_ins(model):  # adapters are put where the weights are, which must not be the meta device
+            with stand_ins(model):  # adapters are created on the weights' device, which must not be meta
                 model = with_adapters(model, self.lora)
         if self.compile:
             for layer in decoder_layers(without_adapters(model)):
@@ -119,7 +123,7 @@ class Backbone:
             try:
                 config = AutoConfig.from_pretrained(self.path, **common, **changes)
                 self._refuse_quantised(config)
-                # Read as a causal model, a classifier would silently lose its head.
+                # Loaded as a causal model, a classifier would silently lose its head.
                 is_classifier = any(name.endswith("ForTokenClassification") for name in config.architectures or ())
                 auto: Any = AutoModelForTokenClassification if is_classifier else AutoModelForCausalLM
                 if self.weights == "random":
@@ -134,7 +138,7 @@ class Backbone:
         if sharding is None:
             return build()
         if self.weights == "random":
-            log("backbone.weights: random: the first process makes all of them, and hands them out tensor by tensor")
+            log("backbone.weights: random: the first process creates all of them, and scatters them tensor by tensor")
             return sharding.spread(build)
         with sharding.together(), sharding.reading():
             model = build()
@@ -146,12 +150,12 @@ class Backbone:
             if found := getattr(part, "quantization_config", None):
                 method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
                 raise InputError(
-                    f"{self.path}: config.json: quantization_config: quant_method: {method}: a quantised model is "
-                    "neither trained nor read here; load it in transformers with dequantize=True, save it, take that"
+                    f"{self.path}: config.json: quantization_config: quant_method: {method}: quantised models are "
+                    "not supported; load it in transformers with dequantize=True, save it, and use that"
                 )
 
     def check(self) -> None:
-        """Fail early, before data is read, where a local folder is no model.
+        """Check the settings and the local folder before data is read.
 
         Raises:
             InputError: no config.json in the folder, or no share of what is dropped.
@@ -171,7 +175,7 @@ class Backbone:
                 found[0].register_forward_hook(partial(_drop, share=self.dropout))
 
     def _examine(self, model: nn.Module) -> None:
-        """Whether trees are read is measured, not assumed; what is refused is refused before the first step."""
+        """Measure whether the model supports prefix packs; refuse unsupported settings."""
         config: Any = model.config
         try:
             reading = reading_of(model, self.attention)
@@ -202,7 +206,9 @@ def _drop(module: nn.Module, args: Any, output: Any, *, share: float) -> Any:
 
 
 def checkpoint_layers(model: nn.Module) -> None:
-    """Turn gradient checkpointing on, at any time: layers look at a flag in each forward pass.
+    """Turn on gradient checkpointing; allowed at any time.
+
+    Layers check a flag in each forward pass.
 
     Raises:
         InputError: the model does not support it.
@@ -214,5 +220,5 @@ def checkpoint_layers(model: nn.Module) -> None:
 
 
 def without_adapters(model: nn.Module) -> nn.Module:
-    """The Hugging Face model itself, whether or not adapters are wrapped around it."""
+    """Return the Hugging Face model without adapters wrapped around it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]

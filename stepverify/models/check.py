@@ -1,7 +1,7 @@
-"""Examine a loaded model on a dozen tokens: whether it reads trees, and how its logits are made.
+"""Measure how a loaded model handles prefix trees and logits.
 
-An architecture says none of this of itself: a layer that drops a keyword, a recurrent state or a position that is
-counted by the row gives other scores without an error. So every model is asked.
+Architectures do not declare this: a layer that drops a keyword, a recurrent state or a position counted by row gives
+other scores without an error. So every model is measured, on a dozen tokens.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from stepverify.records import InputError
 
 _HALF = (torch.bfloat16, torch.float16)
 _WINDOWS = ("sliding_window", "attention_chunk_size", "index_topk")
-_TOLERANCE = 2e-5  # of float32: deep models leave 1e-6, misread trees 1e-3 and more
+_TOLERANCE = 2e-5  # in float32: deep models differ by 1e-6, unsupported trees by 1e-3 and more
 _SHARED = 4  # tokens of the common prefix
 _NARROW = 3  # tokens: shorter than the sequences of the check
 
 
 @dataclass
 class Reading:
-    """Describe how a model reads batches and makes logits, as measured.
+    """Describe how a model computes batches and logits, as measured.
 
     Attributes:
-        packed: its attention follows a tree of tokens; otherwise sequences become rows with padding.
-        own: transformers' attention that gives the model's own scores, ``sdpa`` or ``eager``.
-        sdpa: transformers takes ``sdpa`` when it is not told otherwise.
-        row_limit: longer rows are read one at a time, as their length or padding would change others; None for all.
+        packed: its attention supports prefix packs; otherwise sequences become padded rows.
+        own: attention implementation of transformers that gives the model's own scores, ``sdpa`` or ``eager``.
+        sdpa: transformers chooses ``sdpa`` by default.
+        row_limit: longer rows are computed one at a time, as their length or padding would change other rows; None for
+            no limit.
         scale: factor of the logits.
         softcap: bound of the logits, if any.
-        reason: why it is not packed.
+        reason: why it does not support prefix packs.
     """
 
     packed: bool
@@ -54,16 +55,17 @@ class Reading:
 
 
 def reading_of(model: Any, attention: Attention = "auto") -> Reading:
-    """Examine a Hugging Face model, once; its attention is then chosen accordingly.
+    """Measure a Hugging Face model once, and set its attention accordingly.
 
-    Two sequences with a common prefix go through the decoder alone, as rows with padding, and as a tree, in float32:
-    half formats round by more than some models misread. Windows are narrowed meanwhile, so that they matter. Random
-    state, mode and weights stay as they are. Memory: embeddings and one layer in float32. A divided model is examined
-    by all processes together, which gather a layer, or the embeddings, at a time.
+    Two sequences with a common prefix go through the decoder separately, as padded rows, and as a prefix tree, in
+    float32: half formats round by more than the errors of some unsupported models. Attention windows are narrowed
+    meanwhile, so that they take effect. Random state, mode and weights are restored. Memory: embeddings and one layer
+    in float32. A sharded model is measured by all processes together, which gather one layer, or the embeddings, at a
+    time.
 
     Args:
-        model: a causal language model or a token classifier, with its weights, without adapters or compiled layers.
-        attention: of trees; that of the model where one of ours is chosen already.
+        model: a causal language model or a token classifier with its weights, without adapters or compiled layers.
+        attention: implementation for prefix trees; the model's, if one of ours is already set.
 
     Raises:
         InputError: scores depend on later tokens, or logits are not those of a linear head.
@@ -104,14 +106,14 @@ class _Examination:
                 "tokens that follow"
             )
         if _difference(self._paths(unrolled(self.decoder, *self._tree(), None)), alone) > _TOLERANCE:
-            limit = 0  # padding changes them: each row alone
+            limit = 0  # padding changes the hidden states, so each row is computed separately
         scale, softcap = self._logits(alone[0])
         reason = self._why_not_packed(own)
         self._set(own if reason else self.tree_attention)
         return Reading(not reason, own, self.has_sdpa, limit, scale, softcap, reason)
 
     def _own(self) -> tuple[str, list[Tensor]]:
-        """Transformers' attention that computes all that the model's code asks for, and hidden states of it."""
+        """Choose the attention with the model's own scores; return hidden states too."""
         self.has_sdpa = self.loaded_with == "sdpa"
         if not self._can_set():
             return self.loaded_with, self._alone()
@@ -123,7 +125,7 @@ class _Examination:
             return "eager", exact
         self.has_sdpa = True
         quick = self._alone()
-        # Fused kernels ignore bounds of the products, which few tokens may not show.
+        # Fused kernels ignore bounds of the products, which may not matter for few tokens.
         bounds = getattr(self.config.get_text_config(), "attn_logit_softcapping", None) is not None
         if bounds or _difference(quick, exact) > _TOLERANCE:
             return "eager", exact
@@ -135,14 +137,14 @@ class _Examination:
         with _narrowed(self.model):
             self._set(own)
             alone = self._alone()
-            # FlexAttention would be compiled for these few tokens; all four compute the same.
+            # Not FlexAttention, which would be compiled for these few tokens; all four give the same results.
             self._set(register("paths") if self.tree_attention == register("flex") else self.tree_attention)
             ids, tree = self._tree()
             try:
                 states = self.decoder(
                     input_ids=ids[None], position_ids=tree.depth[None], use_cache=False, tree=tree
                 ).last_hidden_state[0]
-            except Exception as error:  # whatever its code makes of a keyword that it does not know
+            except Exception as error:  # model code may raise anything for an unknown keyword
                 said = str(error).partition("\n")[0]
                 return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
         if (off := _difference(self._paths(states), alone)) > _TOLERANCE:
@@ -150,7 +152,7 @@ class _Examination:
         return ""
 
     def _logits(self, hidden: Tensor) -> tuple[float, float | None]:
-        """Scale and bound with which a linear head gives the model's own logits."""
+        """Find the scale and bound that give the model's own logits."""
         head = self.model.get_output_embeddings() or getattr(self.model, "score", None)
         if head is None:
             raise InputError(f"{self.kind}: has no output matrix that could be read")
@@ -179,7 +181,7 @@ class _Examination:
         return torch.tensor([sequence], device=self.device)
 
     def _alone(self, sequences: Sequence[Sequence[int]] = ()) -> list[Tensor]:
-        """(T, D) hidden states of each sequence in a row of its own, as transformers computes them."""
+        """Compute (T, D) hidden states of each sequence by itself."""
         states = []
         for sequence in sequences or self.sequences:
             reset_rope(self.decoder)
@@ -195,7 +197,7 @@ class _Examination:
 
 
 def _sequences(config: Any, size: int) -> list[list[int]]:
-    """Two sequences of 9 and 7 token ids that share 4, without ids of a special meaning."""
+    """Make sequences of 9 and 7 ordinary token ids that share 4."""
     configs = (config, config.get_text_config())
     special = {
         value for c in configs for name, value in vars(c).items() if name.endswith(("_token_id", "_token_index"))
@@ -207,7 +209,7 @@ def _sequences(config: Any, size: int) -> list[list[int]]:
 
 
 def _numbers(config: Any) -> list[tuple[str, float]]:
-    """Names and values of the positive numbers in a configuration."""
+    """List names and values of the positive numbers in a configuration."""
     values = vars(config.get_text_config()).items()
     return [(n, float(v)) for n, v in values if isinstance(v, int | float) and not isinstance(v, bool) and v > 0]
 
@@ -215,10 +217,10 @@ def _numbers(config: Any) -> list[tuple[str, float]]:
 def _fit(
     raw: Tensor, found: Tensor, softcap: float | None, stated: Sequence[float]
 ) -> tuple[float, float, float | None]:
-    """Relative error, scale and bound with which ``raw`` logits give those that were found.
+    """Fit scale and bound that turn ``raw`` logits into the model's.
 
-    The scale is measured; where 1 or a number of the configuration is as near, by which some models multiply and others
-    divide, it is that.
+    Returns relative error, scale and bound. The scale is measured, then replaced by 1, a number of the configuration or
+    its inverse if one is near enough.
     """
     asked = found
     if softcap is not None:
@@ -232,7 +234,7 @@ def _fit(
 
 
 def _difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
-    """Largest distance of two hidden states of a token, over the size of the wanted one."""
+    """Compute the largest relative distance between hidden states of a token."""
     parts = [
         (f.double() - w.double()).norm(dim=-1) / w.double().norm(dim=-1).clamp(min=1e-12)
         for f, w in zip(found, wanted, strict=True)
@@ -242,7 +244,7 @@ def _difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
 
 @contextmanager
 def _exact(model: nn.Module) -> Iterator[None]:
-    """Compute in float32 meanwhile, without faster roundings of it; layers are cast one at a time."""
+    """Compute in float32 meanwhile, casting layers one at a time."""
     layers = decoder_layers(model)
     stacks: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
 
@@ -278,7 +280,7 @@ def _exact(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _narrowed(model: Any) -> Iterator[None]:
-    """Windows of a few tokens meanwhile: their own sizes are beyond every short check."""
+    """Narrow attention windows meanwhile, so that short sequences reach them."""
     holders = {id(h): h for m in model.modules() for h in (m, getattr(m, "config", None)) if h is not None}
     changed = [
         (holder, name, value) for holder in holders.values() for name in _WINDOWS

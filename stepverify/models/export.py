@@ -1,4 +1,7 @@
-"""Trained weights → Hugging Face folders that load without code of ours: causal models, token classifiers, adapters."""
+"""Export trained weights as Hugging Face folders that load without this package.
+
+Forms: causal language models, token classifiers, adapters.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ SHARD_SIZE = "5GB"
 
 @dataclass(frozen=True)
 class Head:
-    """The last layer of a token classifier.
+    """Hold the linear head of a token classifier.
 
     Attributes:
         weight: (K, D).
@@ -37,42 +40,48 @@ class Head:
 
 
 def plain_state(backbone: nn.Module, state: State) -> State:
-    """The backbone's part of a read model's full state, adapters merged, under the names of the plain model."""
+    """Extract the backbone's weights from a full state, with adapters merged.
+
+    Names are those of the plain model.
+    """
     own = strip(state, "backbone.")
     return own if backbone is without_adapters(backbone) else merged(backbone, own)
 
 
 def strip(state: State, prefix: str) -> State:
-    """The entries that begin with ``prefix``, without it."""
+    """Select the entries that begin with ``prefix``, and remove it."""
     return state.select({name.removeprefix(prefix): name for name in state if name.startswith(prefix)})
 
 
 def output_rows(backbone: nn.Module, state: Mapping[str, Tensor], ids: list[int]) -> tuple[Tensor, Tensor | None]:
-    """Rows of the vocabulary head and its bias, if any, in a :func:`plain_state`."""
+    """Copy rows of the vocabulary head and its bias from a :func:`plain_state`.
+
+    The bias is None if there is none.
+    """
     causal: Any = without_adapters(backbone)
     names = {module: name for name, module in causal.named_modules()}
     head = names[causal.get_output_embeddings()]
     weight = state.get(f"{head}.weight")
-    if weight is None:  # tied, and held under the other name
+    if weight is None:  # tied, and stored under the other name
         weight = state[f"{names[causal.get_input_embeddings()]}.weight"]
     bias = state.get(f"{head}.bias")
-    # A copy: a view would have the whole matrix written.
+    # Copied, as saving a view would write the whole matrix.
     return weight[ids].clone(), None if bias is None else bias[ids].clone()
 
 
 def save_causal(backbone: nn.Module, folder: Path, state: State, max_shard_size: str = SHARD_SIZE) -> None:
-    """Write a causal language model that holds a :func:`plain_state`."""
+    """Write a causal language model from a :func:`plain_state`."""
     causal: Any = without_adapters(backbone)
     once = state.keys() - repeated(causal)
     write_weights(causal, folder, state.select({name: name for name in state if name in once}), max_shard_size)
 
 
 def empty_classifier(backbone: nn.Module, labels: tuple[str, ...]) -> Any:
-    """The token classifier of the backbone's architecture, without weights.
+    """Create the token classifier of the backbone's architecture, without weights.
 
     Raises:
-        InputError: transformers has none, or one with another head than a linear layer ``score`` with a bias, or with
-            other weights than the backbone's.
+        InputError: transformers has none, or one whose head is not a linear layer ``score`` with a bias, or whose other
+            weights are not the backbone's.
     """
     from transformers import AutoModelForTokenClassification
 
@@ -98,7 +107,7 @@ def empty_classifier(backbone: nn.Module, labels: tuple[str, ...]) -> Any:
 def save_classifier(
     backbone: nn.Module, folder: Path, state: State, head: Head, max_shard_size: str = SHARD_SIZE
 ) -> None:
-    """Write an ``AutoModelForTokenClassification`` of a :func:`plain_state` and a head."""
+    """Write an ``AutoModelForTokenClassification`` from a :func:`plain_state` and a head."""
     classifier = empty_classifier(backbone, head.labels)
     wanted = classifier.state_dict()
     bias = torch.zeros(len(head.labels)) if head.bias is None else head.bias
@@ -110,10 +119,10 @@ def save_classifier(
 
 
 def save_value_head(folder: Path, head: Head) -> None:
-    """Write the linear layer on a causal model's last hidden states.
+    """Write the linear value head on a causal model's last hidden states.
 
     Args:
-        folder: that of the causal model.
+        folder: folder of the causal model.
         head: ``weight`` (1, D) and ``bias`` (1,) are written under these names.
     """
     from safetensors.torch import save_file
@@ -124,7 +133,7 @@ def save_value_head(folder: Path, head: Head) -> None:
 
 
 def load_value_head(folder: str | Path) -> nn.Linear | None:
-    """Read the value head of an export of that form; None elsewhere."""
+    """Read the value head of an export; None if it has none."""
     from safetensors.torch import load_file
 
     if not (path := Path(folder) / VALUE_HEAD).is_file():
@@ -136,14 +145,14 @@ def load_value_head(folder: str | Path) -> nn.Linear | None:
 
 
 def save_adapter(backbone: nn.Module, folder: Path, state: Mapping[str, Tensor], base: str, head: Head | None) -> None:
-    """Write the low-rank adapters alone, as peft reads them on top of the model ``base``.
+    """Write the low-rank adapters for peft on the model ``base``.
 
     Args:
         backbone: with adapters.
-        folder: where to.
+        folder: output folder.
         state: the backbone's full state, not merged.
-        base: what ``base_model_name_or_path`` says.
-        head: travels with the adapters; base is then loaded as a token classifier.
+        base: value of ``base_model_name_or_path``.
+        head: saved with the adapters; base is then loaded as a token classifier.
     """
     from peft import TaskType
     from safetensors.torch import save_file

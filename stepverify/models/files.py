@@ -1,4 +1,4 @@
-"""Checkpoints in safetensors, read tensor by tensor."""
+"""Read safetensors checkpoints tensor by tensor."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _IN_ORDER = "HF_DEACTIVATE_ASYNC_LOAD"  # read by transformers
 
 @contextmanager
 def tensor_by_tensor() -> Iterator[None]:
-    """Have transformers' ``from_pretrained`` hold no more than one tensor of a file beside the model.
+    """Limit transformers' ``from_pretrained`` to one tensor besides the model.
 
-    By itself it maps whole files until the end, and reads ahead in several threads: with a cast of number format that
-    is the checkpoint a second time.
+    By default it maps whole files until the end, and reads ahead in several threads: with a cast to another dtype this
+    holds the checkpoint a second time.
     """
     from transformers import modeling_utils
 
@@ -39,7 +39,7 @@ def tensor_by_tensor() -> Iterator[None]:
 
 
 class _File:
-    """Open a file for each tensor anew: a mapping ends with the tensors that were read through it."""
+    """Open the file anew for each tensor; no mapping outlives it."""
 
     def __init__(self, filename: Any, **options: Any) -> None:
         self.options: Any = {"filename": filename, **options}
@@ -69,7 +69,7 @@ class _File:
 
 
 class _Stored:
-    """A tensor that is read where it is indexed."""
+    """Read a tensor when it is indexed."""
 
     def __init__(self, file: _File, name: str) -> None:
         self.file, self.name = file, name

@@ -1,4 +1,4 @@
-"""Heads: hidden states are picked at the read positions first, then the head is applied to those alone."""
+"""Apply heads to the hidden states at scored positions only."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ Neutral = Literal["positive", "negative"]
 
 
 class VerifierModel(nn.Module):
-    """A backbone that is read at ``batch.scored``; a subclass per objective adds the head.
+    """Combine a backbone with a head at ``batch.scored``; subclasses add the head.
 
     Args:
-        backbone: a Hugging Face causal language model, perhaps with adapters.
+        backbone: a Hugging Face causal language model, possibly with adapters.
     """
 
     objective = ""
     form: Form = "causal"
     labels: tuple[str, ...] = ()
-    # From the number of forward passes here to the largest of all ranks, where each pass is a collective one.
+    # Maps this rank's number of forward passes to the maximum over ranks, if passes are collective.
     most_passes: Callable[[int], int] | None = None
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.reading = reading_of(without_adapters(backbone))
-        # Some models scale or bound their logits; here as there they are what the exported model says.
+        # Some models scale or bound their logits; scores must match those of the exported model.
         self.logit_scale, self.softcap = self.reading.scale, self.reading.softcap
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Convert parameters; buffers that are not stored, as rotary frequencies, keep their number format.
+        """Convert parameters, but keep the dtype of buffers that are not saved.
 
-        Rounded to bfloat16 they would turn other angles than in the export, which computes them anew.
+        Rotary frequencies rounded to bfloat16 would rotate by other angles than the export's.
         """
         kept = [(m, n, m._buffers[n]) for m in self.modules() for n in m._non_persistent_buffers_set]
         super()._apply(fn, recurse)
@@ -69,7 +69,7 @@ class VerifierModel(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """What is read at ``batch.scored``, and the losses in nats at ``batch.lm`` if there is any."""
+        """Compute outputs at ``batch.scored``, and losses in nats at ``batch.lm`` if present."""
         states = self._states(batch)
         outputs = self.read(states[batch.scored.index], batch)
         if batch.lm is None:
@@ -78,15 +78,15 @@ class VerifierModel(nn.Module):
         return outputs, self.token_nll(states[batch.lm.index], batch.lm.targets)
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Apply the head to (M, D) hidden states at the read positions."""
+        """Apply the head to (M, D) hidden states at the scored positions."""
         raise NotImplementedError
 
     def score(self, batch: Batch) -> Tensor:
-        """(M,) probabilities in [0, 1] at the read positions."""
+        """Compute (M,) probabilities in [0, 1] at the scored positions."""
         return self.values(self(batch)[0])
 
     def _states(self, batch: Batch) -> Tensor:
-        """(L, D) hidden states."""
+        """Compute (L, D) hidden states."""
         decoder, limit = decoder_of(without_adapters(self.backbone)), self.reading.row_limit
         packs, extra = self.packs(batch.tree.rows.shape[1]), 0
         if limit is not None and self.most_passes is not None:
@@ -106,57 +106,57 @@ class VerifierModel(nn.Module):
 
     @property
     def packed(self) -> bool:
-        """Tell whether the model reads trees; otherwise each sequence is a row."""
+        """Check whether the model supports prefix packs."""
         return self.reading.packed
 
     def packs(self, longest: int) -> bool:
-        """Tell whether sequences of at most ``longest`` tokens may share prefixes."""
+        """Check whether sequences of up to ``longest`` tokens may share prefixes."""
         limit = self.reading.row_limit
         return self.packed and (limit is None or longest <= limit)
 
     def unpack(self, reason: str) -> None:
-        """Read rows with padding from now on."""
+        """Compute padded rows from now on."""
         self.reading.packed, self.reading.reason = False, reason
 
     def _plain(self) -> AbstractContextManager[None]:
         return plain(without_adapters(self.backbone).config, self.reading.own)
 
     def decode(self, **inputs: Any) -> Any:
-        """What the causal language model says, called as transformers does: rows with padding, and a cache."""
+        """Run the causal language model, with padded rows and a cache."""
         with self._plain():
             return self.backbone(**inputs)
 
     def generate(self, **inputs: Any) -> Tensor:
-        """Generate (B, T) token ids, called as transformers' own ``generate``."""
+        """Generate (B, T) token ids, with the arguments of transformers' ``generate``."""
         with self._plain():
             return self.backbone.generate(**inputs)  # type: ignore[operator]
 
     def token_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """(M,) negative log-likelihoods of (M,) token ids after (M, D) hidden states, in nats."""
+        """Compute (M,) negative log-likelihoods of token ids, in nats."""
         return token_nll(hidden, *self.output_matrix(), targets, scale=self.logit_scale, softcap=self.softcap)
 
     def output_matrix(self) -> tuple[Tensor, Tensor | None]:
-        """(V, D) weight and (V,) bias, if any, of the vocabulary head."""
+        """Return the vocabulary head: (V, D) weight and (V,) bias or None."""
         head = without_adapters(self.backbone).get_output_embeddings()  # type: ignore[operator]
         if head is None:
             raise InputError("the backbone is a token classifier, without a vocabulary head: take its causal form")
         return head.weight, head.bias
 
     def head_parameters(self) -> Iterable[Tensor | None]:
-        """Give the parameters that :meth:`read` applies to hidden states."""
+        """Return the parameters that :meth:`read` applies to hidden states."""
         return self.output_matrix()
 
     def freeze_unread(self, *, lm: bool) -> dict[str, int]:
-        """Freeze parameters that no loss reads.
+        """Freeze parameters that no loss depends on.
 
-        DDP would wait for their gradient. They are an output matrix that the head does without, and all parts of a
-        wrapper around the decoder, as the vision tower of a multimodal model.
+        DDP would wait for their gradient. These are an output matrix that the head does not use, and all parts of a
+        wrapper around the decoder, such as the vision tower of a multimodal model.
 
         Args:
             lm: whether a language-model loss is trained jointly.
 
         Returns:
-            Number of parameters that were trained until now, by the module that holds them.
+            Number of parameters frozen by this call, by the module that holds them.
         """
         backbone = without_adapters(self.backbone)
         read = {*decoder_of(backbone).parameters(), *self.head_parameters()}
@@ -170,21 +170,21 @@ class VerifierModel(nn.Module):
         return frozen
 
     def values(self, outputs: Tensor) -> Tensor:
-        """Outputs of :meth:`read` → (M,) probabilities in [0, 1]."""
+        """Convert outputs of :meth:`read` to (M,) probabilities in [0, 1]."""
         raise NotImplementedError
 
     def export(
         self, folder: Path, state: Mapping[str, Tensor], form: Form | None = None, base: str = "",
         max_shard_size: str = SHARD_SIZE,
     ) -> None:  # fmt: skip
-        """Write a Hugging Face model, of which no more than a layer is held meanwhile.
+        """Write a Hugging Face model, holding at most one layer meanwhile.
 
         Args:
-            folder: where to.
-            state: this module's full state, perhaps gathered as it is asked for.
+            folder: output folder.
+            state: this module's full state, possibly gathered on access.
             form: None is the model's own :attr:`form`.
-            base: of an adapter: the model that it goes on top of.
-            max_shard_size: of a file, as transformers' ``save_pretrained``.
+            base: for an adapter, the model that it is loaded on.
+            max_shard_size: largest size of a file, as in transformers' ``save_pretrained``.
         """
         form, state = form or self.form, state_of(state)
         plain = plain_state(self.backbone, state)
@@ -201,15 +201,15 @@ class VerifierModel(nn.Module):
             save_value_head(folder, own)
 
     def classifier_head(self, state: Mapping[str, Tensor]) -> Head:
-        """The head of the token classifier that gives this model's scores.
+        """Return the head of a token classifier that gives this model's scores.
 
         Args:
-            state: this module's, and the names of the plain backbone beside its own.
+            state: this module's state, with the names of the plain backbone in addition.
         """
         raise NotImplementedError
 
     def check_classifier(self) -> None:
-        """Fail before training where no token classifier can give this model's scores.
+        """Check before training that a token classifier can give this model's scores.
 
         Raises:
             InputError: with the reason.
@@ -218,29 +218,31 @@ class VerifierModel(nn.Module):
 
 
 class GeneratorModel(VerifierModel):
-    """The generator: next-token likelihood at solution tokens."""
+    """Compute the next-token likelihood of solution tokens."""
 
     objective = "generator"
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """(M,) negative log-likelihoods of the targets, in nats."""
+        """Compute (M,) negative log-likelihoods of the targets, in nats."""
         assert batch.scored.targets is not None
         return self.token_nll(hidden, batch.scored.targets)
 
     def values(self, outputs: Tensor) -> Tensor:
-        """The probability of each token."""
+        """Convert negative log-likelihoods to the probability of each token."""
         return (-outputs).exp()
 
 
 class ProcessModel(VerifierModel):
-    """The process reward model: the label tokens' logits at each step tag (Lightman et al. 2023, section 2.6).
+    """Compute the label tokens' logits at each step tag.
+
+    Source: Lightman et al. 2023, section 2.6.
 
     Args:
-        backbone: a causal language model, or a token classifier of as many labels, whose head is those rows.
-        label_ids: ids of the labels negative, positive and, where there is a third one, neutral.
-        over_vocabulary: outputs are logarithms of the labels' probabilities among the whole vocabulary; otherwise the labels'
-            logits alone. The values are the same.
-        neutral: what a value counts P(neutral) as, of three labels.
+        backbone: a causal language model, or a token classifier with as many labels, whose head is used instead.
+        label_ids: ids of the labels negative, positive and, if there is a third one, neutral.
+        over_vocabulary: outputs are log-probabilities of the labels over the whole vocabulary; otherwise the labels'
+            logits. The values are the same.
+        neutral: how values count P(neutral) if there are three labels.
     """
 
     objective = "process"
@@ -267,7 +269,7 @@ class ProcessModel(VerifierModel):
         self.register_buffer("label_ids", torch.tensor(label_ids), persistent=False)
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """(M, 2 or 3) logits of the labels: their rows of the output matrix, and the vocabulary only if asked for."""
+        """Compute the (M, 2 or 3) logits of the labels."""
         if self.form == "classifier":
             return self.backbone.score(hidden)  # type: ignore[operator]
         weight, bias = self.output_matrix()
@@ -280,20 +282,20 @@ class ProcessModel(VerifierModel):
         return logits
 
     def head_parameters(self) -> Iterable[Tensor | None]:
-        """Give the output matrix, or a classifier's own head."""
+        """Return the output matrix, or the parameters of a classifier's own head."""
         if self.form == "classifier":
             return self.backbone.score.parameters()  # type: ignore[union-attr]
         return self.output_matrix()
 
     def values(self, outputs: Tensor) -> Tensor:
-        """The probability that the step is correct, or neutral where that counts as correct."""
+        """Compute P(correct), with P(neutral) if neutral counts as positive."""
         probabilities = outputs.float().softmax(-1)
         if len(self.labels) == 2 or self.neutral == "negative":
             return probabilities[:, 1]
         return probabilities[:, 1:].sum(-1).clamp(max=1.0)  # a rounded sum of probabilities can lie above 1
 
     def classifier_head(self, state: Mapping[str, Tensor]) -> Head:
-        """The labels' rows of the vocabulary head."""
+        """Return the labels' rows of the vocabulary head."""
         if self.form == "classifier":
             return Head(state["score.weight"], state.get("score.bias"), self.labels)
         ids: Tensor = self.label_ids  # type: ignore[assignment]
@@ -301,7 +303,7 @@ class ProcessModel(VerifierModel):
         return Head(self.logit_scale * weight, None if bias is None else self.logit_scale * bias, self.labels)
 
     def check_classifier(self) -> None:
-        """Bounded logits cannot be told apart from others by a linear head."""
+        """Refuse bounded logits, which a linear head cannot give."""
         if self.softcap is not None:
             raise InputError(
                 f"its logits are bounded (final_logit_softcapping: {self.softcap}), a classifier's are not"

@@ -1,4 +1,4 @@
-"""Exports of this package → models that score."""
+"""Load exported verifiers for scoring."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from stepverify.template import load_export
 
 
 def load_encoder(path: str, neutral: Neutral | None = None) -> tuple[SolutionEncoder, dict[str, Any]]:
-    """Load the encoder of an exported verifier, and the facts stored with it.
+    """Load the encoder and metadata of an exported verifier.
 
     Args:
         path: the export.
-        neutral: as :func:`load_verifier`.
+        neutral: as in :func:`load_verifier`.
 
     Raises:
-        InputError: as :func:`load_verifier`, of all but the weights.
+        InputError: as in :func:`load_verifier`, except for the weights.
     """
     export = load_export(path)
     if export is None or export[1].get("objective") not in ("outcome", "process"):
@@ -30,7 +30,7 @@ def load_encoder(path: str, neutral: Neutral | None = None) -> tuple[SolutionEnc
         )
     template, facts = export
     if facts.get("form") == "adapter":
-        raise InputError(f"{path}: an adapter; score with the merged export that it lies in")
+        raise InputError(f"{path}: an adapter; score with the merged export in its parent folder")
     encoder = SolutionEncoder(load_tokenizer(path), template, facts.get("max_length", 1024))
     if facts.get("probe", probe := encoder.probe()) != probe:
         raise InputError(f"{path}: its tokenizer gives other ids than in training: was a file of the export replaced?")
@@ -44,18 +44,18 @@ def load_encoder(path: str, neutral: Neutral | None = None) -> tuple[SolutionEnc
 def load_verifier(
     path: str, dtype: str = "auto", neutral: Neutral | None = None
 ) -> tuple[VerifierModel, SolutionEncoder, dict[str, Any]]:
-    """An exported verifier, in evaluation mode, with its encoder and the facts stored with it.
+    """Load an exported verifier in evaluation mode, with its encoder and metadata.
 
     Args:
         path: the export.
-        dtype: number format of the parameters; ``auto`` takes that of the training's products, the checkpoint's where
-            the export does not say.
-        neutral: what the values of a process reward model with a neutral label count P(neutral) as; None takes what
-            the export says.
+        dtype: dtype of the parameters; ``auto`` takes that of the training's matrix products, or the checkpoint's if
+            the export does not record it.
+        neutral: how the values of a process reward model with a neutral label count P(neutral); None takes the export's
+            choice.
 
     Raises:
-        InputError: not an export of a verifier, its tokenizer no longer gives the stored ids, or ``neutral`` of one
-            without a neutral label.
+        InputError: not an exported verifier, its tokenizer no longer gives the saved ids, or ``neutral`` is given for a
+            verifier without a neutral label.
     """
     encoder, facts = load_encoder(path, neutral)
     if dtype == "auto":

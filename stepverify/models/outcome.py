@@ -1,4 +1,4 @@
-"""The outcome verifier's head: one value logit a token."""
+"""Compute one value logit per token for the outcome verifier."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from stepverify.records import InputError
 
 
 class ReservedLogit(nn.Module):
-    """Gain and bias on the logit of one token of the vocabulary that is never written (Cobbe et al. 2021, appendix E).
+    """Apply gain and bias to the logit of a reserved token.
+
+    The token is never written (Cobbe et al. 2021, appendix E).
 
     Args:
         token_id: its id; its row of the output matrix is trained with the backbone.
@@ -29,20 +31,25 @@ class ReservedLogit(nn.Module):
         self.gain, self.bias = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
 
     def forward(self, hidden: Tensor, matrix: Tensor) -> Tensor:
-        """(M, D) hidden states, (V, D) output matrix → (M,) value logits."""
+        """Compute (M,) value logits.
+
+        Args:
+            hidden: (M, D) hidden states.
+            matrix: (V, D) output matrix.
+        """
         return self.gain * (hidden @ matrix[self.token_id]).to(self.gain.dtype) + self.bias
 
 
 class OutcomeModel(VerifierModel):
-    """The outcome verifier: one value logit a token (Cobbe et al. 2021).
+    """Compute one value logit per token (Cobbe et al. 2021).
 
     Args:
         backbone: a causal language model, or an exported one-label token classifier, whose head is taken over.
-        reserved: id of the token whose logit is the value; None puts a linear layer of its own on the hidden state.
-        trained: value head of an earlier verifier, to go on with.
+        reserved: id of the token whose logit is the value; None adds a linear layer on the hidden state.
+        trained: value head of an earlier verifier, to continue training.
 
     Attributes:
-        form: ``classifier``, or ``value_head`` where transformers has no token classifier for the architecture.
+        form: ``classifier``, or ``value_head`` if transformers has no token classifier for the architecture.
     """
 
     objective = "outcome"
@@ -64,29 +71,32 @@ class OutcomeModel(VerifierModel):
             self.value_head = ReservedLogit(reserved)
         else:
             self.value_head = nn.Linear(self.output_matrix()[0].shape[1], 1)
-            # Starts at value 1/2 everywhere instead of at random opinions.
+            # Start with value 1/2 everywhere instead of random values.
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
         self.scaling: Tensor
         self.register_buffer("scaling", torch.tensor([1.0, 0.0]))
 
     def read(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """(M,) value logits."""
+        """Compute (M,) value logits."""
         if isinstance(self.value_head, ReservedLogit):
             return self.value_head(self.logit_scale * hidden, self.output_matrix()[0])
         return self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)  # type: ignore[arg-type]
 
     def head_parameters(self) -> Iterable[Tensor | None]:
-        """Give the value head, and the output matrix where its row is the head."""
+        """Return the value head, and the output matrix if it is used."""
         reserved = isinstance(self.value_head, ReservedLogit)
         return [*self.value_head.parameters(), *(self.output_matrix()[:1] if reserved else ())]
 
     @torch.no_grad()
     def start_undecided(self, ids: list[int]) -> None:
-        """Set gain and bias of a reserved logit so that value logits have mean 0 and variance 1 along a text.
+        """Normalize a reserved logit to mean 0 and variance 1.
 
-        Its own level and scale are arbitrary: at a gain of 1 that of Qwen2.5-Coder-0.5B has a deviation of 3.3, so that
-        values begin as firm opinions at random, from which the squared error of a sigmoid finds back slowly or never.
+        The statistics are taken along a text.
+
+        This sets its gain and bias. Its own offset and scale are arbitrary: with a gain of 1, that of
+        Qwen2.5-Coder-0.5B has a standard deviation of 3.3, so initial values would be random but near 0 or 1, from
+        which the squared error of a sigmoid recovers slowly or never.
 
         Args:
             ids: token ids of the text.
@@ -104,22 +114,25 @@ class OutcomeModel(VerifierModel):
         # The first token's state is unlike all others (an attention sink).
         logits = self.value_head.to(hidden.device)(hidden[1:], whole(self.output_matrix()[0]))
         std, mean = torch.std_mean(logits)
-        if std == 0:  # a row of zeros, as new tokens may have: there is no scale yet
+        if std == 0:  # a row of zeros, as new tokens may have, has no scale
             return
         self.value_head.gain.div_(std)
         self.value_head.bias.copy_(-mean / std)
 
     def scale(self, gain: float = 1.0, bias: float = 0.0) -> None:
-        """Let a value be the sigmoid of gain · logit + bias; the logits that are trained stay as they are."""
+        """Set the calibration: values are sigmoid(gain · logit + bias).
+
+        The logits that are trained do not change.
+        """
         self.scaling.copy_(torch.tensor([gain, bias]))
 
     def values(self, outputs: Tensor) -> Tensor:
-        """The probability that the solution's answer is correct."""
+        """Compute the calibrated probability that the solution's final answer is correct."""
         gain, bias = self.scaling
         return (gain * outputs.float() + bias).sigmoid()
 
     def classifier_head(self, state: Mapping[str, Tensor]) -> Head:
-        """The value head, with its scaling."""
+        """Return the value head, including its calibration."""
         if isinstance(self.value_head, ReservedLogit):
             row, _ = output_rows(self.backbone, state, [self.value_head.token_id])
             weight = state["value_head.gain"] * self.logit_scale * row

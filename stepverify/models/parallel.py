@@ -1,4 +1,4 @@
-"""Sharding of parameters over devices with FSDP2."""
+"""Shard parameters over devices with FSDP2."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from stepverify.models.sharded import Sharding
 def shard(model: VerifierModel, sharding: Sharding, *, mixed: bool = False) -> None:
     """Shard each decoder layer, then the rest, with FSDP2.
 
-    The head is applied inside the model's own forward, so the embeddings, which FSDP2 gathers for the
-    root module, are whole whenever their rows are read.
+    The head is applied inside the model's own forward, so the embeddings, which FSDP2 gathers for the root module, are
+    whole whenever their rows are used.
 
     Args:
-        model: with parameters that are divided already, or whole and the same on every rank.
+        model: with parameters already sharded, or whole and equal on every rank.
         sharding: over the data-parallel dimension of Lightning's device mesh.
-        mixed: gather parameters and compute in bfloat16; shards, gradients and their averages stay in float32.
-            Autocast alone would gather float32, and its casts of all layers would outlive the layers' own forward pass.
+        mixed: gather parameters and compute in bfloat16; shards, gradients and their averages stay in float32. Autocast
+            alone would gather float32, and its casts of all layers would outlive the layers' forward passes.
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 

@@ -1,4 +1,4 @@
-"""Exports, reloaded in plain transformers, must give the logits of the trained model."""
+"""Reload exports in plain transformers, and compare logits with the trained model."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from stepverify.models.rows import decoder_of, reset_rope
 from stepverify.models.sharded import Sharding, gathered, home, stand_ins
 from stepverify.records import InputError
 
-# Root mean square of the differences, relative to that of the logits where it is above 1: some hundred roundings.
+# Largest RMS difference, relative to the RMS of the logits if that is above 1: some hundred rounding errors.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 def local_state(model: nn.Module) -> dict[str, Tensor]:
-    """The part of a model's state that this process holds."""
+    """Return the part of a model's state that this process holds."""
     return {k: v.to_local() if isinstance(v, DTensor) else v for k, v in model.state_dict().items()}
 
 
@@ -37,11 +37,11 @@ def check_finite(state: Mapping[str, Tensor], of_any: Callable[[Tensor], Tensor]
     """Refuse weights that are not finite.
 
     Args:
-        state: that this process holds.
-        of_any: from one flag a weight on this process to those that any process has.
+        state: the part that this process holds.
+        of_any: converts flags of this process, one per weight, to flags of any process.
 
     Raises:
-        InputError: their number, and the name of one.
+        InputError: with their number, and the name of one.
     """
     flags = of_any(torch.stack([~weight.isfinite().all() for weight in state.values()]))
     bad = [name for name, flag in zip(state, flags.tolist(), strict=True) if flag]
@@ -51,13 +51,13 @@ def check_finite(state: Mapping[str, Tensor], of_any: Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def trained_logits(model: VerifierModel, examples: Sequence[Example]) -> list[Tensor]:
-    """Compute the trained model's logits, without dropout, in the number format of its parameters.
+    """Compute the trained model's logits, without dropout, in its parameters' dtype.
 
-    Sharded models are called on all ranks alike.
+    All ranks must call it for sharded models.
 
     Returns:
-        (M, K) for each example: log-probabilities of the K labels at M tags (process reward model), the value's
-        calibrated logit (outcome verifier), or the log-probability of each target token (generator).
+        (M, K) for each example: log-probabilities of the K labels at M step tags (process reward model), the calibrated
+            value logit (outcome verifier), or the log-probability of each target token (generator).
     """
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
@@ -88,13 +88,13 @@ def reload(
     """Load one form of an export in plain transformers, or peft.
 
     Args:
-        folder: of the form.
-        form: what it holds.
-        own_form: the model's own form, of which an adapter is.
-        source: the backbone before training, which adapters are put on.
-        reading: of the trained model: some are read correctly by another attention than transformers' default.
-        device: where to, if its memory holds the model.
-        sharding: have each process hold its rows of every parameter; None loads all.
+        folder: folder of the form.
+        form: form to load.
+        own_form: the model's own form, on which an adapter is based.
+        source: the backbone before training, which adapters are loaded on.
+        reading: measured properties of the trained model: some need another attention than transformers' default.
+        device: device to load to, if its memory can hold the model.
+        sharding: each process holds its rows of every parameter; None loads everything.
 
     Raises:
         InputError: weights are missing, unknown or of another shape.
@@ -140,13 +140,13 @@ def reload(
 def exported_logits(
     plain: nn.Module, model: VerifierModel, examples: Sequence[Example], head: nn.Module | None = None
 ) -> list[Tensor]:
-    """Compute as :func:`trained_logits` with a reloaded export of ``model``.
+    """Compute the logits of a reloaded export, as :func:`trained_logits` does.
 
     Args:
         plain: the reloaded export.
-        model: the trained one.
+        model: the trained model.
         examples: encoded solutions.
-        head: the value head on the last hidden states, of an export that has one.
+        head: the value head on the last hidden states, if the export has one.
     """
     base: Any = without_adapters(plain)
     with gathered(base):
@@ -192,8 +192,8 @@ def compare(
     Args:
         trained: (M, K) for each example.
         exported: as many.
-        examples: named in the message.
-        dtype: the coarsest number format of weights, trained or exported.
+        examples: named in the error message.
+        dtype: the coarsest dtype of weights, trained or exported.
 
     Raises:
         InputError: logits are not finite, or differ; with both numbers where they differ most.

@@ -1,4 +1,4 @@
-"""Trees of tokens for models that cannot read them: each sequence a row, padded on the correct."""
+"""Compute prefix trees as padded rows, without prefix packs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from stepverify.records import InputError
 
 
 def decoder_of(model: nn.Module) -> nn.Module:
-    """Find the part of a model whose last hidden states its head reads.
+    """Find the part of a model that computes the last hidden states.
 
-    Transformers' ``get_decoder`` goes by names, and finds another part of some.
+    Transformers' ``get_decoder`` goes by names, and finds another part for some models.
     """
     from transformers import PreTrainedModel
 
@@ -29,7 +29,7 @@ def decoder_of(model: nn.Module) -> nn.Module:
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """Find the decoder's layers, under whatever name: its largest list of modules."""
+    """Find the decoder's layers: its largest list of modules, under any name."""
     lists = [module for module in decoder_of(model).modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=lambda found: sum(p.numel() for p in found.parameters()))
 
@@ -40,14 +40,14 @@ def unrolled(decoder: nn.Module, input_ids: Tensor, tree: Tree, limit: int | Non
     Args:
         decoder: a Hugging Face decoder with an attention of transformers.
         input_ids: (L,) token ids.
-        tree: how they continue each other.
+        tree: the prefix tree of the tokens.
         limit: longer sequences get a forward pass of their own, see :func:`row_limit`.
 
     Returns:
         (L, D) hidden states.
 
     Raises:
-        InputError: a shared prefix of rows longer than the limit, in which its states differ.
+        InputError: rows longer than the limit share a prefix, whose hidden states then differ.
     """
     width = tree.rows.shape[1]
     lengths = tree.depth[tree.rows[:, -1]] + 1
@@ -77,14 +77,17 @@ def num_passes(tree: Tree, limit: int) -> int:
 
 
 def idle(decoder: nn.Module, input_ids: Tensor) -> Tensor:
-    """Run a forward pass of no effect over one token: where passes are collective, and another rank needs more."""
+    """Run a forward pass over one token without effect on the result.
+
+    Needed if forward passes are collective and another rank runs more of them.
+    """
     reset_rope(decoder)
     ids = input_ids[:1][None]
     return 0.0 * _run(decoder, ids, torch.ones_like(ids)).sum()
 
 
 def _groups(lengths: list[int], limit: int) -> list[list[int]]:
-    """Rows that go through the decoder together: each long one alone."""
+    """Group rows that go through the decoder together; long rows are separate."""
     groups = [[i] for i, length in enumerate(lengths) if length > limit]
     short = [i for i, length in enumerate(lengths) if length <= limit]
     return [*groups, short] if short else groups
@@ -97,9 +100,10 @@ def _run(decoder: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 def row_limit(decoder: nn.Module) -> int | None:
-    """Return the number of tokens up to which rotary positions ignore a row's length.
+    """Return the longest row in tokens whose rotary positions ignore its length.
 
-    Beyond it, ``dynamic`` and ``longrope`` scale the positions of all tokens by the length of the row. None: never.
+    Beyond it, ``dynamic`` and ``longrope`` scale the positions of all tokens by the length of the row. None if there is
+    no limit.
     """
     limits: list[int] = []
     modules: Iterator[Any] = decoder.modules()
@@ -116,7 +120,7 @@ def row_limit(decoder: nn.Module) -> int | None:
 
 
 def reset_rope(decoder: nn.Module) -> None:
-    """Forget the longest row so far: dynamic rotary positions keep its scale for shorter ones."""
+    """Reset dynamic rotary positions, which otherwise keep the longest row's scale."""
     for module in decoder.modules():
         kind = getattr(module, "rope_type", None)
         for layer, name in kind.items() if isinstance(kind, dict) else [("", kind)]:

@@ -1,4 +1,7 @@
-"""Parameters that no process holds whole: divided while they are read, gathered tensor by tensor."""
+"""Shard parameters while they are loaded, and gather them tensor by tensor.
+
+No process holds all of them at once.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ from stepverify.models.rows import decoder_layers
 
 @dataclass(frozen=True)
 class Sharding:
-    """Divide parameters over processes along their first dimension, as FSDP2 does.
+    """Shard parameters over processes along their first dimension, as FSDP2 does.
 
-    Until FSDP2 takes them over (:meth:`place`), parameters are on the meta device, whole in shape, and their attribute
+    Until FSDP2 takes over (:meth:`place`), parameters are on the meta device with their full shape, and their attribute
     ``shard`` holds this process's rows.
 
     Attributes:
-        mesh: of one dimension.
-        device: where rows are kept.
-        together: a context in which all processes fail where one does.
+        mesh: device mesh of one dimension.
+        device: device of the rows.
+        together: context in which all processes fail if one does.
     """
 
     mesh: DeviceMesh
@@ -35,11 +38,11 @@ class Sharding:
 
     @property
     def rank(self) -> int:
-        """Number of this process."""
+        """Return the rank of this process."""
         return self.mesh.get_local_rank()
 
     def keep(self, whole: nn.Parameter) -> nn.Parameter:
-        """Copy this process's rows of a whole parameter into one on the meta device."""
+        """Keep this process's rows of a whole parameter, on a meta parameter."""
         kept: Any = getattr(whole, "kept", None)
         if kept is None:
             step = self._step(whole)
@@ -49,7 +52,7 @@ class Sharding:
         return kept
 
     def _step(self, whole: Tensor) -> int:
-        """Rows of a process; the last ones have fewer or none."""
+        """Return the rows per process; the last may have fewer."""
         return -(-whole.shape[0] // self.mesh.size())
 
     def _empty(self, whole: nn.Parameter, rows: Tensor) -> nn.Parameter:
@@ -59,10 +62,10 @@ class Sharding:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Have transformers' ``from_pretrained`` keep this process's rows of each tensor that it has read."""
+        """Keep only this process's rows of each tensor that ``from_pretrained`` reads."""
 
         def keep(module: nn.Module, name: str, parameter: nn.Parameter | None) -> Any:
-            # Parameters that the checkpoint lacks get their values later, whole.
+            # Parameters that the checkpoint lacks are initialized later, as a whole.
             read = parameter is not None and not parameter.is_meta and getattr(parameter, "_is_hf_initialized", False)
             return self.keep(parameter) if read and parameter is not None and parameter.ndim else None
 
@@ -73,7 +76,7 @@ class Sharding:
             handle.remove()
 
     def keep_rest(self, model: Any) -> None:
-        """Divide what the checkpoint lacked, and tie what it holds twice, after :meth:`reading`."""
+        """Shard what the checkpoint lacked, and tie equal weights, after :meth:`reading`."""
         for module, name, parameter in _slots(model):
             if not parameter.is_meta and parameter.ndim:
                 module._parameters[name] = self.keep(parameter)
@@ -93,9 +96,9 @@ class Sharding:
                 model.all_tied_weights_keys.pop(target)  # as transformers does
 
     def spread(self, build: Callable[[], Any]) -> Any:
-        """Build a model on the first process alone, and divide it tensor by tensor; the others build an empty one.
+        """Build a model on the first process; scatter it tensor by tensor.
 
-        Random state of all processes is that of the first one afterwards.
+        The others build it without weights. Afterwards all processes have the random state of the first.
         """
         with self.together(), nullcontext() if self.rank == 0 else torch.device("meta"):
             model = build()
@@ -145,7 +148,7 @@ class Sharding:
         return found[: shape[0]]
 
     def whole_all(self, parameters: list[Any]) -> list[Tensor]:
-        """Gather several parameters of one number format in one collective: each costs its latency."""
+        """Gather several parameters of one dtype in one collective, to save latency."""
         if len(parameters) == 1 or self.mesh.size() == 1:
             return [self.whole(p.shard, p.shape) for p in parameters]
         rows = torch.cat([_padded(p.shard, self._step(p)).reshape(-1) for p in parameters])
@@ -157,13 +160,13 @@ class Sharding:
         ]
 
     def largest(self, number: int) -> int:
-        """Ask all processes for a number; the largest."""
+        """Return the maximum of a number over all processes."""
         found = torch.tensor(number, device=self.device)
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=self.mesh.get_group())
         return int(found.item())
 
     def place(self, model: nn.Module, divide: Callable[[], None]) -> None:
-        """Let ``divide`` make sharded tensors of a model's parameters, and put the rows that are kept into these."""
+        """Shard by ``divide``, then copy the kept rows into the tensors."""
         kept = [(m, n, p.shard) for m, n, p in _slots(model) if p.is_meta]
         for parameter in {p for _, _, p in _slots(model)}:
             vars(parameter).pop("shard", None)
@@ -191,34 +194,36 @@ def _padded(rows: Tensor, step: int) -> Tensor:
 
 
 def _slots(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
-    """Every place that holds a parameter, tied ones at each of theirs."""
+    """List all places that hold a parameter; tied parameters have several."""
     return [(m, n, p) for m in model.modules() for n, p in m._parameters.items() if p is not None]
 
 
 def is_divided(model: nn.Module) -> bool:
-    """Tell whether parameters are kept as rows, and not placed yet."""
+    """Check whether parameters are held as rows, and not yet placed."""
     return any(hasattr(p, "shard") for p in model.parameters())
 
 
 def home(model: nn.Module) -> torch.device:
-    """Find the device that a model's values are on."""
+    """Find the device that holds a model's values."""
     parameter = next(model.parameters())
     return getattr(parameter, "shard", parameter).device
 
 
 def whole(parameter: Any) -> Tensor:
-    """Gather a parameter whose rows are kept; others are whole."""
+    """Gather a parameter that is held as rows; return others unchanged."""
     rows = getattr(parameter, "shard", None)
     return parameter if rows is None else parameter.sharding.whole(rows, parameter.shape)
 
 
 @contextmanager
 def gathered(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[None]:
-    """Have forward passes of a divided model find whole parameters: a layer's, or another module's own, at a time.
+    """Gather a sharded model's parameters layer by layer during forward passes.
+
+    Modules outside layers gather their own parameters.
 
     Args:
-        model: a Hugging Face model, without adapters; called on all processes alike.
-        dtype: what floating-point parameters are cast to meanwhile.
+        model: a Hugging Face model, without adapters; all processes call it alike.
+        dtype: dtype that floating-point parameters are cast to meanwhile.
     """
     if not is_divided(model):
         yield
@@ -256,7 +261,10 @@ def gathered(model: nn.Module, dtype: torch.dtype | None = None) -> Iterator[Non
 
 @contextmanager
 def stand_ins(model: nn.Module) -> Iterator[None]:
-    """Give a divided model parameters of whole shape and no size meanwhile, on a device that others are put onto."""
+    """Replace a sharded model's parameters meanwhile by whole shapes without storage.
+
+    They are on a real device, so that adapters can be created on it.
+    """
     slots = [slot for slot in _slots(model) if slot[2].is_meta]
     empty = {p: nn.Parameter(p.shard.new_zeros(()).expand(p.shape), p.requires_grad) for _, _, p in slots}
     for module, name, parameter in slots:

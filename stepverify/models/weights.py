@@ -1,4 +1,4 @@
-"""Weights on their way to safetensors: gathered, converted and written tensor by tensor."""
+"""Gather, convert and write weights as safetensors, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _TYPES = {
 
 
 class State(Mapping[str, Tensor]):
-    """A model's state, of which a tensor is made where it is asked for.
+    """Hold a model's state, whose tensors are made on access.
 
     Args:
-        shapes: of each tensor, on the meta device.
-        make: from a name to the tensor.
+        shapes: each tensor on the meta device.
+        make: makes the tensor of a name.
     """
 
     def __init__(self, shapes: Mapping[str, Tensor], make: Callable[[str], Tensor]) -> None:
@@ -45,21 +45,22 @@ class State(Mapping[str, Tensor]):
         return len(self.shapes)
 
     def select(self, names: Mapping[str, str]) -> State:
-        """Rename some of the tensors: from new names to old ones."""
+        """Select and rename tensors, given new names → old names."""
         return State({new: self.shapes[old] for new, old in names.items()}, lambda name: self[names[name]])
 
 
 def state_of(state: Mapping[str, Tensor]) -> State:
-    """View a plain dictionary as a :class:`State`."""
+    """Wrap a plain dictionary as a :class:`State`."""
     if isinstance(state, State):
         return state
     return State({k: torch.empty_like(v, device="meta") for k, v in state.items()}, lambda name: state[name])
 
 
 class Gathered(State):
-    """The state of a model on the first process; the others of a sharded one take part in :meth:`serve`.
+    """Gather a model's state on the first process, tensor by tensor.
 
-    A tensor is whole on all processes while it is gathered, and stays so on the first one alone, on the CPU.
+    The other processes of a sharded model take part in :meth:`serve`. A tensor is whole on all processes while it is
+    gathered, then only on the first one, on the CPU.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -79,7 +80,7 @@ class Gathered(State):
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
     def serve(self) -> None:
-        """Gather what the first process asks for, until it closes."""
+        """Gather the tensors that the first process requests, until it closes."""
         while self.sharded:
             asked: list[str | None] = [None]
             torch.distributed.broadcast_object_list(asked)
@@ -88,26 +89,26 @@ class Gathered(State):
             self._gather(asked[0])
 
     def close(self) -> None:
-        """End :meth:`serve` on the others."""
+        """End :meth:`serve` on the other processes."""
         if self.sharded:
             torch.distributed.broadcast_object_list([None])
 
 
 def write_weights(model: Any, folder: Path, state: State, max_shard_size: str = "5GB") -> None:
-    """Write a Hugging Face model of weights that are never held together.
+    """Write a Hugging Face model without holding all weights at once.
 
-    Fused weights are divided again where transformers does that: those that belong together are held together then, at
-    most those of a layer.
+    Fused weights are split again if transformers does so: weights that belong together, at most those of a layer, are
+    then held together.
 
     Args:
-        model: whose configuration is written, and whose weight conversions are reverted.
-        folder: where to.
-        state: under the model's names; tied ones once.
-        max_shard_size: of a file, larger models are written into several.
+        model: its configuration is written, and its weight conversions are reverted.
+        folder: output folder.
+        state: weights under the model's names; tied ones once.
+        max_shard_size: largest size of a file; larger models are written as several files.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
 
-    model.save_pretrained(folder, state_dict={})  # all but weights
+    model.save_pretrained(folder, state_dict={})  # everything except weights
     for leftover in folder.glob("model*.safetensors*"):
         leftover.unlink()
     ignored = set(model._keys_to_ignore_on_save or ())
@@ -130,14 +131,17 @@ def write_weights(model: Any, folder: Path, state: State, max_shard_size: str = 
 
 
 def _reverted(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Name and divide tensors as the architecture's checkpoints do."""
+    """Rename and split tensors as in the architecture's checkpoints."""
     from transformers.core_model_loading import revert_weight_conversion
 
     return revert_weight_conversion(model, tensors)
 
 
 def _groups(model: Any, state: State) -> tuple[list[list[str]], dict[str, Tensor]]:
-    """The finest division of weights that converts to what all together do, and the shapes of that."""
+    """Find the finest grouping of weights that converts equally.
+
+    Returns the groups, and the shapes after conversion.
+    """
 
     def shapes(names: list[str]) -> dict[str, Tensor]:
         found = _reverted(model, {name: state.shapes[name] for name in names})
@@ -149,24 +153,27 @@ def _groups(model: Any, state: State) -> tuple[list[list[str]], dict[str, Tensor
     for groups in ([[name] for name in names], by_layer):
         try:
             found = {k: v for group in groups for k, v in shapes(group).items()}
-        except Exception:  # a conversion that lacks a part of its input fails in any way
+        except Exception:  # a conversion without all its inputs may raise anything
             continue
         if found.keys() == wanted.keys() and all(found[k].shape == v.shape for k, v in wanted.items()):
             return groups, wanted
     from stepverify.models.backbone import log
 
-    log(f"export: {type(model).__name__}: weights are converted together, and are held together once meanwhile")
+    log(f"export: {type(model).__name__}: weights are converted together, and held in memory at once")
     return [names], wanted
 
 
 def _layer(name: str) -> str:
-    """The part of a name up to the layer's number; of other weights the name of their module."""
+    """Return a name up to its layer number, or its module's name."""
     numbered = re.match(r".*?\.\d+\.", name)
     return numbered[0] if numbered else name.rpartition(".")[0]
 
 
 class _File:
-    """A safetensors file that is written tensor by tensor, in any order: byte for byte as the library writes it."""
+    """Write a safetensors file tensor by tensor, in any order.
+
+    The result is byte for byte what the library writes.
+    """
 
     def __init__(self, path: Path, shapes: Mapping[str, Tensor]) -> None:
         self.path = path
@@ -191,7 +198,10 @@ class _File:
 
 
 def repeated(model: nn.Module) -> set[str]:
-    """Find the names of tied parameters that a checkpoint leaves out: all but the one that transformers reads."""
+    """Find the names of tied parameters that a checkpoint leaves out.
+
+    These are all but the one that transformers loads.
+    """
     tied = set(getattr(model, "all_tied_weights_keys", ()) or ())
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

@@ -1,4 +1,4 @@
-"""Lightning modules, one an objective."""
+"""Provide one Lightning module per training objective."""
 
 from stepverify.modules.base import StepModule
 from stepverify.modules.generator import GeneratorModule

@@ -1,4 +1,4 @@
-"""What the three objectives share: one step for all stages, optimisation, logging."""
+"""Share training steps, optimization and logging among the three objectives."""
 
 from __future__ import annotations
 
@@ -31,22 +31,23 @@ Stage = Literal["train", "val", "test"]
 
 
 class StepModule(lightning.LightningModule):
-    """Base of generator, outcome verifier and process reward model.
+    """Provide the base of generator, outcome verifier and process reward model.
 
-    A subclass says how a record is encoded (:meth:`encode`), which model reads it (:meth:`build`) and what is
-    minimised (:attr:`loss`). Nothing is saved as hyperparameters: the configuration lies beside the
-    checkpoint, and a checkpoint never overrides it.
+    A subclass defines how a record is encoded (:meth:`encode`), which model is trained (:meth:`build`) and the
+    :attr:`loss`. No hyperparameters are saved in checkpoints: the configuration is saved next to them, and loading a
+    checkpoint never overrides it.
 
     Args:
-        backbone: the language model that training starts from.
-        template: text around problems and steps; None takes the one that the backbone was exported with.
-        max_length: longest sequence in tokens; longer solutions are left out whole and counted.
-        optimizer: from parameter groups to an optimizer. Its weight decay goes to matrices only, those of adapters
-            among them: not to embeddings, norms and biases.
-        warmup: share of the steps over which the learning rate rises from 0.
-        decay: what it does after that: fall to 0 along a ``cosine`` or a line (``linear``), or stay (``constant``).
-        lm_weight: of a language-model loss on ``data.lm``, joined to a verifier's own (Cobbe et al. 2021,
-            section 4.2, weigh it 1).
+        backbone: the language model to start training from.
+        template: text around problems and steps; None takes the template that the backbone was exported with.
+        max_length: longest sequence in tokens; longer solutions are left out as a whole and counted.
+        optimizer: builds an optimizer from parameter groups. Weight decay applies to matrices only, those of adapters
+            included: not to embeddings, norms and biases.
+        warmup: share of the training steps over which the learning rate rises from 0.
+        decay: schedule of the learning rate after warmup: fall to 0 along a ``cosine`` or a line (``linear``), or stay
+            ``constant``.
+        lm_weight: weight of the language-model loss on ``data.lm``, added to the loss of a verifier (1 in Cobbe et al.
+            2021, section 4.2).
     """
 
     loss: Loss
@@ -69,7 +70,7 @@ class StepModule(lightning.LightningModule):
         self.encoder = SolutionEncoder(tokenizer, self.template, max_length)
         self.optimizer_factory, self.warmup, self.decay, self.lm_weight = optimizer, warmup, decay, lm_weight
         self.model: VerifierModel | None = None
-        self.strict_loading = False  # frozen weights may be missing; _check_keys says what may not
+        self.strict_loading = False  # frozen weights may be missing; _check_keys refuses other missing ones
         self._unread: dict[str, int] = {}
         self._data_states: list[dict[str, Any]] = []
         self.register_state_dict_post_hook(lambda module, state, prefix, _: module._leave_out_frozen(state, prefix))
@@ -79,17 +80,17 @@ class StepModule(lightning.LightningModule):
 
     @property
     def pad_to(self) -> int:
-        """Tokens of a batch are padded to a multiple of this, where few shapes are worth it."""
+        """Return the multiple that batches are padded to, in tokens."""
         return 256 if self.backbone_source.compile else 1
 
     def packs(self, longest: int) -> bool:
-        """Tell whether sequences of at most ``longest`` tokens share prefixes."""
+        """Check whether sequences of up to ``longest`` tokens can share prefixes."""
         return self.model is None or self.model.packs(longest)
 
     # ── what a subclass says ──────────────────────────────────────────────────────────────────────
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
-        """Encode one record; raises :class:`stepverify.data.encode.LeftOut` where it is of no use."""
+        """Encode one record; raise :class:`LeftOut` if it cannot be used."""
         raise NotImplementedError
 
     def build(self) -> VerifierModel:
@@ -97,28 +98,28 @@ class StepModule(lightning.LightningModule):
         raise NotImplementedError
 
     def build_metrics(self) -> MetricCollection:
-        """Metrics of validation and test; updated by :meth:`update_metrics`."""
+        """Build the metrics of validation and test, which :meth:`update_metrics` updates."""
         return MetricCollection({})
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Feed one batch into the metrics."""
+        """Update the metrics with one batch."""
 
     def verdicts(self, example: Example) -> list[bool]:
-        """What metrics that need both kinds count: whether each labelled step, or the solution, is correct."""
+        """Return whether each labelled step, or the solution, is correct."""
         return []
 
     def truth(self, targets: Tensor) -> Tensor:
-        """(M,) targets of the loss → what the values should be, in [0, 1]."""
+        """Convert (M,) targets to the probabilities that values should predict."""
         return targets
 
     def val_names(self) -> set[str]:
-        """Names under which a validation logs loss and metrics."""
+        """Return the names under which a validation logs loss and metrics."""
         return {f"val/{name}" for name in ("loss", *cast(MetricCollection, self.metrics["val"]))}
 
     # ── Lightning ─────────────────────────────────────────────────────────────────────────────────
 
     def setup(self, stage: str) -> None:
-        """Refuse what would fail in the first backward pass."""
+        """Refuse settings that would fail in the first backward pass."""
         on_cpu = self.trainer.strategy.root_device.type == "cpu"
         if stage == "fit" and on_cpu and self.backbone_source.attention == "flex":
             raise InputError("backbone.attention: flex has no backward pass on a CPU; choose paths")
@@ -126,28 +127,28 @@ class StepModule(lightning.LightningModule):
             self._check_schedule()
 
     def _check_schedule(self) -> None:
-        """Optimizers and schedules that this training cannot drive."""
+        """Refuse optimizers and schedules that this training does not support."""
         endless = self.trainer.max_epochs == -1 and self.trainer.max_steps == -1
         if endless and (self.decay != "constant" or self.warmup):
             raise InputError(
                 "trainer.max_epochs: without a number of epochs or steps the length of the learning rate's schedule "
                 "is unknown; set trainer.max_steps too, or model.init_args.decay: constant and warmup: 0"
             )
-        # On a parameter of its own: the model is not loaded yet.
+        # Built for a dummy parameter, as the model is not loaded yet.
         optimizer = self.optimizer_factory([{"params": [nn.Parameter(torch.zeros(1))]}])
         closure = inspect.signature(type(optimizer).step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
             raise InputError(
-                f"model.init_args.optimizer: {type(optimizer).__name__} computes the loss several times a step, "
-                "which batches of one step do not allow; choose AdamW or another of first order"
+                f"model.init_args.optimizer: {type(optimizer).__name__} computes the loss several times per step, "
+                "which is not supported; choose AdamW or another of first order"
             )
 
     def configure_model(self) -> None:
-        """Load the weights once, after the data was read and checked; shard them where a mesh is given."""
+        """Load the weights once, after the data; shard them on a mesh."""
         if self.model is not None:
             return
         sharding = self.sharding()
-        # Each process loads a copy of its own, or all of them take part at every step.
+        # Without sharding each process loads its own copy; with it, all take part in each loading step.
         with nullcontext() if sharding else self._together():
             self.model = self.build()
         self._unread = self.model.freeze_unread(lm=self.lm_weight > 0)
@@ -158,7 +159,7 @@ class StepModule(lightning.LightningModule):
             shard(self.model, sharding, mixed=self.trainer.precision == "bf16-mixed")
 
     def sharding(self) -> Sharding | None:
-        """Describe how parameters are divided over processes; None where each holds all."""
+        """Describe how parameters are sharded; None if each process holds all."""
         if self.device_mesh is None:
             return None
         return Sharding(self.device_mesh["data_parallel"], self.trainer.strategy.root_device, self._together)
@@ -169,7 +170,7 @@ class StepModule(lightning.LightningModule):
         return together(self.trainer) if lightning_compat.is_attached(self) else nullcontext()
 
     def _agree(self) -> None:
-        """Read as the most careful rank does: near a border of rounding machines may judge a model differently."""
+        """Use prefix packs on all processes or on none."""
         assert self.model is not None
         packed = self.model.packed
         if not lightning_compat.is_attached(self):
@@ -178,12 +179,12 @@ class StepModule(lightning.LightningModule):
             self.model.unpack("another process measured other hidden states of a tree than of its sequences")
 
     def _leave_out_frozen(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Checkpoints hold what is trained; frozen weights come from ``backbone.path`` again."""
+        """Remove frozen weights from the state; they are loaded again from ``backbone.path``."""
         for name in self._frozen():
             state_dict.pop(prefix + name, None)
 
     def _check_keys(self, keys: Any) -> None:
-        """What was loaded must lack the frozen weights at most."""
+        """Refuse a checkpoint that lacks trained weights or has unknown ones."""
         keys.missing_keys[:] = sorted(set(keys.missing_keys) - self._frozen())
         for kind, names in (("lacks", keys.missing_keys), ("has unknown", keys.unexpected_keys)):
             if names:
@@ -195,24 +196,24 @@ class StepModule(lightning.LightningModule):
         return {n for n, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note what any other number of devices and strategy needs to know to go on."""
+        """Save what resuming on other devices or with another strategy needs."""
         resume.prepare(checkpoint, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember how far the training data was read."""
+        """Check the checkpoint, and keep the position in the training data."""
         resume.check(checkpoint, self)
         self._data_states = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
 
     def on_fit_start(self) -> None:
-        """Say which parameters are frozen although no adapters are asked for."""
+        """Log which parameters are frozen because no loss depends on them."""
         if self._unread:
             parts = ", ".join(self._unread)
-            rank_zero_info(f"{sum(self._unread.values()):,} parameters that no loss reads are frozen: {parts}")
+            rank_zero_info(f"{sum(self._unread.values()):,} parameters that no loss depends on are frozen: {parts}")
 
     def on_train_start(self) -> None:
-        """Go on with the data where the checkpoint was saved.
+        """Resume the training data where the checkpoint was saved.
 
-        Lightning would not where the length of the schedule is asked for by epochs: it then opens the data too early.
+        Lightning does not if the schedule's length is computed from epochs: it then opens the data too early.
         """
         lightning_compat.begin_next_epoch(self.trainer)
         if self._data_states:
@@ -220,13 +221,13 @@ class StepModule(lightning.LightningModule):
             self._data_states = []
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Draw dropout from (seed, rank, batch), so that a resumed run draws what the uninterrupted one does."""
+        """Seed dropout by (seed, rank, batch), for resumed runs to match."""
         if (seed := os.environ.get("PL_GLOBAL_SEED")) is not None:
             parts = [int(seed), self.global_rank, self.trainer.fit_loop.total_batch_idx]
             torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]))
 
     def _step(self, batch: Batch, stage: Stage) -> Tensor:
-        """Training: the loss to minimise. Validation and test: (M,) values, for the callbacks to draw."""
+        """Compute the training loss; in validation and test, (M,) values."""
         size = len(batch.records)
         if stage == "train":
             loss, logged = self.training_loss(batch)
@@ -246,7 +247,7 @@ class StepModule(lightning.LightningModule):
         return self.model.values(outputs)
 
     def training_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss to minimise, and means to log; nothing else changes."""
+        """Compute the loss to minimize and the means to log."""
         assert self.model is not None
         assert batch.scored.targets is not None
         assert batch.loss_denominators is not None
@@ -262,24 +263,24 @@ class StepModule(lightning.LightningModule):
         return loss, logged
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Loss per labelled position of one batch."""
+        """Compute the loss of one training batch, divided by its loss denominator."""
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch) -> Tensor:
-        """Loss and metrics of one batch; gives its (M,) values to the callbacks."""
+        """Log loss and metrics of one batch; return (M,) values."""
         return self._step(batch, "val")
 
     def test_step(self, batch: Batch) -> None:
-        """Loss and metrics of one batch."""
+        """Log loss and metrics of one batch."""
         self._step(batch, "test")
 
     def predict_step(self, batch: Batch) -> list[tuple[Solution, list[float]]]:
-        """Each record with its values along the solution."""
+        """Score each record; return it with its values along the solution."""
         assert self.model is not None
         return list(zip(batch.records, batch.split(self.model.score(batch)), strict=True))
 
     def configure_optimizers(self) -> Any:
-        """Optimizer over two groups of parameters, and a schedule in steps."""
+        """Build the optimizer with two parameter groups, and its schedule."""
         # By kind of module: names differ (embed_tokens, wte, ...), and an output matrix may be tied to one.
         embeddings = {p for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
         decayed: list[nn.Parameter] = []
@@ -290,18 +291,18 @@ class StepModule(lightning.LightningModule):
                 (decayed if is_matrix else plain).append(parameter)
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         optimizer = self.optimizer_factory([g for g in groups if g["params"]])
-        # Lightning clips no gradients of a fused optimizer, which may unscale them itself; now the scaler always does.
+        # Lightning does not clip gradients of an optimizer that may unscale them itself; so let the scaler do that.
         vars(optimizer)["_step_supports_amp_scaling"] = False
         check_steps(optimizer, self.trainer)
         # Lightning would keep the gradients through the next forward pass, beside its activations.
         optimizer.register_step_post_hook(lambda stepped, *_: stepped.zero_grad())
         steps = self.trainer.estimated_stepping_batches
-        total = int(steps) if math.isfinite(steps) else 1  # of a constant rate that has no end
+        total = int(steps) if math.isfinite(steps) else 1  # unlimited training, which has a constant rate
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate_factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def learning_rate_factor(self, step: int, total: int) -> float:
-        """Share of the full learning rate at ``step`` of ``total``: a rise, then the chosen fall."""
+        """Compute the learning rate's factor at ``step`` of ``total``: warmup, decay."""
         rise = max(1, round(self.warmup * total)) if self.warmup else 0
         if step < rise:
             return (step + 1) / rise
@@ -311,12 +312,12 @@ class StepModule(lightning.LightningModule):
         return 1.0 - done if self.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
     def facts(self) -> dict[str, Any]:
-        """What an export says of itself besides the template."""
+        """Return the metadata of an export besides the template."""
         assert self.model is not None
         own = {"objective": self.model.objective, "max_length": self.encoder.max_length}
         return own | {"dtype": self.number_format(), "probe": self.encoder.probe()}
 
     def number_format(self) -> str:
-        """In what the training's products were computed: read in another one, a trained model gives other values."""
+        """Return the dtype in which the training's matrix products were computed."""
         kind = {"bf16": "bfloat16", "16": "float16"}.get(str(self.trainer.precision).split("-")[0])
         return kind or str(next(self.model.parameters()).dtype).removeprefix("torch.")  # type: ignore[union-attr]

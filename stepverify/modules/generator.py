@@ -1,4 +1,4 @@
-"""The generator: supervised fine-tuning on worked solutions."""
+"""Train a generator by supervised fine-tuning on worked solutions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from stepverify.records import Solution
 
 
 class GeneratorModule(StepModule):
-    """Next-token likelihood of solutions, the problem masked.
+    """Fine-tune a generator on solutions, with the problem's tokens masked.
 
-    Arguments as :class:`StepModule`.
+    Args:
+        backbone: the language model to start training from.
+        template: text around problems and steps; None takes the template that the backbone was exported with.
+        max_length: longest sequence in tokens; longer solutions are left out as a whole and counted.
+        optimizer: builds an optimizer from parameter groups; weight decay applies to matrices only.
+        warmup: share of the training steps over which the learning rate rises from 0.
+        decay: schedule of the learning rate after warmup: ``cosine``, ``linear`` or ``constant``.
+        lm_weight: weight of the language-model loss on ``data.lm``.
     """
 
     loss = TokenNLL()
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
-        """Read before every solution token."""
+        """Encode a record for next-token prediction of its solution."""
         return self.encoder.next_token(record)
 
     def build(self) -> GeneratorModel:

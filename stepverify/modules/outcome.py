@@ -1,4 +1,7 @@
-"""The outcome verifier (ORM): the probability, after every token, that the solution ends correctly."""
+"""Train an outcome verifier (ORM).
+
+It predicts the probability that a solution's final answer is correct.
+"""
 
 from __future__ import annotations
 
@@ -25,29 +28,31 @@ from stepverify.template import Template
 
 
 class OutcomeVerifier(StepModule):
-    """Token-level value head on a language model (Cobbe et al. 2021, section 4.2).
+    """Train a token-level value head on a language model.
+
+    Source: Cobbe et al. 2021, section 4.2.
 
     Args:
-        backbone: the generator that the verifier starts from.
-        template: as :class:`StepModule`.
-        max_length: as :class:`StepModule`.
-        optimizer: as :class:`StepModule`.
-        warmup: as :class:`StepModule`.
-        decay: as :class:`StepModule`.
-        lm_weight: as :class:`StepModule`.
-        loss: ``mse`` (the paper's) or ``bce`` between value and target; or another
-            :class:`~stepverify.losses.OutcomeLoss`.
-        per_token: learn at every solution token (the paper's choice), or at the last one alone.
-        head: gain and bias on the logit of the template's tag, a token that no solution contains (``reserved``, the
-            paper's choice), or a ``linear`` layer of its own. With LoRA the tag's row of the output matrix is frozen.
-        target: the solution's ``outcome`` at all of its tokens, or the share of correct ``rollouts`` from the end of the
-            step that a token belongs to (needs step labels).
-        label_smoothing: a target y becomes (1 - s) · y + s / 2.
-        calibrate: after each validation of a fit, let values be probabilities there: gain and bias of their logit are
-            set by the last tokens of its solutions (Platt 1999). Training goes on as it would, and the order of
-            solutions stays; how far values are apart, which votes that they weigh depend on, and how high they are,
-            which ``balance`` and ``class_weights`` move, are then correct where solutions are as in the validation.
-        predict_every_token: let ``predict`` write the value at every token instead of the last one.
+        backbone: the generator to start the verifier from.
+        template: text around problems and steps; None takes the template that the backbone was exported with.
+        max_length: longest sequence in tokens; longer solutions are left out as a whole and counted.
+        optimizer: builds an optimizer from parameter groups; weight decay applies to matrices only.
+        warmup: share of the training steps over which the learning rate rises from 0.
+        decay: schedule of the learning rate after warmup: ``cosine``, ``linear`` or ``constant``.
+        lm_weight: weight of the language-model loss on ``data.lm`` (the paper's is 1).
+        loss: ``mse`` (the paper's) or ``bce`` between value and target; or another ``OutcomeLoss``.
+        per_token: train on every solution token (as in the paper), or on the final token only.
+        head: how the value's logit is computed: ``reserved`` applies a gain and a bias to the logit of the template's
+            step tag, a token that no solution contains (as in the paper); ``linear`` adds a layer of its own. With LoRA
+            the tag's row of the output matrix is frozen.
+        target: the solution's ``outcome`` at all of its tokens, or ``rollouts``, the share of correct rollouts from the
+            end of the step that a token belongs to (needs step labels).
+        label_smoothing: s, by which a target y becomes (1 - s) · y + s / 2.
+        calibrate: after each validation of a fit, set a gain and a bias of the value's logit by the values at the final
+            tokens, so that values are probabilities there (Platt 1999). Neither training nor the ranking of solutions
+            changes. It corrects how far values lie apart, which weighted votes depend on, and how high they are, which
+            ``balance`` and ``class_weights`` shift, for solutions like those of the validation.
+        predict_every_token: let ``predict`` write the value at every token instead of the final one.
     """
 
     def __init__(
@@ -74,16 +79,16 @@ class OutcomeVerifier(StepModule):
         self.per_token, self.predict_every_token = per_token, predict_every_token
         self.target, self.label_smoothing = target, label_smoothing
         self.calibrate, self.platt = calibrate, PlattScaling()
-        self.reserved = self.encoder.step_tag_id if head == "reserved" else None  # one token: said before data is read
+        self.reserved = self.encoder.step_tag_id if head == "reserved" else None  # checked before data is read
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
-        """Read at solution tokens; the target is the outcome, or that of rollouts."""
+        """Encode a record with outcome or rollout targets at solution tokens."""
         if not labelled:
             return self.encoder.outcome(record, None, last_only=not self.predict_every_token)
         return self.encoder.outcome(record, self._targets(record), last_only=not self.per_token)
 
     def _targets(self, record: Solution) -> list[float | None]:
-        """One a step."""
+        """Return one target per step; None where it is unknown."""
         known: list[float | None]
         if self.target == "rollouts":
             known = StepTargets(monte_carlo="soft").of(record)
@@ -102,18 +107,21 @@ class OutcomeVerifier(StepModule):
         return model
 
     def facts(self) -> dict[str, Any]:
-        """Say whether prefixes were learned: values at their ends mean something only then."""
+        """Return the metadata of an export, with ``per_token``.
+
+        If it is False, values before the final token mean nothing.
+        """
         return super().facts() | {"per_token": self.per_token}
 
     def build_metrics(self) -> MetricCollection:
-        """Of whole solutions: the value at the last token against the outcome; over all, and within their problems."""
+        """Build the metrics of final-token values, over all solutions and per problem."""
         return MetricCollection({
             "solution_auroc": AUROC(), "solution_auroc_per_problem": GroupedAUROC(),
             "solution_accuracy": BinaryAccuracy(), "ece": CalibrationError(),
         })  # fmt: skip
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Feed the last value of each solution."""
+        """Update the metrics with the final value of each solution."""
         assert self.model is not None
         assert batch.scored.targets is not None
         last = batch.last()
@@ -123,24 +131,24 @@ class OutcomeVerifier(StepModule):
             self.platt.update(outputs[last], correct)
 
     def verdicts(self, example: Example) -> list[bool]:
-        """Of the solution."""
+        """Return whether the solution is correct."""
         return [(example.targets or [0.0])[-1] >= 0.5]
 
     def val_names(self) -> set[str]:
-        """With the error that calibration leaves."""
+        """Return the names of the logged metrics, with the ECE after calibration."""
         return super().val_names() | ({"val/ece_calibrated"} if self.calibrate else set())
 
     def _calibrates(self) -> bool:
         return self.calibrate and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
 
     def on_validation_epoch_start(self) -> None:
-        """Measure values as training leaves them."""
+        """Remove the scaling, so that metrics measure uncalibrated values."""
         if self._calibrates():
             cast(OutcomeModel, self.model).scale()
             self.platt.reset()
 
     def on_validation_epoch_end(self) -> None:
-        """Calibrate: checkpoints and export hold the scaling."""
+        """Calibrate the values; checkpoints and export hold the scaling."""
         if self._calibrates():
             gain, bias, error = self.platt.compute().tolist()
             if not math.isnan(gain):
@@ -148,7 +156,7 @@ class OutcomeVerifier(StepModule):
             self.log("val/ece_calibrated", error, sync_dist=True)
 
     def on_train_end(self) -> None:
-        """Say so where nothing could be calibrated."""
+        """Warn if the values could not be calibrated."""
         if self.calibrate and cast(OutcomeModel, self.model).scaling.tolist() == [1.0, 0.0]:
             why = "no validation ended, or higher values were not more often correct in it"
             rank_zero_warn(f"values are exported as trained, not calibrated: {why}")

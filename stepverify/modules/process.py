@@ -1,4 +1,7 @@
-"""The process reward model (PRM): the probability that each step is correct."""
+"""Train a process reward model (PRM).
+
+It predicts the probability that each step is correct.
+"""
 
 from __future__ import annotations
 
@@ -23,28 +26,29 @@ from stepverify.template import Template
 
 
 class ProcessRewardModel(StepModule):
-    """Next-token prediction of ``+`` or ``-`` at the tag after every step (Lightman et al. 2023, section 2.6).
+    """Predict ``+`` or ``-`` at the step tag that follows every step.
 
-    With a ``neutral`` token in the template it is one of three labels, and steps rated 0 are learned as such where
-    ``targets.neutral`` is ``class``. A step's value is P(positive), and P(neutral) added or not.
+    Source: Lightman et al. 2023, section 2.6. A ``neutral`` token in the template makes a third label, which steps
+    rated 0 are trained on if ``targets.neutral`` is ``class``. A step's value is P(positive), to which ``neutral`` may
+    add P(neutral).
 
     Args:
-        backbone: the generator that the reward model starts from; or the export of another reward model, of which it
-            then takes over the label rows and the template too: a second stage on smaller or better data.
-        template: as :class:`StepModule`.
-        max_length: as :class:`StepModule`.
-        optimizer: as :class:`StepModule`.
-        warmup: as :class:`StepModule`.
-        decay: as :class:`StepModule`.
-        lm_weight: as :class:`StepModule`.
-        targets: what the step labels mean.
-        loss: ``cross_entropy`` of the labels, soft ones too; ``mse``, the squared distance of a step's value from its
-            target: regression on the share of correct rollouts; or another :class:`~stepverify.losses.StepLoss`.
-        loss_over: the loss is of the labels' probabilities among the ``labels`` alone, or among the whole
-            ``vocabulary`` at the tags, as next-token prediction has it. Scores compare the labels either way.
-        neutral: what values count P(neutral) as, and metrics a neutral step, where it is a label of its own; the export
-            says it, and whoever scores with that may choose the other. None takes what the backbone's export says, or
-            ``positive`` (Lightman et al. 2023, section 2.6).
+        backbone: the generator to start the reward model from; or the export of another reward model, whose label rows
+            and template are then taken over too: a second training stage on smaller or better data.
+        template: text around problems and steps; None takes the template that the backbone was exported with.
+        max_length: longest sequence in tokens; longer solutions are left out as a whole and counted.
+        optimizer: builds an optimizer from parameter groups; weight decay applies to matrices only.
+        warmup: share of the training steps over which the learning rate rises from 0.
+        decay: schedule of the learning rate after warmup: ``cosine``, ``linear`` or ``constant``.
+        lm_weight: weight of the language-model loss on ``data.lm``.
+        targets: how step labels become targets.
+        loss: ``cross_entropy`` of the labels, soft ones too; ``mse``, the squared difference between a step's value and
+            its target, for regression on the share of correct rollouts; or another ``StepLoss``.
+        loss_over: normalize the probabilities in the loss over the ``labels`` only, or over the whole ``vocabulary``,
+            as in next-token prediction. Scores compare the labels either way.
+        neutral: count P(neutral) in values, and a neutral step in metrics, as ``positive`` or ``negative``, if the
+            template has a neutral label. The export records the choice, and scoring may override it. None takes the
+            choice of the backbone's export, or ``positive`` (Lightman et al. 2023, section 2.6).
     """
 
     def __init__(
@@ -70,35 +74,44 @@ class ProcessRewardModel(StepModule):
             (targets.neutral == "class" and not self.loss.takes_neutral, "targets.neutral: class"),
         ):
             if refused:
-                raise InputError(f"loss: {type(self.loss).__name__} has no place for {key}")
+                raise InputError(f"loss: {type(self.loss).__name__} does not support {key}")
         self.neutral: Neutral = neutral or self.backbone_facts.get("neutral", "positive")
         if targets.neutral == "class" and self.template.neutral is None:
-            raise InputError("targets.neutral: class, but template.neutral names no token for it")
-        _ = self.encoder.label_ids  # tag and labels must be single tokens: say so before any data is read
+            raise InputError("targets.neutral: class, but template.neutral defines no token for it")
+        _ = self.encoder.label_ids  # checks that tag and labels are single tokens, before any data is read
 
     def encode(self, record: Solution, *, labelled: bool) -> Example:
-        """Read at the tags of labelled steps, or at all of them to predict."""
+        """Encode a record with targets at the labelled steps.
+
+        Without labels, to predict, all steps are scored.
+        """
         if not labelled:
             return self.encoder.process(record, None)
         return self.encoder.process(record, self.targets.of(record))
 
     def build(self) -> ProcessModel:
-        """Load the backbone; its own output rows of the label tokens are the head."""
+        """Load the backbone; its rows of the label tokens are the head."""
         return ProcessModel(
             self.backbone_source.load(self.sharding()), self.encoder.label_ids, self.over_vocabulary, self.neutral
         )
 
     def build_metrics(self) -> MetricCollection:
-        """Of steps, and of solutions their first error. F1 is that of the error class: an incorrect step is a positive."""
+        """Build the metrics of steps and first errors.
+
+        F1 takes incorrect steps as the positive class.
+        """
         metrics = {
             "step_auroc": AUROC(), "step_accuracy": BinaryAccuracy(), "error_f1": ErrorF1(),
             "ece": CalibrationError(), "first_error_accuracy": FirstErrorAccuracy(),
         }  # fmt: skip
-        # Grouping would have metrics whose counts happen to be equal in the first batch share them ever after.
+        # With groups, metrics whose counts happen to be equal in the first batch would share their state from then on.
         return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Feed every labelled step of every solution; a soft target counts as correct from 1/2 on."""
+        """Update the metrics with every labelled step.
+
+        A soft target counts as correct from 1/2 on.
+        """
         assert self.model is not None
         assert batch.scored.targets is not None
         entries = batch.scored.entries
@@ -106,14 +119,17 @@ class ProcessRewardModel(StepModule):
         metrics.update(self.model.values(outputs)[entries], correct, owner=batch.scored.owner)
 
     def verdicts(self, example: Example) -> list[bool]:
-        """Of each labelled step."""
+        """Return whether each labelled step is correct."""
         return (self.truth(torch.tensor(example.targets or [])) >= 0.5).tolist()
 
     def truth(self, targets: Tensor) -> Tensor:
-        """A neutral step counts as its value does."""
+        """Convert targets to probabilities, neutral ones as the values count them."""
         return torch.where(targets == NEUTRAL, float(self.neutral == "positive"), targets)
 
     def facts(self) -> dict[str, Any]:
-        """Ids of tag and labels too: a reader of the export checks them against its tokenizer."""
+        """Return the metadata of an export, with the label ids.
+
+        :class:`stepverify.verifier.Verifier` checks these ids against its tokenizer.
+        """
         neutral = {} if self.template.neutral is None else {"neutral": self.neutral}
         return super().facts() | {"ids": self.encoder.judging_ids()} | neutral

@@ -1,4 +1,4 @@
-"""Checkpoints that another number of devices, or another strategy, goes on with."""
+"""Resume checkpoints on another number of devices or with another strategy."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _KEY = "stepverify"
 
 
 def prepare(checkpoint: dict[str, Any], module: lightning.LightningModule) -> None:
-    """Name the parameters of optimizer states, and record the number of ranks.
+    """Name the parameters in optimizer states, and record the number of processes.
 
-    FSDP2 goes by names, and would else take numbers for places in the model; plain optimizers go by the order alone.
+    FSDP2 loads optimizer states by parameter name and would take numbers for positions in the model; plain optimizers
+    depend on the order only.
     """
     trainer = module.trainer
     checkpoint[_KEY] = {"num_ranks": trainer.world_size, "accumulate": trainer.accumulate_grad_batches}
@@ -32,14 +33,14 @@ def prepare(checkpoint: dict[str, Any], module: lightning.LightningModule) -> No
 
 
 def check(checkpoint: dict[str, Any], module: lightning.LightningModule) -> None:
-    """Refuse a checkpoint that this run cannot continue.
+    """Refuse a checkpoint that this run cannot resume.
 
-    Within an epoch, another number of ranks would skip examples or read them twice: an epoch is divided into a multiple
-    of as many batches, those that ranks compute at the same time are alike in cost, and it is these groups that are
-    shuffled. So even with as many batches in an optimizer step there is no common order of which a part is done.
+    Within an epoch, another number of processes would skip examples or train on them twice: batches are grouped by the
+    number of processes (those computed at the same time are alike in cost), and these groups are shuffled. So even if
+    an optimizer step has as many batches as before, the two runs have no common order.
 
     Raises:
-        InputError: saved within an epoch by another number of processes, or trained parameters that differ.
+        InputError: saved within an epoch by another number of processes, or trained parameters differ.
     """
     trainer = module.trainer
     own = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
@@ -56,7 +57,7 @@ def check(checkpoint: dict[str, Any], module: lightning.LightningModule) -> None
     if ranks != before["num_ranks"] and not progress["is_last_batch"]:
         raise InputError(
             f"the checkpoint was saved within an epoch on {before['num_ranks']} devices, and what is left of it cannot "
-            f"be divided among {ranks}: go on with {before['num_ranks']}, or from a checkpoint at the end of an epoch"
+            f"be divided among {ranks}: resume with {before['num_ranks']}, or from a checkpoint at the end of an epoch"
         )
     size, size_before = ranks * accumulate, before["num_ranks"] * before["accumulate"]
     if size != size_before:

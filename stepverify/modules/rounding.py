@@ -1,4 +1,4 @@
-"""Steps that a number format of 16 bits rounds away."""
+"""Detect optimizer steps that 16-bit weights round away."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch.distributed.tensor import DTensor
 
 from stepverify.records import InputError
 
-# Of weights with a deviation of 0.02 in bfloat16, 16 % move in AdamW's first step at a learning rate of 1e-5, 88 % at
-# 1e-4, all at 1e-3; later steps are smaller, and move 3 %, 29 % and 86 %.
+# Of bfloat16 weights with a standard deviation of 0.02, AdamW's first step moves 16 % at a learning rate of 1e-5, 88 %
+# at 1e-4 and all at 1e-3; later steps are smaller, and move 3 %, 29 % and 86 %.
 _REFUSED, _WARNED = 0.5, 0.99
 
 
 def check_steps(optimizer: torch.optim.Optimizer, trainer: lightning.Trainer) -> None:
-    """Refuse trained 16-bit weights that most steps leave as they are.
+    """Refuse 16-bit weights of which most do not move in a step.
 
-    Counted are the weights that move by the learning rate: AdamW's first and largest step. Optimizers of other packages
-    than torch may keep weights of 32 bits beside these, and are not checked.
+    A weight moves if adding the learning rate changes it: the size of AdamW's first and largest step. Optimizers of
+    packages other than torch may keep 32-bit copies of the weights, and are not checked.
 
     Raises:
-        InputError: fewer than half of them do.
+        InputError: fewer than half of the trained weights move.
     """
     groups = [g for g in optimizer.param_groups if g["lr"]]
     trained = [(p, float(g["lr"])) for g in groups for p in g["params"] if p.dtype in (torch.bfloat16, torch.float16)]
@@ -46,7 +46,7 @@ def check_steps(optimizer: torch.optim.Optimizer, trainer: lightning.Trainer) ->
 
 
 def _count(weight: Tensor, lr: float) -> Tensor:
-    """(2,): how many of this process's weights move, and their number."""
+    """Count this process's weights that move, and all of them; shape (2,)."""
     local = weight.to_local() if isinstance(weight, DTensor) else weight
     moved = (local + lr != local).sum(dtype=torch.float64)
     return torch.stack([moved, torch.full_like(moved, local.numel())])

@@ -1,4 +1,7 @@
-"""Public formats → records. Each reader is one file; all yield :class:`Problem` or :class:`Solution`."""
+"""Read public data formats as records, one reader per file.
+
+All readers yield :class:`Problem` or :class:`Solution`.
+"""
 
 from stepverify.readers.base import Reader
 from stepverify.readers.gsm8k import GSM8K

@@ -1,4 +1,4 @@
-"""What every reader offers, and what readers of others' formats are made with."""
+"""Define the interface of readers, and helpers for reading others' formats."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _KINDS = {str: "a string", int: "an integer", bool: "true or false", list: "a li
 
 
 class ReasonCounter(Counter[str]):
-    """Counts by reason, and where each reason was met first: an id, or ``file:line``."""
+    """Count by reason, and keep the first place of each reason.
+
+    A place is an id, or ``file:line``.
+    """
 
     def __init__(self, counts: Mapping[str, int] | None = None, first: Mapping[str, str] | None = None) -> None:
         super().__init__(counts or {})
@@ -33,17 +36,17 @@ class ReasonCounter(Counter[str]):
         return ReasonCounter, (dict(self), self.first)
 
     def note(self, reason: str, where: str) -> None:
-        """Count one more."""
+        """Count one occurrence."""
         self[reason] += 1
         self.first.setdefault(reason, where)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Reset all counts."""
         super().clear()
         self.first.clear()
 
     def add(self, other: ReasonCounter) -> None:
-        """Count what another one has counted too."""
+        """Add the counts of another counter."""
         self.update(other)
         self.first = other.first | self.first
 
@@ -51,25 +54,28 @@ class ReasonCounter(Counter[str]):
         return ", ".join(f"{count:,} {reason} ({self.first[reason]})" for reason, count in self.most_common())
 
     def plain(self) -> dict[str, dict[str, Any]]:
-        """For a manifest: reason → ``count`` and the ``first`` one."""
+        """Convert to plain values for a manifest: reason → ``count`` and ``first``."""
         return {reason: {"count": count, "first": self.first[reason]} for reason, count in self.most_common()}
 
 
 class Reader(ABC):
-    """A source of problems, and of the solutions that they come with."""
+    """Define a source of problems and their solutions."""
 
     @cached_property
     def left_out(self) -> ReasonCounter:
-        """Why solutions were left out by choice in the last reading, and how many."""
+        """Return why solutions were left out in the last reading, with counts."""
         return ReasonCounter()
 
     @cached_property
     def noted(self) -> ReasonCounter:
-        """What the last reading met that a user should know of in the solutions that were not left out."""
+        """Return notes on the solutions read last, with counts.
+
+        For users, about solutions that were not left out.
+        """
         return ReasonCounter()
 
     def counted(self) -> dict[str, Any]:
-        """The same for a manifest, where there is anything."""
+        """Return the non-empty counts of ``left_out`` and ``noted`` for a manifest."""
         return {name: tally.plain() for name, tally in (("left_out", self.left_out), ("noted", self.noted)) if tally}
 
     @abstractmethod
@@ -81,22 +87,25 @@ class Reader(ABC):
         """
 
     def solutions(self) -> Iterator[Solution]:
-        """Yield solutions: by default the worked solution of each problem that has one."""
+        """Yield solutions: by default the worked solution of each problem.
+
+        Problems without one are skipped.
+        """
         for problem in self.problems():
             if problem.steps:
                 yield Solution.of(problem, 0, problem.steps, finish="stop", predicted=problem.answer, correct=True)
 
 
 def rows(path: str, split: str, name: str | None = None) -> Iterator[tuple[str, Any]]:
-    """Yield ``(where, row)`` of a local JSON Lines file, or of a hub dataset through ``datasets``.
+    """Yield ``(where, row)`` of a JSON Lines file or a Hub dataset.
 
     Args:
-        path: a file (``.gz`` too; ``.json`` is one array of rows), or a hub id.
-        split: of the hub dataset.
-        name: its configuration; None is its only or default one.
+        path: a local file (``.gz`` too; ``.json`` is one array of rows), or a Hub id, loaded with ``datasets``.
+        split: split of the Hub dataset.
+        name: configuration of the Hub dataset; None is its only or default one.
 
     Raises:
-        InputError: neither is there, or a line is not JSON.
+        InputError: neither exists, or a line is not JSON.
     """
     if Path(path).is_file():
         yield from _read_array(path) if path.endswith(".json") else read_json_lines(path)
@@ -107,14 +116,17 @@ def rows(path: str, split: str, name: str | None = None) -> Iterator[tuple[str, 
 
     try:
         found = load_dataset(path, name, split=split)
-    except Exception as error:  # datasets raises many kinds; each means: not to be had
-        raise InputError(f"{path}: no such file, and no such dataset on the hub: {error}") from None
+    except Exception as error:  # datasets raises many kinds, all for unavailable data
+        raise InputError(f"{path}: no such file, and no such dataset on the Hub: {error}") from None
     for row, data in enumerate(found):
         yield f"{path}[{split}][{row}]", data
 
 
 def _read_array(path: str) -> Iterator[tuple[str, Any]]:
-    """Yield ``(file[index], row)`` of a JSON array; a file of lines under this name is read as such."""
+    """Yield ``(file[index], row)`` of a JSON array.
+
+    A file of lines with this name is read as JSON Lines.
+    """
     text = Path(path).read_text(encoding="utf-8-sig")
     if not text.lstrip().startswith("["):
         yield from read_json_lines(path)
@@ -128,7 +140,7 @@ def _read_array(path: str) -> Iterator[tuple[str, Any]]:
 
 
 def once(solutions: Iterable[Solution], source: str) -> Iterator[Solution]:
-    """Yield solutions, refusing an id that occurs twice.
+    """Yield solutions; refuse an id that occurs twice.
 
     Raises:
         InputError: an id occurs twice.
@@ -142,10 +154,10 @@ def once(solutions: Iterable[Solution], source: str) -> Iterator[Solution]:
 
 
 def entry(where: str, data: Any, key: str, kind: type[Kind]) -> Kind:
-    """The value under ``key`` of a decoded object.
+    """Return the value under ``key`` of a decoded object.
 
     Raises:
-        InputError: no object, the key is missing, or its value is of another type.
+        InputError: not an object, the key is missing, or its value has another type.
     """
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected an object, got {data!r:.80}")
@@ -157,12 +169,16 @@ def entry(where: str, data: Any, key: str, kind: type[Kind]) -> Kind:
 
 
 def optional(where: str, data: Any, key: str, kind: type[Kind]) -> Kind | None:
-    """The same, or None where the key is missing or its value null."""
+    """Return the value under ``key``; None if missing or null.
+
+    Raises:
+        InputError: as :func:`entry`, for a value of another type.
+    """
     return None if isinstance(data, dict) and data.get(key) is None else entry(where, data, key, kind)
 
 
 def texts(where: str, data: Any, key: str) -> list[str]:
-    """The list of strings under ``key``.
+    """Return the list of strings under ``key``.
 
     Raises:
         InputError: as :func:`entry`.
@@ -175,24 +191,24 @@ def texts(where: str, data: Any, key: str) -> list[str]:
 
 
 def one_a_step(where: str, data: Any, key: str, num_steps: int) -> list[Any]:
-    """The list under ``key``, which has a value for each step.
+    """Return the list under ``key``, which must have one value per step.
 
     Raises:
-        InputError: as :func:`entry`, or it has more or fewer.
+        InputError: as :func:`entry`, or it has more or fewer values.
     """
     found = entry(where, data, key, list)
     if len(found) != num_steps:
-        raise InputError(f"{where}: key '{key}': expected {num_steps} values, one a step, got {len(found)}")
+        raise InputError(f"{where}: key '{key}': expected {num_steps} values, one per step, got {len(found)}")
     return found
 
 
 def lines(text: str) -> list[str]:
-    """The steps of a text: its lines, stripped; empty lines are no steps."""
+    """Split a text into steps: its non-empty lines, stripped."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def distinct(solutions: Iterable[Solution]) -> Iterator[Problem]:
-    """The problems of solutions, each once."""
+    """Yield the problems of solutions, each once."""
     seen = set()
     for s in solutions:
         if s.problem_id not in seen:
@@ -201,15 +217,17 @@ def distinct(solutions: Iterable[Solution]) -> Iterator[Problem]:
 
 
 def same_steps(steps: Sequence[str]) -> bytes:
-    """16 bytes that two solutions of a problem share where their steps are the same up to spaces and line ends."""
+    """Hash steps to 16 bytes, ignoring differences in spaces and line ends."""
     return hashlib.blake2b("\n".join(" ".join(step.split()) for step in steps).encode(), digest_size=16).digest()
 
 
 def take(items: Iterable[Item], start: int, limit: int | None, shuffle: int | None = None) -> Iterator[Item]:
-    """Skip ``start`` items and yield ``limit`` at most, in the order of the seed ``shuffle``, or in their own.
+    """Skip ``start`` items, then yield at most ``limit``.
+
+    ``shuffle`` is a seed to shuffle them first; None keeps their order.
 
     Raises:
-        InputError: one of them is negative.
+        InputError: ``start`` or ``limit`` is negative.
     """
     for key, value in (("start", start), ("limit", limit)):
         if value is not None and value < 0:
@@ -221,10 +239,12 @@ def take(items: Iterable[Item], start: int, limit: int | None, shuffle: int | No
 
 
 def in_fold(problem_id: str, fold: Fold, validation_fraction: float) -> bool:
-    """Whether a problem belongs to a fold: by a hash of its id, so all its solutions stay together.
+    """Check whether a problem's id hashes to a fold.
+
+    All solutions of a problem are in the same fold.
 
     Raises:
-        InputError: the fraction is not between 0 and 1, or a validation fold of nothing is asked for.
+        InputError: the fraction is not in [0, 1), or the validation fold of fraction 0 is requested.
     """
     if not 0.0 <= validation_fraction < 1.0:
         raise InputError(f"validation_fraction: expected 0 <= fraction < 1, got {validation_fraction}")
@@ -232,5 +252,5 @@ def in_fold(problem_id: str, fold: Fold, validation_fraction: float) -> bool:
         raise InputError("validation_fraction: 0 leaves nothing for fold: validation")
     if fold == "all":
         return True
-    draw = int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:8], "big") / 2**64
-    return (draw < validation_fraction) == (fold == "validation")
+    number = int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:8], "big") / 2**64
+    return (number < validation_fraction) == (fold == "validation")

@@ -1,4 +1,4 @@
-"""Texts that hold a problem and the first step of its solution: where the one ends and the other begins."""
+"""Split texts into a problem and the first step."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from functools import cached_property
 
 from stepverify.readers.base import Reader
 
-_STEM = 24  # characters, spaces aside, by which problems are found
+_STEM = 24  # characters, without spaces, of the beginning by which problems are found
 _FIRST, _SECOND = (re.compile(rf"(?:^|\s)Step {n}:\s") for n in (1, 2))
 
 
 class NoBorder(Exception):
-    """A text whose problem cannot be told from its first step; the message is the reason that is counted."""
+    """Signal that a problem cannot be split from its first step.
+
+    The message is the reason to count.
+    """
 
 
 class Borders:
-    """Divides a text into problem and first step.
+    """Split a text into problem and first step.
 
-    A problem of ``problems`` that the text begins with settles it, the longest one. Otherwise ``Step 1:`` begins the
-    step. Where that stands several times, a problem of numbered steps among its words, the places before a ``Step 2:``
-    belong to the problem; if more than one is left, the text is not divided at all.
+    If the text begins with a problem of ``problems``, that one is taken, the longest if there are several. Otherwise
+    ``Step 1:`` begins the step. If that occurs several times, because the problem itself has numbered steps,
+    occurrences before a ``Step 2:`` belong to the problem; if more than one is left, the text is not split.
 
     Args:
-        problems: readers whose problems may occur; spaces and line ends in their texts do not matter.
+        problems: readers of problems that may occur; spaces and line ends in their texts are ignored.
     """
 
     def __init__(self, problems: Sequence[Reader] | None = None) -> None:
@@ -32,7 +35,7 @@ class Borders:
 
     @cached_property
     def _known(self) -> dict[str, list[str]]:
-        """Beginning of a problem → the problems, longest first."""
+        """Group the problems by the beginning of their text, longest first."""
         known: dict[str, set[str]] = {}
         for text in (problem.problem for reader in self._problems for problem in reader.problems()):
             if stem := _stem(text):
@@ -40,10 +43,10 @@ class Borders:
         return {stem: sorted(texts, key=len, reverse=True) for stem, texts in known.items()}
 
     def split(self, text: str) -> tuple[str, str]:
-        """Problem and first step, without its number.
+        """Split a text into problem and first step, without its number.
 
         Raises:
-            NoBorder: there is no place, or more than one.
+            NoBorder: there is no place to split, or more than one.
         """
         text = text.strip()
         for problem in self._candidates(text):
@@ -71,5 +74,5 @@ def _stem(text: str) -> str:
 
 
 def unnumbered(number: int, step: str) -> str:
-    """A step without the ``Step 3:`` in front of it."""
+    """Remove the ``Step 3:`` before a step."""
     return step.strip().removeprefix(f"Step {number}:").strip()

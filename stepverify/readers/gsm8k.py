@@ -1,4 +1,4 @@
-"""GSM8K (Cobbe et al. 2021): grade-school word problems with calculator annotations."""
+"""Read GSM8K (Cobbe et al. 2021): grade-school word problems with calculator annotations."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _FINAL = "####"
 
 
 class GSM8K(Reader):
-    """GSM8K from a local file of the release, or from a hub id through ``datasets``.
+    """Read GSM8K from a file of the release, or from the Hub.
 
     The last step is the line ``#### answer``.
 
     Args:
-        path: ``train.jsonl`` or ``test.jsonl`` of the release (``.gz`` too), or a hub id such as ``openai/gsm8k``.
-        split: the split of a hub dataset, and the part of the problem ids that tells splits apart.
-        start: how many problems to skip.
-        limit: how many problems to read at most.
-        shuffle: seed of another order to read in; None keeps that of the file.
-        fold: which part of these problems; they are divided by a hash of their id, as :class:`Solutions` divides them.
+        path: ``train.jsonl`` or ``test.jsonl`` of the release (``.gz`` too), or a Hub id such as ``openai/gsm8k``.
+        split: split of a Hub dataset, and the part of the problem ids that distinguishes splits.
+        start: number of problems to skip.
+        limit: number of problems to read at most.
+        shuffle: seed to shuffle the problems; None keeps the order of the file.
+        fold: part of these problems; they are split by a hash of their id, as in ``Solutions``.
         validation_fraction: share of the problems in the validation fold.
         annotations: keep the calculator annotations ``<<48/2=24>>`` in the steps.
     """
@@ -39,7 +39,10 @@ class GSM8K(Reader):
         self.fold, self.validation_fraction = fold, validation_fraction
 
     def problems(self) -> Iterator[Problem]:
-        """Yield problems with id ``gsm8k/<split>/<row>``, the row counted from 0 in the whole file."""
+        """Yield problems with id ``gsm8k/<split>/<row>``.
+
+        Rows are counted from 0 in the whole file.
+        """
         every = enumerate(rows(self.path, self.split, "main"))
         for row, (where, data) in take(every, self.start, self.limit, self.shuffle):
             problem = self._problem(row, where, data)

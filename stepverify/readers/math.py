@@ -1,4 +1,7 @@
-r"""MATH (Hendrycks et al. 2021): competition problems with worked solutions that end in ``\boxed{answer}``."""
+r"""Read MATH (Hendrycks et al. 2021): competition problems with worked solutions.
+
+The solutions end in ``\boxed{answer}``.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,21 @@ from stepverify.records import InputError, Problem
 
 
 class MATH(Reader):
-    """MATH, its split of PRM800K (12,000 and MATH-500) or any other, from a local file or a hub id.
+    """Read MATH from a local file or the Hub.
 
-    A row has ``problem`` and ``solution``; ``answer``, ``level``, ``type`` or ``subject`` and ``unique_id`` are taken
-    where they are. The steps are the lines of the solution. A problem without an ``answer`` whose solution boxes none
-    is left out.
+    Any split works, including that of PRM800K (12,000 problems and MATH-500). A row has ``problem`` and ``solution``;
+    ``answer``, ``level``, ``type`` or ``subject`` and ``unique_id`` are read if present. The steps are the lines of the
+    solution. A problem that has neither an ``answer`` nor a boxed answer is left out.
 
     Args:
-        path: a JSON Lines file (``.gz`` too), or a hub id such as ``HuggingFaceH4/MATH-500``.
-        split: of a hub dataset, and in the ids of problems that have no ``unique_id``.
-        name: configuration of a hub dataset, where it has several.
-        start: how many problems to skip.
-        limit: how many problems to read at most.
-        shuffle: seed of another order to read in: in a file sorted by subject the first problems are of one kind.
-        exclude: problems that occur in one of these readers are left out.
-        fold: which part of these problems; they are divided by a hash of their id, as :class:`Solutions` divides them.
+        path: a JSON Lines file (``.gz`` too), or a Hub id such as ``HuggingFaceH4/MATH-500``.
+        split: split of a Hub dataset, also used in the ids of problems without ``unique_id``.
+        name: configuration of a Hub dataset, if it has several.
+        start: number of problems to skip.
+        limit: number of problems to read at most.
+        shuffle: seed to shuffle the problems: in a file sorted by subject the first problems are all of one subject.
+        exclude: leave out problems that occur in one of these readers.
+        fold: part of these problems; they are split by a hash of their id, as in ``Solutions``.
         validation_fraction: share of the problems in the validation fold.
     """
 
@@ -41,7 +44,10 @@ class MATH(Reader):
         self.fold, self.validation_fraction = fold, validation_fraction
 
     def problems(self) -> Iterator[Problem]:
-        """Yield problems with id ``math/<unique_id>``, ``math/train/algebra/24``, or ``math/<split>/<row>``."""
+        """Yield problems with id ``math/<unique_id>`` or ``math/<split>/<row>``.
+
+        For example ``math/train/algebra/24``.
+        """
         self.left_out.clear()
         every = enumerate(rows(self.path, self.split, self.name))
         for row, (where, data) in take(every, self.start, self.limit, self.shuffle):
@@ -67,12 +73,15 @@ class MATH(Reader):
 
 
 def math_id(unique_id: str) -> str:
-    """The problem id of a ``unique_id``: ``train/algebra/24.json`` is ``math/train/algebra/24``."""
+    """Convert a ``unique_id`` to a problem id.
+
+    ``train/algebra/24.json`` is ``math/train/algebra/24``.
+    """
     return f"math/{unique_id.removesuffix('.json')}"
 
 
 def _level(where: str, level: Any) -> int | None:
-    """1 to 5, from itself or from ``Level 5``; two problems have ``Level ?``."""
+    """Parse a level: 1 to 5, or ``Level 5``; None for ``?``."""
     number = str(level).removeprefix("Level ")
     if level is None or number == "?":
         return None

@@ -1,4 +1,4 @@
-"""Math-Shepherd (Wang et al. 2023): automatic step labels, in the format in which they were released."""
+"""Read Math-Shepherd (Wang et al. 2023): automatic step labels, as released."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ _BORDERS = Borders()
 
 
 class MathShepherd(Released):
-    """Rows ``{input, label, task}``: one solution each, its steps numbered and tagged.
+    """Read rows ``{input, label, task}`` with numbered and tagged steps.
 
-    ``input`` is the problem, then ``Step 1: … ки``, ``Step 2: … ки`` on lines of their own; in ``label`` a ``+`` or
-    ``-`` stands for each tag. The numbers are no part of our steps. Labels are hard and become ratings 1 and -1; the
-    data is meant to be taken as it is labelled after the first incorrect step too. Problems have the id
-    ``math_shepherd/<digest of the text>``. A row in which it cannot be told where the first step begins, as its problem
-    has a ``Step 1:`` too, is left out.
+    Each row is one solution.
+
+    ``input`` is the problem, then ``Step 1: … ки``, ``Step 2: … ки`` on lines of their own; ``label`` has a ``+`` or
+    ``-`` for each tag. The numbers are removed from the steps. Labels are hard and become ratings 1 and -1; the authors
+    use the labels after the first incorrect step too. Problems have the id ``math_shepherd/<digest of the text>``. A
+    row is left out if its first step cannot be located because the problem has a ``Step 1:`` too.
 
     Args:
-        path: a JSON Lines file (``.gz`` too), or a hub id such as ``peiyi9979/Math-Shepherd``.
-        split: of a hub dataset.
-        problems: readers of the problems, which tell where a problem ends whatever it says.
-        common: as :class:`~stepverify.readers.released.Released`.
+        path: a JSON Lines file (``.gz`` too), or a Hub id such as ``peiyi9979/Math-Shepherd``.
+        split: split of a Hub dataset.
+        problems: readers of the problems, which locate the first step in any case.
+        common: arguments of ``Released``: limit, exclude, math500, multiline, strict, fold, validation_fraction.
     """
 
     def __init__(
@@ -52,16 +53,16 @@ class MathShepherd(Released):
 
 
 class _Format(InputError):
-    """A row that is an object with texts, but not of the format; ``reason`` is counted."""
+    """Report a row of texts in another format; ``reason`` is counted."""
 
     reason = "rows of another format"
 
 
 def parse(where: str, data: Any, borders: Borders = _BORDERS) -> tuple[str, list[str], list[StepLabel]]:
-    """Problem, steps without their numbers, and labels.
+    """Parse a row into problem, steps without their numbers, and labels.
 
     Raises:
-        InputError: the row is not of the format.
+        InputError: the row has another format.
     """
     told, labelled = (entry(where, data, key, str) for key in ("input", "label"))
     *pieces, tail = told.split(TAG)
@@ -85,7 +86,7 @@ def parse(where: str, data: Any, borders: Borders = _BORDERS) -> tuple[str, list
 
 
 def render(problem: str, steps: Sequence[str], correct: Sequence[bool]) -> dict[str, Any]:
-    """The row of a solution."""
+    """Write a solution as a row."""
     texts = [f"Step {i}: {step} " for i, step in enumerate(steps, start=1)]
 
     def joined(tags: Sequence[str]) -> str:

@@ -1,4 +1,7 @@
-"""OmegaPRM (Luo et al. 2024): Monte Carlo values of the prefixes that a search over one problem's solutions has met."""
+"""Read OmegaPRM (Luo et al. 2024): Monte Carlo values of prefixes.
+
+The prefixes are from a tree search over each problem's solutions.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,20 @@ from stepverify.records import InputError, Problem, StepLabel
 
 
 class OmegaPRM(Released):
-    """Rows ``{question, final_answer, reasoning_steps}`` of many ``{solution_prefix, mc_value}``, as OpenR writes them.
+    """Read rows ``{question, final_answer, reasoning_steps}``, as OpenR writes them.
 
-    ``reasoning_steps`` may also be the tree itself (``save_data_tree``): ``{text, mc_value, children}``, the question
-    first; a step is the text of a node then.
+    ``reasoning_steps`` are many ``{solution_prefix, mc_value}``, or the tree itself (``save_data_tree``): ``{text,
+    mc_value, children}`` with the question as root, where a step is the text of a node.
 
-    A prefix is the question and the solution so far. Where one goes on from another at a space or line end, what it
-    adds is a step. A prefix that no other goes on from is a solution; a step that several of them share has its value
-    in the first one only, so that it counts once. Of a prefix that was met again the first value stays. Problems have
-    the id ``omegaprm/<digest of the question>``.
+    A prefix is the question and the solution so far. If one prefix continues another at a space or line end, the added
+    text is a step. A prefix that no other continues is a solution; a step that several solutions share has its value in
+    the first one only, so that it counts once. If a prefix occurs again, its first value is kept. Problems have the id
+    ``omegaprm/<digest of the question>``.
 
     Args:
-        path: a JSON Lines file (``.gz`` too), or a hub id.
-        split: of a hub dataset.
-        common: as :class:`~stepverify.readers.released.Released`.
+        path: a JSON Lines file (``.gz`` too), or a Hub id.
+        split: split of a Hub dataset.
+        common: arguments of ``Released``: limit, exclude, math500, multiline, strict, fold, validation_fraction.
     """
 
     def __init__(self, path: str, split: str = "train", **common: Any) -> None:
@@ -44,7 +47,10 @@ class OmegaPRM(Released):
                     yield problem, self._each(where, chain), {}
 
     def _values(self, where: str, question: str, data: Any) -> dict[str, StepLabel]:
-        """Solution so far → its label; the question alone has none."""
+        """Map each solution so far to its label.
+
+        The question alone has none.
+        """
         values: dict[str, StepLabel] = {}
         for i, node in enumerate(entry(where, data, "reasoning_steps", list)):
             here = f"{where}: reasoning_steps[{i}]"
@@ -54,16 +60,16 @@ class OmegaPRM(Released):
                 raise InputError(f"{here}: key 'solution_prefix': expected the question first, got {prefix!r:.80}")
             if text := prefix.removeprefix(question).strip():
                 if text in values:
-                    self.noted.note("prefixes met again", here)
+                    self.noted.note("repeated prefixes", here)
                 values.setdefault(text, label)
         return values
 
 
 def _leaves(values: dict[str, StepLabel]) -> Iterator[list[Step]]:
-    """The labelled steps on the way to each prefix that no other goes on from.
+    """Yield the labelled steps to each prefix that no other continues.
 
-    Sorted, a prefix stands before all that goes on from it, and those follow at once: white space is smaller than
-    what is printed.
+    In sorted order a prefix is followed immediately by all its continuations: white space sorts before printed
+    characters.
     """
     chain: list[tuple[str, Step]] = []  # prefixes, each with the step that it adds
     for text in sorted(values):
@@ -77,7 +83,10 @@ def _leaves(values: dict[str, StepLabel]) -> Iterator[list[Step]]:
 
 
 def _walk(where: str, node: Any, before: list[Step]) -> Iterator[list[Step]]:
-    """The labelled steps on the way to each leaf; the label of a step that several share is in the first one only."""
+    """Yield the labelled steps to each leaf.
+
+    The label of a step that several leaves share is in the first one only.
+    """
     for i, child in enumerate(entry(where, node, "children", list)):
         here = f"{where}.children[{i}]"
         step: Step = (entry(here, child, "text", str), valued(f"{here}: key 'mc_value'", child.get("mc_value")))

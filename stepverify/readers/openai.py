@@ -1,4 +1,7 @@
-"""OpenAI's released solutions of the GSM8K test problems (Cobbe et al. 2021)."""
+"""Read OpenAI's released solutions of GSM8K test problems.
+
+Source: Cobbe et al. 2021.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,27 @@ _FINAL = "A:"
 
 
 class OpenAISolutions(Reader):
-    """``example_model_solutions.jsonl``: four solutions of each test problem, one a method, with OpenAI's verdicts.
+    """Read ``example_model_solutions.jsonl``: four solutions per test problem, one per method.
 
-    The last step is the line ``A: answer``. ``correct`` is the released verdict until ``sampling label`` grades anew.
+    The last step is the line ``A: answer``. ``correct`` is OpenAI's outcome label; ``sampling label`` replaces it.
 
     Args:
-        path: the file (``.gz`` too), its rows in the order of the test split.
+        path: the file (``.gz`` too), with rows in the order of the test split.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def problems(self) -> Iterator[Problem]:
-        """Yield problems with the ids that :class:`GSM8K` gives them, ``gsm8k/test/<row>``."""
+        """Yield problems with the ids of :class:`GSM8K`, ``gsm8k/test/<row>``."""
         for _, problem, _ in self._rows():
             yield problem
 
     def solutions(self) -> Iterator[Solution]:
-        """Yield four solutions a problem; ``generator`` is the method, ``6b_verification`` for example."""
+        """Yield four solutions per problem.
+
+        ``generator`` is the method, for example ``6b_verification``.
+        """
         for where, problem, data in self._rows():
             for index, name in enumerate(GENERATORS):
                 released = entry(where, data, name, dict)

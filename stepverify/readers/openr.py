@@ -1,4 +1,7 @@
-"""OpenR's training format (Wang et al. 2024): MATH-APS, and PRM800K and Math-Shepherd as OpenR converts them."""
+"""Read OpenR's training format (Wang et al. 2024).
+
+MATH-APS is released in it, as are PRM800K and Math-Shepherd converted by OpenR.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,21 @@ _RATINGS = {"+": 1, "-": -1}
 
 
 class OpenR(Released):
-    """Rows ``{question, process, label}``: ``process`` are the steps, each with a tag after it; a label for each tag.
+    """Read rows ``{question, process, label}``, with a tag after every step.
 
-    ``q`` and ``labels`` are taken for ``question`` and ``label``, and one label need not be a list. A label is ``+`` or
-    ``-``, 1 or 0 (a rating of 1 or -1), or a probability. A row of MATH-APS is a solution so far, with one label at its
-    end: ``multiline: split`` makes its lines steps, of which the last one has the label. ``Step 1:`` and ``Step: 1:``
-    are no part of our steps. A row that begins with a later step is left out: the steps before it are unknown. In
-    PRM800K as OpenR has it, neutral steps and those without a rating are labelled 1. Problems have the id
-    ``openr/<digest of the question>``. The values of MATH-APS before they were cut at 1/2 are read by
-    :class:`~stepverify.readers.omegaprm.OmegaPRM`.
+    ``process`` are the steps, each followed by a tag, and each tag has a label. ``q`` and ``labels`` are accepted for
+    ``question`` and ``label``, and a single label need not be a list. A label is ``+`` or ``-``, 1 or 0 (a rating of 1
+    or -1), or a probability. A row of MATH-APS is a solution so far, with one label at its end: ``multiline: split``
+    makes its lines steps, of which the last one has the label. ``Step 1:`` and ``Step: 1:`` are removed from the steps.
+    A row that begins with a later step is left out, as the steps before it are unknown. In OpenR's PRM800K, neutral
+    steps and unrated steps are labelled 1. Problems have the id ``openr/<digest of the question>``. The values of
+    MATH-APS before thresholding at 1/2 are read by :class:`~stepverify.readers.omegaprm.OmegaPRM`.
 
     Args:
-        path: a JSON Lines file (``.gz`` too), a ``.json`` array, or a hub id such as ``openreasoner/MATH-APS``.
-        split: of a hub dataset.
-        step_tag: the text after every step; None takes five line ends or ``ки``, whichever a row has.
-        common: as :class:`~stepverify.readers.released.Released`.
+        path: a JSON Lines file (``.gz`` too), a ``.json`` array, or a Hub id such as ``openreasoner/MATH-APS``.
+        split: split of a Hub dataset.
+        step_tag: text after every step; None takes five line ends or ``ки``, whichever a row has.
+        common: arguments of ``Released``: limit, exclude, math500, multiline, strict, fold, validation_fraction.
     """
 
     def __init__(self, path: str, split: str = "train", step_tag: str | None = None, **common: Any) -> None:
@@ -45,7 +48,7 @@ class OpenR(Released):
             labels = _labels(where, data, len(pieces))
             found = _NUMBER.match(pieces[0].lstrip())
             if found and found[1] != "1":
-                self.left_out.note("steps without those before them", where)
+                self.left_out.note("rows that begin with a later step", where)
             elif not self._refused(where, text):
                 steps = [_NUMBER.sub("", piece.strip(), count=1) if _numbered(i, piece) else piece
                          for i, piece in enumerate(pieces, start=1)]  # fmt: skip
@@ -69,7 +72,7 @@ def _labels(where: str, data: Any, num_steps: int) -> list[StepLabel]:
     if not isinstance(given := data.get(key), list):
         given = [entry(where, data, key, object)]
     if len(given) != num_steps:
-        raise InputError(f"{where}: key '{key}': expected {num_steps} labels, one a step, got {len(given)}")
+        raise InputError(f"{where}: key '{key}': expected {num_steps} labels, one per step, got {len(given)}")
     return [_label(f"{where}: key '{key}[{i}]'", label) for i, label in enumerate(given)]
 
 

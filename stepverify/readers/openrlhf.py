@@ -1,4 +1,7 @@
-"""Step labels as OpenRLHF's trainer of process reward models takes them: a placeholder token after every step."""
+"""Read step labels in the format of OpenRLHF's process reward model trainer.
+
+A placeholder token follows every step.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,23 @@ from stepverify.records import InputError, Problem, StepLabel
 
 
 class OpenRLHF(Released):
-    """Rows ``{input, value}``, one solution each: ``value`` has a label for each placeholder in ``input``.
+    """Read rows ``{input, value}``: ``value`` has a label per placeholder in ``input``.
 
-    ``input`` is the problem, then ``Step 1: … ки``, ``Step 2: … ки``. A label is ``+`` or ``-`` (``--reward_tokens``; a
-    rating of 1 or -1), or a probability in [0, 1]. The numbers are no part of our steps. Other keys are not looked at.
-    Problems have the id ``openrlhf/<digest of the text>``.
+    Each row is one solution. ``input`` is the problem, then ``Step 1: … ки``, ``Step 2: … ки``. A label is ``+`` or
+    ``-`` (``--reward_tokens``; a rating of 1 or -1), or a probability in [0, 1]. The numbers are removed from the
+    steps. Other keys are ignored. Problems have the id ``openrlhf/<digest of the text>``.
 
     Args:
-        path: a JSON Lines file (``.gz`` too), or a hub id such as ``zhuzilin/Math-Shepherd``.
-        split: of a hub dataset.
-        name: configuration of a hub dataset, where it has several.
+        path: a JSON Lines file (``.gz`` too), or a Hub id such as ``zhuzilin/Math-Shepherd``.
+        split: split of a Hub dataset.
+        name: configuration of a Hub dataset, if it has several.
         input_key: key of the texts (``--input_key``).
         label_key: key of the labels (``--label_key``).
-        placeholder: the token after every step (``--placeholder_token``).
+        placeholder: token after every step (``--placeholder_token``).
         positive: label of a correct step.
-        negative: label of an incorrect one.
-        problems: readers of the problems, where no ``Step 1:`` tells the first step, or the problem has one too.
-        common: as :class:`~stepverify.readers.released.Released`.
+        negative: label of an incorrect step.
+        problems: readers of the problems; needed if no ``Step 1:`` marks the first step, or the problem has one too.
+        common: arguments of ``Released``: limit, exclude, math500, multiline, strict, fold, validation_fraction.
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""PRM800K (Lightman et al. 2023): human ratings of the steps of MATH solutions, as OpenAI released them."""
+"""Read PRM800K (Lightman et al. 2023): human ratings of steps.
+
+The solutions are of MATH problems, as OpenAI released them.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,26 @@ FINISH_REASONS = ("solution", "found_error", "give_up", "bad_problem")
 
 
 class PRM800K(Released):
-    """Both phases of ``phase{1,2}_{train,test}.jsonl``: one row is one labeller's walk through a problem.
+    """Read both phases of PRM800K, ``phase{1,2}_{train,test}.jsonl``.
 
-    The main path goes along the chosen completions, and along the labeller's own step where none was good enough;
-    where there is neither, the first rated completion ends it. It ends at the first -1 anyway. Every other completion
-    was rated as the next step of the path so far, and of no other one: it is a solution of its own, the steps before it
-    and itself, in which those steps have no label (the main path has theirs), so that each rating counts once. A null
-    rating is no label. Neutral stays 0, see :class:`stepverify.data.targets.StepTargets`.
+    A row is one labeller's annotation of one problem. The main path follows the chosen completions, and the labeller's
+    own step where no completion was good enough; if there is neither, the first rated completion ends the path. It
+    always ends at the first -1. Every other completion was rated as the next step after the path so far, and after no
+    other: it becomes a solution of its own, made of the steps before it and itself, in which the steps before have no
+    label (the main path has theirs), so that each rating counts once. A null rating is no label. Neutral stays 0, see
+    :class:`stepverify.data.targets.StepTargets`.
 
-    Problems have the id ``prm800k/<digest of the text>``, solutions ``meta.generation`` and ``meta.finish_reason``, and
-    ``meta.alternative`` where they are none of the main paths.
+    Problems have the id ``prm800k/<digest of the text>``, solutions have ``meta.generation`` and
+    ``meta.finish_reason``, and ``meta.alternative`` if they are not main paths.
 
     Args:
-        path: a file (``.gz`` too) or hub id, or several.
-        split: of a hub dataset.
-        quality_control: rows that checked the labeller.
-        screening: rows of the labellers' screening (generation -1).
-        give_up: rows in which the labeller gave up.
-        bad_problem: rows in which the labeller found the problem bad.
-        common: as :class:`~stepverify.readers.released.Released`.
+        path: a file (``.gz`` too) or Hub id, or several.
+        split: split of a Hub dataset.
+        quality_control: ``keep`` or ``drop`` rows that checked the labeller.
+        screening: ``keep`` or ``drop`` rows of the labellers' screening (generation -1).
+        give_up: ``keep`` or ``drop`` rows in which the labeller gave up.
+        bad_problem: ``keep`` or ``drop`` rows in which the labeller found the problem bad.
+        common: arguments of ``Released``: limit, exclude, math500, multiline, strict, fold, validation_fraction.
     """
 
     def __init__(
@@ -118,12 +122,12 @@ class PRM800K(Released):
 
 
 class _Turn:
-    """One step of a labeller's walk: what was offered, and what the path goes on with.
+    """Hold one step of an annotation: completions and continuation.
 
     Attributes:
-        on: index of the completion that the path goes on with; None for the labeller's own step, or for none.
-        step: that step and its label; None where there is none.
-        last: nothing was chosen to go on with: the path ends here.
+        on: index of the completion that continues the path; None for the labeller's own step, or for none.
+        step: that step and its label; None if there is none.
+        last: nothing was chosen, so the path ends here.
     """
 
     def __init__(self, where: str, completions: list[Step], chosen: int | None, written: str | None) -> None:

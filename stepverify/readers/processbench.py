@@ -1,4 +1,4 @@
-"""ProcessBench (Zheng et al. 2024): solutions of many models with the first incorrect step as experts found it."""
+"""Read ProcessBench (Zheng et al. 2024): solutions with expert-labelled first errors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from stepverify.records import InputError, Problem, Solution, StepLabel
 
 
 class ProcessBench(Reader):
-    """Rows ``{id, generator, problem, steps, final_answer_correct, label}``; for evaluation only.
+    """Read rows ``{id, generator, problem, steps, final_answer_correct, label}``, for evaluation only.
 
-    ``label`` is the index of the first incorrect step, -1 where there is none: steps before it are rated 1, itself -1, and
-    nothing is known of those after it. A problem has the id of the first row that has its text,
+    ``label`` is the index of the first incorrect step, -1 if there is none: steps before it are rated 1, the step
+    itself -1, and later steps are unlabelled. A problem has the id of the first row with its text,
     ``processbench/math-0``; a solution has ``meta.subset`` and ``meta.row``, ``math`` and ``math-0``.
 
     Args:
-        path: a JSON Lines file (``.gz`` too), or a hub id such as ``Qwen/ProcessBench``.
-        split: of a hub dataset: ``gsm8k``, ``math``, ``olympiadbench`` or ``omnimath``.
-        limit: how many solutions to read at most.
+        path: a JSON Lines file (``.gz`` too), or a Hub id such as ``Qwen/ProcessBench``.
+        split: split of a Hub dataset: ``gsm8k``, ``math``, ``olympiadbench`` or ``omnimath``.
+        limit: number of solutions to read at most.
     """
 
     def __init__(self, path: str, split: str = "math", limit: int | None = None) -> None:
@@ -31,7 +31,7 @@ class ProcessBench(Reader):
         yield from distinct(self.solutions())
 
     def solutions(self) -> Iterator[Solution]:
-        """Yield the solutions in the order of the file; ``correct`` is the verdict on the final answer."""
+        """Yield the solutions in file order; ``correct`` is the outcome label."""
         names: dict[str, str] = {}
         numbers: dict[str, int] = {}
         for where, data in take(rows(self.path, self.split), 0, self.limit):

@@ -1,4 +1,7 @@
-"""Flat files of rated solutions, such as decoded and deduplicated PRM800K annotations, without the problems' texts."""
+"""Read flat files of rated solutions without the problems' texts.
+
+For example, decoded and deduplicated annotations of PRM800K.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from stepverify.records import InputError, Problem
 
 
 class RatedSolutions(Released):
-    """Rows ``{problem_id, steps, ratings}``, joined to the texts of their problems.
+    """Read rows ``{problem_id, steps, ratings}`` and join them with their problems.
 
     A path ends at its first -1. A null rating is no label; neutral stays 0, see
-    :class:`stepverify.data.targets.StepTargets`. An ``unlabelled_tail`` (a piece of text after the rated steps) is
-    counted and not read, other keys are not looked at.
+    :class:`stepverify.data.targets.StepTargets`. An ``unlabelled_tail`` (text after the rated steps) is counted and not
+    read; other keys are ignored.
 
     Args:
-        path: a JSON Lines file (``.gz`` too), or a hub id.
-        problems: the problems; ``problem_id`` is the id of one, or the ``unique_id`` of one of MATH. Solutions of
-            problems that are not among them are left out.
-        split: of a hub dataset.
-        common: as :class:`~stepverify.readers.released.Released`.
+        path: a JSON Lines file (``.gz`` too), or a Hub id.
+        problems: reader of the problems; ``problem_id`` is the id of one, or the ``unique_id`` of a MATH problem.
+            Solutions of other problems are left out.
+        split: split of a Hub dataset.
+        common: arguments of ``Released``: limit, exclude, math500, multiline, strict, fold, validation_fraction.
     """
 
     def __init__(self, path: str, problems: Reader, split: str = "train", **common: Any) -> None:

@@ -1,4 +1,4 @@
-"""Solutions whose steps people have rated, as ``sampling select`` lays them out."""
+"""Read solutions rated by people on the sheets of ``sampling select``."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from stepverify.records import InputError, Problem, RatingSheet, Solution, StepL
 
 
 class HumanRatings(Reader):
-    """Rating sheets that people have filled in: solutions with a label for each step that has a rating.
+    """Read completed rating sheets as solutions with step labels.
 
-    A sheet that nobody has begun is left out and counted.
+    A sheet without any rating is left out and counted.
 
     Args:
-        path: the folder of ``sampling select``, or a file of :class:`~stepverify.records.RatingSheet` lines.
-        solutions: what the sheets were made from. Answers, verdicts and scores come from there, and steps that were
-            changed while they were rated are found; without it only what a sheet holds is known of a solution.
-        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
+        path: the folder of ``sampling select``, or a file of ``RatingSheet`` lines.
+        solutions: reader of the solutions that the sheets were made from. It supplies answers, outcome labels and
+            scores, and steps that were changed during rating are detected; without it a solution has only what its
+            sheet holds.
+        fold: part of the problems; they are split by a hash of their id, so no problem is in two folds.
         validation_fraction: share of the problems in the validation fold.
-        limit: how many solutions to read at most.
-        exclude: sheets of problems that occur in one of these readers are left out.
+        limit: number of solutions to read at most.
+        exclude: leave out sheets of problems that occur in one of these readers.
     """
 
     def __init__(
@@ -49,12 +50,13 @@ class HumanRatings(Reader):
         """Yield the rated solutions in the order of the sheets.
 
         Raises:
-            InputError: a bad rating; an id twice; a sheet that is not of ``solutions``, or has other steps than there.
+            InputError: a bad rating; an id that occurs twice; a sheet that is not from ``solutions``, or has other
+                steps than there.
         """
         yield from take(self._rated(), 0, self.limit)
 
     def _sheets(self) -> Iterator[tuple[str, RatingSheet]]:
-        """``(file:line, sheet)`` of the fold."""
+        """Yield ``(file:line, sheet)`` of the fold."""
         for where, sheet in read_located(self.path, RatingSheet):
             if not in_fold(sheet.problem_id, self.fold, self.validation_fraction):
                 continue
@@ -65,7 +67,7 @@ class HumanRatings(Reader):
 
     def _rated(self) -> Iterator[Solution]:
         originals = self._originals()
-        self.left_out.clear()  # of the first reading
+        self.left_out.clear()  # counts of the first reading
         for where, sheet in self._sheets():
             if not sheet.rated:
                 self.left_out.note("without a rating", where)

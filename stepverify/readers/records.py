@@ -1,4 +1,4 @@
-"""The project's own records: what the sampling stages write, or a user's own JSON Lines."""
+"""Read the project's own records, from stages or users."""
 
 from __future__ import annotations
 
@@ -15,45 +15,47 @@ from stepverify.records import InputError, Problem, Solution
 
 
 class Problems(Reader):
-    """Problems in the project's own format.
+    """Read problems in the project's own format.
 
     Args:
         path: a ``.jsonl`` or ``.jsonl.gz`` file, or a folder of them.
-        start: how many to skip.
-        limit: how many to read at most.
-        shuffle: seed of another order to read in; None keeps that of the file.
+        start: number of problems to skip.
+        limit: number of problems to read at most.
+        shuffle: seed to shuffle the problems; None keeps the order of the file.
     """
 
     def __init__(self, path: str, start: int = 0, limit: int | None = None, shuffle: int | None = None) -> None:
         self.path, self.start, self.limit, self.shuffle = path, start, limit, shuffle
 
     def problems(self) -> Iterator[Problem]:
-        """Yield the problems in the order of the file, or in that of ``shuffle``."""
+        """Yield the problems in the order of the file, or shuffled."""
         yield from take(read_records(self.path, Problem), self.start, self.limit, self.shuffle)
 
 
 class Solutions(Reader):
-    """Solutions in the project's own format: sampled, labelled or scored.
+    """Read solutions in the project's own format: sampled, labelled or scored.
 
     Args:
-        path: the output folder of a stage, or a file.
-        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
+        path: output folder of a stage, or a file.
+        fold: part of the problems; they are split by a hash of their id, so no problem is in two folds.
         validation_fraction: share of the problems in the validation fold.
-        limit: how many solutions to read at most.
-        distinct: of the solutions of a problem that have the same steps, up to spaces, only the first one; the others
-            are counted. Twins are told by a hash, 16 bytes for each distinct solution.
-        balance: problems whose solutions are all correct or all incorrect: ``keep`` them, or ``drop`` them with a count.
-            ``even`` drops them too and takes, of every other problem, as many correct solutions as incorrect ones, the first.
-        max_solutions: the first so many of each problem, of those that the other choices leave; None takes all.
-        correct_only: only solutions whose answer was graded correct (rejection sampling for SFT).
+        limit: number of solutions to read at most.
+        distinct: keep only the first of the solutions of a problem with the same steps, up to spaces; the others are
+            counted. Needs a hash of 16 bytes per distinct solution.
+        balance: ``none`` takes all solutions; ``mixed_only`` leaves out, with a count, problems whose solutions are all
+            correct or all incorrect; ``per_problem`` also does that, and takes as many correct solutions as incorrect
+            ones of every other problem, the first.
+        max_solutions: largest number of solutions per problem, the first ones left by the other settings; None takes
+            all.
+        correct_only: only solutions with a correct final answer (rejection sampling for SFT).
         steps_labelled_only: only solutions with step labels.
-        exclude: solutions of problems that occur in one of these readers are left out.
-        problems: the texts and answers of problems, by ``problem_id``, for lines that leave ``problem`` empty: files
-            that do not repeat a text for each of its solutions, or may not carry it.
+        exclude: leave out solutions of problems that occur in one of these readers.
+        problems: reader of problem texts and answers by ``problem_id``, for lines whose ``problem`` is empty: files
+            that do not repeat the text for each solution, or may not distribute it.
         logits: verifiers whose scores in the file are logits; their sigmoid is taken, and counted.
 
     Raises:
-        InputError: an empty ``problem`` whose text is in no ``problems``.
+        InputError: an empty ``problem`` whose text is not in ``problems``.
     """
 
     def __init__(
@@ -75,7 +77,10 @@ class Solutions(Reader):
         yield from take(self._chosen() if self.balance == "none" else self._mixed(), 0, self.limit)
 
     def _mixed(self) -> Iterator[Solution]:
-        """Those of problems with a correct and an incorrect one, or evenly; read twice, so that memory stays small."""
+        """Yield solutions of problems with correct and incorrect ones, balanced if configured.
+
+        The file is read twice, to save memory.
+        """
         sides: dict[str, Counter[bool]] = {}
         for solution in self._chosen():
             sides.setdefault(solution.problem_id, Counter())[self._is_correct(solution)] += 1
@@ -86,9 +91,9 @@ class Solutions(Reader):
             taken[solution.problem_id, correct] += 1
             this, other = ("correct", "incorrect") if correct else ("incorrect", "correct")
             if len(counts) < 2:
-                self.left_out.note(f"of problems without a {other} solution", solution.id)
+                self.left_out.note(f"of problems without {'an' if correct else 'a'} {other} solution", solution.id)
             elif self.balance == "per_problem" and taken[solution.problem_id, correct] > min(counts.values()):
-                self.left_out.note(f"{this} beyond as many as its problem has {other} ones", solution.id)
+                self.left_out.note(f"{this} beyond the number of {other} ones of their problem", solution.id)
             else:
                 yield solution
 
@@ -112,7 +117,7 @@ class Solutions(Reader):
             if self.distinct:
                 steps = same_steps([solution.problem_id, *solution.steps])
                 if steps in seen:
-                    self.left_out.note("with the steps of an earlier one", solution.id)
+                    self.left_out.note("with the same steps as an earlier one", solution.id)
                     continue
                 seen.add(steps)
             taken[solution.problem_id] += 1
@@ -143,16 +148,16 @@ class Solutions(Reader):
 
 
 class Logits:
-    """Takes the sigmoid of scores that are logits, in decoded lines.
+    """Convert scores that are logits to probabilities, in decoded lines.
 
     Args:
-        names: the verifiers.
-        noted: where it is counted.
+        names: verifiers to convert.
+        noted: counter of converted solutions.
     """
 
     def __init__(self, names: list[str], noted: ReasonCounter) -> None:
         self.names, self.noted = names, noted
-        self._outside: set[str] = set()  # verifiers with a value that is no probability
+        self._outside: set[str] = set()  # verifiers with a value outside [0, 1]
 
     def __call__(self, where: str, data: Any) -> None:
         """Change one line in place."""
@@ -174,7 +179,7 @@ class Logits:
                 self.noted.note(f"solutions whose scores by {name} were logits", where)
 
     def end(self, path: str) -> None:
-        """Say which verifiers had no value but probabilities."""
+        """Note verifiers whose values were all probabilities already."""
         for name in self.names:
             if name not in self._outside:
                 self.noted.note(f"warning: all scores by {name} were from 0 to 1 already: no logits?", path)

@@ -1,7 +1,7 @@
-r"""Solutions with step labels that others released: which problems and steps enter, and what is counted.
+r"""Read solutions with released step labels: select problems and steps, and count.
 
-``math500.txt`` beside this file holds :func:`digest` of the 500 problems on which PRM800K is tested (Lightman et al.
-2023, section 2.2), and no text. It is made from that split's file by::
+``math500.txt`` next to this file holds the :func:`digest` of the 500 problems on which PRM800K is tested (Lightman et
+al. 2023, section 2.2), and no text. It was made from the file of that split by::
 
     python -c "from stepverify.readers import MATH; from stepverify.readers.released import digest; \
                print(*sorted(digest(p.problem) for p in MATH('test.jsonl').problems()), sep='\n')" > math500.txt
@@ -26,22 +26,25 @@ Step = tuple[str, StepLabel | None]
 
 
 def digest(problem: str) -> str:
-    """64 bits of SHA-256, in hex, of a problem's text without spaces and case: one for each way it is released."""
+    """Hash a problem's text to 64 bits, ignoring spaces and case.
+
+    It is the start of SHA-256, and the same for all releases of the problem.
+    """
     return hashlib.sha256("".join(problem.split()).casefold().encode()).hexdigest()[:16]
 
 
 @cache
 def math500() -> frozenset[str]:
-    """Digests of the MATH-500 problems."""
+    """Read the digests of the MATH-500 problems."""
     return frozenset(files(__package__).joinpath("math500.txt").read_text(encoding="utf-8").split())
 
 
 class ProblemFilter:
-    """Keeps problems out.
+    """Leave out problems by their text.
 
     Args:
-        exclude: problems that occur in one of these readers never enter, whatever their ids.
-        math500: ``drop`` those of MATH-500 too.
+        exclude: leave out problems that occur in one of these readers, whatever their ids.
+        math500: also ``drop`` the problems of MATH-500.
     """
 
     def __init__(self, exclude: Sequence[Reader] | None, math500: Choice = "keep") -> None:
@@ -52,24 +55,25 @@ class ProblemFilter:
         return frozenset(digest(problem.problem) for reader in self._exclude for problem in reader.problems())
 
     def reason(self, problem: str) -> str | None:
-        """Why a problem must not enter; None: it may."""
+        """Return why a problem must be left out, or None."""
         if self._math500 == "drop" and digest(problem) in math500():
             return "of MATH-500 problems"
         return "of excluded problems" if self._exclude and digest(problem) in self._excluded else None
 
 
 class Released(Reader):
-    """Base of readers of step-labelled solutions.
+    """Provide the base of readers of step-labelled solutions.
 
     Args:
-        limit: how many solutions to read at most.
-        exclude: problems that occur in one of these readers never enter.
-        math500: ``drop`` or ``keep`` the problems of MATH-500, which evaluation is for.
-        multiline: steps of several lines: ``keep`` them, with one tag after all; ``join`` the lines with a space, so
-            that a step is a line as in a sampled solution; or ``split`` them into steps whose last one has the label.
-        strict: refuse what is otherwise left out or passed over for its form: empty steps, steps of several lines, rows
-            of another format, problems without a text.
-        fold: which part; problems are divided by a hash of their id, so no problem is in two folds.
+        limit: number of solutions to read at most.
+        exclude: leave out problems that occur in one of these readers.
+        math500: ``drop`` or ``keep`` the problems of MATH-500, which are meant for evaluation.
+        multiline: treatment of steps with several lines: ``keep`` them, with one step tag after all lines; ``join`` the
+            lines with a space, so that a step is a line as in a sampled solution; or ``split`` them into steps, the
+            last of which has the label.
+        strict: refuse what is otherwise left out or noted for its form: empty steps, steps of several lines, rows of
+            another format, problems without a text.
+        fold: part of the problems; they are split by a hash of their id, so no problem is in two folds.
         validation_fraction: share of the problems in the validation fold.
     """
 
@@ -83,14 +87,14 @@ class Released(Reader):
 
     @abstractmethod
     def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:
-        """Yield problem, labelled steps and what else is known of every solution that may enter."""
+        """Yield problem, labelled steps and further fields of every solution to use."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield each problem that occurs in the solutions once."""
         yield from distinct(self.solutions())
 
     def solutions(self) -> Iterator[Solution]:
-        """Yield the solutions in the order of the file, numbered within their problems."""
+        """Yield the solutions in file order, numbered within their problems."""
         self.left_out.clear()
         self.noted.clear()
         yield from take(self._numbered(), 0, self.limit)
@@ -105,13 +109,13 @@ class Released(Reader):
             numbers[problem.id] += 1
 
     def _refused(self, where: str, problem: str) -> bool:
-        """Whether a problem must not enter; counted."""
+        """Check whether a problem must be left out, and count it."""
         if reason := self.guard.reason(problem):
             self.left_out.note(reason, where)
         return reason is not None
 
     def _steps(self, where: str, text: str, label: StepLabel | None) -> list[Step]:
-        """What one released step becomes: nothing where it is empty."""
+        """Convert one released step to steps: none if it is empty."""
         text = text.strip()
         if not text:
             self._irregular("empty steps", where)
@@ -127,17 +131,17 @@ class Released(Reader):
         return [*((line, None) for line in before), (last, label)]
 
     def _each(self, where: str, steps: Iterable[Step]) -> list[Step]:
-        """The same for the steps of a solution."""
+        """Convert the released steps of a solution."""
         return [piece for i, step in enumerate(steps) for piece in self._steps(f"{where}: step {i}", *step)]
 
     def _on_path(self, where: str, text: str, label: StepLabel | None) -> list[Step]:
-        """The same for a step of a path, which should have a label."""
+        """Convert a step of a path; count missing labels."""
         if label is None:
             self.noted.note("steps without a rating", where)
         return self._steps(where, text, label)
 
     def _path(self, where: str, steps: Iterable[Step]) -> list[Step]:
-        """Steps up to the first incorrect one; what stands after it is counted."""
+        """Convert steps up to the first incorrect one; count the rest."""
         path: list[Step] = []
         ended = False
         for number, (text, label) in enumerate(steps):
@@ -151,20 +155,20 @@ class Released(Reader):
 
     def _irregular(self, what: str, where: str) -> None:
         if self.strict:
-            raise InputError(f"{where}: {what}, refused as strict is set")
+            raise InputError(f"{where}: {what}, refused, as strict is set")
         self.noted.note(what, where)
 
 
 def is_incorrect(label: StepLabel | None) -> bool:
-    """Whether a step was rated -1."""
+    """Check whether a step was rated -1."""
     return label is not None and label.rating == -1
 
 
 def valued(where: str, value: Any) -> StepLabel:
-    """The label of a released probability that the step is correct.
+    """Make the label of a released probability that the step is correct.
 
     Raises:
-        InputError: no number from 0 to 1.
+        InputError: not a number from 0 to 1.
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
         raise InputError(f"{where}: expected a number from 0 to 1, got {value!r:.80}")
@@ -172,10 +176,10 @@ def valued(where: str, value: Any) -> StepLabel:
 
 
 def rated(where: str, rating: Any) -> StepLabel | None:
-    """The label of a released rating; null is none.
+    """Make the label of a released rating; None for null.
 
     Raises:
-        InputError: another value than -1, 0, 1 or null.
+        InputError: not -1, 0, 1 or null.
     """
     if rating is None:
         return None

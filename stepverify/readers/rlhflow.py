@@ -1,4 +1,4 @@
-"""RLHFlow's step labels (Xiong et al. 2024): a conversation in which the user says a step, the assistant its label."""
+"""Read RLHFlow's step labels (Xiong et al. 2024), given as conversations."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ _RATINGS = {"+": 1, "-": -1}
 
 
 class RLHFlow(Released):
-    """Rows ``{conversations}``: a user turn is a step, the first one after its problem; the answer ``+`` or ``-``.
+    """Read rows ``{conversations}``: user turns are steps, assistant turns their labels.
 
-    Labels are hard and become ratings 1 and -1. In Mistral-PRM-Data a step has a number, ``Step 1:``, which tells where
-    the problem ends and is no part of our steps. In Deepseek-PRM-Data it has none: give ``problems``, or those rows are
-    left out. Problems have the id ``rlhflow/<digest of the text>``.
+    The first user turn is the problem and the first step; a label is ``+`` or ``-`` and becomes a rating of 1 or -1. In
+    Mistral-PRM-Data steps are numbered, ``Step 1:``, which marks the end of the problem and is removed. In
+    Deepseek-PRM-Data they are not: give ``problems``, or those rows are left out. Problems have the id
+    ``rlhflow/<digest of the text>``.
 
     Args:
-        path: a JSON Lines file (``.gz`` too), or a hub id such as ``RLHFlow/Mistral-PRM-Data``.
-        split: of a hub dataset.
-        problems: readers of the problems, GSM8K's and MATH's training problems for the released data.
-        common: as :class:`~stepverify.readers.released.Released`.
+        path: a JSON Lines file (``.gz`` too), or a Hub id such as ``RLHFlow/Mistral-PRM-Data``.
+        split: split of a Hub dataset.
+        problems: readers of the problems: for the released data, the training problems of GSM8K and MATH.
+        common: arguments of ``Released``: limit, exclude, math500, multiline, strict, fold, validation_fraction.
     """
 
     def __init__(self, path: str, split: str = "train", problems: list[Reader] | None = None, **common: Any) -> None:
@@ -51,7 +52,7 @@ class RLHFlow(Released):
 
 
 def _turns(where: str, data: Any) -> Iterator[tuple[str, StepLabel]]:
-    """Text and label of each pair of turns."""
+    """Yield text and label of each pair of turns."""
     turns = entry(where, data, "conversations", list)
     if not turns or len(turns) % 2:
         raise InputError(f"{where}: key 'conversations': expected pairs of user and assistant, got {len(turns)} turns")
@@ -66,5 +67,5 @@ def _turns(where: str, data: Any) -> Iterator[tuple[str, StepLabel]]:
             raise InputError(
                 f"{where}: key 'conversations[{2 * i + 1}].content': expected '+' or '-', got {label!r:.80}"
             )
-        # Mistral's samples were written with Math-Shepherd's tag, which may stand at their ends.
+        # Mistral's samples may end with Math-Shepherd's step tag.
         yield step.removesuffix("ки").strip(), StepLabel(rating=_RATINGS[label])

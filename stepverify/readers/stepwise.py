@@ -1,4 +1,7 @@
-"""Stepwise supervision as TRL has it, whose trainer of process reward models ended with release 1.13."""
+"""Read TRL's stepwise supervision format.
+
+TRL had a trainer of process reward models until release 1.13.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ from stepverify.records import Problem, StepLabel
 
 
 class Stepwise(Released):
-    """Rows ``{prompt, completions, labels}``, one solution each: a completion is a step, with a label for it.
+    """Read rows ``{prompt, completions, labels}``, with one label per completion.
 
-    A label is true or false (a rating of 1 or -1), or a probability in [0, 1] that the step is correct, which
-    :class:`stepverify.data.targets.StepTargets` makes a target of. Problems have the id
-    ``stepwise/<digest of the prompt>``.
+    Each row is one solution, each completion a step. A label is true or false (a rating of 1 or -1), or a probability
+    in [0, 1] that the step is correct, which :class:`stepverify.data.targets.StepTargets` converts to a target.
+    Problems have the id ``stepwise/<digest of the prompt>``.
 
     Args:
-        path: a JSON Lines file (``.gz`` too), or a hub id such as ``trl-lib/math_shepherd``.
-        split: of a hub dataset.
-        name: configuration of a hub dataset, where it has several.
-        common: as :class:`~stepverify.readers.released.Released`.
+        path: a JSON Lines file (``.gz`` too), or a Hub id such as ``trl-lib/math_shepherd``.
+        split: split of a Hub dataset.
+        name: configuration of a Hub dataset, if it has several.
+        common: arguments of ``Released``: limit, exclude, math500, multiline, strict, fold, validation_fraction.
     """
 
     def __init__(self, path: str, split: str = "train", name: str | None = None, **common: Any) -> None:
@@ -37,10 +40,10 @@ class Stepwise(Released):
 
 
 def parse(where: str, data: Any) -> tuple[str, list[str], list[StepLabel]]:
-    """Problem, steps and labels.
+    """Parse a row into problem, steps and labels.
 
     Raises:
-        InputError: the row is not of the format, or a label none of it.
+        InputError: the row or a label has another format.
     """
     text, steps = entry(where, data, "prompt", str).strip(), texts(where, data, "completions")
     labels = one_a_step(where, data, "labels", len(steps))
@@ -52,5 +55,5 @@ def _label(where: str, label: Any) -> StepLabel:
 
 
 def render(problem: str, steps: Sequence[str], correct: Sequence[bool]) -> dict[str, Any]:
-    """The row of a solution."""
+    """Write a solution as a row."""
     return {"prompt": problem, "completions": list(steps), "labels": list(correct)}

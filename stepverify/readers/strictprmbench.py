@@ -1,4 +1,4 @@
-"""StrictPRMBench's pools: 32 solutions a problem with the step values of seven public process reward models."""
+"""Read StrictPRMBench: 32 solutions per problem, scored by seven process reward models."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ID = re.compile(r"([a-z][a-z0-9]*)_(\d+)")
 
 
 class StrictPRMBench(Reader):
-    """Solutions with ``scores``, one value a step from each verifier; a step may have several lines.
+    """Read solutions with ``scores``, one value per step from each verifier.
 
-    ``predicted`` and ``correct`` are the released ones until ``sampling label`` grades anew: many of the released
-    verdicts are incorrect (an answer 8,000 was cut to 000).
+    A step may have several lines. ``predicted`` and ``correct`` are as released; ``sampling label`` replaces them: many
+    of the released outcome labels are incorrect (an answer 8,000 was cut to 000).
 
     Args:
         steps: ``gsm8k_bon32_steps_text.jsonl`` (``.gz`` too), the texts; or those of ``math500``.
@@ -29,9 +29,10 @@ class StrictPRMBench(Reader):
         self.steps, self.scores = steps, scores
 
     def problems(self) -> Iterator[Problem]:
-        """Yield problems: ``gsm8k_007`` has the id ``gsm8k/test/7`` that :class:`GSM8K` gives it, row 7 of the test.
+        """Yield problems with the ids of :class:`GSM8K` and of MATH-500.
 
-        ``math500_013`` is ``math500/test/13``, row 13 of MATH-500.
+        ``gsm8k_007`` is ``gsm8k/test/7``, row 7 of the test split; ``math500_013`` is ``math500/test/13``, row 13 of
+        MATH-500.
         """
         for where, data in read_json_lines(self.scores):
             yield self._problem(where, data)
@@ -40,7 +41,7 @@ class StrictPRMBench(Reader):
         """Yield the candidates of each problem in the order of the files.
 
         Raises:
-            InputError: the files do not belong together, or a verifier has not one value a step.
+            InputError: the files do not belong together, or a verifier does not have one value per step.
         """
         for scored, texts in zip_longest(read_json_lines(self.scores), read_json_lines(self.steps)):
             if scored is None or texts is None:
@@ -69,7 +70,7 @@ def _solution(problem: Problem, index: int, where: str, scored: Any, text: Any) 
     steps, scores = entry(where, text, "steps", list), entry(where, scored, "step_scores", dict)
     for name, values in scores.items():
         if not isinstance(values, list) or len(values) != len(steps):
-            raise InputError(f"{where}: key 'step_scores.{name}': expected {len(steps)} values, one a step")
+            raise InputError(f"{where}: key 'step_scores.{name}': expected {len(steps)} values, one per step")
         for i, value in enumerate(values):
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise InputError(f"{where}: key 'step_scores.{name}[{i}]': expected a number, got {value!r:.80}")

@@ -1,18 +1,18 @@
-"""Chained arithmetic modulo a small number: problems without end, worked solutions, exact verdicts.
+"""Generate chained arithmetic modulo a small number, with exact labels.
 
 A problem assigns variables one after the other and asks for the last one::
 
     a = 4 ; b = a * 3 ; c = 6 - b ; c ?
 
-A careful solution has one step an assignment, values put in, and the final answer (modulo 7 here); a hasty one does
-two assignments in one step::
+A careful solution has one step per assignment, with values inserted, and the final answer (modulo 7 here); a hasty one
+does two assignments in one step::
 
     b = 4 * 3 = 5               c = 6 - ( 4 * 3 ) = 1
     c = 6 - 5 = 1               #### 1
     #### 1
 
-Whoever learns from both manners writes in both, and errs far more often in the hasty one: modulo 7 there are 252
-different operations to learn, and 9,072 pairs of them. That is what a verifier can find out from answers alone.
+A model trained on both styles writes both, and errs far more often in hasty steps: modulo 7 there are 252 different
+operations to learn, and 9,072 pairs of them. A verifier can learn this difference from final answers alone.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _OPERATORS: dict[str, Callable[[int, int], int]] = {
 
 
 class Synthetic(Reader):
-    """Seeded problems; the splits share no problem whatever their seeds.
+    """Generate problems from a seed; splits share no problem, whatever their seeds.
 
     Args:
-        split: which part. A problem's text decides by hash which split it can be in.
-        num_problems: how many.
-        modulus: all arithmetic is modulo this.
+        split: part of the problems. A hash of its text determines a problem's split.
+        num_problems: number of problems.
+        modulus: modulus of all arithmetic.
         num_steps: assignments after the first one.
         operators: some of ``+-*``.
         hasty: probability that a worked solution does an assignment together with the next one.
-        worked: give the worked solution too; without it only the final answer is known.
-        seed: of the problems.
+        worked: include the worked solution; without it only the final answer is known.
+        seed: seed of the problems.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Synthetic(Reader):
         """Yield the problems with id ``synthetic/<split>/<number>``; no text occurs twice.
 
         Raises:
-            InputError: there are fewer different problems of this size than were asked for.
+            InputError: fewer different problems of this size exist than requested.
         """
         rng = random.Random(f"{self.seed}/{self.split}")
         seen: set[str] = set()
@@ -115,11 +115,11 @@ def _split_of(text: str) -> str:
 
 
 class Chain:
-    """A problem text, worked out.
+    """Work out a problem text.
 
     Attributes:
         single: for each assignment after the first one, the step that does it alone.
-        double: for each of them but the first, the step that does it together with the one before.
+        double: for each of those but the first, the step that does it together with the one before.
         answer: the value asked for.
 
     Raises:
@@ -148,7 +148,10 @@ class Chain:
         self.answer = value
 
     def worked(self, hasty: float, rng: random.Random) -> list[str]:
-        """A solution, final line included, in which an assignment goes with the next one by chance ``hasty``."""
+        """Write a solution, final line included.
+
+        An assignment is combined with the next one with probability ``hasty``.
+        """
         steps, i = [], 0
         while i < len(self.single):
             together = i < len(self.double) and rng.random() < hasty
@@ -158,9 +161,10 @@ class Chain:
 
 
 def verdicts(problem: str, steps: Sequence[str], modulus: int) -> list[bool]:
-    """The oracle: a step is correct if and only if it is, word for word, a line of some correct solution.
+    """Label each step exactly: correct if some correct solution has this line.
 
-    So a step that calculates correctly from an incorrect value is incorrect, and a step after an incorrect one can be correct.
+    So a step that calculates correctly from an incorrect value is incorrect, and a step after an incorrect one can be
+    correct.
     """
     chain = Chain(problem, modulus)
     correct = {*chain.single, *chain.double, f"#### {chain.answer}"}

@@ -1,4 +1,4 @@
-"""Correct solutions as worked problems: few-shot examples in steps."""
+"""Read correct solutions as worked problems for few-shot examples."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from stepverify.records import Problem, Solution, StepLabel
 
 
 class Worked(Reader):
-    """The first correct solution of each problem, every step on one line.
+    """Read the first correct solution of each problem, one line per step.
 
-    A solution is correct if it was graded so, or if people have rated all of its steps as correct and it states the
-    reference answer: one in five that people called correct do not. One with a step that is rated neutral or incorrect, or
-    from which no rollout ended well, is not, nor is one that states no final answer.
+    A solution is correct if its outcome label says so, or if people have rated all of its steps as correct and it
+    states the reference answer: one in five that people called correct do not. A solution is not correct if it has a
+    step rated neutral or incorrect or a step without a correct rollout, or if it states no final answer.
 
     Args:
-        solutions: where the solutions come from.
-        start: how many problems with a correct solution to skip.
-        limit: how many to take at most.
-        max_steps: longest solution; None takes any. Few-shot examples cost tokens of every prompt.
+        solutions: reader of the solutions.
+        start: number of problems with a correct solution to skip.
+        limit: number of problems to read at most.
+        max_steps: longest solution, in steps; None takes any. Few-shot examples add tokens to every prompt.
     """
 
     def __init__(

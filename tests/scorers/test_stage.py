@@ -38,7 +38,7 @@ def test_two_verifiers_score_side_by_side(given, tmp_path, outcome, process, cap
         s.scores = {}
         assert s == before
     assert summary(tmp_path / "o")["without_scores"] == {"orm": 2, "prm": 2}
-    assert "orm: 2 solutions without a step or too long to be read" in capsys.readouterr().out
+    assert "orm: 2 solutions without a score (no step, or too long to be read)" in capsys.readouterr().out
 
 
 def test_values_of_tokens_come_with_their_texts(given, tmp_path, outcome, process):
@@ -49,7 +49,7 @@ def test_values_of_tokens_come_with_their_texts(given, tmp_path, outcome, proces
     assert first.scores["orm"] == pytest.approx(outcome_by_hand(outcome, SOLUTIONS[0], per_token=True), abs=2e-6)
     for s in SOLUTIONS:
         assert len(found[s.id].token_texts["orm"]) == len(found[s.id].scores["orm"])
-    assert found[LONG.id].token_texts == found[EMPTY.id].token_texts == {}
+    assert found[LONG.id].token_texts == found[EMPTY.id].pieces == {}
 
 
 def test_earlier_scores_stay(given, tmp_path, outcome, process):
@@ -211,7 +211,7 @@ def test_a_path_and_a_class_path_are_the_same_verifier(given, tmp_path, outcome,
             "no verifier is given as a",
         ),
         ("x/y/z", (), "x/y/z: not an exported verifier (no such folder)"),
-        ("x/y", (), "x/y: no such folder, and it is not in the hub's cache, and HF_HUB_OFFLINE is set"),
+        ("x/y", (), "x/y: no such folder, and it is not in the Hub's cache, and HF_HUB_OFFLINE is set"),
     ],
 )
 def test_incorrect_scorers_are_named(given_as, options, message, given, tmp_path, capsys):

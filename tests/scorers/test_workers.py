@@ -59,7 +59,7 @@ def test_a_large_call_is_a_batch_by_itself(tmp_path):
         (
             "p/3#4",
             InputError,
-            r"^fake \d: its process was ended by SIGKILL \(memory may be short\); what is scored is kept",
+            r"^fake \d: its process was ended by SIGKILL \(memory may be short\); scored solutions are kept",
         ),
         ("input", InputError, "^an incorrect file$"),
         ("error", RuntimeError, "(?s)fake .: its process failed:.*ZeroDivisionError: nobody expected this"),
@@ -155,7 +155,9 @@ def test_a_dead_worker_ends_the_stage_with_one_line_and_it_goes_on(tmp_path, cap
         main(arguments(tmp_path, ends_at=GIVEN[300].id))
     assert stopped.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sampling score:")]
-    assert "its process was ended by SIGKILL (memory may be short); what is scored is kept, run it again" in line
+    assert (
+        "its process was ended by SIGKILL (memory may be short); scored solutions are kept; run the stage again" in line
+    )
     shards = list((tmp_path / "o").glob("part-*.jsonl"))
     assert sum(len(shard.read_text().splitlines()) for shard in shards) in (0, 130, 260)
     main(arguments(tmp_path, ends_at=GIVEN[300].id))

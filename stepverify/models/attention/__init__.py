@@ -1,7 +1,8 @@
-"""Attention along a tree of tokens: four ways to compute the same thing, after transformers' attention interface.
+"""Compute attention over a prefix tree, by transformers' attention interface.
 
-A model that is loaded with :func:`register`'s name as its attention reads a whole batch as one row of L tokens, each
-seeing those that it continues (:class:`stepverify.data.batch.Tree`). All other layers see each shared token once.
+There are four implementations with equal results. A model that is loaded with :func:`register`'s name as its attention
+computes a whole batch as one row of L tokens, each attending to the tokens that it continues
+(:class:`stepverify.data.batch.Tree`). All other layers compute each shared token once.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from stepverify.records import InputError
 __all__ = ["PREFIX", "Attention", "attend", "plain", "register"]
 
 Attention = Literal["auto", "paths", "flex", "sdpa", "eager"]
-PREFIX = "stepverify_"  # of our names in transformers' attention interface
+PREFIX = "stepverify_"  # prefix of our names in transformers' attention interface
 
 
-# Further terms of the products, by transformers' names: sinks and position biases.
+# Unsupported terms of the products, by transformers' names: sinks and position biases.
 _EXTRAS = ("s_aux", "position_bias", "alibi", "head_mask")
 
 
 def register(attention: Attention) -> str:
-    """Make an attention known to transformers; gives the name to load models with.
+    """Register an attention with transformers; return the name to load models with.
 
-    ``auto`` is ``paths``: its cost grows with a solution's length instead of a pack's, it has a backward pass
-    everywhere, and reaches a flash kernel in each number format.
+    ``auto`` is ``paths``: its cost grows with a solution's length instead of a pack's, it has a backward pass on all
+    devices, and uses a flash kernel in each dtype.
     """
     from transformers import AttentionInterface
 
@@ -44,7 +45,10 @@ def register(attention: Attention) -> str:
 
 @contextmanager
 def plain(config: Any, own: str) -> Iterator[None]:
-    """Transformers' ``own`` attention meanwhile: it masks padding, which rows that are decoded have."""
+    """Use transformers' ``own`` attention meanwhile.
+
+    It masks padding, which decoded rows have.
+    """
     ours = config._attn_implementation
     config._attn_implementation = own
     try:
@@ -58,37 +62,37 @@ def attend(
     dropout: float = 0.0, scaling: float | None = None, sliding_window: int | None = None,
     softcap: float | None = None, tree: Tree | None = None, *, how: Callable[..., Tensor], **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Compute one layer's attention, in the form that transformers calls.
+    """Compute one layer's attention, with the signature that transformers calls.
 
     Args:
         module: the attention layer.
         query: (1, H, L, D) after rotary positions.
-        key: (1, G, L, D) with G heads that serve H / G query heads each.
+        key: (1, G, L, D) with G heads for H / G query heads each.
         value: (1, G, L, E).
-        attention_mask: None; a mask that a model makes itself says more than a tree.
-        dropout: of attention weights.
-        scaling: of the products.
-        sliding_window: how many tokens along the path are seen, this one included; None sees all.
+        attention_mask: must be None; a mask that a model makes itself holds more than a tree.
+        dropout: dropout of attention weights.
+        scaling: factor of the products.
+        sliding_window: number of tokens along the path to attend to, this one included; None is all.
         softcap: bound of the products (Gemma 2).
-        tree: how the tokens continue each other.
-        how: one of the four functions.
-        kwargs: what other models pass.
+        tree: the prefix tree of the tokens.
+        how: one of the four implementations.
+        kwargs: arguments that other models pass.
 
     Returns:
         (1, L, H, E), and no weights.
 
     Raises:
-        InputError: no tree, or more than this computes: the model's own attention would give other scores.
+        InputError: no tree, or arguments that this does not compute: the model's own attention would give other scores.
     """
     if tree is None:
-        raise InputError("its attention is called without the tree of tokens")
+        raise InputError("its attention is called without the prefix tree")
     if attention_mask is not None:
         raise InputError("its attention has a mask of its own")
     if extra := [name for name, value in kwargs.items() if value is not None and name in _EXTRAS]:
-        raise InputError(f"its attention has {', '.join(extra)}, which no tree is computed with")
+        raise InputError(f"its attention has {', '.join(extra)}, which prefix packs do not support")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is not None and how in (paths, sdpa):
-        how = eager  # no fused kernel bounds its products
+        how = eager  # no fused kernel supports softcap
     elif dropout and how is paths:
-        how = rows  # not all kernels drop weights; a solution's matrix is far smaller than a pack's
+        how = rows  # not all kernels support dropout; a solution's matrix is far smaller than a pack's
     return how(query, key, value, tree, dropout, scale, sliding_window, softcap).transpose(1, 2), None

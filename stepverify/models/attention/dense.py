@@ -1,4 +1,7 @@
-"""Attention by the whole matrix of who sees whom: SDPA and written out; FlexAttention, which skips its empty blocks."""
+"""Compute attention with a dense (L, L) mask: SDPA, eager, and FlexAttention.
+
+FlexAttention skips empty blocks of the mask.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ def sdpa(
     query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
     window: int | None, softcap: float | None,
 ) -> Tensor:  # fmt: skip
-    """Mask the (L, L) products; keys are repeated, as no fused kernel masks those of grouped heads."""
+    """Mask the (L, L) products of SDPA.
+
+    Keys are repeated, as no fused kernel masks grouped heads.
+    """
     groups = query.shape[1] // key.shape[1]
     return F.scaled_dot_product_attention(
         query, key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1),
@@ -30,7 +36,10 @@ def rows(
     query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
     window: int | None, softcap: float | None,
 ) -> Tensor:  # fmt: skip
-    """Unroll the sequences to (B, T) padded rows, causal, then pick each token once: with dropout of weights."""
+    """Unroll sequences to (R, T) causal rows, then select each token.
+
+    Supports dropout of weights.
+    """
     groups = query.shape[1] // key.shape[1]
     query, key, value = (x[0].transpose(0, 1)[tree.rows].transpose(1, 2) for x in (query, key, value))
     place = torch.arange(tree.rows.shape[1], device=query.device)
@@ -47,7 +56,7 @@ def eager(
     query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
     window: int | None, softcap: float | None,
 ) -> Tensor:  # fmt: skip
-    """Write it out, for models whose products are bounded, and to compare with."""
+    """Compute attention in plain torch, for bounded products and as a reference."""
     groups = query.shape[1] // key.shape[1]
     products = query @ key.repeat_interleave(groups, 1).transpose(2, 3) * scale
     products = bounded(products, softcap).masked_fill(~_mask(tree, window, _dense), float("-inf"))
@@ -59,7 +68,10 @@ def flex(
     query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
     window: int | None, softcap: float | None,
 ) -> Tensor:  # fmt: skip
-    """FlexAttention, skipping blocks in which nothing is seen. No dropout, no backward pass on CPU."""
+    """Compute FlexAttention, which skips empty blocks.
+
+    No dropout; no backward pass on a CPU.
+    """
     return _flex_functions()[0](
         query, key, value, score_mod=lambda product, *where: bounded(product, softcap),
         block_mask=_mask(tree, window, _blocks), scale=scale, enable_gqa=query.shape[1] != key.shape[1],
@@ -67,26 +79,26 @@ def flex(
 
 
 def _sees(tree: Tree, window: int | None, row: Tensor, column: Tensor) -> Tensor:
-    """Whether tokens see others; indices of any shapes that go together."""
+    """Check which tokens attend to which; indices of any shapes that broadcast."""
     seen = (column <= row) & (row < tree.end[column])
     return seen if window is None else seen & (tree.depth[row] - tree.depth[column] < window)
 
 
 def _mask(tree: Tree, window: int | None, make: Callable[[Tree, int | None], Any]) -> Any:
-    """The mask that ``make`` gives, made once a batch for all layers."""
+    """Return the mask by ``make``, computed once per batch for all layers."""
     if (make, window) not in tree.masks:
         tree.masks[make, window] = make(tree, window)
     return tree.masks[make, window]
 
 
 def _dense(tree: Tree, window: int | None) -> Tensor:
-    """(L, L) true where the row's token sees the column's."""
+    """Make the (L, L) mask: true where row attends to column."""
     place = torch.arange(len(tree.end), device=tree.end.device)
     return _sees(tree, window, place[:, None], place)
 
 
 def _blocks(tree: Tree, window: int | None) -> Any:
-    """FlexAttention's mask of the same."""
+    """Make the same mask as a block mask of FlexAttention."""
     length = len(tree.end)
     return _flex_functions()[1](
         lambda batch, head, row, column: _sees(tree, window, row, column), None, None, length, length,

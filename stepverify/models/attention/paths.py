@@ -1,8 +1,8 @@
-"""Attention of each distinct token to its path, by fused kernels over the pieces of a tree: no mask, no padding.
+"""Compute attention of each token to its path by fused kernels.
 
-On CPUs pieces take a call each, and what a token's pieces give is merged by their log-sum-exp; the backward pass calls
-the kernels' own with the merged statistics, so that nothing but inputs, output and log-sum-exp is kept. On NVIDIA GPUs
-one ragged call takes all, aligned at the last key of each sequence.
+There is no mask and no padding. On CPUs each piece of a tree takes a call, and the results for a token are merged by
+their log-sum-exp; the backward pass calls the kernels' own with the merged statistics, so that only inputs, output and
+log-sum-exp are kept. On NVIDIA GPUs one ragged call computes everything, aligned at the last key of each sequence.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from stepverify.data.batch import Tree
 from stepverify.models.attention.dense import sdpa
 
 _HALF = (torch.bfloat16, torch.float16)
-_FLASH_WIDTH = 256  # of a head, at most, for flash kernels on GPUs
-_BOTTOM_RIGHT = 2  # causal masks that end with the last query and the last key, for ``_efficient_attention_forward``
+_FLASH_WIDTH = 256  # largest width of a head for flash kernels on GPUs
+_BOTTOM_RIGHT = 2  # causal mask aligned at the last query and key, for ``_efficient_attention_forward``
 
 
 def paths(
     query: Tensor, key: Tensor, value: Tensor, tree: Tree, dropout: float, scale: float,
     window: int | None, softcap: float | None,
 ) -> Tensor:  # fmt: skip
-    """Attend along paths; arguments as those of :func:`stepverify.models.attention.attend`, no dropout, no softcap.
+    """Attend along paths; arguments as in :func:`stepverify.models.attention.attend`.
 
-    Devices other than CPUs and NVIDIA GPUs have no such kernels: there it is ``sdpa``.
+    Without dropout and softcap. Devices other than CPUs and NVIDIA GPUs have no such kernels and use ``sdpa``.
     """
     wide = value.shape[-1]
     query, key, value = _alike(query, key, value)
@@ -44,13 +44,16 @@ def paths(
 
 
 def _alike(*heads: Tensor) -> list[Tensor]:
-    """Pad heads with zeros to one width, a multiple of 8, as fused kernels need; products stay as they are."""
+    """Pad heads with zeros to one width, a multiple of 8.
+
+    Fused kernels need that; the products do not change.
+    """
     wide = -(-max(x.shape[-1] for x in heads) // 8) * 8
     return [x if x.shape[-1] == wide else F.pad(x, (0, wide - x.shape[-1])) for x in heads]
 
 
 def _cast(*tensors: Tensor) -> list[Tensor]:
-    """Take autocast's number format, as SDPA does."""
+    """Cast to autocast's dtype, as SDPA does."""
     return [x.to(_format(x)) for x in tensors]
 
 
@@ -63,11 +66,11 @@ def _format(tensor: Tensor) -> torch.dtype:
 
 
 def _ragged(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, window: int | None) -> Tensor:
-    """One call: suffixes as queries, whole paths as keys."""
+    """Attend in one call: suffixes as queries, paths as keys."""
     calls, longest = tree.suffixes, tree.rows.shape[1]
     ends = F.pad(calls.calls[:, [3, 1]], (0, 0, 1, 0)).int()
     starts = [ends[:, 0].contiguous(), ends[:, 1].contiguous()]
-    # Keys are gathered before they are rounded, and so their gradients are added up before.
+    # Gather before rounding to half precision, so that gradients are summed in the parameters' precision.
     gathered = [_by_token(x).index_select(0, calls.keys) for x in (key, value)]
     q, k, v = _cast(_by_token(query), *gathered)
     if _takes_flash(query):
@@ -86,7 +89,10 @@ def _ragged(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float,
 
 
 def _takes_flash(query: Tensor) -> bool:
-    """Tell whether a GPU's flash kernel runs: half precision, moderate heads, compute capability 8."""
+    """Check whether a GPU's flash kernel applies.
+
+    It needs half precision, a limited head width and compute capability 8.
+    """
     return _format(query) in _HALF and query.shape[-1] <= _FLASH_WIDTH and _has_flash(query.device)
 
 
@@ -99,7 +105,10 @@ def _has_flash(device: torch.device) -> bool:
 
 
 def _in_segments(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: float, window: int | None) -> Tensor:
-    """Several calls, shared prefixes once; with a window each suffix alone, whose keys it limits."""
+    """Attend in several calls, with shared prefixes computed once.
+
+    With a window, each suffix takes one call, whose keys the window limits.
+    """
     calls, cast = tree.segments if window is None else tree.suffixes, _cast(query, key, value)
     out, _ = torch.ops.stepverify.attend_segments(*cast, calls.keys, calls.calls, scale, window)
     return out.transpose(0, 1)[None]
@@ -109,7 +118,10 @@ def _in_segments(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: f
 def _forward(
     query: Tensor, key: Tensor, value: Tensor, keys: Tensor, calls: Tensor, scale: float, window: int | None
 ) -> tuple[Tensor, Tensor]:
-    """(L, H, D) output and (L, H) log-sum-exp; one operator, so that compiled layers remain one graph."""
+    """Compute (L, H, D) output and (L, H) log-sum-exp.
+
+    It is one operator, so that compiled layers remain one graph.
+    """
     q, k, v = (_by_token(x) for x in (query, key, value))
     out = torch.empty_like(q, dtype=_exact(q.dtype))
     lse = out.new_empty(q.shape[:2])
@@ -140,14 +152,17 @@ def _backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, keys: Tensor, calls: Tensor,
     scale: float, window: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """(L, heads, D) gradients: each call's own backward pass, given the weights that its keys have among all keys."""
+    """Compute (L, heads, D) gradients by each call's own backward pass.
+
+    The merged statistics give the weights that a call's keys have among all keys.
+    """
     q, k, v = (_by_token(x) for x in (query, key, value))
     exact = _exact(q.dtype)
     dq = torch.empty_like(q, dtype=exact)
     dk, dv = torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
     for piece in _pieces(keys, calls, window):
         rows, asked = piece.rows, piece.queries
-        # Queries before the piece's own are there for the shape of the mask: no gradient comes from them.
+        # Queries before the piece's own only pad to the mask's shape, and have no gradient.
         given = F.pad(grad[rows], (0, 0, 0, 0, piece.num_queries - piece.size, 0))
         parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             *_heads(given, q[asked], k[piece.keys], v[piece.keys], out[asked]), lse[asked].T[None], 0.0, piece.aligned,
@@ -189,16 +204,17 @@ _forward.register_autograd(_differentiate, setup_context=_keep)
 
 
 class _Piece(NamedTuple):
-    """One call.
+    """Describe one kernel call.
 
     Attributes:
-        rows: tokens that it is for.
-        queries: those, in a causal call without a window after the other tokens whose keys it reads.
-        keys: tokens whose keys it reads; a slice where they lie in one place.
-        num_queries: of ``queries``.
-        num_keys: of ``keys``.
-        first: the first call for these tokens, and causal.
-        window: how many tokens are seen, if not all.
+        rows: tokens that the call computes.
+        queries: the query tokens: ``rows``, in a causal call without a window after the other tokens whose keys it
+            uses.
+        keys: tokens whose keys it uses; a slice if they are contiguous.
+        num_queries: length of ``queries``.
+        num_keys: length of ``keys``.
+        first: whether it is the first call for these tokens, which is causal.
+        window: number of tokens to attend to; None is all.
     """
 
     rows: slice
@@ -211,16 +227,22 @@ class _Piece(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Tokens that the call is for."""
+        """Return the number of tokens that the call computes."""
         return self.rows.stop - self.rows.start
 
     @property
     def aligned(self) -> bool:
-        """Tell whether the kernel's own causal mask, which starts with the first query and the first key, is correct."""
+        """Check whether the kernel's own causal mask is correct.
+
+        It is aligned at the first query and key.
+        """
         return self.first and self.window is None
 
     def mask(self, like: Tensor) -> Tensor | None:
-        """(Q, K) zero where the last K tokens of a path are seen by the last Q of these, minus infinity elsewhere."""
+        """Make the additive (size, num_keys) mask of the window; None without one.
+
+        It is 0 where a query attends to a key, minus infinity elsewhere.
+        """
         if self.window is None:
             return None
         gap = torch.arange(self.num_keys - self.size, self.num_keys)[:, None] - torch.arange(self.num_keys)
@@ -241,15 +263,15 @@ def _pieces(keys: Tensor, calls: Tensor, window: int | None) -> Iterator[_Piece]
 
 
 def _by_token(heads: Tensor) -> Tensor:
-    """(1, heads, L, D) → (L, heads, D)."""
+    """Transpose (1, heads, L, D) to (L, heads, D)."""
     return heads[0].transpose(0, 1)
 
 
 def _heads(*tokens: Tensor) -> list[Tensor]:
-    """(L, heads, D) → (1, heads, L, D), as kernels take them."""
+    """Transpose (L, heads, D) to (1, heads, L, D), as kernels expect."""
     return [x.transpose(0, 1)[None] for x in tokens]
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:
-    """Sums of several pieces are kept at least in single precision."""
+    """Return the dtype for sums over pieces, at least single precision."""
     return torch.promote_types(dtype, torch.float32)

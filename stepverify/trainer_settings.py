@@ -1,4 +1,4 @@
-"""What the trainer's settings mean on these devices: precision, the mesh of FSDP2, and what is refused."""
+"""Resolve trainer settings for the devices: accelerator, precision, FSDP2 mesh."""
 
 from __future__ import annotations
 
@@ -10,56 +10,59 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from stepverify.device import NO_APPLE
 from stepverify.lightning_compat import fill_mesh
 from stepverify.records import InputError
 
 
 def choose_accelerator(trainer: Any) -> None:
-    """Take the CPU in place of an Apple GPU, which Lightning's ``auto`` would choose.
+    """Use the CPU instead of an Apple GPU.
+
+    Lightning's ``auto`` would choose the GPU.
 
     Args:
-        trainer: the configuration's entry, which is changed.
+        trainer: the configuration's entry, changed in place.
 
     Raises:
-        InputError: the Apple GPU is asked for.
+        InputError: the Apple GPU was requested.
     """
     if not MPSAccelerator.is_available() or CUDAAccelerator.is_available():
         return
-    reason = "Apple GPUs have no 64-bit floats, which models are examined and metrics computed with"
     if trainer.accelerator == "auto":
         trainer.accelerator = "cpu"
-        rank_zero_info(f"trainer.accelerator: auto is the CPU here: {reason}")
+        rank_zero_info(f"trainer.accelerator: auto is the CPU here: {NO_APPLE}")
     elif trainer.accelerator in ("mps", "gpu"):
-        raise InputError(f"trainer.accelerator: {trainer.accelerator}: {reason}; use cpu")
+        raise InputError(f"trainer.accelerator: {trainer.accelerator}: {NO_APPLE}; use cpu")
 
 
 def check_settings(trainer: Any) -> None:
-    """Refuse what replaces the batches of :mod:`stepverify.data.batching`.
+    """Refuse settings that would replace the batches of :mod:`stepverify.data.batching`.
 
     Args:
         trainer: the configuration's entry.
 
     Raises:
-        InputError: ``overfit_batches``.
+        InputError: ``overfit_batches`` is set.
     """
     if trainer.overfit_batches:
         raise InputError(
-            f"trainer.overfit_batches: {trainer.overfit_batches}: it reads examples in place of batches; "
+            f"trainer.overfit_batches: {trainer.overfit_batches}: it replaces batches by examples; "
             "to train on a few solutions, give the reader of data.train a limit"
         )
 
 
 def settle_precision(trainer: Any, dtype: str, earlier: str | None) -> None:
-    """Choose ``trainer.precision`` where the configuration does not, and log the choice.
+    """Choose ``trainer.precision`` if it is not configured, and log the choice.
 
-    The default is ``bf16-mixed`` on NVIDIA GPUs from Ampere on and on AMD's: parameters, gradients and optimizer in
-    float32, matrix products in bfloat16. Elsewhere it is ``32-true``. Products of float32 are computed as such, without
-    TF32, which has 10 bits of fraction; the environment variable ``TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1`` allows it.
+    The default is ``bf16-mixed`` on NVIDIA GPUs since Ampere and on AMD GPUs: parameters, gradients and optimizer in
+    float32, matrix products in bfloat16. Elsewhere it is ``32-true``. Products of float32 are computed in float32,
+    without TF32, which has 10 bits of fraction; the environment variable ``TORCH_ALLOW_TF32_CUBLAS_OVERRIDE=1`` allows
+    TF32.
 
     Args:
-        trainer: the configuration's entry; changed in place, so the saved configuration says the value in effect.
-        dtype: number format of the parameters.
-        earlier: precision of the run that is continued; it goes on where the configuration names none.
+        trainer: the configuration's entry; changed in place, so the saved configuration has the value in effect.
+        dtype: dtype of the parameters.
+        earlier: precision of the run that is resumed, used if the configuration sets none.
     """
     if _has_precision(trainer.plugins):
         return
@@ -68,7 +71,7 @@ def settle_precision(trainer: Any, dtype: str, earlier: str | None) -> None:
             rank_zero_warn(f"trainer.precision: {trainer.precision} from here on, {earlier} before: losses differ")
         return
     if earlier is not None:
-        trainer.precision, reason = earlier, "as in the run that this one continues"
+        trainer.precision, reason = earlier, "as in the run that this one resumes"
     else:
         trainer.precision, reason = _default_precision(trainer.accelerator, dtype)
     if reason:
@@ -76,7 +79,7 @@ def settle_precision(trainer: Any, dtype: str, earlier: str | None) -> None:
 
 
 def _default_precision(accelerator: Any, dtype: str) -> tuple[str, str]:
-    """Precision, and the reason where it is worth a line."""
+    """Return the default precision, and a reason if it should be logged."""
     name = accelerator if isinstance(accelerator, str) else str(getattr(accelerator, "class_path", accelerator))
     if name.rpartition(".")[2].lower() not in ("auto", "gpu", "cuda", "cudaaccelerator") or not (cards := _cards()):
         return "32-true", ""
@@ -89,7 +92,7 @@ def _default_precision(accelerator: Any, dtype: str) -> tuple[str, str]:
 
 
 def _cards() -> list[tuple[str, tuple[int, int]]]:
-    """Name and compute capability of each visible GPU of CUDA or ROCm."""
+    """List name and compute capability of each CUDA or ROCm GPU."""
     if not torch.cuda.is_available():
         return []
     numbers = range(torch.cuda.device_count())
@@ -97,16 +100,16 @@ def _cards() -> list[tuple[str, tuple[int, int]]]:
 
 
 def _has_precision(plugins: Any) -> bool:
-    """Tell whether a plugin decides the precision."""
+    """Check whether a plugin sets the precision."""
     listed = plugins if isinstance(plugins, list) else [plugins]
     return any("Precision" in str(getattr(plugin, "class_path", type(plugin).__name__)) for plugin in listed)
 
 
 def settle_mesh(trainer: lightning.Trainer) -> None:
-    """Make the mesh of FSDP2 one data-parallel row of all devices.
+    """Make the mesh of FSDP2 one data-parallel dimension over all devices.
 
-    ``data_parallel_size: auto`` is the number of devices on all machines, ``tensor_parallel_size: auto`` is 1; left to
-    Lightning they would be the number of machines, and of devices on each.
+    ``data_parallel_size: auto`` becomes the number of devices on all machines, ``tensor_parallel_size: auto`` becomes
+    1; Lightning would set them to the number of machines and to the devices on each.
 
     Raises:
         InputError: sizes that do not match the devices, or tensor parallelism.

@@ -1,4 +1,4 @@
-"""Progress of training as lines, for output that no terminal shows: a job's log file."""
+"""Print training progress as lines, for job logs and other non-terminals."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from stepverify.metrics import NEED_BOTH
 
 
 class ProgressLines(ProgressBar):
-    """Prints how far training is every so often, and what each validation found.
+    """Print progress lines at intervals, and the metrics of each validation.
 
-    ``stepverify fit`` takes it where its output is no terminal: a bar is sampled there when all is over. A line is::
+    ``stepverify fit`` uses it if its output is not a terminal, where a progress bar would appear only at the end. A
+    line is::
 
         fit: epoch 1 of 2, step 40 of 188, 0:21:10 passed, 1:18:17 left, train/loss 0.446, 52 tokens/s
 
-    The time left goes by the steps of this run, validations among them. Tokens are those computed, by
+    The time left is estimated from the steps of this run, including validations. Tokens are computed tokens, counted by
     :class:`~stepverify.callbacks.Throughput`.
 
     Args:
-        seconds: between two lines, at least.
+        seconds: shortest time between two lines.
     """
 
     def __init__(self, seconds: float = 30.0) -> None:
@@ -34,7 +35,7 @@ class ProgressLines(ProgressBar):
         self._enabled = True
 
     def disable(self) -> None:
-        """Print nothing; so on all processes but the first."""
+        """Print nothing; Lightning calls it on all processes but the first."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -49,7 +50,7 @@ class ProgressLines(ProgressBar):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Say where training is, if it is time to."""
+        """Print the progress if it is time to."""
         now, step = time.monotonic(), trainer.global_step
         if not self._enabled or now - self._said < self.seconds:
             return
@@ -67,7 +68,7 @@ class ProgressLines(ProgressBar):
         print("fit: " + ", ".join(parts), flush=True)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Say what validation found."""
+        """Print the metrics of the validation."""
         found = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if self._enabled and found and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             values = ", ".join(f"{name} {shown(name, float(value))}" for name, value in found.items())
@@ -75,7 +76,7 @@ class ProgressLines(ProgressBar):
 
 
 def shown(name: str, value: float) -> str:
-    """A metric's value as people read it; that of a comparison without both kinds is undefined."""
+    """Format a metric's value; "undefined" if it lacks a class."""
     return "undefined" if math.isnan(value) and name.removeprefix("val/") in NEED_BOTH else f"{value:.4g}"
 
 

@@ -1,0 +1,100 @@
+"""Score with an export on several devices.
+
+The base of the scorers in this process and in vLLM.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from sampling.scorers.base import Scorer
+from sampling.scorers.workers import Pool, Worker
+from stepverify.hub import local_export
+from stepverify.records import InputError, Solution
+
+Neutral = Literal["positive", "negative"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class ParallelScorer(Scorer):
+    """Score with one exported verifier, loaded once on each of several devices.
+
+    Args:
+        path: folder of the export, or id of a hub repository.
+        dtype: number format of the parameters; ``auto`` is that of the training.
+        devices: number of devices; ``auto`` uses as many as the scorer can.
+        per_token: keep an outcome verifier's value at every solution token instead of the final one.
+        neutral: what P(neutral) counts as in the values of a process reward model with a neutral label; None takes the
+            export's setting.
+    """
+
+    def __init__(
+        self, path: str, dtype: Dtype, devices: int | Literal["auto"], per_token: bool, neutral: Neutral | None
+    ) -> None:
+        if devices != "auto" and devices < 1:
+            raise InputError(f"devices: expected auto, or 1 or more, got {devices}")
+        self.path, self.dtype, self.devices, self.per_token, self.neutral = path, dtype, devices, per_token, neutral
+        self._pool: Pool | None = None
+
+    @cached_property
+    def export(self) -> str:  # type: ignore[override]
+        """Return the export's local folder."""
+        return local_export(self.path)
+
+    @property
+    @abstractmethod
+    def places(self) -> Sequence[str | None]:
+        """Return where each worker loads the model.
+
+        A device, GPUs, or None for the CPU.
+
+        Raises:
+            InputError: fewer devices than requested.
+        """
+
+    @abstractmethod
+    def workers(self) -> list[Worker]:
+        """Make a worker for each of :attr:`places`.
+
+        Models are loaded with their first batch.
+        """
+
+    def asked(self) -> dict[str, Any]:
+        """Return the arguments that decide values, for :meth:`identity`."""
+        return {"dtype": self.dtype, "per_token": self.per_token, "neutral": self.neutral}
+
+    @property
+    def concurrency(self) -> int:  # type: ignore[override]
+        """Return two calls per device: one is scored while one waits."""
+        return 2 * len(self.places)
+
+    async def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
+        """Score solutions and prefixes, in the given order."""
+        if self._pool is None:
+            self._pool = Pool(self.workers())
+        return await self._pool.score(solutions)
+
+    def token_texts(self, solution: Solution) -> list[str]:
+        """Return the texts of a solution's tokens for token values.
+
+        Empty for a process reward model or without ``per_token``.
+        """
+        if not self.per_token or (encoder := self._token_encoder) is None:
+            return []
+        return encoder.token_texts(solution)
+
+    async def aclose(self) -> None:
+        """End the workers and their processes."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    @cached_property
+    def _token_encoder(self) -> Any:
+        from stepverify.models import load_encoder
+
+        encoder, facts = load_encoder(self.export)
+        return encoder if facts["objective"] == "outcome" else None

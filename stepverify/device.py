@@ -1,0 +1,26 @@
+"""Choose the device that a model is put on."""
+
+from __future__ import annotations
+
+import torch
+
+from stepverify.records import InputError
+
+NO_APPLE = "Apple GPUs have no 64-bit floats, which sampling, metrics and the check of models need"
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """Choose a device: the given one, a CUDA GPU, or the CPU.
+
+    None takes a GPU if there is one.
+
+    Raises:
+        InputError: an unknown device, or an Apple GPU.
+    """
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise InputError(f"device: {device}: {str(error).splitlines()[0]}") from None
+    if chosen.type == "mps":
+        raise InputError(f"device: {device}: {NO_APPLE}; use cpu")
+    return chosen
