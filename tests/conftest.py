@@ -7,6 +7,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import atexit
+import shutil
+import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,10 @@ from hypothesis import settings
 from stepverify.records import Problem, Solution
 
 ROOT = Path(__file__).parents[1]
+
+# Encoded examples are kept for this run of the tests alone; processes that tests start use the same folder.
+os.environ["STEPVERIFY_CACHE"] = tempfile.mkdtemp(prefix="stepverify-tests-")
+atexit.register(shutil.rmtree, os.environ["STEPVERIFY_CACHE"], ignore_errors=True)
 
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
@@ -112,6 +120,14 @@ def process(tiny_model_dir, tmp_path_factory):
     from tests.exports import write_process
 
     return write_process(tiny_model_dir, tmp_path_factory.mktemp("exports") / "process")
+
+
+@pytest.fixture
+def warned():
+    """What was warned of, as one text."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield lambda: "\n".join(str(w.message) for w in caught)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from stepverify.data.encode import Example  # noqa: E402
 from stepverify.data.packing import PrefixPacks, bundles, count_once  # noqa: E402
 from stepverify.data.tree import share  # noqa: E402
 from stepverify.records import Solution  # noqa: E402
+from tests.stores import store_of  # noqa: E402
 
 SMALL = {
     "vocab_size": 12, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -157,7 +158,7 @@ def test_packed_equals_unpacked(architecture, objective, sequences, once, pad_to
         targets = [float(3 + i % 4) for i in range(len(sequences))]
     examples = examples_of(sequences, targets)
     if once:
-        count_once(examples, [0] * len(examples))
+        count_once(examples := store_of(*examples))
         assert sum(e.weight()[0] for e in examples) == pytest.approx(len(share(sequences).ids))
     model = model_of(architecture, "paths", objective)
     packed, one = _loss_and_gradients(model, [collate(examples, pad_to=pad_to)])
@@ -234,8 +235,8 @@ def test_shared_positions_are_read_once_for_each_target():
     batch = collate(examples_of([[3, 4], [3, 5], [3, 6]], [1.0, 1.0, 0.0]))
     reads = zip(batch.scored.index.tolist(), batch.scored.targets.tolist(), batch.scored.weights.tolist(), strict=True)
     assert sorted(reads) == [(0, 0.0, 1.0), (0, 1.0, 2.0), (1, 1.0, 1.0), (2, 1.0, 1.0), (3, 0.0, 1.0)]
-    examples = examples_of([[3, 4], [3, 5], [3, 6]], [1.0, 1.0, 0.0])
-    count_once(examples, [0, 0, 0])
+    examples = store_of(*examples_of([[3, 4], [3, 5], [3, 6]], [1.0, 1.0, 0.0]))
+    count_once(examples)
     assert collate(examples).reads.weights.sum().item() == pytest.approx(4)
 
 
@@ -244,7 +245,7 @@ def test_a_position_counts_once_among_those_that_read_it():
     examples = examples_of([[3, 4, 5], [3, 4, 6], [3, 4, 6]])
     for example in examples[1:]:
         example.positions, example.targets = [2], [0.0]
-    count_once(examples, [0, 0, 0])
+    count_once(examples := store_of(*examples))
     assert [e.weights for e in examples] == [[1.0, 1.0, 1.0], [0.5], [0.5]]
 
 

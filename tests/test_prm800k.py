@@ -16,6 +16,7 @@ from stepverify.readers.prm800k import FINISH_REASONS
 from stepverify.readers.released import digest, math500
 from stepverify.records import InputError, Problem
 from stepverify.template import Template
+from tests.stores import store_of
 
 DROPPED = ("quality_control", "screening", "give_up", "bad_problem")
 
@@ -204,8 +205,8 @@ def test_alternatives_cost_their_own_step_alone(tmp_path, characters):
     prompt = len(encoder.prompt("1 + 1 ?"))
     assert len(share([e.input_ids for e in examples]).ids) == prompt + 5 * 3
     assert [e.targets for e in examples] == [[1, 1, 1], [1], [0]]
-    count_once(examples, [0, 0, 0])
-    assert [e.weights for e in examples] == [[1, 1, 1], [1], [1]]
+    count_once(store := store_of(*examples))
+    assert [e.weights for e in store] == [[1, 1, 1], [1], [1]]
 
 
 # ── steps, problems that must not enter ───────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ from stepverify.callbacks.files import say
 from stepverify.callbacks.together import any_rank, together
 from stepverify.callbacks.weights import take_best
 from stepverify.data.encode import Example
-from stepverify.data.shelf import Shelf
+from stepverify.data.store import ExampleStore
 from stepverify.models.export import SHARD_SIZE, Form, load_value_head
 from stepverify.models.reload import check_finite, compare, exported_logits, local_state, reload, trained_logits
 from stepverify.models.sharded import Sharding
@@ -197,7 +197,7 @@ class HuggingFaceExport(lightning.Callback):
 
     def _examples(self, trainer: lightning.Trainer) -> list[Example]:
         """Return the first encoded solutions of the training data."""
-        encoded: Shelf = trainer.datamodule.examples["fit"]  # type: ignore[attr-defined]
+        encoded: ExampleStore = trainer.datamodule.examples["fit"]  # type: ignore[attr-defined]
         read = (encoded[i] for i in range(len(encoded)))
         return list(islice((example for example in read if example.positions), _NUM_CHECKED))
 

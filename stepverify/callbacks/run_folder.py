@@ -157,7 +157,8 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     After an out-of-memory error, a run resumes with them changed.
     """
     flat = flatten(config)
-    flat.pop("model.init_args.backbone.gradient_checkpointing", None)
+    for key in ("model.init_args.backbone.gradient_checkpointing", "data.cache"):
+        flat.pop(key, None)
     return flat
 
 

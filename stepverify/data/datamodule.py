@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import lightning
 import torch
@@ -13,10 +13,12 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from stepverify.data.batch import Batch, collate
 from stepverify.data.batching import Batching, BatchSampler, LengthBuckets, PaddedRows, Plan
+from stepverify.data.cache import cache_folder
 from stepverify.data.encode import Example, SolutionEncoder
+from stepverify.data.fingerprint import Unknown, options_of
 from stepverify.data.packing import PrefixPacks, count_once
 from stepverify.data.prepare import ClassWeights, add_lm_examples, encode_all, weigh
-from stepverify.data.shelf import Shelf
+from stepverify.data.store import ExampleStore
 from stepverify.losses import Loss
 from stepverify.readers import Reader
 from stepverify.records import InputError, Solution
@@ -36,6 +38,10 @@ class Objective(Protocol):
         """Encode one record, or raise :class:`LeftOut`."""
         ...
 
+    def encoding_options(self) -> dict[str, Any]:
+        """List what :meth:`encode` depends on besides the record and the encoder, as plain values."""
+        ...
+
     def packs(self, longest: int) -> bool:
         """Check whether sequences of up to ``longest`` tokens can share prefixes."""
         ...
@@ -44,7 +50,8 @@ class Objective(Protocol):
 class SolutionData(lightning.LightningDataModule):
     """Provide solutions for fit, validate, test and predict.
 
-    The module encodes the records, so data and objective cannot disagree. Encoded examples are kept on disk.
+    The module encodes the records, so data and objective cannot disagree. Encoded examples are kept on disk, where
+    all processes of a machine, and later runs on the same data, read them (:mod:`stepverify.data.cache`).
 
     Args:
         train: solutions to train on.
@@ -65,6 +72,9 @@ class SolutionData(lightning.LightningDataModule):
             equal in total (``balanced``, computed from the training data), or a weight for each class.
         num_workers: processes that collate batches; 0 collates in the training process.
         seed: seed of the order of training batches.
+        cache: keep encoded examples for later runs: in the folder of this path, or with ``true`` in ``examples`` below
+            ``$STEPVERIFY_CACHE``, by default ``~/.cache/stepverify``. Beyond ``$STEPVERIFY_CACHE_GIB``, by default
+            50, the least recently used tables are removed. ``false`` encodes anew in each process.
     """
 
     def __init__(
@@ -82,6 +92,7 @@ class SolutionData(lightning.LightningDataModule):
         class_weights: Literal["natural", "balanced"] | ClassWeights = "natural",
         num_workers: int = 0,
         seed: int = 0,
+        cache: bool | str = True,
     ) -> None:
         super().__init__()
         if lm_ratio <= 0:
@@ -91,8 +102,8 @@ class SolutionData(lightning.LightningDataModule):
         self.lm, self.lm_ratio, self.class_weights = lm, lm_ratio, class_weights
         self.readers = {"fit": train, "validate": validation, "test": test, "predict": predict}
         self.batch_size, self.pack_tokens, self.eval_pack_tokens = batch_size, pack_tokens, eval_pack_tokens
-        self.prefix_weighting, self.num_workers, self.seed = prefix_weighting, num_workers, seed
-        self.examples: dict[str, Shelf] = {}
+        self.prefix_weighting, self.num_workers, self.seed, self.cache = prefix_weighting, num_workers, seed, cache
+        self.examples: dict[str, ExampleStore] = {}
         self.learned: dict[str, frozenset[str]] = {}  # train, lm → digests of their problems
 
     def setup(self, stage: str) -> None:
@@ -100,7 +111,13 @@ class SolutionData(lightning.LightningDataModule):
 
         So bad data fails early.
         """
-        stage = str(getattr(stage, "value", stage))
+        from stepverify.callbacks.together import together
+
+        assert self.trainer is not None
+        with together(self.trainer):  # where one rank cannot read its data, the others would wait for it
+            self._setup(str(getattr(stage, "value", stage)))
+
+    def _setup(self, stage: str) -> None:
         for name in ("fit", "validate") if stage == "fit" else (stage,):
             reader = self.readers[name]
             if reader is None:
@@ -135,30 +152,39 @@ class SolutionData(lightning.LightningDataModule):
                 f"take {count} devices at most (trainer.devices)"
             )
 
-    def _encode(self, reader: Reader, name: str) -> Shelf:
+    def _encode(self, reader: Reader, name: str) -> ExampleStore:
         objective, labelled = self._objective(), name != "predict"
         joint = name == "fit" and objective.lm_weight > 0
         if joint and self.lm is None:
             raise InputError(f"model.lm_weight is {objective.lm_weight}, but data.lm names no solutions")
 
         def encode(record: Solution) -> Example:
-            example = objective.encode(record, labelled=labelled)
-            example.denominator = objective.loss.denominator(example) if labelled else None
-            return example
+            return objective.encode(record, labelled=labelled)
 
-        examples = encode_all(reader, encode, name)
+        has_own = labelled and type(objective.loss).denominator is not Loss.denominator
+        denominator = objective.loss.denominator if has_own else None
+        examples = self._encoded(reader, encode, name, _options(objective, labelled), denominator)
         if name == "fit":
             self.learned["train"] = frozenset(examples.digests)
         if joint:
             assert self.lm is not None
-            lm = encode_all(self.lm, objective.encoder.lm, "lm")
+            lm = self._encoded(self.lm, objective.encoder.lm, "lm", {"objective": "lm"})
             self.learned["lm"] = frozenset(lm.digests)
             add_lm_examples(examples, lm, self.lm_ratio, self.seed)
         if self.prefix_weighting == "once" and labelled:
-            count_once(examples, examples.groups.tolist())
+            count_once(examples)
         if self.class_weights != "natural" and name == "fit":
             weigh(examples, self.class_weights if isinstance(self.class_weights, ClassWeights) else None)
         return examples
+
+    def _encoded(
+        self, reader: Reader, encode: Callable[[Solution], Example], name: str,
+        options: dict[str, Any] | Unknown, denominator: Callable[[Example], float | None] | None = None,
+    ) -> ExampleStore:  # fmt: skip
+        return encode_all(
+            reader, encode, name, encoder=self._objective().encoder, options=options, cache=cache_folder(self.cache),
+            denominator=denominator,
+        )  # fmt: skip
 
     def _objective(self) -> Objective:
         assert self.trainer is not None
@@ -181,7 +207,7 @@ class SolutionData(lightning.LightningDataModule):
         pins = trainer.strategy.root_device.type == "cuda"
         return cls(batches, sampler=plans, batch_size=None, num_workers=self.num_workers, pin_memory=pins)
 
-    def _maker(self, examples: Shelf, train: bool, packs: bool) -> Batching:
+    def _maker(self, examples: ExampleStore, train: bool, packs: bool) -> Batching:
         budget = self.pack_tokens if train else self.eval_pack_tokens
         if budget is None:
             return LengthBuckets(examples.lengths, self.batch_size)
@@ -218,10 +244,17 @@ class SolutionData(lightning.LightningDataModule):
         return self._loader("predict", DataLoader, shuffle=False)
 
 
+def _options(objective: Objective, labelled: bool) -> dict[str, Any] | Unknown:
+    try:
+        return options_of(objective, labelled)
+    except Unknown as reason:
+        return reason
+
+
 class _Batches(Dataset):
     """Collate the examples of a plan into a batch."""
 
-    def __init__(self, examples: Shelf, packs: bool, pad_to: int, *, lm: bool) -> None:
+    def __init__(self, examples: ExampleStore, packs: bool, pad_to: int, *, lm: bool) -> None:
         self.examples, self.packs, self.pad_to, self.lm = examples, packs, pad_to, lm
 
     def __getitem__(self, plan: Plan) -> Batch:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, MutableSequence, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from stepverify.data.batching import WINDOW, PaddedRows
-from stepverify.data.encode import Example
-from stepverify.data.shelf import Shelf
+from stepverify.data.store import ExampleStore
 from stepverify.data.tree import common_prefix, in_order, share
 
 
@@ -104,18 +103,20 @@ def bundles(sequences: Sequence[Sequence[int]], budget: int) -> list[tuple[list[
     return made
 
 
-def count_once(examples: MutableSequence[Example] | Shelf, groups: Sequence[Hashable]) -> None:
+def count_once(examples: ExampleStore) -> None:
     """Divide the weight of each position among the examples that share it."""
-    for together in _members(groups):
-        group = [examples[i] for i in together]
-        paths = share([e.input_ids for e in group]).paths
-        read = [path[example.positions] for path, example in zip(paths, group, strict=True)]
-        learned = [path[example.lm_positions] for path, example in zip(paths, group, strict=True)]
-        times, lm_times = (np.bincount(np.concatenate(places).astype(np.int64)) for places in (read, learned))
-        for i, example, at, lm_at in zip(together, group, read, learned, strict=True):
-            example.weights = (1.0 / times[at]).tolist()
-            example.lm_weights = (1.0 / lm_times[lm_at]).tolist()
-            examples[i] = example
+
+    def times() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        for together in _members(examples.groups.tolist()):
+            group = [examples[i] for i in together]
+            paths = share([e.input_ids for e in group]).paths
+            read = [path[example.positions] for path, example in zip(paths, group, strict=True)]
+            learned = [path[example.lm_positions] for path, example in zip(paths, group, strict=True)]
+            counts, lm_counts = (np.bincount(np.concatenate(places).astype(np.int64)) for places in (read, learned))
+            for i, at, lm_at in zip(together, read, learned, strict=True):
+                yield i, counts[at], lm_counts[lm_at]
+
+    examples.share_weights(times())
 
 
 def _members(groups: Sequence[Hashable]) -> Iterable[list[int]]:

@@ -93,6 +93,14 @@ class StepModule(lightning.LightningModule):
         """Encode one record; raise :class:`LeftOut` if it cannot be used."""
         raise NotImplementedError
 
+    def encoding_options(self) -> dict[str, Any]:
+        """List what :meth:`encode` depends on besides the record and the encoder, as plain values.
+
+        Encoded examples are kept under them, so one that is missing here gives a run the examples of another. A
+        subclass in another package lists its own, or nothing is kept for it.
+        """
+        raise NotImplementedError
+
     def build(self) -> VerifierModel:
         """Load the model."""
         raise NotImplementedError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stepverify.data.encode import Example
 from stepverify.losses import TokenNLL
 from stepverify.models import GeneratorModel
@@ -27,6 +29,10 @@ class GeneratorModule(StepModule):
     def encode(self, record: Solution, *, labelled: bool) -> Example:
         """Encode a record for next-token prediction of its solution."""
         return self.encoder.next_token(record)
+
+    def encoding_options(self) -> dict[str, Any]:
+        """None."""
+        return {}
 
     def build(self) -> GeneratorModel:
         """Load the backbone."""

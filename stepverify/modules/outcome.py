@@ -99,6 +99,11 @@ class OutcomeVerifier(StepModule):
         s = self.label_smoothing
         return [None if y is None else (1 - s) * y + s / 2 for y in known]
 
+    def encoding_options(self) -> dict[str, Any]:
+        """List which tokens are read, and for what target."""
+        names = ("per_token", "predict_every_token", "target", "label_smoothing")
+        return {name: getattr(self, name) for name in names}
+
     def build(self) -> OutcomeModel:
         """Load the backbone and add a value head that starts at 1/2."""
         source = self.backbone_source

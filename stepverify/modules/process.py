@@ -89,6 +89,10 @@ class ProcessRewardModel(StepModule):
             return self.encoder.process(record, None)
         return self.encoder.process(record, self.targets.of(record))
 
+    def encoding_options(self) -> dict[str, Any]:
+        """List what the step labels mean."""
+        return {"targets": self.targets}
+
     def build(self) -> ProcessModel:
         """Load the backbone; its rows of the label tokens are the head."""
         return ProcessModel(

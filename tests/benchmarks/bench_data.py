@@ -1,10 +1,13 @@
 """Memory and time to get training data ready, against the number of samples a problem.
 
-    python -m tests.benchmarks.bench_data [--problems 200] [--samples 1,10,100]
+    python -m tests.benchmarks.bench_data [--problems 200] [--samples 1,10,100] [--model FOLDER]
 
 Solutions with random numbers (about 100 tokens) are written as a stage writes them, read, encoded, laid on disk and
-divided into packs for one epoch, each size in a process of its own. Memory is what the process's peak grew by
-meanwhile. For comparison: the same examples in a list.
+divided into packs for one epoch, each size in a process of its own: examples in a list for comparison; the first run,
+which encodes into a cache; and the second run, which finds it. Memory is what the process has of its own after that,
+and what its peak grew by meanwhile, in which pages of mapped files count that all processes share. Reading is of all
+examples in random order. Seconds are of all threads; on how many cores the tokenizer's part of the first run is divided
+is up to RAYON_NUM_THREADS, the rest of it is the main thread's.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from stepverify.records import Solution
 from tests.benchmarks.peers.work import memory
 
 BASE = "lit_configs/quickstart/base"
+WAYS = ("list", "first run", "second run")
 
 
 def write(folder: Path, problems: int, samples: int) -> None:
@@ -43,30 +47,39 @@ def write(folder: Path, problems: int, samples: int) -> None:
     ))  # fmt: skip
 
 
-def measure(folder: str, in_memory: bool) -> dict[str, float]:
+def measure(folder: Path, way: str, model: str) -> dict[str, float]:
     from stepverify.data.encode import SolutionEncoder, load_tokenizer
     from stepverify.data.packing import PrefixPacks
     from stepverify.data.prepare import encode_all
     from stepverify.readers import Solutions
     from stepverify.template import Template
 
-    encoder = SolutionEncoder(load_tokenizer(BASE), Template(prompt="{problem}\n"))
-    before, start = memory("VmHWM"), time.process_time()
+    encoder, reader = SolutionEncoder(load_tokenizer(model), Template(prompt="{problem}\n")), Solutions(str(folder))
+    before, own = memory("VmHWM"), memory("RssAnon")
+    start, start_main = time.process_time(), time.thread_time()
 
     def encode(record: Solution):
         return encoder.outcome(record, [float(bool(record.correct))] * len(record.steps))
 
-    if in_memory:
-        examples = [encode(r) for r in Solutions(folder).solutions()]
+    if way == "list":
+        examples = [encode(r) for r in reader.solutions()]
         sequences, groups = [e.input_ids for e in examples], [e.record.problem_id for e in examples]
     else:
-        examples = encode_all(Solutions(folder), encode, "train")
+        examples = encode_all(reader, encode, "train", encoder=encoder, options={}, cache=folder / "cache")
         sequences, groups = examples.sequences, examples.groups.tolist()
-    encoded = time.process_time()
+    encoded, encoded_main = time.process_time(), time.thread_time()
     packs = PrefixPacks(sequences, groups, 8192)(None)
-    return {
-        "solutions": len(examples), "tokens": sum(len(e.input_ids) for e in examples), "packs": len(packs),
-        "encode": encoded - start, "pack": time.process_time() - encoded, "grown": memory("VmHWM") - before,
+    packed = time.process_time()
+    found = {"grown": memory("VmHWM") - before, "own": memory("RssAnon") - own}
+    order = random.Random(0).sample(range(len(examples)), len(examples))
+    reading = time.process_time()
+    for i in order:
+        _ = examples[i]
+    read = time.process_time() - reading
+    return found | {
+        "solutions": len(examples), "tokens": sum(map(len, sequences)), "packs": len(packs),
+        "encode": encoded - start, "main": encoded_main - start_main, "pack": packed - encoded,
+        "read": read / len(examples),
     }  # fmt: skip
 
 
@@ -74,24 +87,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--samples", default="1,10,100")
+    parser.add_argument("--model", default=BASE, help="folder of a tokenizer")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(measure(args.measure[0], args.measure[1] == "list")))
+        print(json.dumps(measure(Path(args.measure[0]), args.measure[1], args.model)))
         return
     print(
-        "| samples a problem | solutions | tokens | kept | encode s | pack s | memory grown MiB |\n|---|---|---|---|---|---|---|"
+        "| samples a problem | solutions | tokens | way | encode s | of the main thread | pack s | read µs an example | "
+        "own MiB | peak grown MiB |\n|---|---|---|---|---|---|---|---|---|---|"
     )
     for samples in map(int, args.samples.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder), args.problems, samples)
-            for kept in ("list", "disk"):
-                command = [sys.executable, "-m", "tests.benchmarks.bench_data", "--measure", folder, kept]
-                run = subprocess.run(command, check=True, capture_output=True, text=True)
+            for way in WAYS:
+                command = [sys.executable, "-m", "tests.benchmarks.bench_data", "--measure", folder, way]
+                run = subprocess.run([*command, "--model", args.model], check=True, capture_output=True, text=True)
                 found = json.loads(run.stdout.splitlines()[-1])
                 print(
-                    f"| {samples} | {found['solutions']:,} | {found['tokens']:,} | {kept} | {found['encode']:.1f} | "
-                    f"{found['pack']:.1f} | {found['grown'] / 2**20:.0f} |", flush=True,
+                    f"| {samples} | {found['solutions']:,} | {found['tokens']:,} | {way} | {found['encode']:.2f} | "
+                    f"{found['main']:.2f} | {found['pack']:.2f} | {found['read'] * 1e6:.0f} | {found['own'] / 2**20:.1f} | "
+                    f"{found['grown'] / 2**20:.1f} |", flush=True,
                 )  # fmt: skip
 
 

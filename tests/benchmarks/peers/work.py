@@ -159,7 +159,7 @@ def parse(output: str) -> dict[str, Any]:
     return json.loads(next(line for line in reversed(output.splitlines()) if line.startswith(_MARK))[len(_MARK) :])
 
 
-def memory(key: Literal["VmRSS", "VmHWM"]) -> int:
-    """Bytes of this process: resident now, or at its peak. Linux."""
+def memory(key: Literal["VmRSS", "RssAnon", "VmHWM"]) -> int:
+    """Bytes of this process: resident now, those of no file, or resident at its peak. Linux."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(next(line for line in status.splitlines() if line.startswith(key)).split()[1])
