@@ -39,7 +39,7 @@ $(VENV)/.vllm: $(VENV)/.test
 	touch $@
 
 quickstart: $(VENV)/.installed ## the whole pipeline on the embedded problems, offline: about 8 minutes on two cores
-	PATH="$(abspath $(BIN)):$$PATH" bash lit_configs/quickstart/run.sh
+	HF_HUB_OFFLINE=1 $(BIN)/sampling pipeline lit_configs/quickstart
 
 test: $(VENV)/.test ## the fast tests, without vLLM
 	$(PYTEST) -n 2 -m 'not slow and not vllm and not gpu'

@@ -26,13 +26,15 @@ def usage() -> str:
     """Return the help text of the program."""
     lines = [f"  {name:10}{text}" for name, (_, text) in STAGES.items()]
     return "\n".join(
-        ["usage: sampling STAGE --config FILE.yaml [--key value ...]", "", "stages:", *lines, "",
-         "sampling STAGE --help lists the keys of a stage."]
+        ["usage: sampling STAGE --config FILE.yaml [--set NAME=VALUE ...] [--key value ...]",
+         "       sampling pipeline FOLDER [--set NAME=VALUE ...] [--overlay FILE.yaml ...]", "", "stages:", *lines, "",
+         "sampling STAGE --help lists the keys of a stage. sampling pipeline runs the stages of a recipe in order;",
+         "--set changes a variable of its vars.yaml."]
     )  # fmt: skip
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run one stage from the command line.
+    """Run one stage, or a pipeline of them, from the command line.
 
     Bad input ends with one line on stderr and exit code 2.
 
@@ -44,24 +46,42 @@ def main(args: Sequence[str] | None = None) -> None:
         print(usage())
         sys.exit(0 if args else 2)
     stage, *rest = args
-    if stage not in STAGES:
+    if stage != "pipeline" and stage not in STAGES:
         print(f"sampling: unknown stage {stage!r}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
-    from jsonargparse import ArgumentParser
-
-    run = getattr(importlib.import_module(STAGES[stage][0]), stage)
-    parser = ArgumentParser(prog=f"sampling {stage}", description=STAGES[stage][1])
-    parser.add_argument("--config", action="config", help="YAML file with the keys below; may be repeated")
-    parser.add_function_arguments(run)
-    parsed = parser.parse_args(rest)
     try:
-        values = parser.instantiate(parsed)
-        run(**{key: value for key, value in values.items() if key != "config"})
+        if stage == "pipeline":
+            from sampling.pipeline import main as pipeline
+
+            sys.exit(pipeline(rest))
+        _run(stage, rest)
     except ValueError as error:
         if (bad := InputError.within(error)) is None:
             raise
         print(f"sampling {stage}: {bad}", file=sys.stderr)
         sys.exit(2)
+
+
+def _run(stage: str, args: list[str]) -> None:
+    from jsonargparse import ArgumentParser
+
+    from stepverify.config_files import ConfigFiles, hints_of
+    from stepverify.variables import Variables, split_arguments
+
+    class Parser(ConfigFiles, ArgumentParser):
+        pass
+
+    module, description = STAGES[stage]
+    run = getattr(importlib.import_module(module), stage)
+    given, rest = split_arguments(args)
+    parser = Parser(prog=f"sampling {stage}", description=f"{description}. --set NAME=VALUE: a variable of vars.yaml")
+    parser.variables, parser.hints = Variables(given), hints_of(run)
+    parser.add_argument("--config", action="config", help="YAML file with the keys below; may be repeated")
+    parser.add_function_arguments(run)
+    parsed = parser.parse_args(rest)
+    parser.variables.check()
+    values = parser.instantiate(parsed)
+    run(**{key: value for key, value in values.items() if key != "config"})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from stepverify.records import InputError
 
-_USAGE = """usage: stepverify COMMAND --config FILE.yaml [--config OVERLAY.yaml] [--key value ...]
+_USAGE = """usage: stepverify COMMAND --config FILE.yaml [--config OVERLAY.yaml] [--set NAME=VALUE] [--key value] ...
 
 commands:
   fit        train a generator, an outcome verifier or a process reward model
@@ -19,6 +19,7 @@ A run writes everything below trainer.default_root_dir: logs/ for TensorBoard, c
 a Hugging Face directory. To fit again in a folder that holds a run:
   --ckpt_path last   resume it (start one if there is none; a finished run is left unchanged)
   --overwrite true   remove its logs, checkpoints and export, and start over
+--set changes a variable of the recipe's vars.yaml: stepverify fit --config FILE.yaml --set model=DIR
 stepverify COMMAND --help lists all keys of a command.
 """
 

@@ -15,6 +15,7 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -33,6 +34,7 @@ from stepverify.callbacks import (
 from stepverify.callbacks.memory import ChooseCheckpointing, NoteOutOfMemory, out_of_memory
 from stepverify.callbacks.ranks import EndFailed
 from stepverify.callbacks.run_folder import Finished, RunFolder, claim, comparable, earlier_precision, inputs_of
+from stepverify.config_files import ConfigFiles, hints_of
 from stepverify.data.datamodule import SolutionData
 from stepverify.follow import follow_main, forget_main
 from stepverify.launch import check_launcher, check_processes
@@ -41,6 +43,7 @@ from stepverify.memory import is_out_of_memory
 from stepverify.modules import StepModule
 from stepverify.records import InputError
 from stepverify.trainer_settings import check_settings, choose_accelerator, settle_mesh, settle_precision
+from stepverify.variables import Variables, split_arguments
 
 # Warnings of Lightning and its dependencies on every start that do not apply to this program.
 _NOISE = (
@@ -51,6 +54,13 @@ _NOISE = (
     ".*LightningCLI's args parameter.*",  # only for callers in Python
     ".*No (positive|negative) samples (found )?in target.*",
 )
+
+
+class _Parser(ConfigFiles, LightningArgumentParser):
+    hints = hints_of(lightning.Trainer.fit) | {
+        "trainer": lightning.Trainer, "model": StepModule, "data": SolutionData,
+    }  # fmt: skip
+    links = (("seed_everything", "data.seed"),)
 
 
 class VerifierCLI(OpenCLI):
@@ -67,9 +77,17 @@ class VerifierCLI(OpenCLI):
             help="Start over: remove logs, checkpoints and export of the run in trainer.default_root_dir.",
         )  # fmt: skip
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Let one seed decide weights, dropout and the order of the batches."""
+        for source, target in _Parser.links:
+            parser.link_arguments(source, target, compute_fn=int)
+
     def before_instantiate_classes(self) -> None:
         """Refuse unsupported settings and used folders, before data or model are loaded."""
+        assert isinstance(self.parser, _Parser)
+        self.parser.variables.check()
         config = self.config[self.subcommand]
+        config.data.seed = int(config.seed_everything)  # where that was `true`, Lightning has chosen a number since
         choose_accelerator(config.trainer)
         check_settings(config.trainer)
         root = Path(config.trainer.default_root_dir)
@@ -195,12 +213,15 @@ def run(args: Sequence[str] | None = None) -> OpenCLI | None:
     """
     _be_quiet()
     follow_main()
+    given, rest = split_arguments(sys.argv[1:] if args is None else args)
+    variables = Variables(given)
     try:
         cli = VerifierCLI(
             StepModule,
             SolutionData,
             subclass_mode_model=True,
-            args=None if args is None else list(args),
+            args=rest,
+            parser_class=type("Parser", (_Parser,), {"variables": variables}),
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             seed_everything_default=0,

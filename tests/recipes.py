@@ -1,216 +1,142 @@
-"""The stages of every recipe on a handful of problems with tiny models, everything below one folder."""
+"""Every recipe on a handful of problems with tiny models, everything below one folder: arguments of ``sampling pipeline``."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
+
+from sampling.engines import Completion, Engine, Request, SamplingOptions
+from sampling.pipeline import plan
+from stepverify.data.encode import load_tokenizer
+
+OVERLAY = {"trainer": {"max_epochs": 1, "check_val_every_n_epoch": 1, "enable_progress_bar": False}}
+
+
+class Adding(Engine):
+    """Answers ``Problem: 3 + 1 ?``: the first, third, ... completion is correct, the others are not."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    def identity(self) -> dict[str, Any]:
+        return {"engine": "adding", "model": self.model}
+
+    @property
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self.model)
+
+    async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
+        number = int(re.findall(r"(\d+) \+ 1 \?", self.tokenizer.decode(request.prompt_ids))[-1])
+        texts = [f"{number} + 1 = {number + 1}\nSo \\boxed{{{number + 1 - i % 2}}}." for i in range(request.n)]
+        return [Completion(self.tokenizer.encode(text), text, "stop") for text in texts]
+
+
+def arguments(recipe: str, out: Path, **variables: Any) -> list[str]:
+    """The recipe's pipeline with fits of one epoch and other values of its variables."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "tiny.yaml").write_text(json.dumps(OVERLAY))
+    chosen = [
+        f"--set={name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in variables.items()
+    ]
+    return [f"lit_configs/{recipe}", f"--set=runs={out}", *chosen, "--overlay", f"{out}/tiny.yaml"]
+
+
+def quickstart(out: Path, base: Path) -> list[str]:
+    """32 problems: the first one of the validation fold is number 31."""
+    return arguments(
+        "quickstart", out, num_examples=64, num_problems=32, num_samples=3, num_test_problems=5, num_test_samples=4
+    )
 
 
 def small_quickstart(out: Path, base: Path) -> list[list[str]]:
-    """The quickstart's stages on a handful of problems, everything below ``out``."""
-    here = "lit_configs/quickstart"
-    generator, fit = f"{out}/generator/export", ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
-    labelled = [f"--data.{part}.init_args.path={out}/labels_train" for part in ("train", "validation")]
-    everything = [f"--data.{part}.init_args.fold=all" for part in ("train", "validation")]
-    verifiers = f'{{"orm": "{out}/orm/export", "prm": "{out}/prm/export"}}'
-    return [
-        ["stepverify", "fit", "--config", f"{here}/01_generator.yaml", *fit, "--trainer.check_val_every_n_epoch", "1",
-         "--data.train.init_args.num_problems", "64", "--trainer.default_root_dir", f"{out}/generator"],
-        ["sampling", "generate", "--config", f"{here}/02_samples_train.yaml", "--engine.init_args.model", generator,
-         "--problems.init_args.num_problems", "20", "--num_samples", "3", "--output", f"{out}/samples_train"],
-        ["sampling", "generate", "--config", f"{here}/03_samples_test.yaml", "--engine.init_args.model", generator,
-         "--problems.init_args.num_problems", "5", "--num_samples", "4", "--output", f"{out}/samples_test"],
-        ["sampling", "label", "--config", f"{here}/04_labels_train.yaml", "--steps.init_args.engine.init_args.model", generator,
-         "--input", f"{out}/samples_train", "--output", f"{out}/labels_train"],
-        ["sampling", "label", "--config", f"{here}/05_labels_test.yaml", "--input", f"{out}/samples_test",
-         "--output", f"{out}/labels_test"],
-        *(["stepverify", "fit", "--config", f"{here}/{name}.yaml", *fit, "--model.init_args.backbone.path", generator,
-           *labelled, *everything, "--trainer.default_root_dir", f"{out}/{name[3:]}"] for name in ("06_orm", "07_prm")),
-        ["sampling", "score", "--config", f"{here}/08_scores.yaml", "--input", f"{out}/labels_test",
-         "--verifiers", verifiers, "--output", f"{out}/scores_test"],
-        ["sampling", "rank", "--config", f"{here}/09_rank.yaml", "--input", f"{out}/scores_test", "--output", f"{out}/rankings"],
-        ["sampling", "report", "--config", f"{here}/10_report.yaml", "--input", f"{out}/rankings",
-         "--scores", f"{out}/scores_test", "--output", f"{out}/report"],
-    ]  # fmt: skip
+    """The quickstart's command lines on a handful of problems."""
+    return [command for _, command in plan(quickstart(out, base))[0]]
 
 
-def small_gsm8k(out: Path, base: Path) -> list[list[str]]:
-    """The GSM8K recipe on twelve made-up problems, with the transformers engine and an untrained tiny model."""
-    here, problems = "lit_configs/gsm8k", str(write_gsm8k(out))
-    engine = {"class_path": "sampling.engines.TransformersEngine", "init_args": {"model": f"{out}/generator/export"}}
-    calculator = {"class_path": "sampling.engines.calculator.CalculatorEngine", "init_args": {"engine": engine}}
-    template = '{"prompt": "Question: {problem}\\nAnswer:\\n", "step_tag": "<step>"}'
-    fit = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
-    labelled = [f"--data.{part}.init_args.path={out}/labels_train" for part in ("train", "validation")]
-    everything = [f"--data.{part}.init_args.fold=all" for part in ("train", "validation")]
-    return [
-        ["stepverify", "fit", "--config", f"{here}/01_generator.yaml", *fit, "--model.init_args.backbone.path", str(base),
-         f"--model.init_args.template={template}", "--data.train.init_args.path", problems, "--data.train.init_args.limit", "8",
-         "--data.validation.init_args.path", problems, "--data.validation.init_args.start", "8",
-         "--trainer.callbacks.init_args.problems.init_args", f'{{"path": "{problems}", "start": 8}}',
-         "--trainer.default_root_dir", f"{out}/generator"],
-        *(["sampling", "generate", "--config", f"{here}/{name}.yaml", f"--engine={calculator}",
-           f"--problems.init_args.path={problems}", "--problems.init_args.limit=4", "--num_samples", "2",
-           "--sampling.max_tokens", "12", "--output", f"{out}/{name[3:]}"] for name in ("02_samples_train", "03_samples_test")),
-        *(["sampling", "label", "--config", f"{here}/{name}.yaml", "--input", f"{out}/samples_{name[10:]}",
-           "--output", f"{out}/{name[3:]}"] for name in ("04_labels_train", "05_labels_test")),
-        ["stepverify", "fit", "--config", f"{here}/06_orm.yaml", *fit, *labelled, *everything,
-         "--model.init_args.backbone.path", f"{out}/generator/export", "--data.lm.init_args.path", problems,
-         "--trainer.default_root_dir", f"{out}/orm"],
-        ["sampling", "score", "--config", f"{here}/07_scores.yaml", "--input", f"{out}/labels_test",
-         "--verifiers", f'{{"orm": "{out}/orm/export"}}', "--output", f"{out}/scores_test"],
-        ["sampling", "rank", "--config", f"{here}/08_rank.yaml", "--input", f"{out}/scores_test", "--output", f"{out}/rankings"],
-        ["sampling", "report", "--config", f"{here}/09_report.yaml", "--input", f"{out}/rankings",
-         "--scores", f"{out}/scores_test", "--output", f"{out}/report"],
-    ]  # fmt: skip
+def gsm8k(out: Path, base: Path) -> list[str]:
+    """With the transformers engine and an untrained model; number 10 is the first problem of the validation fold."""
+    problems = write_gsm8k(out)
+    engine = {"class_path": "TransformersEngine", "init_args": {"model": "${generator}"}}
+    held_out = {"class_path": "GSM8K", "init_args": {"path": "${train}", "start": 11, "limit": 2}}
+    return arguments(
+        "gsm8k", out, train=str(problems), test=str(problems), model=str(base), held_out=held_out,
+        template={"prompt": "Question: {problem}\nAnswer:\n", "step_tag": "<step>"}, max_tokens=12,
+        engine={"class_path": "CalculatorEngine", "init_args": {"engine": engine}},
+        num_examples=8, num_problems=11, num_samples=2, num_test_problems=4, num_test_samples=2,
+    )  # fmt: skip
 
 
-def write_math(folder: Path) -> None:
-    """What the MATH recipe reads: problems of addition, ratings of their solutions, and ProcessBench's kind of rows."""
-
-    def write(name: str, rows: list[dict]) -> None:
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    numbers = range(24)
-    write("math.jsonl", [
-        {"problem": f"{i} + 1 ?", "solution": f"So \\boxed{{{i + 1}}}.", "unique_id": f"train/algebra/{i}.json"}
-        for i in numbers
-    ])  # fmt: skip
-    steps = [[f"{i} + 1 = {i + 1}", f"Correct.\n\n# Answer\n\n{i + 1}"] for i in numbers]
-    write("correct.jsonl", [
-        {"id": f"p{i}#0", "problem_id": f"p{i}", "problem": f"{i} + 1 ?", "steps": s, "correct": True}
-        for i, s in zip(numbers, steps, strict=True)
-    ])  # fmt: skip
-    write("phase.jsonl", [
-        {"generation": None, "is_quality_control_question": False, "is_initial_screening_question": False,
-         "question": {"problem": f"{i} + 1 ?", "ground_truth_answer": str(i + 1)},
-         "label": {"finish_reason": "solution", "steps": [
-             {"completions": [{"text": text, "rating": 1}, {"text": "So 0.", "rating": -1}], "chosen_completion": 0}
-             for text in s
-         ]}}
-        for i, s in zip(numbers, steps, strict=True)
-    ])  # fmt: skip
-    write("bench.jsonl", [
-        {"id": f"gsm8k-{i}", "generator": "m", "problem": f"{i + 20} + 1 ?", "steps": ["a", "b"], "label": i % 2 - 1,
-         "final_answer_correct": i % 2 == 0}
-        for i in range(4)
-    ])  # fmt: skip
-
-
-def small_math_prm800k(out: Path, base: Path) -> list[list[str]]:
-    """The MATH recipe with the transformers engine and an untrained tiny model, which is never correct.
-
-    So the generator learns solutions that are written for it here, and what is selected has no answers.
-    """
-    here, problems = "lit_configs/math_prm800k", f"{out}/math.jsonl"
+def math_prm800k(out: Path, base: Path) -> list[str]:
+    """With every stage, and an engine of its own, so that some solutions are correct and others are not."""
     write_math(out)
 
-    def engine(model: Path | str) -> str:
-        init = {"model": str(model)}
-        return "--engine=" + json.dumps({"class_path": "sampling.engines.TransformersEngine", "init_args": init})
+    def engine(model: str) -> dict[str, Any]:
+        return {"class_path": f"{__name__}.Adding", "init_args": {"model": model}}
 
-    def solutions(path: str) -> dict:
-        return {"class_path": "stepverify.readers.Solutions", "init_args": {"path": f"{out}/{path}"}}
-
-    examples = {"solutions": solutions("ratings.jsonl"), "limit": 2}
-    excluded = [solutions("processbench"), {"class_path": "stepverify.readers.Worked", "init_args": examples}]
-    template = json.dumps({"prompt": "Problem: {problem}\nSolution:\n", "step_tag": "<step>"})
-    fit = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
-
-    def verifier(number_and_name: str, train: str, validation: str | None = None, *options: str) -> list[str]:
-        paths = [f"--data.{part}.init_args.path={out}/{path}"
-                 for part, path in (("train", train), ("validation", validation or train))]  # fmt: skip
-        return ["stepverify", "fit", "--config", f"{here}/{number_and_name}.yaml", *fit, *paths,
-                *(f"--data.{part}.init_args.fold=all" for part in ("train", "validation")),
-                *(options or ("--model.init_args.backbone.path", f"{out}/generator/export")),
-                "--trainer.default_root_dir", f"{out}/{number_and_name[3:]}"]  # fmt: skip
-
-    def stage(name: str, config: str, *options: str) -> list[str]:
-        return ["sampling", name, "--config", f"{here}/{config}.yaml", *options, "--output", f"{out}/{config[3:]}"]
-
-    sampled = [f"--problems.init_args.path={problems}", "--problems.init_args.limit=4", "--num_samples=2",
-             "--sampling.max_tokens=12"]  # fmt: skip
-    own = ["--model.init_args.backbone.path", str(base), f"--model.init_args.template={template}"]
-    exports = {name: f"{out}/{name}/export" for name in ("orm", "prm")}
-    prm = json.dumps({"prm": exports["prm"]})
-    return [
-        ["sampling", "convert", "--config", f"{here}/01_processbench.yaml", "--input.init_args.path", f"{out}/bench.jsonl",
-         "--output", f"{out}/processbench/gsm8k.jsonl"],
-        ["sampling", "convert", "--config", f"{here}/02_ratings.yaml", f"--input.init_args.path={out}/phase.jsonl",
-         f"--input.init_args.exclude={json.dumps(excluded[:1])}", "--output", f"{out}/ratings.jsonl"],
-        stage("generate", "03_few_shot", engine(base), *sampled, f"--problems.init_args.exclude={json.dumps(excluded)}",
-              f"--few_shot.init_args={json.dumps(examples)}", f"--template={template}"),
-        stage("label", "04_few_shot_labels", "--input", f"{out}/few_shot"),
-        verifier("05_generator", "correct.jsonl", None, *own),
-        *(stage("generate", name, engine(f"{out}/generator/export"), *sampled,
-                *([f"--problems.init_args.exclude={json.dumps(excluded[:1])}"] if "train" in name else []))
-          for name in ("06_samples_train", "07_samples_test")),
-        *(stage("label", name, "--input", f"{out}/samples_{name[10:]}") for name in ("08_labels_train", "09_labels_test")),
-        verifier("10_prm", "ratings.jsonl"),
-        verifier("11_orm", "labels_train"),
-        ["sampling", "score", "--config", f"{here}/12_scores.yaml", "--input", f"{out}/labels_test",
-         "--verifiers", json.dumps(exports), "--output", f"{out}/scores_test"],
-        ["sampling", "rank", "--config", f"{here}/13_rank.yaml", "--input", f"{out}/scores_test", "--output", f"{out}/rankings"],
-        stage("report", "14_report", "--input", f"{out}/rankings", "--scores", f"{out}/scores_test"),
-        stage("score", "15_processbench_scores", "--input", f"{out}/processbench", "--verifiers", prm),
-        stage("report", "16_processbench_report", "--scores", f"{out}/processbench_scores"),
-        stage("score", "17_scores_train", "--input", f"{out}/labels_train", "--verifiers", prm),
-        stage("select", "18_select", "--input", f"{out}/scores_train", "--unanswered", "incorrect"),
-        stage("label", "19_step_labels", "--input", f"{out}/scores_train"),
-        verifier("20_prm_large", "step_labels", "ratings.jsonl", *own),
-    ]  # fmt: skip
+    return arguments(
+        "math_prm800k", out, data=str(out), processbench=f"{out}/bench_${{subset}}.jsonl", model=str(base),
+        large_model=str(base), template={"prompt": "Problem: {problem}\nSolution:\n", "step_tag": "<step>"},
+        base_engine=engine("${model}"), engine=engine("${runs}/generator/export"), select=True, two_stage=True,
+        num_examples=40, num_example_samples=2, num_problems=40, num_samples=4, num_test_problems=4, num_test_samples=3,
+    )  # fmt: skip
 
 
-def small_math_shepherd(out: Path, base: Path) -> list[list[str]]:
-    """The Math-Shepherd recipe on made-up problems, with the transformers engine and an untrained tiny model."""
-    here, problems = "lit_configs/math_shepherd", write_gsm8k(out)
-    template = json.dumps({"prompt": "Question: {problem}\nAnswer:\n", "step_tag": "<step>"})
-    engine = json.dumps({"class_path": "sampling.engines.TransformersEngine", "init_args": {"model": str(base)}})
-    shots = [f"init_args.path={problems}", "init_args.start=0", "init_args.limit=2"]
-    sampled = [
-        "--engine",
-        engine,
-        "--template",
-        template,
-        "--sampling.max_tokens=12",
-        *(f"--few_shot.{shot}" for shot in shots),
-    ]
-    chosen = [f"--problems.init_args.path={problems}", "--problems.init_args.start=2"]
-
-    def stage(name: str, config: str, *options: str) -> list[str]:
-        return ["sampling", name, "--config", f"{here}/{config}.yaml", *options, "--output", f"{out}/{config[3:]}"]
-
-    bench = {"id": "gsm8k-0", "generator": "g", "problem": "1 + 1 ?", "steps": ["1 + 1 = 2", "#### 2"],
-             "final_answer_correct": True, "label": -1}  # fmt: skip
-    (out / "bench.jsonl").write_text(json.dumps(bench) + "\n")
-    prm = json.dumps({"prm": f"{out}/prm/export"})
-    return [
-        stage("generate", "01_samples_train", *sampled, *chosen, "--problems.init_args.limit=4", "--num_samples=3"),
-        stage("generate", "02_samples_test", *sampled, *chosen, "--problems.init_args.limit=2", "--num_samples=3"),
-        stage("label", "03_labels_train", "--input", f"{out}/samples_train", "--steps.init_args.engine", engine,
-              "--steps.init_args.template", template, "--steps.init_args.sampling.max_tokens=12",
-              *(f"--steps.init_args.few_shot.{shot}" for shot in shots)),
-        stage("label", "04_labels_test", "--input", f"{out}/samples_test"),
-        ["stepverify", "fit", "--config", f"{here}/05_prm.yaml", "--trainer.max_epochs", "1",
-         "--trainer.enable_progress_bar", "false", f"--model.init_args.template={template}",
-         "--model.init_args.backbone.path", str(base), "--trainer.default_root_dir", f"{out}/prm",
-         *(f"--data.{part}.init_args.{key}" for part in ("train", "validation")
-           for key in (f"path={out}/labels_train", "fold=all"))],
-        ["sampling", "score", "--config", f"{here}/06_scores.yaml", "--input", f"{out}/labels_test",
-         "--verifiers", prm, "--output", f"{out}/scores_test"],
-        ["sampling", "rank", "--config", f"{here}/07_rank.yaml", "--input", f"{out}/scores_test", "--output", f"{out}/rankings"],
-        stage("report", "08_report", "--input", f"{out}/rankings", "--scores", f"{out}/scores_test"),
-        ["sampling", "convert", "--config", f"{here}/09_processbench.yaml", "--input.init_args.path", f"{out}/bench.jsonl",
-         "--output", f"{out}/processbench.jsonl"],
-        stage("score", "10_processbench_scores", "--input", f"{out}/processbench.jsonl", "--verifiers", prm),
-        stage("report", "11_processbench_report", "--scores", f"{out}/processbench_scores"),
-    ]  # fmt: skip
+def math_shepherd(out: Path, base: Path) -> list[str]:
+    """With the transformers engine and an untrained model, of which every rollout is incorrect."""
+    problems = write_gsm8k(out)
+    few_shot = {"class_path": "GSM8K", "init_args": {"path": "${train}", "start": 11, "limit": 2}}
+    row = {"id": "gsm8k-0", "generator": "g", "problem": "1 + 1 ?", "steps": ["1 + 1 = 2", "#### 2"],
+           "final_answer_correct": True, "label": -1}  # fmt: skip
+    (out / "bench.jsonl").write_text(json.dumps(row) + "\n")
+    return arguments(
+        "math_shepherd", out, train=str(problems), test=str(problems), processbench=f"{out}/bench.jsonl",
+        model=str(base), few_shot=few_shot, template={"prompt": "Question: {problem}\nAnswer:\n", "step_tag": "<step>"},
+        engine={"class_path": "TransformersEngine", "init_args": {"model": "${model}"}}, max_tokens=12,
+        num_problems=11, num_samples=2, num_test_problems=2, num_test_samples=2,
+    )  # fmt: skip
 
 
 def write_gsm8k(out: Path) -> Path:
-    """Twelve problems in the format of GSM8K."""
+    """Thirteen problems in the format of GSM8K."""
+    out.mkdir(parents=True, exist_ok=True)
     rows = [
-        {"question": f"{i} + 1 ?", "answer": f"{i} + 1 = <<{i}+1={i + 1}>>{i + 1}\n#### {i + 1}"} for i in range(12)
+        {"question": f"{i} + 1 ?", "answer": f"{i} + 1 = <<{i}+1={i + 1}>>{i + 1}\n#### {i + 1}"} for i in range(13)
     ]
     (out / "gsm8k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return out / "gsm8k.jsonl"
+
+
+def write_math(folder: Path) -> None:
+    """What the MATH recipe reads: problems of addition, ratings of their solutions, and the parts of ProcessBench."""
+
+    def write(name: str, rows: list[dict]) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def rated(numbers: range) -> list[dict]:
+        return [
+            {"generation": None, "is_quality_control_question": False, "is_initial_screening_question": False,
+             "question": {"problem": f"{i} + 1 ?", "ground_truth_answer": str(i + 1)},
+             "label": {"finish_reason": "solution", "steps": [
+                 {"completions": [{"text": text, "rating": 1}, {"text": "So 0.", "rating": -1}], "chosen_completion": 0}
+                 for text in (f"{i} + 1 = {i + 1}", f"Correct.\n\n# Answer\n\n{i + 1}")
+             ]}}
+            for i in numbers
+        ]  # fmt: skip
+
+    for split, numbers in (("train", range(60)), ("test", range(60, 64))):
+        write(f"math_splits/{split}.jsonl", [
+            {"problem": f"{i} + 1 ?", "solution": f"So \\boxed{{{i + 1}}}.", "answer": str(i + 1),
+             "unique_id": f"{split}/algebra/{i}.json"}
+            for i in numbers
+        ])  # fmt: skip
+    write("data/phase1_train.jsonl", rated(range(12)))
+    write("data/phase2_train.jsonl", rated(range(12, 40)))
+    for k, subset in enumerate(("gsm8k", "math", "olympiadbench", "omnimath")):
+        write(f"bench_{subset}.jsonl", [
+            {"id": f"{subset}-{i}", "generator": "m", "problem": f"{100 + 4 * k + i} + 1 ?", "steps": ["a", "b"],
+             "label": i % 2 - 1, "final_answer_correct": i % 2 == 0}
+            for i in range(4)
+        ])  # fmt: skip

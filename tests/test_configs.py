@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 
+pytest.importorskip("torch")
+
+from sampling import pipeline
 from tests import recipes
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "lit_configs"
 YAMLS = sorted(CONFIGS.rglob("*.yaml"))
+VARIABLES = [p for p in YAMLS if p.name == "vars.yaml"]
+PIPELINES = [p for p in YAMLS if p.name == "pipeline.yaml" or p == CONFIGS / "math_shepherd/strategies/recorded.yaml"]
 OVERLAYS = [p for p in YAMLS if p.parent.name == "overlays"]
 ABLATIONS = [p for p in YAMLS if p.parent.name == "ablations"]
-RECIPES = [p for p in YAMLS if p not in OVERLAYS + ABLATIONS]
+STAGES = [p for p in YAMLS if p not in VARIABLES + PIPELINES + OVERLAYS + ABLATIONS]
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(CONFIGS))
+
+
+def header(path: Path) -> list[str]:
+    """The first command of a YAML's header."""
+    found = re.search(r"^#   (?:PYTHONPATH=\. )?((?:sampling|stepverify) .*)$", path.read_text(), re.MULTILINE)
+    assert found, "the header gives no command"
+    return shlex.split(found[1])
+
+
+def stages_of(path: Path) -> list[pipeline.Stage]:
+    return pipeline.read_pipeline(path.relative_to(ROOT))[0]
+
+
+def configs(command: list[str]) -> list[str]:
+    return [word for before, word in pairwise(command) if before == "--config"]
 
 
 def parse(command: list[str], capsys: pytest.CaptureFixture) -> str:
@@ -34,27 +58,51 @@ def parse(command: list[str], capsys: pytest.CaptureFixture) -> str:
     return output.out
 
 
-def test_there_are_configurations():
-    assert len(RECIPES) >= 43
-    assert len(OVERLAYS) == 5
-    assert len(ABLATIONS) == 24
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")
-def test_recipe_parses_under_the_command_in_its_header(path: Path, capsys, monkeypatch):
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
     monkeypatch.chdir(ROOT)
-    text = path.read_text()
-    command = re.search(r"^#   ((?:sampling|stepverify) .*)$", text, re.MULTILINE)
-    assert command, "the header gives no command"
-    assert f"--config {path.relative_to(ROOT)}" in command[1]
-    parsed = parse(command[1].split(), capsys)
-    for key in re.findall(r"^(\w+):", text, re.MULTILINE):
+
+
+def test_there_are_configurations():
+    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (5, 10, 5, 24)
+    assert len(STAGES) == 68
+    assert not [*CONFIGS.rglob("*.sh")]
+
+
+@pytest.mark.parametrize("path", STAGES, ids=named)
+def test_stage_parses_under_the_command_in_its_header(path: Path, capsys):
+    command = header(path)
+    assert str(path.relative_to(ROOT)) in configs(command)
+    parsed = parse(command, capsys)
+    for key in re.findall(r"^(\w+):", path.read_text(), re.MULTILINE):
         assert f"{key}:" in parsed
+    assert "${" not in parsed
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=named)
+def test_pipeline_runs_the_commands_of_its_stages_headers(path: Path):
+    """Program, stage and configurations are those of the header; a fit's header may add an overlay."""
+    for stage in stages_of(path):
+        own = [config for config in stage.configs if config != pipeline.OVERLAYS]
+        command = header(ROOT / own[-1])
+        assert command[:2] == stage.run.split()
+        if Path(own[-1]).stem[:2].isdigit():  # the others are of several stages
+            assert configs(command)[: len(own)] == own
+
+
+def test_every_numbered_yaml_is_a_stage_of_its_pipeline():
+    used = {ROOT / config for path in PIPELINES for stage in stages_of(path) for config in stage.configs}
+    assert used - {ROOT / pipeline.OVERLAYS, *OVERLAYS, *ABLATIONS} == {*STAGES}
+
+
+def test_no_class_is_written_with_a_path_that_its_name_would_do_for():
+    longer = {found for path in YAMLS for found in re.findall(r"class_path: (\S+\.\S+)", path.read_text())}
+    # Parts of neither program.
+    assert longer == {"sampling.sample_accuracy.SampleAccuracy", "tests.benchmarks.peers.shifted.ShiftedRewardModel"}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda p: p.name)
-def test_overlay_goes_over_a_recipe(overlay: Path, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_overlay_goes_over_a_recipe(overlay: Path, capsys):
     recipe = "lit_configs/quickstart/07_prm.yaml"
     plain = parse(["stepverify", "fit", "--config", recipe], capsys)
     laid_over = parse(["stepverify", "fit", "--config", recipe, "--config", str(overlay)], capsys)
@@ -63,20 +111,20 @@ def test_overlay_goes_over_a_recipe(overlay: Path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda p: p.name)
-def test_ablation_changes_what_its_header_says(ablation: Path, capsys, monkeypatch):
+def test_ablation_changes_what_its_header_says(ablation: Path, capsys):
     """The command in the header parses; beside its own keys nothing differs from the recipe but the run's folder."""
-    monkeypatch.chdir(ROOT)
-    command = re.search(r"^#   ((?:sampling|stepverify) .*)$", ablation.read_text(), re.MULTILINE)[1].split()
+    command = header(ablation)
     assert str(ablation.relative_to(ROOT)) == command[-1]
     full, changed = (yaml.safe_load(parse(c, capsys)) for c in (command[:-2], command))
     wanted = leaves(yaml.safe_load(ablation.read_text()))
     before, after = leaves(full), leaves(changed)
     for key in wanted:
-        assert key not in before or before[key] != after[key], key
+        assert key not in before or before[key] != after[key] or "${" in str(wanted[key]), key
     siblings = {key.rpartition(".")[0] for key in wanted}  # a template of its own brings its defaults
     for key in before.keys() & after.keys():
         assert before[key] == after[key] or key.rpartition(".")[0] in siblings, key
-    assert wanted.keys() & {"trainer.default_root_dir", "output"}
+    (folder,) = wanted.keys() & {"trainer.default_root_dir", "output"}
+    assert before[folder] != after[folder]
 
 
 def leaves(tree: dict, prefix: str = "") -> dict[str, object]:
@@ -87,11 +135,6 @@ def leaves(tree: dict, prefix: str = "") -> dict[str, object]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")
-def test_recipe_is_a_stage_of_its_run_script(path: Path):
-    assert path.name in (path.parent / "run.sh").read_text()
 
 
 @pytest.fixture
@@ -114,32 +157,32 @@ def ascii_model_dir(base, tmp_path: Path) -> Path:
     return tmp_path / "ascii"
 
 
-@pytest.mark.parametrize(
-    ("recipe", "verifiers"),
-    [("quickstart", ["orm", "prm"]), ("gsm8k", ["orm"]), ("math_prm800k", ["orm", "prm"]), ("math_shepherd", ["prm"])],
-)
-def test_recipe_runs_in_small(recipe: str, verifiers: list[str], tmp_path: Path, monkeypatch, ascii_model_dir: Path):
-    """Every stage of the recipe, one after the other; each finds what the one before has written."""
+def in_process(command: list[str]) -> int:
+    """Run a stage here: to import torch once more for each would take most of the time."""
     from sampling.__main__ import main as sampling
     from stepverify.cli import main as stepverify
 
-    monkeypatch.chdir(ROOT)
-    commands = getattr(recipes, f"small_{recipe}")(tmp_path, ascii_model_dir)
-    run = {"sampling": sampling, "stepverify": stepverify}
-    stages = [re.search(r"\w+\.yaml", " ".join(c))[0] for c in commands]
-    assert stages == sorted(p.name for p in (CONFIGS / recipe).glob("*.yaml"))
-    for program, *args in commands:
-        run[program](args)
+    program, *args = command
+    try:
+        {"sampling": sampling, "stepverify": stepverify}[program](args)
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "verifiers"), [("gsm8k", ["orm"]), ("math_prm800k", ["orm", "prm"]), ("math_shepherd", ["prm"])]
+)  # the quickstart is run by test_run_folder.py, and by `make quickstart`
+def test_recipe_runs_in_small(recipe, verifiers, tmp_path, monkeypatch, ascii_model_dir, capsys):
+    """``sampling pipeline`` runs every stage of the recipe; each finds what the one before has written."""
+    monkeypatch.setattr(pipeline, "run_process", in_process)
+    assert pipeline.main(getattr(recipes, recipe)(tmp_path, ascii_model_dir)) == 0, capsys.readouterr().err[-2000:]
+    ran = re.findall(r"^── (\w+): ", capsys.readouterr().out, re.MULTILINE)
+    assert ran == [stage.name for stage in stages_of(CONFIGS / recipe / "pipeline.yaml")]
     summary = json.loads((tmp_path / "report" / "summary.json").read_text())
     rules = {f"{v}/{rule}" for v in verifiers for rule in ("best_of_n", "weighted_vote")}
     assert summary["accuracy"].keys() >= {"pass@1", "majority", "oracle"} | rules
     assert (tmp_path / "report" / "accuracy.png").stat().st_size > 10_000
-
-
-@pytest.mark.parametrize("script", sorted(CONFIGS.rglob("*.sh")), ids=lambda p: f"{p.parent.name}/{p.name}")
-def test_script_is_sound_shell_and_names_files_that_exist(script: Path):
-    subprocess.run(["bash", "-n", str(script)], check=True)
-    named = re.findall(r"\$here/([\w/]+\.yaml)", script.read_text())
-    assert named
-    assert all((CONFIGS / script.relative_to(CONFIGS).parts[0] / name).is_file() for name in named)
-    assert os.access(script, os.R_OK)
+    for manifest in tmp_path.rglob("manifest.json"):  # values, not the names of variables
+        assert "${" not in manifest.read_text()
+    assert len([*tmp_path.rglob("manifest.json")]) >= 8

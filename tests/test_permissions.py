@@ -36,7 +36,7 @@ def test_colleagues_can_read_what_fits_and_stages_write(tmp_path: Path, umask: i
     assert "lit_configs/quickstart/07_prm.yaml" in prm
     adapter = {"class_path": "HuggingFaceExport", "init_args": {"adapter": True}}
     commands += [
-        [*prm[:-1], f"{out}/lora", "--model.init_args.backbone", json.dumps(lora), f"--trainer.callbacks={json.dumps(adapter)}"],
+        [*prm, "--trainer.default_root_dir", f"{out}/lora", "--model.init_args.backbone", json.dumps(lora), f"--trainer.callbacks={json.dumps(adapter)}"],
         ["sampling", "select", "--input", f"{out}/scores_test", "--verifier", "prm", "--total", "2", "--unanswered", "incorrect",
          "--output", f"{out}/sheets"],
         ["sampling", "convert", "--input", f"{out}/labels_train", "--output", f"{out}/converted/records.jsonl"],

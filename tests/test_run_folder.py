@@ -307,7 +307,7 @@ def test_changed_data_is_not_another_runs_data(tmp_path: Path):
 def test_a_recipe_that_is_run_again_changes_nothing(
     tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The quickstart in small, by the commands of its script: what has finished is left alone, but the report is renewed."""
+    """The quickstart in small, by the commands of its pipeline: what has finished is left alone, but the report is renewed."""
     from sampling.__main__ import main as sampling
     from tests import recipes
 
@@ -319,7 +319,7 @@ def test_a_recipe_that_is_run_again_changes_nothing(
             if program == "sampling":
                 sampling(words)
             else:
-                main([*words, "--ckpt_path", "last"])
+                main(words)
         trees.append({name: sha for name, sha in digest(tmp_path).items() if not name.startswith("report/")})
     assert len(trees[0]) > 40
     assert trees[0] == trees[1]

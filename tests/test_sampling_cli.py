@@ -35,7 +35,9 @@ def generate_yaml(tmp_path, **changed):
 
 def test_the_program_lists_its_stages():
     done = subprocess.run([sys.executable, "-m", "sampling", "--help"], capture_output=True, text=True, check=True)
-    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")] == list(STAGES)
+    listed = done.stdout.partition("stages:\n")[2].partition("\n\n")[0]
+    assert [line.split()[0] for line in listed.splitlines()] == list(STAGES)
+    assert "sampling pipeline FOLDER" in done.stdout
     assert list(STAGES) == ["generate", "label", "score", "select", "rank", "report", "grade", "compare", "convert"]
     assert done.stderr == ""
 
@@ -115,6 +117,21 @@ def test_bad_values_in_a_yaml_exit_with_2_and_name_the_key(changed, named, tmp_p
     assert named in printed.err
     assert "Traceback" not in printed.err
     assert not (tmp_path / "out").exists()
+
+
+def test_variables_are_filled_and_unknown_ones_refused(tmp_path, capsys):
+    """``--set`` before what vars.yaml says; the printed configuration holds values."""
+    (tmp_path / "vars.yaml").write_text("count: 3\n")
+    config = generate_yaml(tmp_path, num_samples="${count}")
+    assert stopped("generate", "--config", config, "--print_config") == 0
+    assert "num_samples: 3\n" in capsys.readouterr().out
+    assert stopped("generate", "--config", config, "--set", "count=4", "--print_config") == 0
+    assert "num_samples: 4\n" in capsys.readouterr().out
+    assert stopped("generate", "--config", config, "--set", "cuont=4") == 2
+    assert capsys.readouterr().err == "sampling generate: --set cuont: no such variable; there are: count\n"
+    assert stopped("generate", "--config", generate_yaml(tmp_path, seed="${sed}")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"sampling generate: {config}: seed: ${{sed}} is not defined: ")
 
 
 def test_a_yaml_that_is_missing_or_broken(tmp_path, capsys):

@@ -13,14 +13,11 @@ import sys
 def main() -> None:
     """Run the quickstart and print the seconds of every stage."""
     subprocess.run(["rm", "-rf", "runs/quickstart"], check=True)
-    environment_bin = sys.executable.rsplit("/", 1)[0]
     done = subprocess.run(
-        ["bash", "-c", f"PATH={environment_bin}:$PATH bash lit_configs/quickstart/run.sh"],
+        [sys.executable, "-m", "sampling", "pipeline", "lit_configs/quickstart"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    for stage, seconds in re.findall(
-        r"^── [^\n]*/(\S+\.yaml)[^\n]*\n.*?^   (\d+) s$", done.stdout, re.DOTALL | re.MULTILINE
-    ):
+    for stage, seconds in re.findall(r"^── (\w+): .*?^   (\d+) s$", done.stdout, re.DOTALL | re.MULTILINE):
         print(f"{stage:26}{seconds:>5} s")
     print(done.stdout.strip().splitlines()[-1])
 

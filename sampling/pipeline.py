@@ -1,0 +1,238 @@
+"""Run the stages of a recipe in order, each as a process of its own. Imports neither torch nor an engine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from stepverify.records import InputError
+from stepverify.variables import FILE, Variables, load_yaml, split_arguments, variables_file
+
+PIPELINE = "pipeline.yaml"
+OVERLAYS = "overlays"  # in a stage's configs: where those of the command line stand; left out, they are the last
+_FIT = "stepverify fit"
+_KEYS = {"run", "config", "set", "when"}
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a pipeline.
+
+    Attributes:
+        name: in the pipeline's file.
+        run: program and command: ``stepverify fit``, ``sampling generate``.
+        configs: configuration files in order.
+        variables: values of the stage alone, as text for ``--set``.
+        when: variables of which one must be true; empty runs the stage always.
+    """
+
+    name: str
+    run: str
+    configs: tuple[str, ...]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    when: tuple[str, ...] = ()
+
+    def command(self, overlays: Sequence[str], given: Mapping[str, str]) -> list[str]:
+        """Return the command line as it is typed by hand."""
+        words = [*self.run.split()]
+        for config in self.configs if OVERLAYS in self.configs else (*self.configs, OVERLAYS):
+            laid_over = overlays if self.run == _FIT else ()
+            for path in laid_over if config == OVERLAYS else [config]:
+                words += ["--config", path]
+        for name, value in (dict(given) | dict(self.variables)).items():
+            words += ["--set", f"{name}={value}"]
+        return words + (["--ckpt_path", "last"] if self.run == _FIT else [])
+
+
+def main(args: Sequence[str]) -> int:
+    """Run a pipeline; return the exit code of the first stage that fails, or 0.
+
+    Raises:
+        InputError: a pipeline, a variable or a choice of stages that there is not.
+    """
+    commands, dry_run = plan(args)
+    if dry_run:
+        for _, command in commands:
+            print(shlex.join(command))
+        return 0
+    start = time.monotonic()
+    for name, command in commands:
+        print(f"\n── {name}: {shlex.join(command)}", flush=True)
+        began = time.monotonic()
+        if code := run_process(command):
+            again = shlex.join(["sampling", "pipeline", *args])
+            print(f"sampling pipeline: {name} ended with exit code {code}; go on with:\n  {again}", file=sys.stderr)
+            return code
+        print(f"   {time.monotonic() - began:.0f} s", flush=True)
+    print(f"\ntotal {time.monotonic() - start:.0f} s", flush=True)
+    return 0
+
+
+def plan(args: Sequence[str]) -> tuple[list[tuple[str, list[str]]], bool]:
+    """Return name and command line of each stage that is asked for, and whether they are only to be printed.
+
+    Raises:
+        InputError: as :func:`main`.
+    """
+    given, rest = split_arguments(args)
+    options = _parser().parse_args(rest)
+    file = options.pipeline / PIPELINE if options.pipeline.is_dir() else options.pipeline
+    stages, common = read_pipeline(file)
+    for overlay in options.overlay:
+        if not overlay.startswith("{") and not Path(overlay).is_file():
+            raise InputError(f"--overlay {overlay}: no such file")
+    values = _values(file, common | given)
+    chosen = choose(stages, values, only=options.only, first=options.first, last=options.last)
+    return [(stage.name, stage.command(options.overlay, common | given)) for stage in chosen], options.dry_run
+
+
+def read_pipeline(file: Path) -> tuple[list[Stage], dict[str, str]]:
+    """Read ``pipeline.yaml``: its stages in order, and the variables that it sets for all of them.
+
+    A stage is ``NAME: PROGRAM COMMAND``, with NAME.yaml as its configuration, or a mapping with the keys ``run``,
+    ``config`` (one file or several), ``set`` (variables of this stage) and ``when`` (variables of which one must be
+    true). Files are named from the folder of the pipeline.
+
+    Raises:
+        InputError: with file and key.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; a pipeline is a folder with a {PIPELINE}, or such a file")
+    tree = load_yaml(file)
+    if not isinstance(tree, dict) or tree.keys() - {"set", "stages"} or not isinstance(tree.get("stages"), dict):
+        raise InputError(f"{file}: expected the key stages, names and commands, and at most the key set")
+    common = _as_set(file, "set", tree.get("set"))
+    return [_stage(file, str(name), value) for name, value in tree["stages"].items()], common
+
+
+def choose(
+    stages: Sequence[Stage], values: Mapping[str, Any], *, only: Sequence[str] = (), first: str | None = None,
+    last: str | None = None,
+) -> list[Stage]:  # fmt: skip
+    """Choose stages by name or number; stages with a condition only where that holds, or by ``only``.
+
+    Raises:
+        InputError: a name that no stage has, or an empty range.
+    """
+    if only:
+        picked = {i for word in only for i in _find(stages, word)}
+        return [stage for i, stage in enumerate(stages) if i in picked]
+    start = _find(stages, first)[0] if first else 0
+    end = _find(stages, last)[-1] if last else len(stages) - 1
+    if start > end:
+        raise InputError(f"--from {first}: comes after --to {last}")
+    return [s for s in stages[start : end + 1] if not s.when or any(values[name] for name in s.when)]
+
+
+def run_process(command: Sequence[str]) -> int:
+    """Run one stage and hand it the signals of this process; return its exit code, 128 + n where signal n ended it."""
+    # In a group of its own: from a terminal Ctrl-C would reach it twice, and a second one ends it at once.
+    child = subprocess.Popen([sys.executable, "-m", *command], process_group=0, stdin=subprocess.DEVNULL)
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        child.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    try:
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 - code if code < 0 else code
+
+
+def _values(file: Path, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the variables beside a pipeline, or in the folder above; refuse names that are not defined there."""
+    variables = Variables(given)
+    found = variables.of(variables_file(file))
+    variables.check()
+    return found
+
+
+def _stage(file: Path, name: str, value: Any) -> Stage:
+    where = f"{file}: stages.{name}"
+    spec = {"run": value} if isinstance(value, str) else value
+    if not isinstance(spec, dict) or spec.keys() - _KEYS:
+        raise InputError(f"{where}: expected a command, or the keys {', '.join(sorted(_KEYS))}; got {value!r}")
+    run = str(spec.get("run", ""))
+    if run != _FIT and (len(run.split()) != 2 or not run.startswith("sampling ")):
+        raise InputError(f"{where}: expected `sampling STAGE` or `stepverify fit`, got {run!r}")
+    configs = spec.get("config", f"{name}.yaml")
+    found = []
+    for config in [configs] if isinstance(configs, str) else configs:
+        path = config if config == OVERLAYS else _from_here(file.parent / config)
+        if path != OVERLAYS and not Path(path).is_file():
+            raise InputError(f"{where}: {path}: no such file")
+        found.append(path)
+    when = spec.get("when", ())
+    when = (when,) if isinstance(when, str) else tuple(when)
+    beside = variables_file(file)
+    if missing := [word for word in when if word not in Variables().of(beside)]:
+        raise InputError(f"{where}.when: {missing[0]}: no such variable in {beside or FILE}")
+    return Stage(name, run, tuple(found), _as_set(file, f"stages.{name}.set", spec.get("set")), when)
+
+
+def _from_here(path: Path) -> str:
+    """Return a path without ``x/..`` in it."""
+    parts: list[str] = []
+    for part in path.parts:
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        else:
+            parts.append(part)
+    return Path(*parts).as_posix()
+
+
+def _as_set(file: Path, key: str, values: Any) -> dict[str, str]:
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: {key}: expected names and values, got {values!r}")
+    return {str(n): v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for n, v in values.items()}
+
+
+def _find(stages: Sequence[Stage], word: str) -> list[int]:
+    """Return the places of the stages of a name, with or without its number, or of a number."""
+    names = [stage.name for stage in stages]
+    found = [i for i, name in enumerate(names) if word in (name, name.partition("_")[2])]
+    if word.isdigit() and not found:
+        found = [i for i, name in enumerate(names) if name.partition("_")[0].lstrip("0") == word.lstrip("0")]
+    if not found:
+        raise InputError(f"{word}: no stage has that name or number; there are: {', '.join(names)}")
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sampling pipeline", allow_abbrev=False,
+        description="Run the stages of a recipe in order, each as a process of its own. Stages that have finished are "
+        "skipped, a stage that was killed goes on; the first one that fails ends the pipeline with its exit code.",
+    )  # fmt: skip
+    parser.add_argument("pipeline", type=Path, help=f"a folder with a {PIPELINE}, or such a file")
+    parser.add_argument(
+        "--set", metavar="NAME=VALUE", help=f"change a variable of {FILE}, for all stages; may be repeated"
+    )
+    parser.add_argument(
+        "--overlay", action="append", default=[], metavar="FILE.yaml",
+        help="a further configuration of every stepverify fit, as lit_configs/overlays/lora.yaml, or the YAML itself: "
+        "'{trainer: {precision: bf16-mixed}}'; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--from", dest="first", metavar="STAGE", help="begin with this stage, by name or number")
+    parser.add_argument("--to", dest="last", metavar="STAGE", help="end with this stage")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="STAGE",
+        help="run this stage alone, even one that needs a variable to be true; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="print the command lines without running them")
+    return parser
