@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from stepverify.records import InputError
+from stepverify.faults import reported
 
 # stage → (module, description). A module is imported only when its stage runs.
 STAGES = {
@@ -49,17 +49,12 @@ def main(args: Sequence[str] | None = None) -> None:
     if stage != "pipeline" and stage not in STAGES:
         print(f"sampling: unknown stage {stage!r}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
-    try:
+    with reported(f"sampling {stage}"):
         if stage == "pipeline":
             from sampling.pipeline import main as pipeline
 
             sys.exit(pipeline(rest))
         _run(stage, rest)
-    except ValueError as error:
-        if (bad := InputError.within(error)) is None:
-            raise
-        print(f"sampling {stage}: {bad}", file=sys.stderr)
-        sys.exit(2)
 
 
 def _run(stage: str, args: list[str]) -> None:

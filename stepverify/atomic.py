@@ -6,11 +6,17 @@ user's umask.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from stepverify.records import InputError
+
+_HOST = socket.gethostname()
 
 
 @contextmanager
@@ -18,20 +24,70 @@ def replacing(target: str | Path) -> Iterator[Path]:
     """Yield a draft path that becomes ``target`` after the block.
 
     The block writes a file or a folder there. If it raises, the draft is removed, along with parent folders that were
-    created for it; an earlier ``target`` stays.
+    created for it; an earlier ``target`` stays. A draft is named by its process; drafts of processes of this machine
+    that have ended are removed.
+
+    Raises:
+        InputError: ``target`` is a device or a pipe.
     """
     target = Path(target)
     if target.is_symlink():  # the link stays; its target is replaced
         target = target.resolve()
-    draft = target.with_name(f".{target.name}.draft")
+    refuse_others(target)
+    draft = draft_of(target)
     with new_folder(target.parent):
         restore(target)
-        remove(draft)
+        _sweep(target)
         try:
             yield draft
             publish(draft, target)
         finally:
             remove(draft)
+
+
+def draft_of(target: Path) -> Path:
+    """Return the path of this process's draft of a target."""
+    return target.with_name(f".{target.name}.{_HOST}-{os.getpid()}.draft")
+
+
+def refuse_others(target: Path, folder: bool | None = None) -> None:
+    """Refuse a place at which nothing may be written.
+
+    Args:
+        target: where a file or folder is to be.
+        folder: it is to be a folder, or else a file; None for either.
+
+    Raises:
+        InputError: a link, where the kind is given; a device or a pipe; a file for a folder, or the reverse.
+    """
+    if folder is not None and target.is_symlink():
+        raise InputError(f"{target}: a link; give the path that it names, {target.resolve()}")
+    if not target.exists():
+        return
+    if not (target.is_dir() or target.is_file()):
+        raise InputError(f"{target}: neither a file nor a folder; choose another output")
+    if folder is not None and target.is_dir() != folder:
+        kinds = ("a folder", "a file") if target.is_dir() else ("a file", "a folder")
+        raise InputError(f"{target}: {kinds[0]}, where {kinds[1]} is to be written; choose another output")
+
+
+def _sweep(target: Path) -> None:
+    """Remove the drafts of processes on this machine that have ended."""
+    for draft in target.parent.glob(f".{glob.escape(target.name)}.{glob.escape(_HOST)}-*.draft"):
+        pid = draft.name.removesuffix(".draft").rpartition("-")[2]
+        if pid.isdigit() and (int(pid) == os.getpid() or not is_running(int(pid))):
+            remove(draft)
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether this machine has a process of this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def write(target: str | Path, content: str | bytes) -> None:

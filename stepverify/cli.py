@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from stepverify.records import InputError
+from stepverify.faults import reported
 
 _USAGE = """usage: stepverify COMMAND --config FILE.yaml [--config OVERLAY.yaml] [--set NAME=VALUE] [--key value] ...
 
@@ -37,15 +37,10 @@ def main(args: Sequence[str] | None = None) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(_USAGE, end="")
         sys.exit(0 if words else 2)
-    from stepverify.trainer import run
+    with reported(f"stepverify {words[0]}"):
+        from stepverify.trainer import run
 
-    try:
         run(args)
-    except ValueError as error:
-        if (bad := InputError.within(error)) is None:
-            raise
-        print(f"stepverify {words[0]}: {bad}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ class Consistency:
         self._ids = set[str]()
         self._kinds: dict[str, dict[Kind, list[Any]]] = {}  # verifier → kind → count, first place, values, steps
 
+    def __len__(self) -> int:
+        return len(self._ids)
+
     def add(self, where: str, record: Any, of_tokens: Collection[str] = ()) -> bool:
         """Add a record; return False if its id occurred before.
 

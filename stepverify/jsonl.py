@@ -72,20 +72,41 @@ def shards(path: str | Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"{path}: no such file or folder")
-    manifest = path / MANIFEST
-    if manifest.is_file():
-        try:
-            described = json.loads(manifest.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
-            raise InputError(f"{manifest}: not JSON: {error}") from None
-        if isinstance(described, dict) and not described.get("finished", True):
-            raise InputError(
-                f"{path}: this stage has not finished; run it again with the same configuration to resume it"
-            )
+    if not _described(path).get("finished", True):
+        raise InputError(f"{path}: this stage has not finished; run it again with the same configuration to resume it")
     found = sorted(p for p in path.iterdir() if p.name.endswith((".jsonl", ".jsonl.gz")))
     if not found:
         raise InputError(f"{path}: holds no .jsonl or .jsonl.gz file")
     return found
+
+
+def _described(path: str | Path) -> dict[str, Any]:
+    """Return the manifest of a folder; empty for a file, or a folder without one."""
+    manifest = Path(path) / MANIFEST
+    if not manifest.is_file():
+        return {}
+    try:
+        described = json.loads(manifest.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise InputError(f"{manifest}: not JSON: {error}") from None
+    return described if isinstance(described, dict) else {}
+
+
+def check_count(path: str | Path, count: int) -> None:
+    """Compare the number of records with the one that a finished folder's manifest says.
+
+    Raises:
+        InputError: they differ.
+    """
+    if (said := (_described(path).get("records") or {}).get("count", count)) != count:
+        raise _changed_since(path, f"it holds {count:,} records, its {MANIFEST} says {said:,}")
+
+
+def _changed_since(path: str | Path, how: str) -> InputError:
+    return InputError(
+        f"{path}: was changed after its stage had finished: {how}; run the stage again into another folder, or, if the "
+        f"change is meant, move the .jsonl files to a folder without {MANIFEST}"
+    )
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[str, Any]]:
@@ -167,6 +188,7 @@ def read_located(
                 raise InputError(f"{where}: {describe_fault(line.decode(), error)}") from None
             yield where, record
     seen.check()
+    check_count(path, len(seen))
 
 
 def _changed(kind: type[Record], where: str, line: bytes, change: Callable[[str, Any], None]) -> Record:
@@ -201,10 +223,22 @@ def write_lines(path: str | Path, lines: Iterable[str]) -> int:
 
 
 def fingerprint(path: str | Path) -> str:
-    """Compute the SHA-256 of all shards, to identify a stage's input."""
+    """Compute the SHA-256 of all shards, to identify a stage's input.
+
+    Raises:
+        InputError: a finished folder was changed since.
+    """
+    digest = digest_files(shards(path))
+    if (said := (_described(path).get("records") or {}).get("sha256")) not in (None, digest):
+        raise _changed_since(path, f"the digest of its records is {digest[:12]}, its {MANIFEST} says {said[:12]}")
+    return digest
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """Return the SHA-256 of the contents of files, one after the other."""
     digest = hashlib.sha256()
-    for shard in shards(path):
-        with shard.open("rb") as file:
+    for path in paths:
+        with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()

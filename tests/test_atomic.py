@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stepverify import atomic
+from stepverify.records import InputError
 
 
 @pytest.fixture(params=[0o022, 0o027, 0o077], ids=oct)
@@ -95,7 +98,7 @@ def test_a_folder_is_never_lost_wherever_a_kill_comes(tmp_path: Path, survived: 
     or beside it; and the next write ends in its own, with nothing left over.
     """
     fill(tmp_path / "export", "old")
-    fill(tmp_path / ".export.draft", "new")
+    fill(atomic.draft_of(tmp_path / "export"), "new")
     changes = 0
 
     def counted(change):
@@ -113,9 +116,9 @@ def test_a_folder_is_never_lost_wherever_a_kill_comes(tmp_path: Path, survived: 
             patched.setattr(owner, name, counted(getattr(owner, name)))
         if survived < 3:
             with pytest.raises(Killed):
-                atomic.publish(tmp_path / ".export.draft", tmp_path / "export")
+                atomic.publish(atomic.draft_of(tmp_path / "export"), tmp_path / "export")
         else:
-            atomic.publish(tmp_path / ".export.draft", tmp_path / "export")
+            atomic.publish(atomic.draft_of(tmp_path / "export"), tmp_path / "export")
             assert changes == 3  # aside, in its place, the old one removed
     found = [content(path) for path in (tmp_path / "export", tmp_path / ".export.aside") if path.exists()]
     assert found == {0: [OLD], 1: [OLD], 2: [NEW, OLD], 3: [NEW]}[survived]
@@ -131,3 +134,26 @@ def test_a_folder_is_never_lost_wherever_a_kill_comes(tmp_path: Path, survived: 
         fill(draft, "last")
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert content(tmp_path / "export") == {"last.txt": "last", "deep/one.txt": "last"}
+
+
+def test_drafts_of_processes_that_have_ended_are_swept(tmp_path: Path):
+    """Not those of a process that lives, of another machine, or of another target."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = socket.gethostname()
+    names = {f".out.{host}-{pid}.draft": pid != ended.pid for pid in (ended.pid, os.getppid())}
+    names |= {f".out.elsewhere-{ended.pid}.draft": True, f".outer.{host}-{ended.pid}.draft": True}
+    for name in names:
+        (tmp_path / name).write_text("half")
+    atomic.write(tmp_path / "out", "whole")
+    assert {p.name for p in tmp_path.iterdir()} == {"out", *(name for name, stays in names.items() if stays)}
+
+
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(InputError, match=rf"^{tmp_path / 'pipe'}: neither a file nor a folder"):
+            atomic.write(tmp_path / name, "text")
+    with pytest.raises(InputError, match=r"^/dev/null: neither a file nor a folder"):
+        atomic.write("/dev/null", "text")

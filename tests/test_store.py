@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from sampling.runtime import store as store_module
 from sampling.runtime.store import Store, read_summary, record_key
-from stepverify.jsonl import MANIFEST, dump_line, read_records, write_records
+from stepverify.jsonl import MANIFEST, dump_line, fingerprint, read_records, write_records
 from stepverify.manifest import write_manifest
 from stepverify.records import InputError, Problem, Ranking
 from stepverify.versions import installed
@@ -25,6 +26,18 @@ def opened(folder, *, stage="generate", config=None, inputs=None):
     return Store(folder, Problem, stage=stage, config=config or {}, inputs=inputs or {})
 
 
+def entered(folder, **known):
+    """A stage that began or went on, and was stopped at once."""
+    with opened(folder, **known) as store:
+        return store
+
+
+def ended(folder, summary, **known):
+    """A stage that finished without a record."""
+    with opened(folder, **known) as store:
+        store.finish(summary)
+
+
 def begun(folder, **known):
     """A stage that was killed after its first record."""
     with opened(folder, **known) as store:
@@ -32,8 +45,8 @@ def begun(folder, **known):
 
 
 def refusal(folder, **known):
-    with pytest.raises(InputError) as caught:
-        opened(folder, **known)
+    with pytest.raises(InputError) as caught, opened(folder, **known):
+        pass
     return str(caught.value)
 
 
@@ -135,7 +148,7 @@ def test_a_line_changed_from_outside_is_refused(tmp_path):
 def test_another_configuration_is_refused_by_its_key(tmp_path, known, difference):
     same = {"stage": "generate", "config": {"seed": 0, "sampling": {"temperature": 0.7}}}
     begun(tmp_path / "out", **same)
-    assert opened(tmp_path / "out", **same).done == {"p/0"}
+    assert entered(tmp_path / "out", **same).done == {"p/0"}
     assert refusal(tmp_path / "out", **same | known) == (
         f"{tmp_path / 'out'}: was made with {difference}; choose another output folder, or remove this one"
     )
@@ -145,7 +158,7 @@ def test_an_input_may_move_but_not_change(tmp_path):
     write_records(tmp_path / "a" / "p.jsonl", RECORDS[:2])
     begun(tmp_path / "out", inputs={"problems": tmp_path / "a"})
     (tmp_path / "a").rename(tmp_path / "b")
-    assert opened(tmp_path / "out", inputs={"problems": tmp_path / "b" / "p.jsonl"}).done == {"p/0"}
+    assert entered(tmp_path / "out", inputs={"problems": tmp_path / "b" / "p.jsonl"}).done == {"p/0"}
     write_records(tmp_path / "b" / "p.jsonl", RECORDS[:3])
     said = refusal(tmp_path / "out", inputs={"problems": tmp_path / "b"})
     assert "was made with inputs.problems.sha256 = '" in said
@@ -167,8 +180,8 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
 
 
 def test_a_stage_killed_before_its_manifest_was_there_begins_again(tmp_path):
-    (tmp_path / f".{MANIFEST}.draft").write_text('{"sta')
-    assert opened(tmp_path).done == set()
+    (tmp_path / f".{MANIFEST}.host-1.draft").write_text('{"sta')
+    assert entered(tmp_path).done == set()
     assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
 
 
@@ -197,7 +210,7 @@ def test_a_stage_that_fails_after_its_first_record_keeps_it(tmp_path):
     fail(tmp_path / "out", records=1, config={"seed": 0})
     assert "config.seed = 0, now it is 1" in refusal(tmp_path / "out", config={"seed": 1})
     fail(tmp_path / "out", config={"seed": 0})
-    assert opened(tmp_path / "out", config={"seed": 0}).done == {"p/0"}
+    assert entered(tmp_path / "out", config={"seed": 0}).done == {"p/0"}
 
 
 @pytest.mark.parametrize("torn", [None, b"", dump_line(RECORDS[1]).encode()[:-1]], ids=["manifest", "shard", "line"])
@@ -205,7 +218,7 @@ def test_a_folder_without_a_record_belongs_to_no_configuration(tmp_path, torn):
     """Killed after the manifest, after an empty shard, after a line without its end: another one takes it over."""
     out = tmp_path / "out"
     for config in ({"seed": 0}, {"seed": 1}):
-        opened(out, config=config)
+        entered(out, config=config)
         if torn is not None:
             (out / "part-00000.jsonl").write_bytes(torn)
     with opened(out, stage="label", config={"seed": 2}) as store:
@@ -216,21 +229,21 @@ def test_a_folder_without_a_record_belongs_to_no_configuration(tmp_path, torn):
 
 
 def test_a_finished_folder_without_records_is_protected(tmp_path):
-    opened(tmp_path / "out", config={"seed": 0}).finish({"n": 0})
+    ended(tmp_path / "out", {"n": 0}, config={"seed": 0})
     assert "config.seed = 0, now it is 1" in refusal(tmp_path / "out", config={"seed": 1})
 
 
 def test_records_in_the_folder_of_a_labeller_protect_the_stage(tmp_path):
     """Not the labeller's manifest, and not a finished one without records."""
     out = tmp_path / "out"
-    opened(out, config={"seed": 0})
-    opened(out / "rollouts", stage="rollouts").finish({})
-    assert opened(out, config={"seed": 1}).done == set()
+    entered(out, config={"seed": 0})
+    ended(out / "rollouts", {}, stage="rollouts")
+    assert entered(out, config={"seed": 1}).done == set()
     assert [path.name for path in out.iterdir()] == [MANIFEST]
     begun(out / "rollouts", stage="rollouts")
     assert "config.seed = 1, now it is 0" in refusal(out, config={"seed": 0})
     fail(out, config={"seed": 1})
-    assert opened(out / "rollouts", stage="rollouts").done == {"p/0"}
+    assert entered(out / "rollouts", stage="rollouts").done == {"p/0"}
 
 
 def test_a_run_of_fit_is_not_taken_over(tmp_path):
@@ -243,7 +256,7 @@ def test_a_run_of_fit_is_not_taken_over(tmp_path):
 
 def test_the_manifest_says_what_made_the_records(tmp_path):
     write_records(tmp_path / "p.jsonl", RECORDS[:1])
-    opened(tmp_path / "out", config={"model": Path("base")}, inputs={"problems": tmp_path / "p.jsonl"}).finish({"n": 0})
+    ended(tmp_path / "out", {"n": 0}, config={"model": Path("base")}, inputs={"problems": tmp_path / "p.jsonl"})
     said = json.loads((tmp_path / "out" / MANIFEST).read_text())
     assert said["config"] == {"model": "base"}
     assert said["inputs"]["problems"]["path"] == str(tmp_path / "p.jsonl")
@@ -253,11 +266,11 @@ def test_the_manifest_says_what_made_the_records(tmp_path):
 
 
 def test_no_record_is_written_twice(tmp_path):
-    store = opened(tmp_path / "out")
-    store.write(RECORDS[:2])
-    for again in (RECORDS[1:3], [RECORDS[4], RECORDS[4]]):
-        with pytest.raises(ValueError, match=r"record p/\d is already in "):
-            store.write(again)
+    with opened(tmp_path / "out") as store:
+        store.write(RECORDS[:2])
+        for again in (RECORDS[1:3], [RECORDS[4], RECORDS[4]]):
+            with pytest.raises(ValueError, match=r"record p/\d is already in "):
+                store.write(again)
     with opened(tmp_path / "out") as resumed:
         assert resumed.done == {"p/0", "p/1"}
         with pytest.raises(ValueError, match="record p/0 is already in "):
@@ -298,6 +311,8 @@ with Store(sys.argv[1], Problem, stage="generate", config={}, inputs={}) as stor
         if f"p/{i}" not in store.done:
             store.write([Problem(id=f"p/{i}", problem="x" * (i * 37 % 4000))])
             print(i, flush=True)
+        if i == 0 and sys.argv[2:] == ["wait"]:
+            sys.stdin.read()
     store.finish({})
 """
 
@@ -328,3 +343,88 @@ def test_a_killed_process_loses_and_doubles_nothing(tmp_path):
         before = 1 + max(int(line) for line in reported if line.endswith("\n"))
     assert kills == 5
     assert finished_ids(out) == [f"p/{i}" for i in range(400)]
+
+
+def test_two_writers_of_one_folder(tmp_path):
+    """The second start is refused while the first writes; afterwards it finds all done."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", _WRITER, str(out)]
+    first = subprocess.Popen([*command, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    assert [first.stdout.readline() for _ in range(2)] == ["open 0\n", "0\n"]
+    assert refusal(out).startswith(f"{out}: process {first.pid} on ")
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (second.returncode, second.stdout) == (1, "")
+    assert f"process {first.pid} on " in second.stderr
+    first.communicate()
+    assert finished_ids(out) == [f"p/{i}" for i in range(400)]
+    assert entered(out).finished
+
+
+def test_looking_changes_nothing(tmp_path):
+    """A line that is being written looks torn: only the writer that holds the lock cuts it off."""
+    out = tmp_path / "out"
+    with opened(out) as store:
+        store.write(RECORDS[:2])
+        shard = out / "part-00000.jsonl"
+        with shard.open("ab") as file:
+            file.write(dump_line(RECORDS[2]).encode()[:-3])
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        assert not opened(out).finished
+        assert [record.id for record in store.records()] == ["p/0", "p/1"]
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert entered(out).done == {"p/0", "p/1"}
+    assert shard.read_text() == "".join(map(dump_line, RECORDS[:2]))
+
+
+def test_a_shard_without_a_record_goes_at_the_next_start(tmp_path):
+    """Killed between a new shard and its first record."""
+    out = tmp_path / "out"
+    begun(out)
+    (out / "part-00001.jsonl").touch()
+    with opened(out) as store:
+        assert not (out / "part-00001.jsonl").exists()
+        store.write(RECORDS[1:2])
+        store.finish({})
+    assert finished_ids(out) == ["p/0", "p/1"]
+
+
+@pytest.mark.parametrize("change", ["cut", "twice", "edited"])
+def test_a_finished_folder_that_was_changed_is_noticed(tmp_path, change):
+    out = tmp_path / "out"
+    with opened(out) as store:
+        store.write(RECORDS[:3])
+        store.finish({})
+    manifest, shard = json.loads((out / MANIFEST).read_text()), out / "part-00000.jsonl"
+    assert manifest["records"] == {"count": 3, "sha256": fingerprint(out)}
+    lines = [*map(dump_line, RECORDS[:3])]
+    if change == "edited":
+        shard.write_text("".join(lines).replace("é", "e"))
+        with pytest.raises(InputError, match=r"the digest of its records is .*, its manifest.json says "):
+            fingerprint(out)
+        return
+    shard.write_text("".join(lines[:2] if change == "cut" else [*lines, dump_line(RECORDS[4])]))
+    said = f"it holds {2 if change == 'cut' else 4} records, its manifest.json says 3"
+    with pytest.raises(InputError, match=said):
+        finished_ids(out)
+    assert said in refusal(out)
+
+
+def test_people_may_edit_a_folder_that_is_meant_for_it(tmp_path):
+    out = tmp_path / "out"
+    with Store(out, Problem, stage="select", config={}, inputs={}, editable=True) as store:
+        store.write(RECORDS[:1])
+        store.finish({})
+    (out / "part-00000.jsonl").write_text(dump_line(RECORDS[0]).replace('"problem":""', '"problem":"?"'))
+    assert fingerprint(out)
+    assert finished_ids(out) == ["p/0"]
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "link"])
+def test_what_is_no_folder_is_refused(tmp_path, kind):
+    out = tmp_path / "out"
+    (tmp_path / "there").mkdir()
+    {"file": out.touch, "pipe": lambda: os.mkfifo(out), "link": lambda: out.symlink_to("there")}[kind]()
+    assert refusal(out).startswith(f"{out}: " + {
+        "file": "a file, where a folder is to be written", "pipe": "neither a file nor a folder", "link": "a link; give the path that it names"
+    }[kind])  # fmt: skip

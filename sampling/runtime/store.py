@@ -15,22 +15,23 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic
 
 from stepverify import atomic
-from stepverify.jsonl import MANIFEST, dump_line, fingerprint, parse_record
+from stepverify.jsonl import MANIFEST, check_count, digest_files, dump_line, fingerprint, parse_record
+from stepverify.lock import LOCK, FolderLock
 from stepverify.manifest import first_difference, read_manifest, write_manifest
 from stepverify.records import InputError, Record, record_key
 
 SHARD_BYTES = 256 << 20
-_DRAFT = f".{MANIFEST}.draft"  # left by a stage that was killed while it wrote its first manifest
 
 
 class Store(Generic[Record]):
     """Write the records of one stage, each exactly once, despite kills.
 
     A batch given to :meth:`write` is on disk when the call returns. A kill can only tear the final line, which is cut
-    off at the next start. A finished folder is only read. ``done`` holds the keys of the stored records.
+    off at the next start. A finished folder is only read.
 
-    As a context manager: a stage that raises before its first record leaves nothing, neither the folder nor the parents
-    that were created for it.
+    An object alone reads: whether the stage has finished, and its summary. As a context manager it locks the folder for
+    this process, and ``done`` holds the keys of the stored records. A stage that raises before its first record leaves
+    nothing, neither the folder nor the parents that were created for it.
 
     Args:
         folder: the output folder; created if it does not exist.
@@ -49,7 +50,7 @@ class Store(Generic[Record]):
     def __init__(
         self, folder: str | Path, kind: type[Record], *,
         stage: str, config: Mapping[str, Any], inputs: Mapping[str, str | Path],
-        nested: str | None = None,
+        nested: str | None = None, editable: bool = False,
     ) -> None:  # fmt: skip
         self.folder = Path(folder)
         self.kind: type[Record] = kind
@@ -60,33 +61,45 @@ class Store(Generic[Record]):
                 "inputs": {name: {"path": str(path), "sha256": fingerprint(path)} for name, path in inputs.items()},
             }, default=str)
         )  # fmt: skip
-        self._nested = nested
+        self._nested, self._editable = nested, editable
         self._file: BinaryIO | None = None
+        self._lock: FolderLock | None = None
         self._made: list[Path] = []
         self.done: set[str] = set()
         self.summary: dict[str, Any] = {}
         self.finished = False
-        self._open()
+        self._look()
 
-    def _open(self) -> None:
+    def _look(self) -> bool:
+        """Read what is there, and change nothing; tell whether records of this stage, or of a labeller, are kept."""
+        atomic.refuse_others(self.folder, folder=True)
         manifest = self.folder / MANIFEST
         stored = read_manifest(manifest) if manifest.is_file() else None
-        if stored and (stored["finished"] or _in_use(self.folder)):
-            own = stored["finished"] or any(map(_holds_record, _shards(self.folder)))
-            _refuse_difference(self.folder, stored, self._identity, but=None if own else self._nested)
-            self.finished, self.summary = stored["finished"], stored["summary"]
-            if not own:
-                write_manifest(self.folder, self._identity)
-        elif stored is None and self.folder.exists() and any(p.name != _DRAFT for p in self.folder.iterdir()):
+        if stored is None and self.folder.exists() and any(not _is_sign(p) for p in self.folder.iterdir()):
             raise InputError(
                 f"{self.folder}: not empty, and not the output of a stage (no {MANIFEST}); choose another output"
             )
-        else:
-            self._made = atomic.make_folder(self.folder)
+        if stored is None or not (stored["finished"] or _in_use(self.folder)):
+            return False
+        own = stored["finished"] or any(map(_holds_record, _shards(self.folder)))
+        _refuse_difference(self.folder, stored, self._identity, but=None if own else self._nested)
+        self.finished, self.summary = stored["finished"], stored["summary"]
+        if self.finished:
+            self.done = {key for shard in _shards(self.folder) for key in _keys(shard, self.kind, mend=False)}
+            check_count(self.folder, len(self.done))
+        return True
+
+    def _claim(self) -> None:
+        """Make the folder this stage's: it goes on there, or begins where no record is kept."""
+        if not self._look():
             _clear(self.folder)
-            write_manifest(self.folder, self._identity)
+        if self.finished:
+            return
+        write_manifest(self.folder, self._identity)
         for shard in _shards(self.folder):
-            self.done.update(_keys(shard, self.kind, mend=not self.finished))
+            self.done.update(_keys(shard, self.kind, mend=True))
+            if not shard.stat().st_size:  # killed before its first record
+                shard.unlink()
 
     def records(self) -> Iterator[Record]:
         """Read the records stored so far, whether finished or not."""
@@ -129,17 +142,34 @@ class Store(Generic[Record]):
             self._file.close()
             self._file = None
         self.summary, self.finished = dict(summary), True
-        write_manifest(self.folder, self._identity, self.summary)
+        digest = None if self._editable else digest_files(_shards(self.folder))
+        write_manifest(self.folder, self._identity, self.summary, {"count": len(self.done), "sha256": digest})
 
     def __enter__(self) -> Store[Record]:
+        if self.finished:
+            return self
+        self._made = atomic.make_folder(self.folder)
+        try:
+            self._lock = FolderLock(self.folder)
+            self._claim()
+        except BaseException:
+            self._release()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._file is not None:
             self._file.close()
-        if kind is not None and not self.finished and not _in_use(self.folder):
+        if self._lock is not None and kind is not None and not self.finished and not _in_use(self.folder):
             _clear(self.folder)
-            atomic.remove_empty(self._made)
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        atomic.remove_empty(self._made)  # no-op where something is kept
+        self._made = []
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -198,11 +228,16 @@ def _in_use(folder: Path) -> bool:
     for path in folder.rglob("*"):
         if path.is_symlink():
             return True
-        if path.is_dir() or path.name in (MANIFEST, _DRAFT):
+        if path.is_dir() or path.name == MANIFEST or _is_sign(path):
             continue
         if not path.match("part-*.jsonl") or _holds_record(path):
             return True
     return False
+
+
+def _is_sign(path: Path) -> bool:
+    """Tell whether a file is all that is there of a stage that was killed while it began: a lock, a draft."""
+    return path.name == LOCK or path.name.startswith((f"{LOCK}.", f".{MANIFEST}."))
 
 
 def _holds_record(shard: Path) -> bool:
@@ -215,7 +250,7 @@ def _clear(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):  # files before their folders
         if path.is_dir():
             path.rmdir()
-        else:
+        elif path != folder / LOCK:  # held by this process
             path.unlink()
 
 

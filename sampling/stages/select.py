@@ -115,7 +115,7 @@ def select(
     }  # fmt: skip
 
     def store() -> Store[RatingSheet]:
-        return Store(output, RatingSheet, stage="select", config=config, inputs={"input": input})
+        return Store(output, RatingSheet, stage="select", config=config, inputs={"input": input}, editable=True)
 
     if (output / jsonl.MANIFEST).is_file() and _keep(output, store):
         return

@@ -1,4 +1,4 @@
-"""Grade many answers in worker processes, with a time limit per comparison."""
+"""Grade many answers in worker processes, with a limit of CPU time per comparison."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import copy
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import types
@@ -25,6 +26,8 @@ MAX_CHUNK = 16
 """Pairs per task: enough to hide the cost of messages, few enough to repeat if one pair hangs."""
 MAX_RESTARTS = 5
 """Consecutive failures of a pool after which its workers are assumed to be unable to start."""
+WALL_FACTOR = 20
+"""Seconds of wall time that a task may take per second of its limit: a sleeping worker uses no CPU time."""
 
 # Not fork, which would copy held locks of torch's and tokenizers' threads.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -42,7 +45,7 @@ class Grader:
 
     Args:
         num_workers: worker processes; None for the cores that this process may use.
-        time_limit: seconds that one comparison may take.
+        time_limit: seconds of CPU time that one comparison may take; verdicts do not depend on the machine's load.
 
     Attributes:
         num_timeouts: comparisons given up so far: out of time, or their worker died of them twice.
@@ -84,7 +87,7 @@ class Grader:
                 missing or empty.
         """
         pairs = list(pairs)
-        verdicts = [settle(gold, predicted) for gold, predicted in pairs]
+        verdicts = [_settled(gold, predicted) for gold, predicted in pairs]
         open_pairs = [
             (gold, predicted)
             for (gold, predicted), verdict in zip(pairs, verdicts, strict=True)
@@ -107,7 +110,7 @@ class Grader:
         Returns:
             One class per answer, numbered from 0 by first appearance; None for a missing or empty answer: no vote.
         """
-        kinds = [(answer_key(answer) or answer.strip()) if answer and answer.strip() else None for answer in answers]
+        kinds = [(_key(answer) or answer.strip()) if answer and answer.strip() else None for answer in answers]
         unassigned = list(dict.fromkeys(kind for kind in kinds if kind is not None))
         classes: dict[str, int] = {}
         number = 0
@@ -140,7 +143,7 @@ class Grader:
                 if isinstance(verdicts, list):
                     found.update(zip(chunk, verdicts, strict=False))
                     remaining += chunk[len(verdicts) :]
-                elif len(chunk) == 1 and isinstance(verdicts, concurrent.futures.TimeoutError):
+                elif len(chunk) == 1 and _is_timeout(verdicts):
                     found[chunk[0]] = None
                 else:
                     failed += chunk
@@ -149,7 +152,7 @@ class Grader:
             for pair, verdict in zip(lone, self._run([[pair] for pair in lone]), strict=True):
                 if isinstance(verdict, list):
                     found[pair] = verdict[0]
-                elif last or isinstance(verdict, concurrent.futures.TimeoutError):
+                elif last or _is_timeout(verdict):
                     found[pair] = None
                 else:
                     failed.append(pair)
@@ -198,7 +201,8 @@ class Grader:
             pool = self._pool = pebble.ProcessPool(
                 max_workers=self.num_workers, initializer=_initialize, context=_context()
             )
-        return lambda chunk: pool.schedule(_compare_all, args=(chunk, self.time_limit / 2), timeout=self.time_limit)
+        wall = WALL_FACTOR * self.time_limit
+        return lambda chunk: pool.schedule(_compare_all, args=(chunk, self.time_limit), timeout=wall)
 
 
 def _initialize() -> None:
@@ -207,10 +211,28 @@ def _initialize() -> None:
     worker.initialize()
 
 
-def _compare_all(pairs: list[Pair], budget: float) -> list[bool]:
+def _compare_all(pairs: list[Pair], limit: float) -> list[bool]:
     from stepverify.answers import worker
 
-    return worker.compare_all(pairs, budget)
+    return worker.compare_all(pairs, limit)
+
+
+def _is_timeout(reason: BaseException) -> bool:
+    """Tell whether a task ended for its time: of the CPU, by the worker's own timer, or of the clock."""
+    return isinstance(reason, concurrent.futures.TimeoutError) or getattr(reason, "exitcode", 0) == -signal.SIGPROF
+
+
+def _settled(gold: str | None, predicted: str | None) -> bool | None:
+    """Compare what needs no computer algebra; None for the rest, and for what is nested too deeply for this process."""
+    with contextlib.suppress(RecursionError):
+        return settle(gold, predicted)
+    return None
+
+
+def _key(answer: str) -> str | None:
+    with contextlib.suppress(RecursionError):
+        return answer_key(answer)
+    return None
 
 
 def _num_cores() -> int:

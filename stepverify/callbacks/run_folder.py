@@ -169,7 +169,7 @@ def _earlier(root: Path, export: Path) -> list[Path]:
     own = ("*.ckpt", ".draft", ".*.draft", ".link", ".*.aside")
     found += [path for name in own for path in checkpoints.glob(name)]
     found += [export] if (export / EXPORT_FILE).is_file() else []
-    found += [export.with_name(f".{export.name}.{what}") for what in ("draft", "aside")]
+    found += [path for what in ("*.draft", "aside") for path in export.parent.glob(f".{export.name}.{what}")]
     return [path for path in found if path.exists() or path.is_symlink()]
 
 

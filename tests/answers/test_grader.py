@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,43 @@ def test_works_without_a_main_guard_and_loads_nothing_heavy(how, tmp_path):
     arguments = [sys.executable, str(script) if how == "script" else "-"]
     run = subprocess.run(arguments, input=PROGRAM, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.stdout == "start\n[True, False]\n", run.stderr
+
+
+@pytest.mark.parametrize("nested", [r"\left(" * 400 + "1" + r"\right)" * 400, "{" * 400 + "x" + "}" * 400, "(" * 3000])
+def test_what_is_nested_too_deeply_does_not_end_this_process(grader, nested):
+    assert grader.grade([("7", nested), (nested, "7"), ("7", "7")]) in ([False, False, True], [None, None, True])
+    assert grader.classes([nested, "7", nested]) == [0, 1, 0]
+
+
+def test_the_limit_is_of_cpu_time():
+    """A worker that is stopped for longer than its limit goes on; by the clock it would have been given up."""
+    before = {child.pid for child in multiprocessing.active_children()}
+    with Grader(num_workers=1, time_limit=1.0) as grader:
+        grader.grade([("x+1", "1+x")])
+        (worker,) = (child for child in multiprocessing.active_children() if child.pid not in before)
+        os.kill(worker.pid, signal.SIGSTOP)
+        threading.Timer(2.0, os.kill, (worker.pid, signal.SIGCONT)).start()
+        assert grader.grade([("x+2", "2+x")]) == [True]
+        assert grader.num_timeouts == 0
+
+
+ENDLESS = f"""
+import multiprocessing
+from stepverify.answers import Grader
+with Grader(num_workers=1, time_limit=600) as grader:
+    grader.grade([("x+1", "1+x")])
+    print(*(c.pid for c in multiprocessing.active_children() if c.name == "pebble_pool_worker"), flush=True)
+    grader.grade([("7", {SLOW!r})])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends workers with their parent on Linux alone")
+def test_workers_end_with_a_killed_parent():
+    program = subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, text=True)
+    worker = int(program.stdout.readline())
+    program.kill()
+    program.wait()
+    ends = time.monotonic() + 30
+    while Path(f"/proc/{worker}/stat").exists() and ") Z " not in Path(f"/proc/{worker}/stat").read_text():
+        assert time.monotonic() < ends, "it runs on"
+        time.sleep(0.05)
