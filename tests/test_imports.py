@@ -10,7 +10,8 @@ HEAVY = {"torch", "lightning", "vllm", "transformers", "ray", "matplotlib", "jin
 # What sampling may know of stepverify; the scorer also loads models.
 SHARED = (
     "jsonl", "records", "consistency", "manifest", "atomic", "template", "training_problems", "answers", "aggregate",
-    "readers", "data.encode", "data.targets", "versions", "statistics", "hub",
+    "readers", "data.encode", "data.targets", "versions", "statistics", "hub", "lock", "faults", "variables", "config_files",
+    "device",
 )  # fmt: skip
 SCORER = ("models", "verifier")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
@@ -88,7 +89,8 @@ def test_sampling_knows_little_of_training(root):
 
 # Floors of the sampling side, from bottom to top: a file imports from its own floor and those below.
 FLOORS = ("sampling.runtime", "sampling.engines", ("sampling.labelling", "sampling.selection", "sampling.scorers"),
-          "sampling.sample_accuracy", ("sampling.stages", "sampling.report"), "sampling.__main__")  # fmt: skip
+          "sampling.sample_accuracy", ("sampling.stages", "sampling.report"),
+          "sampling.pipeline", "sampling.__main__")  # fmt: skip
 
 
 def typed_only(path):
