@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -189,10 +189,26 @@ class SavedBytes(saved_tensors_hooks):
         total: peak number of bytes.
     """
 
+    _counting: ClassVar[list[SavedBytes]] = []
+
     def __init__(self) -> None:
         super().__init__(self._pack, lambda saved: saved)
         self.total = self._now = 0
         self._known: set[int] = set()
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._counting.append(self)
+
+    def __exit__(self, *error: object) -> None:
+        self._counting.remove(self)
+        super().__exit__(*error)
+
+    @classmethod
+    def note(cls, kept: Tensor) -> None:
+        """Count a tensor that is kept by other means, wherever bytes are being counted."""
+        for counter in cls._counting:
+            counter._pack(kept)
 
     def _pack(self, saved: Tensor) -> Tensor:
         storage = saved.untyped_storage()

@@ -20,7 +20,7 @@ from stepverify.device import choose_device
 from stepverify.hub import local_export
 from stepverify.memory import describe_use, is_out_of_memory
 from stepverify.models import VerifierModel, load_verifier
-from stepverify.models.heads import Neutral
+from stepverify.models.process import Neutral
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
 

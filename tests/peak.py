@@ -20,8 +20,9 @@ from stepverify.losses import StepCrossEntropy
 from stepverify.models import ProcessModel
 from stepverify.models.adapters import with_adapters
 from stepverify.models.attention import register
-from stepverify.models.backbone import LoRA, checkpoint_layers
+from stepverify.models.backbone import LoRA, without_adapters
 from stepverify.models.check import Reading
+from stepverify.models.recompute import checkpoint_layers
 from stepverify.records import Solution
 
 # https://huggingface.co/Qwen/Qwen2.5-7B/blob/main/config.json
@@ -113,12 +114,12 @@ def step(
         total.backward()
 
 
-def peak(config: dict[str, Any], num_tokens: int, *, mixed: bool = True, lora: bool = False, checkpointing: bool = False, dtype: torch.dtype = torch.float32) -> tuple[int, int, int]:  # fmt: skip
+def peak(config: dict[str, Any], num_tokens: int, *, mixed: bool = True, lora: bool = False, checkpointing: bool | str = False, dtype: torch.dtype = torch.float32) -> tuple[int, int, int]:  # fmt: skip
     """Bytes of parameters; and beyond them, what is kept after the forward pass, and the most at once: gradients too."""
     with tensors_without_data():
         model = process_model(config, lora=lora, dtype=dtype)
         if checkpointing:
-            checkpoint_layers(model.backbone)
+            checkpoint_layers(without_adapters(model.backbone), pointwise=checkpointing == "pointwise")
         batch = pack(num_tokens)
         with LiveBytes() as live:
             for parameter in model.parameters():

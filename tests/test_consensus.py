@@ -11,7 +11,7 @@ import pytest
 from sampling.__main__ import main
 from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.labelling import Consensus, Exhaustive, Rollouts, StepLabeller
-from sampling.labelling.verdict import DEFAULT, Template, compared, first_incorrect, majority, read_verdict
+from sampling.labelling.verdict import DEFAULT, JudgePrompt, compared, first_incorrect, majority, read_verdict
 from sampling.stages.label import label
 from stepverify.jsonl import read_records, write_records
 from stepverify.readers import Synthetic
@@ -127,12 +127,12 @@ def test_how_labels_and_judge_stand_to_each_other(labelled, verdicts, expected):
 def test_a_template_is_filled_in_at_once(tmp_path):
     r"""Braces in the problem and the steps stay as they are, as does the ``\boxed{}`` of the template."""
     (tmp_path / "t.txt").write_text("P {problem}\nA {answer}{answer}\n{steps}\n\\boxed{}, {other}\n")
-    asked = Template(tmp_path / "t.txt").render(solution(0, ["{answer} 1", "x"], problem="{steps}", answer="5"))
+    asked = JudgePrompt(tmp_path / "t.txt").render(solution(0, ["{answer} 1", "x"], problem="{steps}", answer="5"))
     assert asked == "P of {steps}\nA 55\nStep 1: {answer} 1\nStep 2: x\n\\boxed{}, {other}"
 
 
 def test_the_template_that_is_shipped_asks_for_what_is_read():
-    asked = Template(DEFAULT).render(solution(0, ["1 + 1 = 3", "#### 3"], answer="2"))
+    asked = JudgePrompt(DEFAULT).render(solution(0, ["1 + 1 = 3", "#### 3"], answer="2"))
     assert "\nof p/0\n" in asked
     assert "answer is 2" in asked
     assert "\nStep 1: 1 + 1 = 3\nStep 2: #### 3\n" in asked
@@ -149,7 +149,7 @@ def test_bad_templates(tmp_path, text, message):
     path = tmp_path / "t.txt"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(InputError, match=f"template: .*{message}"):
+    with pytest.raises(InputError, match=f"prompt: .*{message}"):
         Consensus(Fixed(), Judge(list), path)
 
 
@@ -258,19 +258,19 @@ def test_solutions_are_judged_while_others_are_labelled(tmp_path):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"template": "{problem} {steps}"}, {"seed": 1}, {"num_votes": 3}, {"chat": True}, {"sampling.temperature": 0.5}],
+    [{"prompt": "{problem} {steps}"}, {"seed": 1}, {"num_votes": 3}, {"chat": True}, {"sampling.temperature": 0.5}],
 )
 def test_another_judge_is_refused_by_name(tmp_path, changed):
     settled = {"sampling": SamplingOptions(temperature=1.0)}
     (tmp_path / "t.txt").write_text("{problem}\n{steps}")
-    run(tmp_path, [solution(0, ["r"])], lambda steps: ["?"], template=tmp_path / "t.txt", **settled)
+    run(tmp_path, [solution(0, ["r"])], lambda steps: ["?"], prompt=tmp_path / "t.txt", **settled)
     key = next(iter(changed))
-    if key == "template":
+    if key == "prompt":
         (tmp_path / "t.txt").write_text(changed.pop(key))
     if key == "sampling.temperature":
         changed = {"sampling": SamplingOptions(temperature=changed[key])}
     with pytest.raises(InputError, match=rf"was made with config\.steps\.{key}"):
-        run(tmp_path, [solution(0, ["r"])], list, template=tmp_path / "t.txt", **settled | changed)
+        run(tmp_path, [solution(0, ["r"])], list, prompt=tmp_path / "t.txt", **settled | changed)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ steps:
     judge:
       class_path: sampling.engines.TransformersEngine
       init_args: {{ model: {tiny_model_dir}, device: cpu }}
-    template: {tmp_path}/t.txt
+    prompt: {tmp_path}/t.txt
     sampling: {{ temperature: 0.7, max_tokens: 5 }}
     num_votes: 3
     chat: false
@@ -358,6 +358,6 @@ steps:
     assert summary(tmp_path / "out")["consensus"]["unparsable"] == 3
     assert summary(tmp_path / "out")["unparsable_verdicts"] == 9
     with pytest.raises(SystemExit):
-        main(["label", "--config", str(config), "--steps.init_args.template", "none.txt"])
-    assert "sampling label: template: none.txt: No such file" in capsys.readouterr().err
+        main(["label", "--config", str(config), "--steps.init_args.prompt", "none.txt"])
+    assert "sampling label: prompt: none.txt: No such file" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "judge" / "manifest.json").read_text())["finished"]

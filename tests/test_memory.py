@@ -16,6 +16,7 @@ from stepverify import memory, trainer_settings
 from stepverify.callbacks.memory import ChooseCheckpointing
 from stepverify.cli import main
 from stepverify.memory import HostMemory, SavedBytes, StepMemory, available_on_host, extrapolate, state_bytes
+from stepverify.models import Backbone
 from stepverify.records import InputError
 from tests.fits import write_labelled
 from tests.processes import stepverify
@@ -125,10 +126,11 @@ def fit(root: Path, data: Path, checkpointing: Any = "auto", *words: str, **chan
 
 
 def test_checkpointing_is_chosen_by_memory(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch):
-    """Measured, recomputed or neither: the same losses and weights, bit for bit, dropout included.
+    """Measured, recomputed in part, whole or not: the same losses and weights, bit for bit, dropout included.
 
     Then continued, where memory would suffice without; and in too little memory for a recomputed step, refused.
     """
+    monkeypatch.setattr("stepverify.models.recompute._SHORT", 16)  # so small a model has no long sums
     data = write_labelled(tmp_path / "data")
     fit(tmp_path / "false", data, False)
     assert not said
@@ -141,20 +143,26 @@ def test_checkpointing_is_chosen_by_memory(tmp_path: Path, said: list[str], monk
     fit(tmp_path / "measured", data)
     whole = asked[0]
     limit_host(monkeypatch, round(whole.peak() / 0.91))
+    fit(tmp_path / "pointwise", data)
+    assert "gradient checkpointing: pointwise operations, with it" in said[-1]
+    half = asked[-1]
+    assert half.activations < 0.8 * whole.activations
+    limit_host(monkeypatch, round(half.peak() / 0.91))
     fit(tmp_path / "on", data)
-    assert "gradient checkpointing: on" in said[-1]
+    assert "gradient checkpointing: on, with it" in said[-1]
     recomputed = asked[-1]
     assert recomputed.activations < 0.7 * whole.activations
     assert (recomputed.gradients, recomputed.states) == (whole.gradients, 2 * whole.gradients)
     runs = {
-        name: (scalars(tmp_path / name)["train/loss"], weights(tmp_path / name)) for name in ("false", "auto", "on")
+        name: (scalars(tmp_path / name)["train/loss"], weights(tmp_path / name))
+        for name in ("false", "auto", "pointwise", "on")
     }
     for losses, trained in runs.values():
         assert losses == runs["false"][0]
         assert all(torch.equal(trained[name], weight) for name, weight in runs["false"][1].items())
     limit_host(monkeypatch, 1 << 40)
-    fit(tmp_path / "on", data, "auto", "--ckpt_path", "last", trainer__max_epochs=2)
-    assert said[-1] == "gradient checkpointing: on, as before in this run"
+    fit(tmp_path / "pointwise", data, "auto", "--ckpt_path", "last", trainer__max_epochs=2)
+    assert said[-1] == "gradient checkpointing: pointwise operations, as before in this run"
     limit_host(monkeypatch, recomputed.peak() - 1)
     with pytest.raises(SystemExit) as ended:
         fit(tmp_path / "none", data)
@@ -163,18 +171,18 @@ def test_checkpointing_is_chosen_by_memory(tmp_path: Path, said: list[str], monk
 
 
 class NoMemoryLeft(lightning.Callback):
-    """Asks for a petabyte before the third step of one rank; or has a step need too much there, unless recomputed."""
+    """Asks for a petabyte before the third step of one rank; or has so many levels of recomputation need too much there."""
 
-    def __init__(self, rank: int = 0, measured: bool = False) -> None:
-        self.rank, self.measured = rank, measured
+    def __init__(self, rank: int = 0, too_large: int = 0) -> None:
+        self.rank, self.too_large = rank, too_large
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        if self.measured and trainer.global_rank == self.rank:
-            needs = iter([1 << 60] * 2)  # said and compared
+        if self.too_large and trainer.global_rank == self.rank:
+            needs = iter([1 << 60] * (1 + self.too_large))  # said once, and compared
             StepMemory.peak = lambda self: next(needs, 0)  # type: ignore[method-assign]
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if not self.measured and trainer.global_step == 2 and trainer.global_rank == self.rank:
+        if not self.too_large and trainer.global_step == 2 and trainer.global_rank == self.rank:
             torch.empty(1 << 50)
 
 
@@ -248,19 +256,20 @@ def test_precision_in_effect_is_saved_and_goes_on(tmp_path: Path, said: list[str
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", ["ddp", "fsdp2"])
-def test_all_ranks_choose_alike(overlay: str, tmp_path: Path):
+@pytest.mark.parametrize(("too_large", "chosen"), [(1, "pointwise operations"), (2, "on")])
+def test_all_ranks_choose_alike(overlay: str, too_large: int, chosen: str, tmp_path: Path):
     """One of two ranks has too little memory: both recompute, in bfloat16 too, and the losses are those without."""
     data, losses = write_labelled(tmp_path / "data"), []
     for name, rank in (("plain", 7), ("limited", 1)):
         root = tmp_path / name
-        callback = {"class_path": "tests.test_memory.NoMemoryLeft", "init_args": {"rank": rank, "measured": True}}
+        callback = {"class_path": "tests.test_memory.NoMemoryLeft", "init_args": {"rank": rank, "too_large": too_large}}
         file = config(
             "ProcessRewardModel", root, data, data__pack_tokens=512, trainer__max_epochs=1, data__validation=None,
             trainer__callbacks=[callback], trainer__precision="bf16-mixed",
         )  # fmt: skip
         done = stepverify("fit", "--config", file, "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2")  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
-        assert f"gradient checkpointing: {'on' if rank == 1 else 'off'}" in done.stderr
+        assert f"gradient checkpointing: {chosen if rank == 1 else 'off'}" in done.stderr
         losses.append(scalars(root)["train/loss"])
     assert losses[0] == losses[1]
 
@@ -279,3 +288,9 @@ def test_the_callback_keeps_its_choice():
     callback = ChooseCheckpointing()
     callback.load_state_dict({"choice": {"checkpointing": True, "on": {}}})
     assert callback.state_dict() == {"choice": {"checkpointing": True, "on": {}}}
+
+
+@pytest.mark.parametrize(("keys", "named"), [({"compile": True}, "compile: true"), ({"attention": "flex"}, "attention: flex")])  # fmt: skip
+def test_pointwise_is_refused_where_operators_are_fused(keys: dict[str, Any], named: str):
+    with pytest.raises(InputError, match=f"gradient_checkpointing: pointwise does not go with {named}"):
+        Backbone(path=BASE, gradient_checkpointing="pointwise", **keys).check()

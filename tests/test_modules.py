@@ -172,9 +172,9 @@ def test_process_values_are_the_causal_models_own(encoder, solutions, tmp_path: 
 def test_among_the_whole_vocabulary_the_loss_is_next_token_prediction(chunk, encoder, solutions, monkeypatch):
     """transformers' own cross-entropy of + or - after each tag, on the same ids; the scores do not change."""
     from stepverify import losses
-    from stepverify.models import heads
+    from stepverify.models import process
 
-    monkeypatch.setattr(heads, "log_partition", lambda *a, **k: losses.log_partition(*a, **k, chunk=chunk))
+    monkeypatch.setattr(process, "log_partition", lambda *a, **k: losses.log_partition(*a, **k, chunk=chunk))
     model = ProcessModel(backbone(), encoder.label_ids, over_vocabulary=True).eval()
     batch = collate([encoder.process(solutions[0], [1.0, 1.0, 0.0, 1.0, 0.0])])
     outputs = model(batch)[0]
@@ -242,7 +242,7 @@ def test_a_reserved_logit_starts_undecided_and_exports_as_a_linear_head(lora, en
     model.start_undecided(ids := encoder.probe())
     with torch.no_grad():
         hidden = model.decode(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0, 1:]
-        start = model.value_head(hidden, model.output_matrix()[0])
+        start = model.value_head(hidden, model.head_rows()[0])
     torch.testing.assert_close(torch.stack(torch.std_mean(start)), torch.tensor([1.0, 0.0]), rtol=1e-4, atol=1e-5)
     batch = collate([encoder.outcome(s, None) for s in solutions])
     assert 0.3 < model.score(batch).mean() < 0.7

@@ -28,12 +28,14 @@ from stepverify.memory import (
     size,
     state_bytes,
 )
-from stepverify.models.backbone import checkpoint_layers, without_adapters
+from stepverify.models.backbone import without_adapters
+from stepverify.models.recompute import checkpoint_layers, checkpointing_of
 from stepverify.models.rows import decoder_layers
 from stepverify.modules import StepModule
 from stepverify.records import InputError
 
 MARGIN = 0.1  # share of the memory left for fragmentation and batches of other shapes
+_NAMES: dict[Any, str] = {"pointwise": "pointwise operations", True: "on"}
 _PARTS = (1 / 8, 1 / 4)  # shares of the largest batch, small enough to fit wherever checkpointing helps
 
 
@@ -41,9 +43,9 @@ class ChooseCheckpointing(lightning.Callback):
     """Choose ``backbone.gradient_checkpointing: auto`` by forward and backward passes before training.
 
     They run on an eighth and a quarter of the largest training batch, from which the need of the whole batch is
-    extrapolated. No optimizer step is taken; random state, gradients and buffers are restored. Checkpointing is turned
-    on if the predicted peak leaves less than a tenth of the memory free. All ranks choose the same, and a resumed run
-    keeps the choice on devices with the same memory.
+    extrapolated. No optimizer step is taken; random state, gradients and buffers are restored. If the predicted peak
+    leaves less than a tenth of the memory free, pointwise operations are recomputed; if that is not enough, whole
+    layers. All ranks choose the same, and a resumed run keeps the choice on devices with the same memory.
     """
 
     def __init__(self) -> None:
@@ -68,33 +70,37 @@ class ChooseCheckpointing(lightning.Callback):
             self._choice = None
             return
         assert pl_module.model is not None
-        backbone = pl_module.model.backbone
+        base, source = without_adapters(pl_module.model.backbone), pl_module.backbone_source
         measure = Measurement(trainer, pl_module)
         devices = {"num_ranks": trainer.world_size, "device": measure.memory.name()}
         known = self._choice is not None and self._choice["on"] == devices
         if not any_rank(trainer, not known)[0]:
             assert self._choice is not None
-            if self._choice["checkpointing"]:
-                checkpoint_layers(backbone)
-                rank_zero_info("gradient checkpointing: on, as before in this run")
+            if chosen := self._choice["checkpointing"]:
+                checkpoint_layers(base, pointwise=chosen == "pointwise")
+                rank_zero_info(f"gradient checkpointing: {_NAMES[chosen]}, as before in this run")
             return
-        plain = measure.step()
+        need = plain = measure.step()
         self._choice = {"checkpointing": False, "on": devices}
         said = f"memory of a step of {measure.tokens:,} tokens: {plain.describe()} of {size(measure.capacity)}"
         if not any_rank(trainer, plain.peak() > (1 - MARGIN) * measure.capacity)[0]:
             rank_zero_info(f"{said}; gradient checkpointing: off")
             return
-        if not getattr(without_adapters(backbone), "supports_gradient_checkpointing", False):
+        if not getattr(base, "supports_gradient_checkpointing", False):
             rank_zero_warn(f"{said}; this model does not support gradient checkpointing")
             return
-        checkpoint_layers(backbone)
-        self._choice["checkpointing"] = True
-        reduced = measure.step(recomputed=plain.activations // len(decoder_layers(without_adapters(backbone))))
-        rank_zero_info(f"{said}; gradient checkpointing: on, with it {reduced.describe()}")
+        for level in ("pointwise", True) if source.takes_pointwise else (True,):
+            checkpoint_layers(base, pointwise=level == "pointwise")
+            self._choice["checkpointing"] = level
+            need = measure.step(recomputed=plain.activations // len(decoder_layers(base)))
+            if not any_rank(trainer, need.peak() > (1 - MARGIN) * measure.capacity)[0]:
+                break
+        chosen = _NAMES[self._choice["checkpointing"]]
+        rank_zero_info(f"{said}; gradient checkpointing: {chosen}, with it {need.describe()}")
         with together(trainer):
-            if reduced.peak() > measure.capacity:
+            if need.peak() > measure.capacity:
                 raise InputError(
-                    f"a step of {measure.tokens:,} tokens needs {size(reduced.peak())} with gradient checkpointing, "
+                    f"a step of {measure.tokens:,} tokens needs {size(need.peak())} with gradient checkpointing, "
                     f"and {measure.memory.name()} has {size(measure.capacity)}; {lower(trainer)}"
                 )
 
@@ -234,7 +240,7 @@ def lower(trainer: lightning.Trainer) -> str:
     else:
         key = "batch_size" if data.pack_tokens is None else "pack_tokens"
         parts.append(f"data.{key} ({getattr(data, key)} now; trainer.accumulate_grad_batches keeps the size of a step)")
-        if module.model is None or not any(getattr(m, "gradient_checkpointing", False) for m in module.model.modules()):
+        if module.model is None or checkpointing_of(without_adapters(module.model.backbone)) is not True:
             parts.append("backbone.gradient_checkpointing: true")
     if not str(trainer.precision).startswith(("bf16", "16")):
         parts.append(f"trainer.precision: bf16-mixed ({trainer.precision} now)")

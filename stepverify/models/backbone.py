@@ -15,6 +15,7 @@ from stepverify.models.adapters import with_adapters
 from stepverify.models.attention import Attention
 from stepverify.models.check import reading_of
 from stepverify.models.files import tensor_by_tensor
+from stepverify.models.recompute import checkpoint_layers
 from stepverify.models.rows import decoder_layers
 from stepverify.models.sharded import Sharding, stand_ins
 from stepverify.records import InputError
@@ -59,8 +60,11 @@ class Backbone:
         attention_dropout: dropout of attention weights; overrides the config's.
         dropout: residual dropout after each attention and each MLP (Cobbe et al. 2021 train with 0.2).
         compile: compile each layer with torch.compile; needs a C++ compiler on CPU.
-        gradient_checkpointing: recompute activations in the backward pass: less memory, a third more time. ``auto``
-            does so if a measured step would not fit into memory otherwise.
+        gradient_checkpointing: recompute activations in the backward pass. ``true`` recomputes whole layers: a tenth of
+            the activations, a third more time. ``pointwise`` keeps the results of matrix products and attention and
+            recomputes the rest: half of the activations, some percent more time; not with ``compile``, which does that
+            by itself, nor with ``flex``. ``auto`` takes the cheapest with which a measured step fits into memory, see
+            :class:`stepverify.callbacks.memory.ChooseCheckpointing`.
         lora: train low-rank adapters only.
         trust_remote_code: run model code that comes with the weights.
         overrides: further entries of the model's config.json to change.
@@ -73,7 +77,7 @@ class Backbone:
     attention_dropout: float | None = None
     dropout: float = 0.0
     compile: bool = False
-    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    gradient_checkpointing: Literal["auto", "pointwise"] | bool = "auto"
     lora: LoRA | None = None
     trust_remote_code: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -99,8 +103,8 @@ class Backbone:
         self._examine(model)
         if self.dropout:
             self._add_dropout(model)
-        if self.gradient_checkpointing is True:
-            checkpoint_layers(model)
+        if self.gradient_checkpointing in (True, "pointwise"):
+            checkpoint_layers(model, pointwise=self.gradient_checkpointing == "pointwise")
         if self.lora:
             with stand_ins(model):  # adapters are created on the weights' device, which must not be meta
                 model = with_adapters(model, self.lora)
@@ -158,13 +162,23 @@ class Backbone:
         """Check the settings and the local folder before data is read.
 
         Raises:
-            InputError: no config.json in the folder, or no share of what is dropped.
+            InputError: no config.json in the folder, no share of what is dropped, or keys that exclude each other.
         """
         for key in ("dropout", "attention_dropout"):
             if not 0.0 <= (getattr(self, key) or 0.0) < 1.0:
                 raise InputError(f"backbone.{key}: expected 0 <= share < 1, got {getattr(self, key)}")
+        if self.gradient_checkpointing == "pointwise" and not self.takes_pointwise:
+            other = "compile: true" if self.compile else "attention: flex"
+            raise InputError(
+                f"backbone.gradient_checkpointing: pointwise does not go with {other}; choose true, false or auto"
+            )
         if Path(self.path).is_dir() and not (Path(self.path) / "config.json").is_file():
             raise InputError(f"{self.path}: the model folder has no config.json")
+
+    @property
+    def takes_pointwise(self) -> bool:
+        """Tell whether operators are called one by one, so that some can be left out of a recomputation."""
+        return not self.compile and self.attention != "flex"
 
     def _add_dropout(self, model: nn.Module) -> None:
         for layer in decoder_layers(without_adapters(model)):
@@ -203,20 +217,6 @@ def _drop(module: nn.Module, args: Any, output: Any, *, share: float) -> Any:
     first = output[0] if isinstance(output, tuple) else output
     dropped = nn.functional.dropout(first, share, module.training)
     return (dropped, *output[1:]) if isinstance(output, tuple) else dropped
-
-
-def checkpoint_layers(model: nn.Module) -> None:
-    """Turn on gradient checkpointing; allowed at any time.
-
-    Layers check a flag in each forward pass.
-
-    Raises:
-        InputError: the model does not support it.
-    """
-    try:
-        without_adapters(model).gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-    except ValueError as error:
-        raise InputError(f"backbone.gradient_checkpointing: {error}") from None
 
 
 def without_adapters(model: nn.Module) -> nn.Module:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from stepverify.data.batch import Batch
-from stepverify.losses import bounded, log_partition, token_nll
+from stepverify.losses import token_nll
 from stepverify.models.attention import plain
 from stepverify.models.backbone import without_adapters
 from stepverify.models.check import reading_of
@@ -20,7 +19,6 @@ from stepverify.models.export import (
     Form,
     Head,
     empty_classifier,
-    output_rows,
     plain_state,
     save_adapter,
     save_causal,
@@ -32,7 +30,7 @@ from stepverify.models.rows import decoder_of, idle, num_passes, reset_rope, unr
 from stepverify.models.weights import State, state_of
 from stepverify.records import InputError
 
-Neutral = Literal["positive", "negative"]
+Rows = tuple[Tensor, Tensor | None]
 
 
 class VerifierModel(nn.Module):
@@ -70,15 +68,22 @@ class VerifierModel(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Compute outputs at ``batch.scored``, and losses in nats at ``batch.lm`` if present."""
+        # Before the decoder, so that autograd comes to them last: the gradient of picked rows is as large as the whole
+        # matrix, and activations of all layers would still be held beside it.
+        rows = self.head_rows()
         states = self._states(batch)
-        outputs = self.read(states[batch.scored.index], batch)
+        outputs = self.read(states[batch.scored.index], batch, rows)
         if batch.lm is None:
             return outputs, None
         assert batch.lm.targets is not None
         return outputs, self.token_nll(states[batch.lm.index], batch.lm.targets)
 
-    def read(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Apply the head to (M, D) hidden states at the scored positions."""
+    def head_rows(self) -> Rows | None:
+        """Pick the rows of output matrix and bias that make up the head; None for another head."""
+        return None
+
+    def read(self, hidden: Tensor, batch: Batch, rows: Rows | None) -> Tensor:
+        """Apply the head, of which ``rows`` are :meth:`head_rows`, to (M, D) hidden states at the read positions."""
         raise NotImplementedError
 
     def score(self, batch: Batch) -> Tensor:
@@ -222,7 +227,7 @@ class GeneratorModel(VerifierModel):
 
     objective = "generator"
 
-    def read(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def read(self, hidden: Tensor, batch: Batch, rows: Rows | None) -> Tensor:
         """Compute (M,) negative log-likelihoods of the targets, in nats."""
         assert batch.scored.targets is not None
         return self.token_nll(hidden, batch.scored.targets)
@@ -230,82 +235,3 @@ class GeneratorModel(VerifierModel):
     def values(self, outputs: Tensor) -> Tensor:
         """Convert negative log-likelihoods to the probability of each token."""
         return (-outputs).exp()
-
-
-class ProcessModel(VerifierModel):
-    """Compute the label tokens' logits at each step tag.
-
-    Source: Lightman et al. 2023, section 2.6.
-
-    Args:
-        backbone: a causal language model, or a token classifier with as many labels, whose head is used instead.
-        label_ids: ids of the labels negative, positive and, if there is a third one, neutral.
-        over_vocabulary: outputs are log-probabilities of the labels over the whole vocabulary; otherwise the labels'
-            logits. The values are the same.
-        neutral: how values count P(neutral) if there are three labels.
-    """
-
-    objective = "process"
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        label_ids: tuple[int, ...],
-        over_vocabulary: bool = False,
-        neutral: Neutral = "positive",
-    ) -> None:
-        super().__init__(backbone)
-        self.over_vocabulary, self.neutral = over_vocabulary, neutral
-        self.labels = ("incorrect", "correct", "neutral")[: len(label_ids)]
-        if (trained := getattr(backbone, "score", None)) is not None:
-            self.form = "classifier"
-            if trained.out_features != len(self.labels):
-                raise InputError(
-                    f"a token classifier of {trained.out_features} labels is no process reward model "
-                    f"with {len(label_ids)} labels"
-                )
-        elif max(label_ids) >= (rows := self.output_matrix()[0].shape[0]):
-            raise InputError(f"label id {max(label_ids)} is outside the model's {rows} output rows")
-        self.register_buffer("label_ids", torch.tensor(label_ids), persistent=False)
-
-    def read(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Compute the (M, 2 or 3) logits of the labels."""
-        if self.form == "classifier":
-            return self.backbone.score(hidden)  # type: ignore[operator]
-        weight, bias = self.output_matrix()
-        ids: Tensor = self.label_ids  # type: ignore[assignment]
-        logits = nn.functional.linear(hidden, weight[ids], None if bias is None else bias[ids])
-        logits = bounded(logits, self.softcap, self.logit_scale)
-        if self.over_vocabulary:
-            total = log_partition(hidden, weight, bias, scale=self.logit_scale, softcap=self.softcap)
-            logits = logits - total[:, None]
-        return logits
-
-    def head_parameters(self) -> Iterable[Tensor | None]:
-        """Return the output matrix, or the parameters of a classifier's own head."""
-        if self.form == "classifier":
-            return self.backbone.score.parameters()  # type: ignore[union-attr]
-        return self.output_matrix()
-
-    def values(self, outputs: Tensor) -> Tensor:
-        """Compute P(correct), with P(neutral) if neutral counts as positive."""
-        probabilities = outputs.float().softmax(-1)
-        if len(self.labels) == 2 or self.neutral == "negative":
-            return probabilities[:, 1]
-        return probabilities[:, 1:].sum(-1).clamp(max=1.0)  # a rounded sum of probabilities can lie above 1
-
-    def classifier_head(self, state: Mapping[str, Tensor]) -> Head:
-        """Return the labels' rows of the vocabulary head."""
-        if self.form == "classifier":
-            return Head(state["score.weight"], state.get("score.bias"), self.labels)
-        ids: Tensor = self.label_ids  # type: ignore[assignment]
-        weight, bias = output_rows(self.backbone, state, ids.tolist())
-        return Head(self.logit_scale * weight, None if bias is None else self.logit_scale * bias, self.labels)
-
-    def check_classifier(self) -> None:
-        """Refuse bounded logits, which a linear head cannot give."""
-        if self.softcap is not None:
-            raise InputError(
-                f"its logits are bounded (final_logit_softcapping: {self.softcap}), a classifier's are not"
-            )
-        super().check_classifier()

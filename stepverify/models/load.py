@@ -7,8 +7,9 @@ from typing import Any
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.models.backbone import Backbone
 from stepverify.models.export import load_value_head
-from stepverify.models.heads import Neutral, ProcessModel, VerifierModel
+from stepverify.models.heads import VerifierModel
 from stepverify.models.outcome import OutcomeModel
+from stepverify.models.process import Neutral, ProcessModel
 from stepverify.records import InputError
 from stepverify.template import load_export
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stepverify.data.batch import Batch
 from stepverify.models.backbone import without_adapters
 from stepverify.models.export import Form, Head, output_rows
-from stepverify.models.heads import VerifierModel
+from stepverify.models.heads import Rows, VerifierModel
 from stepverify.models.rows import decoder_of
 from stepverify.models.sharded import gathered, home, whole
 from stepverify.records import InputError
@@ -30,14 +30,14 @@ class ReservedLogit(nn.Module):
         self.token_id = token_id
         self.gain, self.bias = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
 
-    def forward(self, hidden: Tensor, matrix: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, row: Tensor) -> Tensor:
         """Compute (M,) value logits.
 
         Args:
             hidden: (M, D) hidden states.
-            matrix: (V, D) output matrix.
+            row: (D,) the token's row of the output matrix.
         """
-        return self.gain * (hidden @ matrix[self.token_id]).to(self.gain.dtype) + self.bias
+        return self.gain * (hidden @ row).to(self.gain.dtype) + self.bias
 
 
 class OutcomeModel(VerifierModel):
@@ -77,10 +77,16 @@ class OutcomeModel(VerifierModel):
         self.scaling: Tensor
         self.register_buffer("scaling", torch.tensor([1.0, 0.0]))
 
-    def read(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def head_rows(self) -> Rows | None:
+        """Pick the reserved token's row."""
+        if not isinstance(self.value_head, ReservedLogit):
+            return None
+        return self.output_matrix()[0][self.value_head.token_id], None
+
+    def read(self, hidden: Tensor, batch: Batch, rows: Rows | None) -> Tensor:
         """Compute (M,) value logits."""
-        if isinstance(self.value_head, ReservedLogit):
-            return self.value_head(self.logit_scale * hidden, self.output_matrix()[0])
+        if rows is not None:
+            return self.value_head(self.logit_scale * hidden, rows[0])
         return self.value_head(hidden.to(self.value_head.weight.dtype)).squeeze(-1)  # type: ignore[arg-type]
 
     def head_parameters(self) -> Iterable[Tensor | None]:
@@ -112,7 +118,8 @@ class OutcomeModel(VerifierModel):
             hidden = self.logit_scale * decoder(input_ids=tokens, use_cache=False).last_hidden_state[0]
         self.train(was_training)
         # The first token's state is unlike all others (an attention sink).
-        logits = self.value_head.to(hidden.device)(hidden[1:], whole(self.output_matrix()[0]))
+        row = whole(self.output_matrix()[0])[self.value_head.token_id]
+        logits = self.value_head.to(hidden.device)(hidden[1:], row)
         std, mean = torch.std_mean(logits)
         if std == 0:  # a row of zeros, as new tokens may have, has no scale
             return

@@ -18,8 +18,9 @@ from stepverify.models.backbone import Backbone, without_adapters
 from stepverify.models.check import Reading
 from stepverify.models.export import Form
 from stepverify.models.files import tensor_by_tensor
-from stepverify.models.heads import ProcessModel, VerifierModel
+from stepverify.models.heads import VerifierModel
 from stepverify.models.outcome import OutcomeModel
+from stepverify.models.process import ProcessModel
 from stepverify.models.rows import decoder_of, reset_rope
 from stepverify.models.sharded import Sharding, gathered, home, stand_ins
 from stepverify.records import InputError

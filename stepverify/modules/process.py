@@ -19,7 +19,7 @@ from stepverify.data.targets import NEUTRAL, StepTargets
 from stepverify.losses import StepCrossEntropy, StepLoss, StepMSE
 from stepverify.metrics import AUROC, CalibrationError, ErrorF1, FirstErrorAccuracy
 from stepverify.models import Backbone, ProcessModel
-from stepverify.models.heads import Neutral
+from stepverify.models.process import Neutral
 from stepverify.modules.base import StepModule
 from stepverify.records import InputError, Solution
 from stepverify.template import Template

@@ -48,6 +48,7 @@ CONTESTANTS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "TRL PRMTrainer": ("trl_trainers", {}),
         "TRL PRMTrainer, defaults": ("trl_trainers", {"checkpointing": True, "random_order": True}),
         "stepverify": ("ours", {}),
+        "stepverify, pointwise": ("ours", {"backbone": {"gradient_checkpointing": "pointwise"}}),
     },
     "sft": {
         "plain": ("plain", {}),
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of solutions (stepverify/records.py); synthetic ones if left out")
     parser.add_argument("--cache", default=os.environ.get("STEPVERIFY_BENCH_CACHE"), help="where to install TRL")
     parser.add_argument("--tasks", default="prm,sft,score")
+    parser.add_argument("--only", nargs="+", help="contestants, as the tables name them; the first one is the measure")
     parser.add_argument("--problems", type=int, default=4)
     parser.add_argument("--samples", type=int, default=16, help="solutions a problem")
     parser.add_argument("--longest", type=int, help="leave longer solutions of --data out; in tokens, tags included")
@@ -148,6 +150,8 @@ class Bench:
     def compare(self, task: str, model: str, data: str) -> None:
         """Contestants in turn, and the table of their medians."""
         contestants = {n: c for n, c in CONTESTANTS[task].items() if self.trl or c[0] != "trl_trainers"}
+        if self.arguments.only:
+            contestants = {name: contestants[name] for name in self.arguments.only}
         results: dict[str, list[Result]] = {name: [] for name in contestants}
         ceilings = []
         for _ in range(self.arguments.runs):

@@ -111,7 +111,7 @@ def _in_segments(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scale: f
     """
     calls, cast = tree.segments if window is None else tree.suffixes, _cast(query, key, value)
     out, _ = torch.ops.stepverify.attend_segments(*cast, calls.keys, calls.calls, scale, window)
-    return out.transpose(0, 1)[None]
+    return _by_head(out)
 
 
 @torch.library.custom_op("stepverify::attend_segments", mutates_args=(), device_types="cpu")
@@ -122,21 +122,26 @@ def _forward(
 
     It is one operator, so that compiled layers remain one graph.
     """
-    q, k, v = (_by_token(x) for x in (query, key, value))
-    out = torch.empty_like(q, dtype=_exact(q.dtype))
-    lse = out.new_empty(q.shape[:2])
+    _, heads, length, width = query.shape
+    out = query.new_empty(length, heads, width, dtype=_exact(query.dtype))
+    lse = out.new_empty(length, heads)
+    by_head, sums_by_head = _by_head(out), lse.T[None]
     for piece in _pieces(keys, calls, window):
         found, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            *_heads(q[piece.queries], k[piece.keys], v[piece.keys]), 0.0, piece.aligned,
-            attn_mask=piece.mask(q), scale=scale,
+            _take(query, piece.queries), _take(key, piece.keys), _take(value, piece.keys), 0.0, piece.aligned,
+            attn_mask=piece.mask(query), scale=scale,
         )  # fmt: skip
-        rows, part, sums = piece.rows, found[0].transpose(0, 1)[-piece.size :], sums[0].T[-piece.size :]
+        if piece.num_queries > piece.size:
+            last = slice(piece.num_queries - piece.size, piece.num_queries)
+            found, sums = _take(found, last), _take(sums, last)
         if piece.first:
-            out[rows], lse[rows] = part, sums
+            _take(by_head, piece.rows).copy_(found)
+            _take(sums_by_head, piece.rows).copy_(sums)
         else:
+            rows, part, sums = piece.rows, found[0].transpose(0, 1), sums[0].T
             out[rows].lerp_(part.to(out.dtype), (sums - lse[rows]).sigmoid()[..., None])
             lse[rows] = torch.logaddexp(lse[rows], sums)
-    return out.to(q.dtype), lse
+    return out.to(query.dtype), lse
 
 
 @_forward.register_fake
@@ -156,21 +161,22 @@ def _backward(
 
     The merged statistics give the weights that a call's keys have among all keys.
     """
-    q, k, v = (_by_token(x) for x in (query, key, value))
-    exact = _exact(q.dtype)
-    dq = torch.empty_like(q, dtype=exact)
-    dk, dv = torch.zeros_like(k, dtype=exact), torch.zeros_like(v, dtype=exact)
+    exact = _exact(query.dtype)
+    dq = torch.empty_like(_by_token(query), dtype=exact)
+    dk, dv = (torch.zeros_like(_by_token(x), dtype=exact) for x in (key, value))
+    gradient, result, sums = _by_head(grad), _by_head(out), lse.T[None]
     for piece in _pieces(keys, calls, window):
-        rows, asked = piece.rows, piece.queries
-        # Queries before the piece's own only pad to the mask's shape, and have no gradient.
-        given = F.pad(grad[rows], (0, 0, 0, 0, piece.num_queries - piece.size, 0))
+        rows, asked, before = piece.rows, piece.queries, piece.num_queries - piece.size
+        given = _take(gradient, rows)
+        if before:  # queries that are there for the shape of the mask: no gradient comes from them
+            given = F.pad(given, (0, 0, before, 0))
         parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            *_heads(given, q[asked], k[piece.keys], v[piece.keys], out[asked]), lse[asked].T[None], 0.0, piece.aligned,
-            attn_mask=piece.mask(q), scale=scale,
+            given, _take(query, asked), _take(key, piece.keys), _take(value, piece.keys), _take(result, asked),
+            _take(sums, asked), 0.0, piece.aligned, attn_mask=piece.mask(query), scale=scale,
         )  # fmt: skip
         of_q, of_k, of_v = (_by_token(x) for x in parts)
         if piece.first:
-            dq[rows] = of_q[-piece.size :]
+            dq[rows] = of_q[before:]
         else:
             dq[rows] += of_q
         for whole, part in ((dk, of_k), (dv, of_v)):
@@ -178,7 +184,7 @@ def _backward(
                 whole[piece.keys] += part
             else:
                 whole.index_add_(0, piece.keys, part.to(exact))
-    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
+    return dq.to(query.dtype), dk.to(key.dtype), dv.to(value.dtype)
 
 
 @_backward.register_fake
@@ -251,15 +257,23 @@ class _Piece(NamedTuple):
 
 
 def _pieces(keys: Tensor, calls: Tensor, window: int | None) -> Iterator[_Piece]:
-    for begin, end, start, stop, causal in calls.tolist():
+    places = keys.numpy()  # reading one number of a tensor costs as much as a small kernel
+    for begins, end, start, stop, causal in calls.tolist():
         rows, size = slice(start, stop), stop - start
-        read = keys[begin if window is None else max(begin, end - size - window + 1) : end]
-        low, high, number = int(read[0]), int(read[-1]) + 1, len(read)
-        seen = slice(low, high) if high - low == number else read
+        begin = begins if window is None else max(begins, end - size - window + 1)
+        low, high, number = int(places[begin]), int(places[end - 1]) + 1, end - begin
+        seen = slice(low, high) if high - low == number else keys[begin:end]
         if causal and window is None:
             yield _Piece(rows, seen, seen, number, number, True, None)
         else:
             yield _Piece(rows, rows, seen, size, number, bool(causal), window)
+
+
+def _take(heads: Tensor, tokens: slice | Tensor) -> Tensor:
+    """Some tokens of (1, heads, L, …)."""
+    if isinstance(tokens, slice):
+        return heads.narrow(2, tokens.start, tokens.stop - tokens.start)
+    return heads[0].transpose(0, 1)[tokens].transpose(0, 1)[None]
 
 
 def _by_token(heads: Tensor) -> Tensor:
@@ -267,9 +281,9 @@ def _by_token(heads: Tensor) -> Tensor:
     return heads[0].transpose(0, 1)
 
 
-def _heads(*tokens: Tensor) -> list[Tensor]:
+def _by_head(tokens: Tensor) -> Tensor:
     """Transpose (L, heads, D) to (1, heads, L, D), as kernels expect."""
-    return [x.transpose(0, 1)[None] for x in tokens]
+    return tokens.transpose(0, 1)[None]
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:
