@@ -25,7 +25,7 @@ class SampleAccuracy(lightning.Callback):
     """Sample and grade solutions of held-out problems after each validation.
 
     Logs ``val/sample_accuracy``, the share of solutions with the correct answer (pass@1 if they are sampled greedily),
-    and ``val/sampling_unfinished``, the share of solutions that were cut off or state no answer. Problems are divided
+    and ``val/sample_unfinished``, the share of solutions that were cut off or state no answer. Problems are divided
     over the ranks. The samples depend on ``seed`` and the weights alone, and training continues as if nothing had been
     sampled.
 
@@ -41,7 +41,7 @@ class SampleAccuracy(lightning.Callback):
         seed: seed of the samples, the same in every validation.
     """
 
-    logged = ("val/sample_accuracy", "val/sampling_unfinished")
+    logged = ("val/sample_accuracy", "val/sample_unfinished")
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -154,6 +155,11 @@ class VerifierCLI(OpenCLI):
         """Run the command; end with one line if memory runs out."""
         try:
             super().run_trainer(subcommand)
+        except pickle.UnpicklingError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{self.trainer.ckpt_path}: holds more than data, which is not loaded: {reason}"
+            ) from error
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

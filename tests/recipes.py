@@ -36,11 +36,11 @@ class Adding(Engine):
 def arguments(recipe: str, out: Path, **variables: Any) -> list[str]:
     """The recipe's pipeline with fits of one epoch and other values of its variables."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "tiny.yaml").write_text(json.dumps(OVERLAY))
+    out.with_name("tiny.yaml").write_text(json.dumps(OVERLAY))
     chosen = [
         f"--set={name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in variables.items()
     ]
-    return [f"lit_configs/{recipe}", f"--set=runs={out}", *chosen, "--overlay", f"{out}/tiny.yaml"]
+    return [f"lit_configs/{recipe}", f"--set=runs={out}", *chosen, "--overlay", str(out.with_name("tiny.yaml"))]
 
 
 def quickstart(out: Path, base: Path) -> list[str]:

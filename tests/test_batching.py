@@ -187,7 +187,7 @@ def test_padding_is_seen_by_nobody(examples):
     batch = collate(examples, pad_to=6)
     assert batch.input_ids.tolist()[8:] == batch.tree.depth.tolist()[8:] == [0] * 4
     assert batch.tree.end.tolist()[8:] == [9, 10, 11, 12]
-    assert batch.scored.index.tolist() == collate(examples).reads.index.tolist()
+    assert batch.scored.index.tolist() == collate(examples).scored.index.tolist()
 
 
 def test_prediction_has_no_targets(make_solution):
@@ -199,7 +199,7 @@ def test_prediction_has_no_targets(make_solution):
 def test_token_ids_as_targets_stay_exact(make_solution):
     """A vocabulary of 262,144 as Gemma's: the last id survives float32."""
     example = Example([1, 2], [0, 1], [262143.0, 150001.0], make_solution())
-    assert collate([example]).reads.targets.long().tolist() == [262143, 150001]
+    assert collate([example]).scored.targets.long().tolist() == [262143, 150001]
 
 
 def test_a_batch_moves_as_a_whole(examples):

@@ -188,6 +188,7 @@ def test_a_card_on_the_hub_names_repository_and_base(monkeypatch):
     assert "base_model:" not in card_of(None, "lit_configs/quickstart/base")["causal"]
 
 
+@pytest.mark.slow
 def test_adapters_of_a_sharded_model(tiny_model_dir, labelled, tmp_path: Path):
     """FSDP2 on two processes: the adapters gathered from the shards, on the base, are the merged model."""
     from peft import PeftModel

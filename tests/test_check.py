@@ -161,7 +161,7 @@ def test_attention_without_a_tree_is_an_error() -> None:
     """Never the model's own instead: also where a mask or sinks say more than the tree."""
     model = tiny("llama")
     model.set_attn_implementation(register("sdpa"))
-    with pytest.raises(InputError, match="called without the tree"):
+    with pytest.raises(InputError, match="called without the prefix tree"):
         model(torch.tensor([[3, 4, 5]]))
     q = torch.zeros(1, 4, 3, 8)
     tree = collate(examples_of([[3, 4, 5]])).tree

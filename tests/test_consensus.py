@@ -142,7 +142,7 @@ def test_the_template_that_is_shipped_asks_for_what_is_read():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{problem}", r"t\.txt: has no \{steps\}"), ("{steps}", r"has no \{problem\}"), (None, "No such file"),
+    [("{problem}", r"t\.txt: has no placeholder \{steps\}"), ("{steps}", r"has no placeholder \{problem\}"), (None, "No such file"),
      (b"\xff{problem}{steps}", "t.txt: 'utf-8' codec")],
 )  # fmt: skip
 def test_bad_templates(tmp_path, text, message):

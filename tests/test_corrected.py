@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def cases(given: Path, tiny_model_dir: Path) -> dict[str, tuple[str, dict[str, A
         "generate": ("generate", generate(none), generate(tiny), "no file named model.safetensors"),
         "rollouts": ("label", input | {"steps": rollouts(none)}, input | {"steps": rollouts(tiny)}, "no file named model.safetensors"),
         "judge": ("label", input | {"steps": consensus(none, tiny)}, input | {"steps": consensus(tiny, tiny)}, "no file named model.safetensors"),
-        "rank": ("rank", input | {"sizes": [3]}, input | {"sizes": [2]}, "sizes: 3 samples were asked for"),
+        "rank": ("rank", input | {"sizes": [3]}, input | {"sizes": [2]}, "sizes: 3 samples requested"),
         "select": ("select", input | {"total": 1, "verifier": "prm"}, input | {"total": 1, "verifier": "orm"}, "verifier: 'prm' is none of them"),
         "convert": ("convert", input | {"format": "stepwise"}, input, "no solution to write"),
         "report": ("report", {"scores": str(given), "tokens": 1, "threshold_subset": "x"}, {"scores": str(given)}, "no solution has it"),
@@ -104,11 +105,17 @@ def test_killed_before_the_first_record(name, cases, tmp_path: Path, monkeypatch
     """With nothing cleaned up, as after SIGKILL, and shards that are empty: it goes on, as what it was and corrected."""
     from sampling.runtime.store import Store
 
+    def die(store: Any, *_: Any) -> None:
+        """The system closes the file of the lock, and the lock is left."""
+        if store._lock is not None:
+            store._lock._end.set()
+            os.close(store._lock._file)
+
     stage, mistaken, corrected, _ = cases[name]
     output = tmp_path / "out"
     for values in (mistaken, mistaken):
         with monkeypatch.context() as patched:
-            patched.setattr(Store, "__exit__", lambda *_: None)
+            patched.setattr(Store, "__exit__", die)
             with pytest.raises(SystemExit):
                 run(stage, values, output)
         manifests = list(output.rglob(MANIFEST))

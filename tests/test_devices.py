@@ -83,6 +83,7 @@ def judged(folder: Path, count: int = 13) -> Path:
 FSDP2 = ("--config", "lit_configs/overlays/fsdp2.yaml")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_on_under_another_strategy(tmp_path: Path, tiny_model_dir: Path):
     """Steps 1 to 3 plain, to 6 by FSDP2, to 8 plain again: the weights of 8 steps at once, moments of Adam included."""
     data = judged(tmp_path / "data")
@@ -237,6 +238,7 @@ def test_losses_of_two_processes_are_those_of_one(words: tuple[str, ...], tmp_pa
     assert found[1][2] < found[1][0]
 
 
+@pytest.mark.slow
 def test_rows_with_padding_on_two_processes_train_as_on_one(tmp_path: Path):
     """BLOOM cannot read trees. Each step holds all 13 solutions, in one batch or two: the same ids, losses and weights."""
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -19,7 +19,7 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
 
     They are those of step 3 of 4, the only one that was validated: 11 problems sampled by both ranks, each once, in two batches and in one.
     """
-    from tests.test_accuracy import accuracy, sampled
+    from tests.test_sample_accuracy import accuracy, sampled
 
     best = {
         "class_path": "stepverify.callbacks.Checkpoints",
@@ -50,7 +50,7 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
             ("accuracy", sum(bool(s.correct) for s in solutions)),
             ("unfinished", sum(s.predicted is None for s in solutions)),
         ):
-            assert f"| sampling_{name} | {count / 11:.4g} |" in card
+            assert f"| sample_{name} | {count / 11:.4g} |" in card
         weights[overlay] = load_file(root / "export" / "model.safetensors")
     ddp, fsdp2 = weights.values()
     assert ddp.keys() == fsdp2.keys()
@@ -67,6 +67,7 @@ def thirteen(labels: Callable[[int], dict]) -> list[Solution]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_dir: Path):
     """13 labelled solutions, packed, 7 and 6 of them on a process: every metric of steps and first errors, and both figures.
 
@@ -105,6 +106,7 @@ def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_di
     assert {"calibration", "error_curve"} <= seen[1].keys()
 
 
+@pytest.mark.slow
 def test_calibration_of_two_processes_is_that_of_one(tmp_path: Path, tiny_model_dir: Path):
     """13 graded solutions, 7 and 6 of them on a process: gain and bias of all, in the exported head, by DDP and FSDP2.
 
@@ -137,6 +139,7 @@ def test_calibration_of_two_processes_is_that_of_one(tmp_path: Path, tiny_model_
             assert (head[k] - heads[0][k]).abs().max() <= 1e-4 * heads[0][k].abs().max()
 
 
+@pytest.mark.slow
 def test_torchrun_on_two_processes(tmp_path: Path):
     """The command of the README: two processes by torchrun, each with its share; one export and one set of logs."""
     launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--standalone", "-m")

@@ -234,7 +234,7 @@ def test_the_stage_without_rankings(tmp_path, capsys):
         (ROWS, {"threshold_subset": "olympiad"}, r"'olympiad': no solution has it; known: \['gsm8k', 'math'\]"),
         ([A, B, G], {"threshold_subset": "gsm8k"}, "gsm8k: choosing a threshold needs solutions with and without an error"),
         ([judged(0, [0.5], 0, num_steps=2)], {}, "so there is nothing to report"),
-        ([judged(0, [0.5], 0, num_steps=2)], {"threshold_subset": "gsm8k"}, "no verifier has a value a step"),
+        ([judged(0, [0.5], 0, num_steps=2)], {"threshold_subset": "gsm8k"}, "no verifier has a value per step"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_and_writes_nothing(tmp_path, rows, options, message):

@@ -118,7 +118,9 @@ def scalars(root: Path) -> dict[str, list[tuple[int, float]]]:
 def test_fit_ends_in_an_export_and_is_watched(kind: str, metrics: set[str], tmp_path: Path, labelled: Path):
     root = tmp_path / "run"
     data = None if kind == "GeneratorModule" else labelled
-    main(["fit", "--config", config(kind, root, data, trainer__max_epochs=8)])
+    # At three times this rate the values of an outcome verifier this small run into 0 or 1, and stay there.
+    still = {"class_path": "AdamW", "init_args": {"lr": 1e-3}}
+    main(["fit", "--config", config(kind, root, data, trainer__max_epochs=8, model__init_args__optimizer=still)])
     seen = scalars(root)
     expected = {"train/loss", "train/grad_norm", "val/loss", "throughput/tokens_per_second", "lr-AdamW/pg1"} | metrics
     assert expected <= seen.keys()
@@ -139,7 +141,7 @@ def test_a_verifier_learns_language_beside_its_labels(packs, tmp_path: Path, lab
     }
     changes = {
         "data__lm": reference,
-        "data__label_mix": "balanced",
+        "data__class_weights": "balanced",
         "model__init_args__lm_weight": 0.5,
         "trainer__max_epochs": 8,
     }
@@ -192,7 +194,7 @@ def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path):
     main(["fit", "--config", config("ProcessRewardModel", root, labelled)])
     predicting = config(
         "ProcessRewardModel", tmp_path / "predict",
-        model__init_args__backbone={"path": str(root / "export")}, model__init_args__layout=None,
+        model__init_args__backbone={"path": str(root / "export")}, model__init_args__template=None,
         data__train=None, data__validation=None, data__eval_pack_tokens=300,
         data__predict={"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(labelled)}},
         trainer__logger=False,
@@ -218,12 +220,12 @@ def test_a_second_stage_goes_on_from_the_first(tmp_path: Path, labelled: Path):
     """
     first, second = tmp_path / "first", tmp_path / "second"
     template = {"prompt": "{problem}\n", "positive": "*"}
-    main(["fit", "--config", config("ProcessRewardModel", first, labelled, model__init_args__layout=template)])
+    main(["fit", "--config", config("ProcessRewardModel", first, labelled, model__init_args__template=template)])
     still = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}
     main([
         "fit", "--config", config(
             "ProcessRewardModel", second, labelled, model__init_args__backbone={"path": str(first / "export")},
-            model__init_args__layout=None, model__init_args__optimizer=still, trainer__max_steps=1,
+            model__init_args__template=None, model__init_args__optimizer=still, trainer__max_steps=1,
         ),
     ])  # fmt: skip
     before, after = weights(first), weights(second)
@@ -240,12 +242,12 @@ def test_losses_do_not_depend_on_the_split(tmp_path: Path, labelled: Path):
     the name of a class says the same as the short name.
     """
     split = {"data__batch_size": 16, "trainer__accumulate_grad_batches": 4}
-    heavy, pairs = {"data__label_mix": {"incorrect": 5.0}}, {"model__init_args__loss": "tests.losses.PairwiseSteps"}
+    heavy, pairs = {"data__class_weights": {"incorrect": 5.0}}, {"model__init_args__loss": "tests.losses.PairwiseSteps"}
     found = {}
     for name, changes in {
         "whole": heavy,
         "split": heavy | split,
-        "scaled": {"data__label_mix": {"incorrect": 10.0, "correct": 2.0}},
+        "scaled": {"data__class_weights": {"incorrect": 10.0, "correct": 2.0}},
         "plain": {},
         "named": {"model__init_args__loss": "StepCrossEntropy"},
         "pairs": pairs,
@@ -271,11 +273,11 @@ def test_losses_do_not_depend_on_the_split(tmp_path: Path, labelled: Path):
     ("changes", "message"),
     [
         ({"model__init_args__backbone": {"path": "/nowhere/model"}}, "/nowhere/model: no such model folder"),
-        ({"model__init_args__layout": {"prompt": "{problem}\n", "step_tag": "<step> <step>"}}, "template.step_tag: '<step> <step>' is 2 tokens"),
-        ({"model__init_args__layout": {"prompt": "no problem"}}, "expected exactly one {problem}"),
+        ({"model__init_args__template": {"prompt": "{problem}\n", "step_tag": "<step> <step>"}}, "template.step_tag: '<step> <step>' is 2 tokens"),
+        ({"model__init_args__template": {"prompt": "no problem"}}, "expected exactly one {problem}"),
         ({"model__init_args__max_length": 10}, "none of 64 solutions of Solutions can be used: 64 longer than max_length = 10 tokens ("),
         ({"data__train": None}, "data.train: no reader is given"),
-        ({"data__label_mix": {"incorrect": 0.0}}, "data.class_weights.incorrect: expected a weight above 0, got 0.0"),
+        ({"data__class_weights": {"incorrect": 0.0}}, "data.class_weights.incorrect: expected a weight above 0, got 0.0"),
         ({"model__init_args__targets": {"neutral": "class"}}, "targets.neutral: class, but template.neutral defines no token"),
         ({"model__init_args__lm_weight": 1.0}, "model.lm_weight is 1.0, but data.lm names no solutions"),
         ({"data__lm_ratio": 0.0}, "data.lm_ratio: expected more than 0, got 0.0"),

@@ -217,7 +217,10 @@ def test_layout_comes_from_the_export_of_the_model(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"few_shot": Given(problem(9, steps=["x"]), problem(1, steps=["x"]))}, "example p/1 is one of the problems"),
+        (
+            {"few_shot": Given(problem(9, steps=["x"]), problem(1, steps=["x"]))},
+            "example p/1 is also one of the problems",
+        ),
         ({"few_shot": Given(problem(9))}, "p/9: has no worked solution"),
         ({"problems": Given(problem(1), problem(2), problem(1))}, "'p/1' occurs twice"),
         ({"problems": Given()}, "no problem was read"),

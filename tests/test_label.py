@@ -400,7 +400,7 @@ def test_oracle_judges_every_step(tmp_path):
 
 
 def test_oracle_refuses_other_problems(tmp_path):
-    with pytest.raises(InputError, match="p/0#0: not of a synthetic problem"):
+    with pytest.raises(InputError, match="solution p/0#0: its problem is not synthetic"):
         labelled(tmp_path, [solution(0, ["#### 5"])], SyntheticOracle())
 
 

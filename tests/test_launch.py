@@ -36,6 +36,7 @@ class Sleep(lightning.Callback):
             threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_process_that_waits_in_c(tmp_path: Path):
     """No handler in Python runs while a thread waits for a lock of C. Outside a step nothing is ended."""
     code = f"""

@@ -125,6 +125,7 @@ def fit(root: Path, data: Path, checkpointing: Any = "auto", *words: str, **chan
     main(["fit", "--config", config("ProcessRewardModel", root, data, **settings | changes), *words])
 
 
+@pytest.mark.slow
 def test_checkpointing_is_chosen_by_memory(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch):
     """Measured, recomputed in part, whole or not: the same losses and weights, bit for bit, dropout included.
 

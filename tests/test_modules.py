@@ -215,7 +215,7 @@ def test_joint_language_loss_is_the_generators_own(encoder, solutions):
     outputs, nll = model(batch := collate([*judged, encoder.lm(reference)]))
     assert nothing is None
     torch.testing.assert_close(
-        outputs[batch.scored.entries], alone[collate(judged).reads.entries], rtol=1e-4, atol=1e-5
+        outputs[batch.scored.entries], alone[collate(judged).scored.entries], rtol=1e-4, atol=1e-5
     )
     own = collate([encoder.next_token(reference)])
     torch.testing.assert_close(batch.split(outputs)[-1], [])

@@ -237,7 +237,7 @@ def test_shared_positions_are_read_once_for_each_target():
     assert sorted(reads) == [(0, 0.0, 1.0), (0, 1.0, 2.0), (1, 1.0, 1.0), (2, 1.0, 1.0), (3, 0.0, 1.0)]
     examples = store_of(*examples_of([[3, 4], [3, 5], [3, 6]], [1.0, 1.0, 0.0]))
     count_once(examples)
-    assert collate(examples).reads.weights.sum().item() == pytest.approx(4)
+    assert collate(examples).scored.weights.sum().item() == pytest.approx(4)
 
 
 def test_a_position_counts_once_among_those_that_read_it():

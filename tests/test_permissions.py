@@ -50,7 +50,7 @@ def test_colleagues_can_read_what_fits_and_stages_write(tmp_path: Path, umask: i
         check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    found = [path for path in [out, *out.rglob("*")] if not path.is_symlink()]
+    found = [path for path in out.rglob("*") if not path.is_symlink()]
     for name in ("manifest.json", "model.safetensors", "adapter_model.safetensors", "tokenizer.json", "accuracy.png",
                  "part-00000.jsonl", "last.ckpt", "config.yaml", "report.html", "records.jsonl"):  # fmt: skip
         assert any(path.name == name for path in out.rglob("*")), name

@@ -24,7 +24,7 @@ from tests.fits import fit, write_labelled  # noqa: E402
 from tests.processes import stepverify  # noqa: E402
 from tests.test_fit import BASE, config, weights  # noqa: E402
 
-SAID = r"as {}, read by transformers, it gives other values than the trained model: at token (\d+) of solution (\S+) the logit (\S+), trained (\S+) "
+SAID = r"as {}, loaded by transformers, it gives other values than the trained model: at token (\d+) of solution (\S+) the logit (\S+), trained (\S+) "
 
 
 def corrupt(monkeypatch: pytest.MonkeyPatch, form: str, change: Callable[[dict[str, Any]], None]) -> None:
@@ -101,7 +101,7 @@ def test_the_export_before_stays_and_so_do_the_checkpoints(tmp_path: Path, label
         with pytest.raises(SystemExit):
             run(2)
     error = capsys.readouterr().err
-    assert f"{root}/export: not written: as causal, read by transformers, 1 missing keys, model.layers.0.mlp" in error
+    assert f"{root}/export: not written: as causal, loaded by transformers, 1 missing keys, model.layers.0.mlp" in error
     assert all(torch.equal(before[k], weight) for k, weight in weights(root).items())
     assert files.last(root) == root / "checkpoints" / "step=6.ckpt"
     run(2)

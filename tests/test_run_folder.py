@@ -177,6 +177,7 @@ def test_an_overwriting_fit_that_cannot_begin_removes_nothing(done: Path, capsys
     assert "already finished" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_fit_that_saved_nothing_blocks_no_other(tmp_path: Path, capsys: pytest.CaptureFixture):
     """Killed at step 3, before any checkpoint; the next one has another seed, and its logs are its own alone."""
     root = tmp_path / "run"
@@ -192,6 +193,7 @@ def export_to(folder: Path) -> list[dict[str, Any]]:
     return [{"class_path": "HuggingFaceExport", "init_args": {"folder": str(folder)}}]
 
 
+@pytest.mark.slow
 def test_only_an_export_is_replaced_by_an_export(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     """Somebody's folder never; that of another run if asked for."""
     mine = tmp_path / "thesis"
@@ -304,6 +306,7 @@ def test_changed_data_is_not_another_runs_data(tmp_path: Path):
         assert claimed(root, "last", data=data) == []
 
 
+@pytest.mark.slow
 def test_a_recipe_that_is_run_again_changes_nothing(
     tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -79,7 +79,7 @@ def test_it_is_what_the_export_solves_and_disturbs_nothing(tmp_path: Path):
     seen, solutions = scalars(watched), sampled(watched / "export", 0.5, n=2)
     unfinished = sum(s.predicted is None for s in solutions)
     assert 0 < unfinished < 22
-    assert seen["val/sampling_unfinished"] == [(15, pytest.approx(unfinished / 22))]
+    assert seen["val/sample_unfinished"] == [(15, pytest.approx(unfinished / 22))]
     assert seen["val/sample_accuracy"] == [(15, pytest.approx(sum(bool(s.correct) for s in solutions) / 22))]
     assert "sample/0/text_summary" in seen
 
@@ -98,7 +98,7 @@ def test_the_best_by_accuracy_with_adapters(tmp_path: Path, tiny_model_dir: Path
     share = sum(p.answer == "1" for p in Synthetic("test", 11).problems()) / 11
     card = (tmp_path / "run" / "export" / "README.md").read_text()
     assert f"These weights are of step 4, with {share:.4g} the highest val/sample_accuracy." in card
-    assert "| sampling_unfinished | 0 |" in card
+    assert "| sample_unfinished | 0 |" in card
 
 
 def test_rows_of_different_length_are_drawn_as_alone(tiny_model_dir: Path):

@@ -370,6 +370,7 @@ generate(Slow(), Given(*map(problem, range(60))), Path(sys.argv[1]), num_samples
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_a_signal_keeps_what_is_finished(tmp_path, number, code):
     """Sent when the engine has stopped answering: the lines are whole, the manifest is unfinished, another run goes on."""

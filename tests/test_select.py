@@ -327,6 +327,7 @@ def test_bad_sheets_are_named(scored, tmp_path, changed, message):
     assert str(caught.value).startswith(f"{path}:2: {message}")
 
 
+@pytest.mark.slow
 def test_rounds_of_active_learning(tmp_path, tiny_model_dir):
     """A verifier scores 48 solutions, half of them incorrect; the oracle rates what is selected, as a person would.
 

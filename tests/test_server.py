@@ -393,7 +393,7 @@ def test_errors_are_one_line(tiny_model_dir, draws, options, message):
     [
         ({"data": [{"id": "a"}, {"id": "b"}]}, "serves 'a', 'b', not 'm'; served_as is the server's name"),
         ({"data": []}, "serves no model, not 'm'"),
-        ({"hello": 1}, "lists no models; an OpenAI-compatible endpoint ends in /v1"),
+        ({"hello": 1}, "lists no models; the URL of an OpenAI-compatible endpoint usually ends in /v1"),
         ("<html>", "/v1/models: the response is no JSON"),
         (404, "/v1/models: Error code: 404"),
     ],

@@ -26,6 +26,7 @@ def simulated_curves(area, base_rate, samples, classes, sizes, top_k=(), seed=0)
     return {rule.name.partition("/")[2]: rule.curve(candidates) for rule in rules}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("area", [0.5, 0.66, 0.8, 0.95])
 def test_of_two_samples_the_correct_one_is_chosen_as_often_as_the_area_says(area):
     """That is what the area is. 500 problems of 20 draws: a standard error of 0.005 at most; votes of two decide alike."""

@@ -75,6 +75,7 @@ def whole(solutions, tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_prediction_on_two_ranks_writes_every_record_once(solutions, tmp_path):
     """21 solutions in packs over two processes: the scores of one process, each record once."""
     fit(tmp_path / "run", solutions, *SPLITS["whole"])
@@ -97,7 +98,14 @@ def test_prediction_on_two_ranks_writes_every_record_once(solutions, tmp_path):
         assert found[2][key] == pytest.approx(values, abs=2e-6)
 
 
-@pytest.mark.parametrize("split", [name for name in SPLITS if name != "whole"])
+@pytest.mark.parametrize(
+    "split",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("fsdp2", "ddp-lora")))
+        for name in SPLITS
+        if name != "whole"
+    ],
+)
 def test_the_update_does_not_depend_on_the_split(split, solutions, whole, tmp_path):
     """Weights after three steps agree to 1e-4, and have moved by more than a hundred times that."""
     lora = split.endswith("lora")

@@ -290,7 +290,7 @@ def test_what_is_shared_and_unknown_comes_first():
         (lambda: Exhaustive(0), "num_rollouts: expected >= 1, got 0"),
         (lambda: EarlyStop(round_size=0), "round_size: expected >= 1"),
         (lambda: EarlyStop(threshold=1.0), "threshold: expected a share"),
-        (lambda: EarlyStop(width=0.2, threshold=0.5), "width: expected .* no threshold"),
+        (lambda: EarlyStop(width=0.2, threshold=0.5), "width: expected .* without a threshold"),
         (lambda: EarlyStop(error=0.0), "error: expected above 0"),
         (lambda: BinarySearch(num_rollouts=-1), "num_rollouts: expected >= 1"),
     ],

@@ -214,6 +214,8 @@ class HuggingFaceExport(lightning.Callback):
             plain = reload(folder, form, module.model.form, module.backbone_source, reading, device, sharding)
             logits = exported_logits(plain, module.model, examples, load_value_head(folder))
         formats = {p.dtype for m in (plain, module.model) for p in m.parameters() if p.is_floating_point()}
+        if (gathered := module.model.gathered_dtype) is not None:  # the trained logits are computed with these
+            formats.add(gathered)
         return logits, max(formats, key=lambda dtype: torch.finfo(dtype).eps)
 
     @contextmanager

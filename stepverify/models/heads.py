@@ -43,6 +43,7 @@ class VerifierModel(nn.Module):
     objective = ""
     form: Form = "causal"
     labels: tuple[str, ...] = ()
+    gathered_dtype: Any = None  # torch.dtype of FSDP2's gathered parameters, if not that of the shards
     # Maps this rank's number of forward passes to the maximum over ranks, if passes are collective.
     most_passes: Callable[[int], int] | None = None
 

@@ -32,5 +32,6 @@ def shard(model: VerifierModel, sharding: Sharding, *, mixed: bool = False) -> N
         fully_shard(model, mesh=sharding.mesh, mp_policy=policy)
 
     sharding.place(model, divide)
+    model.gathered_dtype = policy.param_dtype
     register_fsdp_forward_method(model, "decode")
     model.most_passes = sharding.largest

@@ -49,7 +49,7 @@ def test_values_of_tokens_come_with_their_texts(given, tmp_path, outcome, proces
     assert first.scores["orm"] == pytest.approx(outcome_by_hand(outcome, SOLUTIONS[0], per_token=True), abs=2e-6)
     for s in SOLUTIONS:
         assert len(found[s.id].token_texts["orm"]) == len(found[s.id].scores["orm"])
-    assert found[LONG.id].token_texts == found[EMPTY.id].pieces == {}
+    assert found[LONG.id].token_texts == found[EMPTY.id].token_texts == {}
 
 
 def test_earlier_scores_stay(given, tmp_path, outcome, process):

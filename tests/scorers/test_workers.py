@@ -132,6 +132,7 @@ def is_alive(pid):
         return file.read().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_the_stage(how, tmp_path):
     """Ctrl-C reaches the whole group; a SIGTERM or SIGKILL the stage alone."""
@@ -167,6 +168,7 @@ def test_a_dead_worker_ends_the_stage_with_one_line_and_it_goes_on(tmp_path, cap
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_verifier_equal_one(outcome, process):
     """To the bit: each reads whole calls. Killed, one of them is named; closed, the scorer may be used again."""
     calls = [[*GIVEN[:130], LONG], GIVEN[130:260], [*SOLUTIONS, EMPTY]]
