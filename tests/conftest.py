@@ -108,16 +108,16 @@ def tiny_model_dir(base, tokenizer, tmp_path_factory, single_thread):
 
 @pytest.fixture(scope="session")
 def outcome(tiny_model_dir, tmp_path_factory):
-    """Export of a small outcome verifier; its solutions are in :mod:`tests.exports`."""
-    from tests.exports import write_outcome
+    """Export of a small outcome verifier; its solutions are in :mod:`tests.helpers.exports`."""
+    from tests.helpers.exports import write_outcome
 
     return write_outcome(tiny_model_dir, tmp_path_factory.mktemp("exports") / "outcome")
 
 
 @pytest.fixture(scope="session")
 def process(tiny_model_dir, tmp_path_factory):
-    """Export of a small process reward model; its solutions are in :mod:`tests.exports`."""
-    from tests.exports import write_process
+    """Export of a small process reward model; its solutions are in :mod:`tests.helpers.exports`."""
+    from tests.helpers.exports import write_process
 
     return write_process(tiny_model_dir, tmp_path_factory.mktemp("exports") / "process")
 

@@ -14,7 +14,7 @@ import yaml
 pytest.importorskip("torch")
 
 from sampling import pipeline
-from tests import recipes
+from tests.helpers import recipes
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "lit_configs"

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests import recipes
+from tests.helpers import recipes
 
 ROOT = Path(__file__).parents[1]
 

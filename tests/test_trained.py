@@ -16,7 +16,7 @@ from stepverify.readers import Synthetic
 from stepverify.readers.released import digest
 from stepverify.records import Solution, StepLabel
 from stepverify.training_problems import count_trained, read_training_problems, write_training_problems
-from tests.fits import fit, write_labelled
+from tests.helpers.fits import fit, write_labelled
 
 
 def test_digests_lie_sorted_in_a_small_file(tmp_path):

@@ -25,7 +25,7 @@ from sampling.runtime.seeds import derive_seed
 from stepverify.data.encode import SolutionEncoder
 from stepverify.readers import GSM8K
 from stepverify.template import Template
-from tests.engines import complete_all
+from tests.helpers.engines import complete_all
 
 Drawn = dict[str, list[Completion]]
 

@@ -20,7 +20,7 @@ import torch
 from sampling.engines import Engine, Request, SamplingOptions, TransformersEngine, VllmEngine
 from sampling.runtime.seeds import derive_seed
 from stepverify.readers import Synthetic
-from tests.engines import complete_all
+from tests.helpers.engines import complete_all
 
 Run = Callable[[], tuple[int, int]]  # → completions and tokens that were sampled
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.mark.cuda("make test-vllm runs them on a CPU")
 @pytest.mark.seconds(130)
-@pytest.mark.parametrize("file", ["tests/test_vllm.py", "tests/test_vllm_pooling.py"])
+@pytest.mark.parametrize("file", ["tests/sampling/engines/test_vllm.py", "tests/sampling/scorers/test_vllm_pooling.py"])
 def test_the_tests_of_vllm_pass_on_a_gpu(file, record):
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed: install stepverify[vllm]")

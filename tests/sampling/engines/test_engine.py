@@ -1,0 +1,481 @@
+"""The embedded engine: the numbers it draws with, the loop around them, and what a batch must not change."""
+
+import asyncio
+import sys
+from itertools import accumulate, pairwise
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.cache_utils import DynamicLayer
+
+from sampling.engines import Engine, LoadedEngine, Request, SamplingOptions, TransformersEngine, VllmEngine
+from sampling.engines.cache import GrowingLayer
+from sampling.engines.decode import sample_tokens, uniform
+from stepverify.records import InputError
+from tests.helpers.engines import complete_all
+
+PROBLEMS = ["a = 7 ; a ?", "a = 7 ; b = a * 3 ; b ?", "a = 1 ; b = a - 3 ; c = b + 2 ; c ?", "a = 10 ; a ?"]
+GOLDEN = 0x9E3779B97F4A7C15
+MASK = (1 << 64) - 1
+
+
+def splitmix64(seed, step):
+    """Output number ``step`` of SplitMix64 (Steele et al. 2014, figure 17) in Python's unbounded integers."""
+    z = (seed + GOLDEN * (step + 1)) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+# ── uniform numbers ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_splitmix64_first_outputs():
+    """The published sequences of seeds 0 and 1234567; a double keeps the upper 53 bits."""
+    published = {0: [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4], 1234567: [6457827717110365317, 3203168211198807973]}
+    for seed, outputs in published.items():
+        assert [splitmix64(seed, 0), splitmix64(seed, 1)] == outputs
+        for step, output in enumerate(outputs):
+            assert uniform(torch.tensor([seed]), step).tolist() == [(output >> 11) / 2**53]
+
+
+@given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5), st.integers(0, 100_000))
+@settings(deadline=None)
+def test_uniform_equals_unbounded_integers(seeds, step):
+    numbers = uniform(torch.tensor(seeds), step).tolist()
+    assert numbers == [(splitmix64(seed, step) >> 11) / 2**53 for seed in seeds]
+    assert all(0 <= u < 1 for u in numbers)
+
+
+def test_uniform_mean_variance_and_independence():
+    """Of 40,000 numbers: mean 1/2 (standard error 0.0014), variance 1/12 (0.0004), correlations 0 (0.005).
+
+    Consecutive seeds and consecutive steps are the ones that are used together.
+    """
+    seeds = torch.arange(40_000) + (1 << 61)
+    u = torch.stack([uniform(seeds, step) for step in range(3)])
+    assert u.mean(1).tolist() == pytest.approx([1 / 2] * 3, abs=0.0075)
+    assert u.var(1).tolist() == pytest.approx([1 / 12] * 3, abs=0.002)
+    pairs = [(u[0], u[1]), (u[0], u[2]), (u[0][1:], u[0][:-1]), (u[1][1:], u[0][:-1])]
+    for x, y in pairs:
+        assert torch.corrcoef(torch.stack([x, y]))[0, 1].item() == pytest.approx(0, abs=0.025)
+
+
+# ── one token ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def counts(probabilities, num, **options):
+    logits = torch.tensor(probabilities).log().expand(num, -1)
+    return torch.bincount(
+        sample_tokens(logits, torch.arange(num), 0, SamplingOptions(**options)), minlength=len(probabilities)
+    ).tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"temperature": 1.0}, [1 / 8, 1 / 2, 1 / 4, 1 / 8]),
+        # squares 1/64, 16/64, 4/64, 1/64 over their sum 22/64
+        ({"temperature": 0.5}, [1 / 22, 16 / 22, 4 / 22, 1 / 22]),
+        ({"temperature": 1.0, "top_k": 2}, [0, 2 / 3, 1 / 3, 0]),
+        ({"temperature": 1.0, "top_p": 0.6}, [0, 2 / 3, 1 / 3, 0]),
+    ],
+)
+def test_draw_has_the_softmax_distribution(options, expected):
+    """Chi-square over 4 cells has 3 degrees of freedom; 30 is passed once in a million."""
+    num = 20_000
+    sampled = counts([1 / 8, 1 / 2, 1 / 4, 1 / 8], num, **options)
+    assert [d for d, e in zip(sampled, expected, strict=True) if e == 0] == [0] * expected.count(0)
+    assert sum((d - num * e) ** 2 / (num * e) for d, e in zip(sampled, expected, strict=True) if e) < 30
+
+
+@pytest.mark.parametrize(
+    ("options", "support"),
+    [
+        ({}, {0, 1, 2, 3}),
+        ({"top_k": 1}, {1}),
+        ({"top_k": 2}, {1, 3}),
+        ({"top_k": 3}, {1, 2, 3}),
+        ({"top_k": 9}, {0, 1, 2, 3}),
+        ({"top_p": 0.01}, {1}),
+        ({"top_p": 0.39}, {1}),
+        ({"top_p": 0.41}, {1, 3}),
+        ({"top_p": 0.69}, {1, 3}),
+        ({"top_p": 0.71}, {1, 2, 3}),
+        ({"top_p": 0.91}, {0, 1, 2, 3}),
+        # the two best have 4/7 = 0.571 and 3/7 among themselves
+        ({"top_k": 2, "top_p": 0.5}, {1}),
+        ({"top_k": 2, "top_p": 0.6}, {1, 3}),
+    ],
+)
+def test_supports_of_top_k_and_top_p(options, support):
+    """Probabilities 0.1, 0.4, 0.2, 0.3: in order 1, 3, 2, 0 with sums 0.4, 0.7, 0.9, 1."""
+    sampled = counts([0.1, 0.4, 0.2, 0.3], 2000, temperature=1.0, **options)
+    assert {token for token, count in enumerate(sampled) if count} == support
+
+
+@given(
+    st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=8),
+    st.integers(0, 2**62),
+    st.integers(0, 500),
+    st.sampled_from([0.3, 1.0, 2.0]),
+)
+@settings(deadline=None)
+def test_draw_inverts_the_cumulative_distribution(logits, seed, step, temperature):
+    options = SamplingOptions(temperature=temperature)
+    probabilities = (torch.tensor([logits]) / temperature).softmax(-1)[0].double().tolist()
+    cumulative = list(accumulate(probabilities))
+    target = (splitmix64(seed, step) >> 11) / 2**53 * cumulative[-1]
+    expected = next(i for i, c in enumerate(cumulative) if c > target)
+    assert sample_tokens(torch.tensor([logits]), torch.tensor([seed]), step, options).tolist() == [expected]
+
+
+def test_temperature_zero_takes_the_largest_logit_whatever_the_seed():
+    logits = torch.tensor([[0.1, 3.0, 2.9]]).expand(50, -1)
+    assert sample_tokens(logits, torch.arange(50), 3, SamplingOptions(temperature=0)).tolist() == [1] * 50
+
+
+def test_an_impossible_token_is_never_sampled():
+    sampled = counts([0.0, 0.5, 0.0, 0.5, 0.0], 2000, temperature=1.0)
+    assert sampled[0] == sampled[2] == sampled[4] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"temperature": -0.1}, "sampling.temperature"),
+        ({"top_p": 0.0}, "sampling.top_p"),
+        ({"top_p": 1.1}, "sampling.top_p"),
+        ({"top_k": -1}, "sampling.top_k"),
+        ({"max_tokens": 0}, "sampling.max_tokens"),
+        ({"stop": ["x", ""]}, "sampling.stop"),
+    ],
+)
+def test_bad_options_name_their_key(options, key):
+    with pytest.raises(InputError, match=key):
+        SamplingOptions(**options)
+
+
+# ── keys and values ───────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.lists(st.one_of(st.integers(1, 40), st.lists(st.integers(0, 2), min_size=1, max_size=4)), max_size=12))
+@settings(deadline=None)
+def test_growing_layer_equals_dynamic_layer(actions):
+    """An integer appends so many positions; a list keeps or repeats those rows (modulo what is there)."""
+    generator = torch.Generator().manual_seed(0)
+    growing, dynamic, rows = GrowingLayer(), DynamicLayer(), 3
+    for action in [2, *actions, 1]:
+        if isinstance(action, int):
+            keys = torch.randn(rows, 2, action, 4, generator=generator)
+            values = torch.randn(rows, 2, action, 4, generator=generator)
+            found, expected = growing.update(keys, values), dynamic.update(keys, values)
+            assert torch.equal(found[0], expected[0])
+            assert torch.equal(found[1], expected[1])
+        else:
+            chosen = torch.tensor([row % rows for row in action])
+            growing.select(chosen)
+            dynamic.batch_select_indices(chosen)
+            rows = len(chosen)
+        assert torch.equal(growing.keys, dynamic.keys)
+        assert torch.equal(growing.values, dynamic.values)
+        assert growing.get_seq_length() == dynamic.get_seq_length()
+
+
+def test_rows_of_another_layer_end_together():
+    """Three positions and one: the shorter begins with zeros; a further position is appended to both."""
+    long, short = GrowingLayer(), GrowingLayer()
+    keys = [torch.arange(1.0, 7).reshape(2, 1, 3, 1), torch.full((1, 1, 1, 1), 9.0)]
+    for layer, part in zip((long, short), keys, strict=True):
+        layer.update(part, -part)
+    for first, second, expected in (
+        (long, short, [[1, 2, 3], [4, 5, 6], [0, 0, 9]]),
+        (short, long, [[0, 0, 9], [1, 2, 3], [4, 5, 6]]),
+    ):
+        joined = GrowingLayer()
+        joined.update(first.keys.clone(), first.values.clone())
+        joined.append(second)
+        found, _ = joined.update(torch.full((3, 1, 1, 1), 7.0), torch.zeros(3, 1, 1, 1))
+        assert found.squeeze().tolist() == [[*row, 7] for row in expected]
+        assert joined.values[..., :3, :].squeeze().tolist() == [[-x for x in row] for row in expected]
+
+
+# ── the loop, over a network of which every next token is known ───────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def words(base):
+    """The quickstart's word-level tokenizer, as tokenizer.json has it."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(str(base))
+
+
+class Chain:
+    """A network in which each token has one possible successor, given as a text of different tokens."""
+
+    def __init__(self, tokenizer, text, max_position_embeddings=256):
+        ids = [*tokenizer.encode(text), tokenizer.eos_token_id]
+        assert len(set(ids)) == len(ids)
+        self.after = dict(pairwise(ids))
+        self.vocab_size, self.device = len(tokenizer), torch.device("cpu")
+        self.config = SimpleNamespace(num_hidden_layers=1, max_position_embeddings=max_position_embeddings)
+        self.generation_config = SimpleNamespace(eos_token_id=tokenizer.eos_token_id)
+        self.batch_sizes = []
+
+    def __call__(self, *, input_ids, attention_mask, position_ids, past_key_values, use_cache, logits_to_keep):
+        nothing = torch.zeros(len(input_ids), 1, input_ids.shape[1], 1)
+        past_key_values.update(nothing, nothing, 0)
+        # The mask covers what was read; the position of a token is the number of tokens before it.
+        assert attention_mask.shape == (len(input_ids), past_key_values.get_seq_length())
+        counted = (attention_mask.sum(1) - 1).tolist()
+        assert all(p in (0, c) for p, c in zip(position_ids[:, -1].tolist(), counted, strict=True))  # 0: finished rows
+        self.batch_sizes.append(len(input_ids))
+        logits = torch.zeros(len(input_ids), 1, self.vocab_size)
+        for row, last in enumerate(input_ids[:, -1].tolist()):
+            logits[row, 0, self.after.get(last, 0)] = 9
+        return SimpleNamespace(logits=logits)
+
+
+TEXT = "a = 1 \n b + 2 #### 3"
+
+
+def run_chain(tokenizer, prompts, text=TEXT, limit=256, batch_size=256, **options):
+    """Completions of prompts that end in a token of the chain, and the network that sampled them."""
+    network = Chain(tokenizer, text, limit)
+    engine = LoadedEngine(network, tokenizer, batch_size=batch_size, in_thread=False)
+    requests = [Request(p, tokenizer.encode(p), 1, 0) for p in prompts]
+    found = complete_all(engine, requests, SamplingOptions(temperature=0, **options))
+    return [c for p in prompts for c in found[p]], network
+
+
+@pytest.mark.parametrize(
+    ("options", "sampled", "text", "finish"),
+    [
+        # the end-of-sequence token is sampled, and no text
+        ({}, "= 1 \n b + 2 #### 3 <eos>", "= 1 \n b + 2 #### 3", "stop"),
+        ({"max_tokens": 9}, "= 1 \n b + 2 #### 3 <eos>", "= 1 \n b + 2 #### 3", "stop"),
+        ({"max_tokens": 8}, "= 1 \n b + 2 #### 3", "= 1 \n b + 2 #### 3", "length"),
+        ({"max_tokens": 1}, "=", "=", "length"),
+        # a stop text is cut out of the text, the ids stay as they were sampled
+        ({"stop": ["####"]}, "= 1 \n b + 2 ####", "= 1 \n b + 2 ", "stop"),
+        ({"stop": ["b + 2"]}, "= 1 \n b + 2", "= 1 \n ", "stop"),
+        ({"stop": ["3", "\n"]}, "= 1 \n", "= 1 ", "stop"),
+        ({"stop": ["none"]}, "= 1 \n b + 2 #### 3 <eos>", "= 1 \n b + 2 #### 3", "stop"),
+        ({"stop": ["####"], "max_tokens": 7}, "= 1 \n b + 2 ####", "= 1 \n b + 2 ", "stop"),
+        ({"stop": ["####"], "max_tokens": 6}, "= 1 \n b + 2", "= 1 \n b + 2", "length"),
+    ],
+)
+def test_how_a_completion_ends(words, options, sampled, text, finish):
+    (completion,), _ = run_chain(words, ["a"], **options)
+    assert completion.token_ids == words.encode(sampled)
+    assert (completion.text, completion.finish) == (text, finish)
+
+
+def test_a_stop_id_ends_a_completion_and_is_no_text(words):
+    (completion,), _ = run_chain(words, ["a"], stop_ids=words.encode("#### b"))
+    assert completion.token_ids == words.encode("= 1 \n b")
+    assert (completion.text, completion.finish) == ("= 1 \n", "stop")
+
+
+def test_a_stop_text_of_many_tokens_is_found(words):
+    """20 tokens in one stop text: more than are usually looked back at."""
+    letters = "a b c d e f g h i j 0 1 2 3 4 5 6 7 8 9"
+    (completion,), _ = run_chain(words, ["?"], text=f"? {letters} 10 ;", stop=[letters])
+    assert completion.token_ids == words.encode(letters)
+    assert (completion.text, completion.finish) == ("", "stop")
+
+
+def test_rows_that_end_early_leave_the_batch_and_change_nothing(words):
+    """Prompts that end in the chain's tokens need 9, 8, ..., 1 tokens.
+
+    A row has left when a quarter is finished: of 9 rows after the third token (6 left), of 6 after the fifth
+    (4 left), of 4 after the sixth (3 left, 0.75 exactly), of 3 after the seventh (2), of 2 after the eighth.
+    """
+    tokens = TEXT.split(" ")
+    (*together,), network = run_chain(words, tokens)
+    assert network.batch_sizes == [9, 9, 9, 6, 6, 4, 3, 2, 1]
+    for i, (token, completion) in enumerate(zip(tokens, together, strict=True)):
+        assert completion.token_ids == words.encode(" ".join([*tokens[i + 1 :], "<eos>"]))
+        assert run_chain(words, [token])[0] == [completion]
+
+
+def test_long_completions_go_on_beside_a_new_batch_and_join_the_next_ones(words):
+    """Eight places. ``a`` needs 9 tokens, the others of the first batch 2: it alone is left after them (1 of 8).
+
+    Then seven more are begun beside it, which need 6, 6, 6, 5, 1, 1, 1 tokens, and neither waits for the other.
+    """
+    tokens = ["a", *["####"] * 7, *["b", "b", "b", "+", "3", "3", "3"]]
+    network = Chain(words, TEXT)
+    engine = LoadedEngine(network, words, batch_size=8, in_thread=False)
+    requests = [Request(f"{i}", words.encode(token), 1, 0) for i, token in enumerate(tokens)]
+    found = complete_all(engine, requests, SamplingOptions(temperature=0))
+    for i, token in enumerate(tokens):
+        expected = TEXT.split(" ")[TEXT.split(" ").index(token) + 1 :]
+        assert found[f"{i}"][0].token_ids == words.encode(" ".join([*expected, "<eos>"]))
+    assert [*found][-1] == "0", "it is the last one, and held nobody up"
+    # Prompts and a token of 8; a token of ``a`` alone, which is an eighth; then the prompts of the next seven.
+    assert network.batch_sizes[:4] == [8, 8, 1, 7]
+
+
+def test_batches_of_different_age_become_one(words):
+    """Twenty long completions in places for eight, each begun when the others are at another token."""
+    texts = TEXT.split(" ")
+    tokens = [texts[i % 3] for i in range(20)]
+    network = Chain(words, TEXT)
+    engine = LoadedEngine(network, words, batch_size=8, in_thread=False)
+    requests = [Request(f"{i}", words.encode("? " * (i % 5) + token), 1, 0) for i, token in enumerate(tokens)]
+    found = complete_all(engine, requests, SamplingOptions(temperature=0))
+    for i, token in enumerate(tokens):
+        assert found[f"{i}"][0].token_ids == words.encode(" ".join([*texts[texts.index(token) + 1 :], "<eos>"]))
+    assert max(network.batch_sizes) <= 8
+
+
+@pytest.mark.parametrize("in_thread", [True, False])
+def test_other_options_have_their_turn(words, in_thread):
+    """Requests of two ways of sampling wait at the same time; neither changes the other's completions."""
+    engine = LoadedEngine(Chain(words, TEXT), words, batch_size=4, in_thread=in_thread)
+    ways = [SamplingOptions(temperature=0), SamplingOptions(temperature=0, max_tokens=2)]
+
+    async def every():
+        calls = [engine.complete(Request(f"{i}", words.encode("a"), 1, 0), ways[i % 2]) for i in range(20)]
+        found = await asyncio.gather(*calls)
+        await engine.aclose()
+        return found
+
+    found = asyncio.run(every())
+    assert {len(c.token_ids) for (c,) in found[::2]} == {9}
+    assert {len(c.token_ids) for (c,) in found[1::2]} == {2}
+
+
+def test_a_long_prompt_does_not_shorten_its_neighbours(words):
+    """A context of 8 tokens leaves 7 of the 9 for a prompt of one token, and one for a prompt of seven."""
+    (short, long), _ = run_chain(words, ["a", "? ? ? ? ? ? a"], limit=8)
+    assert short.token_ids == words.encode("= 1 \n b + 2 ####")
+    assert long.token_ids == words.encode("=")
+    assert short.finish == long.finish == "length"
+
+
+@pytest.mark.parametrize("length", [8, 9])
+def test_a_prompt_that_fills_the_context_is_refused(words, length):
+    with pytest.raises(InputError, match=f"the prompt has {length} tokens, the engine takes 8"):
+        run_chain(words, ["a", " ".join("?" * length)], limit=8)
+
+
+# ── the engine, over a real (random) network ──────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model_dir):
+    return TransformersEngine(str(tiny_model_dir), device="cpu", batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def prompts(tokenizer):
+    return [tokenizer.encode(problem + "\n") for problem in PROBLEMS]
+
+
+def complete(engine, requests, **options):
+    settled = {"temperature": 1.0, "max_tokens": 40} | options
+    return complete_all(engine, requests, SamplingOptions(**settled))
+
+
+def test_engines_keep_the_protocol(engine):
+    assert isinstance(engine, Engine)
+    assert isinstance(VllmEngine(engine.model), Engine)
+    assert engine.identity() == {"engine": "transformers", "model": engine.model, "dtype": "float32"}
+
+
+@pytest.mark.parametrize("extra_end", [None, "b", "\n"])
+def test_greedy_equals_transformers_generate(engine, prompts, tokenizer, extra_end):
+    """Left-padded prompts of different lengths; further ends make rows leave at different times."""
+    assert len({len(p) for p in prompts}) >= 3
+    ends = [tokenizer.eos_token_id, *(tokenizer.encode(extra_end) if extra_end else [])]
+    length = max(map(len, prompts))
+    padded = torch.tensor([[tokenizer.pad_token_id] * (length - len(p)) + p for p in prompts])
+    theirs = engine._network.generate(
+        padded, attention_mask=padded != tokenizer.pad_token_id, do_sample=False, max_new_tokens=60,
+        eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
+    )[:, length:].tolist()  # fmt: skip
+    requests = [Request(str(i), p, 2, i) for i, p in enumerate(prompts)]
+    ours = complete(engine, requests, temperature=0, max_tokens=60, stop_ids=ends[1:])
+    for i, row in enumerate(theirs):
+        end = next((at + 1 for at, token in enumerate(row) if token in ends), 60)
+        assert [c.token_ids for c in ours[str(i)]] == [row[:end]] * 2
+        assert {c.finish for c in ours[str(i)]} == {"stop" if row[end - 1] in ends else "length"}
+
+
+def test_a_sample_does_not_depend_on_its_batch(engine, prompts):
+    """Alone, in batches of other sizes, in another order, with fewer or more samples: the same completions.
+
+    Rows end at many different lengths, so they are compacted at different times too.
+    """
+    requests = [Request(str(i), p, 4, 100 + 1000 * i) for i, p in enumerate(prompts)]
+    expected = complete(engine, requests)
+    lengths = {len(c.token_ids) for sampled in expected.values() for c in sampled}
+    assert len(lengths) > 4
+    assert {c.finish for sampled in expected.values() for c in sampled} == {"stop", "length"}
+    for request in requests:
+        assert complete(engine, [request]) == {request.key: expected[request.key]}
+    for batch_size in (1, 5, 16, 1000):
+        other = TransformersEngine(engine.model, device="cpu", batch_size=batch_size)
+        assert complete(other, reversed(requests)) == expected
+    for n in (1, 2, 7):
+        again = complete(engine, [Request(r.key, r.prompt_ids, n, r.seed) for r in requests])
+        assert {key: sampled[:4] for key, sampled in again.items()} == {
+            k: sampled[:n] for k, sampled in expected.items()
+        }
+
+
+def test_completion_i_is_drawn_with_seed_plus_i(engine, prompts):
+    together = complete(engine, [Request("all", prompts[1], 5, 77)])["all"]
+    singly = complete(engine, [Request(str(i), prompts[1], 1, 77 + i) for i in range(5)])
+    assert together == [singly[str(i)][0] for i in range(5)]
+    assert len({tuple(c.token_ids) for c in together}) == 5
+
+
+def test_seed_temperature_and_top_k_change_what_is_sampled(engine, prompts):
+    base = complete(engine, [Request("r", prompts[0], 3, 5)])
+    assert complete(engine, [Request("r", prompts[0], 3, 5)]) == base
+    assert complete(engine, [Request("r", prompts[0], 3, 50)]) != base
+    for changed in ({"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.5}, {"max_tokens": 5}, {"stop": ["\n"]}):
+        assert complete(engine, [Request("r", prompts[0], 3, 5)], **changed) != base
+
+
+def test_more_than_the_window_is_sampled_whole(tiny_model_dir, prompts):
+    """Batches of 2 are sorted in windows of 16 completions: 50 requests of one go through four windows."""
+    engine, asked = TransformersEngine(str(tiny_model_dir), device="cpu", batch_size=2), []
+
+    def stream():
+        for i in range(50):
+            asked.append(i)
+            yield Request(str(i), prompts[i % 4], 1, i)
+
+    options = SamplingOptions(temperature=1.0, max_tokens=3)
+    found = complete_all(engine, stream(), options, max_in_work=engine.capacity)
+    assert len(found) == len(asked) == 50
+    assert found["49"] == complete(engine, [Request("49", prompts[1], 1, 49)], max_tokens=3)["49"]
+
+
+def test_a_prompt_longer_than_the_context_is_refused(engine, prompts):
+    much = (prompts[0] * 60)[:300]
+    with pytest.raises(InputError, match="much: the prompt has 300 tokens, the engine takes 256"):
+        complete(engine, [Request("few", prompts[0], 1, 0), Request("much", much, 1, 0)])
+
+
+def test_models_that_are_none(tmp_path, base):
+    with pytest.raises(InputError, match="no such model folder"):
+        TransformersEngine("./nowhere").tokenizer  # noqa: B018
+    with pytest.raises(InputError, match="no tokenizer"):
+        TransformersEngine(str(tmp_path)).tokenizer  # noqa: B018
+    with pytest.raises(InputError, match="no causal language model could be loaded"):
+        complete(TransformersEngine(str(base)), [Request("r", [1], 1, 0)])
+
+
+def test_without_vllm_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(InputError, match=r"install stepverify\[vllm\]"):
+        complete(VllmEngine("anywhere"), [Request("r", [1], 1, 0)])

@@ -1,0 +1,131 @@
+"""A generator in training, validated by the problems that it solves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from sampling.engines import Completion, Engine, Request, SamplingOptions, TransformersEngine  # noqa: E402
+from sampling.labelling.outcomes import grade_solutions  # noqa: E402
+from sampling.runtime.inputs import read_problems  # noqa: E402
+from sampling.runtime.seeds import derive_seed  # noqa: E402
+from stepverify.answers import Grader  # noqa: E402
+from stepverify.cli import main  # noqa: E402
+from stepverify.data.encode import SolutionEncoder  # noqa: E402
+from stepverify.readers import Synthetic  # noqa: E402
+from stepverify.records import Solution  # noqa: E402
+from stepverify.template import load_export  # noqa: E402
+from tests.helpers.engines import complete_all  # noqa: E402
+from tests.stepverify.test_fit import BASE, config, scalars, weights  # noqa: E402
+
+PROBLEMS = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "test", "num_problems": 11}}
+DRAWN = {"max_tokens": 40}
+
+
+def accuracy(**more: Any) -> dict[str, Any]:
+    arguments = {"problems": PROBLEMS, "sampling": DRAWN} | more
+    return {"class_path": "sampling.sample_accuracy.SampleAccuracy", "init_args": arguments}
+
+
+def fit(root: Path, *callbacks: dict[str, Any], kind: str = "GeneratorModule", **changes: Any) -> None:
+    main(["fit", "--config", config(kind, root, **changes, trainer__callbacks=[*callbacks])])
+
+
+def sampled(export: Path, temperature: float = 0.0, n: int = 1) -> list[Solution]:
+    """What the engine draws from an export, graded."""
+    engine, problems = TransformersEngine(str(export), device="cpu"), read_problems(Synthetic("test", 11))
+    template, _ = load_export(export)
+    encoder = SolutionEncoder(engine.tokenizer, template)
+    requests = [Request(p.id, encoder.prompt(p.problem), n, derive_seed(0, p.id)) for p in problems]
+    found = complete_all(engine, requests, SamplingOptions(temperature=temperature, **DRAWN))
+    solutions = [Solution.of(p, i, template.split(c.text), finish=c.finish) for p in problems for i, c in enumerate(found[p.id])]  # fmt: skip
+    with Grader(num_workers=1) as grader:
+        return grade_solutions(solutions, grader)
+
+
+class Forgetful(Engine):
+    """Draws as another engine does, but says something else."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.model = engine, engine.model
+
+    def identity(self) -> dict[str, Any]:
+        return self.engine.identity()
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.engine.tokenizer
+
+    async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
+        completions = await self.engine.complete(request, options)
+        return [Completion(c.token_ids, "#### 1", "stop") for c in completions]
+
+
+def test_it_is_what_the_export_solves_and_disturbs_nothing(tmp_path: Path):
+    """With dropout and gradient checkpointing: bit-equal training, and the shares that the exported model has."""
+    changes = {
+        "model__init_args__backbone": {"path": BASE, "weights": "random", "attention_dropout": 0.1, "gradient_checkpointing": True},
+        "model__init_args__optimizer__init_args__lr": 1e-2, "trainer__max_epochs": 4, "trainer__check_val_every_n_epoch": 2,
+    }  # fmt: skip
+    watched, plain = tmp_path / "watched", tmp_path / "plain"
+    fit(watched, accuracy(num_samples=2, sampling=DRAWN | {"temperature": 0.5}, every_n_epochs=4), **changes)
+    fit(plain, **changes, trainer__logger=False)
+    one, other = weights(watched), weights(plain)
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    seen, solutions = scalars(watched), sampled(watched / "export", 0.5, n=2)
+    unfinished = sum(s.predicted is None for s in solutions)
+    assert 0 < unfinished < 22
+    assert seen["val/sample_unfinished"] == [(15, pytest.approx(unfinished / 22))]
+    assert seen["val/sample_accuracy"] == [(15, pytest.approx(sum(bool(s.correct) for s in solutions) / 22))]
+    assert "sample/0/text_summary" in seen
+
+
+def test_the_best_by_accuracy_with_adapters(tmp_path: Path, tiny_model_dir: Path, monkeypatch):
+    """In any order of callbacks; the calculator, here one that writes it all, is around the engine that draws."""
+    monkeypatch.setattr("sampling.sample_accuracy.CalculatorEngine", Forgetful)
+    best = {
+        "class_path": "stepverify.callbacks.Checkpoints",
+        "init_args": {"monitor": "val/sample_accuracy", "mode": "max"},
+    }
+    fit(
+        tmp_path / "run", best, accuracy(calculator=True), trainer__logger=False,
+        model__init_args__backbone={"path": str(tiny_model_dir), "lora": {"rank": 2}},
+    )  # fmt: skip
+    share = sum(p.answer == "1" for p in Synthetic("test", 11).problems()) / 11
+    card = (tmp_path / "run" / "export" / "README.md").read_text()
+    assert f"These weights are of step 4, with {share:.4g} the highest val/sample_accuracy." in card
+    assert "| sample_unfinished | 0 |" in card
+
+
+def test_rows_of_different_length_are_drawn_as_alone(tiny_model_dir: Path):
+    """The model in training masks padding when it decodes, as transformers' own attention does."""
+    from stepverify.models import Backbone, GeneratorModel
+
+    model = GeneratorModel(Backbone(path=str(tiny_model_dir), lora=None).load()).eval()
+    ids, mask = torch.randint(5, 30, (2, 9)), torch.ones(2, 9, dtype=torch.long)
+    mask[0, :4] = 0
+    with torch.inference_mode():
+        rows = model.decode(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits
+        alone = model.decode(input_ids=ids[:1, 4:]).logits
+    torch.testing.assert_close(rows[0, 4:], alone[0], atol=1e-5, rtol=1e-5)
+    assert model.backbone.config._attn_implementation == "stepverify_paths"
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("OutcomeVerifier", {}, "SampleAccuracy: a OutcomeVerifier samples no solutions; use the callback with a generator"),
+        ("GeneratorModule", {"num_samples": 4}, "4 greedy samples are the same; set sampling.temperature"),
+        ("GeneratorModule", {"every_n_epochs": 0}, "SampleAccuracy.every_n_epochs: expected >= 1, got 0"),
+        ("GeneratorModule", {"problems": {"class_path": "stepverify.readers.GSM8K", "init_args": {"path": "/nowhere"}}}, "/nowhere"),
+    ],
+)  # fmt: skip
+def test_bad_input(kind: str, changes: dict, message: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as stopped:
+        fit(tmp_path / "run", accuracy(**changes), kind=kind)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,501 @@
+"""Training that is correct on any number of devices: processes on the CPU, with gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from torch import nn
+
+from stepverify.callbacks import files
+from stepverify.cli import main
+from stepverify.data.batch import Batch, collate
+from stepverify.data.encode import SolutionEncoder
+from stepverify.jsonl import read_records, write_records
+from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel
+from stepverify.models.backbone import LoRA
+from stepverify.records import InputError, Solution
+from stepverify.template import Template
+from tests.helpers.processes import ROOT, stepverify
+from tests.stepverify.callbacks.test_interrupt import every
+from tests.stepverify.test_distributed import thirteen
+from tests.stepverify.test_fit import config, scalars, weights
+
+
+class Seen(lightning.Callback):
+    """Writes the ids and the loss of every batch, a file a rank."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def _note(self, trainer: lightning.Trainer, stage: str, batch: Batch, loss: Any) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = {"epoch": trainer.current_epoch, "ids": [r.id for r in batch.records], "loss": loss}
+        with (self.folder / f"{stage}-{trainer.global_rank}.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self._note(trainer, "train", batch, outputs["loss"].item())
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        self._note(trainer, "val", batch, None)
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        self._note(trainer, "test", batch, None)
+
+
+def seen(root: Path, stage: str, num_ranks: int) -> dict[int, Counter[str]]:
+    """How often each id was read, by epoch; every rank has read as many batches."""
+    found: dict[int, Counter[str]] = {}
+    files = sorted((root / "seen").glob(f"{stage}-*.jsonl"))
+    lines = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    assert len(files) == num_ranks
+    assert len({len(each) for each in lines}) == 1
+    for line in (line for each in lines for line in each):
+        found.setdefault(line["epoch"], Counter()).update(line["ids"])
+    return found
+
+
+def frozen_head(tiny_model_dir: Path, **changes: Any) -> dict[str, Any]:
+    """An outcome verifier with a linear head on a model whose output matrix is its own: no loss reads that."""
+    return {
+        "kind": "OutcomeVerifier", "model__init_args__head": "linear",
+        "model__init_args__backbone": {"path": str(tiny_model_dir), "overrides": {"tie_word_embeddings": False}}, **changes,
+    }  # fmt: skip
+
+
+def judged(folder: Path, count: int = 13) -> Path:
+    """Graded solutions, correct where they are long."""
+    write_records(folder / "part-00000.jsonl", thirteen(lambda i: {"correct": i % 4 > 1 or i == 4})[:count])
+    return folder
+
+
+FSDP2 = ("--config", "lit_configs/overlays/fsdp2.yaml")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_goes_on_under_another_strategy(tmp_path: Path, tiny_model_dir: Path):
+    """Steps 1 to 3 plain, to 6 by FSDP2, to 8 plain again: the weights of 8 steps at once, moments of Adam included."""
+    data = judged(tmp_path / "data")
+    for name, limits in (("whole", (8,)), ("parts", (3, 6, 8))):
+        for steps in limits:
+            file = config(
+                root=tmp_path / name, data=data, **frozen_head(tiny_model_dir), data__batch_size=3, trainer__max_steps=steps,
+                trainer__max_epochs=None, trainer__callbacks=[every(1)],
+            )  # fmt: skip
+            words = ["fit", "--config", file, "--ckpt_path", "last"]
+            if steps == 6:
+                done = stepverify(*words, *FSDP2, "--trainer.devices", "1")
+                assert done.returncode == 0, done.stderr[-2000:]
+                assert (tmp_path / name / "checkpoints" / "step=6.ckpt").is_dir()
+                main(["validate", *words[1:]])
+            else:
+                main(words)
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert one["score.weight"].abs().max() > 1e-3
+    assert max((one[k] - other[k]).abs().max().item() for k in one) < 1e-6
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_devices_change_between_epochs_only(steps: int, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """Of 5 steps an epoch: what 2 processes left after 3 of them is refused, after all 5 one goes on; and SGD has no moments."""
+    root, data = tmp_path / "run", judged(tmp_path / "data")
+    notes = {"class_path": "tests.stepverify.test_devices.Seen", "init_args": {"folder": str(root / "seen")}}
+
+    def fit(epochs: int, *callbacks: dict[str, Any], **limits: Any) -> None:
+        file = config(
+            "OutcomeVerifier", root, data, model__init_args__backbone=UNTIED, data__batch_size=3, trainer__max_epochs=epochs,
+            trainer__callbacks=[every(1), *callbacks], model__init_args__optimizer={"class_path": "torch.optim.SGD"}, **limits,
+        )  # fmt: skip
+        main(["fit", "--config", file, "--ckpt_path", "last"])
+
+    fit(1, trainer__max_steps=steps if steps == 3 else -1)
+    newest = files.last(root)
+    checkpoint = torch.load(newest, weights_only=True)
+    assert checkpoint["stepverify"] == {"num_ranks": 1, "accumulate": 1}
+    torch.save(checkpoint | {"stepverify": {"num_ranks": 2, "accumulate": 1}}, newest)
+    if steps == 5:
+        with pytest.warns(UserWarning, match="an optimizer step has 1 batches from here on, 2 before"):
+            fit(2, notes)
+        assert seen(root, "train", 1) == {1: IDS}
+        return
+    with pytest.raises(SystemExit) as ended:
+        fit(2)
+    assert ended.value.code == 2
+    assert "saved within an epoch on 2 devices" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_moves_between_two_devices_and_one(tmp_path: Path):
+    """An epoch each by DDP and FSDP2 on two processes, on one, and by FSDP2 again: each reads every example once."""
+    plan = [(2, DDP), (2, FSDP2), (1, ()), (2, FSDP2), (2, DDP)]
+    for epochs, (num_ranks, words) in enumerate(plan, 1):
+        root = fit_joint(tmp_path, num_ranks, "--ckpt_path", "last", *words, trainer__max_epochs=epochs)
+        assert (root / "checkpoints" / "last.ckpt").is_dir() == ("fsdp2" in str(words))
+    lines = [json.loads(line) for file in (root / "seen").glob("train-*") for line in file.read_text().splitlines()]
+    for epoch in range(len(plan)):
+        ids = Counter(i for line in lines if line["epoch"] == epoch for i in line["ids"])
+        assert ids == IDS + Counter(list(IDS)[:2])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--trainer.overfit_batches", "2"], "trainer.overfit_batches: 2"),
+        (["--trainer.accelerator", "quantum"], "trainer: You selected an invalid accelerator name"),
+        (["--trainer.accelerator", "gpu"], "trainer: "),
+        (["--trainer.max_epochs", "-1", "--model.init_args.decay", "linear"], "trainer.max_epochs: without a number of"),
+        (["--model.init_args.optimizer", "LBFGS"], "model.init_args.optimizer: LBFGS computes the loss several times"),
+        ([*FSDP2, "--trainer.strategy.init_args.data_parallel_size", "3", "--trainer.devices", "2"], "data_parallel_size: 3 and tensor_parallel_size: 1 on 2 devices"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_settings_that_cannot_work_are_refused_before_a_model_is_loaded(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(Backbone, "load", lambda self: pytest.fail("loaded"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    file = config("GeneratorModule", tmp_path / "run", trainer__logger=False)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", file, *words])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("stepverify fit: ")]
+    assert (ended.value.code, message in line) == (2, True), line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_constant_rate_needs_no_end(tmp_path: Path):
+    """Half a second, or one step if that takes longer, without a number of epochs or steps."""
+    limits = {"trainer__max_epochs": -1, "trainer__max_time": {"milliseconds": 500}}
+    main(["fit", "--config", config("GeneratorModule", tmp_path / "run", **limits)])
+    assert [rate for _, rate in scalars(tmp_path / "run")["lr-AdamW/pg1"]][-1] == pytest.approx(3e-3)
+
+
+def reader(path: Path) -> dict[str, Any]:
+    return {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(path)}}
+
+
+def fit_joint(tmp_path: Path, num_ranks: int, *words: str, name: str = "run", **changes: Any) -> Path:
+    """Two epochs of 13 solutions, and 2 more for the LM loss, by so many processes; each notes what it reads."""
+    root = tmp_path / name
+    model = frozen_head(tmp_path, model__init_args__backbone=UNTIED, data__lm=reader(judged(tmp_path / "lm", 2)))
+    settings = {
+        "data__batch_size": 2, "data__lm_ratio": 2 / 13, "data__eval_pack_tokens": 64, "model__init_args__lm_weight": 1.0,
+        "trainer__callbacks": [{"class_path": "tests.stepverify.test_devices.Seen", "init_args": {"folder": str(root / "seen")}}],
+    }  # fmt: skip
+    file = config(root=root, data=judged(tmp_path / "data"), **model | settings | changes)
+    done = stepverify("fit", "--config", file, *words, "--trainer.devices", str(num_ranks))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root
+
+
+UNTIED = {"path": "lit_configs/quickstart/base", "weights": "random", "overrides": {"tie_word_embeddings": False}}
+IDS = Counter(s.id for s in thirteen(lambda i: {}))
+DDP = ("--config", "lit_configs/overlays/ddp.yaml")
+RANKS = [
+    pytest.param(2, ("--trainer.use_distributed_sampler", "true"), id="two"),
+    pytest.param(1, (), id="one", marks=pytest.mark.slow),
+    pytest.param(3, (), id="three", marks=pytest.mark.slow),
+    pytest.param(2, DDP, id="ddp", marks=pytest.mark.slow),
+    pytest.param(3, DDP, id="three_ddp", marks=pytest.mark.slow),
+    pytest.param(2, FSDP2, id="fsdp2", marks=pytest.mark.slow),
+    pytest.param(3, FSDP2, id="three_fsdp2", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("num_ranks", "words"), RANKS)
+def test_every_example_is_trained_once_an_epoch(num_ranks: int, words: tuple[str, ...], tmp_path: Path):
+    """13 solutions and the first two once more for the LM loss: in most steps no rank or only one has a LM positions.
+
+    A linear value head does without the output matrix, which the language-model loss alone trains.
+    """
+    root = fit_joint(tmp_path, num_ranks, *words)
+    lm = Counter(list(IDS)[:2])
+    assert seen(root, "train", num_ranks) == {0: IDS + lm, 1: IDS + lm}
+    assert seen(root, "val", num_ranks) == {0: IDS, 1: IDS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), FSDP2], ids=["ddp", "fsdp2"])
+def test_losses_of_two_processes_are_those_of_one(words: tuple[str, ...], tmp_path: Path):
+    """One step an epoch holds all examples, on one process in one batch or on two in a half each: the same three updates."""
+    found = {}
+    for num_ranks, more in ((1, ()), (2, words)):
+        batch = {"data__batch_size": 16 // num_ranks, "trainer__max_epochs": 3}
+        root = fit_joint(tmp_path, num_ranks, *more, name=str(num_ranks), **batch)
+        lines = [json.loads(line) for file in (root / "seen").glob("train-*") for line in file.read_text().splitlines()]
+        found[num_ranks] = [sum(line["loss"] for line in lines if line["epoch"] == e) / num_ranks for e in range(3)]
+    assert found[1] == pytest.approx(found[2], rel=1e-5)
+    assert found[1][2] < found[1][0]
+
+
+@pytest.mark.slow
+def test_rows_with_padding_on_two_processes_train_as_on_one(tmp_path: Path):
+    """BLOOM cannot read trees. Each step holds all 13 solutions, in one batch or two: the same ids, losses and weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from stepverify.data.encode import load_tokenizer
+
+    torch.manual_seed(0)
+    settings = AutoConfig.for_model("bloom", vocab_size=70, hidden_size=32, n_head=4, n_layer=2, eos_token_id=1)
+    AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path / "bloom")
+    load_tokenizer("lit_configs/quickstart/base").save_pretrained(tmp_path / "bloom")
+    found: dict[int, list[float]] = {}
+    for count in (1, 2):
+        root = tmp_path / str(count)
+        notes = {"class_path": "tests.stepverify.test_devices.Seen", "init_args": {"folder": str(root / "seen")}}
+        file = config(
+            "OutcomeVerifier", root, judged(tmp_path / "data"), data__batch_size=16 // count, trainer__max_epochs=2,
+            model__init_args__backbone={"path": str(tmp_path / "bloom")}, trainer__callbacks=[notes],
+        )  # fmt: skip
+        devices = ["--trainer.devices", str(count)]
+        if count == 1:
+            main(["fit", "--config", file, *devices])
+        else:
+            done = stepverify("fit", "--config", file, *DDP, *devices)
+            assert done.returncode == 0, done.stderr[-2000:]
+            assert done.stderr.count("bloom: shared prefixes are computed for each solution") == 1
+        assert seen(root, "train", count) == {0: IDS, 1: IDS}
+        lines = [json.loads(line) for f in (root / "seen").glob("train-*") for line in f.read_text().splitlines()]
+        found[count] = [sum(line["loss"] for line in lines if line["epoch"] == e) / count for e in range(2)]
+    assert found[1] == pytest.approx(found[2], rel=1e-5)
+    one, other = weights(tmp_path / "1"), weights(tmp_path / "2")
+    assert max((one[k] - other[k]).abs().max().item() for k in one) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_ranks", "words"), [RANKS[0], RANKS[-1]])
+def test_every_record_is_predicted_and_tested_once(num_ranks: int, words: tuple[str, ...], tmp_path: Path):
+    writer = {
+        "class_path": "stepverify.callbacks.ScoreWriter",
+        "init_args": {"folder": str(tmp_path / "out"), "name": "v"},
+    }
+    notes = {
+        "class_path": "tests.stepverify.test_devices.Seen",
+        "init_args": {"folder": str(tmp_path / "run" / "seen")},
+    }
+    data = judged(tmp_path / "data")
+    for command, key in (("predict", "predict"), ("test", "test"), ("validate", "validation")):
+        file = config(
+            "OutcomeVerifier", tmp_path / "run", data, model__init_args__backbone=UNTIED, data__eval_pack_tokens=64,
+            **{f"data__{key}": reader(data)}, trainer__callbacks=[writer if command == "predict" else notes],
+        )  # fmt: skip
+        done = stepverify(command, "--config", file, *words, "--trainer.devices", str(num_ranks))
+        assert done.returncode == 0, done.stderr[-3000:]
+    records = list(read_records(tmp_path / "out", Solution))
+    assert Counter(r.id for r in records) == IDS
+    assert all(len(r.scores["v"]) == 1 for r in records)
+    for stage in ("val", "test"):
+        assert seen(tmp_path / "run", stage, num_ranks) == {0: IDS}
+
+
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_fewer_solutions_than_devices_are_refused(name: str, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(Backbone, "load", lambda self: pytest.fail("loaded"))
+    monkeypatch.setattr(lightning.Trainer, "world_size", 14)
+    many = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "train", "num_problems": 14}}
+    few = reader(judged(tmp_path / "few"))
+    file = config(
+        "GeneratorModule",
+        tmp_path / "run",
+        data__train=few if name == "train" else many,
+        data__validation=few if name == "validation" else many,
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", file])
+    assert ended.value.code == 2
+    assert f"data.{name}: 13 solutions cannot be divided among 14 devices" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("head", "lm", "frozen"),
+    [
+        ("linear", False, {"lm_head": 70 * 32}), ("linear", True, {}), ("reserved", False, {}), ("labels", False, {}),
+        ("classifier", False, {}), ("tied", False, {}), ("adapters", False, {}),
+    ],
+)  # fmt: skip
+def test_what_no_loss_reads_is_frozen(head: str, lm: bool, frozen: dict[str, int]):
+    """An output matrix of its own under a linear value head, unless lm is learned too; each other head is a part of it."""
+    path = {"path": UNTIED["path"], "weights": "random", "overrides": {"tie_word_embeddings": head == "tied"}}
+    backbone = Backbone(**path, lora=LoRA(rank=2) if head == "adapters" else None).load()
+    if head == "labels":
+        model = ProcessModel(backbone, (8, 9))
+    elif head == "classifier":
+        backbone.score = nn.Linear(32, 2)
+        model = ProcessModel(backbone, (8, 9))
+    else:
+        model = OutcomeModel(backbone, 4 if head == "reserved" else None)
+    before = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert model.freeze_unread(lm=lm) == (frozen if head != "classifier" else {"lm_head": 70 * 32})
+    after = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert len(before - after) == (head in ("linear", "classifier") and not lm)
+
+
+def test_a_batch_without_language_reaches_the_output_matrix(tokenizer):
+    """Its gradient is 0 and not missing, on every rank alike; the outputs are those without a language-model loss."""
+    model = OutcomeModel(Backbone(**UNTIED).load())
+    nn.init.ones_(model.value_head.weight)
+    examples = [
+        SolutionEncoder(tokenizer, Template(), 100).outcome(s, [1.0] * len(s.steps)) for s in thirteen(lambda i: {})[:2]
+    ]
+    outputs, nll = model(collate(examples, lm=True))
+    assert nll.shape == (0,)
+    assert outputs.equal(model(collate(examples))[0])
+    (outputs.sum() + nll.sum()).backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    assert not [name for name, gradient in gradients.items() if gradient is None]
+    assert not gradients["backbone.lm_head.weight"].any()
+    assert gradients["backbone.model.embed_tokens.weight"].any()
+
+
+def test_a_multimodal_wrapper_is_frozen_around_its_decoder():
+    from transformers import AutoModelForCausalLM, Gemma3Config
+
+    text = {
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    }
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    backbone = AutoModelForCausalLM.from_config(
+        Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    )
+    parts = {
+        "model.vision_tower": backbone.model.vision_tower,
+        "model.multi_modal_projector": backbone.model.multi_modal_projector,
+    }
+    frozen = GeneratorModel(backbone).freeze_unread(lm=False)
+    assert frozen == {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    assert all(p.requires_grad for p in backbone.get_decoder().parameters())
+
+
+class Strike(lightning.Callback):
+    """Ends one rank in the third step, by SIGKILL or an exception; the others wait, as for NCCL, which hears of nothing."""
+
+    def __init__(self, rank: int, how: str, file: str) -> None:
+        self.rank, self.how, self.file = rank, how, Path(file)
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        self.file.with_name(f"{self.file.name}-{trainer.global_rank}").write_text(str(os.getpid()))
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.global_step == 2:
+            if trainer.global_rank != self.rank:
+                time.sleep(1000)
+            self.file.with_name("struck").touch()
+            if self.how == "SIGKILL":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("struck")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rank", "how", "launcher"),
+    [
+        (0, "SIGKILL", ()), (0, "exception", ()), (1, "SIGKILL", ()), (1, "exception", ()),
+        (1, "SIGKILL", ("torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m")),
+    ],
+)  # fmt: skip
+def test_a_run_ends_with_any_of_its_processes(rank: int, how: str, launcher: tuple[str, ...], tmp_path: Path):
+    strike = {"rank": rank, "how": how, "file": str(tmp_path / "process")}
+    file = config(
+        "GeneratorModule",
+        tmp_path / "run",
+        trainer__callbacks=[{"class_path": "tests.stepverify.test_devices.Strike", "init_args": strike}],
+    )
+    started = time.time()
+    # The errors of all processes go to one pipe, which is read until the last of them has ended.
+    done = stepverify("fit", "--config", file, "--trainer.devices", "2", launcher=launcher)
+    seconds = time.time() - (tmp_path / "struck").stat().st_mtime
+    print(rank, how, launcher, f"{seconds:.1f} of {time.time() - started:.1f} s, code {done.returncode}")
+    assert seconds < 60
+    assert done.returncode != 0
+    assert ("RuntimeError: struck" in done.stderr) == (how == "exception")
+    if not launcher:
+        assert ("has ended, so local rank 1 ends" if rank == 0 else "terminated with code") in done.stderr
+
+
+def test_a_further_process_ends_with_the_main_one():
+    """The main process starts one with its environment, says its number, and is killed."""
+    inner = (
+        "import time; from stepverify import follow; follow.GRACE_SECONDS = 0; follow.follow_main(); time.sleep(100)"
+    )
+    outer = (
+        "import os, subprocess, sys, time; from stepverify.follow import follow_main; follow_main()\n"
+        f"subprocess.Popen([sys.executable, '-c', {inner!r}], env=os.environ | {{'LOCAL_RANK': '1'}}); time.sleep(0.5); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", outer], check=False, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=20
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert "has ended, so local rank 1 ends" in done.stderr
+
+
+class _Entry:
+    """The configuration's entry of a trainer."""
+
+    def __init__(self, accelerator: str) -> None:
+        self.accelerator = accelerator
+
+
+@pytest.mark.parametrize(("given", "taken"), [("auto", "cpu"), ("cpu", "cpu"), ("mps", None), ("gpu", None)])
+def test_an_apple_gpu_is_never_taken(given, taken, monkeypatch):
+    """Lightning's ``auto`` would: ``auto`` is the CPU there, said in the log, and who asks for the GPU is told why not."""
+    from stepverify import trainer_settings
+
+    said: list[str] = []
+    monkeypatch.setattr(trainer_settings.MPSAccelerator, "is_available", staticmethod(lambda: True))
+    monkeypatch.setattr(trainer_settings.CUDAAccelerator, "is_available", staticmethod(lambda: False))
+    monkeypatch.setattr(trainer_settings, "rank_zero_info", said.append)
+    entry = _Entry(given)
+    if taken is None:
+        with pytest.raises(
+            InputError, match=f"^trainer.accelerator: {given}: Apple GPUs have no 64-bit floats.*use cpu$"
+        ):
+            trainer_settings.choose_accelerator(entry)
+        return
+    trainer_settings.choose_accelerator(entry)
+    assert entry.accelerator == taken
+    assert len(said) == (given == "auto")
+
+
+def test_accelerators_are_left_alone_elsewhere(monkeypatch):
+    from stepverify import trainer_settings
+
+    for mps, cuda in ((False, False), (False, True), (True, True)):
+        monkeypatch.setattr(trainer_settings.MPSAccelerator, "is_available", staticmethod(lambda mps=mps: mps))
+        monkeypatch.setattr(trainer_settings.CUDAAccelerator, "is_available", staticmethod(lambda cuda=cuda: cuda))
+        trainer_settings.choose_accelerator(entry := _Entry("auto"))
+        assert entry.accelerator == "auto"
+
+
+def test_models_are_not_put_on_an_apple_gpu():
+    from stepverify.device import choose_device
+
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(InputError, match=r"^device: mps:0: Apple GPUs have no 64-bit floats.*use cpu$"):
+        choose_device("mps:0")
+    with pytest.raises(InputError, match=r"^device: gpu: "):
+        choose_device("gpu")

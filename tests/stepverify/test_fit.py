@@ -1,0 +1,325 @@
+"""``stepverify fit`` and ``predict`` through the command line, on the embedded problems."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+torch = pytest.importorskip("torch")
+
+from stepverify.cli import main  # noqa: E402
+from stepverify.jsonl import read_records, write_records  # noqa: E402
+from stepverify.records import Solution, StepLabel  # noqa: E402
+
+BASE = "lit_configs/quickstart/base"
+
+
+def config(kind: str, root: Path, data: Path | None = None, **changes: Any) -> str:
+    """A small configuration: 64 problems in batches of 16, four steps an epoch."""
+    if data is None:
+        train = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "train", "num_problems": 64}}
+        held_out = {
+            "class_path": "stepverify.readers.Synthetic",
+            "init_args": {"split": "validation", "num_problems": 16},
+        }
+    else:
+        train = held_out = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(data)}}
+    settings: dict[str, Any] = {
+        "seed_everything": 3,
+        "model": {
+            "class_path": f"stepverify.modules.{kind}",
+            "init_args": {
+                "backbone": {"path": BASE, "weights": "random"},
+                "template": {"prompt": "{problem}\n"},
+                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}},
+                "warmup": 0.0,
+                "decay": "constant",
+            },
+        },
+        "data": {"train": train, "validation": held_out, "batch_size": 16},
+        "trainer": {
+            "default_root_dir": str(root), "max_epochs": 2, "log_every_n_steps": 1,
+            "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu",
+        },
+    }  # fmt: skip
+    for key, value in changes.items():
+        node = settings
+        *path, last = key.split("__")
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    file = root.parent / f"{root.name}.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return str(file)
+
+
+@pytest.fixture(autouse=True)
+def lightning_logs_to_a_closed_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning keeps the stderr of the test that imported it; what it says there later is lost, not an error."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Graded and step-labelled solutions: half of them with an incorrect last step."""
+    from stepverify.readers import Synthetic
+
+    records = []
+    for i, s in enumerate(Synthetic("train", 64, num_steps=4).solutions()):
+        if i % 2:
+            s.steps, s.correct = [*s.steps[:-1], "#### 99"], False
+        s.step_labels = [StepLabel(num_correct=3, num_rollouts=4)] * 4 + [StepLabel(rating=1 if s.correct else -1)]
+        records.append(s)
+    write_records(tmp_path / "labelled" / "part-00000.jsonl", records)
+    return tmp_path / "labelled"
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "export" / "model.safetensors")
+
+
+def scalars(root: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(root / "logs"), size_guidance={"scalars": 0})
+    events.Reload()
+    found = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return found | {tag: [] for tag in (*events.Tags()["images"], *events.Tags()["tensors"])}
+
+
+@pytest.mark.parametrize(
+    ("kind", "metrics"),
+    [
+        ("GeneratorModule", {"solution/0/text_summary"}),
+        (
+            "OutcomeVerifier",
+            {"val/solution_auroc", "val/solution_accuracy", "calibration", "solution/0/text_summary", "solution/0"},
+        ),
+        (
+            "ProcessRewardModel",
+            {
+                "val/step_auroc",
+                "val/step_accuracy",
+                "val/error_f1",
+                "val/ece",
+                "val/first_error_accuracy",
+                "calibration",
+                "error_curve",
+            },
+        ),
+    ],
+)
+def test_fit_ends_in_an_export_and_is_watched(kind: str, metrics: set[str], tmp_path: Path, labelled: Path):
+    root = tmp_path / "run"
+    data = None if kind == "GeneratorModule" else labelled
+    # At three times this rate the values of an outcome verifier this small run into 0 or 1, and stay there.
+    still = {"class_path": "AdamW", "init_args": {"lr": 1e-3}}
+    main(["fit", "--config", config(kind, root, data, trainer__max_epochs=8, model__init_args__optimizer=still)])
+    seen = scalars(root)
+    expected = {"train/loss", "train/grad_norm", "val/loss", "throughput/tokens_per_second", "lr-AdamW/pg1"} | metrics
+    assert expected <= seen.keys()
+    losses = [value for _, value in seen["train/loss"]]
+    assert len(losses) == 32
+    assert sum(losses[-4:]) < sum(losses[:4])
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "stepverify.json"):
+        assert (root / "export" / name).is_file()
+    assert (root / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("packs", [{}, {"data__pack_tokens": 512, "data__prefix_weighting": "once"}])
+def test_a_verifier_learns_language_beside_its_labels(packs, tmp_path: Path, labelled: Path):
+    """Reference solutions are mixed in, correct and incorrect labels weigh the same, packed or not."""
+    reference = {
+        "class_path": "stepverify.readers.Synthetic",
+        "init_args": {"split": "train", "num_problems": 8, "num_steps": 4},
+    }
+    changes = {
+        "data__lm": reference,
+        "data__class_weights": "balanced",
+        "model__init_args__lm_weight": 0.5,
+        "trainer__max_epochs": 8,
+    }
+    changes |= {
+        "model__init_args__loss": "bce",
+        "model__init_args__label_smoothing": 0.1,
+        "model__init_args__backbone": {"path": BASE, "weights": "random", "dropout": 0.1},
+    }
+    root = tmp_path / "run"
+    main(["fit", "--config", config("OutcomeVerifier", root, labelled, **changes, **packs)])
+    seen = scalars(root)
+    losses = [value for _, value in seen["train/lm_loss"]]
+    assert sum(losses[-4:]) < sum(losses[:4])
+    assert torch.isfinite(torch.tensor(seen["train/loss"])).all()
+
+
+def test_resumed_in_the_middle_of_an_epoch_equals_uninterrupted(tmp_path: Path):
+    """8 steps at once, and 3 + 5 steps over a checkpoint inside the first epoch: the same weights and losses, bit for bit."""
+    every_step = [
+        {"class_path": "ModelCheckpoint", "init_args": {"save_last": True, "every_n_train_steps": 1, "dirpath": None}}
+    ]
+    roots = {name: tmp_path / name for name in ("whole", "parts")}
+    for name, root in roots.items():
+        every_step[0]["init_args"]["dirpath"] = str(root / "checkpoints")
+        stops = (8,) if name == "whole" else (3, 8)
+        for stop in stops:
+            changes = {"trainer__max_steps": stop, "trainer__max_epochs": None, "trainer__callbacks": every_step}
+            main(["fit", "--config", config("GeneratorModule", root, **changes), "--ckpt_path", "last"])
+    whole, parts = weights(roots["whole"]), weights(roots["parts"])
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+    losses = [dict(scalars(root)["train/loss"]) for root in roots.values()]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 8
+
+
+def test_resume_refuses_another_configuration(tmp_path: Path, capsys: pytest.CaptureFixture):
+    root = tmp_path / "run"
+    main(["fit", "--config", config("GeneratorModule", root)])
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", config("GeneratorModule", root, model__init_args__warmup=0.5), "--ckpt_path", "last"])
+    assert stopped.value.code == 2
+    assert "model.init_args.warmup = 0.0, now it is 0.5" in capsys.readouterr().err
+
+
+def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path):
+    """Trained, exported, predicted through Lightning; and scored by the sampling side: the same numbers, every record once."""
+    from sampling.stages.score import score
+
+    root = tmp_path / "run"
+    main(["fit", "--config", config("ProcessRewardModel", root, labelled)])
+    predicting = config(
+        "ProcessRewardModel", tmp_path / "predict",
+        model__init_args__backbone={"path": str(root / "export")}, model__init_args__template=None,
+        data__train=None, data__validation=None, data__eval_pack_tokens=300,
+        data__predict={"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(labelled)}},
+        trainer__logger=False,
+        trainer__callbacks=[{"class_path": "stepverify.callbacks.ScoreWriter", "init_args": {"folder": str(tmp_path / "a"), "name": "prm"}}],
+    )  # fmt: skip
+    main(["predict", "--config", predicting])
+    score(input=labelled, output=tmp_path / "b", verifiers={"prm": str(root / "export")}, pack_tokens=500)
+    one = {s.id: s.scores["prm"] for s in read_records(tmp_path / "a", Solution)}
+    two = {s.id: s.scores["prm"] for s in read_records(tmp_path / "b", Solution)}
+    assert one.keys() == two.keys()
+    assert len(one) == 64
+    for key, values in one.items():
+        assert values == pytest.approx(two[key], abs=2e-6)
+        assert len(values) == 5
+    with pytest.raises(SystemExit):
+        main(["predict", "--config", predicting])
+
+
+def test_a_second_stage_goes_on_from_the_first(tmp_path: Path, labelled: Path):
+    """``backbone.path`` is the first stage's export, nothing else: template, label rows and all weights are its own.
+
+    At a learning rate of 0 the second stage exports what the first one has, weight by weight.
+    """
+    first, second = tmp_path / "first", tmp_path / "second"
+    template = {"prompt": "{problem}\n", "positive": "*"}
+    main(["fit", "--config", config("ProcessRewardModel", first, labelled, model__init_args__template=template)])
+    still = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}
+    main([
+        "fit", "--config", config(
+            "ProcessRewardModel", second, labelled, model__init_args__backbone={"path": str(first / "export")},
+            model__init_args__template=None, model__init_args__optimizer=still, trainer__max_steps=1,
+        ),
+    ])  # fmt: skip
+    before, after = weights(first), weights(second)
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    one, two = ((root / "export" / "stepverify.json").read_text() for root in (first, second))
+    assert one == two
+    assert '"positive": "*"' in one
+
+
+def test_losses_do_not_depend_on_the_split(tmp_path: Path, labelled: Path):
+    """Incorrect steps weigh five times: all 64 solutions at once, and four batches of 16 accumulated, end in the same weights.
+
+    So do weights of the same proportion, and a loss of pairs that a user brings; without weights others come out, and
+    the name of a class says the same as the short name.
+    """
+    split = {"data__batch_size": 16, "trainer__accumulate_grad_batches": 4}
+    heavy, pairs = (
+        {"data__class_weights": {"incorrect": 5.0}},
+        {"model__init_args__loss": "tests.helpers.losses.PairwiseSteps"},
+    )
+    found = {}
+    for name, changes in {
+        "whole": heavy,
+        "split": heavy | split,
+        "scaled": {"data__class_weights": {"incorrect": 10.0, "correct": 2.0}},
+        "plain": {},
+        "named": {"model__init_args__loss": "StepCrossEntropy"},
+        "pairs": pairs,
+        "pairs split": pairs | split,
+    }.items():
+        sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+        step = {"data__batch_size": 64, "trainer__max_steps": 2, "model__init_args__optimizer": sgd} | changes
+        main(["fit", "--config", config("ProcessRewardModel", tmp_path / name, labelled, **step)])
+        found[name] = weights(tmp_path / name)
+
+    def gap(one: str, other: str) -> float:
+        return max((found[one][k] - found[other][k]).abs().max().item() for k in found[one])
+
+    assert gap("whole", "split") < 1e-6
+    assert gap("whole", "scaled") < 1e-6
+    assert gap("whole", "plain") > 1e-4
+    assert gap("plain", "named") == 0
+    assert gap("pairs", "pairs split") < 1e-6
+    assert gap("pairs", "plain") > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__init_args__backbone": {"path": "/nowhere/model"}}, "/nowhere/model: no such model folder"),
+        ({"model__init_args__template": {"prompt": "{problem}\n", "step_tag": "<step> <step>"}}, "template.step_tag: '<step> <step>' is 2 tokens"),
+        ({"model__init_args__template": {"prompt": "no problem"}}, "expected exactly one {problem}"),
+        ({"model__init_args__max_length": 10}, "none of 64 solutions of Solutions can be used: 64 longer than max_length = 10 tokens ("),
+        ({"data__train": None}, "data.train: no reader is given"),
+        ({"data__class_weights": {"incorrect": 0.0}}, "data.class_weights.incorrect: expected a weight above 0, got 0.0"),
+        ({"model__init_args__targets": {"neutral": "class"}}, "targets.neutral: class, but template.neutral defines no token"),
+        ({"model__init_args__lm_weight": 1.0}, "model.lm_weight is 1.0, but data.lm names no solutions"),
+        ({"data__lm_ratio": 0.0}, "data.lm_ratio: expected more than 0, got 0.0"),
+        ({"model__init_args__backbone": {"path": BASE, "dropout": 1.5}}, "backbone.dropout: expected 0 <= share < 1, got 1.5"),
+        ({"data__train__init_args": {"path": "/nowhere/data"}}, "/nowhere/data: no such file or folder"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(changes, message, tmp_path: Path, labelled: Path, capsys):
+    root = tmp_path / "run"
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", config("ProcessRewardModel", root, labelled, **changes)])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (root / "export").exists()
+
+
+def test_unlabelled_solutions_are_refused(tmp_path: Path, capsys):
+    from stepverify.readers import Synthetic
+
+    records = list(Synthetic("train", 4).solutions())
+    for record in records:
+        record.correct = None
+    write_records(tmp_path / "data" / "part-00000.jsonl", records)
+    for kind, message in (("OutcomeVerifier", "no outcome label"), ("ProcessRewardModel", "no step labels")):
+        with pytest.raises(SystemExit):
+            main(["fit", "--config", config(kind, tmp_path / kind, tmp_path / "data")])
+        assert message in capsys.readouterr().err
+
+
+def test_learning_rate_schedule():
+    """Warm-up over 10 of 100 steps, then a line to zero: 1/10, 1, 1/2 at the middle of what is left, 0."""
+    from stepverify.modules import GeneratorModule
+
+    module = GeneratorModule.__new__(GeneratorModule)
+    module.__dict__.update(warmup=0.1, decay="linear")
+    assert [module.learning_rate_factor(s, 100) for s in (0, 9, 10, 55, 100)] == [0.1, 1.0, 1.0, 0.5, 0.0]
+    module.__dict__.update(decay="cosine")
+    assert module.learning_rate_factor(55, 100) == pytest.approx(0.5)
+    module.__dict__.update(decay="constant")
+    assert module.learning_rate_factor(99, 100) == 1.0
