@@ -3,12 +3,14 @@
     OMP_NUM_THREADS=1 taskset -c 0 python -m tests.benchmarks.bench_attention [--model DIR --data FILE]
 
 Packs are the first problems of the data with so many samples each; heads are SmolLM2-135M's. Without --data, prompts of
-55 random tokens and solutions of 40 to 100 more. The ways take turns; figures are medians, summed over the packs.
+55 random tokens and solutions of 40 to 100 more. The ways take turns; figures are medians, summed over the packs. A tiny
+model on packs that share nothing: --heads 4 --groups 4 --width 16 --prompt 0 --solution 16 45 --unshared.
 
 - rows: sequences unrolled into rows as long as the longest, one call;
 - buckets: the same in up to four calls, for rows alike in length;
 - suffixes: a call for each sequence, from its first token on, without padding;
-- segments: shared prefixes once, merged by their log-sum-exp: what training takes;
+- calls: shared prefixes once, merged by their log-sum-exp, each piece in a call of its own;
+- segments: the same with short pieces of narrow heads in padded calls: what training takes;
 - eager: the whole matrix of products.
 """
 
@@ -17,7 +19,10 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from statistics import median
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -26,14 +31,15 @@ from torch.nn import functional as F
 
 from stepverify.data.batch import Tree, lay_out
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
-from stepverify.data.tree import share
+from stepverify.data.tree import apart, share
+from stepverify.models.attention import pieces
 from stepverify.models.attention.dense import eager
 from stepverify.models.attention.paths import paths
 from stepverify.template import Template
 from tests.benchmarks.bench_train import header, row
 from tests.benchmarks.peers import setup
 
-SCALE = 64**-0.5
+SCALE = 0.125
 
 
 def main() -> None:
@@ -46,14 +52,19 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--heads", type=int, default=9)
     parser.add_argument("--groups", type=int, default=3)
+    parser.add_argument("--width", type=int, default=64, help="of a head")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--prompt", type=int, default=55, help="tokens of random prompts")
+    parser.add_argument("--solution", type=int, nargs=2, default=[40, 100], help="least and most tokens after them")
+    parser.add_argument("--unshared", action="store_true", help="repeat shared prefixes in each sequence")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    packs = real(arguments) if arguments.data else random(arguments.problems, arguments.samples)
-    trees = [lay_out(share(pack)) for pack in packs]
+    packs = real(arguments) if arguments.data else random(arguments)
+    trees = [lay_out((apart if arguments.unshared else share)(pack)) for pack in packs]
     tokens, full = sum(len(tree.end) for tree in trees), sum(len(s) for pack in packs for s in pack)
     print(f"{len(packs)} packs, {tokens} of {full} tokens, longest {max(len(s) for pack in packs for s in pack)}\n")
     ways: dict[str, Callable[..., Tensor]] = {
-        "rows": rows, "buckets": buckets, "suffixes": suffixes, "segments": paths, "eager": eager
+        "rows": rows, "buckets": buckets, "suffixes": suffixes, "calls": calls, "segments": paths, "eager": eager
     }  # fmt: skip
     found = {name: [(0.0, 0.0, 0)] * len(trees) for name in ways}
     for at, tree in enumerate(trees):
@@ -67,7 +78,7 @@ def main() -> None:
         forward, backward, kept = (sum(part[i] for part in parts) for i in range(3))
         off = max(difference(ways[name], tree, arguments) for tree in trees)
         ratio = base / (forward + backward)
-        row(name, f"{forward:.0f}", f"{backward:.0f}", f"{ratio:.2f}", f"{kept / 2**20:.1f}", f"{off:.0e}")
+        row(name, f"{forward:.1f}", f"{backward:.1f}", f"{ratio:.2f}", f"{kept / 2**20:.1f}", f"{off:.0e}")
 
 
 def real(arguments: argparse.Namespace) -> list[list[list[int]]]:
@@ -80,19 +91,21 @@ def real(arguments: argparse.Namespace) -> list[list[list[int]]]:
     return [ids[i : i + arguments.samples] for i in range(0, len(ids), arguments.samples)]
 
 
-def random(problems: int, samples: int) -> list[list[list[int]]]:
+def random(arguments: argparse.Namespace) -> list[list[list[int]]]:
     rng = np.random.default_rng(0)
+    least, most = arguments.solution
     return [
-        [[p] * 55 + rng.integers(0, 9999, rng.integers(40, 100)).tolist() for _ in range(samples)]
-        for p in range(problems)
-    ]
+        [[p] * arguments.prompt + rng.integers(0, 9999, rng.integers(least, most)).tolist()
+         for _ in range(arguments.samples)]
+        for p in range(arguments.problems)
+    ]  # fmt: skip
 
 
 def inputs_of(tree: Tree, arguments: argparse.Namespace) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     heads = (arguments.heads, arguments.groups, arguments.groups)
-    made = [torch.randn(1, len(tree.end), n, 64, generator=generator) for n in heads]
-    return [x.transpose(1, 2).requires_grad_() for x in made]
+    made = [torch.randn(1, len(tree.end), n, arguments.width, generator=generator) for n in heads]
+    return [x.to(getattr(torch, arguments.dtype)).transpose(1, 2).requires_grad_() for x in made]
 
 
 def once(way: Callable[..., Tensor], tree: Tree, arguments: argparse.Namespace) -> tuple[float, float, int]:
@@ -103,12 +116,14 @@ def once(way: Callable[..., Tensor], tree: Tree, arguments: argparse.Namespace) 
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    start = time.process_time()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = way(*inputs, tree, 0.0, SCALE, None, None)
-    middle = time.process_time()
-    out.sum().backward()
-    return 1000 * (middle - start), 1000 * (time.process_time() - middle), sum(kept.values())
+    with patch.object(pieces, "_split", apart_calls) if way is calls else nullcontext():
+        start = time.process_time()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = way(*inputs, tree, 0.0, SCALE, None, None)
+        middle = time.process_time()
+        out.sum().backward()
+        stop = time.process_time()
+    return 1000 * (middle - start), 1000 * (stop - middle), sum(kept.values())
 
 
 def difference(way: Callable[..., Tensor], tree: Tree, arguments: argparse.Namespace) -> float:
@@ -142,6 +157,14 @@ def _unrolled(query: Tensor, key: Tensor, value: Tensor, tree: Tree, parts: list
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=SCALE, enable_gqa=True)
         whole = whole.index_put((part[:, None], torch.arange(width)), out.transpose(1, 2))
     return whole.flatten(0, 1)[tree.origin].transpose(0, 1)[None]
+
+
+def calls(*arguments: Any) -> Tensor:
+    return paths(*arguments)
+
+
+def apart_calls(query: Tensor, keys: Tensor, calls: Tensor, window: int | None) -> tuple[tuple[()], Tensor]:
+    return (), calls
 
 
 def suffixes(query: Tensor, key: Tensor, value: Tensor, tree: Tree, *_: object) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,9 +13,9 @@ torch = pytest.importorskip("torch")
 
 from stepverify.data import segments  # noqa: E402
 from stepverify.data.batch import lay_out  # noqa: E402
-from stepverify.data.segments import segments_of, suffixes_of  # noqa: E402
+from stepverify.data.segments import padded_groups, segments_of, suffixes_of  # noqa: E402
 from stepverify.data.tree import apart, share  # noqa: E402
-from stepverify.models.attention import attend, dense  # noqa: E402
+from stepverify.models.attention import attend, dense, pieces  # noqa: E402
 from stepverify.models.attention.paths import paths  # noqa: E402
 from tests.helpers.kernels import assert_fused, attention_inputs  # noqa: E402
 
@@ -21,6 +23,8 @@ from tests.helpers.kernels import assert_fused, attention_inputs  # noqa: E402
 token_lists = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=14), min_size=1, max_size=9)
 # What a call for a prefix is said to cost: nothing, as measured, or so much that there are none.
 costs = st.sampled_from([0.0, 1.0, 1e9])
+# What padding a causal call saves: nothing; as measured, which is something for these short ones; or as much as can be.
+savings = st.sampled_from([0.0, 1.0, 1e9])
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +33,11 @@ def patch():
         yield monkeypatch
 
 
-def set_costs(patch, factor: float) -> None:
+def set_costs(patch, factor: float, saving: float = 1.0) -> None:
     for name, value in {"_PREFIX": 600.0, "_PREFIX_QUERY": 32.0, "_PREFIX_CELL": 0.4}.items():
         patch.setattr(segments, name, factor * value)
+    patch.setattr(segments, "_CALL", saving * 75_000.0)
+    pieces._plan.cache_clear()
 
 
 def tree_of(sequences: list[list[int]], padding: int = 0):
@@ -83,6 +89,50 @@ def test_a_prefix_gets_a_call_where_that_is_cheaper(patch):
     assert segments_of(suffixes_of(share(two))).calls[:, 4].all()
 
 
+def brute_force(lengths: list[int], width: int) -> float:
+    """Most that any division of the sorted lengths saves."""
+    best = 0.0
+    for cuts in range(2 ** (len(lengths) - 1)):
+        borders = [0, *(i + 1 for i in range(len(lengths) - 1) if cuts >> i & 1), len(lengths)]
+        parts = [lengths[i:j] for i, j in pairwise(borders)]
+        best = max(best, sum(saved_by(part, width) for part in parts))
+    return best
+
+
+def saved_by(lengths: list[int], width: int) -> float:
+    longest = lengths[0]
+    if len(lengths) < 2 or len(lengths) * longest * width > 65_536:
+        return 0.0 if len(lengths) < 2 else -1e9
+    padding = sum(longest * (longest + 32) - n * (n + 32) for n in lengths) / 2
+    return len(lengths) * (75_000 - 5 * longest * width) - width * padding - 180_000
+
+
+@given(
+    lengths=st.lists(st.integers(1, 120), min_size=1, max_size=9), width=st.sampled_from([16, 64, 256]),
+    causal=st.lists(st.integers(0, 1), min_size=9, max_size=9),
+)  # fmt: skip
+def test_padded_groups_save_the_most(patch, lengths, width, causal):
+    """Each call remains once, none without the causal mask is padded, and no other division of them saves more."""
+    set_costs(patch, 1.0)
+    calls = np.array([[i, i + n, 10 * i, 10 * i + 1, c] for i, (n, c) in enumerate(zip(lengths, causal, strict=False))])
+    groups, alone = padded_groups(calls, width)
+    assert sorted(np.concatenate([*groups, alone]).tolist()) == sorted(calls.tolist())
+    assert all(group[:, 4].all() and len(group) > 1 for group in groups)
+    found = sum(saved_by((group[:, 1] - group[:, 0]).tolist(), width) for group in groups)
+    wanted = sorted((n for n, c in zip(lengths, causal, strict=False) if c), reverse=True)
+    assert found == pytest.approx(brute_force(wanted, width) if wanted else 0.0)
+
+
+def test_short_sequences_of_narrow_heads_share_calls_by_hand():
+    """Eight of 30 tokens, 4 heads of 16: 8 · (75,000 - 5 · 30 · 64) - 180,000 saved. One of 120 would pad each of them
+    by 64 · (120 · 152 - 30 · 62) / 2 = 524,160, more than a call's 75,000. 9 heads of 64 copy 5 · 30 · 576 = 86,400."""
+    calls = np.array([[0, n, 0, n, 1] for n in [30] * 4 + [120] + [30] * 4])
+    (group,), alone = padded_groups(calls, 4 * 16)
+    assert group[:, 1].tolist() == [30] * 8
+    assert alone[:, 1].tolist() == [120]
+    assert padded_groups(calls, 9 * 64)[0] == []
+
+
 def outcome(how, inputs, tree, weights, window):
     for x in inputs:
         x.grad = None
@@ -93,14 +143,20 @@ def outcome(how, inputs, tree, weights, window):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    sequences=token_lists, padding=st.integers(0, 5), factor=costs, window=st.sampled_from([None, 1, 3, 5, 99]),
+    sequences=token_lists, padding=st.integers(0, 5), factor=costs, saving=savings, shared=st.booleans(),
+    window=st.sampled_from([None, None, 1, 3, 5, 99]),
     heads=st.sampled_from([(2, 2), (4, 2), (3, 1)]), widths=st.sampled_from([(8, None), (6, None), (8, 4), (4, 8)]),
     dtype=st.sampled_from([torch.float64, torch.float32]),
 )  # fmt: skip
-def test_paths_equal_the_written_out_attention(patch, sequences, padding, factor, window, heads, widths, dtype):
-    """Any tree, window, grouping, and widths of heads: values and gradients agree to rounding; padding is not read."""
-    set_costs(patch, factor)
-    tree = tree_of(sequences, padding)
+def test_paths_equal_the_written_out_attention(
+    patch, sequences, padding, factor, saving, shared, window, heads, widths, dtype
+):
+    """Any tree, window, grouping, widths of heads, and calls: values and gradients agree to rounding.
+
+    Padding is not read. A second run gives equal bits.
+    """
+    set_costs(patch, factor, saving)
+    tree = lay_out((share if shared else apart)(sequences), padding)
     used = len(tree.end) - padding
     inputs = attention_inputs(len(tree.end), *heads, widths[0], value_width=widths[1], dtype=dtype)
     weights = torch.linspace(-1, 1, used, dtype=dtype)
@@ -110,23 +166,61 @@ def test_paths_equal_the_written_out_attention(patch, sequences, padding, factor
     for one, other in zip(found, wanted, strict=True):
         assert one.isfinite().all()
         torch.testing.assert_close(one[:, :, :used], other[:, :, :used], rtol=tolerance, atol=tolerance)
+    again = outcome(paths, inputs, tree, weights, window)
+    assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
 
 
 SEQUENCES = [[0, 0, 1, 2, 3, 4], [0, 0, 1, 2, 5], [0, 0, 6, 7, 8, 9, 1, 2, 3], [4, 5]]
 
 
+@pytest.mark.parametrize("saving", [0.0, 1e9])
 @pytest.mark.parametrize("window", [None, 3])
-def test_half_precision_is_as_near_as_its_rounding(patch, window):
+def test_half_precision_is_as_near_as_its_rounding(patch, window, saving):
     """bfloat16 has 8 bits: values of size 2 to 1/64, where a plain sum in float32 would have the same inputs."""
-    set_costs(patch, 0.0)
+    set_costs(patch, 0.0, saving)
     tree = tree_of(SEQUENCES)
     halves = attention_inputs(len(tree.end), 4, 2, dtype=torch.bfloat16)
     exact = [x.detach().float().requires_grad_() for x in halves]
     weights = torch.linspace(-1, 1, len(tree.end))
-    found, wanted = outcome(paths, halves, tree, weights, window), outcome(paths, exact, tree, weights, window)
+    found, wanted = outcome(paths, halves, tree, weights, window), outcome(dense.eager, exact, tree, weights, window)
     for one, other in zip(found, wanted, strict=True):
         assert one.dtype == torch.bfloat16
         torch.testing.assert_close(one.float(), other, rtol=0.03, atol=0.03)
+
+
+KERNEL = "aten::_scaled_dot_product_flash_attention_for_cpu"
+
+
+@pytest.mark.parametrize(("saving", "calls"), [(0.0, 12), (1.0, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_short_sequences_share_a_call(patch, dtype, saving, calls):
+    """Twelve sequences of 5 to 16 tokens that share nothing: twelve kernel calls, or one as the measured times advise.
+
+    Both give the written-out attention's values and gradients, to rounding.
+    """
+    set_costs(patch, 1.0, saving)
+    tree = lay_out(apart([list(range(n)) for n in (5, 16, 6, 15, 7, 14, 8, 13, 9, 12, 10, 11)]))
+    inputs = attention_inputs(len(tree.end), 4, 2, dtype=dtype)
+    weights = torch.linspace(-1, 1, len(tree.end))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        found = outcome(paths, inputs, tree, weights, None)
+    counts = {event.key: event.count for event in profile.key_averages()}
+    assert (counts[KERNEL], counts[f"{KERNEL}_backward"]) == (calls, calls)
+    wanted = outcome(dense.eager, [x.detach().float().requires_grad_() for x in inputs], tree, weights, None)
+    tolerance = 0.03 if dtype == torch.bfloat16 else 1e-5  # of the largest value
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one.float(), other, rtol=0, atol=tolerance * other.abs().max().item())
+
+
+def test_no_value_reaches_another_sequence_of_its_call(patch):
+    """A NaN in the second of three sequences stays there, in values and gradients."""
+    set_costs(patch, 0.0, 1e9)
+    tree = lay_out(apart([[1, 2], [3, 4, 5, 6], [7, 8, 9]]))
+    inputs = [x.detach().clone() for x in attention_inputs(9, 2, 2)]
+    for x in inputs:
+        x[:, :, 2:6] = float("nan")
+    for result in outcome(paths, [x.requires_grad_() for x in inputs], tree, torch.ones(9), None):
+        assert result.isnan().any(3).any(1)[0].tolist() == [False] * 2 + [True] * 4 + [False] * 3
 
 
 def test_autocast_and_gradient_checkpointing(patch):
