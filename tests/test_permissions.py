@@ -26,7 +26,8 @@ for program, *args in json.loads(sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize("umask", [0o027, pytest.param(0o022, marks=pytest.mark.slow)], ids=oct)
+@pytest.mark.slow
+@pytest.mark.parametrize("umask", [0o027, 0o022], ids=oct)
 def test_colleagues_can_read_what_fits_and_stages_write(tmp_path: Path, umask: int, tiny_model_dir: Path):
     """The small quickstart; a fit of adapters; and the stages that it lacks."""
     out = tmp_path / "out"

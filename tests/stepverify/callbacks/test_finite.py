@@ -133,7 +133,8 @@ def test_infinite_gradients_of_scaled_losses_are_no_reason():
         step(1.0)
 
 
-@pytest.mark.parametrize("overlay", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", ["ddp", "fsdp2"])
 def test_all_ranks_stop_where_one_loses_its_loss(overlay: str, tmp_path: Path):
     """Rank 1 alone: rank 0 names the 8 solutions of the other's batch, in one line, and nobody waits."""
     root = tmp_path / "run"
