@@ -86,9 +86,11 @@ class TransformersEngine(InProcessEngine):
     def _network(self) -> Any:
         import torch
         from transformers import AutoModelForCausalLM
+        from transformers.utils.logging import disable_progress_bar
 
         from stepverify.device import choose_device
 
+        disable_progress_bar()  # of loading; the stage has one of its own
         device = choose_device(self.device)
         try:
             dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
