@@ -132,7 +132,9 @@ def test_fit_ends_in_an_export_and_is_watched(kind: str, metrics: set[str], tmp_
     assert (root / "checkpoints" / "last.ckpt").exists()
 
 
-@pytest.mark.parametrize("packs", [{}, {"data__pack_tokens": 512, "data__prefix_weighting": "once"}])
+@pytest.mark.parametrize(
+    "packs", [pytest.param({}, marks=pytest.mark.slow), {"data__pack_tokens": 512, "data__prefix_weighting": "once"}]
+)
 def test_a_verifier_learns_language_beside_its_labels(packs, tmp_path: Path, labelled: Path):
     """Reference solutions are mixed in, correct and incorrect labels weigh the same, packed or not."""
     reference = {
@@ -235,6 +237,7 @@ def test_a_second_stage_goes_on_from_the_first(tmp_path: Path, labelled: Path):
     assert '"positive": "*"' in one
 
 
+@pytest.mark.slow  # test_split has it faster for weights
 def test_losses_do_not_depend_on_the_split(tmp_path: Path, labelled: Path):
     """Incorrect steps weigh five times: all 64 solutions at once, and four batches of 16 accumulated, end in the same weights.
 
