@@ -237,7 +237,7 @@ def test_a_second_stage_goes_on_from_the_first(tmp_path: Path, labelled: Path):
     assert '"positive": "*"' in one
 
 
-@pytest.mark.slow  # test_split has it faster for weights
+@pytest.mark.slow  # test_split compares the weights
 def test_losses_do_not_depend_on_the_split(tmp_path: Path, labelled: Path):
     """Incorrect steps weigh five times: all 64 solutions at once, and four batches of 16 accumulated, end in the same weights.
 
