@@ -98,9 +98,11 @@ def _load(
     threads: int | None = None, lock: AbstractContextManager | None = None,
 ) -> Stream:  # fmt: skip
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     from stepverify.verifier import Verifier
 
+    disable_progress_bar()  # of loading; the stage has one of its own
     if threads is not None:
         torch.set_num_threads(threads)
     with lock or nullcontext():  # weights are read into main memory, which may have room for one copy only
