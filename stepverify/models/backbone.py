@@ -62,7 +62,7 @@ class Backbone:
         compile: compile each layer with torch.compile; needs a C++ compiler on CPU.
         gradient_checkpointing: recompute activations in the backward pass. ``true`` recomputes whole layers: a tenth of
             the activations, a third more time. ``pointwise`` keeps the results of matrix products and attention and
-            recomputes the rest: half of the activations, some percent more time; not with ``compile``, which does that
+            recomputes the rest: half of the activations, a tenth more time; not with ``compile``, which does that
             by itself, nor with ``flex``. ``auto`` takes the cheapest with which a measured step fits into memory, see
             :class:`stepverify.callbacks.memory.ChooseCheckpointing`.
         lora: train low-rank adapters only.
