@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stepverify.records import InputError
 
-_HOST = socket.gethostname()
+HOST = socket.gethostname()
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def replacing(target: str | Path) -> Iterator[Path]:
 
 def draft_of(target: Path) -> Path:
     """Return the path of this process's draft of a target."""
-    return target.with_name(f".{target.name}.{_HOST}-{os.getpid()}.draft")
+    return target.with_name(f".{target.name}.{HOST}-{os.getpid()}.draft")
 
 
 def refuse_others(target: Path, folder: bool | None = None) -> None:
@@ -73,7 +73,7 @@ def refuse_others(target: Path, folder: bool | None = None) -> None:
 
 def _sweep(target: Path) -> None:
     """Remove the drafts of processes on this machine that have ended."""
-    for draft in target.parent.glob(f".{glob.escape(target.name)}.{glob.escape(_HOST)}-*.draft"):
+    for draft in target.parent.glob(f".{glob.escape(target.name)}.{glob.escape(HOST)}-*.draft"):
         pid = draft.name.removesuffix(".draft").rpartition("-")[2]
         if pid.isdigit() and (int(pid) == os.getpid() or not is_running(int(pid))):
             remove(draft)

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -47,7 +46,7 @@ class FolderLock:
             held = self._flock()
             if (holder := _read(self._file)) and _lives(holder, self.path, flocked=held):
                 raise InputError(_refusal(self.path, holder))
-            self._mine = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "since": _now()}
+            self._mine = {"host": atomic.HOST, "pid": os.getpid(), "born": _born(os.getpid()), "since": _now()}
             self._write()
             if not held:
                 self._settle()
@@ -63,7 +62,7 @@ class FolderLock:
         self._end.set()
         self._beat.join()
         with contextlib.suppress(OSError):  # the folder may be gone, or the lock another's after a long standstill
-            if os.path.samestat(os.fstat(self._file), os.stat(self.path)):
+            if is_named(self._file, self.path):
                 self.path.unlink()
         os.close(self._file)
 
@@ -77,17 +76,14 @@ class FolderLock:
         """Lock the file; False where the file system has no such locks."""
         while True:
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(_refusal(self.path, _read(self._file))) from None
+                if not take(self._file):
+                    raise InputError(_refusal(self.path, _read(self._file)))
             except OSError as error:
                 if error.errno in _UNSUPPORTED:
                     return False
                 raise
-            # Its holder may have removed it between open and flock: then another file has this name, or none.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._file), os.stat(self.path)):
-                    return True
+            if is_named(self._file, self.path):
+                return True
             os.close(self._file)
             self._file = _open(self.path)
 
@@ -106,6 +102,26 @@ class FolderLock:
         while not self._end.wait(_BEAT):
             with contextlib.suppress(OSError):
                 os.utime(self._file)
+
+
+def take(file: int) -> bool:
+    """Lock an open file with ``flock``; False where another process has it.
+
+    Raises:
+        OSError: the file system has no such locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_named(file: int, path: Path) -> bool:
+    """Check that a path still names an open file: the holder of a lock removes it between another's open and flock."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file), path.stat())
+    return False
 
 
 @contextlib.contextmanager
@@ -134,7 +150,7 @@ def _read(file: int) -> dict[str, Any] | None:
 
 def _lives(holder: dict[str, Any], path: Path, *, flocked: bool) -> bool:
     """Tell whether the process that wrote the lock may still write the folder."""
-    if holder["host"] == socket.gethostname():
+    if holder["host"] == atomic.HOST:
         # It would hold the flock; without these, a process id may have been given again since.
         return not flocked and holder["pid"] != os.getpid() and _born(holder["pid"]) == holder["born"] is not None
     return _age(path) < _DEAD
@@ -154,10 +170,7 @@ def _born(pid: int) -> str | None:
     """Return when a process started, in ticks since the boot; None where there is none, or the system does not say."""
     with contextlib.suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    with contextlib.suppress(OSError):
-        os.kill(pid, 0)
-        return "alive"
-    return None
+    return "alive" if atomic.is_running(pid) else None
 
 
 def _now() -> str:

@@ -19,8 +19,8 @@ def to_text(section: Section) -> str:
     widths = [max(len(row[i]) for row in table) for i in range(len(section.header))]
     lines = [section.title]
     for name, *cells in table:
-        correct = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join(["", name.ljust(widths[0]), *correct]).rstrip())
+        aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join(["", name.ljust(widths[0]), *aligned]).rstrip())
     return "\n".join(lines)
 
 

@@ -193,14 +193,14 @@ def _measures(found: Comparison, num_bootstrap: int, seed: int) -> Agreement:
         (correct + said) / total,
     )  # shares of correct steps: in the reference, as labelled
     agreed = (correct + found.steps[False, False]) / total
-    by_probability = share[0] * share[1] + (1 - share[0]) * (1 - share[1])
+    by_chance = share[0] * share[1] + (1 - share[0]) * (1 - share[1])
     sums = bootstrap_means(np.array([*found.by_problem.values()], float), num_bootstrap, seed)
     agreement = _point(agreed, sums[:, 1], sums[:, 0])
     assert agreement is not None  # the comparison has steps
     return Agreement(
         num_steps=total,
         agreement=agreement,
-        kappa=None if by_probability == 1 else (agreed - by_probability) / (1 - by_probability),
+        kappa=None if by_chance == 1 else (agreed - by_chance) / (1 - by_chance),
         correct_in_reference=share[0],
         unlucky=found.steps[True, False],
         lenient=said,

@@ -1,4 +1,4 @@
-"""Where encoded examples are kept between runs: one folder a key, built once, read by any number of processes.
+"""Keep encoded examples between runs: one folder a key, built once, read by any number of processes.
 
 A table appears under its key as a whole or not at all. Processes that want the same one wait for a lock on the file
 system, not for each other's messages, so it does not matter which of them come, or when; the kernel releases the lock
@@ -7,7 +7,6 @@ of one that is killed. Beyond a bound the tables that were not used for longest,
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from stepverify import atomic
 from stepverify.data.table import INDEX, Damaged, ExampleTable, in_use
+from stepverify.lock import is_named, take
 from stepverify.records import InputError
 
 _POLL = 0.1  # seconds
@@ -103,7 +103,7 @@ def _prepared(folder: Path, name: str) -> Iterator[None]:
     with ExitStack() as held:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(_lock_of(folder), name))
+            held.enter_context(waiting_lock(_lock_of(folder), name))
         except OSError:
             if not (folder / INDEX).is_file():
                 raise
@@ -125,7 +125,7 @@ def _lock_of(folder: Path) -> Path:
 
 
 @contextmanager
-def locked(path: Path, name: str | None = None) -> Iterator[bool]:
+def waiting_lock(path: Path, name: str | None = None) -> Iterator[bool]:
     """Hold the lock of a file; it is there only meanwhile.
 
     Args:
@@ -136,7 +136,7 @@ def locked(path: Path, name: str | None = None) -> Iterator[bool]:
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if _take(lock) and _is_there(path, lock):
+            if take(lock) and is_named(lock, path):
                 try:
                     yield True
                 finally:
@@ -153,26 +153,12 @@ def locked(path: Path, name: str | None = None) -> Iterator[bool]:
         time.sleep(_POLL)
 
 
-def _take(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_there(path: Path, lock: int) -> bool:
-    """Tell whether the file is still the one that was opened: its holder removes it."""
-    with suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(lock))
-    return False
-
-
 def _evict(root: Path, bound: float, kept: Path) -> None:
     """Remove drafts of killed processes, and of the other tables those that were not used for longest."""
     with suppress(OSError):  # what cannot be removed stays
         for draft in root.glob(".*.draft"):
-            with locked(root / f"{draft.name[1:-6]}.lock") as is_free:
+            key = draft.name.removeprefix(".").partition(".")[0]  # before host and process
+            with waiting_lock(_lock_of(root / key)) as is_free:
                 if is_free:
                     atomic.remove(draft)
         tables = {path.parent: path.stat().st_mtime for path in root.glob(f"*/{INDEX}")}
@@ -181,7 +167,7 @@ def _evict(root: Path, bound: float, kept: Path) -> None:
         for table in sorted(tables, key=lambda table: tables[table]):
             if total <= bound:
                 break
-            with locked(_lock_of(table)) as is_free:
+            with waiting_lock(_lock_of(table)) as is_free:
                 if is_free and table != kept and not in_use(table):
                     atomic.remove(table)
                     total -= sizes[table]

@@ -33,11 +33,11 @@ _decode_record = msgspec.msgpack.Decoder(Solution).decode
 
 
 class Unwritable(Exception):
-    """The folder does not take the examples; the message says why."""
+    """Say why a folder does not take the examples."""
 
 
 class Damaged(Exception):
-    """What lies in the folder is not what was written; the message says why."""
+    """Say why a folder does not hold what was written."""
 
 
 class TableWriter:

@@ -138,7 +138,7 @@ def test_a_prompt_longer_than_the_context_leaves_the_engine_usable(vllm, prompts
 
 
 def test_what_the_cache_had_is_counted(vllm, prompts):
-    """Drawn once more, each prompt is cached but for its last block: 32 tokens at most."""
+    """Sampled once more, each prompt is cached but for its last block: 32 tokens at most."""
     long = [(p * 200)[:100] for p in prompts]
     complete(vllm, one_each(long, n=2))
     before = vllm.usage.prompt_tokens, vllm.usage.cached_tokens

@@ -78,7 +78,7 @@ def test_pass_at_k_is_the_ratio_of_binomials(counts):
 @given(st.lists(st.booleans(), min_size=1, max_size=30))
 @settings(deadline=None)
 def test_the_oracle_is_best_of_n_by_the_truth(correct):
-    """Whoever scores correct above incorrect has a correct one wherever there is one."""
+    """Scores that put correct above incorrect find a correct one wherever there is one."""
     sizes = range(1, len(correct) + 1)
     oracle = [pass_at_k(len(correct), sum(correct), n) for n in sizes]
     assert best_of_n(correct, correct, sizes) == pytest.approx(oracle)
@@ -194,7 +194,7 @@ def test_top_k_votes_near_the_mean_over_all_subsets(samples, k):
     assert curve[[0, -1]] == pytest.approx([expected[0], expected[-1]])
 
 
-def test_equal_scores_vote_by_probability():
+def test_equal_scores_vote_by_chance():
     """Three samples of equal score, A, B, B with A correct: of the three pairs AB, AB, BB a third is A's: 1/2 · 2/3."""
     curve = top_k_votes([1, 1, 1], [0, 1, 1], [True, False, False], [3], [2], num_subsets=20_000)
     assert curve[0, 0] == pytest.approx(1 / 3, abs=0.02)

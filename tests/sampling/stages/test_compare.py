@@ -49,7 +49,7 @@ def test_steps_are_counted_one_by_one(tmp_path, folders):
     """Known in both, last ones left out: p#0 three, p#1 two, q#0 two (the second has no rating): 7.
 
     Agreed on: p#0 the first; p#1 both; q#0 the first and the third: 5 of 7. p#0's second is correct and labelled incorrect,
-    its third incorrect and labelled correct. Correct by people are 2 + 2 + 1 = 5 of 7, by rollouts 2 + 2 + 1 = 5 of 7. By probability
+    its third incorrect and labelled correct. Correct by people are 2 + 2 + 1 = 5 of 7, by rollouts 2 + 2 + 1 = 5 of 7. By chance
     25/49 + 4/49 = 29/49 would agree: kappa (35 - 29) / (49 - 29) = 0.3.
     """
     found = run(tmp_path, folders)["rollouts"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stepverify.data import cache
-from stepverify.data.cache import cache_folder, find_or_build, locked
+from stepverify.data.cache import cache_folder, find_or_build, waiting_lock
 from stepverify.data.encode import SolutionEncoder
 from stepverify.data.table import INDEX, TableWriter, Unwritable
 from stepverify.readers import Solutions
@@ -82,7 +82,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_table_is_built_again(damage, data, tmp_path, characters, warned):
-    """Whoever has it open keeps the one that was whole."""
+    """A process that has it open keeps the one that was whole."""
     wanted = Run(characters, tmp_path / "c")(Solutions(str(data)))
     (folder,) = tables(tmp_path / "c")
     harm, said = DAMAGES[damage]
@@ -134,7 +134,7 @@ def test_a_cache_that_one_may_only_read(data, tmp_path, characters, monkeypatch)
     def refused(path, *arguments, **known):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(cache, "locked", refused)
+    monkeypatch.setattr(cache, "waiting_lock", refused)
     run = Run(characters, tmp_path / "c")
     assert len(run(Solutions(str(data)))) == 36
     assert len(run.encoded) == 16
@@ -172,7 +172,7 @@ def test_two_processes_build_once(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_build_is_never_read(tmp_path):
-    """Its lock goes with it; the draft is removed by whoever builds next."""
+    """Its lock goes with it; the draft is removed by the next build."""
     context, folder = multiprocessing.get_context("fork"), tmp_path / "c" / "key"
     killed = context.Process(target=_build, args=(folder, tmp_path / "log", 60.0, 60))
     killed.start()
@@ -188,11 +188,22 @@ def test_a_killed_build_is_never_read(tmp_path):
     assert tables(tmp_path / "c") == [folder]
 
 
+def test_the_draft_of_another_build_stays_while_that_runs(tmp_path):
+    """It is recognised by its key, the lock of which is held, whatever host and process made it."""
+    draft = tmp_path / "c" / ".other.some.host-1.draft"
+    draft.mkdir(parents=True)
+    with waiting_lock(tmp_path / "c" / "other.lock", "other"):
+        _build(tmp_path / "c" / "key", tmp_path / "log", 0.0, 3)
+        assert draft.is_dir()
+    _build(tmp_path / "c" / "third", tmp_path / "log", 0.0, 3)
+    assert not draft.exists()
+
+
 def test_a_lock_is_held_by_one(tmp_path):
-    with locked(tmp_path / "lock", "fit"):
-        with locked(tmp_path / "lock") as free:
+    with waiting_lock(tmp_path / "lock", "fit"):
+        with waiting_lock(tmp_path / "lock") as free:
             assert not free
-        with locked(tmp_path / "other") as free:
+        with waiting_lock(tmp_path / "other") as free:
             assert free
     assert tables(tmp_path) == []
 
