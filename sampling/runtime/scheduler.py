@@ -89,11 +89,10 @@ async def _caught(work: Callable[[Item], Awaitable[None]], item: Item) -> BaseEx
 async def together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
     """Await all coroutines and return their results in order.
 
-    If one fails, the others are cancelled and its error is raised.
+    If one fails, the others are cancelled and its error is raised. Each begins in the next turn of the event loop, a
+    single one too, so that callers of the same turn keep their order.
     """
     waiting = list(works)
-    if len(waiting) == 1:
-        return [await waiting[0]]
     results: dict[int, Result] = {}
 
     async def one(numbered: tuple[int, Coroutine[Any, Any, Result]]) -> None:

@@ -86,6 +86,22 @@ def test_together_gives_results_in_order():
     assert run(together([])) == []
 
 
+def test_callers_of_one_turn_begin_in_their_order_however_many_works_they_have():
+    begun = []
+
+    async def work(name):
+        begun.append(name)
+
+    async def problem(number, works):
+        await together(work((number, i)) for i in range(works))
+
+    async def all_problems():
+        await asyncio.gather(problem(0, 2), problem(1, 1), problem(2, 3))
+
+    run(all_problems())
+    assert begun == [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2)]
+
+
 def test_it_runs_inside_a_running_event_loop():
     """As in a notebook."""
 
