@@ -9,42 +9,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from sampling.engines import Completion, Engine, Request, SamplingOptions, TransformersEngine  # noqa: E402
-from sampling.labelling.outcomes import grade_solutions  # noqa: E402
-from sampling.runtime.inputs import read_problems  # noqa: E402
-from sampling.runtime.seeds import derive_seed  # noqa: E402
-from stepverify.answers import Grader  # noqa: E402
+from sampling.engines import Completion, Engine, Request, SamplingOptions  # noqa: E402
 from stepverify.cli import main  # noqa: E402
-from stepverify.data.encode import SolutionEncoder  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
-from stepverify.records import Solution  # noqa: E402
-from stepverify.template import load_export  # noqa: E402
-from tests.helpers.engines import complete_all  # noqa: E402
-from tests.stepverify.test_fit import BASE, config, scalars, weights  # noqa: E402
-
-PROBLEMS = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "test", "num_problems": 11}}
-DRAWN = {"max_tokens": 40}
-
-
-def accuracy(**more: Any) -> dict[str, Any]:
-    arguments = {"problems": PROBLEMS, "sampling": DRAWN} | more
-    return {"class_path": "sampling.sample_accuracy.SampleAccuracy", "init_args": arguments}
+from tests.helpers.runs import BASE, config, scalars, weights  # noqa: E402
+from tests.helpers.sample_accuracy import DRAWN, accuracy, sampled  # noqa: E402
 
 
 def fit(root: Path, *callbacks: dict[str, Any], kind: str = "GeneratorModule", **changes: Any) -> None:
     main(["fit", "--config", config(kind, root, **changes, trainer__callbacks=[*callbacks])])
-
-
-def sampled(export: Path, temperature: float = 0.0, n: int = 1) -> list[Solution]:
-    """What the engine draws from an export, graded."""
-    engine, problems = TransformersEngine(str(export), device="cpu"), read_problems(Synthetic("test", 11))
-    template, _ = load_export(export)
-    encoder = SolutionEncoder(engine.tokenizer, template)
-    requests = [Request(p.id, encoder.prompt(p.problem), n, derive_seed(0, p.id)) for p in problems]
-    found = complete_all(engine, requests, SamplingOptions(temperature=temperature, **DRAWN))
-    solutions = [Solution.of(p, i, template.split(c.text), finish=c.finish) for p in problems for i, c in enumerate(found[p.id])]  # fmt: skip
-    with Grader(num_workers=1) as grader:
-        return grade_solutions(solutions, grader)
 
 
 class Forgetful(Engine):

@@ -19,7 +19,7 @@ from stepverify.metrics import PlattScaling, platt_scaling  # noqa: E402
 from stepverify.models import load_verifier  # noqa: E402
 from stepverify.records import Solution  # noqa: E402
 from tests.helpers.fits import fit, write_labelled  # noqa: E402
-from tests.stepverify.test_fit import config, scalars  # noqa: E402
+from tests.helpers.runs import config, scalars  # noqa: E402
 
 RANDOM = {"path": "lit_configs/quickstart/base", "weights": "random"}
 

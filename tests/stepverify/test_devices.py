@@ -26,10 +26,10 @@ from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessMod
 from stepverify.models.backbone import LoRA
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
+from tests.helpers.fits import thirteen
+from tests.helpers.interruptions import every
 from tests.helpers.processes import ROOT, stepverify
-from tests.stepverify.callbacks.test_interrupt import every
-from tests.stepverify.test_distributed import thirteen
-from tests.stepverify.test_fit import config, scalars, weights
+from tests.helpers.runs import config, scalars, weights
 
 
 class Seen(lightning.Callback):

@@ -4,57 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 torch = pytest.importorskip("torch")
 
 from stepverify.cli import main  # noqa: E402
 from stepverify.jsonl import read_records, write_records  # noqa: E402
 from stepverify.records import Solution, StepLabel  # noqa: E402
-
-BASE = "lit_configs/quickstart/base"
-
-
-def config(kind: str, root: Path, data: Path | None = None, **changes: Any) -> str:
-    """A small configuration: 64 problems in batches of 16, four steps an epoch."""
-    if data is None:
-        train = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "train", "num_problems": 64}}
-        held_out = {
-            "class_path": "stepverify.readers.Synthetic",
-            "init_args": {"split": "validation", "num_problems": 16},
-        }
-    else:
-        train = held_out = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(data)}}
-    settings: dict[str, Any] = {
-        "seed_everything": 3,
-        "model": {
-            "class_path": f"stepverify.modules.{kind}",
-            "init_args": {
-                "backbone": {"path": BASE, "weights": "random"},
-                "template": {"prompt": "{problem}\n"},
-                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}},
-                "warmup": 0.0,
-                "decay": "constant",
-            },
-        },
-        "data": {"train": train, "validation": held_out, "batch_size": 16},
-        "trainer": {
-            "default_root_dir": str(root), "max_epochs": 2, "log_every_n_steps": 1,
-            "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu",
-        },
-    }  # fmt: skip
-    for key, value in changes.items():
-        node = settings
-        *path, last = key.split("__")
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = value
-    file = root.parent / f"{root.name}.yaml"
-    file.write_text(yaml.safe_dump(settings))
-    return str(file)
+from tests.helpers.runs import BASE, config, scalars, weights  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -76,21 +34,6 @@ def labelled(tmp_path: Path) -> Path:
         records.append(s)
     write_records(tmp_path / "labelled" / "part-00000.jsonl", records)
     return tmp_path / "labelled"
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "export" / "model.safetensors")
-
-
-def scalars(root: Path) -> dict[str, list[tuple[int, float]]]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(root / "logs"), size_guidance={"scalars": 0})
-    events.Reload()
-    found = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    return found | {tag: [] for tag in (*events.Tags()["images"], *events.Tags()["tensors"])}
 
 
 @pytest.mark.parametrize(

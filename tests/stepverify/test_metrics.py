@@ -20,7 +20,7 @@ from stepverify.modules import ProcessRewardModel  # noqa: E402
 from stepverify.records import Solution, StepLabel  # noqa: E402
 from stepverify.statistics import auroc_per_problem  # noqa: E402
 from stepverify.template import Template  # noqa: E402
-from tests.stepverify.test_fit import config, scalars  # noqa: E402
+from tests.helpers.runs import config, scalars  # noqa: E402
 
 SOLUTIONS = st.lists(
     st.lists(st.tuples(st.integers(0, 4).map(lambda v: v / 4), st.booleans()), min_size=1, max_size=4),

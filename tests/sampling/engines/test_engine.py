@@ -15,9 +15,8 @@ from sampling.engines import Engine, LoadedEngine, Request, SamplingOptions, Tra
 from sampling.engines.cache import GrowingLayer
 from sampling.engines.decode import sample_tokens, uniform
 from stepverify.records import InputError
-from tests.helpers.engines import complete_all
+from tests.helpers.engines import PROBLEMS, complete, complete_all
 
-PROBLEMS = ["a = 7 ; a ?", "a = 7 ; b = a * 3 ; b ?", "a = 1 ; b = a - 3 ; c = b + 2 ; c ?", "a = 10 ; a ?"]
 GOLDEN = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
 
@@ -376,11 +375,6 @@ def engine(tiny_model_dir):
 @pytest.fixture(scope="module")
 def prompts(tokenizer):
     return [tokenizer.encode(problem + "\n") for problem in PROBLEMS]
-
-
-def complete(engine, requests, **options):
-    settled = {"temperature": 1.0, "max_tokens": 40} | options
-    return complete_all(engine, requests, SamplingOptions(**settled))
 
 
 def test_engines_keep_the_protocol(engine):

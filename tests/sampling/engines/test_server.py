@@ -15,8 +15,7 @@ from sampling.engines.base import GOLDEN
 from sampling.runtime.progress import Progress
 from sampling.runtime.scheduler import run_all
 from stepverify.records import InputError
-from tests.helpers.engines import complete_all
-from tests.sampling.engines.test_engine import PROBLEMS, complete
+from tests.helpers.engines import PROBLEMS, complete, complete_all
 
 pytest.importorskip("openai", reason="OpenAI's client is not installed: install stepverify[server]")
 

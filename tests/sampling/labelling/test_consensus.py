@@ -9,42 +9,16 @@ from collections import Counter
 import pytest
 
 from sampling.__main__ import main
-from sampling.engines import Completion, Engine, SamplingOptions
+from sampling.engines import SamplingOptions
 from sampling.labelling import Consensus, Exhaustive, Rollouts, StepLabeller
 from sampling.labelling.verdict import DEFAULT, JudgePrompt, compared, first_incorrect, majority, read_verdict
 from sampling.stages.label import label
 from stepverify.jsonl import read_records, write_records
 from stepverify.readers import Synthetic
 from stepverify.records import InputError, Judgement, Solution, StepLabel
-from tests.sampling.labelling.test_rollouts import LENGTH, Walk, samples, summary
-from tests.sampling.stages.test_generate import CodePoints
-from tests.sampling.stages.test_label import TEMPLATE, counted, solution
-
-RIGHT, WRONG = StepLabel(rating=1), StepLabel(rating=-1)
-
-
-class Judge(Engine):
-    """Answers a question by the steps in it: ``says(steps)`` gives one text a vote. Remembers what it was asked."""
-
-    model, tokenizer = "judge", CodePoints()
-
-    def __init__(self, says, stop_after=None):
-        self.says, self.stop_after, self.asked = says, stop_after, []
-
-    def identity(self):
-        return {"engine": "judge"}
-
-    async def complete(self, request, options):
-        if self.stop_after is not None and len(self.asked) >= self.stop_after:
-            raise KeyboardInterrupt
-        question = "".join(map(chr, request.prompt_ids))
-        self.asked.append((question, request.n, request.seed))
-        steps = [line.partition(": ")[2] for line in question.splitlines() if line.startswith("Step ")]
-        return [self._completion(text) for text in self.says(steps)[: request.n]]
-
-    @staticmethod
-    def _completion(text):
-        return Completion([0] * 7, text.removesuffix("…"), "length" if text.endswith("…") else "stop")
+from tests.helpers.judges import Judge, third_zero
+from tests.helpers.labels import RIGHT, TEMPLATE, WRONG, counted, solution
+from tests.helpers.walks import Walk, samples, summary
 
 
 class Fixed(StepLabeller):
@@ -283,13 +257,6 @@ def test_bad_settings(options, message):
 
 
 # ── with rollouts, interrupted ────────────────────────────────────────────────────────────────────
-
-
-def third_zero(steps):
-    """The truth about the walk: the third zero makes a solution incorrect for good. Incorrect itself about every fifth."""
-    zeros = [i for i, step in enumerate(steps[:LENGTH], start=1) if step == "0"]
-    text = str(zeros[2]) if len(zeros) > 2 else "none"
-    return [rf"\boxed{{{text}}}" if sum(map(int, steps[:LENGTH])) % 5 else "?"]
 
 
 def test_rollouts_and_a_judge_interrupted_ten_times(tmp_path):

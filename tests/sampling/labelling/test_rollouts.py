@@ -11,69 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from sampling.engines import Completion, Engine, SamplingOptions
+from sampling.engines import Completion, SamplingOptions
 from sampling.labelling import BinarySearch, Budget, EarlyStop, Exhaustive, Rollouts
 from sampling.labelling.base import Stage
-from sampling.stages.generate import generate
 from sampling.stages.label import label
 from stepverify.jsonl import read_records
 from stepverify.records import InputError, Problem, Rollout, Solution, StepLabel
-from stepverify.template import Template
-from tests.sampling.stages.test_generate import CodePoints, Given, run_with_kills
-
-TEMPLATE = Template(prompt="Q{problem}\n")
-LENGTH = 5
-
-
-class Walk(Engine):
-    """A generator of known law: five steps, each ``0`` or ``1`` by chance, then the answer.
-
-    The answer is 5 (correct) if the steps so far and to come have two zeros at most, else 6. The same seed draws the same.
-    """
-
-    model, tokenizer = "walk", CodePoints()
-
-    def __init__(self, probability=0.6, stop_after=None):
-        self.probability, self.stop_after, self.asked = probability, stop_after, Counter()
-
-    def identity(self):
-        return {"engine": "walk", "probability": self.probability}
-
-    async def complete(self, request, options):
-        if self.stop_after is not None and self.asked.total() >= self.stop_after:
-            raise KeyboardInterrupt
-        steps = "".join(map(chr, request.prompt_ids)).split("\n")[1:-1]
-        for i in range(request.n):
-            self.asked[tuple(steps), request.seed + i] += 1
-        return [self._draw(steps, request.seed + i) for i in range(request.n)]
-
-    def _draw(self, steps, seed):
-        rng = random.Random(seed)
-        rest = ["1" if rng.random() < self.probability else "0" for _ in range(LENGTH - len(steps))]
-        text = "\n".join([*rest, f"#### {5 if [*steps, *rest].count('0') <= 2 else 6}"])
-        return Completion(list(map(ord, text)), text, "stop")
-
-
-def samples(folder, problems=6, number=8):
-    given = Given(*(Problem(id=f"p/{i}", problem=f"{i}", answer="5") for i in range(problems)))
-    generate(Walk(), given, folder / "sampled", num_samples=number, template=TEMPLATE)
-    return folder / "sampled"
-
-
-def run(source, output, strategy, engine=None, **options):
-    steps = Rollouts(engine or Walk(), strategy, template=TEMPLATE, **options)
-    label(source, output, steps)
-    return {s.id: s.step_labels for s in read_records(output, Solution)}, steps
+from tests.helpers.kills import run_with_kills
+from tests.helpers.problems import Given
+from tests.helpers.walks import LENGTH, TEMPLATE, Walk, run, samples, summary
 
 
 def hard(labels):
     return {
         name: [x and (x.rating or (1 if x.num_correct else -1)) for x in found] for name, found in labels.items()
     }  # fmt: skip
-
-
-def summary(folder):
-    return json.loads((folder / "manifest.json").read_text())["summary"]
 
 
 # ── strategies ────────────────────────────────────────────────────────────────────────────────────
@@ -305,7 +257,8 @@ def test_interrupted_ten_times_is_undisturbed(tmp_path, strategy, reuse, before)
 CHILD = """
 import sys, time
 from pathlib import Path
-from tests.sampling.labelling.test_rollouts import *
+from sampling.labelling import EarlyStop
+from tests.helpers.walks import Walk, run
 class Slow(Walk):
     capacity = 4
     async def complete(self, request, options):

@@ -29,6 +29,7 @@ from stepverify.statistics import (
     reliability,
     resampled_auroc,
 )
+from tests.helpers.rankings import RULES, rankings
 
 
 def plain(statistics):
@@ -50,21 +51,6 @@ def solution_statistics(collected, used):
 
 def first_error_statistics(collected, *options):
     return plain(first_errors.first_error_statistics(collected, *options))
-
-
-RULES = ["pass@1", "majority", "prm/best_of_n", "prm/weighted_vote", "oracle"]
-
-
-def rankings(folder, num_problems=20, sizes=(1, 4)):
-    """Problem i: pass@1 i / 20; majority, at N = 4, correct from the 10th problem on; the verifier from the 6th."""
-    rows = []
-    for i in range(num_problems):
-        last = {"pass@1": i / 20, "majority": float(i >= 10), "prm/best_of_n": float(i >= 6), "oracle": 1.0}
-        last["prm/weighted_vote"] = last["majority"]
-        curves = {rule: [i / 20] * (len(sizes) - 1) + [last[rule]] for rule in RULES}
-        rows.append(Ranking(problem_id=f"p{i}", num_samples=4, sizes=list(sizes), curves=curves, answer="1"))
-    write_records(folder / "part-00000.jsonl", rows)
-    return folder
 
 
 def test_bootstrap_means_are_means_of_resamples():

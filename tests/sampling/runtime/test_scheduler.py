@@ -23,10 +23,11 @@ from sampling.stages.generate import generate
 from sampling.stages.label import label
 from stepverify.jsonl import read_records
 from stepverify.records import Judgement, Problem, Rollout, Solution
-from tests.helpers.engines import complete_all
-from tests.sampling.labelling.test_consensus import Judge, third_zero
-from tests.sampling.labelling.test_rollouts import TEMPLATE, Walk
-from tests.sampling.stages.test_generate import CodePoints, FakeEngine, Given, problem
+from tests.helpers.engines import CodePoints, FakeEngine, complete_all
+from tests.helpers.judges import Judge, third_zero
+from tests.helpers.labels import TEMPLATE
+from tests.helpers.problems import Given, problem
+from tests.helpers.walks import Walk
 
 # ── the scheduler ─────────────────────────────────────────────────────────────────────────────────
 
@@ -375,7 +376,9 @@ def test_records_do_not_depend_on_concurrency_or_order(tmp_path_factory, in_orde
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from tests.sampling.stages.test_generate import FakeEngine, Given, generate, problem
+from sampling.stages.generate import generate
+from tests.helpers.engines import FakeEngine
+from tests.helpers.problems import Given, problem
 class Slow(FakeEngine):
     capacity = 6
     async def complete(self, request, options):

@@ -1,82 +1,28 @@
 """The generate stage: what it asks an engine for, what it writes, and that a kill changes neither."""
 
-import asyncio
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
-import time
 from collections import Counter
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.engines import Completion, Engine, SamplingOptions
+from sampling.engines import SamplingOptions
 from sampling.runtime.inputs import exported_template, read_problems
 from sampling.runtime.provenance import digest
 from sampling.runtime.seeds import derive_seed
 from sampling.stages.generate import generate
 from stepverify.jsonl import read_records
-from stepverify.readers import Reader, Synthetic
-from stepverify.records import InputError, Problem, Solution
+from stepverify.readers import Synthetic
+from stepverify.records import InputError, Solution
 from stepverify.template import Template
-
-
-class CodePoints:
-    """A tokenizer with a token for each character: its code point."""
-
-    eos_token_id, bos_token_id, name_or_path = 0, None, "code points"
-
-    def __call__(self, text):
-        return SimpleNamespace(input_ids=self.encode(text))
-
-    def encode(self, text, add_special_tokens=False):
-        return [ord(c) for c in text]
-
-    def decode(self, ids, skip_special_tokens=True):
-        return "".join(map(chr, ids))
-
-
-class FakeEngine(Engine):
-    """Completions that say which seed they were sampled with; remembers what it was asked for."""
-
-    model, tokenizer = "fake", CodePoints()
-
-    def __init__(self, delay=0.0):
-        self.delay, self.asked, self.options = delay, [], None
-
-    def identity(self):
-        return {"engine": "fake", "model": self.model}
-
-    async def complete(self, request, options):
-        self.options = options
-        self.asked.append(request)
-        await asyncio.sleep(self.delay * len(self.asked))  # one after the other
-        return [self.completion(request.seed + i) for i in range(request.n)]
-
-    @staticmethod
-    def completion(seed):
-        finish = "length" if seed % 5 == 0 else "stop"
-        return Completion([seed % 97, 0], f"  seed {seed} \n\nthen\n#### {seed % 11}", finish)
-
-
-class Given(Reader):
-    def __init__(self, *problems):
-        self.given = problems
-
-    def problems(self):
-        yield from self.given
-
-
-def problem(number, **known):
-    return Problem(**{"id": f"p/{number}", "problem": f"What is {number}?", "answer": str(number)} | known)
-
+from tests.helpers.engines import FakeEngine
+from tests.helpers.kills import run_with_kills, yaml
+from tests.helpers.problems import Given, problem
 
 THREE = Given(*map(problem, range(3)))
 
@@ -333,21 +279,6 @@ def test_batch_size_is_no_part_of_the_configuration(tiny_model_dir, tmp_path):
 # ── through the program ───────────────────────────────────────────────────────────────────────────
 
 
-def yaml(path, model, output, num_problems=12, num_samples=3, max_tokens=16, batch_size=3, temperature=1.0):
-    path.write_text(f"""
-engine:
-  class_path: sampling.engines.TransformersEngine
-  init_args: {{ model: {model}, device: cpu, batch_size: {batch_size} }}
-problems:
-  class_path: stepverify.readers.Synthetic
-  init_args: {{ split: train, num_problems: {num_problems}, worked: false }}
-num_samples: {num_samples}
-sampling: {{ temperature: {temperature}, max_tokens: {max_tokens} }}
-output: {output}
-""")
-    return str(path)
-
-
 def test_the_program_runs_a_yaml_and_refuses_another_one(tiny_model_dir, tmp_path, capsys):
     config = yaml(tmp_path / "g.yaml", tiny_model_dir, tmp_path / "o", num_problems=2)
     main(["generate", "--config", config])
@@ -374,36 +305,12 @@ def test_bad_input_through_the_program_leaves_no_folder(tiny_model_dir, tmp_path
 # ── killed ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def num_lines(output):
-    return sum(path.read_bytes().count(b"\n") for path in output.glob("part-*.jsonl"))
-
-
-def run_with_kills(command, output, total, kills, rng, timeout=120):
-    """Start ``command`` again and again; kill it after a random number of further lines, then let it end.
-
-    Returns how many runs were killed with the output half done.
-    """
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-    killed = 0
-    for _ in range(kills):
-        goal = num_lines(output) + rng.randint(1, max(1, total // (kills + 2)))
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
-        )
-        end = time.monotonic() + timeout
-        while process.poll() is None and num_lines(output) < goal and time.monotonic() < end:
-            time.sleep(0.002)
-        time.sleep(rng.random() * 0.02)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL and 0 < num_lines(output) < total
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment, timeout=timeout)
-    return killed
-
-
 CHILD = """
 import sys
 from pathlib import Path
-from tests.sampling.stages.test_generate import FakeEngine, Given, generate, problem
+from sampling.stages.generate import generate
+from tests.helpers.engines import FakeEngine
+from tests.helpers.problems import Given, problem
 generate(FakeEngine(delay=0.01), Given(*map(problem, range(60))), Path(sys.argv[1]), num_samples=3)
 """
 

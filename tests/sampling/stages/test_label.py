@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.engines import Completion, Engine, SamplingOptions
+from sampling.engines import SamplingOptions
 from sampling.labelling import Exhaustive, Rollouts, SyntheticOracle, VerifierScores
 from sampling.labelling.step_tree import build
 from sampling.runtime.scheduler import PriorityLimit
@@ -22,52 +22,9 @@ from stepverify.jsonl import read_records, write_records
 from stepverify.readers import Solutions, Synthetic
 from stepverify.records import InputError, Solution, StepLabel
 from stepverify.template import Template
-from tests.sampling.stages.test_generate import CodePoints, Given, problem, run_with_kills, yaml
-
-TEMPLATE = Template(prompt="Q{problem}\n")
-
-
-class KnownRollouts(Engine):
-    """Completes a prefix with the texts that are written down for its last step; remembers what was asked."""
-
-    model, tokenizer = "known", CodePoints()
-
-    def __init__(self, known, default=("#### 1",)):
-        self.known, self.default, self.asked = known, default, []
-
-    def identity(self):
-        return {"engine": "known"}
-
-    async def complete(self, request, options):
-        path = "".join(map(chr, request.prompt_ids))
-        self.asked.append((path, request.n, request.seed))
-        texts = self.known.get(path.splitlines()[-1], self.default)
-        return [self._completion(texts[i % len(texts)]) for i in range(request.n)]
-
-    @staticmethod
-    def _completion(text):
-        return Completion([0] * 3, text.removesuffix("…"), "length" if text.endswith("…") else "stop")
-
-
-def solution(sample, steps, problem="p/0", finish="stop", answer="5", **known):
-    return Solution(
-        id=f"{problem}#{sample}", problem_id=problem, problem=f"of {problem}", steps=steps, answer=answer,
-        finish=finish, **known,
-    )  # fmt: skip
-
-
-def labelled(folder, solutions, steps=None):
-    write_records(folder / "in.jsonl", solutions)
-    label(folder / "in.jsonl", folder / "out", steps)
-    return {s.id: s for s in read_records(folder / "out", Solution)}
-
-
-def counted(num_correct, num_rollouts):
-    return StepLabel(num_correct=num_correct, num_rollouts=num_rollouts)
-
-
-RIGHT, WRONG = StepLabel(rating=1), StepLabel(rating=-1)
-
+from tests.helpers.kills import run_with_kills, yaml
+from tests.helpers.labels import RIGHT, TEMPLATE, WRONG, KnownRollouts, counted, labelled, solution
+from tests.helpers.problems import Given, problem
 
 # ── outcomes ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -430,7 +387,9 @@ def test_a_verifier_that_does_not_judge_steps_labels_none(tmp_path, scores):
 CHILD = """
 import sys, time
 from pathlib import Path
-from tests.sampling.stages.test_label import TEMPLATE, Exhaustive, KnownRollouts, Rollouts, label
+from sampling.labelling import Exhaustive, Rollouts
+from sampling.stages.label import label
+from tests.helpers.labels import TEMPLATE, KnownRollouts
 class Slow(KnownRollouts):
     capacity = 4
     async def complete(self, request, options):

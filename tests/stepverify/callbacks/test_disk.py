@@ -19,7 +19,8 @@ from stepverify.callbacks import background, disk, files  # noqa: E402
 from stepverify.callbacks.background import BackgroundSave, snapshot  # noqa: E402
 from stepverify.callbacks.final import reduce_to  # noqa: E402
 from stepverify.jsonl import MANIFEST  # noqa: E402
-from tests.stepverify.callbacks.test_best import best_of, fit, names, saved, scripted, weights  # noqa: E402
+from tests.helpers.best import best_of, fit, names, saved, scripted  # noqa: E402
+from tests.helpers.runs import weights  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 
 from stepverify.callbacks import ProgressLines
 from stepverify.trainer import run
-from tests.stepverify.test_fit import config
+from tests.helpers.runs import config
 
 LINE = re.compile(
     r"fit: epoch (\d) of 2, step (\d) of 8, 0:00:\d\d passed, 0:00:\d\d left, train/loss \d\.\d+(, [\d,]+ tokens/s)?"

@@ -20,8 +20,8 @@ from stepverify.data.datamodule import SolutionData  # noqa: E402
 from stepverify.jsonl import MANIFEST  # noqa: E402
 from stepverify.manifest import write_manifest  # noqa: E402
 from stepverify.records import InputError  # noqa: E402
-from tests.stepverify.callbacks.test_interrupt import every, fit_apart, interrupt  # noqa: E402
-from tests.stepverify.test_fit import BASE, config, scalars, weights  # noqa: E402
+from tests.helpers.interruptions import every, fit_apart, interrupt  # noqa: E402
+from tests.helpers.runs import BASE, config, scalars, weights  # noqa: E402
 
 SHORT = {"trainer__max_epochs": 1}  # 4 steps
 

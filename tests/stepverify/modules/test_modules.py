@@ -348,7 +348,7 @@ def test_weight_decay_is_of_matrices_only(kind, lora, tmp_path: Path, encoder):
     from types import SimpleNamespace
 
     from stepverify.modules import ProcessRewardModel
-    from tests.stepverify.callbacks.test_export import model_folder
+    from tests.helpers.tiny import model_folder
 
     sizes = {"n_embd": 32, "n_head": 4, "n_layer": 2} if kind == "gpt2" else {}
     folder = model_folder(kind, tmp_path / "base", encoder.tokenizer, **sizes)
