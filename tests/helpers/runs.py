@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 BASE = "lit_configs/quickstart/base"
+# Four texts of 128 tokens at each validation would take more time than the eight steps.
+SHORT_TEXT = {"class_path": "SolutionText", "init_args": {"num_solutions": 1, "max_tokens": 4}}
 
 
 def config(kind: str, root: Path, data: Path | None = None, **changes: Any) -> str:
@@ -44,6 +46,7 @@ def config(kind: str, root: Path, data: Path | None = None, **changes: Any) -> s
         for part in path:
             node = node.setdefault(part, {})
         node[last] = value
+    settings["trainer"]["callbacks"] = [*settings["trainer"].get("callbacks", []), SHORT_TEXT]
     file = root.parent / f"{root.name}.yaml"
     file.write_text(yaml.safe_dump(settings))
     return str(file)

@@ -126,6 +126,7 @@ def test_a_fit_that_cannot_calibrate_says_so(why, tmp_path: Path, recwarn):
     data = write_labelled(tmp_path / "data")
     records = [r for r in read_records(str(data), Solution) if r.correct]
     write_records(tmp_path / "correct" / "part-00000.jsonl", records)
-    changes = {"data__validation": None} if why == "no validation" else {}
+    changes = {"trainer__max_steps": 1, "trainer__logger": False}
+    changes |= {"data__validation": None} if why == "no validation" else {}
     main(["fit", "--config", config("OutcomeVerifier", tmp_path / "run", tmp_path / "correct", **changes)])
     assert sum("exported as trained, not calibrated" in str(w.message) for w in recwarn) == 1

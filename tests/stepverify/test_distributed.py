@@ -12,6 +12,7 @@ import yaml
 from stepverify.records import StepLabel
 from tests.helpers.fits import thirteen
 from tests.helpers.processes import stepverify
+from tests.helpers.ranks import run_ranks
 
 
 def test_ddp_equals_fsdp2(tmp_path: Path):
@@ -32,7 +33,8 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
     weights = {}
     for overlay in ("ddp", "fsdp2"):
         root = tmp_path / overlay
-        done = stepverify(
+        done = run_ranks(
+            tmp_path, 2,
             "fit", "--config", "lit_configs/quickstart/01_generator.yaml", "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2",
             "--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.default_root_dir", str(root),
             "--data.train.init_args.num_problems", "128", "--data.batch_size", "16", "--data.validation.init_args.num_problems", "33",

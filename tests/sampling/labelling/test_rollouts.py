@@ -225,12 +225,25 @@ def test_completions_of_another_law_are_refused(tmp_path):
 STRATEGIES = [Exhaustive(4), EarlyStop(max_rollouts=8, round_size=2), BinarySearch(num_rollouts=8, round_size=2)]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("reuse", [False, True])
-@pytest.mark.parametrize("before", [False, True])
+# Every strategy, and both values of ``reuse`` and ``before`` with each other; the other combinations are slow ones.
+QUICK = {
+    ("Exhaustive", True, False),
+    ("EarlyStop", False, False),
+    ("EarlyStop", True, True),
+    ("BinarySearch", False, True),
+}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "reuse", "before"),
+    [
+        pytest.param(s, reuse, before, id=f"{name}-{reuse}-{before}", marks=[pytest.mark.slow] * ((name, reuse, before) not in QUICK))
+        for s in STRATEGIES for name in [type(s).__name__] for reuse in (False, True) for before in (False, True)
+    ],
+)  # fmt: skip
 def test_interrupted_ten_times_is_undisturbed(tmp_path, strategy, reuse, before):
     """Ended after some more requests, again and again: the same labels, and nothing that had an answer asked again."""
-    source = samples(tmp_path, problems=20)
+    source = samples(tmp_path, problems=10)
     options = {"reuse_samples": reuse, "reuse_rollouts": reuse}
     if before:
         run(source, tmp_path / "before", EarlyStop(max_rollouts=4, round_size=1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -120,13 +121,19 @@ def test_max_steps_at_the_end_of_an_epoch(accumulate: int, tmp_path: Path, whole
     assert_same(tmp_path / "run", whole)
 
 
-@pytest.fixture
-def two(tmp_path: Path) -> Path:
-    """A run of 4 steps with a checkpoint after steps 2 and 4."""
-    root = tmp_path / "run"
+@pytest.fixture(scope="module")
+def four_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("four") / "run"
     fit(root, every(2, final="all"), trainer__max_steps=4, trainer__max_epochs=None)
     assert sorted(p.name for p in (root / "checkpoints").iterdir()) == ["last.ckpt", "step=2.ckpt", "step=4.ckpt"]
     return root
+
+
+@pytest.fixture
+def two(four_steps: Path, tmp_path: Path) -> Path:
+    """A run of 4 steps with a checkpoint after steps 2 and 4."""
+    shutil.copytree(four_steps, tmp_path / "run", symlinks=True)
+    return tmp_path / "run"
 
 
 def test_a_torn_checkpoint_is_passed_over(two: Path, capsys: pytest.CaptureFixture):

@@ -66,7 +66,8 @@ def labelled(tmp_path_factory):
 @pytest.mark.parametrize(
     ("form", "kind", "precision"),
     [
-        ("causal", "ProcessRewardModel", "bf16-mixed"), ("classifier", "ProcessRewardModel", "32-true"),
+        pytest.param("causal", "ProcessRewardModel", "bf16-mixed", marks=pytest.mark.slow),
+        ("classifier", "ProcessRewardModel", "32-true"),
         ("adapter", "OutcomeVerifier", "32-true"), ("causal", "GeneratorModule", "bf16-true"),
     ],
 )  # fmt: skip

@@ -139,7 +139,7 @@ def _loss_and_gradients(model, batches):
 
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen2-window", "llama", "gemma3"])
 @pytest.mark.parametrize("objective", ["outcome", "process", "generator"])
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(sequences=token_lists, once=st.booleans(), pad_to=st.sampled_from([1, 8]))
 def test_packed_equals_unpacked(architecture, objective, sequences, once, pad_to):
     """Loss and all gradients of any tree, in one pack and in one batch a solution, with either weighting."""
