@@ -1,8 +1,10 @@
-"""How tests stand to each other: none imports another."""
+"""How tests stand to each other: none imports another, and none is long."""
 
 import ast
 
 import pytest
+
+LINES = 300
 
 
 def modules(root):
@@ -37,6 +39,11 @@ def test_no_test_is_imported_from_another(root):
         if names := foreign(path.read_text(), own):
             found[own] = names
     assert not found
+
+
+def test_a_file_of_tests_has_at_most_300_lines(root):
+    long = {str(path.relative_to(root)): n for path in modules(root) if (n := path.read_text().count("\n")) > LINES}
+    assert not long
 
 
 @pytest.mark.parametrize(

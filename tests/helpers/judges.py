@@ -1,7 +1,11 @@
 """A judge whose answers are written down."""
 
+import contextlib
+
 from sampling.engines import Completion, Engine
+from sampling.labelling import StepLabeller
 from tests.helpers.engines import CodePoints
+from tests.helpers.labels import RIGHT, WRONG
 from tests.helpers.walks import LENGTH
 
 
@@ -34,3 +38,21 @@ def third_zero(steps):
     zeros = [i for i, step in enumerate(steps[:LENGTH], start=1) if step == "0"]
     text = str(zeros[2]) if len(zeros) > 2 else "none"
     return [rf"\boxed{{{text}}}" if sum(map(int, steps[:LENGTH])) % 5 else "?"]
+
+
+class Fixed(StepLabeller):
+    """Labels that are written down: the first letter of a step, r correct, w incorrect, ? unknown."""
+
+    def identity(self):
+        return {"labeller": "fixed"}
+
+    @contextlib.asynccontextmanager
+    async def labelling(self, stage):
+        yield self.label
+
+    async def label(self, solutions):
+        for s in solutions:
+            s.step_labels = [{"r": RIGHT, "w": WRONG, "?": None}[step[0]] for step in s.steps]
+
+    def summary(self):
+        return {"fixed": 1}
