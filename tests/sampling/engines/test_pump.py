@@ -1,7 +1,7 @@
 """The pump of engines in this process: it steps a core while calls wait, and calls come and go between steps."""
 
 import asyncio
-import time
+import threading
 
 import pytest
 
@@ -120,9 +120,11 @@ def test_cancelled_calls_leave_the_core(in_thread):
 
 
 def test_the_event_loop_goes_on_while_a_step_runs():
+    """The first step ends when the loop has gone round twenty times."""
+
     class Slow(Steps):
         def step(self):
-            time.sleep(0.2)
+            assert turned.wait(20)
             return super().step()
 
     async def main():
@@ -131,8 +133,10 @@ def test_the_event_loop_goes_on_while_a_step_runs():
         while not call.done():
             await asyncio.sleep(0.001)
             turns += 1
+            if turns == 20:
+                turned.set()
         await engine.aclose()
         return turns
 
-    engine = Stepping(Slow())
-    assert asyncio.run(main()) > 20
+    turned, engine = threading.Event(), Stepping(Slow())
+    assert asyncio.run(main()) >= 20

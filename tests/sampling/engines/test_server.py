@@ -234,7 +234,7 @@ def test_calls_that_are_cancelled_leave_nothing_running(tiny_model_dir):
     with serving(draws) as endpoint:
         before, start = set(threading.enumerate()), time.monotonic()
         asyncio.run(first_alone(endpoint.engine(tiny_model_dir, max_in_flight=4)))
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 25  # the server holds them for 30
         assert not {t for t in set(threading.enumerate()) - before if "process_request" not in t.name}
         assert len(endpoint.asked) <= 5
         held.set()

