@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[1]
 os.environ["STEPVERIFY_CACHE"] = tempfile.mkdtemp(prefix="stepverify-tests-")
 atexit.register(shutil.rmtree, os.environ["STEPVERIFY_CACHE"], ignore_errors=True)
 
-settings.register_profile("house", deadline=None)
+# The weekly run asks for more: EXAMPLES=thorough make test.
+settings.register_profile("house", deadline=None, max_examples=50)
+settings.register_profile("thorough", deadline=None, max_examples=500)
 settings.load_profile("house")
 
 # The character tokenizer: digit d is 20 + d.

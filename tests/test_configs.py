@@ -45,8 +45,16 @@ def configs(command: list[str]) -> list[str]:
     return [word for before, word in pairwise(command) if before == "--config"]
 
 
+PARSED: dict[tuple[str, ...], str] = {}
+
+
 def parse(command: list[str], capsys: pytest.CaptureFixture) -> str:
-    """Parse and type-check a command line without running it; gives back the full configuration."""
+    """Parse and type-check a command line without running it; gives back the full configuration.
+
+    Ablations and overlays are compared with recipes: each command is parsed once.
+    """
+    if (known := PARSED.get((*command,))) is not None:
+        return known
     from sampling.__main__ import main as sampling
     from stepverify.cli import main as stepverify
 
@@ -55,7 +63,7 @@ def parse(command: list[str], capsys: pytest.CaptureFixture) -> str:
         {"sampling": sampling, "stepverify": stepverify}[program]([*args, "--print_config"])
     output = capsys.readouterr()
     assert stopped.value.code == 0, output.err
-    return output.out
+    return PARSED.setdefault((*command,), output.out)
 
 
 @pytest.fixture(autouse=True)

@@ -152,7 +152,7 @@ def test_a_labeller_with_records_keeps_the_stage(cases, tmp_path: Path, tiny_mod
 
 
 def predict(root: Path, backbone: Any, given: Path) -> list[str]:
-    from tests.stepverify.test_fit import config
+    from tests.helpers.runs import config
 
     writer = {
         "class_path": "stepverify.callbacks.ScoreWriter",

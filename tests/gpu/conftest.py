@@ -74,6 +74,30 @@ def device():
     return "cpu" if MODE == "cpu" else "cuda"
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Folder of an untrained Llama."""
+    from tests.gpu.work import tiny_llama
+
+    return tiny_llama(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folder of labelled solutions."""
+    from tests.gpu.work import write_solutions
+
+    return write_solutions(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, model, data, device):
+    """A run of each kind."""
+    from tests.gpu.work import Trained
+
+    return Trained(tmp_path_factory.mktemp("runs"), model, data, device)
+
+
 @pytest.fixture(autouse=True)
 def bounded(request):
     """End the process where the test takes too long, after the traces of all threads are written."""

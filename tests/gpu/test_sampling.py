@@ -8,7 +8,6 @@ import pytest
 
 from stepverify.readers import Synthetic
 from tests.gpu import sampling_side
-from tests.gpu.test_training import data, model, trained  # noqa: F401 - fixtures
 from tests.gpu.work import solutions
 
 pytestmark = pytest.mark.gpu
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.gpu
 PROMPTS = [f"{p.problem}\n" for p in Synthetic("test", 12, worked=False).problems()]
 
 
-def test_greedy_completions_are_those_of_a_cpu(model, device):  # noqa: F811
+def test_greedy_completions_are_those_of_a_cpu(model, device):
     """Float32, TF32 off: 12 prompts of other lengths, 40 tokens each; and in batches of 5 as in one."""
     wanted = sampling_side.completions(model, PROMPTS, "cpu", temperature=0, max_tokens=40)
     assert len({tuple(c[0]) for c in wanted}) > 6
@@ -24,7 +23,7 @@ def test_greedy_completions_are_those_of_a_cpu(model, device):  # noqa: F811
     assert sampling_side.completions(model, PROMPTS, device, batch_size=5, temperature=0, max_tokens=40) == wanted
 
 
-def test_samples_are_those_of_a_cpu(model, device, record):  # noqa: F811
+def test_samples_are_those_of_a_cpu(model, device, record):
     """A token is sampled by a hash of seed and position: the same on every device, but where a border of the cumulative
     distribution lies within rounding: 48 samples of 24 tokens, all but two at most."""
     found, wanted = (
@@ -39,7 +38,7 @@ def test_samples_are_those_of_a_cpu(model, device, record):  # noqa: F811
 
 
 @pytest.mark.seconds(60)
-def test_speed_of_sampling(model, device, record):  # noqa: F811
+def test_speed_of_sampling(model, device, record):
     """Output tokens a second of a tiny model: the engine's own cost, of which the card's share is small."""
     sampling_side.completions(model, PROMPTS, device, n=4, temperature=1.0, max_tokens=8, dtype="bfloat16")
     start = time.perf_counter()
@@ -51,7 +50,7 @@ def test_speed_of_sampling(model, device, record):  # noqa: F811
 
 
 @pytest.mark.parametrize("kind", ["OutcomeVerifier", "ProcessRewardModel"])
-def test_the_score_stage_takes_the_card_and_gives_the_scores_of_a_cpu(kind, trained, data, device, tmp_path):  # noqa: F811
+def test_the_score_stage_takes_the_card_and_gives_the_scores_of_a_cpu(kind, trained, data, device, tmp_path):
     """``sampling score`` in float32, chosen device, against the scorer on a CPU: to 1e-4."""
     export = str(trained[kind][0] / "export")
     found = sampling_side.scored_by_stage(export, data, tmp_path / "scores")

@@ -15,6 +15,7 @@ from stepverify.callbacks import files
 from stepverify.trainer import run
 from tests.gpu import sampling_side
 from tests.gpu.work import (
+    KINDS,
     Waits,
     bf16_bound,
     config,
@@ -23,45 +24,11 @@ from tests.gpu.work import (
     losses,
     solutions,
     started,
-    tiny_llama,
     weights,
     write_solutions,
 )
 
 pytestmark = pytest.mark.gpu
-
-KINDS = {
-    "GeneratorModule": {},
-    "OutcomeVerifier": {"objective": "bce", "calibrate": False},
-    "ProcessRewardModel": {},
-}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_llama(tmp_path_factory.mktemp("models") / "llama")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_solutions(tmp_path_factory.mktemp("data"))
-
-
-class Trained(dict):
-    """kind → folder of a run of two epochs in float32, and its Lightning CLI; trained when it is first asked for."""
-
-    def __init__(self, root, model, data, device):
-        self.root, self.rest = root, (model, data, device)
-
-    def __missing__(self, kind):
-        root = self.root / kind
-        self[kind] = root, run(["fit", "--config", config(kind, root, *self.rest, init=KINDS[kind], seen=True)])
-        return self[kind]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, model, data, device):
-    return Trained(tmp_path_factory.mktemp("runs"), model, data, device)
 
 
 @pytest.mark.seconds(90)

@@ -22,6 +22,7 @@ from stepverify.modules import GeneratorModule, OutcomeVerifier, ProcessRewardMo
 from stepverify.readers import Synthetic
 from stepverify.records import Solution, StepLabel
 from stepverify.template import Template
+from stepverify.trainer import run
 
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "lit_configs" / "quickstart" / "base"
@@ -261,3 +262,22 @@ def ended(process: subprocess.Popen, seconds: float) -> tuple[int, str]:
         out, _ = process.communicate()
         out += f"\nkilled after {seconds:.0f} seconds"
     return process.returncode, out
+
+
+KINDS = {
+    "GeneratorModule": {},
+    "OutcomeVerifier": {"objective": "bce", "calibrate": False},
+    "ProcessRewardModel": {},
+}
+
+
+class Trained(dict):
+    """kind → folder of a run of two epochs in float32, and its Lightning CLI; trained when it is first asked for."""
+
+    def __init__(self, root, model, data, device):
+        self.root, self.rest = root, (model, data, device)
+
+    def __missing__(self, kind):
+        root = self.root / kind
+        self[kind] = root, run(["fit", "--config", config(kind, root, *self.rest, init=KINDS[kind], seen=True)])
+        return self[kind]

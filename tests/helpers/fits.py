@@ -1,5 +1,6 @@
 """Short fits through the program, for the tests of what they leave after."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import yaml
 
 from stepverify.jsonl import write_records
 from stepverify.readers import Synthetic
-from stepverify.records import StepLabel
+from stepverify.records import Solution, StepLabel
 
 
 def write_labelled(folder: Path) -> Path:
@@ -53,3 +54,13 @@ def fit(
     (root / "config.yaml").write_text(yaml.safe_dump(settings))
     main(["fit", "--config", str(root / "config.yaml")])
     return root / "export"
+
+
+def thirteen(labels: Callable[[int], dict]) -> list[Solution]:
+    """13 solutions of 4 problems, of 1 to 4 steps; ``labels`` gives the further fields of the i-th."""
+    return [
+        Solution(
+            id=f"p{i % 4}#{i}", problem_id=f"p{i % 4}", problem=f"a = {i % 4}", steps=[f"b = {j * i % 7}" for j in range(1 + i % 4)],
+            **labels(i),
+        ) for i in range(13)
+    ]  # fmt: skip

@@ -41,3 +41,16 @@ def store_of(*examples: Example, denominator: Callable[[Example], float | None] 
 def read_into(store: ExampleStore, queue: Queue) -> None:
     """What a worker process sees of a store."""
     queue.put((list(store), [*store.sequences], store.weights.tolist()))
+
+
+def solution(number: int, problem: str = "p") -> Solution:
+    return Solution(id=f"{problem}#{number}", problem_id=problem, problem="?", steps=["1"])
+
+
+def examples_of(sequences: list[list[int]], targets: list[float] | None = None) -> list[Example]:
+    """Read at every token; the targets differ between sequences, so shared positions have several."""
+    wanted = targets or [i / 7 for i in range(len(sequences))]
+    return [
+        Example(ids, list(range(len(ids))), [t] * len(ids), solution(i))
+        for i, (ids, t) in enumerate(zip(sequences, wanted, strict=True))
+    ]

@@ -19,7 +19,7 @@ from stepverify.metrics import PlattScaling, platt_scaling  # noqa: E402
 from stepverify.models import load_verifier  # noqa: E402
 from stepverify.records import Solution  # noqa: E402
 from tests.helpers.fits import fit, write_labelled  # noqa: E402
-from tests.stepverify.test_fit import config, scalars  # noqa: E402
+from tests.helpers.runs import config, scalars  # noqa: E402
 
 RANDOM = {"path": "lit_configs/quickstart/base", "weights": "random"}
 
@@ -126,6 +126,7 @@ def test_a_fit_that_cannot_calibrate_says_so(why, tmp_path: Path, recwarn):
     data = write_labelled(tmp_path / "data")
     records = [r for r in read_records(str(data), Solution) if r.correct]
     write_records(tmp_path / "correct" / "part-00000.jsonl", records)
-    changes = {"data__validation": None} if why == "no validation" else {}
+    changes = {"trainer__max_steps": 1, "trainer__logger": False}
+    changes |= {"data__validation": None} if why == "no validation" else {}
     main(["fit", "--config", config("OutcomeVerifier", tmp_path / "run", tmp_path / "correct", **changes)])
     assert sum("exported as trained, not calibrated" in str(w.message) for w in recwarn) == 1

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,21 +10,17 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from torch import nn
 
 from stepverify.callbacks import files
 from stepverify.cli import main
-from stepverify.data.batch import Batch, collate
-from stepverify.data.encode import SolutionEncoder
-from stepverify.jsonl import read_records, write_records
-from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel
-from stepverify.models.backbone import LoRA
-from stepverify.records import InputError, Solution
-from stepverify.template import Template
-from tests.helpers.processes import ROOT, stepverify
-from tests.stepverify.callbacks.test_interrupt import every
-from tests.stepverify.test_distributed import thirteen
-from tests.stepverify.test_fit import config, scalars, weights
+from stepverify.data.batch import Batch
+from stepverify.jsonl import read_records
+from stepverify.records import Solution
+from tests.helpers.devices import FSDP2, UNTIED, judged, reader
+from tests.helpers.fits import thirteen
+from tests.helpers.interruptions import every
+from tests.helpers.processes import stepverify
+from tests.helpers.runs import config, weights
 
 
 class Seen(lightning.Callback):
@@ -72,15 +63,6 @@ def frozen_head(tiny_model_dir: Path, **changes: Any) -> dict[str, Any]:
         "kind": "OutcomeVerifier", "model__init_args__head": "linear",
         "model__init_args__backbone": {"path": str(tiny_model_dir), "overrides": {"tie_word_embeddings": False}}, **changes,
     }  # fmt: skip
-
-
-def judged(folder: Path, count: int = 13) -> Path:
-    """Graded solutions, correct where they are long."""
-    write_records(folder / "part-00000.jsonl", thirteen(lambda i: {"correct": i % 4 > 1 or i == 4})[:count])
-    return folder
-
-
-FSDP2 = ("--config", "lit_configs/overlays/fsdp2.yaml")
 
 
 @pytest.mark.slow
@@ -148,42 +130,6 @@ def test_a_run_moves_between_two_devices_and_one(tmp_path: Path):
         assert ids == IDS + Counter(list(IDS)[:2])
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--trainer.overfit_batches", "2"], "trainer.overfit_batches: 2"),
-        (["--trainer.accelerator", "quantum"], "trainer: You selected an invalid accelerator name"),
-        (["--trainer.accelerator", "gpu"], "trainer: "),
-        (["--trainer.max_epochs", "-1", "--model.init_args.decay", "linear"], "trainer.max_epochs: without a number of"),
-        (["--model.init_args.optimizer", "LBFGS"], "model.init_args.optimizer: LBFGS computes the loss several times"),
-        ([*FSDP2, "--trainer.strategy.init_args.data_parallel_size", "3", "--trainer.devices", "2"], "data_parallel_size: 3 and tensor_parallel_size: 1 on 2 devices"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)  # fmt: skip
-def test_settings_that_cannot_work_are_refused_before_a_model_is_loaded(
-    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
-    monkeypatch.setattr(Backbone, "load", lambda self: pytest.fail("loaded"))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    file = config("GeneratorModule", tmp_path / "run", trainer__logger=False)
-    with pytest.raises(SystemExit) as ended:
-        main(["fit", "--config", file, *words])
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("stepverify fit: ")]
-    assert (ended.value.code, message in line) == (2, True), line
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_constant_rate_needs_no_end(tmp_path: Path):
-    """Half a second, or one step if that takes longer, without a number of epochs or steps."""
-    limits = {"trainer__max_epochs": -1, "trainer__max_time": {"milliseconds": 500}}
-    main(["fit", "--config", config("GeneratorModule", tmp_path / "run", **limits)])
-    assert [rate for _, rate in scalars(tmp_path / "run")["lr-AdamW/pg1"]][-1] == pytest.approx(3e-3)
-
-
-def reader(path: Path) -> dict[str, Any]:
-    return {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(path)}}
-
-
 def fit_joint(tmp_path: Path, num_ranks: int, *words: str, name: str = "run", **changes: Any) -> Path:
     """Two epochs of 13 solutions, and 2 more for the LM loss, by so many processes; each notes what it reads."""
     root = tmp_path / name
@@ -198,7 +144,6 @@ def fit_joint(tmp_path: Path, num_ranks: int, *words: str, name: str = "run", **
     return root
 
 
-UNTIED = {"path": "lit_configs/quickstart/base", "weights": "random", "overrides": {"tie_word_embeddings": False}}
 IDS = Counter(s.id for s in thirteen(lambda i: {}))
 DDP = ("--config", "lit_configs/overlays/ddp.yaml")
 RANKS = [
@@ -296,206 +241,3 @@ def test_every_record_is_predicted_and_tested_once(num_ranks: int, words: tuple[
     assert all(len(r.scores["v"]) == 1 for r in records)
     for stage in ("val", "test"):
         assert seen(tmp_path / "run", stage, num_ranks) == {0: IDS}
-
-
-@pytest.mark.parametrize("name", ["train", "validation"])
-def test_fewer_solutions_than_devices_are_refused(name: str, tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setattr(Backbone, "load", lambda self: pytest.fail("loaded"))
-    monkeypatch.setattr(lightning.Trainer, "world_size", 14)
-    many = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "train", "num_problems": 14}}
-    few = reader(judged(tmp_path / "few"))
-    file = config(
-        "GeneratorModule",
-        tmp_path / "run",
-        data__train=few if name == "train" else many,
-        data__validation=few if name == "validation" else many,
-    )
-    with pytest.raises(SystemExit) as ended:
-        main(["fit", "--config", file])
-    assert ended.value.code == 2
-    assert f"data.{name}: 13 solutions cannot be divided among 14 devices" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("head", "lm", "frozen"),
-    [
-        ("linear", False, {"lm_head": 70 * 32}), ("linear", True, {}), ("reserved", False, {}), ("labels", False, {}),
-        ("classifier", False, {}), ("tied", False, {}), ("adapters", False, {}),
-    ],
-)  # fmt: skip
-def test_what_no_loss_reads_is_frozen(head: str, lm: bool, frozen: dict[str, int]):
-    """An output matrix of its own under a linear value head, unless lm is learned too; each other head is a part of it."""
-    path = {"path": UNTIED["path"], "weights": "random", "overrides": {"tie_word_embeddings": head == "tied"}}
-    backbone = Backbone(**path, lora=LoRA(rank=2) if head == "adapters" else None).load()
-    if head == "labels":
-        model = ProcessModel(backbone, (8, 9))
-    elif head == "classifier":
-        backbone.score = nn.Linear(32, 2)
-        model = ProcessModel(backbone, (8, 9))
-    else:
-        model = OutcomeModel(backbone, 4 if head == "reserved" else None)
-    before = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert model.freeze_unread(lm=lm) == (frozen if head != "classifier" else {"lm_head": 70 * 32})
-    after = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert len(before - after) == (head in ("linear", "classifier") and not lm)
-
-
-def test_a_batch_without_language_reaches_the_output_matrix(tokenizer):
-    """Its gradient is 0 and not missing, on every rank alike; the outputs are those without a language-model loss."""
-    model = OutcomeModel(Backbone(**UNTIED).load())
-    nn.init.ones_(model.value_head.weight)
-    examples = [
-        SolutionEncoder(tokenizer, Template(), 100).outcome(s, [1.0] * len(s.steps)) for s in thirteen(lambda i: {})[:2]
-    ]
-    outputs, nll = model(collate(examples, lm=True))
-    assert nll.shape == (0,)
-    assert outputs.equal(model(collate(examples))[0])
-    (outputs.sum() + nll.sum()).backward()
-    gradients = {name: p.grad for name, p in model.named_parameters()}
-    assert not [name for name, gradient in gradients.items() if gradient is None]
-    assert not gradients["backbone.lm_head.weight"].any()
-    assert gradients["backbone.model.embed_tokens.weight"].any()
-
-
-def test_a_multimodal_wrapper_is_frozen_around_its_decoder():
-    from transformers import AutoModelForCausalLM, Gemma3Config
-
-    text = {
-        "vocab_size": 64,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-    }
-    vision = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 8,
-    }
-    backbone = AutoModelForCausalLM.from_config(
-        Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
-    )
-    parts = {
-        "model.vision_tower": backbone.model.vision_tower,
-        "model.multi_modal_projector": backbone.model.multi_modal_projector,
-    }
-    frozen = GeneratorModel(backbone).freeze_unread(lm=False)
-    assert frozen == {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
-    assert all(p.requires_grad for p in backbone.get_decoder().parameters())
-
-
-class Strike(lightning.Callback):
-    """Ends one rank in the third step, by SIGKILL or an exception; the others wait, as for NCCL, which hears of nothing."""
-
-    def __init__(self, rank: int, how: str, file: str) -> None:
-        self.rank, self.how, self.file = rank, how, Path(file)
-
-    def on_train_start(self, trainer, pl_module) -> None:
-        self.file.with_name(f"{self.file.name}-{trainer.global_rank}").write_text(str(os.getpid()))
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if trainer.global_step == 2:
-            if trainer.global_rank != self.rank:
-                time.sleep(1000)
-            self.file.with_name("struck").touch()
-            if self.how == "SIGKILL":
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise RuntimeError("struck")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("rank", "how", "launcher"),
-    [
-        (0, "SIGKILL", ()), (0, "exception", ()), (1, "SIGKILL", ()), (1, "exception", ()),
-        (1, "SIGKILL", ("torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m")),
-    ],
-)  # fmt: skip
-def test_a_run_ends_with_any_of_its_processes(rank: int, how: str, launcher: tuple[str, ...], tmp_path: Path):
-    strike = {"rank": rank, "how": how, "file": str(tmp_path / "process")}
-    file = config(
-        "GeneratorModule",
-        tmp_path / "run",
-        trainer__callbacks=[{"class_path": "tests.stepverify.test_devices.Strike", "init_args": strike}],
-    )
-    started = time.time()
-    # The errors of all processes go to one pipe, which is read until the last of them has ended.
-    done = stepverify("fit", "--config", file, "--trainer.devices", "2", launcher=launcher)
-    seconds = time.time() - (tmp_path / "struck").stat().st_mtime
-    print(rank, how, launcher, f"{seconds:.1f} of {time.time() - started:.1f} s, code {done.returncode}")
-    assert seconds < 60
-    assert done.returncode != 0
-    assert ("RuntimeError: struck" in done.stderr) == (how == "exception")
-    if not launcher:
-        assert ("has ended, so local rank 1 ends" if rank == 0 else "terminated with code") in done.stderr
-
-
-def test_a_further_process_ends_with_the_main_one():
-    """The main process starts one with its environment, says its number, and is killed."""
-    inner = (
-        "import time; from stepverify import follow; follow.GRACE_SECONDS = 0; follow.follow_main(); time.sleep(100)"
-    )
-    outer = (
-        "import os, subprocess, sys, time; from stepverify.follow import follow_main; follow_main()\n"
-        f"subprocess.Popen([sys.executable, '-c', {inner!r}], env=os.environ | {{'LOCAL_RANK': '1'}}); time.sleep(0.5); os.kill(os.getpid(), 9)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", outer], check=False, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=20
-    )
-    assert done.returncode == -signal.SIGKILL
-    assert "has ended, so local rank 1 ends" in done.stderr
-
-
-class _Entry:
-    """The configuration's entry of a trainer."""
-
-    def __init__(self, accelerator: str) -> None:
-        self.accelerator = accelerator
-
-
-@pytest.mark.parametrize(("given", "taken"), [("auto", "cpu"), ("cpu", "cpu"), ("mps", None), ("gpu", None)])
-def test_an_apple_gpu_is_never_taken(given, taken, monkeypatch):
-    """Lightning's ``auto`` would: ``auto`` is the CPU there, said in the log, and who asks for the GPU is told why not."""
-    from stepverify import trainer_settings
-
-    said: list[str] = []
-    monkeypatch.setattr(trainer_settings.MPSAccelerator, "is_available", staticmethod(lambda: True))
-    monkeypatch.setattr(trainer_settings.CUDAAccelerator, "is_available", staticmethod(lambda: False))
-    monkeypatch.setattr(trainer_settings, "rank_zero_info", said.append)
-    entry = _Entry(given)
-    if taken is None:
-        with pytest.raises(
-            InputError, match=f"^trainer.accelerator: {given}: Apple GPUs have no 64-bit floats.*use cpu$"
-        ):
-            trainer_settings.choose_accelerator(entry)
-        return
-    trainer_settings.choose_accelerator(entry)
-    assert entry.accelerator == taken
-    assert len(said) == (given == "auto")
-
-
-def test_accelerators_are_left_alone_elsewhere(monkeypatch):
-    from stepverify import trainer_settings
-
-    for mps, cuda in ((False, False), (False, True), (True, True)):
-        monkeypatch.setattr(trainer_settings.MPSAccelerator, "is_available", staticmethod(lambda mps=mps: mps))
-        monkeypatch.setattr(trainer_settings.CUDAAccelerator, "is_available", staticmethod(lambda cuda=cuda: cuda))
-        trainer_settings.choose_accelerator(entry := _Entry("auto"))
-        assert entry.accelerator == "auto"
-
-
-def test_models_are_not_put_on_an_apple_gpu():
-    from stepverify.device import choose_device
-
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("cuda:1") == torch.device("cuda:1")
-    assert choose_device(None).type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(InputError, match=r"^device: mps:0: Apple GPUs have no 64-bit floats.*use cpu$"):
-        choose_device("mps:0")
-    with pytest.raises(InputError, match=r"^device: gpu: "):
-        choose_device("gpu")

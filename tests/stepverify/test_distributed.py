@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 import yaml
 
-from stepverify.records import Solution, StepLabel
+from stepverify.records import StepLabel
+from tests.helpers.fits import thirteen
 from tests.helpers.processes import stepverify
+from tests.helpers.ranks import run_ranks
 
 
 def test_ddp_equals_fsdp2(tmp_path: Path):
@@ -19,7 +20,7 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
 
     They are those of step 3 of 4, the only one that was validated: 11 problems sampled by both ranks, each once, in two batches and in one.
     """
-    from tests.sampling.test_sample_accuracy import accuracy, sampled
+    from tests.helpers.sample_accuracy import accuracy, sampled
 
     best = {
         "class_path": "stepverify.callbacks.Checkpoints",
@@ -32,7 +33,8 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
     weights = {}
     for overlay in ("ddp", "fsdp2"):
         root = tmp_path / overlay
-        done = stepverify(
+        done = run_ranks(
+            tmp_path, 2,
             "fit", "--config", "lit_configs/quickstart/01_generator.yaml", "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2",
             "--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.default_root_dir", str(root),
             "--data.train.init_args.num_problems", "128", "--data.batch_size", "16", "--data.validation.init_args.num_problems", "33",
@@ -57,16 +59,6 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
     assert max((ddp[k] - fsdp2[k]).abs().max().item() for k in ddp) < 1e-6
 
 
-def thirteen(labels: Callable[[int], dict]) -> list[Solution]:
-    """13 solutions of 4 problems, of 1 to 4 steps; ``labels`` gives the further fields of the i-th."""
-    return [
-        Solution(
-            id=f"p{i % 4}#{i}", problem_id=f"p{i % 4}", problem=f"a = {i % 4}", steps=[f"b = {j * i % 7}" for j in range(1 + i % 4)],
-            **labels(i),
-        ) for i in range(13)
-    ]  # fmt: skip
-
-
 @pytest.mark.slow
 def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_dir: Path):
     """13 labelled solutions, packed, 7 and 6 of them on a process: every metric of steps and first errors, and both figures.
@@ -75,7 +67,7 @@ def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_di
     """
     from stepverify.cli import main
     from stepverify.jsonl import write_records
-    from tests.stepverify.test_fit import config, scalars
+    from tests.helpers.runs import config, scalars
 
     def labels(i: int) -> dict:
         return {"step_labels": [StepLabel(rating=-1 if (i + j) % 3 == 0 else 1) for j in range(1 + i % 4)]}
@@ -114,7 +106,7 @@ def test_calibration_of_two_processes_is_that_of_one(tmp_path: Path, tiny_model_
     """
     from stepverify.cli import main
     from stepverify.jsonl import write_records
-    from tests.stepverify.test_fit import config, scalars, weights
+    from tests.helpers.runs import config, scalars, weights
 
     write_records(tmp_path / "data" / "part-00000.jsonl", thirteen(lambda i: {"correct": i % 4 > 1 or i == 4}))
     heads, errors = [], []
@@ -161,8 +153,8 @@ def test_torchrun_on_two_processes(tmp_path: Path):
 def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Path, tiny_model_dir: Path):
     """SIGTERM on rank 1 alone stops both after the same step; going on, from after a torn checkpoint, changes nothing."""
     from stepverify.callbacks import files
-    from tests.stepverify.callbacks.test_interrupt import every, interrupt
-    from tests.stepverify.test_fit import config, scalars, weights
+    from tests.helpers.interruptions import every, interrupt
+    from tests.helpers.runs import config, scalars, weights
 
     def fit(root: Path, *callbacks: dict) -> CompletedProcess:
         backbone = {"path": str(tiny_model_dir)} | ({"lora": {"rank": 2, "dropout": 0.1}} if lora else {})
@@ -207,7 +199,7 @@ def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Pat
 @pytest.mark.slow
 def test_two_processes_agree_on_what_to_do_with_a_run_that_is_there(tmp_path: Path):
     """Refused, left as it is, and started over, each once: rank 1 begins when rank 0 has."""
-    from tests.stepverify.test_fit import config, scalars
+    from tests.helpers.runs import config, scalars
 
     def fit(*words: str, seed: int = 3) -> CompletedProcess:
         file = config("GeneratorModule", tmp_path / "run", trainer__max_epochs=1, seed_everything=seed)

@@ -7,54 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 torch = pytest.importorskip("torch")
 
 from stepverify.cli import main  # noqa: E402
 from stepverify.jsonl import read_records, write_records  # noqa: E402
 from stepverify.records import Solution, StepLabel  # noqa: E402
-
-BASE = "lit_configs/quickstart/base"
-
-
-def config(kind: str, root: Path, data: Path | None = None, **changes: Any) -> str:
-    """A small configuration: 64 problems in batches of 16, four steps an epoch."""
-    if data is None:
-        train = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "train", "num_problems": 64}}
-        held_out = {
-            "class_path": "stepverify.readers.Synthetic",
-            "init_args": {"split": "validation", "num_problems": 16},
-        }
-    else:
-        train = held_out = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(data)}}
-    settings: dict[str, Any] = {
-        "seed_everything": 3,
-        "model": {
-            "class_path": f"stepverify.modules.{kind}",
-            "init_args": {
-                "backbone": {"path": BASE, "weights": "random"},
-                "template": {"prompt": "{problem}\n"},
-                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}},
-                "warmup": 0.0,
-                "decay": "constant",
-            },
-        },
-        "data": {"train": train, "validation": held_out, "batch_size": 16},
-        "trainer": {
-            "default_root_dir": str(root), "max_epochs": 2, "log_every_n_steps": 1,
-            "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu",
-        },
-    }  # fmt: skip
-    for key, value in changes.items():
-        node = settings
-        *path, last = key.split("__")
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = value
-    file = root.parent / f"{root.name}.yaml"
-    file.write_text(yaml.safe_dump(settings))
-    return str(file)
+from tests.helpers.runs import BASE, config, scalars, weights  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +22,8 @@ def lightning_logs_to_a_closed_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)
 
 
-@pytest.fixture
-def labelled(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Graded and step-labelled solutions: half of them with an incorrect last step."""
     from stepverify.readers import Synthetic
 
@@ -74,23 +33,31 @@ def labelled(tmp_path: Path) -> Path:
             s.steps, s.correct = [*s.steps[:-1], "#### 99"], False
         s.step_labels = [StepLabel(num_correct=3, num_rollouts=4)] * 4 + [StepLabel(rating=1 if s.correct else -1)]
         records.append(s)
-    write_records(tmp_path / "labelled" / "part-00000.jsonl", records)
-    return tmp_path / "labelled"
+    folder = tmp_path_factory.mktemp("labelled")
+    write_records(folder / "part-00000.jsonl", records)
+    return folder
 
 
-def weights(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
+class Fitted(dict):
+    """kind → folder of a run of eight epochs, validated after the last; trained when it is first asked for."""
 
-    return load_file(folder / "export" / "model.safetensors")
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self.data = folder, data
+
+    def __missing__(self, kind: str) -> Path:
+        root = self[kind] = self.folder / kind
+        changes: dict[str, Any] = {"trainer__max_epochs": 8, "trainer__check_val_every_n_epoch": 8}
+        # At three times this rate the values of an outcome verifier this small run into 0 or 1, and stay there.
+        changes["model__init_args__optimizer"] = {"class_path": "AdamW", "init_args": {"lr": 1e-3}}
+        if kind == "ProcessRewardModel":
+            changes["model__init_args__template"] = {"prompt": "{problem}\n", "positive": "*"}
+        main(["fit", "--config", config(kind, root, None if kind == "GeneratorModule" else self.data, **changes)])
+        return root
 
 
-def scalars(root: Path) -> dict[str, list[tuple[int, float]]]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(root / "logs"), size_guidance={"scalars": 0})
-    events.Reload()
-    found = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    return found | {tag: [] for tag in (*events.Tags()["images"], *events.Tags()["tensors"])}
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory, labelled: Path) -> Fitted:
+    return Fitted(tmp_path_factory.mktemp("fitted"), labelled)
 
 
 @pytest.mark.parametrize(
@@ -115,12 +82,8 @@ def scalars(root: Path) -> dict[str, list[tuple[int, float]]]:
         ),
     ],
 )
-def test_fit_ends_in_an_export_and_is_watched(kind: str, metrics: set[str], tmp_path: Path, labelled: Path):
-    root = tmp_path / "run"
-    data = None if kind == "GeneratorModule" else labelled
-    # At three times this rate the values of an outcome verifier this small run into 0 or 1, and stay there.
-    still = {"class_path": "AdamW", "init_args": {"lr": 1e-3}}
-    main(["fit", "--config", config(kind, root, data, trainer__max_epochs=8, model__init_args__optimizer=still)])
+def test_fit_ends_in_an_export_and_is_watched(kind: str, metrics: set[str], fitted: Fitted):
+    root = fitted[kind]
     seen = scalars(root)
     expected = {"train/loss", "train/grad_norm", "val/loss", "throughput/tokens_per_second", "lr-AdamW/pg1"} | metrics
     assert expected <= seen.keys()
@@ -146,6 +109,7 @@ def test_a_verifier_learns_language_beside_its_labels(packs, tmp_path: Path, lab
         "data__class_weights": "balanced",
         "model__init_args__lm_weight": 0.5,
         "trainer__max_epochs": 8,
+        "trainer__check_val_every_n_epoch": 8,
     }
     changes |= {
         "model__init_args__loss": "bce",
@@ -160,6 +124,7 @@ def test_a_verifier_learns_language_beside_its_labels(packs, tmp_path: Path, lab
     assert torch.isfinite(torch.tensor(seen["train/loss"])).all()
 
 
+@pytest.mark.slow  # with Lightning's own checkpoints; test_interrupt.py compares with ours
 def test_resumed_in_the_middle_of_an_epoch_equals_uninterrupted(tmp_path: Path):
     """8 steps at once, and 3 + 5 steps over a checkpoint inside the first epoch: the same weights and losses, bit for bit."""
     every_step = [
@@ -179,21 +144,11 @@ def test_resumed_in_the_middle_of_an_epoch_equals_uninterrupted(tmp_path: Path):
     assert len(losses[0]) == 8
 
 
-def test_resume_refuses_another_configuration(tmp_path: Path, capsys: pytest.CaptureFixture):
-    root = tmp_path / "run"
-    main(["fit", "--config", config("GeneratorModule", root)])
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", "--config", config("GeneratorModule", root, model__init_args__warmup=0.5), "--ckpt_path", "last"])
-    assert stopped.value.code == 2
-    assert "model.init_args.warmup = 0.0, now it is 0.5" in capsys.readouterr().err
-
-
-def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path):
+def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path, fitted: Fitted):
     """Trained, exported, predicted through Lightning; and scored by the sampling side: the same numbers, every record once."""
     from sampling.stages.score import score
 
-    root = tmp_path / "run"
-    main(["fit", "--config", config("ProcessRewardModel", root, labelled)])
+    root = fitted["ProcessRewardModel"]
     predicting = config(
         "ProcessRewardModel", tmp_path / "predict",
         model__init_args__backbone={"path": str(root / "export")}, model__init_args__template=None,
@@ -215,14 +170,12 @@ def test_predict_equals_the_exports_scores(tmp_path: Path, labelled: Path):
         main(["predict", "--config", predicting])
 
 
-def test_a_second_stage_goes_on_from_the_first(tmp_path: Path, labelled: Path):
+def test_a_second_stage_goes_on_from_the_first(tmp_path: Path, labelled: Path, fitted: Fitted):
     """``backbone.path`` is the first stage's export, nothing else: template, label rows and all weights are its own.
 
     At a learning rate of 0 the second stage exports what the first one has, weight by weight.
     """
-    first, second = tmp_path / "first", tmp_path / "second"
-    template = {"prompt": "{problem}\n", "positive": "*"}
-    main(["fit", "--config", config("ProcessRewardModel", first, labelled, model__init_args__template=template)])
+    first, second = fitted["ProcessRewardModel"], tmp_path / "second"
     still = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.0}}
     main([
         "fit", "--config", config(

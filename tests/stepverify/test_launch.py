@@ -18,9 +18,9 @@ from stepverify import trainer
 from stepverify.callbacks import files, stuck
 from stepverify.cli import main
 from stepverify.records import InputError
+from tests.helpers.interruptions import every
 from tests.helpers.processes import ROOT, stepverify
-from tests.stepverify.callbacks.test_interrupt import every
-from tests.stepverify.test_fit import config
+from tests.helpers.runs import config
 
 
 class Sleep(lightning.Callback):

@@ -19,9 +19,9 @@ from stepverify.memory import HostMemory, SavedBytes, StepMemory, available_on_h
 from stepverify.models import Backbone
 from stepverify.records import InputError
 from tests.helpers.fits import write_labelled
+from tests.helpers.interruptions import every
 from tests.helpers.processes import stepverify
-from tests.stepverify.callbacks.test_interrupt import every
-from tests.stepverify.test_fit import BASE, config, scalars, weights
+from tests.helpers.runs import BASE, config, scalars, weights
 
 PEAK = StepMemory(resident=100, gradients=30, largest_gradient=8, states=20, activations=50)
 

@@ -1,8 +1,5 @@
-import gzip
 import json
 import math
-import tempfile
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,66 +7,19 @@ from hypothesis import strategies as st
 
 from stepverify.decoding import decode, decode_record
 from stepverify.jsonl import (
-    MANIFEST,
     dump_line,
-    fingerprint,
     parse_record,
-    read_json_lines,
-    read_records,
-    shards,
-    write_records,
 )
 from stepverify.records import InputError, Problem, Ranking, Solution, StepLabel
-
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-NUMBER = st.floats(allow_nan=False, allow_infinity=False)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | NUMBER | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=6,
-)
-META = st.dictionaries(TEXT, JSON, max_size=3)
-COUNTED = st.integers(1, 99).flatmap(
-    lambda n: st.integers(0, n).map(lambda k: StepLabel(num_correct=k, num_rollouts=n)),
-)
-LABEL = st.none() | st.sampled_from([-1, 0, 1]).map(lambda r: StepLabel(rating=r)) | COUNTED
-
-
-def optional(strategy):
-    return st.none() | strategy
-
-
-def values(num_steps):
-    """Probabilities: none, one, one per step or more."""
-    return st.sampled_from([0, 1, num_steps, num_steps + 2]).flatmap(
-        lambda n: st.lists(st.floats(0, 1), min_size=n, max_size=n)
-    )
-
+from tests.helpers.records import JSON, META, NUMBER, SOLUTIONS, TEXT, message, optional
 
 PROBLEMS = st.builds(Problem, id=TEXT, problem=TEXT, answer=optional(TEXT), steps=st.lists(TEXT, max_size=3), meta=META)
-SOLUTIONS = st.lists(TEXT, max_size=4).flatmap(
-    lambda steps: st.builds(
-        Solution,
-        id=TEXT, problem_id=TEXT, problem=TEXT, steps=st.just(steps), answer=optional(TEXT),
-        token_ids=optional(st.lists(st.integers(0), max_size=3)), finish=st.sampled_from([None, "stop", "length"]),
-        seed=optional(st.integers()), generator=optional(TEXT), predicted=optional(TEXT),
-        correct=optional(st.booleans()),
-        step_labels=optional(st.lists(LABEL, min_size=len(steps), max_size=len(steps))),
-        scores=st.dictionaries(TEXT, values(len(steps)), max_size=2), meta=META,
-    )
-)  # fmt: skip
 RANKINGS = st.builds(
     Ranking,
     problem_id=TEXT, num_samples=st.integers(), sizes=st.lists(st.integers(), max_size=3),
     curves=st.dictionaries(TEXT, st.lists(NUMBER, max_size=3), max_size=2), answer=optional(TEXT),
     choices=st.dictionaries(TEXT, optional(TEXT), max_size=2),
 )  # fmt: skip
-
-
-def message(call, *args):
-    with pytest.raises(InputError) as caught:
-        call(*args)
-    return str(caught.value)
 
 
 def solution(**changes):
@@ -83,24 +33,8 @@ def test_every_record_comes_back_from_its_line(record):
     assert parse_record(type(record), json.loads(line)) == record
 
 
-@given(
-    st.lists(SOLUTIONS.filter(lambda s: not s.scores), min_size=1, max_size=5, unique_by=lambda s: s.id),
-    st.sampled_from(["x.jsonl", "x.jsonl.gz"]),
-)
-@settings(max_examples=40)
-def test_every_file_gives_back_what_was_written(records, name):
-    """Whatever is in the texts: line separators of Unicode, quotes, zero characters."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        if name.endswith("gz"):
-            path.write_bytes(gzip.compress("".join(map(dump_line, records)).encode()))
-        else:
-            assert write_records(path, records) == len(records)
-        assert list(read_records(path, Solution)) == records
-
-
 @given(SOLUTIONS, st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_line_is_decoded_as_its_keys_are_checked_one_by_one(record, data):
     """Whatever stands at a key, the fast way takes no line that the other one refuses, and gives the same record."""
     changed = json.loads(dump_line(record))
@@ -241,121 +175,3 @@ def test_a_long_value_is_cut_in_the_message():
 def test_a_step_label_is_one_thing_or_the_other(known, expected):
     with pytest.raises(InputError, match=expected):
         StepLabel(**known)
-
-
-# ── files ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_errors_begin_with_file_and_line(tmp_path):
-    """Empty lines are passed over but counted: the bad line is the fourth."""
-    path = tmp_path / "p.jsonl"
-    path.write_text('{"id":"a","problem":"?"}\n\n  \n{"id":"b"}\n')
-    assert message(list, read_records(path, Problem)) == f"{path}:4: missing key 'problem'; found ['id']"
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ('{"id": "a", }', "Illegal trailing comma before end of object at column 11|double quotes at column 13"),
-        ('{"id": "a"} {}', "Extra data at column 13"),
-        ("[" * 100_000, "recursion|overflow"),
-        ("1" * 5000, "4300 digits"),
-    ],
-)
-def test_a_line_that_is_not_json_is_shown(tmp_path, line, said):
-    path = tmp_path / "p.jsonl"
-    path.write_text(f'{{"id":"a","problem":"?"}}\n{line}\n')
-    with pytest.raises(InputError, match=rf":2: not JSON \(.*({said})") as caught:
-        list(read_json_lines(path))
-    assert str(caught.value).startswith(f"{path}:2: ")
-    assert str(caught.value).endswith(f": {line[:80]}")
-
-
-def test_nothing_to_read_is_an_error(tmp_path):
-    blank, folder = tmp_path / "blank.jsonl", tmp_path / "folder"
-    blank.write_text("\n \n")
-    folder.mkdir()
-    (folder / "readme.txt").write_text("{}\n")
-    gone = tmp_path / "gone.jsonl"
-    assert message(list, read_json_lines(blank)) == f"{blank}: the file is empty"
-    assert message(list, read_records(gone, Problem)) == f"{gone}: no such file or folder"
-    assert message(list, read_json_lines(gone)) == f"{gone}: No such file or directory"
-    assert message(shards, folder) == f"{folder}: holds no .jsonl or .jsonl.gz file"
-    (tmp_path / "x.jsonl").mkdir()
-    assert message(list, read_records(tmp_path / "x.jsonl", Problem)).endswith("holds no .jsonl or .jsonl.gz file")
-    latin = tmp_path / "latin.jsonl"
-    latin.write_bytes(b'{"id": "\xe9"}\n')
-    assert message(list, read_json_lines(latin)).startswith(f"{latin}: not readable as UTF-8 JSON Lines: ")
-
-
-def test_a_folder_is_read_in_the_order_of_its_shards(tmp_path):
-    (tmp_path / "part-00001.jsonl").write_text('{"id":"b","problem":"?"}\n')
-    (tmp_path / "part-00000.jsonl.gz").write_bytes(gzip.compress(b'{"id":"a","problem":"?"}\n'))
-    (tmp_path / ".part-00002.jsonl.draft").write_text('{"id":"c","problem":"?"}\n')
-    assert [p.id for p in read_records(tmp_path, Problem)] == ["a", "b"]
-
-
-@given(st.data())
-def test_a_broken_gzip_file_never_passes_for_a_whole_one(data):
-    """Cut off anywhere, or with any byte changed: an error, or (in the file's date, say) all records."""
-    records = [Problem(id=f"p/{i}", problem="how many?") for i in range(5)]
-    whole = gzip.compress("".join(map(dump_line, records)).encode(), mtime=0)
-    if data.draw(st.booleans()):
-        broken = whole[: data.draw(st.integers(1, len(whole) - 1))]
-        passable = False
-    else:
-        at = data.draw(st.integers(0, len(whole) - 1))
-        broken = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
-        passable = at < 10  # the header
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "p.jsonl.gz"
-        path.write_bytes(broken)
-        try:
-            read, refused = list(read_records(path, Problem)), ""
-        except InputError as error:
-            read, refused = [], str(error)
-        assert (passable and read == records) or refused.startswith(str(path))
-
-
-def test_the_folder_of_a_stage_that_did_not_finish_is_refused(tmp_path):
-    (tmp_path / "part-00000.jsonl").write_text('{"id":"a","problem":"?"}\n')
-    manifest = tmp_path / MANIFEST
-    manifest.write_text('{"finished": false}')
-    assert message(list, read_records(tmp_path, Problem)).startswith(f"{tmp_path}: this stage has not finished")
-    for accepted in ('{"finished": true}', "{}", "[]"):
-        manifest.write_text(accepted)
-        assert [p.id for p in read_records(tmp_path, Problem)] == ["a"]
-    manifest.write_text("{")
-    assert message(shards, tmp_path).startswith(f"{manifest}: not JSON: ")
-
-
-def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, make_problem):
-    path = tmp_path / "new" / "p.jsonl"
-
-    def broken():
-        yield make_problem(1)
-        raise RuntimeError("no more")
-
-    with pytest.raises(RuntimeError, match="no more"):
-        write_records(path, broken())
-    assert list(tmp_path.iterdir()) == []
-    assert write_records(path, [make_problem(0)]) == 1
-    before = path.read_bytes()
-    with pytest.raises(RuntimeError, match="no more"):
-        write_records(path, broken())
-    assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_the_fingerprint_is_of_the_content(tmp_path, make_problem):
-    one, two = tmp_path / "one.jsonl", tmp_path / "folder" / "two.jsonl"
-    write_records(one, [make_problem(0), make_problem(1)])
-    write_records(two, [make_problem(0), make_problem(1)])
-    same = fingerprint(one)
-    assert same == fingerprint(two) == fingerprint(two.parent)
-    assert len(same) == 64
-    write_records(two, [make_problem(0), make_problem(2)])
-    assert fingerprint(two) != same
-    write_records(two, [make_problem(1), make_problem(0)])
-    assert fingerprint(two) != same
-    assert "no such file" in message(fingerprint, tmp_path / "gone")

@@ -36,17 +36,17 @@ def test_values_as_gsm8k_writes_them(expression, value):
      "999999999999999+1", "9*" * 40 + "9", "(" * 101, "(" * 50 + "1" + ")" * 51, "-" * 101 + "1", "9" * 100_000],
 )  # fmt: skip
 def test_no_value_at_no_cost(expression):
-    start = time.perf_counter()
+    start = time.process_time()
     assert calculate(expression) is None
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 def test_the_longest_and_deepest_expressions_are_cheap():
-    start = time.perf_counter()
+    start = time.process_time()
     assert calculate("(" * 49 + "12" + ")" * 49) == "12"
     assert calculate("-" * 99 + "1") == "-1"
     assert calculate("1/3/" * 24 + "1") is None  # 3^-24 would round to 0
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 def operation(children):

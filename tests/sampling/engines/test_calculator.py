@@ -7,9 +7,6 @@ the places where the calculator begins and ends (``=2``, ``3>>``), and go on oth
 import asyncio
 import json
 import re
-from collections import defaultdict
-from fractions import Fraction
-from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.engines import Completion, Engine, LoadedEngine, Request, SamplingOptions, TransformersEngine, calculator
+from sampling.engines import Completion, Engine, LoadedEngine, Request, SamplingOptions, TransformersEngine
 from sampling.engines.calculator import CalculatorEngine, calculate
 from sampling.engines.decode import sample_tokens
 from sampling.stages.generate import generate
@@ -26,177 +23,14 @@ from stepverify.jsonl import read_records
 from stepverify.readers import Reader
 from stepverify.records import InputError, Problem, Solution
 from stepverify.template import Template
+from tests.helpers.chain import (
+    ID,
+    Choosing,
+    Pieces,
+    stopping_at_every_equals_sign,
+    weights,
+)
 from tests.helpers.engines import complete_all
-
-# ── the chain ─────────────────────────────────────────────────────────────────────────────────────
-
-TOKENS = ["<eos>", "\n", "<<", ">>", "=", "=2", "3>>", "+", "-", ".", *"0123456789"]
-ID = {token: i for i, token in enumerate(TOKENS)}
-NEXT = {
-    "\n": {"<<": 3, "<eos>": 1}, "<<": {"1": 1, "2": 1}, "1": {"+": 2, "=": 1, "=2": 1},
-    "2": {">>": 1, "=": 1, "3>>": 1}, "+": {"1": 1, "2": 1}, "=": {"1": 1, "2": 1, "3": 1}, "=2": {">>": 1, "3>>": 1},
-    "3": {">>": 3, "+": 1}, ">>": {"\n": 1, "2": 1}, "3>>": {"\n": 1, "<eos>": 3},
-}  # fmt: skip
-
-
-class Pieces:
-    """A tokenizer that takes the longest token that fits; the end of sequence is no text."""
-
-    eos_token_id, pad_token_id, bos_token_id, name_or_path = 0, 0, None, "token_texts"
-
-    def __call__(self, text):
-        return SimpleNamespace(input_ids=self.encode(text))
-
-    def encode(self, text, add_special_tokens=False):
-        return list(self._encode(text))
-
-    @staticmethod
-    @cache
-    def _encode(text):
-        ids = []
-        while text:
-            piece = max((t for t in TOKENS if text.startswith(t)), key=len)
-            ids.append(ID[piece])
-            text = text[len(piece) :]
-        return ids
-
-    def decode(self, ids, skip_special_tokens=True):
-        return "".join(TOKENS[i] for i in ids if i)
-
-
-def weights(last):
-    """(V,) weights of the token after ``last``; what the chain does not know is followed by a line end."""
-    row = NEXT.get(TOKENS[last], {"\n": 1})
-    return [row.get(token, 0) for token in TOKENS]
-
-
-def put_in(ids):
-    """``ids`` as they go on where the calculator acts at the last one; None where it does not."""
-    before, text = Pieces().decode(ids[:-1]), Pieces().decode(ids)
-    at = text.find("=", len(before))
-    if at < 0:
-        return None
-    _, begun, expression = text[:at].rpartition("<<")
-    if not begun or set(expression) & set("<>=\n") or (value := calculate(expression)) is None:
-        return None
-    if at + 1 == len(text):
-        return ids + Pieces().encode(f"{value}>>")
-    return ids[:-1] + Pieces().encode(f"{text[len(before) : at]}={value}>>")
-
-
-def ended(ids, options, room, since=0):
-    """The finished completion that ``ids`` begin with, or None; the first ``since`` tokens are known not to end it."""
-    for count in range(since + 1, len(ids) + 1):
-        text = Pieces().decode(ids[:count])
-        if any(stop in text for stop in options.stop):
-            return tuple(ids[:count]), text[: min(text.find(s) for s in options.stop if s in text)], "stop"
-        if ids[count - 1] == 0:
-            return tuple(ids[:count]), text, "stop"
-        if count == room:
-            return tuple(ids[:count]), text, "length"
-    return None
-
-
-def stopping_at_every_equals_sign(ids, options, room, choose):
-    """One solution, token by token: the definition. ``choose`` draws the token at a position after another one."""
-    sampled = []
-    while True:
-        sampled = [*sampled, choose(ids + sampled, len(sampled))]
-        if found := ended(sampled, options, room, len(sampled) - 1):
-            return found
-        if further := put_in(sampled):
-            if found := ended(further, options, room, len(sampled) - 1):
-                return found
-            sampled = further
-
-
-# ── the law, exactly ──────────────────────────────────────────────────────────────────────────────
-
-
-def law(execute):
-    """Exact probabilities of the results of ``execute(choose)``: all ways to choose are gone through."""
-    found, open_tapes = defaultdict(Fraction), [((), Fraction(1))]
-    while open_tapes:
-        tape, probability = open_tapes.pop()
-        left = iter(tape)
-
-        def choose(ids, _position, left=left, tape=tape, probability=probability):
-            if (token := next(left, None)) is not None:
-                return token
-            row = weights(ids[-1])
-            open_tapes.extend(((*tape, t), probability * Fraction(w, sum(row))) for t, w in enumerate(row) if w)
-            raise StopAsyncIteration
-
-        try:
-            result = execute(choose)
-        except StopAsyncIteration:
-            continue
-        found[result] += probability
-    return found
-
-
-class Choosing(Engine):
-    """An engine that samples by ``choose``, every token anew."""
-
-    model, tokenizer = "choosing", Pieces()
-
-    def __init__(self, choose):
-        self.choose = choose
-
-    def identity(self):
-        return {"engine": "choosing"}
-
-    async def complete(self, request, options):
-        return [self._one(request, options) for _ in range(request.n)]
-
-    def _one(self, request, options):
-        ids, known = list(request.prefix_ids), 0
-        while not (found := ended(ids, options, options.max_tokens, known)):
-            known = len(ids)
-            ids.append(self.choose(request.prompt_ids + ids, len(ids)))
-        return Completion(list(found[0]), *found[1:])
-
-
-def by_calculator(choose, options):
-    c = at_once(CalculatorEngine(Choosing(choose)), options)
-    return tuple(c.token_ids), c.text, c.finish
-
-
-async def one_after_another(works):
-    return [await work for work in works]
-
-
-def at_once(engine, options):
-    """One completion, by an engine that never waits: the law goes through thousands of them, without an event loop."""
-    try:
-        engine.complete(Request("r", [ID["\n"]], 1, 0), options).send(None)
-    except StopIteration as ended:
-        return ended.value[0]
-    raise AssertionError("it waits")
-
-
-@pytest.mark.parametrize("options", [{"max_tokens": 9}, {"max_tokens": 9, "stop": ["2>>2", "\n<"]}, {"max_tokens": 4}])
-def test_the_law_is_that_of_stopping_at_every_equals_sign(options, monkeypatch):
-    """Every solution has the same probability, in exact fractions, over all executions of both."""
-    monkeypatch.setattr(calculator, "together", one_after_another)
-    options = SamplingOptions(temperature=1, **options)
-    start = [ID["\n"]]
-    expected = law(lambda choose: stopping_at_every_equals_sign(start, options, options.max_tokens, choose))
-    assert law(lambda choose: by_calculator(choose, options)) == expected
-    assert sum(expected.values()) == 1
-    assert len(expected) > (5 if options.max_tokens == 4 else 50)
-
-
-def test_the_law_differs_where_the_calculator_is_missing(monkeypatch):
-    """The comparison above can fail: the chain draws incorrect values, and the same text in other tokens."""
-    monkeypatch.setattr(calculator, "together", one_after_another)
-    options = SamplingOptions(temperature=1, max_tokens=9)
-    plain = law(lambda choose: at_once(Choosing(choose), options).text)
-    forced = law(lambda choose: by_calculator(choose, options)[1])
-    assert set(plain) - set(forced)
-    assert {"<<1+2=3>>", "<<1+1=2>>"} <= {text[:9] for text in forced}
-    assert not any("=13" in text for text in forced)
-
 
 # ── the same solutions, by the embedded engine ────────────────────────────────────────────────────
 

@@ -1,119 +1,21 @@
 """The engine over an OpenAI-compatible endpoint, against a server on loopback that answers by the embedded engine."""
 
 import asyncio
-import json
-import socket
 import threading
 import time
-from contextlib import aclosing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import aclosing
 
 import pytest
 
-from sampling.engines import Completion, Engine, Request, SamplingOptions, ServerEngine, TransformersEngine
+from sampling.engines import Completion, Engine, Request, SamplingOptions, TransformersEngine
 from sampling.engines.base import GOLDEN
 from sampling.runtime.progress import Progress
 from sampling.runtime.scheduler import run_all
 from stepverify.records import InputError
-from tests.helpers.engines import complete_all
-from tests.sampling.engines.test_engine import PROBLEMS, complete
+from tests.helpers.endpoints import by_number, choice, requests, sampled, serving
+from tests.helpers.engines import PROBLEMS, complete, complete_all
 
 pytest.importorskip("openai", reason="OpenAI's client is not installed: install stepverify[server]")
-
-MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "max_model_len": 200}]}
-
-
-def choice(text="1", finish="stop", token_ids=None, **more):
-    known = {} if token_ids is None else {"token_ids": token_ids}
-    return {"choices": [{"index": 0, "text": text, "finish_reason": finish, "logprobs": None, **known}], **more}
-
-
-class Endpoint(ThreadingHTTPServer):
-    """Answers with what ``draws(body)`` gives: a completion; a status; or what is no JSON. Remembers what it was asked.
-
-    ``most`` is how many it was asked for at the same time, ``broken`` how many connections were gone when it answered.
-    """
-
-    daemon_threads = True
-    request_queue_size = 256
-
-    def __init__(self, draws, models=MODELS):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.draws, self.models = draws, models
-        self.asked, self.keys, self.now, self.most, self.broken = [], set(), 0, 0, 0
-        self.connections, self.lock = set(), threading.Lock()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-    def engine(self, model, **options):
-        return ServerEngine(str(model), self.url, **{"served_as": "m", "max_retries": 1} | options)
-
-    def handle_error(self, request, client_address):
-        self.broken += 1
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.answer(self.server.models if self.path == "/v1/models" else 404)
-
-    def do_POST(self):
-        assert self.path == "/v1/completions"
-        body, server = json.loads(self.rfile.read(int(self.headers["Content-Length"]))), self.server
-        with server.lock:
-            server.asked.append(body)
-            server.now += 1
-            server.most = max(server.most, server.now)
-        try:
-            answer = server.draws(body)
-        finally:
-            with server.lock:
-                server.now -= 1
-        self.answer(answer)
-
-    def answer(self, answer):
-        self.server.keys.add(self.headers["Authorization"])
-        self.server.connections.add(self.client_address)
-        status = answer if isinstance(answer, int) else 200
-        sent = {"error": {"message": f"says the\nserver {status}"}} if status != 200 else answer
-        data = sent.encode() if isinstance(sent, str) else json.dumps(sent).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
-
-
-@contextmanager
-def serving(draws, **options):
-    endpoint = Endpoint(draws, **options)
-    thread = threading.Thread(target=endpoint.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield endpoint
-    finally:
-        endpoint.shutdown()
-        endpoint.server_close()
-        thread.join()
-
-
-def by_number(body):
-    """A model of known law: of seed s it draws the ids 20 + s % 10, and 1 (the end)."""
-    return choice(str(body["seed"] % 10), "stop", [20 + body["seed"] % 10, 1])
-
-
-def requests(number, n=1):
-    return [Request(str(i), [5, 6], n, 100 * i) for i in range(number)]
-
-
-def sampled(engine, asked, **options):
-    return complete_all(engine, asked, SamplingOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +234,7 @@ def test_calls_that_are_cancelled_leave_nothing_running(tiny_model_dir):
     with serving(draws) as endpoint:
         before, start = set(threading.enumerate()), time.monotonic()
         asyncio.run(first_alone(endpoint.engine(tiny_model_dir, max_in_flight=4)))
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 25  # the server holds them for 30
         assert not {t for t in set(threading.enumerate()) - before if "process_request" not in t.name}
         assert len(endpoint.asked) <= 5
         held.set()
@@ -340,97 +242,3 @@ def test_calls_that_are_cancelled_leave_nothing_running(tiny_model_dir):
         while endpoint.now or (endpoint.broken < len(endpoint.asked) - 1 and time.monotonic() < deadline):
             time.sleep(0.01)
         assert endpoint.broken >= len(endpoint.asked) - 1  # the idle one of the first may count as well
-
-
-# ── errors ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def flaky(*failures):
-    """The first attempt at each seed fails, in turn by each of ``failures``."""
-    seen, lock = [], threading.Lock()
-
-    def draws(body):
-        with lock:
-            first, number = body["seed"] not in seen, len(seen)
-            if first:
-                seen.append(body["seed"])
-        failure = failures[number % len(failures)] if first else None
-        if failure == "slow":
-            time.sleep(1.5)
-        return failure if isinstance(failure, int) else by_number(body)
-
-    return draws
-
-
-def test_what_may_pass_is_tried_again(tiny_model_dir):
-    with serving(by_number) as endpoint:
-        expected = sampled(endpoint.engine(tiny_model_dir), requests(8))
-    with serving(flaky(500, "slow", 503, 429)) as endpoint:
-        assert sampled(endpoint.engine(tiny_model_dir, timeout=1.0, max_retries=3), requests(8)) == expected
-    assert len(endpoint.asked) >= 16
-
-
-@pytest.mark.parametrize(
-    ("draws", "options", "message"),
-    [
-        # Client 2 quotes the server's JSON, client 3 its message.
-        (lambda body: 500, {}, r"[012]: http://127.*: Error code: 500 - .*says the.{1,2}server 500"),
-        (lambda body: 401, {}, "Error code: 401"),
-        (lambda body: time.sleep(0.6) or 200, {"timeout": 0.2}, r"[012]: http://127.*: no answer within 0\.2 seconds"),
-        (lambda body: choice("1", "abort"), {}, "ended a completion with finish_reason 'abort'"),
-        (lambda body: {"choices": []}, {}, r"returned no completion: {'choices': \[\]}"),
-        (lambda body: "<html>", {}, "[012]: http://127.*: the response is no JSON"),
-    ],
-)
-def test_errors_are_one_line(tiny_model_dir, draws, options, message):
-    with serving(draws) as endpoint, pytest.raises(InputError, match=message) as raised:
-        sampled(endpoint.engine(tiny_model_dir, **{"max_retries": 0} | options), requests(3))
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("models", "message"),
-    [
-        ({"data": [{"id": "a"}, {"id": "b"}]}, "serves 'a', 'b', not 'm'; served_as is the server's name"),
-        ({"data": []}, "serves no model, not 'm'"),
-        ({"hello": 1}, "lists no models; the URL of an OpenAI-compatible endpoint usually ends in /v1"),
-        ("<html>", "/v1/models: the response is no JSON"),
-        (404, "/v1/models: Error code: 404"),
-    ],
-)
-def test_an_endpoint_that_does_not_serve_the_model(tiny_model_dir, models, message):
-    with serving(by_number, models=models) as endpoint, pytest.raises(InputError, match=message):
-        sampled(endpoint.engine(tiny_model_dir), requests(1))
-    assert endpoint.asked == []
-
-
-def test_an_endpoint_that_is_not_there(tiny_model_dir):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-        with pytest.raises(InputError, match=f"{url}/models: cannot be reached"):
-            sampled(ServerEngine(str(tiny_model_dir), url, max_retries=0), requests(1))
-
-
-def test_keys_and_names(tiny_model_dir, monkeypatch):
-    monkeypatch.delenv("JUDGE_KEY", raising=False)
-    with serving(by_number, models={"data": [{"id": str(tiny_model_dir)}]}) as endpoint:
-        engine = ServerEngine(str(tiny_model_dir), endpoint.url, api_key_env="JUDGE_KEY")
-        with pytest.raises(InputError, match="api_key_env: the environment variable JUDGE_KEY is not set"):
-            sampled(engine, requests(1))
-        monkeypatch.setenv("JUDGE_KEY", "secret")
-        sampled(engine, requests(1))
-    assert endpoint.keys == {"Bearer secret"}
-    assert engine.identity() == {"engine": "server", "model": str(tiny_model_dir), "served_as": str(tiny_model_dir)}
-
-
-@pytest.mark.parametrize(("key", "value"), [("max_in_flight", 0), ("max_retries", -1), ("timeout", 0.0)])
-def test_bad_settings(key, value):
-    with pytest.raises(InputError, match=f"{key}: expected .*, got {value}"):
-        ServerEngine("m", "http://127.0.0.1:1/v1", **{key: value})
-
-
-def test_without_the_client_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "openai", None)
-    with pytest.raises(InputError, match=r"install stepverify\[server\]"):
-        sampled(ServerEngine("m", "http://127.0.0.1:1/v1"), requests(1))

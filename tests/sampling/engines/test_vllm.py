@@ -20,11 +20,9 @@ from stepverify.records import InputError, Solution
 from stepverify.template import Template
 from tests.helpers.engines import complete_all
 from tests.helpers.tiny import tiny_llama
+from tests.helpers.vllm_requests import CONTEXT, PROBLEMS, complete, one_each, without_edges
 
 pytestmark = pytest.mark.vllm
-
-CONTEXT = 512
-PROBLEMS = [p.problem for p in Synthetic("test", 4, worked=False).problems()]
 
 
 @pytest.fixture(scope="module")
@@ -61,20 +59,6 @@ def transformers(model):
 @pytest.fixture(scope="module")
 def prompts(transformers):
     return [transformers.tokenizer.encode(f"{problem}\n") for problem in PROBLEMS]
-
-
-def complete(engine, requests, **options):
-    settled = {"temperature": 1.0, "max_tokens": 24} | options
-    return complete_all(engine, requests, SamplingOptions(**settled))
-
-
-def without_edges(sampled):
-    """vLLM keeps the space in front of a completion that a tokenizer may drop; steps are stripped anyway."""
-    return {key: [(c.token_ids, c.text.strip(), c.finish) for c in completions] for key, completions in sampled.items()}
-
-
-def one_each(prompts, n=1, seed=0):
-    return [Request(f"p/{i}", prompt, n, seed + 100 * i) for i, prompt in enumerate(prompts)]
 
 
 def test_greedy_completions_are_the_same(vllm, transformers, prompts):

@@ -17,7 +17,7 @@ import pytest
 from sampling.engines import Request, ServerEngine, TransformersEngine
 from stepverify.records import InputError
 from tests.helpers.tiny import tiny_llama
-from tests.sampling.engines.test_vllm import CONTEXT, PROBLEMS, complete, one_each, without_edges
+from tests.helpers.vllm_requests import CONTEXT, PROBLEMS, complete, one_each, without_edges
 
 pytestmark = pytest.mark.vllm
 

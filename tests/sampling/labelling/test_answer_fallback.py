@@ -11,7 +11,8 @@ from sampling.stages.label import label
 from stepverify.jsonl import write_records
 from stepverify.records import Problem, Solution
 from stepverify.template import Template
-from tests.sampling.stages.test_generate import CodePoints, Given
+from tests.helpers.engines import CodePoints
+from tests.helpers.problems import Given
 
 TEMPLATE = Template(prompt="Q{problem}\n")
 

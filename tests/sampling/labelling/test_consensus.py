@@ -9,60 +9,16 @@ from collections import Counter
 import pytest
 
 from sampling.__main__ import main
-from sampling.engines import Completion, Engine, SamplingOptions
-from sampling.labelling import Consensus, Exhaustive, Rollouts, StepLabeller
-from sampling.labelling.verdict import DEFAULT, JudgePrompt, compared, first_incorrect, majority, read_verdict
+from sampling.engines import SamplingOptions
+from sampling.labelling import Consensus, Exhaustive, Rollouts
+from sampling.labelling.verdict import first_incorrect
 from sampling.stages.label import label
 from stepverify.jsonl import read_records, write_records
 from stepverify.readers import Synthetic
-from stepverify.records import InputError, Judgement, Solution, StepLabel
-from tests.sampling.labelling.test_rollouts import LENGTH, Walk, samples, summary
-from tests.sampling.stages.test_generate import CodePoints
-from tests.sampling.stages.test_label import TEMPLATE, counted, solution
-
-RIGHT, WRONG = StepLabel(rating=1), StepLabel(rating=-1)
-
-
-class Judge(Engine):
-    """Answers a question by the steps in it: ``says(steps)`` gives one text a vote. Remembers what it was asked."""
-
-    model, tokenizer = "judge", CodePoints()
-
-    def __init__(self, says, stop_after=None):
-        self.says, self.stop_after, self.asked = says, stop_after, []
-
-    def identity(self):
-        return {"engine": "judge"}
-
-    async def complete(self, request, options):
-        if self.stop_after is not None and len(self.asked) >= self.stop_after:
-            raise KeyboardInterrupt
-        question = "".join(map(chr, request.prompt_ids))
-        self.asked.append((question, request.n, request.seed))
-        steps = [line.partition(": ")[2] for line in question.splitlines() if line.startswith("Step ")]
-        return [self._completion(text) for text in self.says(steps)[: request.n]]
-
-    @staticmethod
-    def _completion(text):
-        return Completion([0] * 7, text.removesuffix("…"), "length" if text.endswith("…") else "stop")
-
-
-class Fixed(StepLabeller):
-    """Labels that are written down: the first letter of a step, r correct, w incorrect, ? unknown."""
-
-    def identity(self):
-        return {"labeller": "fixed"}
-
-    @contextlib.asynccontextmanager
-    async def labelling(self, stage):
-        yield self.label
-
-    async def label(self, solutions):
-        for s in solutions:
-            s.step_labels = [{"r": RIGHT, "w": WRONG, "?": None}[step[0]] for step in s.steps]
-
-    def summary(self):
-        return {"fixed": 1}
+from stepverify.records import InputError, Judgement, Solution
+from tests.helpers.judges import Fixed, Judge, third_zero
+from tests.helpers.labels import RIGHT, TEMPLATE, WRONG, solution
+from tests.helpers.walks import Walk, samples, summary
 
 
 def run(folder, solutions, says, labeller=None, **options):
@@ -70,117 +26,6 @@ def run(folder, solutions, says, labeller=None, **options):
     judge = says if isinstance(says, Judge) else Judge(says)
     label(folder / "in.jsonl", folder / "out", Consensus(labeller or Fixed(), judge, **{"chat": False} | options))
     return {s.id: s.step_labels for s in read_records(folder / "out", Solution)}, judge
-
-
-# ── answers ───────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.mark.parametrize(
-    ("text", "verdict"),
-    [
-        (r"\boxed{2}", 2), (r"so \boxed{1}? No: $\boxed{3}$.", 3), (r"\boxed{Step 2}", 2), (r"\boxed{\text{Step 3}}", 3),
-        (r"**\boxed{ \textbf{2} }**", 2), (r"\boxed{\text{step} 2}", 2), (r"\boxed{#1}", 1), (r"\boxed{$2$.}", 2),
-        (r"\boxed {2}", 2), (r"\boxed{line 3}", 3), (r"\boxed{none}", 0), (r"\boxed{\text{None}.}", 0),
-        (r"\boxed{-1}", 0), (r"\boxed{No error}", 0),
-        ("Step 2 is incorrect", None), ("", None), (r"\boxed{}", None), (r"\boxed{0}", None), (r"\boxed{4}", None),
-        (r"\boxed{2 and 3}", None), (r"\boxed{Step 1. 2}", None), (r"\boxed{2.5}", None), (r"\boxed{2", None),
-        (r"\boxed{\frac{1}{2}}", None), (r"\boxed{all correct}", None), (r"\boxed{2} and \boxed{x}", None),
-        (r"\boxed{" + "9" * 5000 + "}", None), (r"\boxed{²}", None),
-    ],
-)  # fmt: skip
-def test_what_an_answer_about_three_steps_says(text, verdict):
-    assert read_verdict(text, 3) == verdict
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "expected"),
-    [([2], 2), ([0], 0), ([None], None), ([], None), ([2, 2, 0], 2), ([2, 0], None), ([2, None, None], 2),
-     ([0, 0, 1, 2], None), ([0, 0, 0, 1, 2], 0)],
-)  # fmt: skip
-def test_more_than_half_of_what_can_be_read(verdicts, expected):
-    assert majority(verdicts) == expected
-
-
-def test_the_first_incorrect_step_of_labels_read_hard():
-    """1 of 8 correct is correct, 0 of 8 is not; a neutral rating is correct; what is unknown is not incorrect."""
-    assert first_incorrect([counted(8, 8), counted(1, 8), counted(0, 8), WRONG]) == 3
-    assert first_incorrect([StepLabel(rating=0), None, RIGHT]) == 0
-    assert first_incorrect([None, WRONG, RIGHT]) == 2
-    assert first_incorrect([]) == 0
-
-
-@pytest.mark.parametrize(
-    ("labelled", "verdicts", "expected"),
-    [
-        (0, [0], "agreed_on_none"), (2, [2], "agreed_on_a_step"), (2, [0], "error_by_labels_only"),
-        (0, [2], "error_by_judge_only"), (2, [1], "different_steps"), (2, [None, None], "unparsable"),
-        (2, [2, 1], "undecided"), (2, [None, 2, 2, 0], "agreed_on_a_step"),
-    ],
-)  # fmt: skip
-def test_how_labels_and_judge_stand_to_each_other(labelled, verdicts, expected):
-    assert compared(labelled, verdicts) == expected
-
-
-# ── questions ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_template_is_filled_in_at_once(tmp_path):
-    r"""Braces in the problem and the steps stay as they are, as does the ``\boxed{}`` of the template."""
-    (tmp_path / "t.txt").write_text("P {problem}\nA {answer}{answer}\n{steps}\n\\boxed{}, {other}\n")
-    asked = JudgePrompt(tmp_path / "t.txt").render(solution(0, ["{answer} 1", "x"], problem="{steps}", answer="5"))
-    assert asked == "P of {steps}\nA 55\nStep 1: {answer} 1\nStep 2: x\n\\boxed{}, {other}"
-
-
-def test_the_template_that_is_shipped_asks_for_what_is_read():
-    asked = JudgePrompt(DEFAULT).render(solution(0, ["1 + 1 = 3", "#### 3"], answer="2"))
-    assert "\nof p/0\n" in asked
-    assert "answer is 2" in asked
-    assert "\nStep 1: 1 + 1 = 3\nStep 2: #### 3\n" in asked
-    assert read_verdict(asked.replace(r"\boxed{none}", ""), 2) == 2
-    assert read_verdict(asked, 2) == 0
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("{problem}", r"t\.txt: has no placeholder \{steps\}"), ("{steps}", r"has no placeholder \{problem\}"), (None, "No such file"),
-     (b"\xff{problem}{steps}", "t.txt: 'utf-8' codec")],
-)  # fmt: skip
-def test_bad_templates(tmp_path, text, message):
-    path = tmp_path / "t.txt"
-    if text is not None:
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(InputError, match=f"prompt: .*{message}"):
-        Consensus(Fixed(), Judge(list), path)
-
-
-def test_the_question_is_asked_plainly_or_in_the_chat_template(tmp_path, tokenizer, characters_bos):
-    """Plain: BOS where the tokenizer has one. In chat the template writes it, once."""
-    (tmp_path / "t.txt").write_text("{problem}{steps}")
-    judge, asked = Judge(list), solution(0, ["1"], problem="a")
-    assert "".join(map(chr, Consensus(Fixed(), judge, tmp_path / "t.txt", chat=False).encode(asked))) == "of aStep 1: 1"
-    with pytest.raises(InputError, match="judge: its tokenizer has no chat template; set chat: false"):
-        Consensus(Fixed(), judge).encode(asked)
-    judge.tokenizer = characters_bos
-    plain = Consensus(Fixed(), judge, tmp_path / "t.txt", chat=False).encode(asked)
-    assert plain.count(3) == 1
-    assert plain[0] == 3
-    judge.tokenizer = WithChat(characters_bos)
-    chat = Consensus(Fixed(), judge, tmp_path / "t.txt").encode(asked)
-    assert chat == [3, 6, *plain[1:], 7]
-
-
-class WithChat:
-    """A tokenizer whose chat template is ``<bos>Q … A``."""
-
-    def __init__(self, tokenizer):
-        self.tokenizer, self.chat_template = tokenizer, "<bos>Q{text}A"
-
-    def encode(self, text, add_special_tokens):
-        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
-
-    def apply_chat_template(self, turns, tokenize, add_generation_prompt):
-        assert (tokenize, add_generation_prompt, [t["role"] for t in turns]) == (False, True, ["user"])
-        return self.chat_template.replace("{text}", turns[0]["content"])
 
 
 # ── what is kept ──────────────────────────────────────────────────────────────────────────────────
@@ -283,13 +128,6 @@ def test_bad_settings(options, message):
 
 
 # ── with rollouts, interrupted ────────────────────────────────────────────────────────────────────
-
-
-def third_zero(steps):
-    """The truth about the walk: the third zero makes a solution incorrect for good. Incorrect itself about every fifth."""
-    zeros = [i for i, step in enumerate(steps[:LENGTH], start=1) if step == "0"]
-    text = str(zeros[2]) if len(zeros) > 2 else "none"
-    return [rf"\boxed{{{text}}}" if sum(map(int, steps[:LENGTH])) % 5 else "?"]
 
 
 def test_rollouts_and_a_judge_interrupted_ten_times(tmp_path):

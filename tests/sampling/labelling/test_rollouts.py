@@ -1,79 +1,27 @@
 """Rollouts through an engine: strategies, reuse, budgets, what is kept, and that interruptions change nothing."""
 
 import asyncio
-import contextlib
 import json
-import random
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from sampling.engines import Completion, Engine, SamplingOptions
+from sampling.engines import Completion, SamplingOptions
 from sampling.labelling import BinarySearch, Budget, EarlyStop, Exhaustive, Rollouts
 from sampling.labelling.base import Stage
-from sampling.stages.generate import generate
 from sampling.stages.label import label
 from stepverify.jsonl import read_records
 from stepverify.records import InputError, Problem, Rollout, Solution, StepLabel
-from stepverify.template import Template
-from tests.sampling.stages.test_generate import CodePoints, Given, run_with_kills
-
-TEMPLATE = Template(prompt="Q{problem}\n")
-LENGTH = 5
-
-
-class Walk(Engine):
-    """A generator of known law: five steps, each ``0`` or ``1`` by chance, then the answer.
-
-    The answer is 5 (correct) if the steps so far and to come have two zeros at most, else 6. The same seed draws the same.
-    """
-
-    model, tokenizer = "walk", CodePoints()
-
-    def __init__(self, probability=0.6, stop_after=None):
-        self.probability, self.stop_after, self.asked = probability, stop_after, Counter()
-
-    def identity(self):
-        return {"engine": "walk", "probability": self.probability}
-
-    async def complete(self, request, options):
-        if self.stop_after is not None and self.asked.total() >= self.stop_after:
-            raise KeyboardInterrupt
-        steps = "".join(map(chr, request.prompt_ids)).split("\n")[1:-1]
-        for i in range(request.n):
-            self.asked[tuple(steps), request.seed + i] += 1
-        return [self._draw(steps, request.seed + i) for i in range(request.n)]
-
-    def _draw(self, steps, seed):
-        rng = random.Random(seed)
-        rest = ["1" if rng.random() < self.probability else "0" for _ in range(LENGTH - len(steps))]
-        text = "\n".join([*rest, f"#### {5 if [*steps, *rest].count('0') <= 2 else 6}"])
-        return Completion(list(map(ord, text)), text, "stop")
-
-
-def samples(folder, problems=6, number=8):
-    given = Given(*(Problem(id=f"p/{i}", problem=f"{i}", answer="5") for i in range(problems)))
-    generate(Walk(), given, folder / "sampled", num_samples=number, template=TEMPLATE)
-    return folder / "sampled"
-
-
-def run(source, output, strategy, engine=None, **options):
-    steps = Rollouts(engine or Walk(), strategy, template=TEMPLATE, **options)
-    label(source, output, steps)
-    return {s.id: s.step_labels for s in read_records(output, Solution)}, steps
+from tests.helpers.problems import Given
+from tests.helpers.walks import LENGTH, TEMPLATE, Walk, run, samples, summary
 
 
 def hard(labels):
     return {
         name: [x and (x.rating or (1 if x.num_correct else -1)) for x in found] for name, found in labels.items()
     }  # fmt: skip
-
-
-def summary(folder):
-    return json.loads((folder / "manifest.json").read_text())["summary"]
 
 
 # ── strategies ────────────────────────────────────────────────────────────────────────────────────
@@ -266,64 +214,6 @@ def test_completions_of_another_law_are_refused(tmp_path):
         run(source, tmp_path / "after", Exhaustive(8), seed=1, reuse_from=[tmp_path / "early"])
     with pytest.raises(InputError, match=r"reuse_from: .*sampled/rollouts: not the output of stage rollouts"):
         run(source, tmp_path / "other", Exhaustive(8), reuse_from=[tmp_path / "sampled"])
-
-
-# ── interruptions ─────────────────────────────────────────────────────────────────────────────────
-
-STRATEGIES = [Exhaustive(4), EarlyStop(max_rollouts=8, round_size=2), BinarySearch(num_rollouts=8, round_size=2)]
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("reuse", [False, True])
-@pytest.mark.parametrize("before", [False, True])
-def test_interrupted_ten_times_is_undisturbed(tmp_path, strategy, reuse, before):
-    """Ended after some more requests, again and again: the same labels, and nothing that had an answer asked again."""
-    source = samples(tmp_path, problems=20)
-    options = {"reuse_samples": reuse, "reuse_rollouts": reuse}
-    if before:
-        run(source, tmp_path / "before", EarlyStop(max_rollouts=4, round_size=1))
-        options["reuse_from"] = [tmp_path / "before"]
-    whole, _ = run(source, tmp_path / "whole", strategy, **options)
-    size = summary(tmp_path / "whole")["rollouts"]
-    to_draw = size - summary(tmp_path / "whole").get("rollouts_reused", 0)
-    asked, rng = Counter(), random.Random(1)
-    for _ in range(10):
-        engine = Walk(stop_after=rng.randint(1, max(1, to_draw // 6)))
-        with contextlib.suppress(KeyboardInterrupt):
-            run(source, tmp_path / "out", strategy, engine, **options)
-        asked += engine.asked
-    engine = Walk()
-    found, _ = run(source, tmp_path / "out", strategy, engine, **options)
-    asked += engine.asked
-    assert found == whole
-    assert summary(tmp_path / "out")["rollouts"] == size
-    assert asked.total() == to_draw
-    sampled = Counter(r.id for r in read_records(tmp_path / "out" / "rollouts", Rollout))
-    assert set(sampled.values()) == {1}
-
-
-CHILD = """
-import sys, time
-from pathlib import Path
-from tests.sampling.labelling.test_rollouts import *
-class Slow(Walk):
-    capacity = 4
-    async def complete(self, request, options):
-        time.sleep(0.004)
-        return await super().complete(request, options)
-run(Path(sys.argv[1]), Path(sys.argv[2]), EarlyStop(max_rollouts=8, round_size=2), Slow(), reuse_rollouts=True)
-"""
-
-
-@pytest.mark.slow
-def test_ten_sigkills_change_no_label(tmp_path):
-    source = samples(tmp_path, problems=70)
-    whole, _ = run(source, tmp_path / "whole", EarlyStop(max_rollouts=8, round_size=2), reuse_rollouts=True)
-    total = sum(1 for _ in read_records(tmp_path / "whole" / "rollouts", Rollout))
-    command = [sys.executable, "-c", CHILD, str(source), str(tmp_path / "out")]
-    run_with_kills(command, tmp_path / "out" / "rollouts", total, kills=10, rng=random.Random(2))
-    assert {s.id: s.step_labels for s in read_records(tmp_path / "out", Solution)} == whole
-    assert sum(1 for _ in read_records(tmp_path / "out" / "rollouts", Rollout)) == total
 
 
 # ── throughput ────────────────────────────────────────────────────────────────────────────────────

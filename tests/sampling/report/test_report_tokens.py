@@ -7,7 +7,7 @@ from sampling.report.viewer import choose, shown, to_page
 from sampling.stages.report import report
 from stepverify.jsonl import write_records
 from stepverify.records import InputError, Solution
-from tests.sampling.report.test_report import rankings
+from tests.helpers.rankings import rankings
 
 
 def solution(index, values, token_texts=None, *, correct=True, steps=("1 + 1", "= 2"), name="orm"):

@@ -8,15 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampling.stages.score import score
 from sampling.stages.select import Candidate, incorrect_places, most_convincing, select
-from stepverify.data.targets import StepTargets
 from stepverify.jsonl import read_records, write_records
-from stepverify.readers import HumanRatings, Solutions
+from stepverify.readers import Solutions
 from stepverify.readers.base import same_steps
-from stepverify.readers.synthetic import verdicts
-from stepverify.records import InputError, RatingSheet, Solution, StepLabel
-from tests.helpers.fits import fit, write_labelled
+from stepverify.records import InputError, Solution
+from tests.helpers.sheets import sample, sheets
 
 CANDIDATES = st.lists(
     st.tuples(st.sampled_from("pq"), st.sampled_from([0.1, 0.5, 0.9]), st.booleans(), st.binary(max_size=1)),
@@ -98,14 +95,6 @@ def test_the_order_of_the_candidates_decides_nothing(pool, size, share, rng):
 # ── the stage ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def sample(problem, index, value, correct, steps=None, **known):
-    known = {"finish": "stop", "predicted": "1" if correct else "2", "scores": {"prm": [1.0, value]}} | known
-    return Solution(
-        id=f"{problem}#{index}", problem_id=problem, problem=f"Question {problem}", answer="1", correct=correct,
-        steps=steps or [f"step {index}", "end"], **known,
-    )  # fmt: skip
-
-
 @pytest.fixture
 def scored(tmp_path):
     """p: incorrect 0.9, 0.8, 0.7 and its copy, correct 0.95; q: correct 0.6, 0.5, incorrect 0.4, one cut off, one of no score."""
@@ -117,10 +106,6 @@ def scored(tmp_path):
     ]  # fmt: skip
     write_records(tmp_path / "scored" / "part-00000.jsonl", rows)
     return tmp_path / "scored"
-
-
-def sheets(folder):
-    return list(read_records(folder, RatingSheet))
 
 
 def selected(folder):
@@ -228,36 +213,6 @@ def test_input_that_cannot_be_selected_from(tmp_path):
 # ── what people make of it ────────────────────────────────────────────────────────────────────────
 
 
-def fill_in(folder, ratings, **known):
-    """Edit the sheets by hand: the first ones get ``ratings``, and the file loses its last line end."""
-    path = folder / "part-00000.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    for row, given_ratings in zip(rows, ratings, strict=False):
-        row.update(known, ratings=given_ratings)
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    return path
-
-
-def test_ratings_are_never_written_over(scored, tmp_path, capsys):
-    out = tmp_path / "out"
-    select(scored, out, per_problem=2)
-    path = fill_in(out, [[1, -1]])
-    edited = path.read_bytes()
-    capsys.readouterr()
-    select(scored, out, per_problem=2)
-    assert capsys.readouterr().out == f"{out}: already selected, left as it is; 1 of 4 solutions have ratings\n"
-    with pytest.raises(InputError) as caught:
-        select(scored, out, per_problem=3)
-    assert str(caught.value) == (
-        f"{out}: was made with config.per_problem = 2, now it is 3; "
-        "people have rated 1 solutions in it: choose another output"
-    )
-    assert path.read_bytes() == edited
-    fill_in(out, [[None, None]])
-    with pytest.raises(InputError, match="or remove this one"):
-        select(scored, out, per_problem=3)
-
-
 def test_an_interrupted_stage_ends_as_a_whole_one(scored, tmp_path):
     for name in ("whole", "torn"):
         select(scored, tmp_path / name, per_problem=2)
@@ -266,87 +221,3 @@ def test_an_interrupted_stage_ends_as_a_whole_one(scored, tmp_path):
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": False}))
     select(scored, tmp_path / "torn", per_problem=2)
     assert part.read_bytes() == (tmp_path / "whole/part-00000.jsonl").read_bytes()
-
-
-def test_ratings_come_back_as_step_labels(scored, tmp_path):
-    """Of four sheets the first is rated whole, the second in part, the others not at all."""
-    out = tmp_path / "out"
-    select(scored, out, per_problem=2)
-    fill_in(out, [[1, -1], [None, 0]], meta={"by": "somebody"})
-    reader = HumanRatings(str(out))
-    for _ in range(2):
-        first, second = reader.solutions()
-        assert reader.left_out == {"without a rating": 2}
-    assert (first.id, first.step_labels) == ("q#0", [StepLabel(rating=1), StepLabel(rating=-1)])
-    assert (second.id, second.step_labels) == ("p#1", [None, StepLabel(rating=0)])
-    assert (first.problem, first.answer, first.correct, first.meta) == ("Question q", "1", None, {"by": "somebody"})
-    assert StepTargets(neutral="negative").of(second) == [None, 0.0]
-    assert [p.id for p in reader.problems()] == ["q", "p"]
-    assert [s.id for s in HumanRatings(str(out), limit=1).solutions()] == ["q#0"]
-
-    whole = list(HumanRatings(str(out), solutions=Solutions(str(scored))).solutions())
-    assert [(s.correct, s.scores["prm"], s.predicted) for s in whole] == [(True, [1, 0.6], "1"), (False, [1, 0.9], "2")]
-    assert [s.step_labels for s in whole] == [first.step_labels, second.step_labels]
-
-
-def test_the_folds_of_rated_problems_are_those_of_their_solutions(tmp_path):
-    rows = [RatingSheet(id=f"p{i}#0", problem_id=f"p{i}", problem="?", steps=["a"], ratings=[1]) for i in range(40)]
-    write_records(tmp_path / "s.jsonl", rows)
-    write_records(
-        tmp_path / "o.jsonl", [Solution(id=r.id, problem_id=r.problem_id, problem="?", steps=["a"]) for r in rows]
-    )
-    for fold in ("train", "validation"):
-        ours = [s.id for s in HumanRatings(str(tmp_path / "s.jsonl"), fold=fold).solutions()]
-        assert ours == [s.id for s in Solutions(str(tmp_path / "o.jsonl"), fold=fold).solutions()] != []
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"ratings": [1, 2]}, "key 'ratings[1]': expected -1, 0, 1 or null, got 2"),
-        ({"ratings": [1, "good"]}, "key 'ratings[1]': expected an integer, got \"good\""),
-        ({"ratings": [1, True]}, "key 'ratings[1]': expected an integer, got true"),
-        ({"ratings": [1]}, "ratings: expected one for each of 2 steps, got 1"),
-        ({"rating": [1, 1]}, "unknown key 'rating'; a RatingSheet has "),
-        ({"ratings": [1, 1], "id": "p#3"}, "id 'p#3' occurs in "),
-        ({"ratings": [1, 1], "steps": ["step 1", "End"]}, "key 'steps[1]': 'End', originally 'end'"),
-        ({"ratings": [1, 1, 1], "steps": ["step 1", "end", "more"]}, "key 'steps[2]': 'more', originally None"),
-        ({"ratings": [1], "steps": ["step 1"]}, "key 'steps[1]': None, originally 'end'"),
-        ({"ratings": [1, 1], "problem_id": "q"}, "key 'problem_id': 'q', originally 'p'"),
-        ({"ratings": [1, 1], "id": "p#77"}, "key 'id': 'p#77' is no solution of Solutions"),
-    ],
-)
-def test_bad_sheets_are_named(scored, tmp_path, changed, message):
-    select(scored, tmp_path / "out", total=2)
-    path = tmp_path / "out" / "part-00000.jsonl"
-    first, second = (json.loads(line) for line in path.read_text().splitlines())
-    assert (first["id"], second["id"]) == ("p#1", "p#3")
-    path.write_text(json.dumps(second) + "\n" + json.dumps(first | changed) + "\n")
-    with pytest.raises(InputError) as caught:
-        list(HumanRatings(str(path), solutions=Solutions(str(scored))).solutions())
-    assert str(caught.value).startswith(f"{path}:2: {message}")
-
-
-@pytest.mark.slow
-def test_rounds_of_active_learning(tmp_path, tiny_model_dir):
-    """A verifier scores 48 solutions, half of them incorrect; the oracle rates what is selected, as a person would.
-
-    Ten sheets are of the eight best-scored incorrect solutions and two others, and so are the next ten of what remains.
-    """
-    first = fit(
-        tmp_path / "prm", "ProcessRewardModel", write_labelled(tmp_path / "labels"), {"path": str(tiny_model_dir)}
-    )
-    score(tmp_path / "labels", tmp_path / "scores", {"prm": str(first)})
-    best = sorted(read_records(tmp_path / "scores", Solution), key=lambda s: -math.prod(s.scores["prm"]))
-    rated = []
-    for number in range(2):
-        out = tmp_path / f"round_{number}"
-        earlier = HumanRatings(str(tmp_path / "round_0")) if number else None
-        select(tmp_path / "scores", out, total=10, rated=earlier)
-        verdict = {True: 1, False: -1}
-        fill_in(out, [[verdict[r] for r in verdicts(s.problem, s.steps, 7)] for s in sheets(out)])
-        rated += HumanRatings(str(out), solutions=Solutions(str(tmp_path / "scores"))).solutions()
-    incorrect = {s.id for s in rated if not s.correct}
-    assert len({s.id for s in rated}) == 20
-    assert {s.id for s in [b for b in best if not b.correct][:16]} <= incorrect
-    assert all((s.step_labels[-1].rating == 1) == s.correct for s in rated)

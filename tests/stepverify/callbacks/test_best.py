@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,44 +11,8 @@ torch = pytest.importorskip("torch")
 
 import lightning  # noqa: E402
 
-from stepverify.cli import main  # noqa: E402
-from tests.stepverify.test_fit import config, weights  # noqa: E402
-
-
-class Scripted(lightning.Callback):
-    """Logs what it is told, a value for each so many steps."""
-
-    logged = ("val/scripted",)
-
-    def __init__(self, values: list[float], every: int = 4) -> None:
-        self.values, self.every = values, every
-
-    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        pl_module.log("val/scripted", self.values[trainer.global_step // self.every - 1])
-
-
-def scripted(*values: float) -> dict[str, Any]:
-    return {"class_path": "tests.stepverify.callbacks.test_best.Scripted", "init_args": {"values": list(values)}}
-
-
-def best_of(monitor: str = "val/scripted", mode: str | None = "max", **more: Any) -> dict[str, Any]:
-    arguments = {"monitor": monitor, "mode": mode, "keep": 1} | more
-    return {"class_path": "stepverify.callbacks.Checkpoints", "init_args": arguments}
-
-
-def fit(root: Path, epochs: int, *callbacks: dict[str, Any], **changes: Any) -> None:
-    settings = {"trainer__max_epochs": epochs, "trainer__callbacks": [*callbacks], "trainer__logger": False} | changes
-    file = config("GeneratorModule", root, **settings)
-    main(["fit", "--config", file, "--ckpt_path", "last"])
-
-
-def saved(root: Path, name: str) -> dict[str, Any]:
-    state = torch.load(root / "checkpoints" / name, weights_only=True)["state_dict"]
-    return {k.removeprefix("model.backbone."): v for k, v in state.items()}
-
-
-def names(root: Path) -> dict[str, str]:
-    return {p.name: p.resolve().name for p in sorted((root / "checkpoints").iterdir())}
+from tests.helpers.best import best_of, fit, names, saved, scripted  # noqa: E402
+from tests.helpers.runs import weights  # noqa: E402
 
 
 def assert_exported(root: Path, name: str) -> None:
@@ -88,7 +51,7 @@ def test_the_best_within_an_epoch(tmp_path: Path, tiny_model_dir: Path):
     """With adapters, the best after 2 of 4 steps: saved there, and gone on with from there; EarlyStopping ends the run."""
     stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/scripted", "mode": "max", "patience": 2}}
     script = {
-        "class_path": "tests.stepverify.callbacks.test_best.Scripted",
+        "class_path": "tests.helpers.best.Scripted",
         "init_args": {"values": [0.5, 0.1, 0.3, 0.2], "every": 2},
     }
     backbone = {"path": str(tiny_model_dir), "lora": {"rank": 2, "dropout": 0.1}}

@@ -23,25 +23,13 @@ from stepverify.modules import OutcomeVerifier, ProcessRewardModel  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
 from stepverify.template import Template, load_export  # noqa: E402
 from stepverify.verifier import Verifier  # noqa: E402
+from tests.helpers.cards import blocks, run_card  # noqa: E402
 from tests.helpers.fits import fit, write_labelled  # noqa: E402
-from tests.stepverify.callbacks.test_export import model_folder  # noqa: E402
+from tests.helpers.tiny import model_folder  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
 TEMPLATE = Template(prompt="{problem}\n")
 ASKED = Solution(id="p#0", problem_id="p", problem="What is 2 + 3?", steps=["2 + 3 = 5", "#### 5"])
-
-
-def blocks(card: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", card.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def run_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Run the first snippet of a folder's card, in the folder, as it stands there."""
-    names: dict[str, Any] = {}
-    with monkeypatch.context() as patch:
-        patch.chdir(folder)
-        exec(compile(blocks(folder / "README.md")[0], "README.md", "exec"), names)
-    return names
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +83,11 @@ def test_the_cards_code_gives_the_verifiers_scores(kind, exports, monkeypatch):
 
 @pytest.mark.parametrize(
     ("precision", "weights", "computed"),
-    [("32-true", "float32", "float32"), ("32-true", "bfloat16", "bfloat16"), ("bf16-mixed", "float32", "bfloat16")],
+    [
+        pytest.param("32-true", "float32", "float32", marks=pytest.mark.slow),  # the other tests' cards
+        ("32-true", "bfloat16", "bfloat16"),
+        ("bf16-mixed", "float32", "bfloat16"),
+    ],
 )
 def test_a_verifier_is_read_in_the_format_of_its_training(
     precision, weights, computed, tiny_model_dir, labelled, tmp_path, monkeypatch

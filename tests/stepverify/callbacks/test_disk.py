@@ -19,7 +19,8 @@ from stepverify.callbacks import background, disk, files  # noqa: E402
 from stepverify.callbacks.background import BackgroundSave, snapshot  # noqa: E402
 from stepverify.callbacks.final import reduce_to  # noqa: E402
 from stepverify.jsonl import MANIFEST  # noqa: E402
-from tests.stepverify.callbacks.test_best import best_of, fit, names, saved, scripted, weights  # noqa: E402
+from tests.helpers.best import best_of, fit, names, saved, scripted  # noqa: E402
+from tests.helpers.runs import weights  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,10 @@ def test_the_optimizer_state_is_known_before_its_first_step(optimizer: Any):
     """2 × 40 weights and 40 × 3 in half precision: what the first step makes of them."""
     weights = [nn.Parameter(torch.ones(40, 2)), nn.Parameter(torch.ones(40, 3, dtype=torch.bfloat16))]
     real = optimizer([{"params": weights[:1]}, {"params": weights[1:], "weight_decay": 0.0}])
-    trainer, module = SimpleNamespace(optimizers=[real]), SimpleNamespace(optimization=SimpleNamespace(factory=optimizer))
+    trainer, module = (
+        SimpleNamespace(optimizers=[real]),
+        SimpleNamespace(optimization=SimpleNamespace(factory=optimizer)),
+    )
     expected = disk._optimizer_bytes(trainer, module)
     for weight in weights:
         weight.grad = torch.ones_like(weight)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -17,24 +16,9 @@ from stepverify.readers import Synthetic  # noqa: E402
 from stepverify.records import InputError  # noqa: E402
 from stepverify.template import Template  # noqa: E402
 from stepverify.verifier import Verifier  # noqa: E402
+from tests.helpers.tiny import NEGATIVE, POSITIVE, TAG, model_folder  # noqa: E402
 
 TEMPLATE = Template(prompt="{problem}\n")
-TAG, NEGATIVE, POSITIVE = 3, 8, 7
-SMALL = {
-    "vocab_size": 35, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.2, "eos_token_id": 1, "pad_token_id": 0,
-    "bos_token_id": None,
-}  # fmt: skip
-
-
-def model_folder(kind: str, folder: Path, tokenizer: Any, **changes: Any) -> Path:
-    """A model of an architecture with random weights, as a hub download would be."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SMALL | changes)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize(

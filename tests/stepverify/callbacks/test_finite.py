@@ -16,9 +16,9 @@ import lightning  # noqa: E402
 from stepverify.callbacks import StopAtNonFinite, files  # noqa: E402
 from stepverify.modules.rounding import check_steps  # noqa: E402
 from stepverify.records import InputError  # noqa: E402
+from tests.helpers.interruptions import every, fit  # noqa: E402
 from tests.helpers.processes import stepverify  # noqa: E402
-from tests.stepverify.callbacks.test_interrupt import every, fit  # noqa: E402
-from tests.stepverify.test_fit import config, weights  # noqa: E402
+from tests.helpers.runs import config, weights  # noqa: E402
 
 
 class Poison(lightning.Callback):

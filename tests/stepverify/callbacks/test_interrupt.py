@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import io
 import os
 import pickle
 import random
-import resource
+import shutil
 import signal
-import subprocess
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,101 +14,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import lightning  # noqa: E402
 
 from stepverify.callbacks import files  # noqa: E402
 from stepverify.cli import main  # noqa: E402
-from tests.helpers.processes import stepverify  # noqa: E402
-from tests.stepverify.test_fit import BASE, config, scalars, weights  # noqa: E402
-
-# 8 steps in two epochs, with dropout; validation has two batches.
-RUN = {
-    "data__eval_pack_tokens": 800,
-    "model__init_args__backbone": {"path": BASE, "weights": "random", "attention_dropout": 0.2},
-}
-
-
-class Interrupt(lightning.Callback):
-    """Sends this process a signal at a hook of one optimizer step, counted from 1."""
-
-    def __init__(self, hook: str, step: int, signal: str, rank: int = 0, size: int | None = None) -> None:
-        def strike(trainer: lightning.Trainer, *args: Any, **kwargs: Any) -> None:
-            if (
-                trainer.global_step + (hook in ("on_before_optimizer_step", "on_train_batch_start")) == step
-                and trainer.global_rank == rank
-            ):
-                if size is not None:
-                    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-                else:
-                    os.kill(os.getpid(), getattr(__import__("signal"), signal))
-
-        setattr(self, hook, strike)
-
-
-class KillWriter(lightning.Callback):
-    """Kills this process in the thread that writes checkpoints, at its n-th call of a function, half of it done."""
-
-    def __init__(self, function: str, call: int) -> None:
-        module, _, self.name = function.rpartition(".")
-        self.module, self.call = importlib.import_module(module), call
-
-    def setup(self, *args: Any, **kwargs: Any) -> None:
-        original = getattr(self.module, self.name)
-
-        def strike(*args: Any) -> Any:
-            if threading.current_thread().name != "checkpoint" or (call := self.call) < 0:
-                return original(*args)
-            self.call -= 1
-            if call == 0:
-                if self.name == "save":
-                    original(args[0], whole := io.BytesIO())
-                    args[1].write(whole.getvalue()[: len(whole.getvalue()) // 2])
-                    args[1].flush()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*args)
-
-        setattr(self.module, self.name, strike)
-
+from tests.helpers.interruptions import assert_same, every, fit, fit_apart, interrupt  # noqa: E402
+from tests.helpers.runs import config, weights  # noqa: E402
 
 # Two saves: each publishes a file twice and a link once, and removes at least six things that may have been there.
 WRITER = [("torch.save", 2), ("stepverify.atomic.publish", 6), ("stepverify.atomic.remove", 12)]
-
-
-def interrupt(hook: str, step: int, signal: str = "SIGTERM", **more: Any) -> dict[str, Any]:
-    arguments = {"hook": hook, "step": step, "signal": signal} | more
-    return {"class_path": "tests.stepverify.callbacks.test_interrupt.Interrupt", "init_args": arguments}
-
-
-def every(steps: int, **more: Any) -> dict[str, Any]:
-    return {
-        "class_path": "stepverify.callbacks.Checkpoints",
-        "init_args": {"every_n_train_steps": steps, "max_share": 1.0} | more,
-    }
-
-
-def fit(root: Path, *callbacks: dict[str, Any], **changes: Any) -> None:
-    main(
-        [
-            "fit",
-            "--config",
-            config("GeneratorModule", root, **RUN, **changes, trainer__callbacks=[*callbacks]),
-            "--ckpt_path",
-            "last",
-        ]
-    )
-
-
-def fit_apart(
-    root: Path, *callbacks: dict[str, Any], env: dict[str, str] | None = None, **changes: Any
-) -> subprocess.CompletedProcess:
-    file = config("GeneratorModule", root, **RUN, **changes, trainer__callbacks=[*callbacks])
-    return stepverify("fit", "--config", file, "--ckpt_path", "last", env=env)
-
-
-def traces(root: Path) -> dict[str, list[tuple[int, float]]]:
-    """Each logged value; a step that was done twice must have come out the same."""
-    seen = scalars(root)
-    return {tag: sorted(set(seen[tag])) for tag in ("train/loss", "train/grad_norm", "val/loss", "lr-AdamW/pg1")}
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +30,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("whole") / "run"
     fit(root)
     return root
-
-
-def assert_same(root: Path, whole: Path) -> None:
-    assert traces(root) == traces(whole)
-    one, two = weights(root), weights(whole)
-    assert all(torch.equal(one[k], two[k]) for k in one)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +77,7 @@ def test_killed_twice_equals_uninterrupted(tmp_path: Path, whole: Path):
     writer = {"function": function, "call": draw.randrange(calls)}
     strikes = [
         interrupt(draw.choice(hooks[:3]), draw.choice((1, 2, 3, 4)), "SIGKILL"),
-        {"class_path": "tests.stepverify.callbacks.test_interrupt.KillWriter", "init_args": writer},
+        {"class_path": "tests.helpers.interruptions.KillWriter", "init_args": writer},
     ]
     for strike in strikes:
         print(strike)  # shown if this fails
@@ -193,7 +96,7 @@ def test_killed_at_every_call_of_the_writer(function: str, calls: int, tmp_path:
     root = tmp_path / "run"
     for call in range(calls):
         strike = {
-            "class_path": "tests.stepverify.callbacks.test_interrupt.KillWriter",
+            "class_path": "tests.helpers.interruptions.KillWriter",
             "init_args": {"function": function, "call": call},
         }
         done = fit_apart(root, every(1), strike)
@@ -218,13 +121,19 @@ def test_max_steps_at_the_end_of_an_epoch(accumulate: int, tmp_path: Path, whole
     assert_same(tmp_path / "run", whole)
 
 
-@pytest.fixture
-def two(tmp_path: Path) -> Path:
-    """A run of 4 steps with a checkpoint after steps 2 and 4."""
-    root = tmp_path / "run"
+@pytest.fixture(scope="module")
+def four_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("four") / "run"
     fit(root, every(2, final="all"), trainer__max_steps=4, trainer__max_epochs=None)
     assert sorted(p.name for p in (root / "checkpoints").iterdir()) == ["last.ckpt", "step=2.ckpt", "step=4.ckpt"]
     return root
+
+
+@pytest.fixture
+def two(four_steps: Path, tmp_path: Path) -> Path:
+    """A run of 4 steps with a checkpoint after steps 2 and 4."""
+    shutil.copytree(four_steps, tmp_path / "run", symlinks=True)
+    return tmp_path / "run"
 
 
 def test_a_torn_checkpoint_is_passed_over(two: Path, capsys: pytest.CaptureFixture):

@@ -22,7 +22,7 @@ from stepverify.models.reload import check_finite, compare  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
 from tests.helpers.fits import fit, write_labelled  # noqa: E402
 from tests.helpers.processes import stepverify  # noqa: E402
-from tests.stepverify.test_fit import BASE, config, weights  # noqa: E402
+from tests.helpers.runs import BASE, config, weights  # noqa: E402
 
 SAID = r"as {}, loaded by transformers, it gives other values than the trained model: at token (\d+) of solution (\S+) the logit (\S+), trained (\S+) "
 
@@ -66,7 +66,8 @@ def labelled(tmp_path_factory):
 @pytest.mark.parametrize(
     ("form", "kind", "precision"),
     [
-        ("causal", "ProcessRewardModel", "bf16-mixed"), ("classifier", "ProcessRewardModel", "32-true"),
+        pytest.param("causal", "ProcessRewardModel", "bf16-mixed", marks=pytest.mark.slow),
+        ("classifier", "ProcessRewardModel", "32-true"),
         ("adapter", "OutcomeVerifier", "32-true"), ("causal", "GeneratorModule", "bf16-true"),
     ],
 )  # fmt: skip

@@ -14,14 +14,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from stepverify.callbacks import files  # noqa: E402
-from stepverify.callbacks.run_folder import claim, comparable, inputs_of  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from stepverify.data.datamodule import SolutionData  # noqa: E402
 from stepverify.jsonl import MANIFEST  # noqa: E402
-from stepverify.manifest import write_manifest  # noqa: E402
-from stepverify.records import InputError  # noqa: E402
-from tests.stepverify.callbacks.test_interrupt import every, fit_apart, interrupt  # noqa: E402
-from tests.stepverify.test_fit import BASE, config, scalars, weights  # noqa: E402
+from tests.helpers.interruptions import every, fit_apart, interrupt  # noqa: E402
+from tests.helpers.runs import BASE, config, scalars, weights  # noqa: E402
 
 SHORT = {"trainer__max_epochs": 1}  # 4 steps
 
@@ -92,7 +89,10 @@ def test_the_same_command_again_leaves_a_finished_run_as_it_is(
     assert json.loads((done / MANIFEST).read_text())["finished"]
 
 
-@pytest.mark.parametrize("logger", [False, {"class_path": "CSVLogger", "init_args": {"save_dir": "RUN"}}])
+@pytest.mark.parametrize(
+    "logger",
+    [False, pytest.param({"class_path": "CSVLogger", "init_args": {"save_dir": "RUN"}}, marks=pytest.mark.slow)],
+)  # TensorBoard's in the other tests
 def test_configurations_are_compared_whatever_the_logger(logger, tmp_path: Path, capsys: pytest.CaptureFixture):
     """By the manifest: another configuration is refused, the same one is finished."""
     root = tmp_path / "run"
@@ -105,13 +105,14 @@ def test_configurations_are_compared_whatever_the_logger(logger, tmp_path: Path,
     assert "already finished" in capsys.readouterr().out
 
 
-def test_an_extended_run_goes_on(done: Path, tmp_path: Path):
-    """4 and 4 steps are 8 steps at once."""
+def test_an_extended_run_goes_on(done: Path, once: Path):
+    """4 and 4 steps; test_interrupt.py compares such runs with 8 steps at once."""
     fit(done, "--ckpt_path", "last", trainer__max_epochs=2)
-    fit(tmp_path / "whole", trainer__max_epochs=2)
-    assert dict(scalars(done)["train/loss"]) == dict(scalars(tmp_path / "whole")["train/loss"])
-    one, other = weights(done), weights(tmp_path / "whole")
-    assert all(torch.equal(one[k], other[k]) for k in one)
+    losses = dict(scalars(done)["train/loss"])
+    assert list(losses) == [*range(8)]
+    assert dict(scalars(once)["train/loss"]).items() <= losses.items()
+    one, other = weights(done), weights(once)
+    assert not any(torch.equal(one[k], other[k]) for k in one)
     manifest = json.loads((done / MANIFEST).read_text())
     assert (manifest["stage"], manifest["finished"], manifest["summary"]) == (
         "fit",
@@ -228,82 +229,6 @@ def test_commands_that_train_nothing_leave_the_run_alone(done: Path):
     assert "logs/config_validate.yaml" in after
     fit(done, "--ckpt_path", "last")
     assert digest(done) == after
-
-
-def test_the_folder_of_a_stage_is_not_the_folder_of_a_run(tmp_path: Path):
-    from sampling.runtime.store import Store
-    from stepverify.records import Problem
-
-    with Store(tmp_path, Problem, stage="generate", config={}, inputs={}) as store:
-        store.write([Problem(id="p", problem="?")])
-    with pytest.raises(InputError, match="is the output of sampling generate"):
-        claimed(tmp_path)
-
-
-def claimed(
-    root: Path, ckpt_path: str | None = None, *, overwrite: bool = False, seed: int = 0, data: dict | None = None
-) -> list[str]:
-    plain = {"seed_everything": seed, "model": {}, "data": data or {}, "trainer": {"default_root_dir": str(root)}}
-    removed = claim(
-        root, root / "export", plain, inputs_of(plain), ckpt_path=ckpt_path, overwrite=overwrite, fast_dev_run=False
-    )
-    return [path.name for path in removed]
-
-
-def test_a_job_that_slurm_requeues_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Lightning takes ``hpc_ckpt_1.ckpt`` of itself, but on SLURM alone."""
-    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"")
-    with pytest.raises(InputError, match="holds an earlier run; resume with --ckpt_path last"):
-        claimed(tmp_path)
-    assert claimed(tmp_path, overwrite=True) == ["hpc_ckpt_1.ckpt"]
-    for name, value in (("SLURM_NTASKS", "1"), ("SLURM_JOB_NAME", "fit"), ("SLURM_JOB_ID", "7")):
-        monkeypatch.setenv(name, value)
-    assert claimed(tmp_path) == []
-    with pytest.raises(InputError, match="removes the run that SLURM's hpc_ckpt resumes"):
-        claimed(tmp_path, overwrite=True)
-
-
-def test_a_checkpoint_is_gone_on_with_in_its_own_folder_only(tmp_path: Path):
-    checkpoint = tmp_path / "checkpoints" / "step=2.ckpt"
-    checkpoint.parent.mkdir()
-    checkpoint.write_bytes(b"")
-    assert claimed(tmp_path, str(checkpoint)) == []
-    with pytest.raises(InputError, match="overwrite: true removes the run that this ckpt_path resumes"):
-        claimed(tmp_path, str(checkpoint), overwrite=True)
-    with pytest.raises(InputError, match="holds an earlier run"):
-        claimed(tmp_path, "/elsewhere/step=2.ckpt")
-    assert claimed(tmp_path / "new", str(checkpoint)) == []
-    assert claimed(tmp_path, overwrite=True) == ["step=2.ckpt"]
-
-
-def test_changed_data_is_not_another_runs_data(tmp_path: Path):
-    """Under the same path; nested readers and lists of files too. What is not on this disk is not compared."""
-    train, problems = tmp_path / "train.jsonl", tmp_path / "problems.jsonl"
-    data = {
-        "train": {"init_args": {"path": [str(train), "a/hub-id"], "problems": [{"init_args": {"path": "gone"}}]}},
-        "lm": {"init_args": {"reader": {"init_args": {"path": str(problems)}}}},
-        "validation": None,
-        "test": {"init_args": {"path": str(tmp_path / "test.jsonl")}},
-    }
-    for path in (train, problems, tmp_path / "test.jsonl"):
-        path.write_text("{}\n")
-    root = tmp_path / "run"
-    (root / "checkpoints").mkdir(parents=True)
-    (root / "checkpoints" / "step=2.ckpt").write_bytes(b"")
-    plain = {"seed_everything": 0, "model": {}, "data": data, "trainer": {}}
-    inputs = inputs_of(plain)
-    keys = ["data.train.init_args.path[0]", "data.lm.init_args.reader.init_args.path"]
-    assert list(inputs) == keys
-    write_manifest(root, {"stage": "fit", "config": comparable(plain), "inputs": inputs})
-    (tmp_path / "test.jsonl").write_text("{}{}\n")
-    assert claimed(root, "last", data=data) == []
-    for path, key in zip((train, problems), keys, strict=True):
-        path.write_text("{} \n")
-        with pytest.raises(InputError) as refused:
-            claimed(root, "last", data=data)
-        assert str(refused.value).startswith(f"{root}: {path} ({key}) has changed since the run began; start over with")
-        path.unlink()
-        assert claimed(root, "last", data=data) == []
 
 
 @pytest.mark.slow

@@ -13,8 +13,11 @@ from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import Example  # noqa: E402
 from stepverify.data.packing import PrefixPacks, bundles, count_once  # noqa: E402
 from stepverify.data.tree import share  # noqa: E402
-from stepverify.records import Solution  # noqa: E402
-from tests.helpers.stores import store_of  # noqa: E402
+from tests.helpers.stores import (  # noqa: E402
+    examples_of,
+    solution,
+    store_of,
+)
 
 SMALL = {
     "vocab_size": 12, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -33,19 +36,6 @@ EXACT = ["paths", "sdpa", "eager"]
 
 # Few different tokens: prefixes are shared often, and of any length.
 token_lists = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=9), min_size=1, max_size=7)
-
-
-def solution(number: int, problem: str = "p") -> Solution:
-    return Solution(id=f"{problem}#{number}", problem_id=problem, problem="?", steps=["1"])
-
-
-def examples_of(sequences: list[list[int]], targets: list[float] | None = None) -> list[Example]:
-    """Read at every token; the targets differ between sequences, so shared positions have several."""
-    wanted = targets or [i / 7 for i in range(len(sequences))]
-    return [
-        Example(ids, list(range(len(ids))), [t] * len(ids), solution(i))
-        for i, (ids, t) in enumerate(zip(sequences, wanted, strict=True))
-    ]
 
 
 def model_of(architecture: str, attention: str, head: str = "outcome"):
@@ -149,7 +139,7 @@ def _loss_and_gradients(model, batches):
 
 @pytest.mark.parametrize("architecture", ["qwen2", "qwen2-window", "llama", "gemma3"])
 @pytest.mark.parametrize("objective", ["outcome", "process", "generator"])
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(sequences=token_lists, once=st.booleans(), pad_to=st.sampled_from([1, 8]))
 def test_packed_equals_unpacked(architecture, objective, sequences, once, pad_to):
     """Loss and all gradients of any tree, in one pack and in one batch a solution, with either weighting."""

@@ -23,7 +23,7 @@ from stepverify.models.rows import decoder_layers, unrolled  # noqa: E402
 from stepverify.modules import GeneratorModule  # noqa: E402
 from stepverify.records import InputError  # noqa: E402
 from tests.families.table import FAMILIES  # noqa: E402
-from tests.stepverify.data.test_packing import examples_of  # noqa: E402
+from tests.helpers.stores import examples_of  # noqa: E402
 
 SEQUENCES = [[3, 4, 5, 6, 7, 8, 9], [3, 4, 5], [3, 4, 6], [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]]
 

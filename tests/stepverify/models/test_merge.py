@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from stepverify.models import Backbone, LoRA, ProcessModel  # noqa: E402
 from stepverify.models.adapters import merged  # noqa: E402
 from stepverify.records import InputError  # noqa: E402
-from tests.stepverify.callbacks.test_export import NEGATIVE, POSITIVE, model_folder  # noqa: E402
+from tests.helpers.tiny import NEGATIVE, POSITIVE, model_folder  # noqa: E402
 
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 KINDS: dict[str, dict[str, Any]] = {

@@ -22,9 +22,9 @@ from stepverify.modules import ProcessRewardModel  # noqa: E402
 from stepverify.records import InputError, Solution, StepLabel  # noqa: E402
 from stepverify.template import Template, load_export  # noqa: E402
 from stepverify.verifier import Verifier  # noqa: E402
+from tests.helpers.cards import run_card  # noqa: E402
 from tests.helpers.fits import fit  # noqa: E402
 from tests.helpers.losses import lost  # noqa: E402
-from tests.stepverify.callbacks.test_card import run_card  # noqa: E402
 
 TEMPLATE = Template(prompt="{problem}\n", neutral="*")
 RATINGS = (-1, 1, 0)

@@ -1,7 +1,5 @@
 """PRM800K's raw rows and flat rated solutions; the counts of what is dropped."""
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,20 +8,16 @@ from stepverify.data.encode import SolutionEncoder
 from stepverify.data.packing import count_once
 from stepverify.data.targets import StepTargets
 from stepverify.data.tree import share
-from stepverify.jsonl import read_json_lines, write_records
-from stepverify.readers import MATH, PRM800K, Problems, ProcessBench, RatedSolutions, Worked
+from stepverify.jsonl import write_records
+from stepverify.readers import MATH, PRM800K, Problems
 from stepverify.readers.prm800k import FINISH_REASONS
 from stepverify.readers.released import digest, math500
-from stepverify.records import InputError, Problem
+from stepverify.records import Problem
 from stepverify.template import Template
+from tests.helpers.readers import count, read, said, written
 from tests.helpers.stores import store_of
 
 DROPPED = ("quality_control", "screening", "give_up", "bad_problem")
-
-
-def written(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 def step(*completions, chosen=None, human=None):
@@ -44,19 +38,8 @@ def row(*steps, reason="solution", problem="1 + 1 ?", control=False, screening=F
     }  # fmt: skip
 
 
-def read(reader):
-    """Steps and ratings of each solution."""
-    return [(s.steps, [label and label.rating for label in s.step_labels]) for s in reader.solutions()]
-
-
 def one(folder, *rows, **options):
     return PRM800K(written(folder / "p.jsonl", *rows), **options)
-
-
-def said(reader):
-    with pytest.raises(InputError) as caught:
-        list(reader.solutions())
-    return str(caught.value)
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────
@@ -252,89 +235,7 @@ def test_math500_never_enters_by_accident(tmp_path, monkeypatch):
     assert len(list(one(tmp_path, *rows, math500="keep").solutions())) == 2
 
 
-# ── flat rated solutions ──────────────────────────────────────────────────────────────────────────
-
-FLAT = {"problem_id": "train/algebra/7.json", "steps": ["a", "b", "c"], "ratings": [1, 0, -1], "unlabelled_tail": None}
-
-
-def flat(folder, *rows, **options):
-    write_records(
-        folder / "q.jsonl", [Problem(id="math/train/algebra/7", problem="1 + 1 ?", answer="2", meta={"level": 3})]
-    )
-    return RatedSolutions(written(folder / "r.jsonl", *rows), Problems(str(folder / "q.jsonl")), **options)
-
-
-def test_rated_solutions_are_joined_to_their_problems(tmp_path):
-    reader = flat(tmp_path, FLAT, FLAT | {"problem_id": "math/train/algebra/7", "ratings": [1, -1, None]},
-                  FLAT | {"ratings": [None, 1, 1], "unlabelled_tail": "d"})  # fmt: skip
-    assert read(reader) == [(["a", "b", "c"], [1, 0, -1]), (["a", "b"], [1, -1]), (["a", "b", "c"], [None, 1, 1])]
-    assert reader.noted == {
-        "steps after the end of their path": 1, "steps without a rating": 1, "tails without a rating": 1,
-    }  # fmt: skip
-    first = next(reader.solutions())
-    assert (first.id, first.problem, first.answer, first.meta) == (
-        "math/train/algebra/7#0",
-        "1 + 1 ?",
-        "2",
-        {"level": 3},
-    )
-
-
-def test_neutral_is_for_the_targets_to_decide(tmp_path):
-    (found,) = flat(tmp_path, FLAT).solutions()
-    assert StepTargets().of(found) == [1, 1, 0]
-    assert StepTargets(neutral="ignore").of(found) == [1, None, 0]
-
-
-def test_problems_without_a_text(tmp_path):
-    rows = [FLAT, FLAT | {"problem_id": "test/algebra/8.json"}, FLAT | {"problem_id": "test/algebra/9.json"}]
-    reader = flat(tmp_path, *rows)
-    assert len(list(reader.solutions())) == 1
-    assert reader.left_out == {"of problems without a text": 2}
-    assert reader.left_out.first == {"of problems without a text": f"{tmp_path}/r.jsonl:2"}
-    assert said(flat(tmp_path, *rows, strict=True)) == (
-        f"{tmp_path}/r.jsonl:2: key 'problem_id': 'test/algebra/8.json' is none of the 1 problems of Problems"
-    )
-
-
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ({"ratings": [1, 1]}, ":1: key 'ratings': expected 3 values, one per step, got 2"),
-        ({"ratings": [1, 1, "1"]}, ":1: step 2: key 'rating': expected -1, 0, 1 or null, got '1'"),
-        ({"ratings": None}, ":1: key 'ratings': expected a list, got None"),
-        ({"steps": ["a", "b", 3]}, ":1: key 'steps[2]': expected a string, got 3"),
-        ({"problem_id": 7}, ":1: key 'problem_id': expected a string, got 7"),
-    ],
-)
-def test_bad_ratings_are_named(tmp_path, changed, expected):
-    assert said(flat(tmp_path, FLAT | changed)) == f"{tmp_path}/r.jsonl{expected}"
-
-
 # ── real data ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def count(reader):
-    found = list(reader.solutions())
-    ratings = [label.rating for s in found for label in s.step_labels if label]
-    return len(found), len({s.problem_id for s in found}), *(ratings.count(r) for r in (1, 0, -1))
-
-
-def test_the_released_ratings(data_folder, tmp_path):
-    """All 1,339 solutions; with the texts of MATH's training problems alone 910 of them, of 136 of 216 problems."""
-    path, math = str(data_folder / "prm800k/train_val2pct_decoded_dedup.jsonl.gz"), data_folder / "math"
-    names = dict.fromkeys(data["problem_id"] for _, data in read_json_lines(path))
-    write_records(tmp_path / "all.jsonl", [Problem(id=name, problem=name) for name in names])
-    whole = RatedSolutions(path, Problems(str(tmp_path / "all.jsonl")))
-    assert count(whole) == (1339, 216, 7663, 604, 1110)
-    assert whole.noted == {"steps of several lines": 667, "tails without a rating": 6}
-    assert not whole.left_out
-
-    train = MATH(str(math / "math_train.jsonl.gz"))
-    reader = RatedSolutions(path, train, exclude=[ProcessBench(str(data_folder / "processbench/math.jsonl.gz"))])
-    assert count(reader) == (910, 136, 5038, 397, 754)
-    assert reader.left_out == {"of problems without a text": 429}
-    assert reader.noted == {"steps of several lines": 389, "tails without a rating": 4}
 
 
 def test_raw_rows_as_openai_released_them(data_folder):
@@ -356,13 +257,3 @@ def test_the_hashes_are_those_of_math500(data_folder):
     problems = list(MATH(str(data_folder / "math/math500_prm800k_test.jsonl.gz")).problems())
     assert {digest(p.problem) for p in problems} == math500()
     assert not {digest(p.problem) for p in MATH(str(data_folder / "math/math_train.jsonl.gz")).problems()} & math500()
-
-
-def test_few_shot_examples_of_the_released_ratings(data_folder):
-    """Of 123 solutions with an answer and only correct steps, 97 state the reference answer; they are of 74 problems."""
-    math = MATH(str(data_folder / "math/math_train.jsonl.gz"))
-    path = str(data_folder / "prm800k/train_val2pct_decoded_dedup.jsonl.gz")
-    examples = list(Worked(RatedSolutions(path, math, multiline="join")).problems())
-    assert len(examples) == 74
-    assert all("\n" not in step for example in examples for step in example.steps)
-    assert all("# Answer" in example.steps[-1] for example in examples)

@@ -12,6 +12,7 @@ from stepverify.jsonl import read_records
 from stepverify.readers import OpenAISolutions, StrictPRMBench
 from stepverify.readers.openai import GENERATORS
 from stepverify.records import InputError, Solution
+from tests.helpers.readers import written
 
 METHOD = {"is_correct": True, "solution": "2 * 9 = <<2*9=18>>18\n\nA: 18"}
 OPENAI = {"question": " How many? ", "ground_truth": "2 * 9 = 18\nA: 18", **dict.fromkeys(GENERATORS, METHOD)}
@@ -27,11 +28,6 @@ TEXTS = {
     "problem_id": "gsm8k_007",
     "candidates": [{"answer": "18", "is_correct": False, "steps": ["2 * 9\n= 18", "So, 18."]}],
 }
-
-
-def written(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 def bench(folder, scores=BENCH, texts=TEXTS):

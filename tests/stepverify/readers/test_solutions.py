@@ -10,12 +10,7 @@ from msgspec.structs import replace
 from stepverify.jsonl import write_records
 from stepverify.readers import Problems, Solutions, Worked
 from stepverify.records import InputError, Problem, StepLabel
-
-
-def said(reader, method="problems"):
-    with pytest.raises(InputError) as caught:
-        list(getattr(reader, method)())
-    return str(caught.value)
+from tests.helpers.readers import said
 
 
 @pytest.fixture(scope="module")
@@ -295,4 +290,4 @@ def test_own_problems(tmp_path, make_problem):
     assert chosen(start=1, limit=2) == ["p/1", "p/2"]
     assert chosen(start=4, limit=9) == ["p/4"]
     assert ids(Problems(str(path))) == ["p/2#0"]
-    assert said(Problems(str(path), start=-1)) == "start: expected >= 0, got -1"
+    assert said(Problems(str(path), start=-1), "problems") == "start: expected >= 0, got -1"

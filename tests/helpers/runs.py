@@ -1,0 +1,69 @@
+"""A small configuration of ``stepverify fit``, and what its run leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+BASE = "lit_configs/quickstart/base"
+# Four texts of 128 tokens at each validation would take more time than the eight steps.
+SHORT_TEXT = {"class_path": "SolutionText", "init_args": {"num_solutions": 1, "max_tokens": 4}}
+
+
+def config(kind: str, root: Path, data: Path | None = None, **changes: Any) -> str:
+    """A small configuration: 64 problems in batches of 16, four steps an epoch."""
+    if data is None:
+        train = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "train", "num_problems": 64}}
+        held_out = {
+            "class_path": "stepverify.readers.Synthetic",
+            "init_args": {"split": "validation", "num_problems": 16},
+        }
+    else:
+        train = held_out = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(data)}}
+    settings: dict[str, Any] = {
+        "seed_everything": 3,
+        "model": {
+            "class_path": f"stepverify.modules.{kind}",
+            "init_args": {
+                "backbone": {"path": BASE, "weights": "random"},
+                "template": {"prompt": "{problem}\n"},
+                "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}},
+                "warmup": 0.0,
+                "decay": "constant",
+            },
+        },
+        "data": {"train": train, "validation": held_out, "batch_size": 16},
+        "trainer": {
+            "default_root_dir": str(root), "max_epochs": 2, "log_every_n_steps": 1,
+            "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu",
+        },
+    }  # fmt: skip
+    for key, value in changes.items():
+        node = settings
+        *path, last = key.split("__")
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    settings["trainer"]["callbacks"] = [*settings["trainer"].get("callbacks", []), SHORT_TEXT]
+    file = root.parent / f"{root.name}.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return str(file)
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    """Tensors of a run's export by name."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / "export" / "model.safetensors")
+
+
+def scalars(root: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values that a run has logged, by tag; figures and texts are empty lists."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(root / "logs"), size_guidance={"scalars": 0})
+    events.Reload()
+    found = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return found | {tag: [] for tag in (*events.Tags()["images"], *events.Tags()["tensors"])}
