@@ -56,9 +56,12 @@ def _run(num_ranks: int, words: list[str]) -> tuple[int, str]:
 
 def _become(environment: dict[str, str], file: Path, words: list[str]) -> None:
     """Run a command as one rank, and end this process."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
     from stepverify.cli import main
 
     os.environ.update(environment)
+    rank_zero_only.rank = int(environment["RANK"])  # Lightning has looked when it was imported
     code = 1
     with file.open("w") as written:
         for stream in (1, 2):
