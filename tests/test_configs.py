@@ -14,6 +14,7 @@ import yaml
 pytest.importorskip("torch")
 
 from sampling import pipeline
+from stepverify.callbacks import SolutionText
 from tests.helpers import recipes
 
 ROOT = Path(__file__).parents[1]
@@ -184,6 +185,8 @@ def in_process(command: list[str]) -> int:
 def test_recipe_runs_in_small(recipe, verifiers, tmp_path, monkeypatch, ascii_model_dir, capsys):
     """``sampling pipeline`` runs every stage of the recipe; each finds what the one before has written."""
     monkeypatch.setattr(pipeline, "run_process", in_process)
+    # Four texts of 128 tokens would take most of the time of a generator's fit.
+    monkeypatch.setattr(SolutionText.__init__, "__defaults__", (1, 4))
     assert pipeline.main(getattr(recipes, recipe)(tmp_path, ascii_model_dir)) == 0, capsys.readouterr().err[-2000:]
     ran = re.findall(r"^── (\w+): ", capsys.readouterr().out, re.MULTILINE)
     assert ran == [stage.name for stage in stages_of(CONFIGS / recipe / "pipeline.yaml")]

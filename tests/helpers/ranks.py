@@ -1,58 +1,85 @@
-"""Processes of one run, as torchrun starts them; none of them imports torch again."""
+"""Processes of runs, as torchrun starts them; all are forked from one process that has imported torch."""
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import os
+import signal
+import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.helpers.processes import ROOT, free_port
 
-# One process of each test session imports these; the ranks of every run are forked from it.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["stepverify.trainer", "sampling.sample_accuracy"])
-
 
 @dataclass
 class Ended:
-    """What the ranks of a run have left: the largest exit code, and all that they wrote to stderr."""
+    """What the ranks of a run have left: the largest exit code, and all that they wrote."""
 
     returncode: int
-    stderr: str
+    output: str
 
 
-def run_ranks(folder: Path, num_ranks: int, *words: str) -> Ended:
-    """Run ``stepverify`` on so many processes; what they write goes to files in ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
+def run_ranks(num_ranks: int, *commands: list[str]) -> list[Ended]:
+    """Run commands of ``stepverify`` on so many processes, one command after the other."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.ranks", str(num_ranks), json.dumps(commands)],
+        check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    return [Ended(*ended) for ended in json.loads(done.stdout)]
+
+
+def _run(num_ranks: int, words: list[str]) -> tuple[int, str]:
+    """Fork the ranks of a run, and wait for all of them."""
     shared = {
         "TORCHELASTIC_RUN_ID": "tests", "WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks),
         "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
     }  # fmt: skip
-    files = [folder / f"rank-{rank}.txt" for rank in range(num_ranks)]
-    ranks = [
-        CONTEXT.Process(target=_run, args=(shared | {"RANK": str(i), "LOCAL_RANK": str(i)}, file, words))
-        for i, file in enumerate(files)
-    ]
-    try:
-        for rank in ranks:
-            rank.start()
-        for rank in ranks:
-            rank.join(300)
-    finally:
-        for rank in ranks:
-            rank.kill()
-    return Ended(max(abs(rank.exitcode or 0) for rank in ranks), "".join(file.read_text() for file in files))
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = {}
+        for rank in range(num_ranks):
+            file = Path(folder) / str(rank)
+            if not (process := os.fork()):
+                _become(shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, file, words)
+            ranks[process] = file
+        codes: dict[int, int] = {}
+        while len(codes) < num_ranks:
+            process, status = os.waitpid(-1, 0)
+            codes[process] = abs(os.waitstatus_to_exitcode(status))
+            if codes[process]:  # the others would wait for it
+                for other in ranks.keys() - codes.keys():
+                    os.kill(other, signal.SIGKILL)
+        return max(codes.values()), "".join(file.read_text() for file in ranks.values())
 
 
-def _run(environment: dict[str, str], file: Path, words: tuple[str, ...]) -> None:
+def _become(environment: dict[str, str], file: Path, words: list[str]) -> None:
+    """Run a command as one rank, and end this process."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    from stepverify.cli import main
+
     os.environ.update(environment)
-    os.chdir(ROOT)
-    sys.path.insert(0, str(ROOT))
+    rank_zero_only.rank = int(environment["RANK"])  # Lightning has looked when it was imported
+    code = 1
     with file.open("w") as written:
         for stream in (1, 2):
             os.dup2(written.fileno(), stream)
-    from stepverify.cli import main
+        try:
+            main(words)
+            code = 0
+        except SystemExit as stopped:
+            code = stopped.code if isinstance(stopped.code, int) else 1
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
-    main(list(words))
+
+if __name__ == "__main__":
+    import stepverify.trainer  # noqa: F401
+
+    print(json.dumps([_run(int(sys.argv[1]), words) for words in json.loads(sys.argv[2])]))

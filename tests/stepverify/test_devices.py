@@ -7,62 +7,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import lightning
 import pytest
 import torch
 
 from stepverify.callbacks import files
 from stepverify.cli import main
-from stepverify.data.batch import Batch
 from stepverify.jsonl import read_records
 from stepverify.records import Solution
-from tests.helpers.devices import FSDP2, UNTIED, judged, reader
-from tests.helpers.fits import thirteen
+from tests.helpers.devices import FSDP2, IDS, UNTIED, frozen_head, joint, judged, reader, seen
 from tests.helpers.interruptions import every
 from tests.helpers.processes import stepverify
 from tests.helpers.runs import config, weights
-
-
-class Seen(lightning.Callback):
-    """Writes the ids and the loss of every batch, a file a rank."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
-
-    def _note(self, trainer: lightning.Trainer, stage: str, batch: Batch, loss: Any) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        line = {"epoch": trainer.current_epoch, "ids": [r.id for r in batch.records], "loss": loss}
-        with (self.folder / f"{stage}-{trainer.global_rank}.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        self._note(trainer, "train", batch, outputs["loss"].item())
-
-    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
-        self._note(trainer, "val", batch, None)
-
-    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
-        self._note(trainer, "test", batch, None)
-
-
-def seen(root: Path, stage: str, num_ranks: int) -> dict[int, Counter[str]]:
-    """How often each id was read, by epoch; every rank has read as many batches."""
-    found: dict[int, Counter[str]] = {}
-    files = sorted((root / "seen").glob(f"{stage}-*.jsonl"))
-    lines = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
-    assert len(files) == num_ranks
-    assert len({len(each) for each in lines}) == 1
-    for line in (line for each in lines for line in each):
-        found.setdefault(line["epoch"], Counter()).update(line["ids"])
-    return found
-
-
-def frozen_head(tiny_model_dir: Path, **changes: Any) -> dict[str, Any]:
-    """An outcome verifier with a linear head on a model whose output matrix is its own: no loss reads that."""
-    return {
-        "kind": "OutcomeVerifier", "model__init_args__head": "linear",
-        "model__init_args__backbone": {"path": str(tiny_model_dir), "overrides": {"tie_word_embeddings": False}}, **changes,
-    }  # fmt: skip
 
 
 @pytest.mark.slow
@@ -92,7 +47,7 @@ def test_a_checkpoint_goes_on_under_another_strategy(tmp_path: Path, tiny_model_
 def test_devices_change_between_epochs_only(steps: int, tmp_path: Path, capsys: pytest.CaptureFixture):
     """Of 5 steps an epoch: what 2 processes left after 3 of them is refused, after all 5 one goes on; and SGD has no moments."""
     root, data = tmp_path / "run", judged(tmp_path / "data")
-    notes = {"class_path": "tests.stepverify.test_devices.Seen", "init_args": {"folder": str(root / "seen")}}
+    notes = {"class_path": "tests.helpers.devices.Seen", "init_args": {"folder": str(root / "seen")}}
 
     def fit(epochs: int, *callbacks: dict[str, Any], **limits: Any) -> None:
         file = config(
@@ -131,32 +86,26 @@ def test_a_run_moves_between_two_devices_and_one(tmp_path: Path):
 
 
 def fit_joint(tmp_path: Path, num_ranks: int, *words: str, name: str = "run", **changes: Any) -> Path:
-    """Two epochs of 13 solutions, and 2 more for the LM loss, by so many processes; each notes what it reads."""
+    """Fit :func:`joint` by so many processes."""
     root = tmp_path / name
-    model = frozen_head(tmp_path, model__init_args__backbone=UNTIED, data__lm=reader(judged(tmp_path / "lm", 2)))
-    settings = {
-        "data__batch_size": 2, "data__lm_ratio": 2 / 13, "data__eval_pack_tokens": 64, "model__init_args__lm_weight": 1.0,
-        "trainer__callbacks": [{"class_path": "tests.stepverify.test_devices.Seen", "init_args": {"folder": str(root / "seen")}}],
-    }  # fmt: skip
-    file = config(root=root, data=judged(tmp_path / "data"), **model | settings | changes)
-    done = stepverify("fit", "--config", file, *words, "--trainer.devices", str(num_ranks))
+    done = stepverify("fit", "--config", joint(root, **changes), *words, "--trainer.devices", str(num_ranks))
     assert done.returncode == 0, done.stderr[-3000:]
     return root
 
 
-IDS = Counter(s.id for s in thirteen(lambda i: {}))
 DDP = ("--config", "lit_configs/overlays/ddp.yaml")
 RANKS = [
     pytest.param(2, ("--trainer.use_distributed_sampler", "true"), id="two"),
-    pytest.param(1, (), id="one", marks=pytest.mark.slow),
-    pytest.param(3, (), id="three", marks=pytest.mark.slow),
-    pytest.param(2, DDP, id="ddp", marks=pytest.mark.slow),
-    pytest.param(3, DDP, id="three_ddp", marks=pytest.mark.slow),
-    pytest.param(2, FSDP2, id="fsdp2", marks=pytest.mark.slow),
-    pytest.param(3, FSDP2, id="three_fsdp2", marks=pytest.mark.slow),
+    pytest.param(1, (), id="one"),
+    pytest.param(3, (), id="three"),
+    pytest.param(2, DDP, id="ddp"),
+    pytest.param(3, DDP, id="three_ddp"),
+    pytest.param(2, FSDP2, id="fsdp2"),
+    pytest.param(3, FSDP2, id="three_fsdp2"),
 ]
 
 
+@pytest.mark.slow  # test_distributed.py has two ranks
 @pytest.mark.parametrize(("num_ranks", "words"), RANKS)
 def test_every_example_is_trained_once_an_epoch(num_ranks: int, words: tuple[str, ...], tmp_path: Path):
     """13 solutions and the first two once more for the LM loss: in most steps no rank or only one has a LM positions.
@@ -197,7 +146,7 @@ def test_rows_with_padding_on_two_processes_train_as_on_one(tmp_path: Path):
     found: dict[int, list[float]] = {}
     for count in (1, 2):
         root = tmp_path / str(count)
-        notes = {"class_path": "tests.stepverify.test_devices.Seen", "init_args": {"folder": str(root / "seen")}}
+        notes = {"class_path": "tests.helpers.devices.Seen", "init_args": {"folder": str(root / "seen")}}
         file = config(
             "OutcomeVerifier", root, judged(tmp_path / "data"), data__batch_size=16 // count, trainer__max_epochs=2,
             model__init_args__backbone={"path": str(tmp_path / "bloom")}, trainer__callbacks=[notes],
@@ -225,7 +174,7 @@ def test_every_record_is_predicted_and_tested_once(num_ranks: int, words: tuple[
         "init_args": {"folder": str(tmp_path / "out"), "name": "v"},
     }
     notes = {
-        "class_path": "tests.stepverify.test_devices.Seen",
+        "class_path": "tests.helpers.devices.Seen",
         "init_args": {"folder": str(tmp_path / "run" / "seen")},
     }
     data = judged(tmp_path / "data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -10,38 +11,48 @@ import pytest
 import yaml
 
 from stepverify.records import StepLabel
+from tests.helpers.devices import IDS, joint, seen
 from tests.helpers.fits import thirteen
+from tests.helpers.interruptions import every, interrupt
 from tests.helpers.processes import stepverify
 from tests.helpers.ranks import run_ranks
+from tests.helpers.runs import SHORT_TEXT, config, scalars, weights
+from tests.helpers.sample_accuracy import accuracy, sampled
 
 
-def test_ddp_equals_fsdp2(tmp_path: Path):
-    """The same batches on the same ranks, the same updates: exported weights agree to 1e-6.
-
-    They are those of step 3 of 4, the only one that was validated: 11 problems sampled by both ranks, each once, in two batches and in one.
-    """
-    from tests.helpers.sample_accuracy import accuracy, sampled
-
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of three runs of two ranks each: ``ddp`` and ``fsdp2`` of a generator, ``uneven`` of 13 solutions."""
+    folder = tmp_path_factory.mktemp("ranks")
     best = {
         "class_path": "stepverify.callbacks.Checkpoints",
         "init_args": {"monitor": "val/sample_accuracy", "mode": "max"},
     }
-    (tmp_path / "best.yaml").write_text(
-        yaml.safe_dump({"trainer": {"callbacks": [accuracy(batch_size=5), best], "val_check_interval": 3}})
+    (folder / "best.yaml").write_text(
+        yaml.safe_dump({"trainer": {"callbacks": [accuracy(batch_size=5), best, SHORT_TEXT], "val_check_interval": 3}})
     )
-    load_file = pytest.importorskip("safetensors.torch").load_file
-    weights = {}
-    for overlay in ("ddp", "fsdp2"):
-        root = tmp_path / overlay
-        done = run_ranks(
-            tmp_path, 2,
+    commands = [
+        [
             "fit", "--config", "lit_configs/quickstart/01_generator.yaml", "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2",
-            "--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.default_root_dir", str(root),
+            "--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.default_root_dir", str(folder / overlay),
             "--data.train.init_args.num_problems", "128", "--data.batch_size", "16", "--data.validation.init_args.num_problems", "33",
             "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
-            "--config", str(tmp_path / "best.yaml"),
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
+            "--config", str(folder / "best.yaml"),
+        ]
+        for overlay in ("ddp", "fsdp2")
+    ]  # fmt: skip
+    uneven = ["fit", "--config", joint(folder / "uneven"), "--trainer.use_distributed_sampler", "true"]
+    for done in run_ranks(2, *commands, [*uneven, "--trainer.devices", "2"]):
+        assert done.returncode == 0, done.output[-2000:]
+    return folder
+
+
+def test_ddp_equals_fsdp2(two_ranks: Path):
+    """The same batches on the same ranks, the same updates: exported weights agree to 1e-6.
+
+    They are those of step 3 of 4, the only one that was validated: 11 problems sampled by both ranks, each once, in two batches and in one.
+    """
+    for root in (two_ranks / "ddp", two_ranks / "fsdp2"):
         assert {p.name: p.resolve().name for p in (root / "checkpoints").glob("*t.ckpt")} == {
             "best.ckpt": "step=3.ckpt",
             "last.ckpt": "step=4.ckpt",
@@ -53,10 +64,19 @@ def test_ddp_equals_fsdp2(tmp_path: Path):
             ("unfinished", sum(s.predicted is None for s in solutions)),
         ):
             assert f"| sample_{name} | {count / 11:.4g} |" in card
-        weights[overlay] = load_file(root / "export" / "model.safetensors")
-    ddp, fsdp2 = weights.values()
+    ddp, fsdp2 = (weights(two_ranks / overlay) for overlay in ("ddp", "fsdp2"))
     assert ddp.keys() == fsdp2.keys()
     assert max((ddp[k] - fsdp2[k]).abs().max().item() for k in ddp) < 1e-6
+
+
+def test_every_example_is_trained_once_an_epoch(two_ranks: Path):
+    """13 solutions and the first two once more for the LM loss: in most steps no rank or only one has a LM positions.
+
+    Other numbers of ranks, FSDP2, and ranks that Lightning starts are in test_devices.py.
+    """
+    lm = Counter(list(IDS)[:2])
+    assert seen(two_ranks / "uneven", "train", 2) == {0: IDS + lm, 1: IDS + lm}
+    assert seen(two_ranks / "uneven", "val", 2) == {0: IDS, 1: IDS}
 
 
 @pytest.mark.slow
@@ -67,7 +87,6 @@ def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_di
     """
     from stepverify.cli import main
     from stepverify.jsonl import write_records
-    from tests.helpers.runs import config, scalars
 
     def labels(i: int) -> dict:
         return {"step_labels": [StepLabel(rating=-1 if (i + j) % 3 == 0 else 1) for j in range(1 + i % 4)]}
@@ -106,7 +125,6 @@ def test_calibration_of_two_processes_is_that_of_one(tmp_path: Path, tiny_model_
     """
     from stepverify.cli import main
     from stepverify.jsonl import write_records
-    from tests.helpers.runs import config, scalars, weights
 
     write_records(tmp_path / "data" / "part-00000.jsonl", thirteen(lambda i: {"correct": i % 4 > 1 or i == 4}))
     heads, errors = [], []
@@ -153,8 +171,6 @@ def test_torchrun_on_two_processes(tmp_path: Path):
 def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Path, tiny_model_dir: Path):
     """SIGTERM on rank 1 alone stops both after the same step; going on, from after a torn checkpoint, changes nothing."""
     from stepverify.callbacks import files
-    from tests.helpers.interruptions import every, interrupt
-    from tests.helpers.runs import config, scalars, weights
 
     def fit(root: Path, *callbacks: dict) -> CompletedProcess:
         backbone = {"path": str(tiny_model_dir)} | ({"lora": {"rank": 2, "dropout": 0.1}} if lora else {})
@@ -199,7 +215,6 @@ def test_stopped_by_one_rank_and_resumed(overlay: str, lora: bool, tmp_path: Pat
 @pytest.mark.slow
 def test_two_processes_agree_on_what_to_do_with_a_run_that_is_there(tmp_path: Path):
     """Refused, left as it is, and started over, each once: rank 1 begins when rank 0 has."""
-    from tests.helpers.runs import config, scalars
 
     def fit(*words: str, seed: int = 3) -> CompletedProcess:
         file = config("GeneratorModule", tmp_path / "run", trainer__max_epochs=1, seed_everything=seed)

@@ -181,7 +181,7 @@ def test_one_class_alone_has_no_area():
 def test_an_undefined_metric_is_no_monitor(kind, monitor, correct, reason, tmp_path, monkeypatch, capsys):
     """Refused before the model is loaded, with the classes counted: six solutions of three problems, two of each."""
 
-    def load(self):
+    def load(self, *args):
         raise InputError("loaded")
 
     monkeypatch.setattr(Backbone, "load", load)

@@ -7,11 +7,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-import lightning
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 
 from stepverify.callbacks import ProgressLines
-from stepverify.trainer import run
+from stepverify.trainer import VerifierCLI, run
 from tests.helpers.runs import config
 
 LINE = re.compile(
@@ -43,7 +42,7 @@ def test_a_line_for_every_step_and_validation(tmp_path, capsys):
 )
 def test_lines_take_the_place_of_a_bar_that_nobody_sees(terminal, changes, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    monkeypatch.setattr(lightning.Trainer, "fit", lambda *args, **kwargs: None)
+    monkeypatch.setattr(VerifierCLI, "run_trainer", lambda self, command: None)
     file = config("GeneratorModule", tmp_path / "run", **{"trainer__enable_progress_bar": True} | changes)
     trainer = run(["fit", "--config", file]).trainer
     assert type(trainer.progress_bar_callback) is expected
