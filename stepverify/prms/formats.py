@@ -120,10 +120,8 @@ class MathShepherdFormat(PRMFormat):
         super().__init__(tokenizer, max_length)
         self.tag_id: int = tokenizer.encode(self.tag, add_special_tokens=False)[-1]
         labels = tokenizer.encode("+ -", add_special_tokens=False)
-        if tokenizer.convert_ids_to_tokens(labels) != ["▁+", "▁-"]:
-            raise InputError(
-                f"{tokenizer.name_or_path}: '+ -' is {tokenizer.convert_ids_to_tokens(labels)}, not the tokens ▁+ and ▁-"
-            )
+        if (found := tokenizer.convert_ids_to_tokens(labels)) != ["▁+", "▁-"]:
+            raise InputError(f"{tokenizer.name_or_path}: '+ -' is {found}, not the tokens ▁+ and ▁-")
         self.label_ids = (labels[1], labels[0])
 
     def encode(self, problem: str, steps: Sequence[str]) -> Encoded:
@@ -151,7 +149,7 @@ class RLHFlowFormat(PRMFormat):
         answers = [i for i, pair in enumerate(zip(minus, plus, strict=False)) if pair[0] != pair[1]]
         found = {(minus[i], plus[i]) for i in answers}
         if len(minus) != len(plus) or len(answers) != len(steps) or found != {self.label_ids}:
-            raise InputError(f"{self.tokenizer.name_or_path}: the labels + and - are not one token in its chat template")
+            raise InputError(f"{self.tokenizer.name_or_path}: + and - are not one token in its chat template")
         return plus, [i - 1 for i in answers]
 
     def _answered(self, problem: str, steps: Sequence[str], label: str) -> list[int]:
@@ -196,9 +194,7 @@ class TRLFormat(PRMFormat):
         step_separator: ``step_separator`` of TRL's PRMConfig.
     """
 
-    def __init__(
-        self, tokenizer: Any, max_length: int, prompt: str = "{problem}", step_separator: str = "\n"
-    ) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, prompt: str = "{problem}", step_separator: str = "\n") -> None:
         super().__init__(tokenizer, max_length)
         if prompt.count("{problem}") != 1:
             raise InputError(f"prompt: expected exactly one {{problem}} in {prompt!r}")

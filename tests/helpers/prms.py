@@ -20,7 +20,7 @@ LLAMA3 = (
     "+ (message.content | trim) + '<|eot_id|>' }}{% endfor %}"
 )
 _SIZE = {
-    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "max_position_embeddings": 512, "initializer_range": 0.4,
 }  # fmt: skip
 
@@ -69,24 +69,27 @@ def sentencepiece(folder: Path) -> Any:
     return made
 
 
-def write(name: str, folder: Path) -> str:
-    """Write a tiny model of a family; the files' names and keys are those of the released ones."""
+def write(name: str, folder: Path, size: int = 16) -> str:
+    """Write a tiny model of a family; the files' names and keys are those of the released ones.
+
+    ``size`` is the hidden size of two heads; vLLM's CPU attention needs 128.
+    """
     import torch
 
     folder.mkdir(parents=True)
     with torch.random.fork_rng():
         torch.manual_seed(len(name))
-        _WRITERS[name](folder)
+        _WRITERS[name](folder, size)
     return str(folder)
 
 
-def _config(kind: str, tokenizer: Any, **known: Any) -> Any:
+def _config(kind: str, tokenizer: Any, size: int, **known: Any) -> Any:
     from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
     made = {"qwen2": Qwen2Config, "mistral": MistralConfig, "llama": LlamaConfig}[kind]
     return made(
         vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=None, tie_word_embeddings=False, **_SIZE, **known,
+        pad_token_id=None, tie_word_embeddings=False, hidden_size=size, **_SIZE, **known,
     )  # fmt: skip
 
 
@@ -95,7 +98,7 @@ def _say(folder: Path, config: Any, **changed: Any) -> None:
     (folder / "config.json").write_text(json.dumps(said))
 
 
-def _qwen(folder: Path) -> None:
+def _qwen(folder: Path, size: int) -> None:
     """Two shards and an index; the head is two layers; the code named by auto_map is not there."""
     from safetensors.torch import save_file
     from torch import nn
@@ -104,10 +107,13 @@ def _qwen(folder: Path) -> None:
     tokens = byte_level(
         folder, ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<extra_0>"], CHATML, eos_token="<|im_end|>"
     )
-    config = _config("qwen2", tokens)
-    named = {"AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel", "AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig"}
+    config = _config("qwen2", tokens, size)
+    named = {
+        "AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel",
+        "AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig",
+    }
     _say(folder, config, architectures=["Qwen2ForProcessRewardModel"], auto_map=named)
-    head = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
+    head = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, 2))
     state = {f"model.{k}": v.contiguous() for k, v in Qwen2Model(config).state_dict().items()}
     shards = {
         "model-00001-of-00002.safetensors": state,
@@ -119,7 +125,7 @@ def _qwen(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
-def _skywork(folder: Path) -> None:
+def _skywork(folder: Path, size: int) -> None:
     """One file with an output matrix that is not read, and TRL's value head."""
     import torch
     from safetensors.torch import save_file
@@ -128,36 +134,36 @@ def _skywork(folder: Path) -> None:
     tokens = byte_level(
         folder, ["<|endoftext|>", "<|im_end|>"], CHATML, bos_token="<|endoftext|>", eos_token="<|im_end|>"
     )
-    config = _config("qwen2", tokens)
+    config = _config("qwen2", tokens, size)
     _say(folder, config, architectures=["Qwen2ForPrmModel"], auto_map={"AutoModel": "modeling.Qwen2ForPrmModel"})
     state = {k: v.contiguous() for k, v in Qwen2ForCausalLM(config).state_dict().items()}
-    state |= {"v_head.summary.weight": torch.randn(1, 16), "v_head.summary.bias": torch.randn(1)}
+    state |= {"v_head.summary.weight": torch.randn(1, size), "v_head.summary.bias": torch.randn(1)}
     save_file(state, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
-def _trl(folder: Path) -> None:
+def _trl(folder: Path, size: int) -> None:
     """As its trainer saves: transformers' token classifier."""
     import torch
     from transformers import Qwen2ForTokenClassification
 
     tokens = byte_level(folder, ["<|endoftext|>", "<|im_end|>"], None, eos_token="<|im_end|>")
-    model = Qwen2ForTokenClassification(_config("qwen2", tokens, num_labels=2))
+    model = Qwen2ForTokenClassification(_config("qwen2", tokens, size, num_labels=2))
     torch.nn.init.normal_(model.score.bias)
     model.save_pretrained(str(folder))
 
 
-def _shepherd(folder: Path) -> None:
+def _shepherd(folder: Path, size: int) -> None:
     from transformers import MistralForCausalLM
 
-    MistralForCausalLM(_config("mistral", sentencepiece(folder))).save_pretrained(str(folder))
+    MistralForCausalLM(_config("mistral", sentencepiece(folder), size)).save_pretrained(str(folder))
 
 
-def _rlhflow(folder: Path) -> None:
+def _rlhflow(folder: Path, size: int) -> None:
     from transformers import LlamaForCausalLM
 
     specials = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     tokens = byte_level(folder, specials, LLAMA3, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
-    LlamaForCausalLM(_config("llama", tokens)).save_pretrained(str(folder))
+    LlamaForCausalLM(_config("llama", tokens, size)).save_pretrained(str(folder))
 
 
 _WRITERS = {
