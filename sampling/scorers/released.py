@@ -54,7 +54,9 @@ class ReleasedPRM(LocalScorer, ABC):
         """Return the name of the kind, of :data:`stepverify.prms.FAMILIES`."""
         return type(self).__name__
 
-    export = None  # it does not say what it was trained on
+    @property
+    def export(self) -> None:  # type: ignore[override]
+        """Return None: it does not say what it was trained on."""
 
     @cached_property
     def folder(self) -> str:

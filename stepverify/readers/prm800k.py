@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import entry, optional, rows
+from stepverify.readers.base import entry, optional
 from stepverify.readers.released import Choice, Released, Step, digest, is_incorrect, rated
+from stepverify.readers.tables import rows
 from stepverify.records import InputError, Problem
 
 FINISH_REASONS = ("solution", "found_error", "give_up", "bad_problem")
