@@ -49,6 +49,7 @@ class ExportedVerifier(LocalScorer):
         """Return what loads the export."""
         from stepverify.verifier import Verifier
 
+        assert self.export is not None
         return partial(
             Verifier.from_pretrained, self.export, dtype=self.dtype, neutral=self.neutral, pack_tokens=self.pack_tokens
         )
