@@ -19,6 +19,7 @@ from stepverify.jsonl import read_json_lines
 from stepverify.records import InputError
 
 _SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_LOCAL = (".", "/", "~")  # ids of the Hub begin with none of them
 Row = tuple[str, Any]
 
 
@@ -36,16 +37,21 @@ def rows(path: str, split: str, name: str | None = None, revision: str | None = 
     """
     if Path(path).is_file():
         yield from _read_file(Path(path))
-    elif not Path(path).is_dir() and (path.endswith((*_SUFFIXES, ".gz")) or path.startswith((".", "/", "~"))):
+    elif not Path(path).is_dir() and (path.endswith((*_SUFFIXES, ".gz")) or path.startswith(_LOCAL)):
         raise InputError(f"{path}: no such file")
     else:
         yield from _read_hub(path, split, name, revision)
 
 
 def is_records(path: str) -> bool:
-    """Tell whether a path is of the project's own format: a JSON Lines file, or a folder."""
+    """Tell whether a path is of the project's own format: a JSON Lines file, or a folder.
+
+    False for files of other formats and ids of the Hub.
+    """
     place = Path(path)
-    return place.is_dir() or _kind(place) == ".jsonl" or (place.is_file() and _kind(place) not in _SUFFIXES)
+    if place.is_dir() or _kind(place) == ".jsonl":
+        return True
+    return _kind(place) not in _SUFFIXES and (place.exists() or path.startswith(_LOCAL))
 
 
 def _kind(file: Path) -> str:
