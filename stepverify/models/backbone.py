@@ -161,7 +161,7 @@ class Backbone:
         return model
 
     def _complete(self, model: Any, report: dict[str, Any]) -> Any:
-        """Say which head of the checkpoint is dropped and which one is new; refuse other missing weights."""
+        """Log which weights are dropped, and a new output matrix; refuse other missing weights."""
         head = next((n for n, module in model.named_modules() if module is model.get_output_embeddings()), "")
         missing, unread = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
         if others := [name for name in missing if not head or not name.startswith(f"{head}.")]:
@@ -169,7 +169,8 @@ class Backbone:
                 f"{self.path}: lacks {len(others)} weights of a {type(model).__name__}, {others[0]} among them"
             )
         if unread:
-            log(f"{self.path}: {len(unread)} weights are dropped, {unread[0]} among them: its head is not used")
+            kind = type(model).__name__
+            log(f"{self.path}: {len(unread)} weights are dropped, {unread[0]} among them: a {kind} has none of these")
         if missing:
             log(f"{self.path}: has no output matrix ({missing[0]}): a new one with random values is used")
         return model

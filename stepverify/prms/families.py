@@ -13,7 +13,7 @@ from stepverify.prms.formats import MathShepherdFormat, PRMFormat, QwenFormat, R
 from stepverify.records import InputError
 from stepverify.template import EXPORT_FILE
 
-_NO_LIMIT = 1 << 20  # tokens: tokenizers without a limit state 1e30
+_NO_LIMIT = 1 << 20  # tokens, where neither model nor tokenizer states a limit (transformers: 1e30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +125,8 @@ def load_format(name: str, folder: str, path: str, max_length: int | None = None
         InputError: the tokenizer is not that of the family.
     """
     config, tokenizer = _config(folder, path), load_tokenizer(folder)
-    limits = (config.get("max_position_embeddings"), tokenizer.model_max_length, max_length)
-    limit = int(min(value for value in limits if value is not None and value < _NO_LIMIT))
+    limits = (config.get("max_position_embeddings"), tokenizer.model_max_length, max_length, _NO_LIMIT)
+    limit = int(min(value for value in limits if value is not None))
     try:
         form = FAMILIES[name].form(tokenizer, limit, **options)
         form.probe_tokenizer()
