@@ -18,6 +18,7 @@ from typing import Any, cast
 import msgspec
 from msgspec.structs import fields
 
+from stepverify.foreign import describe_row
 from stepverify.records import InputError, Record
 
 
@@ -84,7 +85,9 @@ def _convert(expected: Any, value: Any, key: str) -> Any:
             raise _mismatch(key, "an object", value)
         hints, prefix = _hints(expected), f"{key}." if key else ""
         if missing := _required(expected) - value.keys():
-            raise InputError(f"missing key '{prefix}{min(missing)}'; found {sorted(value)}")
+            named = ", ".join(f"'{prefix}{name}'" for name in sorted(missing))
+            keys = "keys" if len(missing) > 1 else "key"
+            raise InputError(f"missing {keys} {named}; found {sorted(value)}{describe_row(value)}")
         if unknown := value.keys() - hints.keys():
             raise InputError(f"unknown key '{prefix}{min(unknown)}'; a {expected.__name__} has {sorted(hints)}")
         return expected(**{k: _convert(hints[k], v, prefix + k) for k, v in value.items()})

@@ -73,7 +73,7 @@ def at_root(monkeypatch):
 
 
 def test_there_are_configurations():
-    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (5, 10, 5, 24)
+    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (5, 10, 5, 25)
     assert len(STAGES) == 68
     assert not [*CONFIGS.rglob("*.sh")]
 

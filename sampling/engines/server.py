@@ -19,6 +19,7 @@ from typing import Any
 from sampling.engines.base import Completion, Engine, Request, SamplingOptions, Usage, begun, completed, seed_after
 from sampling.runtime.scheduler import together
 from stepverify.data.encode import load_tokenizer
+from stepverify.hub import local_model
 from stepverify.records import InputError
 
 _UNBOUNDED = 1 << 30  # tokens, if the context length is unknown
@@ -83,7 +84,7 @@ class ServerEngine(Engine):
     @cached_property
     def tokenizer(self) -> Any:
         """Return the model's tokenizer."""
-        return load_tokenizer(self.model)
+        return load_tokenizer(local_model(self.model, weights=False))
 
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
         """Return the completions of a request.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from stepverify.hub import split_revision
 from stepverify.models.backbone import without_adapters
 from stepverify.models.export import Form
 from stepverify.models.rows import decoder_of
@@ -96,8 +97,10 @@ class Usage:
         if self.form != "adapter":
             return [f"model = {self.auto}.from_pretrained(path, {dtype}).eval()", *head]
         labels = "" if self.auto == _CAUSAL else f", num_labels={len(self.labels)}"
+        base, revision = split_revision(self.base)
+        pinned = f", revision={_quoted(revision)}" if revision else ""
         return [
-            f"base = {self.auto}.from_pretrained({_quoted(self.base)}{labels}, {dtype})",
+            f"base = {self.auto}.from_pretrained({_quoted(base)}{pinned}{labels}, {dtype})",
             "model = PeftModel.from_pretrained(base, path).eval()",
             *head,
         ]

@@ -80,7 +80,7 @@ class ScoreWriter(lightning.Callback):
             examples = getattr(trainer.datamodule, "examples", {}).get("predict")  # type: ignore[attr-defined]
             if examples is not None and trainer.ckpt_path is None:  # a checkpoint does not list its training problems
                 assert isinstance(pl_module, StepModule)
-                trained = {self.name: count_trained(pl_module.backbone_source.path, examples.digests)}
+                trained = {self.name: count_trained(pl_module.backbone_source.folder, examples.digests)}
                 summary["trained_on"] = trained
                 for line in describe_trained(trained):
                     rank_zero_warn(line)

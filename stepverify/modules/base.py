@@ -62,9 +62,9 @@ class StepModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         backbone.check()
-        own, self.backbone_facts = load_export(backbone.path) or (Template(), {})
+        own, self.backbone_facts = load_export(backbone.folder) or (Template(), {})
         self.backbone_source, self.template = backbone, template or own
-        tokenizer = load_tokenizer(backbone.path, trust_remote_code=backbone.trust_remote_code)
+        tokenizer = load_tokenizer(backbone.folder, trust_remote_code=backbone.trust_remote_code)
         self.encoder = SolutionEncoder(tokenizer, self.template, max_length)
         self.optimization, self.lm_weight = Optimization(optimizer, warmup, decay), lm_weight
         self.model: VerifierModel | None = None

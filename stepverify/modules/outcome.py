@@ -108,7 +108,7 @@ class OutcomeVerifier(StepModule):
     def build(self) -> OutcomeModel:
         """Load the backbone and add a value head that starts at 1/2."""
         source = self.backbone_source
-        model = OutcomeModel(source.load(self.sharding()), self.reserved, load_value_head(source.path))
+        model = OutcomeModel(source.load(self.sharding()), self.reserved, load_value_head(source.folder))
         model.start_undecided(self.encoder.probe())
         return model
 
