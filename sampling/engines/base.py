@@ -99,8 +99,8 @@ class Completion:
     Attributes:
         token_ids: as sampled; None where a server does not say them.
         text: ends before the stop text.
-        finish: ``stop`` (ended by itself), ``length`` (cut off at the token limit), or ``refused``: a server refused the
-            prompt for good and was told to skip such prompts, so this is no completion and makes no record.
+        finish: ``stop`` (ended by itself), ``length`` (cut off at the token limit), or ``refused``: a server refused
+            the prompt for good, and its engine skips such prompts. That is no completion, and makes no record.
         num_calculator_edits: values that the calculator wrote.
         counted: number of sampled tokens, where ``token_ids`` is None.
     """
@@ -119,13 +119,14 @@ class Completion:
 
 @dataclass(slots=True)
 class Usage:
-    """Count an engine's prompt tokens, and those its prefix cache held.
+    """Count an engine's prompt tokens, those its prefix cache held, and retries.
 
     Engines that know these numbers have them as ``usage``; prompts for which they are unknown are left out.
     """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    retries: int = 0
 
     def count(self, prompt_tokens: int, cached_tokens: int | None) -> None:
         """Add a prompt; ``cached_tokens`` is None if it is unknown."""
