@@ -263,7 +263,8 @@ class ServerEngine(Engine):
             text, finish = before, "stop"
         if answer.num_tokens is None:
             self._say(connection, "it does not say how many tokens it sampled, so none are counted")
-        return Completion(answer.token_ids, text, finish, counted=answer.num_tokens or 0)
+        counted = (answer.num_tokens or 0) if answer.token_ids is None else 0
+        return Completion(answer.token_ids, text, finish, counted=counted)
 
     def _say(self, connection: _Connection, text: str) -> None:
         if text not in connection.said:

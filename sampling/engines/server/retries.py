@@ -71,6 +71,7 @@ class Retries:
         self.where, self.patience, self._on_retry = where, patience, on_retry
         self.alive: Callable[[], Awaitable[Any]] | None = None
         self._since, self._pending, self._served = 0.0, 0, False
+        self._latest = 0.0  # completion of a request, and not the one token that is asked for
         self._fault = "no answer"
         self._dead: asyncio.Future[str] | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -110,15 +111,19 @@ class Retries:
                 self._fault = str(fault)
                 if starting and fault.kind == "unreachable":
                     raise InputError(f"{self.where}: {fault}; start the server first, or change base_url") from None
-                if failed > self.patience.max_retries and not self._bears(fault, time.monotonic() - begun):
+                if failed > self.patience.max_retries and not self._bears(fault, begun):
                     raise InputError(f"{key}: {self.where}: {fault} ({_times(failed)})") from None
                 await self._pause(failed, fault)
             else:
                 self._succeed()
+                self._latest = self._since
                 return result
 
-    def _bears(self, fault: Fault, seconds: float) -> bool:
-        return fault.kind == "busy" or (fault.kind != "bad" and seconds < self.patience.give_up_after)
+    def _bears(self, fault: Fault, begun: float) -> bool:
+        """Tell whether a request is repeated beyond ``max_retries``."""
+        if fault.kind == "busy":
+            begun = max(begun, self._latest)
+        return fault.kind != "bad" and time.monotonic() - begun < self.patience.give_up_after
 
     async def _pause(self, failed: int, fault: Fault) -> None:
         pause = self.patience.pause(failed, fault.wait, random.random())
