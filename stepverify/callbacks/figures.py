@@ -198,7 +198,7 @@ class SolutionText(lightning.Callback):
         with torch.autocast(module.device.type, enabled=False):
             sampled = module.model.generate(
                 inputs=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=self.max_tokens,
-                pad_token_id=module.encoder.tokenizer.pad_token_id or module.encoder.eos_id,
+                pad_token_id=module.encoder.tokenizer.pad_token_id or module.encoder.end_id,
             )  # fmt: skip
         text = module.encoder.tokenizer.decode(sampled[0, ids.shape[1] :], skip_special_tokens=True)
         return block(f"{record.problem}\n\n{text}\n(reference answer: {record.answer})")
