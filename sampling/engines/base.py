@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,9 +51,27 @@ class SamplingOptions:
             raise InputError("sampling.stop: an empty text would end every completion")
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Hold one turn of a conversation.
+
+    Attributes:
+        role: ``system``, ``user`` or ``assistant``.
+        content: its text.
+    """
+
+    role: str
+    content: str
+
+
 @dataclass(slots=True)
 class Request:
     """Ask for ``n`` completions of one prompt.
+
+    A prompt is given in up to three forms, which must say the same. Engines with a tokenizer read ``prompt_ids``, and
+    only those. Engines without one (:attr:`Engine.tokenizer` is None) read ``messages`` or ``prompt``, whichever their
+    server takes, so callers give every form that they have. If the final message is an assistant's, its text is
+    continued: completions hold only what follows it.
 
     Completion i is sampled with ``seed + i``. ``key`` names the request in error messages. Every completion begins with
     ``prefix_ids``, which count as sampled tokens (for ``max_tokens`` and stop texts). The tokens after a prefix are
@@ -66,19 +84,32 @@ class Request:
     n: int
     seed: int
     prefix_ids: list[int] = field(default_factory=list)
+    prompt: str | None = None
+    messages: tuple[Message, ...] | None = None
 
 
 @dataclass(slots=True)
 class Completion:
     """Hold one completion: sampled token ids, text and finish reason.
 
-    The text ends before the stop text. ``num_calculator_edits`` counts the values that the calculator wrote.
+    Attributes:
+        token_ids: as sampled; None where a server does not say them.
+        text: ends before the stop text.
+        finish: ``stop`` or ``length``.
+        num_calculator_edits: values that the calculator wrote.
+        counted: number of sampled tokens, where ``token_ids`` is None.
     """
 
-    token_ids: list[int]
+    token_ids: list[int] | None
     text: str
     finish: str
     num_calculator_edits: int = 0
+    counted: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Return the number of sampled tokens."""
+        return self.counted if self.token_ids is None else len(self.token_ids)
 
 
 @dataclass(slots=True)
@@ -116,7 +147,7 @@ def begun(tokenizer: Any, request: Request, options: SamplingOptions, limit: int
     if room < 1:
         raise InputError(f"{request.key}: the prompt has {len(request.prompt_ids)} tokens, the engine takes {limit}")
     known = completed(tokenizer, request.prefix_ids[:room], "length", options)
-    return known, 0 if known.finish == "stop" else room - len(known.token_ids)
+    return known, 0 if known.finish == "stop" else room - known.num_tokens
 
 
 def seed_after(request: Request) -> int:
@@ -158,6 +189,18 @@ def completed(
     return Completion(ids[:length], text[: min(at for s in options.stop if (at := text.find(s)) >= 0)], "stop")
 
 
+class EngineLost(InputError):
+    """Report that an engine died while it sampled.
+
+    Attributes:
+        served: index of a completion of the request → the completion, for those that were sampled before.
+    """
+
+    def __init__(self, message: str, served: Mapping[int, Completion] | None = None) -> None:
+        super().__init__(message)
+        self.served = dict(served or {})
+
+
 class Engine(ABC):
     """Complete prompts with a language model.
 
@@ -185,16 +228,17 @@ class Engine(ABC):
     @property
     @abstractmethod
     def tokenizer(self) -> Any:
-        """Return the model's Hugging Face tokenizer."""
+        """Return the model's Hugging Face tokenizer; None for an engine that reads text or messages instead."""
 
     @abstractmethod
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
-        """Return the ``n`` completions of a request, in order.
+        """Return the ``n`` completions of a request, in order; none for a prompt that the engine skips as refused.
 
         A cancelled call leaves nothing in the engine.
 
         Raises:
             InputError: the prompt leaves no room for a completion in the model's context.
+            EngineLost: the engine died; the error holds the completions that were sampled before.
         """
 
     async def aclose(self) -> None:  # noqa: B027 - an engine may have nothing to close

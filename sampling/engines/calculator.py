@@ -195,6 +195,8 @@ class CalculatorEngine(Engine):
         The ids include the ``>>`` after the value; the length is that of their text in characters. None if nothing has
         to be corrected.
         """
+        if sampled.token_ids is None:
+            raise InputError(f"{self.model}: the calculator needs token ids, which this server does not return")
         ids = sampled.token_ids
         if sampled.finish == "stop" and ids and ids[-1] in options.stop_ids:
             ids = ids[:-1]  # not part of the text

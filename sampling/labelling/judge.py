@@ -151,7 +151,7 @@ class _JudgeRun:
         judgement = Judgement(
             id=solution.id, labelled=first_incorrect(solution.step_labels or []), seed=request.seed,
             texts=[a.text for a in answers], finish=[a.finish for a in answers], verdicts=verdicts,
-            tokens=sum(len(a.token_ids) for a in answers),
+            tokens=sum(a.num_tokens for a in answers),
         )  # fmt: skip
         self._verdicts[solution.id] = verdicts
         self.stage.progress.count(tokens=judgement.tokens)

@@ -149,7 +149,7 @@ class _Sampler:
         await writer.write(
             _solution(problem, i, seed + i, c, self.template, name) for i, c in zip(gap, completions, strict=True)
         )
-        self.progress.add(len(gap), tokens=sum(len(c.token_ids) for c in completions))
+        self.progress.add(len(gap), tokens=sum(c.num_tokens for c in completions))
 
 
 def _solution(
