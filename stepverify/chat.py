@@ -20,7 +20,10 @@ Message = dict[str, str]
 
 _MARK, _ANSWER = "Mark 5 of the problem", "Mark 7 of the solution"
 # Texts that a template may change: blank space inside, line ends, markup, braces, quotes, other scripts.
-_PROBES = ("x", 'a  b\n\n  c\t"d" \'e\' <f> &g; {h} {{ i }} {% j %} \\frac{1}{2} $k$', "Wie groß ist √2 für 中?\n```\n1\n```", "z" * 5000)  # fmt: skip
+_PROBES = (
+    "x", "z" * 5000, "Wie groß ist √2 für 中?\n```\n1\n```",
+    'a  b\n\n  c\t"d" \'e\' <f> &g; {h} {{ i }} {% j %} \\frac{1}{2} $k$',
+)  # fmt: skip
 _DATE = datetime(2024, 7, 26)  # the day that Llama 3's template writes if it is told none
 _LONGEST = 60  # characters of a rendering in a message
 
@@ -112,7 +115,7 @@ class ChatTemplate:
             if len(parts) != 2 or render(problem) != problem.join(parts):
                 raise InputError(
                     f"template.chat: the chat template of {self.name} does not write the problem "
-                    f"{problem[:20]!r} as it is; write the text around a problem as template.prompt, with chat: false"
+                    f"{problem[:30]!r} as it is; write the text around a problem as template.prompt, with chat: false"
                 )
         if "{problem}" in "".join(parts):
             raise InputError("template: expected {problem} in the user's turn alone")

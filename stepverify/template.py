@@ -28,8 +28,8 @@ class Template:
     """Describe the text around problems and steps.
 
     Attributes:
-        prompt: text before a solution; ``{problem}`` is replaced by the problem. With ``chat``, text of the user's turn,
-            without blank space around it. None is ``Question: {problem}``, ``Answer:`` and a line end, with ``chat`` the
+        prompt: text before a solution; ``{problem}`` is replaced by the problem. With ``chat``, the user's turn, without
+            blank space around it. None is ``Question: {problem}``, ``Answer:`` and a line end, with ``chat`` the
             problem alone.
         chat: write the prompt with the tokenizer's own chat template: the user's turn, and the beginning of the
             assistant's, which the solution continues. A complete solution ends with the template's end of turn.
@@ -173,13 +173,18 @@ class Template:
         """Join steps to the text of a solution."""
         return self.joint.join(steps)
 
-    def split(self, text: str) -> list[str]:
-        """Split sampled text into steps, without thinking if the template strips it."""
-        return split_steps(self.strip(text), self.step_separator)
+    def split(self, text: str, *, continued: bool = False) -> list[str]:
+        """Split sampled text into steps, without thinking if the template strips it.
 
-    def strip(self, text: str) -> str:
+        ``continued`` text stands after other steps, so a think block that the prompt begins is closed.
+        """
+        return split_steps(self.strip(text, continued=continued), self.step_separator)
+
+    def strip(self, text: str, *, continued: bool = False) -> str:
         """Remove the thinking from sampled text if ``strip_thinking`` is set."""
-        return without(text, thinking(text, begun=self.begins_thinking)) if self.strip_thinking else text
+        if not self.strip_thinking:
+            return text
+        return without(text, thinking(text, begun=self.begins_thinking and not continued))
 
     @property
     def begins_thinking(self) -> bool:
