@@ -28,9 +28,8 @@ class Template:
     """Describe the text around problems and steps.
 
     Attributes:
-        prompt: text before a solution; ``{problem}`` is replaced by the problem. With ``chat``, the user's turn, without
-            blank space around it. None is ``Question: {problem}``, ``Answer:`` and a line end, with ``chat`` the
-            problem alone.
+        prompt: text before a solution; ``{problem}`` is replaced by the problem. With ``chat``, the user's turn.
+            None is ``Question: {problem}``, ``Answer:`` and a line end; with ``chat``, the problem alone.
         chat: write the prompt with the tokenizer's own chat template: the user's turn, and the beginning of the
             assistant's, which the solution continues. A complete solution ends with the template's end of turn.
         system: text of a system turn; None leaves it to the chat template.

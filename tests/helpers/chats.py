@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from sampling.engines import Completion, Engine, Request, SamplingOptions
 
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<|turn|>", "<|stop|>", "<step>")
 _NEXT = "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
@@ -80,3 +83,34 @@ def write_chat_model(base: Any, folder: Any, shape: str = "chatml", **options: A
         AutoModelForCausalLM.from_config(config).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     return str(folder)
+
+
+class Speaker(Engine):
+    """Answers with texts, and remembers requests and options.
+
+    Args:
+        says: prompt text → the texts of its completions.
+        tokenizer: None for a server that renders chats itself.
+    """
+
+    model = "speaker"
+
+    def __init__(self, says: Callable[[str], list[str]], tokenizer: Any) -> None:
+        self.says, self._tokenizer = says, tokenizer
+        self.asked: list[Request] = []
+        self.options: list[SamplingOptions] = []
+
+    def identity(self) -> dict[str, Any]:
+        return {"engine": "speaker"}
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._tokenizer
+
+    async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
+        self.asked.append(request)
+        self.options.append(options)
+        texts = (self.says(request.prompt or "") * request.n)[: request.n]
+        if self._tokenizer is None:
+            return [Completion(None, text, "stop", counted=len(text)) for text in texts]
+        return [Completion(self._tokenizer.encode(t, add_special_tokens=False), t, "stop") for t in texts]
