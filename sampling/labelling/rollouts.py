@@ -18,8 +18,8 @@ from sampling.labelling.answer_fallback import Unstated
 from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from sampling.labelling.run import Budget, Plan, Run
 from sampling.labelling.strategies import Exhaustive, Strategy
-from sampling.runtime.inputs import exported_template
-from sampling.runtime.provenance import check_origin
+from sampling.runtime.prompts import template_of
+from sampling.runtime.provenance import check_origin, digest
 from sampling.runtime.reuse import check_sampled, read_sampled
 from sampling.runtime.store import Store
 from stepverify.readers import Reader
@@ -72,9 +72,8 @@ class Rollouts(StepLabeller):
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
         self.engine, self.sampling = engine, sampling
         self.examples = list(few_shot.problems()) if few_shot else []
-        template = template or exported_template(engine.model)
         self.plan = Plan(
-            strategy, template, template.render_examples(self.examples), max_solutions, reuse_samples, reuse_rollouts,
+            strategy, template_of(engine, template), self.examples, max_solutions, reuse_samples, reuse_rollouts,
             budget, seed,
         )  # fmt: skip
         self.reuse_from = [folder / "rollouts" for folder in reuse_from]
@@ -83,7 +82,8 @@ class Rollouts(StepLabeller):
     def identity(self) -> dict[str, Any]:
         """Return engine, strategy and settings that decide the labels."""
         made = {"labeller": "rollouts", "engine": self.engine.identity(), "sampling": dataclasses.asdict(self.sampling)}
-        return made | dataclasses.asdict(self.plan) | {"strategy": self.plan.strategy.identity()}
+        decided = {"strategy": self.plan.strategy.identity(), "few_shot": digest(self.examples)}
+        return made | dataclasses.asdict(self.plan) | decided
 
     @property
     def max_problems(self) -> int:

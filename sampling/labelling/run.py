@@ -8,17 +8,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sampling.engines import Completion, Engine, Request, SamplingOptions
+from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.labelling.base import Stage
 from sampling.labelling.step_tree import Node, build
 from sampling.labelling.strategies import Paths, Strategy, informative
+from sampling.runtime.prompts import Prompts
 from sampling.runtime.scheduler import PriorityLimit, together
 from sampling.runtime.seeds import derive_seed
 from sampling.runtime.store import Store
 from sampling.runtime.writer import Writer
 from stepverify.answers import extract_answer
-from stepverify.data.encode import SolutionEncoder
-from stepverify.records import InputError, Rollout, Solution, StepLabel
+from stepverify.records import InputError, Problem, Rollout, Solution, StepLabel
 from stepverify.template import Template
 
 
@@ -54,7 +54,7 @@ class Plan:
 
     strategy: Strategy
     template: Template
-    few_shot: str
+    few_shot: list[Problem]
     max_solutions: int | None
     reuse_samples: bool
     reuse_rollouts: bool
@@ -101,9 +101,10 @@ class Run:
         self, plan: Plan, engine: Engine, sampling: SamplingOptions, stage: Stage, store: Store[Rollout],
         reuse_from: Mapping[str, Rollout],
     ) -> None:  # fmt: skip
-        self.plan, self.engine, self.sampling, self.stage, self.store = plan, engine, sampling, stage, store
+        self.plan, self.engine, self.stage, self.store = plan, engine, stage, store
         self._writer = Writer(store)
-        self._encoder = SolutionEncoder(engine.tokenizer, plan.template)
+        self._prompts = Prompts(engine, plan.template, plan.few_shot)
+        self._sampling = self._prompts.options(sampling)
         self._known = {**reuse_from, **{record.id: record for record in store.records()}}
         self._in_flight = PriorityLimit(engine.capacity)
         self._keeping = set[asyncio.Task[None]]()
@@ -159,8 +160,10 @@ class Run:
         async with self._in_flight.hold(ask.number, (-informative(ask.node), len(ask.node.steps()))):
             if time.monotonic() > self._end:
                 return
-            ids = self._encoder.path(ask.problem.solutions[0].problem, ask.node.steps(), self.plan.few_shot)
-            completions = await self.engine.complete(Request(ask.key, ids, ask.number, ask.seed), self.sampling)
+            request = self._prompts.request(
+                ask.key, ask.problem.solutions[0].problem, ask.number, ask.seed, ask.node.steps()
+            )
+            completions = await self.engine.complete(request, self._sampling)
         # An interruption loses no sampled completion.
         keeping = asyncio.create_task(self._keep(ask, completions))
         self._keeping.add(keeping)
@@ -176,7 +179,13 @@ class Run:
     async def _graded(self, ask: Ask, completions: list[Completion]) -> Rollout:
         problem, steps = ask.problem.solutions[0], ask.node.steps()
         # Graded like solutions: with the prefix, which may state the answer, and never if cut off.
-        answers = [None if c.finish == "length" else extract_answer("\n".join((*steps, c.text))) for c in completions]
+        template = self.plan.template
+        answers = [
+            None
+            if c.finish == "length"
+            else extract_answer(template.join((*steps, template.strip(c.text, continued=bool(steps)))))
+            for c in completions
+        ]
         verdicts = await self.stage.grade((problem.answer, answer) for answer in answers)
         return Rollout(
             id=ask.key, problem_id=problem.problem_id, steps=list(steps), seed=ask.seed,
@@ -189,7 +198,7 @@ class Run:
         ask.problem.rollouts += ask.number
         ask.problem.tokens += record.tokens
         for text, finish, correct in zip(record.completions, record.finish, record.correct, strict=True):
-            steps = self.plan.template.split(text)
+            steps = self.plan.template.split(text, continued=bool(record.steps))
             # The final step of a completion that was cut off is incomplete.
             through = steps[: len(steps) - (finish == "length")] if self.plan.reuse_rollouts else []
             ask.node.count(through, correct=correct)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import json
 import random
 from collections import Counter
@@ -12,15 +13,18 @@ from sampling.__main__ import main
 from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.labelling import Consensus, Exhaustive, Rollouts, StepLabeller
 from sampling.labelling.verdict import DEFAULT, JudgePrompt, compared, first_incorrect, majority, read_verdict
+from sampling.runtime.prompts import Prompts
 from sampling.stages.label import label
 from stepverify.jsonl import read_records, write_records
 from stepverify.readers import Synthetic
 from stepverify.records import InputError, Judgement, Solution, StepLabel
+from stepverify.template import Template
 from tests.sampling.labelling.test_rollouts import LENGTH, Walk, samples, summary
 from tests.sampling.stages.test_generate import CodePoints
 from tests.sampling.stages.test_label import TEMPLATE, counted, solution
 
 RIGHT, WRONG = StepLabel(rating=1), StepLabel(rating=-1)
+PLAIN = Template(prompt="{problem}")
 
 
 class Judge(Engine):
@@ -68,7 +72,7 @@ class Fixed(StepLabeller):
 def run(folder, solutions, says, labeller=None, **options):
     write_records(folder / "in.jsonl", solutions)
     judge = says if isinstance(says, Judge) else Judge(says)
-    label(folder / "in.jsonl", folder / "out", Consensus(labeller or Fixed(), judge, **{"chat": False} | options))
+    label(folder / "in.jsonl", folder / "out", Consensus(labeller or Fixed(), judge, **{"template": PLAIN} | options))
     return {s.id: s.step_labels for s in read_records(folder / "out", Solution)}, judge
 
 
@@ -153,34 +157,28 @@ def test_bad_templates(tmp_path, text, message):
         Consensus(Fixed(), Judge(list), path)
 
 
-def test_the_question_is_asked_plainly_or_in_the_chat_template(tmp_path, tokenizer, characters_bos):
+def test_the_question_is_asked_plainly_or_in_the_chat_template(tmp_path, tokenizer, characters, characters_bos):
     """Plain: BOS where the tokenizer has one. In chat the template writes it, once."""
     (tmp_path / "t.txt").write_text("{problem}{steps}")
-    judge, asked = Judge(list), solution(0, ["1"], problem="a")
-    assert "".join(map(chr, Consensus(Fixed(), judge, tmp_path / "t.txt", chat=False).encode(asked))) == "of aStep 1: 1"
-    with pytest.raises(InputError, match="judge: its tokenizer has no chat template; set chat: false"):
-        Consensus(Fixed(), judge).encode(asked)
-    judge.tokenizer = characters_bos
-    plain = Consensus(Fixed(), judge, tmp_path / "t.txt", chat=False).encode(asked)
-    assert plain.count(3) == 1
+    judge, asked = Judge(lambda steps: ["?"]), solution(0, ["1"], problem="a")
+    judge.tokenizer = characters
+    with pytest.raises(InputError, match=r"template.chat: true, but the tokenizer of characters has no chat template"):
+        Consensus(Fixed(), judge)
+
+    def ids(tokenizer, **options):
+        judge.tokenizer = tokenizer
+        consensus = Consensus(Fixed(), judge, tmp_path / "t.txt", **options)
+        question = consensus.prompt.render(asked)
+        return Prompts(judge, consensus.template).request("k", question, 1, 0).prompt_ids
+
+    plain = ids(characters_bos, template=PLAIN)
     assert plain[0] == 3
-    judge.tokenizer = WithChat(characters_bos)
-    chat = Consensus(Fixed(), judge, tmp_path / "t.txt").encode(asked)
-    assert chat == [3, 6, *plain[1:], 7]
-
-
-class WithChat:
-    """A tokenizer whose chat template is ``<bos>Q … A``."""
-
-    def __init__(self, tokenizer):
-        self.tokenizer, self.chat_template = tokenizer, "<bos>Q{text}A"
-
-    def encode(self, text, add_special_tokens):
-        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
-
-    def apply_chat_template(self, turns, tokenize, add_generation_prompt):
-        assert (tokenize, add_generation_prompt, [t["role"] for t in turns]) == (False, True, ["user"])
-        return self.chat_template.replace("{text}", turns[0]["content"])
+    assert plain.count(3) == 1
+    chatting = copy.deepcopy(characters_bos)
+    chatting.chat_template = (
+        "<bos>Q{% for m in messages %}{{ m.content }}{% endfor %}{{ 'A' if add_generation_prompt else '<eos>' }}"
+    )
+    assert ids(chatting) == [3, 6, *plain[1:], 7]
 
 
 # ── what is kept ──────────────────────────────────────────────────────────────────────────────────
@@ -258,7 +256,13 @@ def test_solutions_are_judged_while_others_are_labelled(tmp_path):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"prompt": "{problem} {steps}"}, {"seed": 1}, {"num_votes": 3}, {"chat": True}, {"sampling.temperature": 0.5}],
+    [
+        {"prompt": "{problem} {steps}"},
+        {"seed": 1},
+        {"num_votes": 3},
+        {"template": Template(prompt="Q {problem}")},
+        {"sampling.temperature": 0.5},
+    ],
 )
 def test_another_judge_is_refused_by_name(tmp_path, changed):
     settled = {"sampling": SamplingOptions(temperature=1.0)}
@@ -298,7 +302,7 @@ def test_rollouts_and_a_judge_interrupted_ten_times(tmp_path):
 
     def once(output, walk, judge):
         rollouts = Rollouts(walk, Exhaustive(4), template=TEMPLATE)
-        label(source, output, Consensus(rollouts, judge, sampling=sampling, chat=False))
+        label(source, output, Consensus(rollouts, judge, sampling=sampling, template=PLAIN))
 
     once(tmp_path / "whole", Walk(), whole := Judge(third_zero))
     expected = summary(tmp_path / "whole")
@@ -351,7 +355,7 @@ steps:
     prompt: {tmp_path}/t.txt
     sampling: {{ temperature: 0.7, max_tokens: 5 }}
     num_votes: 3
-    chat: false
+    template: {{ prompt: "{{problem}}" }}
 """)
     main(["label", "--config", str(config)])
     assert [s.step_labels for s in read_records(tmp_path / "out", Solution)] == [None] * 3
