@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -125,6 +127,26 @@ class Endpoint:
             return await _send(writer, (self.probe if probing else self.answers)(body))
         finally:
             self.now -= not probing
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[str]:
+        """Listen in a thread of its own, for stages that run an event loop themselves."""
+        found: Future[str] = Future()
+        ended = threading.Event()
+
+        async def main() -> None:
+            async with self.serving() as url:
+                found.set_result(url)
+                while not ended.is_set():
+                    await asyncio.sleep(0.01)
+
+        thread = threading.Thread(target=asyncio.run, args=(main(),))
+        thread.start()
+        try:
+            yield found.result(30)
+        finally:
+            ended.set()
+            thread.join()
 
 
 async def _send(writer: asyncio.StreamWriter, reply: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -129,6 +129,10 @@ class ServerEngine(Engine):
         """
         connection = await self._connection(request, options)
         protocol = connection.protocol
+        if protocol.form == "chat" and options.stop_ids and self.tokenizer is not None:
+            # The server's chat template ends with special tokens by itself.
+            left = [i for i in options.stop_ids if i not in self.tokenizer.all_special_ids]
+            options = replace(options, stop_ids=left)
         protocol.check(options, connection.client.address.shown)
         await self._check_form(connection, request)
         room = options.max_tokens

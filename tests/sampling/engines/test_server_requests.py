@@ -190,7 +190,8 @@ def test_a_server_that_dies_is_given_up_after_the_stated_time_and_what_it_served
 
     start = time.monotonic()
     with pytest.raises(
-        InputError, match=r"^http://127.*: stopped answering: no completion for 0\.5 seconds \\(give_up_after\\); last: lost the"
+        InputError,
+        match=r"^http://127.*: stopped answering: no completion for 0\.5 seconds \(give_up_after\); last: lost the",
     ):
         run(endpoint, main)
     assert time.monotonic() - start < 10

@@ -49,7 +49,7 @@ def url(model, tmp_path_factory):
             stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
-        until = time.monotonic() + 300
+        until = time.monotonic() + 900
         while not listening(port):
             assert process.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < until, log.read_text()[-3000:]
