@@ -7,7 +7,7 @@ from typing import Any
 
 from sampling.engines.base import SamplingOptions
 from sampling.engines.server.address import shortened
-from sampling.engines.server.client import Fault, Refusal
+from sampling.engines.server.faults import Fault, Refusal
 
 # vLLM and OpenAI say stop and length. The others are those of Text Generation Inference.
 _FINISH = {"stop": "stop", "length": "length", "eos_token": "stop", "stop_sequence": "stop"}

@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 
 from sampling.engines.server.address import Address, shortened
+from sampling.engines.server.faults import Absent, Fault, Refusal
 from stepverify.records import InputError
 
 _CONNECT = 10.0  # seconds
@@ -22,36 +23,6 @@ _REFUSED = (400, 413, 414, 422)
 _BUSY = (429, 529)
 _AWAY = (502, 503, 504, *range(520, 528))
 _TEMPORARY = (408, 409, 425, 500)
-
-
-class Fault(Exception):
-    """Report a temporary fault of one attempt.
-
-    Attributes:
-        kind: ``unreachable`` (no connection), ``away`` (the server, not the request, seems to be at fault), ``busy``
-            (it asks for patience) or ``bad`` (no usable answer to this request).
-        wait: seconds after which the server wants to be asked again; None where it does not say.
-    """
-
-    def __init__(self, message: str, kind: str = "bad", wait: float | None = None) -> None:
-        super().__init__(message)
-        self.kind, self.wait = kind, wait
-
-
-class Refusal(Exception):
-    """Report that the server refuses a request for good.
-
-    Attributes:
-        whole: it refuses the prompt, and not this completion alone.
-    """
-
-    def __init__(self, message: str, *, whole: bool = True) -> None:
-        super().__init__(message)
-        self.whole = whole
-
-
-class Absent(InputError):
-    """Report that the server has no such path, or no such model."""
 
 
 class Client:

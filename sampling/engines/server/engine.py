@@ -7,18 +7,21 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sampling.engines.base import Completion, Engine, Request, SamplingOptions, Usage, begun, completed
 from sampling.engines.server.address import Address, check_url
 from sampling.engines.server.answers import Answer, checked, cut_at_stop, max_bytes
-from sampling.engines.server.client import Client, Fault, Refusal
+from sampling.engines.server.faults import Fault, Refusal
 from sampling.engines.server.probe import Probe
 from sampling.engines.server.protocol import CONTINUE, EXTRAS, STANDARD, Form, Protocol, continues
 from sampling.engines.server.retries import Patience, Retries
 from sampling.runtime.scheduler import together
 from stepverify.data.encode import load_tokenizer
 from stepverify.records import InputError
+
+if TYPE_CHECKING:
+    from sampling.engines.server.client import Client
 
 _UNBOUNDED = 1 << 30  # tokens, if the context length is unknown
 Api = Literal["auto", "completions", "chat"]
@@ -166,6 +169,8 @@ class ServerEngine(Engine):
         return await asyncio.shield(connecting)
 
     async def _connect(self, request: Request, options: SamplingOptions) -> _Connection:
+        from sampling.engines.server.client import Client  # aiohttp takes a while to import
+
         address = self._address()
         client = Client(address, self.timeout, self.max_in_flight + 2)
         retries = Retries(address.shown, self.patience, self._count_retry)

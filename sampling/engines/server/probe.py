@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampling.engines.base import Message, Request, SamplingOptions
 from sampling.engines.server.address import shortened
 from sampling.engines.server.answers import Answer, checked, max_bytes
-from sampling.engines.server.client import Absent, Client, Refusal
+from sampling.engines.server.faults import Absent, Refusal
 from sampling.engines.server.protocol import EXTRAS, STANDARD, Form, Protocol
 from stepverify.records import InputError
+
+if TYPE_CHECKING:
+    from sampling.engines.server.client import Client
 
 _TOKENS = 8  # of the first request; enough to compare texts with token ids
 _TEXT = "Question: What is 12 + 7?\nAnswer:"

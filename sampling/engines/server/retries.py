@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sampling.engines.server.client import Fault
+from sampling.engines.server.faults import Fault
 from stepverify.records import InputError
 
 Result = TypeVar("Result")
