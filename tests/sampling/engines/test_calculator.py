@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.__main__ import main
-from sampling.engines import Completion, Engine, LoadedEngine, Request, SamplingOptions, TransformersEngine
+from sampling.engines import Completion, Engine, LoadedEngine, Request, SamplingOptions, TransformersEngine, calculator
 from sampling.engines.calculator import CalculatorEngine, calculate
 from sampling.engines.decode import sample_tokens
 from sampling.stages.generate import generate
@@ -162,8 +162,12 @@ def by_calculator(choose, options):
     return tuple(c.token_ids), c.text, c.finish
 
 
+async def one_after_another(works):
+    return [await work for work in works]
+
+
 def at_once(engine, options):
-    """One completion, by an engine that never waits: the law goes through thousands of them."""
+    """One completion, by an engine that never waits: the law goes through thousands of them, without an event loop."""
     try:
         engine.complete(Request("r", [ID["\n"]], 1, 0), options).send(None)
     except StopIteration as ended:
@@ -172,8 +176,9 @@ def at_once(engine, options):
 
 
 @pytest.mark.parametrize("options", [{"max_tokens": 9}, {"max_tokens": 9, "stop": ["2>>2", "\n<"]}, {"max_tokens": 4}])
-def test_the_law_is_that_of_stopping_at_every_equals_sign(options):
+def test_the_law_is_that_of_stopping_at_every_equals_sign(options, monkeypatch):
     """Every solution has the same probability, in exact fractions, over all executions of both."""
+    monkeypatch.setattr(calculator, "together", one_after_another)
     options = SamplingOptions(temperature=1, **options)
     start = [ID["\n"]]
     expected = law(lambda choose: stopping_at_every_equals_sign(start, options, options.max_tokens, choose))
@@ -182,8 +187,9 @@ def test_the_law_is_that_of_stopping_at_every_equals_sign(options):
     assert len(expected) > (5 if options.max_tokens == 4 else 50)
 
 
-def test_the_law_differs_where_the_calculator_is_missing():
+def test_the_law_differs_where_the_calculator_is_missing(monkeypatch):
     """The comparison above can fail: the chain draws incorrect values, and the same text in other tokens."""
+    monkeypatch.setattr(calculator, "together", one_after_another)
     options = SamplingOptions(temperature=1, max_tokens=9)
     plain = law(lambda choose: at_once(Choosing(choose), options).text)
     forced = law(lambda choose: by_calculator(choose, options)[1])
