@@ -88,7 +88,8 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
     Attributes:
         id: problem id and sample index, ``gsm8k/test/7#3``.
         answer: reference answer of the problem.
-        steps: lines of the solution, the final-answer line included.
+        steps: steps, the one with the final answer included; each may hold several lines.
+        step_separator: text between two steps.
         token_ids: sampled tokens, exactly as the engine sampled them.
         finish: ``stop`` (ended by itself) or ``length`` (cut off at the token limit).
         num_calculator_edits: values that the calculator inserted; values that were sampled correctly do not count.
@@ -111,6 +112,7 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
     seed: int | None = None
     generator: str | None = None
     num_calculator_edits: int = 0
+    step_separator: str = "\n"
     predicted: str | None = None
     correct: bool | None = None
     step_labels: list[StepLabel | None] | None = None
@@ -128,12 +130,16 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
         check_scores(self.scores, len(self.steps), self.token_texts)
 
     @property
+    def text(self) -> str:
+        """Return the joined steps."""
+        return self.step_separator.join(self.steps)
+
+    @property
     def solved(self) -> bool:
         """Check whether it counts as correct.
 
-        It needs a correct final answer before the token limit.
-
-        If neither answer is known, the outcome label came with the solution (ProcessBench) and is used as it is.
+        It needs a correct final answer before the token limit. If neither answer is known, the outcome label came with
+        the solution (ProcessBench) and is used as it is.
         """
         known = self.predicted is not None or self.answer is None
         return bool(self.correct) and known and self.finish != "length"

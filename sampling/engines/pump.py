@@ -226,7 +226,7 @@ def _submit(core: Core, call: Call) -> list[Outcome]:
         return [(call, error)]
     if not call.room:
         return [(call, [known] * call.request.n)]
-    call.prefix = known.token_ids
+    call.prefix = known.token_ids or []
     core.submit(call)
     return []
 

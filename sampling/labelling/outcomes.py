@@ -48,7 +48,7 @@ def grade_solutions(group: list[Solution], grader: Grader, answer_fallback: Fall
     Their problems must have reference answers.
     """
     for solution in group:
-        text = "\n".join(solution.steps)
+        text = solution.text
         # An answer in a solution that was cut off is not its final answer.
         solution.predicted = (
             None if solution.finish == "length" else extract_answer(text) or _FALLBACKS[answer_fallback](text)
@@ -61,6 +61,5 @@ def grade_solutions(group: list[Solution], grader: Grader, answer_fallback: Fall
 def count_unstated(solutions: Iterable[Solution], found: Unstated) -> Iterator[Solution]:
     """Pass solutions on, and count those that state no answer."""
     for s in solutions:
-        text = "\n".join(s.steps)
-        found.add(text, stated=s.finish == "length" or extract_answer(text) is not None)
+        found.add(s.text, stated=s.finish == "length" or extract_answer(s.text) is not None)
         yield s

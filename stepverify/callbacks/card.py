@@ -25,7 +25,7 @@ from stepverify.versions import installed
 _KINDS = {
     "generator": (
         "Generator",
-        "Writes worked solutions step by step, one step per line.",
+        "Writes worked solutions step by step.",
         ("text-generation", ["math"]),
     ),
     "outcome": (
@@ -136,7 +136,7 @@ class Card:
 
     def _text(self) -> str:
         template = self.module.template
-        rows = {"prompt": template.prompt, "step_separator": template.step_separator}
+        rows = {"prompt": template.text, "step_separator": template.joint}
         ids: dict[str, int] = self.facts.get("ids", {})
         rows |= {name: getattr(template, name) for name in ids}
         lines = ["| | text | id |", "|---|---|---|"]

@@ -107,12 +107,22 @@ class Usage:
 
     def _ids(self) -> list[str]:
         tokenizer = self.encoder.tokenizer
-        start = "[tokenizer.bos_token_id] + " if tokenizer.bos_token_id in tokenizer("").input_ids else ""
-        prompt = f'{start}encode({_quoted(self.template.prompt)}.replace("{{problem}}", problem))'
+        chat = self.template.chat
+        start = "[tokenizer.bos_token_id] + " if tokenizer.bos_token_id in tokenizer("").input_ids and not chat else ""
+        prompt = f'{start}encode({_quoted(self.template.text)}.replace("{{problem}}", problem))'
         if self.objective == "generator":
             return ['problem = "What is 2 + 3?"', f"ids = {prompt}"]
         lines = ['problem, steps = "What is 2 + 3?", ["2 + 3 = 5", "#### 5"]', f"ids = {prompt}"]
-        step = f"encode(step + {_quoted(self.template.step_separator)})"
+        if self.template.thought:
+            lines.append(f"ids += encode({_quoted(self.template.thought)})")
+        step = f"encode(step + {_quoted(self.template.joint)})"
+        if self.objective == "outcome" and chat:
+            return [
+                *lines,
+                "for step in steps[:-1]:",
+                f"    ids += {step}",
+                f"ids += encode(steps[-1]) + [{self.encoder.end_id}]  # the end of the turn, unless it was cut off",
+            ]
         if self.objective == "outcome":
             return [
                 *lines,

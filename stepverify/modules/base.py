@@ -63,9 +63,10 @@ class StepModule(lightning.LightningModule):
         super().__init__()
         backbone.check()
         own, self.backbone_facts = load_export(backbone.folder) or (Template(), {})
-        self.backbone_source, self.template = backbone, template or own
+        self.backbone_source = backbone
         tokenizer = load_tokenizer(backbone.folder, trust_remote_code=backbone.trust_remote_code)
-        self.encoder = SolutionEncoder(tokenizer, self.template, max_length)
+        self.encoder = SolutionEncoder(tokenizer, template or own, max_length)
+        self.template = self.encoder.template
         self.optimization, self.lm_weight = Optimization(optimizer, warmup, decay), lm_weight
         self.model: VerifierModel | None = None
         self.strict_loading = False  # frozen weights may be missing; _check_keys refuses other missing ones

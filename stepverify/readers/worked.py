@@ -44,7 +44,7 @@ class Worked(Reader):
 
 
 def _is_correct(solution: Solution, grader: Grader) -> bool:
-    labels, stated = solution.step_labels or [], extract_answer("\n".join(solution.steps))
+    labels, stated = solution.step_labels or [], extract_answer(solution.text)
     if stated is None or solution.correct is False or any(label and not _is_positive(label) for label in labels):
         return False
     if solution.correct is None:
