@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,9 @@ class Request:
     server takes, so callers give every form that they have. If the final message is an assistant's, its text is
     continued: completions hold only what follows it.
 
+    ``served`` is filled in by engines whose completions end one by one: index → completion. If the call fails or is
+    cancelled, these are not lost.
+
     Completion i is sampled with ``seed + i``. ``key`` names the request in error messages. Every completion begins with
     ``prefix_ids``, which count as sampled tokens (for ``max_tokens`` and stop texts). The tokens after a prefix are
     sampled with random numbers that depend on its length: they differ from those that the same seed gives with a
@@ -86,6 +89,7 @@ class Request:
     prefix_ids: list[int] = field(default_factory=list)
     prompt: str | None = None
     messages: tuple[Message, ...] | None = None
+    served: dict[int, Completion] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -95,7 +99,8 @@ class Completion:
     Attributes:
         token_ids: as sampled; None where a server does not say them.
         text: ends before the stop text.
-        finish: ``stop`` or ``length``.
+        finish: ``stop`` (ended by itself), ``length`` (cut off at the token limit), or ``refused``: a server refused
+            the prompt for good, and its engine skips such prompts. That is no completion, and makes no record.
         num_calculator_edits: values that the calculator wrote.
         counted: number of sampled tokens, where ``token_ids`` is None.
     """
@@ -114,13 +119,14 @@ class Completion:
 
 @dataclass(slots=True)
 class Usage:
-    """Count an engine's prompt tokens, and those its prefix cache held.
+    """Count an engine's prompt tokens, those its prefix cache held, and retries.
 
     Engines that know these numbers have them as ``usage``; prompts for which they are unknown are left out.
     """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    retries: int = 0
 
     def count(self, prompt_tokens: int, cached_tokens: int | None) -> None:
         """Add a prompt; ``cached_tokens`` is None if it is unknown."""
@@ -189,18 +195,6 @@ def completed(
     return Completion(ids[:length], text[: min(at for s in options.stop if (at := text.find(s)) >= 0)], "stop")
 
 
-class EngineLost(InputError):
-    """Report that an engine died while it sampled.
-
-    Attributes:
-        served: index of a completion of the request → the completion, for those that were sampled before.
-    """
-
-    def __init__(self, message: str, served: Mapping[int, Completion] | None = None) -> None:
-        super().__init__(message)
-        self.served = dict(served or {})
-
-
 class Engine(ABC):
     """Complete prompts with a language model.
 
@@ -232,13 +226,12 @@ class Engine(ABC):
 
     @abstractmethod
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
-        """Return the ``n`` completions of a request, in order; none for a prompt that the engine skips as refused.
+        """Return the ``n`` completions of a request, in order.
 
         A cancelled call leaves nothing in the engine.
 
         Raises:
             InputError: the prompt leaves no room for a completion in the model's context.
-            EngineLost: the engine died; the error holds the completions that were sampled before.
         """
 
     async def aclose(self) -> None:  # noqa: B027 - an engine may have nothing to close

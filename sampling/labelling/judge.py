@@ -52,7 +52,7 @@ class Consensus(StepLabeller):
         judge: engine of the language model that judges.
         prompt: text file with the question (:class:`~sampling.labelling.verdict.JudgePrompt`); None takes
             ``sampling/labelling/first_error.txt``.
-        sampling: sampling options of the judge. An answer that is cut off counts as unreadable.
+        sampling: sampling options of the judge. An answer that is cut off, or refused, counts as unreadable.
         num_votes: answers per solution; the verdict is that of more than half of the readable ones.
         template: text around the question, which ``{problem}`` stands for; None is the judge's chat template with the
             question alone.
@@ -140,7 +140,7 @@ class _JudgeRun:
         async with self._in_flight.hold(request.n, 0):
             answers = await consensus.judge.complete(request, self._sampling)
         verdicts = [
-            None if a.finish == "length" else read_verdict(consensus.template.strip(a.text), len(solution.steps))
+            None if a.finish != "stop" else read_verdict(consensus.template.strip(a.text), len(solution.steps))
             for a in answers
         ]
         judgement = Judgement(
@@ -172,4 +172,6 @@ def _count(judgements: Iterable[Judgement]) -> dict[str, Any]:
     for j in judgements:
         reasons[compared(j.labelled, j.verdicts)] += 1
         counts.update(judged=1, unparsable_verdicts=j.verdicts.count(None), judge_tokens=j.tokens)
+        if refused := j.finish.count("refused"):
+            counts.update(refused_verdicts=refused)
     return dict(counts) | {"consensus": dict(reasons)}

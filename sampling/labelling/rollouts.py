@@ -32,7 +32,7 @@ class Rollouts(StepLabeller):
 
     This is Math-Shepherd's method (Wang et al. 2023, section 3.3). The step that states the final answer is labelled by
     grading that answer, not by rollouts. A completion without an answer, or cut off at the token limit, counts as
-    incorrect.
+    incorrect. A prefix that a server refuses to complete, if its engine skips those, is no evidence, and is counted.
 
     **Reuse.** A sampled solution is itself a completion of each of its prefixes, and a completion of a prefix is also
     one of every longer prefix in the tree that it passes through: all completions of a prefix have the same
@@ -111,6 +111,9 @@ class Rollouts(StepLabeller):
                 yield run.label
             found = Unstated("rollouts")
             self._summary = _count(_watched(store.records(), found), before)
+            if count := run.prefixes_refused:
+                self._summary["prefixes_refused"] = count
+                print(f"{stage.output}: a server refused to complete {count} prefixes; these have no own rollouts")
             store.finish(self._summary)
             found.warn(
                 "they count as incorrect; give few_shot examples, or train the generator on solutions, with a final "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.labelling.base import Stage
@@ -95,6 +96,9 @@ class Run:
 
     A problem is finished when its strategy asks for nothing more. As an async context manager: sampled completions are
     graded and written on exit, whatever the reason.
+
+    Attributes:
+        prefixes_refused: prefixes that a server has refused to complete.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Run:
         self._known = {**reuse_from, **{record.id: record for record in store.records()}}
         self._in_flight = PriorityLimit(engine.capacity)
         self._keeping = set[asyncio.Task[None]]()
+        self.prefixes_refused = 0
         self._end = time.monotonic() + (plan.budget.seconds or float("inf"))
 
     async def __aenter__(self) -> Run:
@@ -139,7 +144,7 @@ class Run:
         left = budget.rollouts - problem.rollouts if budget.rollouts is not None else None
         for node, wanted in self.plan.strategy.ask(problem.view):
             number = wanted if left is None else min(wanted, left)
-            if number:
+            if number and not node.refused:
                 asks.append(Ask(problem, node, node.sampled, number, self.plan.seed))
                 left = None if left is None else left - number
         return asks
@@ -163,14 +168,27 @@ class Run:
             request = self._prompts.request(
                 ask.key, ask.problem.solutions[0].problem, ask.number, ask.seed, ask.node.steps()
             )
-            completions = await self.engine.complete(request, self._sampling)
+            try:
+                completions = await self.engine.complete(request, self._sampling)
+            except BaseException:  # what a server has served before it died is not lost
+                self._start_keeping(ask, _leading(request.served.get(i) for i in range(ask.number)))
+                raise
         # An interruption loses no sampled completion.
-        keeping = asyncio.create_task(self._keep(ask, completions))
-        self._keeping.add(keeping)
-        keeping.add_done_callback(self._keeping.discard)
+        keeping = self._start_keeping(ask, _leading(None if c.finish == "refused" else c for c in completions))
+        if any(c.finish == "refused" for c in completions):  # no evidence, neither for the prefix nor against it
+            ask.node.refused = True
+            self.prefixes_refused += 1
         await asyncio.shield(keeping)
 
+    def _start_keeping(self, ask: Ask, completions: list[Completion]) -> asyncio.Task[None]:
+        keeping = asyncio.create_task(self._keep(dataclasses.replace(ask, number=len(completions)), completions))
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
+        return keeping
+
     async def _keep(self, ask: Ask, completions: list[Completion]) -> None:
+        if not completions:
+            return
         record = await self._graded(ask, completions)
         await self._writer.write([record])
         self._count(ask, record)
@@ -202,6 +220,11 @@ class Run:
             # The final step of a completion that was cut off is incomplete.
             through = steps[: len(steps) - (finish == "length")] if self.plan.reuse_rollouts else []
             ask.node.count(through, correct=correct)
+
+
+def _leading(completions: Iterable[Completion | None]) -> list[Completion]:
+    """Return the completions before the first missing one: records hold consecutive ones."""
+    return [c for c in takewhile(lambda c: c is not None, completions) if c is not None]
 
 
 def _rolled(solution: Solution) -> list[str]:

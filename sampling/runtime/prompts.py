@@ -10,7 +10,7 @@ from typing import Any
 from sampling.engines import Completion, Engine, Message, Request, SamplingOptions
 from sampling.runtime.inputs import exported_template
 from stepverify.data.encode import SolutionEncoder
-from stepverify.records import Problem, Solution
+from stepverify.records import InputError, Problem, Solution
 from stepverify.template import Template
 from stepverify.thinking import thinking
 
@@ -26,7 +26,14 @@ def template_of(engine: Engine, template: Template | None) -> Template:
         InputError: the chat template cannot be used, or is another one than at the export.
     """
     template = template or exported_template(engine.model)
-    if not template.chat or engine.tokenizer is None:
+    if not template.chat:
+        return template
+    if engine.tokenizer is None:
+        if template.chat_options:
+            raise InputError(
+                "template.chat_options: this server renders chats itself; give them to it by the engine's extra_body: "
+                f"{{chat_template_kwargs: {template.chat_options}}}"
+            )
         return template
     return template.rendered_by(engine.tokenizer)
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from itertools import groupby
 from pathlib import Path
 
-from sampling.engines import Engine, SamplingOptions
+from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.runtime.inputs import read_problems
 from sampling.runtime.progress import Progress
 from sampling.runtime.prompts import Prompts, template_of
@@ -52,6 +52,9 @@ def generate(
             same.
         seed: seed of the run. The seed of sample i of a problem derives from this, the problem's id and i.
 
+    Solutions of prompts that a server refuses, if its engine skips those, are left out, counted and named in the
+    manifest.
+
     Raises:
         InputError: no problems, a few-shot example that is also a problem, or ``reuse_from`` sampled in another way.
     """
@@ -76,17 +79,22 @@ def generate(
         # If nothing is missing, neither a tokenizer nor a model is loaded.
         missing = [p for p in todo if any(f"{p.id}#{i}" not in store.done for i in range(num_samples))]
         prompts = Prompts(engine, template, examples) if missing else None
+        refused: set[str] = set()
         with Progress("generate", "solutions", total=len(todo) * num_samples, done=len(store.done)) as progress:
             progress.watch(engine)
             if prompts is not None:
-                sampler = _Sampler(engine, prompts.options(sampling), prompts, num_samples, seed, store, progress)
+                options = prompts.options(sampling)
+                sampler = _Sampler(engine, options, prompts, num_samples, seed, store, progress, refused)
                 run(sampler.sample_all(missing))
         fit = StepFit(template).add(store.records())
         summary = {"problems": len(todo), "solutions": len(store.done)} | problems.counted() | fit.counted()
         summary |= {"reuse_from": copied} if reuse_from else {}
+        summary |= {"refused": {"count": len(refused), "solutions": sorted(refused)}} if refused else {}
         store.finish(summary | progress.summary())
     left_out = f"; left out: {problems.left_out}" if problems.left_out else ""
     print(f"{output}: {len(store.done)} solutions of {len(todo)} problems{left_out}")
+    if refused:
+        print(f"{output}: the server refused {len(refused)} solutions, such as {min(refused)}: they are left out")
     fit.warn()
 
 
@@ -120,6 +128,7 @@ class _Sampler:
     seed: int
     store: Store[Solution]
     progress: Progress
+    refused: set[str]
 
     async def sample_all(self, problems: Iterable[Problem]) -> None:
         """Sample the missing solutions of all problems.
@@ -144,9 +153,16 @@ class _Sampler:
     async def _fill(self, problem: Problem, gap: list[int], writer: Writer[Solution]) -> None:
         seed, name = derive_seed(self.seed, problem.id), Path(self.engine.model).name
         request = self.prompts.request(f"{problem.id}#{gap[0]}", problem.problem, len(gap), seed + gap[0])
-        completions = await self.engine.complete(request, self.sampling)
-        await writer.write(
-            self.prompts.solution(problem, i, c, seed=seed + i, generator=name)
-            for i, c in zip(gap, completions, strict=True)
-        )
-        self.progress.add(len(gap), tokens=sum(c.num_tokens for c in completions))
+
+        def solutions(completions: Iterable[tuple[int, Completion]]) -> list[Solution]:
+            return [self.prompts.solution(problem, i, c, seed=seed + i, generator=name) for i, c in completions]
+
+        try:
+            completions = await self.engine.complete(request, self.sampling)
+        except BaseException:  # what a server has served before it died is not lost
+            writer.keep(solutions((gap[i], c) for i, c in request.served.items()))
+            raise
+        whole = [(i, c) for i, c in zip(gap, completions, strict=True) if c.finish != "refused"]
+        self.refused.update(f"{problem.id}#{i}" for i in {*gap} - {i for i, _ in whole})
+        await writer.write(solutions(whole))
+        self.progress.add(len(gap), tokens=sum(c.num_tokens for _, c in whole))
