@@ -170,3 +170,34 @@ def test_thinking_is_removed_before_the_steps_are_split():
     assert Template(step_separator="\n\n").split(text)[0] == "<think>Hm."
     begun = Template(chat=True, strip_thinking=True).rendered_by(chat_tokenizer("begun"))
     assert (begun.split("Hm, 5"), begun.split("Hm, 5", continued=True)) == ([], ["Hm, 5"])
+
+
+@pytest.mark.slow
+def test_the_real_template_of_qwen(models_folder):
+    """ChatML with a system turn of its own; paragraphs, their tags and the end of turn by the tokenizer's own merges."""
+    from stepverify.data.encode import load_tokenizer
+    from stepverify.records import Solution
+
+    tokenizer = load_tokenizer(str(models_folder / "qwen2.5-coder-0.5b"))
+    for system in (None, "Reason step by step."):
+        template = Template(chat=True, system=system, step_separator="\n\n", step_tag="<|fim_pad|>")
+        encoder = SolutionEncoder(tokenizer, template, examples=EXAMPLES)
+        turns = encoder.template.messages("What is 12 + 30?", examples=EXAMPLES)
+        assert [turn["role"] for turn in turns] == ["system"] * bool(system) + ["user", "assistant"] * 2 + ["user"]
+        rendered = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        assert encoder.prompt("What is 12 + 30?") == rendered
+        assert tokenizer.decode(rendered).startswith("<|im_start|>system\n" + (system or "You are Qwen, created by"))
+    encoder = SolutionEncoder(tokenizer, template)
+    steps = ["First, add 12 and 30.\nThat is 42.", "So \\(12 + 30 = \\boxed{42}\\)."]
+    record = Solution(id="p#0", problem_id="p", problem="What is 12 + 30?", steps=steps, finish="stop")
+    assert (encoder.end_id, tokenizer.eos_token_id) == (151645, 151645)
+    own = tokenizer.encode("\n\n".join(steps) + "<|im_end|>", add_special_tokens=False)
+    prompt = encoder.prompt(record.problem)
+    assert encoder.outcome(record, None).input_ids == prompt + own
+    assert encoder.next_token(record).targets == own
+    tagged = encoder.process(record, None)
+    assert [tagged.input_ids[at] for at in tagged.positions] == [151662] * 2
+    assert tokenizer.decode(tagged.input_ids) == tokenizer.decode(prompt) + "".join(
+        f"{s}\n\n<|fim_pad|>" for s in steps
+    )
+    assert encoder.path(record.problem, steps[:1]) == tagged.input_ids[: tagged.positions[0]]

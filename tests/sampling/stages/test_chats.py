@@ -157,3 +157,19 @@ def test_rollouts_continue_the_assistants_turn(tmp_path):
     assert counts == [(1, 2), (2, 2)]  # one of the two is a completion that passed through
     rollouts = list(read_records(tmp_path / "out" / "rollouts", Rollout))
     assert [r.answers for r in rollouts] == [["5", "6"], ["5"]]
+
+
+def test_every_key_of_a_template_is_read_from_the_command_line(capsys):
+    import yaml
+
+    from sampling.__main__ import main
+
+    given = {
+        "chat": True, "system": "Be brief.", "chat_options": {"enable_thinking": False}, "strip_thinking": True,
+        "step_separator": {"regex": r"(?<=\.) +", "text": " "}, "step_tag": "#",
+    }  # fmt: skip
+    with pytest.raises(SystemExit):
+        main(["generate", f"--template={json.dumps(given)}", "--print_config"])
+    read = yaml.safe_load(capsys.readouterr().out)["template"]
+    assert {key: read[key] for key in given} == given
+    assert read["rendering"] is None

@@ -117,6 +117,25 @@ def test_worked_solutions_without_the_headings_of_steps_are_left_out():
         encoder.next_token(solution(["a", "b"]))
 
 
+@pytest.mark.parametrize("objective", ["generator", "outcome", "process"])
+@pytest.mark.parametrize("shape", ["chatml", "llama", "begun"])
+def test_the_model_cards_code_makes_the_same_ids(shape, objective):
+    """The lines of the card, run with the tokenizer alone."""
+    from stepverify.callbacks.usage import _ENCODE, Usage
+
+    tokenizer = chat_tokenizer(shape, eos="<eos>")
+    encoder = SolutionEncoder(tokenizer, Template(chat=True, step_separator="\n\n"))
+    usage = Usage.__new__(Usage)
+    usage.objective, usage.template, usage.encoder = objective, encoder.template, encoder
+    known = {"tokenizer": tokenizer}
+    exec("\n".join([_ENCODE, *usage._ids()]), known)
+    record = solution(known.get("steps", []), problem=known["problem"])
+    if objective == "generator":
+        assert known["ids"] == encoder.prompt(record.problem)
+    else:
+        assert known["ids"] == getattr(encoder, objective)(record, None).input_ids
+
+
 # ── a model ───────────────────────────────────────────────────────────────────────────────────────
 
 TREE = [
