@@ -94,6 +94,7 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
         num_calculator_edits: values that the calculator inserted; values that were sampled correctly do not count.
         predicted: final answer extracted from the steps; None if there is none.
         correct: outcome label: whether ``predicted`` equals ``answer``.
+        timed_out: comparing the two took longer than the time limit; it then counts as incorrect.
         step_labels: one entry per step; None for unlabelled steps.
         scores: verifier name → its values along the solution, in [0, 1]: one per step from a process reward model, one
             per token or the final one alone from an outcome verifier; empty if the solution could not be scored.
@@ -113,6 +114,7 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
     num_calculator_edits: int = 0
     predicted: str | None = None
     correct: bool | None = None
+    timed_out: bool = False
     step_labels: list[StepLabel | None] | None = None
     scores: dict[str, list[float]] = field(default_factory=dict)
     token_texts: dict[str, list[str]] = field(default_factory=dict)
@@ -167,6 +169,18 @@ class Ranking(Struct, kw_only=True, forbid_unknown_fields=True):
     choices: dict[str, str | None] = field(default_factory=dict)
     auroc_by_rule: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.num_samples < 0:
+            raise InputError(f"num_samples: expected 0 or more, got {self.num_samples}")
+        if not self.sizes or [*self.sizes] != sorted({*self.sizes}) or not 1 <= self.sizes[0] <= self.sizes[-1] < 2**31:
+            raise InputError(f"sizes: expected ascending numbers of samples of 1 or more, got {self.sizes!r:.80}")
+        for key, values in (*((f"curves.{r}", c) for r, c in self.curves.items()), ("auroc_by_rule", self.auroc_by_rule.values())):
+            for value in values:
+                if not 0 <= value <= 1:
+                    raise InputError(f"key '{key}': expected numbers from 0 to 1, got {value!r}")
+        for rule, curve in self.curves.items():
+            check_length(f"curves.{rule}", len(curve), len(self.sizes), "one per size")
+
 
 class Rollout(Struct, kw_only=True, forbid_unknown_fields=True):
     """Hold completions of one step prefix, sampled to estimate its value.
@@ -180,6 +194,7 @@ class Rollout(Struct, kw_only=True, forbid_unknown_fields=True):
         answers: final answer of each completion; None if there is none.
         correct: whether each answer is the problem's.
         tokens: number of tokens sampled for all of them.
+        timed_out: indices of the completions whose grading took longer than the time limit; they count as incorrect.
     """
 
     id: str
@@ -191,6 +206,14 @@ class Rollout(Struct, kw_only=True, forbid_unknown_fields=True):
     answers: list[str | None]
     correct: list[bool]
     tokens: int
+    timed_out: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for key, values in (("finish", self.finish), ("answers", self.answers), ("correct", self.correct)):
+            check_length(key, len(values), len(self.completions), "one per completion")
+        check_finish(self.finish)
+        if any(not 0 <= i < len(self.completions) for i in self.timed_out):
+            raise InputError(f"key 'timed_out': expected indices of completions, got {self.timed_out}")
 
 
 class RatingSheet(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -247,6 +270,32 @@ class Judgement(Struct, kw_only=True, forbid_unknown_fields=True):
     finish: list[str]
     verdicts: list[int | None]
     tokens: int
+
+    def __post_init__(self) -> None:
+        for key, values in (("finish", self.finish), ("verdicts", self.verdicts)):
+            check_length(key, len(values), len(self.texts), "one per text")
+        check_finish(self.finish)
+
+
+def check_length(key: str, found: int, expected: int, what: str) -> None:
+    """Check the length of a list.
+
+    Raises:
+        InputError: naming its key.
+    """
+    if found != expected:
+        raise InputError(f"key '{key}': expected {expected} values, {what}, got {found}")
+
+
+def check_finish(values: Sequence[str]) -> None:
+    """Check why completions ended.
+
+    Raises:
+        InputError: neither ``stop`` nor ``length``.
+    """
+    for i, value in enumerate(values):
+        if value not in ("stop", "length"):
+            raise InputError(f"key 'finish[{i}]': expected 'stop' or 'length', got {value!r:.80}")
 
 
 def check_scores(

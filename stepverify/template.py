@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stepverify.decoding import read_json
 from stepverify.records import InputError, Problem
 
 EXPORT_FILE = "stepverify.json"
@@ -93,8 +94,8 @@ def load_export(folder: str | Path) -> tuple[Template, dict[str, Any]] | None:
     path = Path(folder) / EXPORT_FILE
     if not path.is_file():
         return None
+    facts = read_json(path)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
         written = facts.pop("format", None)
         template = Template(**facts.pop("template")) if written == FORMAT else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

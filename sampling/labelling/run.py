@@ -182,6 +182,7 @@ class Run:
             id=ask.key, problem_id=problem.problem_id, steps=list(steps), seed=ask.seed,
             completions=[c.text for c in completions], finish=[c.finish for c in completions], answers=answers,
             correct=[v is True for v in verdicts], tokens=sum(len(c.token_ids) for c in completions),
+            timed_out=[i for i, v in enumerate(verdicts) if v is None],
         )  # fmt: skip
 
     def _count(self, ask: Ask, record: Rollout) -> None:

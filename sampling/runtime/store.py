@@ -8,14 +8,19 @@ next stage takes it over.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Generic
+from typing import Any, Generic
+
+import msgspec
 
 from stepverify import atomic
-from stepverify.jsonl import MANIFEST, check_count, digest_files, dump_line, fingerprint, parse_record
+from stepverify.decoding import decode_record, describe_fault
+from stepverify.jsonl import MANIFEST, check_count, digest_files, dump_line, fingerprint
 from stepverify.lock import LOCK, FolderLock
 from stepverify.manifest import first_difference, read_manifest, write_manifest
 from stepverify.records import InputError, Record, record_key
@@ -42,6 +47,8 @@ class Store(Generic[Record]):
         inputs: name → file or folder that the stage reads; a hash of its content is stored.
         nested: key of ``config`` that is checked by the stores inside this folder; it may change while the stage has no
             record of its own.
+        editable: people may change the records once the stage has finished.
+        may_be_empty: the stage may finish without a record.
 
     Raises:
         InputError: the folder was made by another stage, configuration or input, or holds foreign files.
@@ -50,7 +57,7 @@ class Store(Generic[Record]):
     def __init__(
         self, folder: str | Path, kind: type[Record], *,
         stage: str, config: Mapping[str, Any], inputs: Mapping[str, str | Path],
-        nested: str | None = None, editable: bool = False,
+        nested: str | None = None, editable: bool = False, may_be_empty: bool = False,
     ) -> None:  # fmt: skip
         self.folder = Path(folder)
         self.kind: type[Record] = kind
@@ -61,8 +68,9 @@ class Store(Generic[Record]):
                 "inputs": {name: {"path": str(path), "sha256": fingerprint(path)} for name, path in inputs.items()},
             }, default=str)
         )  # fmt: skip
-        self._nested, self._editable = nested, editable
-        self._file: BinaryIO | None = None
+        self._nested, self._editable, self._may_be_empty = nested, editable, may_be_empty
+        self._file: FileIO | None = None
+        self._failed: OSError | None = None
         self._lock: FolderLock | None = None
         self._made: list[Path] = []
         self.done: set[str] = set()
@@ -110,21 +118,48 @@ class Store(Generic[Record]):
 
         Raises:
             ValueError: a record with this key is already stored.
+            OSError: the disk failed, with the file's name; this object then writes nothing more. A torn line is cut off
+                at the next start.
         """
         batch = list(records)
         if not batch:
             return
+        keys = set[str]()
         for record in batch:
             key = record_key(record)
-            if key in self.done:
+            if key in self.done or key in keys:
                 raise ValueError(f"record {key} is already in {self.folder}")
-            self.done.add(key)
+            keys.add(key)
+        data = "".join(map(dump_line, batch)).encode()
+        if self._failed is not None:
+            raise self._failed
+        self._check_held()
+        try:
+            self._append(data)
+        except OSError as error:
+            place = error.filename or (self._file.name if self._file else self.folder)
+            self._failed = OSError(error.errno, error.strerror, str(place))
+            raise self._failed from None
+        self.done |= keys
+
+    def _append(self, data: bytes) -> None:
         if self._file is None or self._file.tell() > SHARD_BYTES:
             self._next_shard()
         assert self._file is not None
-        self._file.write("".join(map(dump_line, batch)).encode())
-        self._file.flush()
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
         os.fsync(self._file.fileno())
+
+    def _check_held(self) -> None:
+        """Refuse to write where the folder is no longer the one that this process locked.
+
+        A removed file still takes what is written to it, and loses it.
+        """
+        if self._lock is None or not self._lock.held():
+            raise InputError(
+                f"{self.folder}: was removed or replaced, or its {LOCK} was, while this stage wrote it; run it again"
+            )
 
     def _next_shard(self) -> None:
         shards = _shards(self.folder)
@@ -132,12 +167,20 @@ class Store(Generic[Record]):
             self._file.close()
         reuse = shards and shards[-1].stat().st_size <= SHARD_BYTES
         name = shards[-1] if reuse else self.folder / f"part-{len(shards):05d}.jsonl"
-        self._file = name.open("ab")
+        self._file = FileIO(name, "ab")  # unbuffered: after a fault nothing is left that would be written later
         self._file.seek(0, os.SEEK_END)
         atomic.sync(self.folder)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Mark the stage as finished; later stages read only finished folders."""
+        """Mark the stage as finished; later stages read only finished folders.
+
+        Raises:
+            InputError: there is no record, and the stage may not be empty; or the folder was removed.
+        """
+        self._check_held()
+        if not self.done and not self._may_be_empty:
+            known = ", ".join(str(known["path"]) for known in self._identity["inputs"].values()) or "the input"
+            raise InputError(f"{self.folder}: no record to write: {known} holds nothing for this stage; check it")
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -172,10 +215,22 @@ class Store(Generic[Record]):
         self._made = []
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Read the summary of a finished stage; empty without one."""
+def read_summary(folder: Path, kind: Any = dict[str, Any]) -> Any:
+    """Read the summary of a finished stage; empty without one.
+
+    Args:
+        folder: output of the stage.
+        kind: type of the summary, of which the keys are checked that it has.
+
+    Raises:
+        InputError: the summary is of another type.
+    """
     manifest = folder / MANIFEST
-    return (read_manifest(manifest)["summary"] or {}) if manifest.is_file() else {}
+    summary = (read_manifest(manifest)["summary"] or {}) if manifest.is_file() else {}
+    try:
+        return msgspec.convert(summary, kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{manifest}: key 'summary': {error}") from None
 
 
 def kept_records(folder: Path, kind: type[Record]) -> Iterator[Record]:
@@ -214,9 +269,10 @@ def _whole_lines(shard: Path, kind: type[Record], *, torn: bool) -> Iterator[tup
             if torn and not line.endswith(b"\n"):
                 return
             try:
-                record = parse_record(kind, json.loads(line))
-            except ValueError as error:
-                raise InputError(f"{shard}:{number}: {error}; the shard was edited after the stage wrote it") from None
+                record = decode_record(kind, line if torn else line.removeprefix(codecs.BOM_UTF8))
+            except (ValueError, RecursionError) as error:
+                said = describe_fault(line.decode(errors="backslashreplace"), error)
+                raise InputError(f"{shard}:{number}: {said}; the shard was edited after the stage wrote it") from None
             yield record, len(line)
 
 

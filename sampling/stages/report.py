@@ -51,6 +51,7 @@ def report(
     """
     if input is None and scores is None:
         raise InputError("input, scores: expected rankings, scored solutions or both")
+    atomic.refuse_others(output, folder=True)
     if threshold_subset is not None and scores is None:
         raise InputError(f"threshold_subset: {threshold_subset}: expected scores to choose a threshold on")
     if tokens and (tokens < 0 or scores is None):

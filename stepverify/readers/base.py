@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypeVar
 
+from stepverify.decoding import read_json, read_text
 from stepverify.jsonl import read_json_lines
 from stepverify.records import InputError, Problem, Solution
 
@@ -78,6 +78,12 @@ class Reader(ABC):
         """Return the non-empty counts of ``left_out`` and ``noted`` for a manifest."""
         return {name: tally.plain() for name, tally in (("left_out", self.left_out), ("noted", self.noted)) if tally}
 
+    @property
+    def described(self) -> str:
+        """Return its class, and the file that it reads, for messages."""
+        path = getattr(self, "path", None)
+        return type(self).__name__ if path is None else f"{type(self).__name__} of {path}"
+
     @abstractmethod
     def problems(self) -> Iterator[Problem]:
         """Yield the problems, in a fixed order.
@@ -127,14 +133,11 @@ def _read_array(path: str) -> Iterator[tuple[str, Any]]:
 
     A file of lines with this name is read as JSON Lines.
     """
-    text = Path(path).read_text(encoding="utf-8-sig")
-    if not text.lstrip().startswith("["):
+    if not read_text(Path(path)).lstrip().startswith("["):
         yield from read_json_lines(path)
         return
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path}: not a JSON array: {error}") from None
+    if not (found := read_json(Path(path))):
+        raise InputError(f"{path}: the array is empty")
     for index, data in enumerate(found):
         yield f"{path}[{index}]", data
 
