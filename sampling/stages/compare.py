@@ -143,6 +143,7 @@ def compare(
     atomic.write(output / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     parts = [_steps_section(agreements, reference), _firsts_section(agreements, reference), _costs_section(costs)]
     atomic.write(output / "report.md", to_markdown("Step labels compared", parts))
+    atomic.check_written(output, ("disputes.jsonl", "summary.json", "report.md"))
     print("\n\n".join([*map(to_text, parts), str(output / "report.md")]))
 
 

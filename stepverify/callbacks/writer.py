@@ -53,9 +53,10 @@ class ScoreWriter(lightning.Callback):
         left = [manifest, *self.folder.glob("part-*.jsonl")]
         known = read_manifest(manifest) if manifest.is_file() else {}
         killed = known.get("stage") == "predict" and not known["finished"]
-        if not {*self.folder.iterdir()} <= {self.folder / LOCK, *(left if killed else ())}:
+        signs = {p for p in self.folder.iterdir() if p.name.startswith(LOCK) or p.match(".*.draft")}
+        if not {*self.folder.iterdir()} <= signs | {*(left if killed else ())}:
             raise InputError(f"{self.folder}: not empty; choose another output folder, or remove this one")
-        for path in left:
+        for path in (*left, *(p for p in signs if p.name != LOCK)):
             atomic.remove(path)
 
     def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
