@@ -164,8 +164,13 @@ class Run:
         # An interruption loses no sampled completion.
         keeping = asyncio.create_task(self._keep(ask, completions))
         self._keeping.add(keeping)
-        keeping.add_done_callback(self._keeping.discard)
+        keeping.add_done_callback(self._kept)
         await asyncio.shield(keeping)
+
+    def _kept(self, task: asyncio.Task[None]) -> None:
+        self._keeping.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved: who waits for it may have been cancelled by an earlier error
 
     async def _keep(self, ask: Ask, completions: list[Completion]) -> None:
         record = await self._graded(ask, completions)

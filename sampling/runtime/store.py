@@ -172,11 +172,13 @@ class Store(Generic[Record]):
         atomic.sync(self.folder)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Mark the stage as finished; later stages read only finished folders.
+        """Mark the stage as finished; later stages read only finished folders. A finished one stays as it is.
 
         Raises:
             InputError: there is no record, and the stage may not be empty; or the folder was removed.
         """
+        if self.finished:
+            return
         self._check_held()
         if not self.done and not self._may_be_empty:
             known = ", ".join(str(known["path"]) for known in self._identity["inputs"].values()) or "the input"

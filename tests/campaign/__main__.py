@@ -18,11 +18,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tests.campaign import stages
+from tests.campaign import kills, stages
 from tests.campaign.trial import SURVIVED, Trial
 
 MODULES = ("records", "commands", "kills", "writers", "answers", "servers")
@@ -42,13 +42,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="stepverify-campaign-", dir=memory if memory.is_dir() else None) as name:
         folder = Path(name)
         folder.chmod(0o755)  # some trials are another user's
+        kills.CHOSEN = options.stages
         modules = [importlib.import_module(f"tests.campaign.{name}") for name in options.only if exists(name)]
-        if modules:
+        if modules and not options.cold:
             stages.warm_up(folder)
         for module in modules:
             run(module, folder, options)
-    failed = write_table(options.results)
-    print(f"{README}: {failed or 'no'} trials found faults")
+    failed = write_table(options.results, options.readme)
+    print(f"{options.readme}: {failed or 'no'} trials found faults")
     return int(failed > 0)
 
 
@@ -60,13 +61,12 @@ def exists(name: str) -> bool:
 def run(module: Any, folder: Path, options: argparse.Namespace) -> None:
     """Run the trials of a module that have no result yet."""
     path = options.results / f"{module.NAME}.jsonl"
-    known = {line["key"]: line for line in read(path)}
-    if options.again:
-        known = {key: line for key, line in known.items() if line["outcome"] in SURVIVED}
-        path.write_text("".join(json.dumps(line) + "\n" for line in known.values()))
+    known = {line["key"]: line for line in read(path) if line["outcome"] in SURVIVED or not options.again}
+    path.write_text("".join(json.dumps(line) + "\n" for line in known.values()))  # without a line that a kill tore
     start, counts = time.monotonic(), Counter[str]()
     with path.open("a") as file:
-        for number, trial in enumerate(_missing(module.trials(folder, options.size, options.seed), known)):
+        trials = islice(module.trials(folder, options.size, options.seed), 0, None, options.every)
+        for number, trial in enumerate(trial for trial in trials if trial.key not in known):
             if options.minutes and time.monotonic() - start > 60 * options.minutes:
                 break
             line = one(trial, folder / f"trial-{number}")
@@ -76,10 +76,6 @@ def run(module: Any, folder: Path, options: argparse.Namespace) -> None:
             if line["outcome"] not in SURVIVED:
                 print(f"{trial.key}: {line['outcome']}: {line['said'][-600:]}", flush=True)
     print(f"{module.NAME}: {dict(counts)} in {time.monotonic() - start:.0f} s", flush=True)
-
-
-def _missing(trials: Iterator[Trial], known: dict[str, Any]) -> Iterator[Trial]:
-    return (trial for trial in trials if trial.key not in known)
 
 
 def one(trial: Trial, own: Path) -> dict[str, Any]:
@@ -107,7 +103,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def write_table(results: Path) -> int:
+def write_table(results: Path, readme: Path) -> int:
     """Write the table of all results; return the number of trials that found faults."""
     kinds: dict[str, Counter[str]] = {}
     for path in sorted(results.glob("*.jsonl"), key=lambda p: MODULES.index(p.stem) if p.stem in MODULES else 99):
@@ -117,8 +113,8 @@ def write_table(results: Path) -> int:
     rows = [_row(kind, counts) for kind, counts in kinds.items()] + [_row("**all**", total)]
     header = f"| what | tried | survived | {' | '.join(_COLUMNS)} |"
     table = "\n".join([header, "|---|" + "---:|" * (len(_COLUMNS) + 2), *rows])
-    before, rest = README.read_text().split(_MARKS[0])
-    README.write_text(f"{before}{_MARKS[0]}\n{table}\n{_MARKS[1]}{rest.split(_MARKS[1])[1]}")
+    before, rest = readme.read_text().split(_MARKS[0])
+    readme.write_text(f"{before}{_MARKS[0]}\n{table}\n{_MARKS[1]}{rest.split(_MARKS[1])[1]}")
     return sum(count for outcome, count in total.items() if outcome not in SURVIVED)
 
 
@@ -135,6 +131,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of mutations and moments")
     parser.add_argument("--minutes", type=float, default=0.0, help="after which a module stops; 0 for all of its trials")
     parser.add_argument("--results", type=Path, default=Path("runs/campaign"), help="folder of the results")
+    parser.add_argument("--stages", nargs="*", default=[], help="kill these alone")
+    parser.add_argument("--cold", action="store_true", help="load nothing beforehand: for a few trials")
+    parser.add_argument("--every", type=int, default=1, help="run every n-th trial of each module alone")
+    parser.add_argument("--readme", type=Path, default=README, help="file whose table is written")
     parser.add_argument("--again", action="store_true", help="repeat the trials that found faults")
     return parser.parse_args()
 
