@@ -25,9 +25,7 @@ from stepverify.records import InputError, Record
 
 MAX_DEPTH = 100
 """Levels of lists and objects that a value may have; libraries recurse, and end the process beyond a thousand."""
-MAX_VALUES = 10_000_000
-"""Values that a document may have: aliases of YAML multiply without end."""
-
+_MAX_BITS = 14_284  # 4,300 digits, Python's limit for conversions from text
 _SUSPECT = re.compile(r"NaN|Infinity|\\u[dD][89a-fA-F]|[eE]\+?0*\d{3}|\d{309}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _Place = tuple[Any, "_Place"] | None  # key, and the place above
@@ -76,7 +74,9 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: {error.strerror or error}") from None
 
 
-def refuse_within(data: Any, above: _Place = None, depth: int = 0, *, finite: bool = True) -> None:
+def refuse_within(
+    data: Any, above: _Place = None, depth: int = 0, *, finite: bool = True, most: int | None = None
+) -> None:
     """Refuse the first value that is not allowed; without recursion, so that depth is no danger.
 
     Args:
@@ -84,6 +84,7 @@ def refuse_within(data: Any, above: _Place = None, depth: int = 0, *, finite: bo
         above: its place.
         depth: lists and objects around it.
         finite: whether numbers must be.
+        most: largest number of values.
 
     Raises:
         ValueError: naming the key.
@@ -92,10 +93,12 @@ def refuse_within(data: Any, above: _Place = None, depth: int = 0, *, finite: bo
     count = 0
     while waiting:
         value, place, depth = waiting.pop()
-        if (count := count + 1) > MAX_VALUES:
-            raise _Refused(f"more than {MAX_VALUES:,} values")
+        if most is not None and (count := count + 1) > most:
+            raise _Refused(f"more than {most:,} values")
         if finite and isinstance(value, float) and not math.isfinite(value):
             raise _Refused(f"key '{_named(place)}': expected a finite number, got {json.dumps(value)}")
+        if isinstance(value, int) and value.bit_length() > _MAX_BITS:  # hexadecimal in YAML; no text can show it
+            raise _Refused(f"key '{_named(place)}': an integer of more than 4,300 digits")
         if isinstance(value, str) and _SURROGATE.search(value):
             raise _Refused(f"key '{_named(place)}': half a surrogate pair, which is no character, in {ascii(value):.80}")
         if isinstance(value, dict | list):

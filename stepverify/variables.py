@@ -16,6 +16,7 @@ from stepverify.decoding import read_text, refuse_within
 from stepverify.records import InputError
 
 FILE = "vars.yaml"
+_MOST = 100_000  # values of a file: aliases multiply without end
 _NAME = r"[A-Za-z_]\w*"
 _USE = re.compile(rf"\$?\$\{{({_NAME})\}}")
 
@@ -52,7 +53,7 @@ def load_yaml(path: Path) -> Any:
 
     try:
         tree = get_loader("yaml")(read_text(path))  # takes 1e-5 for a number, as PyYAML's own does not
-        refuse_within(tree, finite=False)
+        refuse_within(tree, finite=False, most=_MOST)
         return tree
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, a date that there is not
         raise InputError(f"{path}: no valid YAML: {str(error).partition(';')[0]}") from None

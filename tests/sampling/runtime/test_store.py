@@ -22,8 +22,8 @@ from stepverify.versions import installed
 RECORDS = [Problem(id=f"p/{i}", problem="é" * i) for i in range(6)]
 
 
-def opened(folder, *, stage="generate", config=None, inputs=None):
-    return Store(folder, Problem, stage=stage, config=config or {}, inputs=inputs or {})
+def opened(folder, *, stage="generate", config=None, inputs=None, **more):
+    return Store(folder, Problem, stage=stage, config=config or {}, inputs=inputs or {}, **more)
 
 
 def entered(folder, **known):
@@ -34,7 +34,7 @@ def entered(folder, **known):
 
 def ended(folder, summary, **known):
     """A stage that finished without a record."""
-    with opened(folder, **known) as store:
+    with opened(folder, may_be_empty=True, **known) as store:
         store.finish(summary)
 
 
@@ -176,7 +176,7 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
         (tmp_path / MANIFEST).write_text(broken)
         said = "JSON (" if broken == "{" else "a manifest of this project"
         assert f"{tmp_path / MANIFEST}: not {said}" in refusal(tmp_path)
-        with pytest.raises(InputError, match="not a manifest of this project"):
+        with pytest.raises(InputError, match="not JSON" if broken == "{" else "not a manifest of this project"):
             read_summary(tmp_path)
 
 
