@@ -100,7 +100,7 @@ def refuse_within(
         if isinstance(value, int) and value.bit_length() > _MAX_BITS:  # hexadecimal in YAML; no text can show it
             raise _Refused(f"key '{_named(place)}': an integer of more than 4,300 digits")
         if isinstance(value, str) and _SURROGATE.search(value):
-            raise _Refused(f"key '{_named(place)}': half a surrogate pair, which is no character, in {ascii(value):.80}")
+            raise _Refused(f"key '{_named(place)}': half a surrogate pair, which is no character, in {value!a:.80}")
         if isinstance(value, dict | list):
             if depth == MAX_DEPTH:
                 raise _Refused(f"key '{_named(place):.80}': lists and objects in more than {MAX_DEPTH} levels")
@@ -108,7 +108,7 @@ def refuse_within(
             if isinstance(value, dict):
                 for key in value:
                     if isinstance(key, str) and _SURROGATE.search(key):
-                        raise _Refused(f"key {ascii(key):.80}: half a surrogate pair, which is no character")
+                        raise _Refused(f"key {key!a:.80}: half a surrogate pair, which is no character")
 
 
 def _items(value: Any) -> Iterator[tuple[Any, Any]]:

@@ -70,7 +70,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
     """
     for number, argument in enumerate(arguments, start=1):
         if printable(argument) != argument and any("\ud800" <= c <= "\udfff" for c in argument):
-            raise InputError(f"argument {number}: not UTF-8: {ascii(argument):.200}")
+            raise InputError(f"argument {number}: not UTF-8: {argument!a:.200}")
 
 
 def printable(text: str) -> str:

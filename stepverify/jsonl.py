@@ -27,8 +27,8 @@ from stepverify.decoding import decode, decode_record, describe_fault, parse_rec
 from stepverify.records import AnyRecord, InputError, Record, record_key
 
 __all__ = [
-    "MANIFEST", "check_output", "dump_line", "fingerprint", "first_place", "parse_record", "read_json_lines", "read_located",
-    "read_records", "shards", "write_lines", "write_records",
+    "MANIFEST", "check_output", "dump_line", "fingerprint", "first_place", "parse_record", "read_json_lines",
+    "read_located", "read_records", "shards", "write_lines", "write_records",
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"

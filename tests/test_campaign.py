@@ -17,7 +17,19 @@ from tests.helpers.processes import ROOT
 def test_a_slice_of_the_campaign(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- table -->\n<!-- /table -->\nafter\n")
-    command = [sys.executable, "-m", "tests.campaign", "--size", "0.01", "--every", "7", "--only", "records", "commands", "kills"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.campaign",
+        "--size",
+        "0.01",
+        "--every",
+        "7",
+        "--only",
+        "records",
+        "commands",
+        "kills",
+    ]
     command += ["--cold", "--stages", "select", "--results", str(tmp_path / "results"), "--readme", str(readme)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
@@ -39,7 +51,9 @@ def test_results_are_kept_and_told(tmp_path):
         @staticmethod
         def trials(folder, size, seed):
             for name, outcome in outcomes.items():
-                yield Trial(name, "kind", lambda own, name=name, outcome=outcome: (ran.append(name), (outcome, "said"))[1])
+                yield Trial(
+                    name, "kind", lambda own, name=name, outcome=outcome: (ran.append(name), (outcome, "said"))[1]
+                )
 
     class Options:
         results, size, seed, minutes, every, again = tmp_path, 1.0, 0, 0.0, 1, False
@@ -75,4 +89,10 @@ def test_ends_are_judged(end, outcome):
 def test_the_readme_has_the_table():
     text = Path(campaign.README).read_text()
     assert text.index("<!-- table -->") < text.index("<!-- /table -->")
-    assert {name for name in campaign.MODULES if campaign.exists(name)} >= {"records", "commands", "kills", "writers", "answers"}
+    assert {name for name in campaign.MODULES if campaign.exists(name)} >= {
+        "records",
+        "commands",
+        "kills",
+        "writers",
+        "answers",
+    }

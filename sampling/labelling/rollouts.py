@@ -106,8 +106,8 @@ class Rollouts(StepLabeller):
         check_sampled(self.reuse_from, "rollouts", self.identity())
         before = {rollout.id: rollout for rollout in read_sampled(self.reuse_from, Rollout)}
         stage.progress.watch(self.engine)
-        kept = Store(stage.output / "rollouts", Rollout, stage="rollouts", config=self.identity(), inputs={}, may_be_empty=True)
-        with kept as store:
+        folder, config = stage.output / "rollouts", self.identity()
+        with Store(folder, Rollout, stage="rollouts", config=config, inputs={}, may_be_empty=True) as store:
             async with aclosing(self.engine), Run(self.plan, self.engine, self.sampling, stage, store, before) as run:
                 yield run.label
             found, late = Unstated("rollouts"), Timeouts("rollouts", stage.grader.time_limit)

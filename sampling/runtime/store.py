@@ -8,7 +8,6 @@ next stage takes it over.
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,8 +17,8 @@ from typing import Any, Generic
 
 import msgspec
 
+from sampling.runtime.shards import holds_record, list_shards, read_keys, whole_lines
 from stepverify import atomic
-from stepverify.decoding import decode_record, describe_fault
 from stepverify.jsonl import MANIFEST, check_count, digest_files, dump_line, fingerprint
 from stepverify.lock import LOCK, FolderLock
 from stepverify.manifest import first_difference, read_manifest, write_manifest
@@ -89,11 +88,11 @@ class Store(Generic[Record]):
             )
         if stored is None or not (stored["finished"] or _in_use(self.folder)):
             return False
-        own = stored["finished"] or any(map(_holds_record, _shards(self.folder)))
+        own = stored["finished"] or any(map(holds_record, list_shards(self.folder)))
         _refuse_difference(self.folder, stored, self._identity, but=None if own else self._nested)
         self.finished, self.summary = stored["finished"], stored["summary"]
         if self.finished:
-            self.done = {key for shard in _shards(self.folder) for key in _keys(shard, self.kind, mend=False)}
+            self.done = read_keys(self.folder, self.kind, mend=False)
             check_count(self.folder, len(self.done))
         return True
 
@@ -104,10 +103,7 @@ class Store(Generic[Record]):
         if self.finished:
             return
         write_manifest(self.folder, self._identity)
-        for shard in _shards(self.folder):
-            self.done.update(_keys(shard, self.kind, mend=True))
-            if not shard.stat().st_size:  # killed before its first record
-                shard.unlink()
+        self.done = read_keys(self.folder, self.kind, mend=True)
 
     def records(self) -> Iterator[Record]:
         """Read the records stored so far, whether finished or not."""
@@ -162,7 +158,7 @@ class Store(Generic[Record]):
             )
 
     def _next_shard(self) -> None:
-        shards = _shards(self.folder)
+        shards = list_shards(self.folder)
         if self._file is not None:
             self._file.close()
         reuse = shards and shards[-1].stat().st_size <= SHARD_BYTES
@@ -187,7 +183,7 @@ class Store(Generic[Record]):
             self._file.close()
             self._file = None
         self.summary, self.finished = dict(summary), True
-        digest = None if self._editable else digest_files(_shards(self.folder))
+        digest = None if self._editable else digest_files(list_shards(self.folder))
         write_manifest(self.folder, self._identity, self.summary, {"count": len(self.done), "sha256": digest})
 
     def __enter__(self) -> Store[Record]:
@@ -238,44 +234,9 @@ def read_summary(folder: Path, kind: Any = dict[str, Any]) -> Any:
 def kept_records(folder: Path, kind: type[Record]) -> Iterator[Record]:
     """Read a folder's records, finished or not, without a torn line."""
     torn = not read_manifest(folder / MANIFEST)["finished"]
-    for shard in _shards(folder):
-        for record, _ in _whole_lines(shard, kind, torn=torn):
+    for shard in list_shards(folder):
+        for record, _ in whole_lines(shard, kind, torn=torn):
             yield record
-
-
-def _shards(folder: Path) -> list[Path]:
-    return sorted(folder.glob("part-*.jsonl"))
-
-
-def _keys(shard: Path, kind: type[Record], *, mend: bool) -> set[str]:
-    """Read the keys of all records of a shard.
-
-    ``mend`` cuts off a torn final line; a finished shard may have been edited by hand.
-    """
-    keys, whole = set(), 0
-    for record, length in _whole_lines(shard, kind, torn=mend):
-        keys.add(record_key(record))
-        whole += length
-    if mend:
-        os.truncate(shard, whole)
-    return keys
-
-
-def _whole_lines(shard: Path, kind: type[Record], *, torn: bool) -> Iterator[tuple[Record, int]]:
-    """Read records and the byte lengths of their lines.
-
-    ``torn``: the final line may be incomplete, and is then left out.
-    """
-    with shard.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if torn and not line.endswith(b"\n"):
-                return
-            try:
-                record = decode_record(kind, line if torn else line.removeprefix(codecs.BOM_UTF8))
-            except (ValueError, RecursionError) as error:
-                said = describe_fault(line.decode(errors="backslashreplace"), error)
-                raise InputError(f"{shard}:{number}: {said}; the shard was edited after the stage wrote it") from None
-            yield record, len(line)
 
 
 def _in_use(folder: Path) -> bool:
@@ -288,7 +249,7 @@ def _in_use(folder: Path) -> bool:
             return True
         if path.is_dir() or path.name == MANIFEST or _is_sign(path):
             continue
-        if not path.match("part-*.jsonl") or _holds_record(path):
+        if not path.match("part-*.jsonl") or holds_record(path):
             return True
     return False
 
@@ -296,11 +257,6 @@ def _in_use(folder: Path) -> bool:
 def _is_sign(path: Path) -> bool:
     """Tell whether a file is all that is there of a stage that was killed while it began: a lock, a draft."""
     return path.name == LOCK or path.name.startswith((f"{LOCK}.", f".{MANIFEST}."))
-
-
-def _holds_record(shard: Path) -> bool:
-    with shard.open("rb") as file:
-        return file.readline().endswith(b"\n")
 
 
 def _clear(folder: Path) -> None:

@@ -54,7 +54,7 @@ def score(
         raise InputError("verifiers: expected at least one name and export folder")
     for name in verifiers:
         if not name.strip() or not name.isprintable() or name in (".", "..") or len(name) > _LONGEST_NAME:
-            raise InputError(f"verifiers: {name!r:.80}: expected a name of printable characters, at most {_LONGEST_NAME}")
+            raise InputError(f"verifiers: {name!r:.80}: expected up to {_LONGEST_NAME} printable characters")
     options: dict[str, Any] = dict(pack_tokens=pack_tokens, dtype=dtype, per_token=per_token, devices=devices)
     if all(isinstance(given, Scorer) for given in verifiers.values()) and options != _DEFAULTS:
         key = next(key for key, value in options.items() if value != _DEFAULTS[key])

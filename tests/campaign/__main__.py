@@ -126,10 +126,16 @@ def _row(kind: str, counts: Counter[str]) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
-    parser.add_argument("--size", type=float, default=0.2, help="share of the trials; 1 takes about an hour on an idle core")
-    parser.add_argument("--only", nargs="*", default=list(MODULES), help=f"some of {', '.join(MODULES)}; none: the table alone")
+    parser.add_argument(
+        "--size", type=float, default=0.2, help="share of the trials; 1 takes about an hour on an idle core"
+    )
+    parser.add_argument(
+        "--only", nargs="*", default=list(MODULES), help=f"some of {', '.join(MODULES)}; none: the table alone"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of mutations and moments")
-    parser.add_argument("--minutes", type=float, default=0.0, help="after which a module stops; 0 for all of its trials")
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, help="after which a module stops; 0 for all of its trials"
+    )
     parser.add_argument("--results", type=Path, default=Path("runs/campaign"), help="folder of the results")
     parser.add_argument("--stages", nargs="*", default=[], help="kill these alone")
     parser.add_argument("--cold", action="store_true", help="load nothing beforehand: for a few trials")

@@ -50,7 +50,9 @@ def trials(folder: Path, size: float, seed: int) -> Iterator[Trial]:
     for begin in range(0, len(bombs), _TOGETHER):
         group = bombs[begin : begin + _TOGETHER]
         pairs = [pair for _, bomb in group for pair in ((bomb, "7"), ("x+1", bomb), (bomb, bomb + " "))]
-        yield Trial(f"bombs: {', '.join(name for name, _ in group)}", "hostile answers, time bombs", _Graded(pairs).trial)
+        yield Trial(
+            f"bombs: {', '.join(name for name, _ in group)}", "hostile answers, time bombs", _Graded(pairs).trial
+        )
     rng = Random(f"{seed} answers")
     for number in range(round(60 * size)):
         pairs = [(_made(rng), _made(rng)) for _ in range(50)]

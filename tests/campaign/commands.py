@@ -43,7 +43,7 @@ INPUTS: dict[str, Callable[[Path], object]] = {
     "binary": lambda path: path.write_bytes(bytes(range(256)) * 9),
     "an image": lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)),
     "unreadable": lambda path: path.chmod(0),
-    "unfinished": lambda path: _unfinished(path),
+    "unfinished": lambda path: _unfinished(path),  # noqa: PLW0108
     "twice the same": lambda path: path.write_bytes(path.read_bytes() * 2),
     "other records": lambda path: path.write_text('{"id": "a", "colour": "red"}\n'),
     "an array": lambda path: path.write_text("[]\n"),
@@ -61,7 +61,11 @@ OUTPUTS: dict[str, Callable[[Path, str], object]] = {
     "a folder that may not be written": lambda out, stage: (out.parent / "closed").mkdir(mode=0o555),
     "a name too long": lambda out, stage: None,
 }  # fmt: skip
-_ELSEWHERE = {"within a file": "file/out", "a folder that may not be written": "closed/out", "a name too long": "x" * 300}
+_ELSEWHERE = {
+    "within a file": "file/out",
+    "a folder that may not be written": "closed/out",
+    "a name too long": "x" * 300,
+}
 
 WORDS: dict[str, list[str]] = {
     "an unknown key": ["--colour", "red"], "a key twice removed": ["--input.path.name", "x"], "no value": ["--output"],

@@ -110,7 +110,9 @@ def _compared(run: Callable, inputs: Path, folder: Path, stage: str, out: Path) 
     raise AssertionError
 
 
-def _killed(inputs: Path, run: Callable, folder: Path, stage: str, at: int, act: Callable, again: int) -> Callable[[Path], tuple[str, str]]:  # type: ignore[type-arg]
+def _killed(
+    inputs: Path, run: Callable, folder: Path, stage: str, at: int, act: Callable, again: int
+) -> Callable[[Path], tuple[str, str]]:  # type: ignore[type-arg]
     def trial(own: Path) -> tuple[str, str]:
         out = own / "out"
         for number in (at, again):
@@ -121,13 +123,19 @@ def _killed(inputs: Path, run: Callable, folder: Path, stage: str, at: int, act:
     return trial
 
 
-def _failed(inputs: Path, run: Callable, folder: Path, stage: str, at: int, name: str) -> Callable[[Path], tuple[str, str]]:  # type: ignore[type-arg]
+def _failed(
+    inputs: Path, run: Callable, folder: Path, stage: str, at: int, name: str
+) -> Callable[[Path], tuple[str, str]]:  # type: ignore[type-arg]
     def trial(own: Path) -> tuple[str, str]:
         out = own / "out"
         end = _disturbed(run, inputs, out, at, disk.failing(disk.FAILURES[name]))
         outcome, said = judge(end, [str(out)])
         wanted = {"full": ("kept", "accepted")}.get(name, ("refused", "accepted"))
-        return _compared(run, inputs, folder, stage, out) if outcome in wanted else (outcome if outcome != "refused" else "unnamed", said)
+        return (
+            _compared(run, inputs, folder, stage, out)
+            if outcome in wanted
+            else (outcome if outcome != "refused" else "unnamed", said)
+        )
 
     return trial
 

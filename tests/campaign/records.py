@@ -24,7 +24,9 @@ def trials(folder: Path, size: float, seed: int) -> Iterator[Trial]:
         rng = Random(f"{seed} {name}")
         for number in range(max(2, round(400 * size * known.weight))):
             changed, content = _content(known, rng)
-            yield Trial(f"{name} {number}: {changed}", f"mutated {name.partition(':')[0]}", _Read(folder, name, content).trial)
+            yield Trial(
+                f"{name} {number}: {changed}", f"mutated {name.partition(':')[0]}", _Read(folder, name, content).trial
+            )
 
 
 cached_formats = cache(formats)
@@ -94,7 +96,9 @@ def unreadable(folder: Path) -> str:
         if path.suffix not in (".json", ".jsonl") or not path.is_relative_to(folder / "out"):
             continue
         try:
-            for line in [path.read_text()] if path.suffix == ".json" else path.read_text(encoding="utf-8-sig").split("\n"):
+            for line in (
+                [path.read_text()] if path.suffix == ".json" else path.read_text(encoding="utf-8-sig").split("\n")
+            ):
                 json.loads(line.removeprefix("\ufeff") or "0", parse_constant=_refuse)
         except ValueError as error:
             return f"{path.name}: {error}"

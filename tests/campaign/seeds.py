@@ -81,7 +81,9 @@ def _resumed(name: str, file: str, whole: bool, documents: list[Any]) -> Format:
 def _configured(stage: str, tree: dict[str, Any], file: str = "config.yaml", more: tuple[str, ...] = ()) -> Format:
     def read(folder: Path) -> None:
         if file != "config.yaml":
-            (folder / "config.yaml").write_text(json.dumps({"input": "${here}/scored.jsonl", "output": "${here}/out", "sizes": "${sizes}"}))
+            (folder / "config.yaml").write_text(
+                json.dumps({"input": "${here}/scored.jsonl", "output": "${here}/out", "sizes": "${sizes}"})
+            )
         sampling([stage, *(("--config", str(folder / "config.yaml")) if not more else (str(folder), *more))])
 
     return Format([tree], read, file, whole=True, weight=0.5)
@@ -190,7 +192,9 @@ def formats() -> dict[str, Format]:
 
 
 def _unlabelled(s: Solution) -> Solution:
-    return Solution(id=s.id, problem_id=s.problem_id, problem=s.problem, steps=s.steps, answer=s.answer, finish=s.finish)
+    return Solution(
+        id=s.id, problem_id=s.problem_id, problem=s.problem, steps=s.steps, answer=s.answer, finish=s.finish
+    )
 
 
 def _manifest(stage: str) -> dict[str, Any]:
@@ -215,6 +219,10 @@ def _described(name: str, file: str) -> Format:
         if name == "rank":
             sampling(["rank", "--input", str(folder / "input"), "--output", str(folder / "out"), "--num_subsets", "3"])
         else:
-            sampling(["report", "--input", str(folder / "input"), "--output", str(folder / "out"), "--num_bootstrap", "9"])
+            sampling(
+                ["report", "--input", str(folder / "input"), "--output", str(folder / "out"), "--num_bootstrap", "9"]
+            )
 
-    return Format([_manifest({"scored": "score", "rankings": "rank"}[file])], read, "input/manifest.json", whole=True, weight=0.5)
+    return Format(
+        [_manifest({"scored": "score", "rankings": "rank"}[file])], read, "input/manifest.json", whole=True, weight=0.5
+    )

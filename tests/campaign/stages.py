@@ -103,7 +103,11 @@ def solutions() -> list[Solution]:
             value = hashlib.sha256(f"{p.id}{i}".encode()).digest()[0]
             answer = p.answer if value % 2 or not i else str(value % 7 + 4)
             steps = [f"a {value}", f"b {value % 5}", f"#### {answer}"]
-            labels = [StepLabel(rating=1), StepLabel(num_correct=value % 4, num_rollouts=4), StepLabel(rating=1 if answer == p.answer else -1)]
+            labels = [
+                StepLabel(rating=1),
+                StepLabel(num_correct=value % 4, num_rollouts=4),
+                StepLabel(rating=1 if answer == p.answer else -1),
+            ]
             made.append(Solution.of(
                 p, i, steps, finish="stop", predicted=answer, correct=answer == p.answer, step_labels=labels,
                 scores={"prm": [0.9, value / 255, value / 255], "orm": [value / 255]}, token_ids=[1, 2, value], seed=i, generator="g",
@@ -130,7 +134,8 @@ def prepare(folder: Path) -> Path:
     write_records(folder / "problems.jsonl", problems())
     write_records(folder / "scored.jsonl", solutions())
     plain = [
-        Solution(id=s.id, problem_id=s.problem_id, problem=s.problem, steps=s.steps, answer=s.answer, finish=s.finish) for s in solutions()
+        Solution(id=s.id, problem_id=s.problem_id, problem=s.problem, steps=s.steps, answer=s.answer, finish=s.finish)
+        for s in solutions()
     ]
     write_records(folder / "solutions.jsonl", plain)
     write_records(folder / "rankings.jsonl", rankings())
@@ -216,7 +221,12 @@ def content(out: Path) -> dict[str, Any]:
                 records[key] = data
         elif path.name == "manifest.json":
             manifest = json.loads(path.read_text())
-            found[name] = manifest["stage"], manifest["finished"], _lasting(manifest["summary"]), manifest["records"]["count"]
+            found[name] = (
+                manifest["stage"],
+                manifest["finished"],
+                _lasting(manifest["summary"]),
+                manifest["records"]["count"],
+            )
         else:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
@@ -224,7 +234,9 @@ def content(out: Path) -> dict[str, Any]:
 
 def _lasting(summary: dict[str, Any]) -> dict[str, Any]:
     """Leave out what belongs to one run: seconds, and what was made in it."""
-    return {key: value for key, value in summary.items() if "this_run" not in key and key not in ("seconds", "trained_on")}
+    return {
+        key: value for key, value in summary.items() if "this_run" not in key and key not in ("seconds", "trained_on")
+    }
 
 
 def clear(folder: Path) -> None:

@@ -11,6 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,10 +127,8 @@ def _cpu_seconds(session: int) -> float:
 
 def _kill_group(pid: int) -> None:
     """End what the process has left: workers that a kill has orphaned."""
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def judge(end: End, names: Iterable[str]) -> tuple[str, str]:
@@ -146,7 +145,11 @@ def judge(end: End, names: Iterable[str]) -> tuple[str, str]:
         return "traceback", f"exit {end.code}: {end.err[-1500:]}"
     if end.code == 0:
         return "accepted", end.out[-200:]
-    said = [line for line in end.err.splitlines() if line.startswith((f"{PROGRAM}: ", "sampling ", "stepverify ", "error: "))]
+    said = [
+        line
+        for line in end.err.splitlines()
+        if line.startswith((f"{PROGRAM}: ", "sampling ", "stepverify ", "error: "))
+    ]
     if len(said) != 1 or not any(name in said[0] for name in names):
         return "unnamed", f"exit {end.code}: {end.err[-800:]}"
     if end.code == 1 and "the same command goes on" in said[0]:

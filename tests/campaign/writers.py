@@ -25,7 +25,11 @@ def trials(folder: Path, size: float, seed: int) -> Iterator[Trial]:
     for stage in _STORED:
         rng = Random(f"{seed} {stage}")
         for number in range(max(1, round(12 * size))):
-            yield Trial(f"{stage}: two starts {number}", "two writers", _Two(folder, inputs, stage, rng.random() ** 2, number % 2).trial)
+            yield Trial(
+                f"{stage}: two starts {number}",
+                "two writers",
+                _Two(folder, inputs, stage, rng.random() ** 2, number % 2).trial,
+            )
 
 
 class _Two:

@@ -1,5 +1,7 @@
 """Comparisons that time out: kept with the records, counted over all runs of a stage, and warned of above 1 %."""
 
+from typing import ClassVar
+
 import pytest
 
 from sampling.labelling.timeouts import Timeouts, count_rollouts, count_solutions
@@ -14,7 +16,7 @@ from stepverify.records import Rollout, Solution
 class Slow(Grader):
     """Answers with an ``x`` time out; the third problem ends the run once."""
 
-    ends = [True]
+    ends: ClassVar = [True]
 
     def grade(self, pairs):
         pairs = list(pairs)
@@ -61,7 +63,9 @@ def test_more_than_one_in_a_hundred(late, warned, capsys):
     assert list(count_solutions(solutions, found)) == solutions
     assert (found.count, found.total) == (late, 100)
     found.warn("they have no verdict")
-    assert ("2 of 100 solutions with an answer (2.0%) were not graded within 0.5 s" in capsys.readouterr().err) is warned
+    assert (
+        "2 of 100 solutions with an answer (2.0%) were not graded within 0.5 s" in capsys.readouterr().err
+    ) is warned
 
 
 def test_completions_of_rollouts():

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from typing import ClassVar
 
 import pytest
 
@@ -22,7 +23,7 @@ def opened(folder, **known):
 class Filling(store_module.FileIO):
     """A file on a disk with room for 50 bytes more, once."""
 
-    room = [50]
+    room: ClassVar = [50]
 
     def write(self, data):
         if not self.room:
@@ -41,7 +42,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_line(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "FileIO", Filling)
     monkeypatch.setattr(Filling, "room", [50])
     shard = tmp_path / "out" / "part-00000.jsonl"
-    with pytest.raises(OSError, match="No space left") as caught, opened(tmp_path / "out") as store:
+    with pytest.raises(OSError, match="No space left") as caught, opened(tmp_path / "out") as store:  # noqa: PT012
         store.write(RECORDS[:1])
         with pytest.raises(OSError, match="No space left"):
             store.write(RECORDS[1:3])
@@ -60,7 +61,10 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_line(tmp_path, monkeypatch):
 def test_a_folder_that_is_removed_while_it_is_written(tmp_path, at):
     """The open file still takes records, and would lose them; the manifest would make a finished folder without any."""
     out = tmp_path / "out"
-    with pytest.raises(InputError, match=rf"^{out}: was removed or replaced, or its .lock was, while"), opened(out) as store:  # noqa: PT012
+    with (  # noqa: PT012
+        pytest.raises(InputError, match=rf"^{out}: was removed or replaced, or its .lock was, while"),
+        opened(out) as store,
+    ):
         store.write(RECORDS[:1])
         shutil.rmtree(out)
         if at == "write":
@@ -71,7 +75,10 @@ def test_a_folder_that_is_removed_while_it_is_written(tmp_path, at):
 
 def test_a_stage_without_a_record_fails(tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(InputError, match=rf"^{out}: no record to write: the input holds nothing for this stage"), opened(out) as store:
+    with (
+        pytest.raises(InputError, match=rf"^{out}: no record to write: the input holds nothing for this stage"),
+        opened(out) as store,
+    ):
         store.finish({})
     assert not out.exists()
     with opened(out, may_be_empty=True) as store:
@@ -95,3 +102,20 @@ def test_a_record_twice_in_a_batch(tmp_path):
             store.write(RECORDS[:1] * 2)
         assert store.done == set()
         store.write(RECORDS[:1])
+
+
+def test_a_key_twice_in_the_shards(tmp_path):
+    """Edited by hand, in an unfinished folder and in a finished one, whose number of different keys is still right."""
+    out = tmp_path / "out"
+    with opened(out) as store:
+        store.write(RECORDS[:2])
+    (out / "part-00001.jsonl").write_text(dump_line(RECORDS[1]))
+    said = f"^{out}/part-00001.jsonl: id 'p/1' occurs twice in {out}; it was edited"
+    with pytest.raises(InputError, match=said), opened(out):
+        pass
+    (out / "part-00001.jsonl").unlink()
+    with opened(out) as store:
+        store.finish({})
+    (out / "part-00001.jsonl").write_text(dump_line(RECORDS[1]))
+    with pytest.raises(InputError, match=said):
+        opened(out)
