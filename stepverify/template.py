@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stepverify.chat import ChatTemplate, Rendering, check_same
+from stepverify.decoding import read_json
 from stepverify.records import InputError, Problem
 from stepverify.steps import StepPattern, check_separator, joint, split_steps
 from stepverify.thinking import thinking, without
@@ -216,8 +217,8 @@ def load_export(folder: str | Path) -> tuple[Template, dict[str, Any]] | None:
     path = Path(folder) / EXPORT_FILE
     if not path.is_file():
         return None
+    facts = read_json(path)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
         written = facts.pop("format", None)
         template = Template(**facts.pop("template")) if written == FORMAT else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -94,7 +94,8 @@ class Consensus(StepLabeller):
     async def labelling(self, stage: Stage) -> AsyncIterator[LabelProblem]:
         """Label the solutions of a problem, then judge those with labels."""
         stage.progress.watch(self.judge)
-        with Store(stage.output / "judge", Judgement, stage="judge", config=self.identity(), inputs={}) as store:
+        folder, config = stage.output / "judge", self.identity()
+        with Store(folder, Judgement, stage="judge", config=config, inputs={}, may_be_empty=True) as store:
             async with self.labeller.labelling(stage) as label, aclosing(self.judge):
                 with Writer(store) as writer:
                     yield _JudgeRun(self, label, stage, writer).label

@@ -18,6 +18,7 @@ from sampling.labelling.answer_fallback import Unstated
 from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from sampling.labelling.run import Budget, Plan, Run
 from sampling.labelling.strategies import Exhaustive, Strategy
+from sampling.labelling.timeouts import Timeouts, count_rollouts
 from sampling.runtime.prompts import template_of
 from sampling.runtime.provenance import check_origin, digest
 from sampling.runtime.reuse import check_sampled, read_sampled
@@ -105,16 +106,17 @@ class Rollouts(StepLabeller):
         check_sampled(self.reuse_from, "rollouts", self.identity())
         before = {rollout.id: rollout for rollout in read_sampled(self.reuse_from, Rollout)}
         stage.progress.watch(self.engine)
-        kept = Store(stage.output / "rollouts", Rollout, stage="rollouts", config=self.identity(), inputs={})
-        with kept as store:
+        folder, config = stage.output / "rollouts", self.identity()
+        with Store(folder, Rollout, stage="rollouts", config=config, inputs={}, may_be_empty=True) as store:
             async with aclosing(self.engine), Run(self.plan, self.engine, self.sampling, stage, store, before) as run:
                 yield run.label
-            found = Unstated("rollouts")
-            self._summary = _count(_watched(store.records(), found), before)
+            found, late = Unstated("rollouts"), Timeouts("rollouts", stage.grader.time_limit)
+            self._summary = _count(count_rollouts(_watched(store.records(), found), late), before)
             if count := run.prefixes_refused:
                 self._summary["prefixes_refused"] = count
                 print(f"{stage.output}: a server refused to complete {count} prefixes; these have no own rollouts")
             store.finish(self._summary)
+            late.warn("they count as incorrect")
             found.warn(
                 "they count as incorrect; give few_shot examples, or train the generator on solutions, with a final "
                 "line such as '#### 5'"
@@ -141,5 +143,6 @@ def _count(rollouts: Iterable[Rollout], before: Mapping[str, Rollout]) -> dict[s
         counts.update(
             rollouts=len(rollout.correct), correct_rollouts=sum(rollout.correct), rollout_tokens=rollout.tokens,
             rollouts_without_answer=rollout.answers.count(None), rollouts_cut_off=rollout.finish.count("length"),
+            rollout_timeouts=len(rollout.timed_out),
         )  # fmt: skip
     return {"prefixes_completed": len(prefixes), **counts}

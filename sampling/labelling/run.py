@@ -183,8 +183,13 @@ class Run:
     def _start_keeping(self, ask: Ask, completions: list[Completion]) -> asyncio.Task[None]:
         keeping = asyncio.create_task(self._keep(dataclasses.replace(ask, number=len(completions)), completions))
         self._keeping.add(keeping)
-        keeping.add_done_callback(self._keeping.discard)
+        keeping.add_done_callback(self._kept)
         return keeping
+
+    def _kept(self, task: asyncio.Task[None]) -> None:
+        self._keeping.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved: who waits for it may have been cancelled by an earlier error
 
     async def _keep(self, ask: Ask, completions: list[Completion]) -> None:
         if not completions:
@@ -209,6 +214,7 @@ class Run:
             id=ask.key, problem_id=problem.problem_id, steps=list(steps), seed=ask.seed,
             completions=[c.text for c in completions], finish=[c.finish for c in completions], answers=answers,
             correct=[v is True for v in verdicts], tokens=sum(c.num_tokens for c in completions),
+            timed_out=[i for i, v in enumerate(verdicts) if v is None],
         )  # fmt: skip
 
     def _count(self, ask: Ask, record: Rollout) -> None:

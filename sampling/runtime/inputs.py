@@ -17,11 +17,11 @@ def read_problems(reader: Reader) -> list[Problem]:
     problems, seen = [], set()
     for problem in reader.problems():
         if problem.id in seen:
-            raise InputError(f"{type(reader).__name__}: problem id {problem.id!r} occurs twice")
+            raise InputError(f"{reader.described}: problem id {problem.id!r} occurs twice")
         seen.add(problem.id)
         problems.append(problem)
     if not problems:
-        raise InputError(f"{type(reader).__name__}: no problem was read")
+        raise InputError(f"{reader.described}: no problem was read; check its file and its start, limit and fold")
     return problems
 
 

@@ -76,6 +76,12 @@ class Reader(ABC):
         """Return the non-empty counts of ``left_out`` and ``noted`` for a manifest."""
         return {name: tally.plain() for name, tally in (("left_out", self.left_out), ("noted", self.noted)) if tally}
 
+    @property
+    def described(self) -> str:
+        """Return its class, and the file that it reads, for messages."""
+        path = getattr(self, "path", None)
+        return type(self).__name__ if path is None else f"{type(self).__name__} of {path}"
+
     @abstractmethod
     def problems(self) -> Iterator[Problem]:
         """Yield the problems, in a fixed order.

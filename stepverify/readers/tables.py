@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepverify.decoding import decode, describe_fault
 from stepverify.foreign import name_reader
 from stepverify.jsonl import read_json_lines
 from stepverify.records import InputError
@@ -89,9 +89,11 @@ def _read_array(file: Path) -> Iterator[Row]:
         yield from read_json_lines(file)
         return
     try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{file}: not a JSON array: {error}") from None
+        found = decode(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: {describe_fault(text, error)}") from None
+    if not found:
+        raise InputError(f"{file}: the array is empty")
     for index, data in enumerate(found):
         yield f"{file}[{index}]", data
 
