@@ -15,7 +15,7 @@ from stepverify.hub import local_model
 from stepverify.models.adapters import with_adapters
 from stepverify.models.attention import Attention
 from stepverify.models.check import reading_of
-from stepverify.models.files import tensor_by_tensor
+from stepverify.models.files import return_freed_memory, tensor_by_tensor
 from stepverify.models.recompute import checkpoint_layers
 from stepverify.models.rows import decoder_layers
 from stepverify.models.sharded import Sharding, stand_ins
@@ -106,11 +106,13 @@ class Backbone:
                 the model's attention is not supported.
         """
         model = self._read(sharding)
+        return_freed_memory()
         if self.lora and any(name.endswith("ForTokenClassification") for name in model.config.architectures or ()):
             raise InputError(
                 f"{self.path}: a token classifier does not support adapters: start from a causal language model"
             )
         self.examine(model)
+        return_freed_memory()
         if self.dropout:
             self._add_dropout(model)
         if self.gradient_checkpointing in (True, "pointwise"):

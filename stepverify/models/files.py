@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,15 @@ def tensor_by_tensor() -> Iterator[None]:
                 del os.environ[_IN_ORDER]
             else:
                 os.environ[_IN_ORDER] = before
+
+
+def return_freed_memory() -> None:
+    """Return freed memory to the operating system.
+
+    The allocator of glibc keeps it: after a model of 0.5 B parameters was read, as much as half of the parameters.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 class _File:
