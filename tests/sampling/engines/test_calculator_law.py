@@ -1,13 +1,11 @@
 """The law of solutions by the calculator, in exact fractions over all executions."""
 
-import asyncio
-import contextlib
 from collections import defaultdict
 from fractions import Fraction
 
 import pytest
 
-from sampling.engines import Request, SamplingOptions
+from sampling.engines import Request, SamplingOptions, calculator
 from sampling.engines.calculator import CalculatorEngine
 from tests.helpers.chain import (
     ID,
@@ -39,38 +37,45 @@ def law(execute):
     return found
 
 
-def by_calculator(choose, options, loop):
-    c = completion(CalculatorEngine(Choosing(choose)), options, loop)
+def by_calculator(choose, options):
+    c = at_once(CalculatorEngine(Choosing(choose)), options)
     return tuple(c.token_ids), c.text, c.finish
 
 
-def completion(engine, options, loop):
-    return loop.run_until_complete(engine.complete(Request("r", [ID["\n"]], 1, 0), options))[0]
+async def one_after_another(works):
+    return [await work for work in works]
 
 
-@pytest.fixture(scope="module")
-def loop():
-    """One event loop: the law goes through thousands of completions."""
-    with contextlib.closing(asyncio.new_event_loop()) as made:
-        yield made
+def at_once(engine, options):
+    """One completion, by an engine that never waits: the law goes through thousands of them, without an event loop."""
+    try:
+        engine.complete(Request("r", [ID["\n"]], 1, 0), options).send(None)
+    except StopIteration as ended:
+        return ended.value[0]
+    raise AssertionError("it waits")
+
+
+@pytest.fixture(autouse=True)
+def without_an_event_loop(monkeypatch):
+    monkeypatch.setattr(calculator, "together", one_after_another)
 
 
 @pytest.mark.parametrize("options", [{"max_tokens": 9}, {"max_tokens": 9, "stop": ["2>>2", "\n<"]}, {"max_tokens": 4}])
-def test_the_law_is_that_of_stopping_at_every_equals_sign(options, loop):
+def test_the_law_is_that_of_stopping_at_every_equals_sign(options):
     """Every solution has the same probability, in exact fractions, over all executions of both."""
     options = SamplingOptions(temperature=1, **options)
     start = [ID["\n"]]
     expected = law(lambda choose: stopping_at_every_equals_sign(start, options, options.max_tokens, choose))
-    assert law(lambda choose: by_calculator(choose, options, loop)) == expected
+    assert law(lambda choose: by_calculator(choose, options)) == expected
     assert sum(expected.values()) == 1
     assert len(expected) > (5 if options.max_tokens == 4 else 50)
 
 
-def test_the_law_differs_where_the_calculator_is_missing(loop):
+def test_the_law_differs_where_the_calculator_is_missing():
     """The comparison above can fail: the chain draws incorrect values, and the same text in other tokens."""
     options = SamplingOptions(temperature=1, max_tokens=9)
-    plain = law(lambda choose: completion(Choosing(choose), options, loop).text)
-    forced = law(lambda choose: by_calculator(choose, options, loop)[1])
+    plain = law(lambda choose: at_once(Choosing(choose), options).text)
+    forced = law(lambda choose: by_calculator(choose, options)[1])
     assert set(plain) - set(forced)
     assert {"<<1+2=3>>", "<<1+1=2>>"} <= {text[:9] for text in forced}
     assert not any("=13" in text for text in forced)
