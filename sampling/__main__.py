@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from stepverify.faults import reported
+from stepverify.faults import check_arguments, reported
 
 # stage → (module, description). A module is imported only when its stage runs.
 STAGES = {
@@ -50,6 +50,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(f"sampling: unknown stage {stage!r}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
     with reported(f"sampling {stage}"):
+        check_arguments(args)
         if stage == "pipeline":
             from sampling.pipeline import main as pipeline
 

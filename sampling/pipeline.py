@@ -168,19 +168,25 @@ def _stage(file: Path, name: str, value: Any) -> Stage:
     run = str(spec.get("run", ""))
     if run != _FIT and (len(run.split()) != 2 or not run.startswith("sampling ")):
         raise InputError(f"{where}: expected `sampling STAGE` or `stepverify fit`, got {run!r}")
-    configs = spec.get("config", f"{name}.yaml")
     found = []
-    for config in [configs] if isinstance(configs, str) else configs:
+    for config in _texts(f"{where}.config", spec.get("config", f"{name}.yaml")):
         path = config if config == OVERLAYS else _from_here(file.parent / config)
         if path != OVERLAYS and not Path(path).is_file():
             raise InputError(f"{where}: {path}: no such file")
         found.append(path)
-    when = spec.get("when", ())
-    when = (when,) if isinstance(when, str) else tuple(when)
+    when = _texts(f"{where}.when", spec.get("when", []))
     beside = variables_file(file)
     if missing := [word for word in when if word not in Variables().of(beside)]:
         raise InputError(f"{where}.when: {missing[0]}: no such variable in {beside or FILE}")
-    return Stage(name, run, tuple(found), _as_set(file, f"stages.{name}.set", spec.get("set")), when)
+    return Stage(name, run, tuple(found), _as_set(file, f"stages.{name}.set", spec.get("set")), tuple(when))
+
+
+def _texts(where: str, value: Any) -> list[str]:
+    """Return one text or several as a list."""
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise InputError(f"{where}: expected a text or a list of them, got {value!r:.80}")
+    return found
 
 
 def _from_here(path: Path) -> str:

@@ -9,9 +9,10 @@ import lightning
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from sampling.engines import CalculatorEngine, Completion, Engine, LoadedEngine, Request, SamplingOptions
+from sampling.engines import CalculatorEngine, Completion, Engine, LoadedEngine, SamplingOptions
 from sampling.labelling.outcomes import grade_solutions
 from sampling.runtime.inputs import read_problems
+from sampling.runtime.prompts import Prompts
 from sampling.runtime.scheduler import run, run_all
 from sampling.runtime.seeds import derive_seed
 from stepverify.answers import Grader
@@ -126,11 +127,13 @@ class SampleAccuracy(lightning.Callback):
         if self.calculator:
             engine = CalculatorEngine(engine)
         sampled: dict[str, list[Completion]] = {}
+        prompts = Prompts(engine, module.template)
+        options = prompts.options(self.sampling)
 
         async def sample(problem: Problem) -> None:
-            prompt = module.encoder.prompt(problem.problem)
-            request = Request(problem.id, prompt, self.num_samples, derive_seed(self.seed, problem.id))
-            sampled[problem.id] = await engine.complete(request, self.sampling)
+            seed = derive_seed(self.seed, problem.id)
+            request = prompts.request(problem.id, problem.problem, self.num_samples, seed)
+            sampled[problem.id] = await engine.complete(request, options)
 
         async def sample_all() -> None:
             # Entered in the thread that computes, since autocast belongs to a thread.
@@ -140,11 +143,7 @@ class SampleAccuracy(lightning.Callback):
                 network.wait()
 
         run(sample_all())
-        return [
-            Solution.of(p, i, module.template.split(c.text), token_ids=c.token_ids, finish=c.finish)
-            for p in problems
-            for i, c in enumerate(sampled[p.id])
-        ]
+        return [prompts.solution(p, i, c) for p in problems for i, c in enumerate(sampled[p.id])]
 
 
 class _Network:
@@ -180,5 +179,4 @@ class _Network:
 
 def _shown(solution: Solution) -> str:
     verdict = "correct" if solution.correct else "unfinished" if solution.predicted is None else "incorrect"
-    text = "\n".join([solution.problem, "", *solution.steps])
-    return block(f"{text}\n({verdict}; reference answer: {solution.answer})")
+    return block(f"{solution.problem}\n\n{solution.text}\n({verdict}; reference answer: {solution.answer})")

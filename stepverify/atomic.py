@@ -10,7 +10,7 @@ import glob
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -94,6 +94,16 @@ def write(target: str | Path, content: str | bytes) -> None:
     """Write one file atomically, text as UTF-8."""
     with replacing(target) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_written(folder: Path, names: Iterable[str]) -> None:
+    """Check that files of one output are all there: each was written alone, and the folder may have been removed.
+
+    Raises:
+        InputError: one is missing.
+    """
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise InputError(f"{folder / missing[0]}: was removed while the output was written; run the command again")
 
 
 def publish(draft: Path, target: Path) -> None:

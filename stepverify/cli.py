@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from stepverify.faults import reported
+from stepverify.faults import check_arguments, reported
 
 _USAGE = """usage: stepverify COMMAND --config FILE.yaml [--config OVERLAY.yaml] [--set NAME=VALUE] [--key value] ...
 
@@ -38,6 +38,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(_USAGE, end="")
         sys.exit(0 if words else 2)
     with reported(f"stepverify {words[0]}"):
+        check_arguments(words)
         from stepverify.trainer import run
 
         run(args)

@@ -1,35 +1,128 @@
 """Decode JSON to records, and report the incorrect key and value.
 
 msgspec decodes and checks good lines. A line that it refuses is decoded again by :mod:`json` and checked key by key, to
-locate the error; if nothing is found, the record is accepted.
+locate the error; if nothing is found, the record is accepted. Both refuse what :mod:`json` alone lets pass: numbers
+that are not finite, and half surrogate pairs, which no file could hold again.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 from msgspec.structs import fields
 
+from stepverify.foreign import describe_row
 from stepverify.records import InputError, Record
 
+MAX_DEPTH = 100
+"""Levels of lists and objects that a value may have; libraries recurse, and end the process beyond a thousand."""
+_MAX_BITS = 14_284  # 4,300 digits, Python's limit for conversions from text
+_SUSPECT = re.compile(r"NaN|Infinity|\\u[dD][89a-fA-F]|[eE]\+?0*\d{3}|\d{309}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_Place = tuple[Any, "_Place"] | None  # key, and the place above
 
-class _NotFinite(ValueError):
-    """Signal NaN or Infinity, which Python writes but JSON lacks."""
+
+class _Refused(ValueError):
+    """Signal a value that JSON or this project does not allow, with its key."""
 
 
-def _no_constant(name: str) -> Any:
-    raise _NotFinite(name)
+def decode(text: str) -> Any:
+    """Decode JSON strictly.
+
+    Raises:
+        ValueError: not JSON; or a number that is not finite, half a surrogate pair, more than :data:`MAX_DEPTH` levels.
+    """
+    data = json.loads(text)
+    if _SUSPECT.search(text) or text.count("[") + text.count("{") > MAX_DEPTH:
+        refuse_within(data)
+    return data
 
 
-decode: Callable[[str], Any] = json.JSONDecoder(parse_constant=_no_constant).decode
+def read_json(path: Path) -> Any:
+    """Read a file that is one JSON value.
+
+    Raises:
+        InputError: it cannot be read, or is not JSON.
+    """
+    text = read_text(path)
+    try:
+        return decode(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {describe_fault(text, error)}") from None
+
+
+def read_text(path: Path) -> str:
+    """Read a text file, without the byte order mark that some editors write.
+
+    Raises:
+        InputError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text in UTF-8: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+
+
+def refuse_within(
+    data: Any, above: _Place = None, depth: int = 0, *, finite: bool = True, most: int | None = None
+) -> None:
+    """Refuse the first value that is not allowed; without recursion, so that depth is no danger.
+
+    Args:
+        data: decoded JSON or YAML; aliases of YAML may make it endless.
+        above: its place.
+        depth: lists and objects around it.
+        finite: whether numbers must be.
+        most: largest number of values.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    waiting: list[tuple[Any, _Place, int]] = [(data, above, depth)]
+    count = 0
+    while waiting:
+        value, place, depth = waiting.pop()
+        if most is not None and (count := count + 1) > most:
+            raise _Refused(f"more than {most:,} values")
+        if finite and isinstance(value, float) and not math.isfinite(value):
+            raise _Refused(f"key '{_named(place)}': expected a finite number, got {json.dumps(value)}")
+        if isinstance(value, int) and value.bit_length() > _MAX_BITS:  # hexadecimal in YAML; no text can show it
+            raise _Refused(f"key '{_named(place)}': an integer of more than 4,300 digits")
+        if isinstance(value, str) and _SURROGATE.search(value):
+            raise _Refused(f"key '{_named(place)}': half a surrogate pair, which is no character, in {value!a:.80}")
+        if isinstance(value, dict | list):
+            if depth == MAX_DEPTH:
+                raise _Refused(f"key '{_named(place):.80}': lists and objects in more than {MAX_DEPTH} levels")
+            waiting += reversed([(item, (key, place), depth + 1) for key, item in _items(value)])
+            if isinstance(value, dict):
+                for key in value:
+                    if isinstance(key, str) and _SURROGATE.search(key):
+                        raise _Refused(f"key {key!a:.80}: half a surrogate pair, which is no character")
+
+
+def _items(value: Any) -> Iterator[tuple[Any, Any]]:
+    return iter(value.items()) if isinstance(value, dict) else enumerate(value)
+
+
+def _named(place: _Place) -> str:
+    """Write a place as ``meta.a[0].b``."""
+    parts: list[str] = []
+    while place is not None:
+        key, place = place
+        parts.append(f"[{key}]" if isinstance(key, int) else f".{key}")
+    return "".join(reversed(parts)).removeprefix(".")
 
 
 def parse_record(kind: type[Record], data: Any) -> Record:
@@ -49,9 +142,12 @@ def decode_record(kind: type[Record], line: bytes) -> Record:
         ValueError: the line is not JSON, or not UTF-8.
     """
     try:
-        return cast(Record, _decoder(kind)(line))
+        record = cast(Record, _decoder(kind)(line))
     except (msgspec.MsgspecError, RecursionError):  # its message lacks key and value
         return parse_record(kind, decode(line.decode()))
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and (meta := getattr(record, "meta", None)):
+        refuse_within(meta, ("meta", None), 1)
+    return record
 
 
 @cache
@@ -84,7 +180,9 @@ def _convert(expected: Any, value: Any, key: str) -> Any:
             raise _mismatch(key, "an object", value)
         hints, prefix = _hints(expected), f"{key}." if key else ""
         if missing := _required(expected) - value.keys():
-            raise InputError(f"missing key '{prefix}{min(missing)}'; found {sorted(value)}")
+            named = ", ".join(f"'{prefix}{name}'" for name in sorted(missing))
+            keys = "keys" if len(missing) > 1 else "key"
+            raise InputError(f"missing {keys} {named}; found {sorted(value)}{describe_row(value)}")
         if unknown := value.keys() - hints.keys():
             raise InputError(f"unknown key '{prefix}{min(unknown)}'; a {expected.__name__} has {sorted(hints)}")
         return expected(**{k: _convert(hints[k], v, prefix + k) for k, v in value.items()})
@@ -120,22 +218,13 @@ def _mismatch(key: str, expected: str, value: Any) -> InputError:
 
 
 def describe_fault(line: str, error: ValueError | RecursionError) -> str:
-    """Describe why a line could not be decoded.
+    """Describe why a text could not be decoded.
 
-    Gives the key of a number that is not finite, or the column.
+    Gives the key of a value that is not allowed, or the column.
     """
-    if isinstance(error, _NotFinite):
-        return f"key '{_key_of(json.loads(line), str(error))}': expected a finite number, got {error}"
-    said = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-    return f"not JSON ({said}): {line.strip()[:80]}"
-
-
-def _key_of(data: Any, constant: str) -> str:
-    """Find the key of the first number that JSON cannot represent."""
-    for name, item in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
-        here = f"[{name}]" if isinstance(data, list) else f".{name}"
-        if isinstance(item, float) and json.dumps(item) == constant:
-            return here.removeprefix(".")
-        if isinstance(item, dict | list) and (below := _key_of(item, constant)):
-            return (here + ("" if below.startswith("[") else ".") + below).removeprefix(".")
-    return ""
+    if isinstance(error, _Refused | InputError):
+        return str(error)
+    if isinstance(error, RecursionError):
+        return f"not JSON (lists and objects in more than {MAX_DEPTH} levels): {line.strip()[:80]}"
+    said = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    return f"not JSON ({said.partition(';')[0]}): {line.strip()[:80]}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from stepverify.records import InputError
 
 INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
 
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -29,6 +32,9 @@ def reported(program: str) -> Iterator[None]:
     Args:
         program: name and command, first in the line.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal of another encoding shows what it can
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if os.environ.get("STEPVERIFY_TRACEBACK", "0") not in ("", "0"):
         yield
         return
@@ -54,6 +60,22 @@ def describe(error: OSError) -> str:
     reason = error.strerror or str(error)
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     return f"{' → '.join(names)}: {reason}" if names else reason
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Check that a command line is text: manifests and messages repeat it.
+
+    Raises:
+        InputError: an argument that is not UTF-8.
+    """
+    for number, argument in enumerate(arguments, start=1):
+        if printable(argument) != argument and any("\ud800" <= c <= "\udfff" for c in argument):
+            raise InputError(f"argument {number}: not UTF-8: {argument!a:.200}")
+
+
+def printable(text: str) -> str:
+    """Write what a terminal would act on, or no file can hold, as escapes."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
@@ -83,6 +105,6 @@ def _keep(error: Exception) -> str:
 
 
 def _end(program: str, message: str, code: int) -> None:
-    line = " ".join(message.split("\n")).encode(errors="backslashreplace").decode()
+    line = printable(" ".join(message.split("\n")))
     print(f"{program}: {line}", file=sys.stderr)
     sys.exit(code)

@@ -7,29 +7,32 @@ which reads them (:mod:`stepverify.decoding`), would write a NaN as ``null``.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
+import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 from msgspec.structs import fields
 
-from stepverify.atomic import replacing
+from stepverify.atomic import refuse_others, replacing
 from stepverify.consistency import Consistency
-from stepverify.decoding import decode, decode_record, describe_fault, parse_record
+from stepverify.decoding import decode, decode_record, describe_fault, parse_record, read_json
 from stepverify.records import AnyRecord, InputError, Record, record_key
 
 __all__ = [
-    "MANIFEST", "dump_line", "fingerprint", "first_place", "parse_record", "read_json_lines", "read_located",
-    "read_records", "shards", "write_lines", "write_records",
+    "MANIFEST", "check_output", "dump_line", "fingerprint", "first_place", "parse_record", "read_json_lines",
+    "read_located", "read_records", "shards", "write_lines", "write_records",
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
+_GZIP = b"\x1f\x8b"
 
 
 def dump_line(record: AnyRecord) -> str:
@@ -85,11 +88,17 @@ def _described(path: str | Path) -> dict[str, Any]:
     manifest = Path(path) / MANIFEST
     if not manifest.is_file():
         return {}
-    try:
-        described = json.loads(manifest.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise InputError(f"{manifest}: not JSON: {error}") from None
+    described = read_json(manifest)
     return described if isinstance(described, dict) else {}
+
+
+def _recorded(path: str | Path) -> tuple[int | None, str | None]:
+    """Return the number and digest of the records that a finished folder's manifest says; None where it does not."""
+    known = _described(path).get("records")
+    count, digest = (known.get("count"), known.get("sha256")) if isinstance(known, dict) else (None, None)
+    if not isinstance(count, int | None) or not isinstance(digest, str | None) or not isinstance(known, dict | None):
+        raise InputError(f"{Path(path) / MANIFEST}: key 'records': expected count and sha256, got {known!r:.80}")
+    return count, digest
 
 
 def check_count(path: str | Path, count: int) -> None:
@@ -98,7 +107,7 @@ def check_count(path: str | Path, count: int) -> None:
     Raises:
         InputError: they differ.
     """
-    if (said := (_described(path).get("records") or {}).get("count", count)) != count:
+    if (said := _recorded(path)[0]) not in (None, count):
         raise _changed_since(path, f"it holds {count:,} records, its {MANIFEST} says {said:,}")
 
 
@@ -134,7 +143,7 @@ def _read_lines(path: str | Path) -> Iterator[tuple[str, bytes]]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=1 << 18) as file:
             for number, text in enumerate(file, start=1):
-                line = text.removeprefix(b"\xef\xbb\xbf")
+                line = text.removeprefix(codecs.BOM_UTF8)
                 if line and not line.isspace():
                     empty = False
                     yield f"{name}:{number}", line
@@ -209,17 +218,37 @@ def write_records(path: str | Path, records: Iterable[AnyRecord]) -> int:
     return write_lines(path, map(dump_line, records))
 
 
+def check_output(path: Path) -> None:
+    """Check that a file of JSON Lines may be written to a path.
+
+    Raises:
+        InputError: it is a folder, a link, a device, or a file that holds something else.
+    """
+    refuse_others(path, folder=False)
+    if path.is_file():
+        with path.open("rb") as file:
+            begin = file.read(256).removeprefix(codecs.BOM_UTF8).lstrip()
+        if begin and not begin.startswith((b"{", _GZIP)):
+            raise InputError(f"{path}: there is a file that is no JSON Lines; choose another output, or remove it")
+
+
 def write_lines(path: str | Path, lines: Iterable[str]) -> int:
-    """Write lines, which include their line ends, as a file atomically.
+    """Write lines, which include their line ends, as a file atomically; compressed if its name ends in ``.gz``.
 
     Returns their number.
     """
     count = 0
-    with replacing(path) as draft, draft.open("w", encoding="utf-8") as file:
+    with replacing(path) as draft, _opened(draft, compressed=Path(path).suffix == ".gz") as file:
         for line in lines:
             file.write(line)
             count += 1
     return count
+
+
+def _opened(draft: Path, *, compressed: bool) -> IO[str]:
+    if not compressed:
+        return draft.open("w", encoding="utf-8")
+    return io.TextIOWrapper(gzip.GzipFile(draft, "wb", mtime=0), encoding="utf-8")  # equal lines, equal file
 
 
 def fingerprint(path: str | Path) -> str:
@@ -229,7 +258,7 @@ def fingerprint(path: str | Path) -> str:
         InputError: a finished folder was changed since.
     """
     digest = digest_files(shards(path))
-    if (said := (_described(path).get("records") or {}).get("sha256")) not in (None, digest):
+    if (said := _recorded(path)[1]) is not None and said != digest:
         raise _changed_since(path, f"the digest of its records is {digest[:12]}, its {MANIFEST} says {said[:12]}")
     return digest
 

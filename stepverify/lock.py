@@ -57,12 +57,16 @@ class FolderLock:
         self._beat = threading.Thread(target=self._touch, name="folder lock", daemon=True)
         self._beat.start()
 
+    def held(self) -> bool:
+        """Check that the folder is still this process's: neither removed, nor taken over after a long standstill."""
+        return is_named(self._file, self.path)
+
     def release(self) -> None:
         """Give the folder up; the file goes."""
         self._end.set()
         self._beat.join()
-        with contextlib.suppress(OSError):  # the folder may be gone, or the lock another's after a long standstill
-            if is_named(self._file, self.path):
+        with contextlib.suppress(OSError):  # the folder may be gone
+            if self.held():
                 self.path.unlink()
         os.close(self._file)
 

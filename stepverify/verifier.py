@@ -180,8 +180,8 @@ class Verifier:
 
         Args:
             problem: its text, or a list of texts.
-            candidates: complete solutions, each a text whose lines are its steps, or a list of steps; with several
-                problems, a list of such lists.
+            candidates: complete solutions, each a text, which the template splits into steps, or a list of steps; with
+                several problems, a list of such lists.
             aggregation: rule that aggregates the values along a solution into its score, see
                 :func:`stepverify.aggregate.aggregate`. None is the default of ``sampling rank``: ``last`` for an
                 outcome verifier, ``prod`` for a process reward model (Lightman et al. 2023, section 2.6), whose scores
@@ -196,7 +196,8 @@ class Verifier:
             raise InputError(f"candidates: expected a list for each of {len(problem)} problems, got {len(candidates)}")
         how: Aggregation = aggregation or ("prod" if self.objective == "process" else "last")
         texts = [text for text, group in zip(problem, candidates, strict=True) for _ in group]
-        steps = [self.template.split(c) if isinstance(c, str) else c for group in candidates for c in group]
+        split = self.template.split
+        steps = [split(c, continued=True) if isinstance(c, str) else c for group in candidates for c in group]
         values = self._scored(texts, steps, per_token=False, complete=True)
         best = []
         for (start, end), text in zip(pairwise(accumulate(map(len, candidates), initial=0)), problem, strict=True):

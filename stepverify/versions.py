@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,11 @@ def installed(*names: str) -> dict[str, str]:
 
     The version of torch includes its build (``2.13.0+cu130``), which a rerun needs for equal numbers.
     """
+    return dict(_installed(names))
+
+
+@cache
+def _installed(names: tuple[str, ...]) -> dict[str, str]:
     found = {}
     for name in names:
         try:

@@ -73,8 +73,8 @@ def at_root(monkeypatch):
 
 
 def test_there_are_configurations():
-    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (5, 10, 5, 24)
-    assert len(STAGES) == 68
+    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (6, 11, 5, 25)
+    assert len(STAGES) == 76
     assert not [*CONFIGS.rglob("*.sh")]
 
 
@@ -160,6 +160,7 @@ def ascii_model_dir(base, tmp_path: Path) -> Path:
     inner.decoder = decoders.Fuse()
     inner.add_tokens([AddedToken("<step>", normalized=False)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
     config = AutoConfig.from_pretrained(str(base), vocab_size=128, eos_token_id=1, pad_token_id=0)
     AutoModelForCausalLM.from_config(config).save_pretrained(str(tmp_path / "ascii"))
     tokenizer.save_pretrained(str(tmp_path / "ascii"))
@@ -180,7 +181,8 @@ def in_process(command: list[str]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "verifiers"), [("gsm8k", ["orm"]), ("math_prm800k", ["orm", "prm"]), ("math_shepherd", ["prm"])]
+    ("recipe", "verifiers"),
+    [("gsm8k", ["orm"]), ("gsm8k_chat", ["prm"]), ("math_prm800k", ["orm", "prm"]), ("math_shepherd", ["prm"])],
 )  # the quickstart is run by test_run_folder.py, and by `make quickstart`
 def test_recipe_runs_in_small(recipe, verifiers, tmp_path, monkeypatch, ascii_model_dir, capsys):
     """``sampling pipeline`` runs every stage of the recipe; each finds what the one before has written."""

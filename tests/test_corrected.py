@@ -28,8 +28,9 @@ def rollouts(model: Any) -> dict[str, Any]:
     return {"class_path": "sampling.labelling.Rollouts", "init_args": made}
 
 
-def consensus(model: Any, judge: Any, *, chat: bool = False) -> dict[str, Any]:
-    made = {"labeller": rollouts(model), "judge": engine(judge), "chat": chat, "sampling": {"max_tokens": 4}}
+def consensus(model: Any, judge: Any) -> dict[str, Any]:
+    template = {"prompt": "{problem}"}
+    made = {"labeller": rollouts(model), "judge": engine(judge), "template": template, "sampling": {"max_tokens": 4}}
     return {"class_path": "sampling.labelling.Consensus", "init_args": made}
 
 
@@ -137,8 +138,8 @@ def test_a_labeller_with_records_keeps_the_stage(cases, tmp_path: Path, tiny_mod
             run(stage, values | changes, output)
         return capsys.readouterr().err.splitlines()[-1]
 
-    mistaken = consensus(tiny_model_dir, tiny_model_dir, chat=True)
-    assert "its tokenizer has no chat template; set chat: false" in refused({"steps": mistaken})
+    mistaken = consensus(tiny_model_dir, WITHOUT_WEIGHTS)
+    assert "no file named model.safetensors" in refused({"steps": mistaken})
     assert not (output / "judge").exists()
     kept = rolled.read_bytes()
     other = json.loads(json.dumps(labeller))
@@ -148,7 +149,7 @@ def test_a_labeller_with_records_keeps_the_stage(cases, tmp_path: Path, tiny_mod
     run(stage, values, output)
     assert len(list(read_records(output, Solution))) == 2
     assert rolled.read_bytes() == kept
-    assert json.loads((output / MANIFEST).read_text())["config"]["steps"]["chat"] is False
+    assert json.loads((output / MANIFEST).read_text())["config"]["steps"]["judge"]["model"] == str(tiny_model_dir)
 
 
 def predict(root: Path, backbone: Any, given: Path) -> list[str]:

@@ -11,7 +11,7 @@ SHARED = (
     "readers", "data.encode", "data.targets", "versions", "statistics", "hub", "lock", "faults", "variables", "config_files",
     "device",
 )  # fmt: skip
-SCORER = ("models", "verifier")
+SCORER = ("models", "verifier", "prms")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
 
 

@@ -51,9 +51,30 @@ class SamplingOptions:
             raise InputError("sampling.stop: an empty text would end every completion")
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Hold one turn of a conversation.
+
+    Attributes:
+        role: ``system``, ``user`` or ``assistant``.
+        content: its text.
+    """
+
+    role: str
+    content: str
+
+
 @dataclass(slots=True)
 class Request:
     """Ask for ``n`` completions of one prompt.
+
+    A prompt is given in up to three forms, which must say the same. Engines with a tokenizer read ``prompt_ids``, and
+    only those. Engines without one (:attr:`Engine.tokenizer` is None) read ``messages`` or ``prompt``, whichever their
+    server takes, so callers give every form that they have. If the final message is an assistant's, its text is
+    continued: completions hold only what follows it.
+
+    ``served`` is filled in by engines whose completions end one by one: index → completion. If the call fails or is
+    cancelled, these are not lost.
 
     Completion i is sampled with ``seed + i``. ``key`` names the request in error messages. Every completion begins with
     ``prefix_ids``, which count as sampled tokens (for ``max_tokens`` and stop texts). The tokens after a prefix are
@@ -66,30 +87,46 @@ class Request:
     n: int
     seed: int
     prefix_ids: list[int] = field(default_factory=list)
+    prompt: str | None = None
+    messages: tuple[Message, ...] | None = None
+    served: dict[int, Completion] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Completion:
     """Hold one completion: sampled token ids, text and finish reason.
 
-    The text ends before the stop text. ``num_calculator_edits`` counts the values that the calculator wrote.
+    Attributes:
+        token_ids: as sampled; None where a server does not say them.
+        text: ends before the stop text.
+        finish: ``stop`` (ended by itself), ``length`` (cut off at the token limit), or ``refused``: a server refused
+            the prompt for good, and its engine skips such prompts. That is no completion, and makes no record.
+        num_calculator_edits: values that the calculator wrote.
+        counted: number of sampled tokens, where ``token_ids`` is None.
     """
 
-    token_ids: list[int]
+    token_ids: list[int] | None
     text: str
     finish: str
     num_calculator_edits: int = 0
+    counted: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Return the number of sampled tokens."""
+        return self.counted if self.token_ids is None else len(self.token_ids)
 
 
 @dataclass(slots=True)
 class Usage:
-    """Count an engine's prompt tokens, and those its prefix cache held.
+    """Count an engine's prompt tokens, those its prefix cache held, and retries.
 
     Engines that know these numbers have them as ``usage``; prompts for which they are unknown are left out.
     """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    retries: int = 0
 
     def count(self, prompt_tokens: int, cached_tokens: int | None) -> None:
         """Add a prompt; ``cached_tokens`` is None if it is unknown."""
@@ -116,7 +153,7 @@ def begun(tokenizer: Any, request: Request, options: SamplingOptions, limit: int
     if room < 1:
         raise InputError(f"{request.key}: the prompt has {len(request.prompt_ids)} tokens, the engine takes {limit}")
     known = completed(tokenizer, request.prefix_ids[:room], "length", options)
-    return known, 0 if known.finish == "stop" else room - len(known.token_ids)
+    return known, 0 if known.finish == "stop" else room - known.num_tokens
 
 
 def seed_after(request: Request) -> int:
@@ -185,7 +222,7 @@ class Engine(ABC):
     @property
     @abstractmethod
     def tokenizer(self) -> Any:
-        """Return the model's Hugging Face tokenizer."""
+        """Return the model's Hugging Face tokenizer; None for an engine that reads text or messages instead."""
 
     @abstractmethod
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:

@@ -164,7 +164,13 @@ class CalculatorEngine(Engine):
             self._can_write = self._decode(self._encode(_PROBE)) == _PROBE
         if not self._can_write:
             raise InputError(f"{self.model}: its tokenizer cannot encode {_PROBE!r}, which the calculator needs")
-        sampled = await self.engine.complete(request, options)
+        asked = replace(request, served={})  # those that a server has served are not corrected yet
+        try:
+            sampled = await self.engine.complete(asked, options)
+        except BaseException:
+            done = ((i, c) for i, c in asked.served.items() if c.token_ids is not None)
+            request.served |= {i: c for i, c in done if self._first_incorrect(c, 0, options) is None}
+            raise
         return await together(self._corrected(request, i, c, options) for i, c in enumerate(sampled))
 
     async def aclose(self) -> None:
@@ -185,7 +191,8 @@ class CalculatorEngine(Engine):
             key = f"{request.key}\x1e{index}\x1e{len(ids)}"
             rest = Request(key, request.prompt_ids, 1, request.seed + index, ids)
             (completion,) = await self.engine.complete(rest, options)
-        return replace(completion, num_calculator_edits=num_calculator_edits)
+        request.served[index] = replace(completion, num_calculator_edits=num_calculator_edits)
+        return request.served[index]
 
     def _first_incorrect(
         self, sampled: Completion, settled: int, options: SamplingOptions
@@ -195,6 +202,10 @@ class CalculatorEngine(Engine):
         The ids include the ``>>`` after the value; the length is that of their text in characters. None if nothing has
         to be corrected.
         """
+        if sampled.finish == "refused":
+            return None
+        if sampled.token_ids is None:
+            raise InputError(f"{self.model}: the calculator needs token ids, which this server does not return")
         ids = sampled.token_ids
         if sampled.finish == "stop" and ids and ids[-1] in options.stop_ids:
             ids = ids[:-1]  # not part of the text

@@ -17,6 +17,7 @@ from typing import Any
 
 from sampling.engines.base import Completion, Engine, Request, SamplingOptions, begun
 from stepverify.data.encode import load_tokenizer
+from stepverify.hub import local_model
 
 _PATIENCE = 10.0  # seconds that closing waits for the current step; loading a model may take longer
 
@@ -225,7 +226,7 @@ def _submit(core: Core, call: Call) -> list[Outcome]:
         return [(call, error)]
     if not call.room:
         return [(call, [known] * call.request.n)]
-    call.prefix = known.token_ids
+    call.prefix = known.token_ids or []
     core.submit(call)
     return []
 
@@ -258,7 +259,7 @@ def load_shared_tokenizer(model: str) -> Any:
     If its file switches on truncation or padding, the first encoded text would switch them off, which fails while
     another thread decodes; so they are switched off here.
     """
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(local_model(model, weights=False))
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
         backend.no_truncation()
         backend.no_padding()

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from sampling.engines.pump import Core, InProcessEngine, load_shared_tokenizer
+from stepverify.hub import local_model
 from stepverify.records import InputError
 
 _WAITING = 8  # batches requested at the same time, since waiting calls are sorted by length
@@ -94,7 +95,7 @@ class TransformersEngine(InProcessEngine):
         device = choose_device(self.device)
         try:
             dtype = self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
-            network: Any = AutoModelForCausalLM.from_pretrained(self.model, dtype=dtype)
+            network: Any = AutoModelForCausalLM.from_pretrained(local_model(self.model), dtype=dtype)
             return network.to(device).eval()
         except (OSError, ValueError) as error:
             raise InputError(

@@ -13,6 +13,7 @@ from typing import Any
 
 from sampling.engines.base import Completion, Usage, completed, seed_after
 from sampling.engines.pump import Call, Core, InProcessEngine, load_shared_tokenizer
+from stepverify.hub import local_model
 from stepverify.records import InputError
 
 
@@ -75,7 +76,7 @@ class VllmEngine(InProcessEngine):
             # use offset"), so prompts are read whole there.
             optional |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, self.max_model_len or 0)}
         llm = LLM(
-            model=self.model, dtype=self.dtype, tensor_parallel_size=self.tensor_parallel_size,
+            model=local_model(self.model), dtype=self.dtype, tensor_parallel_size=self.tensor_parallel_size,
             gpu_memory_utilization=self.gpu_memory_utilization, enforce_eager=self.enforce_eager,
             enable_prefix_caching=True, seed=0, **{k: v for k, v in optional.items() if v is not None},
         )  # fmt: skip

@@ -12,15 +12,16 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sampling.engines import Engine, Request, SamplingOptions
+from sampling.engines import Engine, SamplingOptions
 from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from sampling.labelling.verdict import DEFAULT, JudgePrompt, compared, first_incorrect, read_verdict
+from sampling.runtime.prompts import Prompts, template_of
 from sampling.runtime.scheduler import PriorityLimit, together
 from sampling.runtime.seeds import derive_seed
 from sampling.runtime.store import Store
 from sampling.runtime.writer import Writer
-from stepverify.data.encode import start_ids
 from stepverify.records import InputError, Judgement, Solution
+from stepverify.template import Template
 
 _REASONS = (
     "agreed_on_none", "agreed_on_a_step", "error_by_labels_only", "error_by_judge_only", "different_steps",
@@ -51,23 +52,29 @@ class Consensus(StepLabeller):
         judge: engine of the language model that judges.
         prompt: text file with the question (:class:`~sampling.labelling.verdict.JudgePrompt`); None takes
             ``sampling/labelling/first_error.txt``.
-        sampling: sampling options of the judge. An answer that is cut off counts as unreadable.
+        sampling: sampling options of the judge. An answer that is cut off, or refused, counts as unreadable.
         num_votes: answers per solution; the verdict is that of more than half of the readable ones.
-        chat: ask in the judge's chat template; otherwise with the plain text.
+        template: text around the question, which ``{problem}`` stands for; None is the judge's chat template with the
+            question alone.
         seed: seed of the judge's answers.
     """
 
     def __init__(
         self, labeller: StepLabeller, judge: Engine, prompt: Path | None = None,
         sampling: SamplingOptions = SamplingOptions(temperature=0.0, max_tokens=2048),  # noqa: B008 - frozen
-        num_votes: int = 1, chat: bool = True, seed: int = 0,
+        num_votes: int = 1, template: Template | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         if num_votes < 1:
             raise InputError(f"num_votes: expected >= 1, got {num_votes}")
         if sampling.temperature == 0 and num_votes > 1:
             raise InputError(f"num_votes: {num_votes} greedy answers are the same; set sampling.temperature")
         self.labeller, self.judge, self.prompt = labeller, judge, JudgePrompt(prompt or DEFAULT)
-        self.sampling, self.num_votes, self.chat, self.seed = sampling, num_votes, chat, seed
+        self.sampling, self.num_votes, self.template, self.seed = (
+            sampling,
+            num_votes,
+            template_of(judge, template or Template(chat=True)),
+            seed,
+        )
         self._summary: dict[str, Any] = {}
 
     def identity(self) -> dict[str, Any]:
@@ -75,7 +82,7 @@ class Consensus(StepLabeller):
         return {
             "labeller": "consensus", "labels": self.labeller.identity(), "judge": self.judge.identity(),
             "prompt": self.prompt.text, "sampling": dataclasses.asdict(self.sampling),
-            "num_votes": self.num_votes, "chat": self.chat, "seed": self.seed,
+            "num_votes": self.num_votes, "template": dataclasses.asdict(self.template), "seed": self.seed,
         }  # fmt: skip
 
     @property
@@ -87,7 +94,8 @@ class Consensus(StepLabeller):
     async def labelling(self, stage: Stage) -> AsyncIterator[LabelProblem]:
         """Label the solutions of a problem, then judge those with labels."""
         stage.progress.watch(self.judge)
-        with Store(stage.output / "judge", Judgement, stage="judge", config=self.identity(), inputs={}) as store:
+        folder, config = stage.output / "judge", self.identity()
+        with Store(folder, Judgement, stage="judge", config=config, inputs={}, may_be_empty=True) as store:
             async with self.labeller.labelling(stage) as label, aclosing(self.judge):
                 with Writer(store) as writer:
                     yield _JudgeRun(self, label, stage, writer).label
@@ -101,22 +109,6 @@ class Consensus(StepLabeller):
         """
         return self.labeller.summary() | self._summary
 
-    def encode(self, solution: Solution) -> list[int]:
-        """Encode the question about a solution as the judge's token ids.
-
-        Raises:
-            InputError: ``chat`` with a tokenizer that has no chat template.
-        """
-        text, tokenizer = self.prompt.render(solution), self.judge.tokenizer
-        if not self.chat:
-            return start_ids(tokenizer) + tokenizer.encode(text, add_special_tokens=False)
-        if not getattr(tokenizer, "chat_template", None):
-            raise InputError(f"{self.judge.model}: its tokenizer has no chat template; set chat: false")
-        turns = [{"role": "user", "content": text}]
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)  # the template writes BOS itself
-        return ids
-
 
 class _JudgeRun:
     """Ask the judge about solutions, and remove labels without consensus."""
@@ -125,6 +117,8 @@ class _JudgeRun:
         self.consensus, self.stage, self.writer, self._label = consensus, stage, writer, label
         self._verdicts = {judgement.id: judgement.verdicts for judgement in writer.store.records()}
         self._in_flight = PriorityLimit(consensus.judge.capacity)
+        self._prompts = Prompts(consensus.judge, consensus.template)
+        self._sampling = self._prompts.options(consensus.sampling)
 
     async def label(self, solutions: list[Solution]) -> None:
         """Label a problem's solutions, and remove labels without consensus.
@@ -142,16 +136,18 @@ class _JudgeRun:
 
     async def _ask(self, solution: Solution) -> None:
         consensus = self.consensus
-        request = Request(
-            solution.id, consensus.encode(solution), consensus.num_votes, derive_seed(consensus.seed, solution.id)
-        )
+        question, seed = consensus.prompt.render(solution), derive_seed(consensus.seed, solution.id)
+        request = self._prompts.request(solution.id, question, consensus.num_votes, seed)
         async with self._in_flight.hold(request.n, 0):
-            answers = await consensus.judge.complete(request, consensus.sampling)
-        verdicts = [None if a.finish == "length" else read_verdict(a.text, len(solution.steps)) for a in answers]
+            answers = await consensus.judge.complete(request, self._sampling)
+        verdicts = [
+            None if a.finish != "stop" else read_verdict(consensus.template.strip(a.text), len(solution.steps))
+            for a in answers
+        ]
         judgement = Judgement(
             id=solution.id, labelled=first_incorrect(solution.step_labels or []), seed=request.seed,
             texts=[a.text for a in answers], finish=[a.finish for a in answers], verdicts=verdicts,
-            tokens=sum(len(a.token_ids) for a in answers),
+            tokens=sum(a.num_tokens for a in answers),
         )  # fmt: skip
         self._verdicts[solution.id] = verdicts
         self.stage.progress.count(tokens=judgement.tokens)
@@ -177,4 +173,6 @@ def _count(judgements: Iterable[Judgement]) -> dict[str, Any]:
     for j in judgements:
         reasons[compared(j.labelled, j.verdicts)] += 1
         counts.update(judged=1, unparsable_verdicts=j.verdicts.count(None), judge_tokens=j.tokens)
+        if refused := j.finish.count("refused"):
+            counts.update(refused_verdicts=refused)
     return dict(counts) | {"consensus": dict(reasons)}

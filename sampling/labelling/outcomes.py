@@ -25,7 +25,7 @@ def by_problem(source: Path | Reader) -> list[list[Solution]]:
     Raises:
         InputError: a problem without a reference answer, or solutions of one problem with different reference answers.
     """
-    path = type(source).__name__ if isinstance(source, Reader) else source
+    path = source.described if isinstance(source, Reader) else source
     groups: dict[str, list[Solution]] = {}
     solutions = source.solutions() if isinstance(source, Reader) else read_records(source, Solution)
     for solution in once(solutions, str(path)):
@@ -39,28 +39,30 @@ def by_problem(source: Path | Reader) -> list[list[Solution]]:
                 f"{path}: solution {solution.id}: answer {solution.answer!r}, but {group[0].id} has {group[0].answer!r}"
             )
         group.append(solution)
+    if not groups:
+        left_out = f"; left out: {source.left_out}" if isinstance(source, Reader) and source.left_out else ""
+        raise InputError(f"{path}: no solution was read{left_out}")
     return list(groups.values())
 
 
 def grade_solutions(group: list[Solution], grader: Grader, answer_fallback: Fallback = "no_answer") -> list[Solution]:
-    """Set ``predicted`` and ``correct`` of solutions, and return them.
+    """Set ``predicted``, ``correct`` and ``timed_out`` of solutions, and return them.
 
     Their problems must have reference answers.
     """
     for solution in group:
-        text = "\n".join(solution.steps)
+        text = solution.text
         # An answer in a solution that was cut off is not its final answer.
         solution.predicted = (
             None if solution.finish == "length" else extract_answer(text) or _FALLBACKS[answer_fallback](text)
         )
     for solution, verdict in zip(group, grader.grade((s.answer, s.predicted) for s in group), strict=True):
-        solution.correct = verdict is True
+        solution.correct, solution.timed_out = verdict is True, verdict is None
     return group
 
 
 def count_unstated(solutions: Iterable[Solution], found: Unstated) -> Iterator[Solution]:
     """Pass solutions on, and count those that state no answer."""
     for s in solutions:
-        text = "\n".join(s.steps)
-        found.add(text, stated=s.finish == "length" or extract_answer(text) is not None)
+        found.add(s.text, stated=s.finish == "length" or extract_answer(s.text) is not None)
         yield s

@@ -18,8 +18,9 @@ from sampling.labelling.answer_fallback import Unstated
 from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from sampling.labelling.run import Budget, Plan, Run
 from sampling.labelling.strategies import Exhaustive, Strategy
-from sampling.runtime.inputs import exported_template
-from sampling.runtime.provenance import check_origin
+from sampling.labelling.timeouts import Timeouts, count_rollouts
+from sampling.runtime.prompts import template_of
+from sampling.runtime.provenance import check_origin, digest
 from sampling.runtime.reuse import check_sampled, read_sampled
 from sampling.runtime.store import Store
 from stepverify.readers import Reader
@@ -32,7 +33,7 @@ class Rollouts(StepLabeller):
 
     This is Math-Shepherd's method (Wang et al. 2023, section 3.3). The step that states the final answer is labelled by
     grading that answer, not by rollouts. A completion without an answer, or cut off at the token limit, counts as
-    incorrect.
+    incorrect. A prefix that a server refuses to complete, if its engine skips those, is no evidence, and is counted.
 
     **Reuse.** A sampled solution is itself a completion of each of its prefixes, and a completion of a prefix is also
     one of every longer prefix in the tree that it passes through: all completions of a prefix have the same
@@ -72,9 +73,8 @@ class Rollouts(StepLabeller):
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
         self.engine, self.sampling = engine, sampling
         self.examples = list(few_shot.problems()) if few_shot else []
-        template = template or exported_template(engine.model)
         self.plan = Plan(
-            strategy, template, template.render_examples(self.examples), max_solutions, reuse_samples, reuse_rollouts,
+            strategy, template_of(engine, template), self.examples, max_solutions, reuse_samples, reuse_rollouts,
             budget, seed,
         )  # fmt: skip
         self.reuse_from = [folder / "rollouts" for folder in reuse_from]
@@ -83,7 +83,8 @@ class Rollouts(StepLabeller):
     def identity(self) -> dict[str, Any]:
         """Return engine, strategy and settings that decide the labels."""
         made = {"labeller": "rollouts", "engine": self.engine.identity(), "sampling": dataclasses.asdict(self.sampling)}
-        return made | dataclasses.asdict(self.plan) | {"strategy": self.plan.strategy.identity()}
+        decided = {"strategy": self.plan.strategy.identity(), "few_shot": digest(self.examples)}
+        return made | dataclasses.asdict(self.plan) | decided
 
     @property
     def max_problems(self) -> int:
@@ -105,13 +106,17 @@ class Rollouts(StepLabeller):
         check_sampled(self.reuse_from, "rollouts", self.identity())
         before = {rollout.id: rollout for rollout in read_sampled(self.reuse_from, Rollout)}
         stage.progress.watch(self.engine)
-        kept = Store(stage.output / "rollouts", Rollout, stage="rollouts", config=self.identity(), inputs={})
-        with kept as store:
+        folder, config = stage.output / "rollouts", self.identity()
+        with Store(folder, Rollout, stage="rollouts", config=config, inputs={}, may_be_empty=True) as store:
             async with aclosing(self.engine), Run(self.plan, self.engine, self.sampling, stage, store, before) as run:
                 yield run.label
-            found = Unstated("rollouts")
-            self._summary = _count(_watched(store.records(), found), before)
+            found, late = Unstated("rollouts"), Timeouts("rollouts", stage.grader.time_limit)
+            self._summary = _count(count_rollouts(_watched(store.records(), found), late), before)
+            if count := run.prefixes_refused:
+                self._summary["prefixes_refused"] = count
+                print(f"{stage.output}: a server refused to complete {count} prefixes; these have no own rollouts")
             store.finish(self._summary)
+            late.warn("they count as incorrect")
             found.warn(
                 "they count as incorrect; give few_shot examples, or train the generator on solutions, with a final "
                 "line such as '#### 5'"
@@ -138,5 +143,6 @@ def _count(rollouts: Iterable[Rollout], before: Mapping[str, Rollout]) -> dict[s
         counts.update(
             rollouts=len(rollout.correct), correct_rollouts=sum(rollout.correct), rollout_tokens=rollout.tokens,
             rollouts_without_answer=rollout.answers.count(None), rollouts_cut_off=rollout.finish.count("length"),
+            rollout_timeouts=len(rollout.timed_out),
         )  # fmt: skip
     return {"prefixes_completed": len(prefixes), **counts}

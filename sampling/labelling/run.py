@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 
-from sampling.engines import Completion, Engine, Request, SamplingOptions
+from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.labelling.base import Stage
 from sampling.labelling.step_tree import Node, build
 from sampling.labelling.strategies import Paths, Strategy, informative
+from sampling.runtime.prompts import Prompts
 from sampling.runtime.scheduler import PriorityLimit, together
 from sampling.runtime.seeds import derive_seed
 from sampling.runtime.store import Store
 from sampling.runtime.writer import Writer
 from stepverify.answers import extract_answer
-from stepverify.data.encode import SolutionEncoder
-from stepverify.records import InputError, Rollout, Solution, StepLabel
+from stepverify.records import InputError, Problem, Rollout, Solution, StepLabel
 from stepverify.template import Template
 
 
@@ -54,7 +55,7 @@ class Plan:
 
     strategy: Strategy
     template: Template
-    few_shot: str
+    few_shot: list[Problem]
     max_solutions: int | None
     reuse_samples: bool
     reuse_rollouts: bool
@@ -95,18 +96,23 @@ class Run:
 
     A problem is finished when its strategy asks for nothing more. As an async context manager: sampled completions are
     graded and written on exit, whatever the reason.
+
+    Attributes:
+        prefixes_refused: prefixes that a server has refused to complete.
     """
 
     def __init__(
         self, plan: Plan, engine: Engine, sampling: SamplingOptions, stage: Stage, store: Store[Rollout],
         reuse_from: Mapping[str, Rollout],
     ) -> None:  # fmt: skip
-        self.plan, self.engine, self.sampling, self.stage, self.store = plan, engine, sampling, stage, store
+        self.plan, self.engine, self.stage, self.store = plan, engine, stage, store
         self._writer = Writer(store)
-        self._encoder = SolutionEncoder(engine.tokenizer, plan.template)
+        self._prompts = Prompts(engine, plan.template, plan.few_shot)
+        self._sampling = self._prompts.options(sampling)
         self._known = {**reuse_from, **{record.id: record for record in store.records()}}
         self._in_flight = PriorityLimit(engine.capacity)
         self._keeping = set[asyncio.Task[None]]()
+        self.prefixes_refused = 0
         self._end = time.monotonic() + (plan.budget.seconds or float("inf"))
 
     async def __aenter__(self) -> Run:
@@ -138,7 +144,7 @@ class Run:
         left = budget.rollouts - problem.rollouts if budget.rollouts is not None else None
         for node, wanted in self.plan.strategy.ask(problem.view):
             number = wanted if left is None else min(wanted, left)
-            if number:
+            if number and not node.refused:
                 asks.append(Ask(problem, node, node.sampled, number, self.plan.seed))
                 left = None if left is None else left - number
         return asks
@@ -159,15 +165,35 @@ class Run:
         async with self._in_flight.hold(ask.number, (-informative(ask.node), len(ask.node.steps()))):
             if time.monotonic() > self._end:
                 return
-            ids = self._encoder.path(ask.problem.solutions[0].problem, ask.node.steps(), self.plan.few_shot)
-            completions = await self.engine.complete(Request(ask.key, ids, ask.number, ask.seed), self.sampling)
+            request = self._prompts.request(
+                ask.key, ask.problem.solutions[0].problem, ask.number, ask.seed, ask.node.steps()
+            )
+            try:
+                completions = await self.engine.complete(request, self._sampling)
+            except BaseException:  # what a server has served before it died is not lost
+                self._start_keeping(ask, _leading(request.served.get(i) for i in range(ask.number)))
+                raise
         # An interruption loses no sampled completion.
-        keeping = asyncio.create_task(self._keep(ask, completions))
-        self._keeping.add(keeping)
-        keeping.add_done_callback(self._keeping.discard)
+        keeping = self._start_keeping(ask, _leading(None if c.finish == "refused" else c for c in completions))
+        if any(c.finish == "refused" for c in completions):  # no evidence, neither for the prefix nor against it
+            ask.node.refused = True
+            self.prefixes_refused += 1
         await asyncio.shield(keeping)
 
+    def _start_keeping(self, ask: Ask, completions: list[Completion]) -> asyncio.Task[None]:
+        keeping = asyncio.create_task(self._keep(dataclasses.replace(ask, number=len(completions)), completions))
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._kept)
+        return keeping
+
+    def _kept(self, task: asyncio.Task[None]) -> None:
+        self._keeping.discard(task)
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved: who waits for it may have been cancelled by an earlier error
+
     async def _keep(self, ask: Ask, completions: list[Completion]) -> None:
+        if not completions:
+            return
         record = await self._graded(ask, completions)
         await self._writer.write([record])
         self._count(ask, record)
@@ -176,12 +202,19 @@ class Run:
     async def _graded(self, ask: Ask, completions: list[Completion]) -> Rollout:
         problem, steps = ask.problem.solutions[0], ask.node.steps()
         # Graded like solutions: with the prefix, which may state the answer, and never if cut off.
-        answers = [None if c.finish == "length" else extract_answer("\n".join((*steps, c.text))) for c in completions]
+        template = self.plan.template
+        answers = [
+            None
+            if c.finish == "length"
+            else extract_answer(template.join((*steps, template.strip(c.text, continued=bool(steps)))))
+            for c in completions
+        ]
         verdicts = await self.stage.grade((problem.answer, answer) for answer in answers)
         return Rollout(
             id=ask.key, problem_id=problem.problem_id, steps=list(steps), seed=ask.seed,
             completions=[c.text for c in completions], finish=[c.finish for c in completions], answers=answers,
-            correct=[v is True for v in verdicts], tokens=sum(len(c.token_ids) for c in completions),
+            correct=[v is True for v in verdicts], tokens=sum(c.num_tokens for c in completions),
+            timed_out=[i for i, v in enumerate(verdicts) if v is None],
         )  # fmt: skip
 
     def _count(self, ask: Ask, record: Rollout) -> None:
@@ -189,10 +222,15 @@ class Run:
         ask.problem.rollouts += ask.number
         ask.problem.tokens += record.tokens
         for text, finish, correct in zip(record.completions, record.finish, record.correct, strict=True):
-            steps = self.plan.template.split(text)
+            steps = self.plan.template.split(text, continued=bool(record.steps))
             # The final step of a completion that was cut off is incomplete.
             through = steps[: len(steps) - (finish == "length")] if self.plan.reuse_rollouts else []
             ask.node.count(through, correct=correct)
+
+
+def _leading(completions: Iterable[Completion | None]) -> list[Completion]:
+    """Return the completions before the first missing one: records hold consecutive ones."""
+    return [c for c in takewhile(lambda c: c is not None, completions) if c is not None]
 
 
 def _rolled(solution: Solution) -> list[str]:

@@ -22,6 +22,7 @@ class Node:
         total: number of known completions from here: those sampled, and others that pass through (see
             :class:`sampling.labelling.Rollouts`) ...
         correct: ... and how many of them reached the correct answer.
+        refused: whether a server has refused to complete it.
     """
 
     step: str = ""
@@ -31,6 +32,7 @@ class Node:
     sampled: int = 0
     total: int = 0
     correct: int = 0
+    refused: bool = False
 
     def steps(self) -> tuple[str, ...]:
         """Return the steps of the prefix."""

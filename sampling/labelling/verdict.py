@@ -44,7 +44,8 @@ class JudgePrompt:
 
     def render(self, solution: Solution) -> str:
         """Render the question about one solution."""
-        steps = "\n".join(f"Step {number}: {step}" for number, step in enumerate(solution.steps, start=1))
+        between = "\n\n" if any("\n" in step for step in solution.steps) else "\n"
+        steps = between.join(f"Step {number}: {step}" for number, step in enumerate(solution.steps, start=1))
         texts = {"problem": solution.problem.strip(), "answer": solution.answer or "", "steps": steps}
         return _PLACE.sub(lambda place: texts[place[1]], self.text)  # in one pass: a problem may contain braces
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct, to_builtins
 
 from sampling.report.summary import (
     Accuracy,
@@ -17,6 +18,7 @@ from sampling.report.summary import (
     Validation,
 )
 from sampling.runtime.store import read_summary
+from sampling.runtime.trained import Trained
 from stepverify.aggregate import AGGREGATIONS
 from stepverify.jsonl import read_records
 from stepverify.records import InputError, Ranking
@@ -24,6 +26,16 @@ from stepverify.statistics import bootstrap_means, interval
 from stepverify.training_problems import describe_trained
 
 BASELINE = "majority"
+
+
+class _Ranked(Struct):
+    """Hold what a report reads of the rank stage's summary."""
+
+    aggregation: dict[str, ChosenAggregation] | None = None
+    validation: Validation | None = None
+    sizes: list[int] = []
+    fewer_samples: dict[str, int] = {}
+    trained_on: dict[str, Trained | None] = {}
 
 
 @dataclass(slots=True)
@@ -73,13 +85,8 @@ def accuracy_statistics(path: Path, num_bootstrap: int, seed: int) -> Accuracy:
 
     The summary holds the aggregations and the table of validation.
     """
-    stage = read_summary(path)
-    validation = stage.get("validation")
-    return summarise(
-        read_table(path), num_bootstrap, seed,
-        {name: ChosenAggregation(**chosen) for name, chosen in (stage.get("aggregation") or {}).items()},
-        Validation(**validation) if validation else None,
-    )  # fmt: skip
+    stage = read_summary(path, _Ranked)
+    return summarise(read_table(path), num_bootstrap, seed, stage.aggregation, stage.validation)
 
 
 def summarise(
@@ -140,10 +147,10 @@ def summarise(
 
 def rank_warnings(path: Path) -> list[str]:
     """Return the rank stage's warnings: problems left out, or trained on."""
-    summary, said = read_summary(path), []
-    if few := summary.get("fewer_samples"):
-        said = [f"{len(few)} problems with fewer than {summary['sizes'][-1]} samples are left out: {', '.join(few)}"]
-    return [*said, *describe_trained(summary.get("trained_on") or {})]
+    summary, said = read_summary(path, _Ranked), []
+    if (few := summary.fewer_samples) and summary.sizes:
+        said = [f"{len(few)} problems with fewer than {summary.sizes[-1]} samples are left out: {', '.join(few)}"]
+    return [*said, *describe_trained(to_builtins(summary.trained_on))]
 
 
 def split_rule(rule: str) -> tuple[str, str, str]:

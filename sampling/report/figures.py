@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from sampling.report.accuracy import kind_label, rule_label, split_rule
 from sampling.report.summary import Accuracy
@@ -14,6 +15,8 @@ from stepverify.statistics import Bin
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Arguments = ParamSpec("Arguments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,20 @@ DARK = Theme("#15191e", "#e8eaed", "#98a1ab", "#2c333b", ("#56b4e9", "#f08a4b", 
 _MOST_LINES = 9  # per panel
 
 
+def _texts_as_they_are(plot: Callable[Arguments, bytes]) -> Callable[Arguments, bytes]:
+    """Draw names as they are: between two dollar signs matplotlib would read mathematics, and may fail to."""
+
+    @wraps(plot)
+    def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> bytes:
+        from matplotlib import rc_context
+
+        with rc_context({"text.parse_math": False, "text.usetex": False}):
+            return plot(*args, **kwargs)
+
+    return drawn
+
+
+@_texts_as_they_are
 def accuracy_figure(found: Accuracy, theme: Theme = LIGHT) -> bytes:
     """Plot accuracy against N with 95 % bands, one line per rule.
 
@@ -113,6 +130,7 @@ def _draw_curves(
     return ends
 
 
+@_texts_as_they_are
 def reliability_figure(groups: Mapping[str, Mapping[str, Sequence[Bin]]], theme: Theme = LIGHT) -> bytes:
     """Plot the share correct against the value, one line per verifier.
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sampling.report.section import Section
+from stepverify.faults import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_MARKUP = re.compile(r"[|<>`*\[\]$~\\&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
 
 def to_text(section: Section) -> str:
     """Render the table of a section for a terminal."""
-    table = [section.header, *section.rows]
+    table = [[printable(" ".join(cell.split("\n"))) for cell in row] for row in (section.header, *section.rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(section.header))]
-    lines = [section.title]
+    lines = [printable(section.title)]
     for name, *cells in table:
         aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join(["", name.ljust(widths[0]), *aligned]).rstrip())
@@ -33,16 +37,22 @@ def to_markdown(title: str, parts: Sequence[Section]) -> str:
     for part in parts:
         if not part.rows and part.figure != "accuracy":
             continue
-        lines += ["", f"## {part.title}"]
+        lines += ["", f"## {_literal(part.title)}"]
         if part.note:
-            lines += ["", part.note]
+            lines += ["", _literal(part.note)]
         if part.figure:
-            lines += ["", f"![{part.title}]({part.figure}.png)"]
+            lines += ["", f"![{_literal(part.title)}]({part.figure}.png)"]
         if part.rows:
-            marked = [[f"**{c}**" if c and i in part.strong else c for c in row] for i, row in enumerate(part.rows)]
-            table = [part.header, ["---", *["---:"] * (len(part.header) - 1)], *marked]
-            lines += ["", *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table)]
+            cells = [[*map(_literal, row)] for row in part.rows]
+            marked = [[f"**{c}**" if c and i in part.strong else c for c in row] for i, row in enumerate(cells)]
+            table = [[*map(_literal, part.header)], ["---", *["---:"] * (len(part.header) - 1)], *marked]
+            lines += ["", *("| " + " | ".join(row) + " |" for row in table)]
     return "\n".join(lines) + "\n"
+
+
+def _literal(text: str) -> str:
+    """Escape what Markdown would read as markup in names and texts of the data: tables, HTML, links, mathematics."""
+    return _MARKUP.sub(r"\\\g<0>", printable(" ".join(text.split("\n"))))
 
 
 def to_html(title: str, lead: str, parts: Sequence[Section], figures: Mapping[str, tuple[bytes, bytes]]) -> str:

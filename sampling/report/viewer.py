@@ -74,7 +74,10 @@ def shown(solution: Solution, name: str, how: Aggregation) -> Shown | None:
 
     None if it has less than two values, or values that match neither.
     """
-    values, texts = solution.scores[name], solution.token_texts.get(name) or [step + "\n" for step in solution.steps]
+    values, texts = (
+        solution.scores[name],
+        solution.token_texts.get(name) or [step + solution.step_separator for step in solution.steps],
+    )
     if len(values) < 2 or len(values) != len(texts):
         return None
     # The text of a character with several tokens is at the last of them, whose value counts.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from stepverify.hub import is_hub_id, lacks_export_file, local_model
 from stepverify.readers import Reader
 from stepverify.records import InputError, Problem
-from stepverify.template import Template, load_export
+from stepverify.template import EXPORT_FILE, Template, load_export
 
 
 def read_problems(reader: Reader) -> list[Problem]:
@@ -16,15 +17,26 @@ def read_problems(reader: Reader) -> list[Problem]:
     problems, seen = [], set()
     for problem in reader.problems():
         if problem.id in seen:
-            raise InputError(f"{type(reader).__name__}: problem id {problem.id!r} occurs twice")
+            raise InputError(f"{reader.described}: problem id {problem.id!r} occurs twice")
         seen.add(problem.id)
         problems.append(problem)
     if not problems:
-        raise InputError(f"{type(reader).__name__}: no problem was read")
+        raise InputError(f"{reader.described}: no problem was read; check its file and its start, limit and fold")
     return problems
 
 
 def exported_template(model: str) -> Template:
-    """Return the template of an exported model, or the default template."""
-    export = load_export(model)
-    return export[0] if export else Template()
+    """Return the template of an exported model, or the default template.
+
+    Raises:
+        InputError: no such repository of the Hub that can be read from here.
+    """
+    if export := load_export(local_model(model, weights=False)):
+        return export[0]
+    if is_hub_id(model) and not lacks_export_file(model):
+        print(
+            f"WARNING: {model}: the Hub's cache has no {EXPORT_FILE} of it, and does not say whether there is one "
+            "(HF_HUB_OFFLINE is set): the default template is used; give `template`, or download it once",
+            flush=True,
+        )
+    return Template()

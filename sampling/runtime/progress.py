@@ -39,7 +39,7 @@ class Progress:
         self._watched: list[tuple[Usage, Usage]] = []  # the growing usage, and a copy from the start
 
     def watch(self, engine: Any) -> None:
-        """Show the prefix-cache hits of an engine, if it counts them."""
+        """Show the prefix-cache hits and retries of an engine, if it counts them."""
         if (usage := getattr(engine, "usage", None)) is not None:
             self._watched.append((usage, replace(usage)))
 
@@ -60,6 +60,8 @@ class Progress:
         read, cached = self._read()
         if read:
             shown.append(f"{cached / read:.0%} of prompts cached")
+        if retries := self._retries():
+            shown.append(f"{retries} retries")
         self._bar.set_postfix_str(", ".join(shown), refresh=False)
 
     def _read(self) -> tuple[int, int]:
@@ -67,6 +69,9 @@ class Progress:
             (now.prompt_tokens - at.prompt_tokens, now.cached_tokens - at.cached_tokens) for now, at in self._watched
         ]
         return sum(read for read, _ in pairs), sum(cached for _, cached in pairs)
+
+    def _retries(self) -> int:
+        return sum(now.retries - at.retries for now, at in self._watched)
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of this run: seconds, items, tokens.
@@ -76,7 +81,8 @@ class Progress:
         figures = {"seconds": round(time.monotonic() - self._start, 2), "items_this_run": self._count}
         figures |= {f"{what}_this_run": number for what, number in self._counts.items()}
         read, cached = self._read()
-        return figures | ({"prompt_tokens_this_run": read, "cached_tokens_this_run": cached} if read else {})
+        figures |= {"prompt_tokens_this_run": read, "cached_tokens_this_run": cached} if read else {}
+        return figures | ({"retries_this_run": retries} if (retries := self._retries()) else {})
 
     def __enter__(self) -> Progress:
         return self

@@ -11,11 +11,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Generic
+from typing import Any, Generic
 
+import msgspec
+
+from sampling.runtime.shards import holds_record, list_shards, read_keys, whole_lines
 from stepverify import atomic
-from stepverify.jsonl import MANIFEST, check_count, digest_files, dump_line, fingerprint, parse_record
+from stepverify.jsonl import MANIFEST, check_count, digest_files, dump_line, fingerprint
 from stepverify.lock import LOCK, FolderLock
 from stepverify.manifest import first_difference, read_manifest, write_manifest
 from stepverify.records import InputError, Record, record_key
@@ -42,6 +46,8 @@ class Store(Generic[Record]):
         inputs: name → file or folder that the stage reads; a hash of its content is stored.
         nested: key of ``config`` that is checked by the stores inside this folder; it may change while the stage has no
             record of its own.
+        editable: people may change the records once the stage has finished.
+        may_be_empty: the stage may finish without a record.
 
     Raises:
         InputError: the folder was made by another stage, configuration or input, or holds foreign files.
@@ -50,7 +56,7 @@ class Store(Generic[Record]):
     def __init__(
         self, folder: str | Path, kind: type[Record], *,
         stage: str, config: Mapping[str, Any], inputs: Mapping[str, str | Path],
-        nested: str | None = None, editable: bool = False,
+        nested: str | None = None, editable: bool = False, may_be_empty: bool = False,
     ) -> None:  # fmt: skip
         self.folder = Path(folder)
         self.kind: type[Record] = kind
@@ -61,8 +67,9 @@ class Store(Generic[Record]):
                 "inputs": {name: {"path": str(path), "sha256": fingerprint(path)} for name, path in inputs.items()},
             }, default=str)
         )  # fmt: skip
-        self._nested, self._editable = nested, editable
-        self._file: BinaryIO | None = None
+        self._nested, self._editable, self._may_be_empty = nested, editable, may_be_empty
+        self._file: FileIO | None = None
+        self._failed: OSError | None = None
         self._lock: FolderLock | None = None
         self._made: list[Path] = []
         self.done: set[str] = set()
@@ -81,11 +88,11 @@ class Store(Generic[Record]):
             )
         if stored is None or not (stored["finished"] or _in_use(self.folder)):
             return False
-        own = stored["finished"] or any(map(_holds_record, _shards(self.folder)))
+        own = stored["finished"] or any(map(holds_record, list_shards(self.folder)))
         _refuse_difference(self.folder, stored, self._identity, but=None if own else self._nested)
         self.finished, self.summary = stored["finished"], stored["summary"]
         if self.finished:
-            self.done = {key for shard in _shards(self.folder) for key in _keys(shard, self.kind, mend=False)}
+            self.done = read_keys(self.folder, self.kind, mend=False)
             check_count(self.folder, len(self.done))
         return True
 
@@ -96,10 +103,7 @@ class Store(Generic[Record]):
         if self.finished:
             return
         write_manifest(self.folder, self._identity)
-        for shard in _shards(self.folder):
-            self.done.update(_keys(shard, self.kind, mend=True))
-            if not shard.stat().st_size:  # killed before its first record
-                shard.unlink()
+        self.done = read_keys(self.folder, self.kind, mend=True)
 
     def records(self) -> Iterator[Record]:
         """Read the records stored so far, whether finished or not."""
@@ -110,39 +114,76 @@ class Store(Generic[Record]):
 
         Raises:
             ValueError: a record with this key is already stored.
+            OSError: the disk failed, with the file's name; this object then writes nothing more. A torn line is cut off
+                at the next start.
         """
         batch = list(records)
         if not batch:
             return
+        keys = set[str]()
         for record in batch:
             key = record_key(record)
-            if key in self.done:
+            if key in self.done or key in keys:
                 raise ValueError(f"record {key} is already in {self.folder}")
-            self.done.add(key)
+            keys.add(key)
+        data = "".join(map(dump_line, batch)).encode()
+        if self._failed is not None:
+            raise self._failed
+        self._check_held()
+        try:
+            self._append(data)
+        except OSError as error:
+            place = error.filename or (self._file.name if self._file else self.folder)
+            self._failed = OSError(error.errno, error.strerror, str(place))
+            raise self._failed from None
+        self.done |= keys
+
+    def _append(self, data: bytes) -> None:
         if self._file is None or self._file.tell() > SHARD_BYTES:
             self._next_shard()
         assert self._file is not None
-        self._file.write("".join(map(dump_line, batch)).encode())
-        self._file.flush()
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
         os.fsync(self._file.fileno())
 
+    def _check_held(self) -> None:
+        """Refuse to write where the folder is no longer the one that this process locked.
+
+        A removed file still takes what is written to it, and loses it.
+        """
+        if self._lock is None or not self._lock.held():
+            raise InputError(
+                f"{self.folder}: was removed or replaced, or its {LOCK} was, while this stage wrote it; run it again"
+            )
+
     def _next_shard(self) -> None:
-        shards = _shards(self.folder)
+        shards = list_shards(self.folder)
         if self._file is not None:
             self._file.close()
         reuse = shards and shards[-1].stat().st_size <= SHARD_BYTES
         name = shards[-1] if reuse else self.folder / f"part-{len(shards):05d}.jsonl"
-        self._file = name.open("ab")
+        self._file = FileIO(name, "ab")  # unbuffered: after a fault nothing is left that would be written later
         self._file.seek(0, os.SEEK_END)
         atomic.sync(self.folder)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Mark the stage as finished; later stages read only finished folders."""
+        """Mark the stage as finished; later stages read only finished folders. A finished one stays as it is.
+
+        Raises:
+            InputError: there is no record, and the stage may not be empty; or the folder was removed.
+        """
+        if self.finished:
+            return
+        self._check_held()
+        if not self.done and not self._may_be_empty:
+            known = ", ".join(str(known["path"]) for known in self._identity["inputs"].values()) or "the input"
+            raise InputError(f"{self.folder}: no record to write: {known} holds nothing for this stage; check it")
         if self._file is not None:
             self._file.close()
             self._file = None
         self.summary, self.finished = dict(summary), True
-        digest = None if self._editable else digest_files(_shards(self.folder))
+        digest = None if self._editable else digest_files(list_shards(self.folder))
         write_manifest(self.folder, self._identity, self.summary, {"count": len(self.done), "sha256": digest})
 
     def __enter__(self) -> Store[Record]:
@@ -172,52 +213,30 @@ class Store(Generic[Record]):
         self._made = []
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Read the summary of a finished stage; empty without one."""
+def read_summary(folder: Path, kind: Any = dict[str, Any]) -> Any:
+    """Read the summary of a finished stage; empty without one.
+
+    Args:
+        folder: output of the stage.
+        kind: type of the summary, of which the keys are checked that it has.
+
+    Raises:
+        InputError: the summary is of another type.
+    """
     manifest = folder / MANIFEST
-    return (read_manifest(manifest)["summary"] or {}) if manifest.is_file() else {}
+    summary = (read_manifest(manifest)["summary"] or {}) if manifest.is_file() else {}
+    try:
+        return msgspec.convert(summary, kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{manifest}: key 'summary': {error}") from None
 
 
 def kept_records(folder: Path, kind: type[Record]) -> Iterator[Record]:
     """Read a folder's records, finished or not, without a torn line."""
     torn = not read_manifest(folder / MANIFEST)["finished"]
-    for shard in _shards(folder):
-        for record, _ in _whole_lines(shard, kind, torn=torn):
+    for shard in list_shards(folder):
+        for record, _ in whole_lines(shard, kind, torn=torn):
             yield record
-
-
-def _shards(folder: Path) -> list[Path]:
-    return sorted(folder.glob("part-*.jsonl"))
-
-
-def _keys(shard: Path, kind: type[Record], *, mend: bool) -> set[str]:
-    """Read the keys of all records of a shard.
-
-    ``mend`` cuts off a torn final line; a finished shard may have been edited by hand.
-    """
-    keys, whole = set(), 0
-    for record, length in _whole_lines(shard, kind, torn=mend):
-        keys.add(record_key(record))
-        whole += length
-    if mend:
-        os.truncate(shard, whole)
-    return keys
-
-
-def _whole_lines(shard: Path, kind: type[Record], *, torn: bool) -> Iterator[tuple[Record, int]]:
-    """Read records and the byte lengths of their lines.
-
-    ``torn``: the final line may be incomplete, and is then left out.
-    """
-    with shard.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if torn and not line.endswith(b"\n"):
-                return
-            try:
-                record = parse_record(kind, json.loads(line))
-            except ValueError as error:
-                raise InputError(f"{shard}:{number}: {error}; the shard was edited after the stage wrote it") from None
-            yield record, len(line)
 
 
 def _in_use(folder: Path) -> bool:
@@ -230,7 +249,7 @@ def _in_use(folder: Path) -> bool:
             return True
         if path.is_dir() or path.name == MANIFEST or _is_sign(path):
             continue
-        if not path.match("part-*.jsonl") or _holds_record(path):
+        if not path.match("part-*.jsonl") or holds_record(path):
             return True
     return False
 
@@ -238,11 +257,6 @@ def _in_use(folder: Path) -> bool:
 def _is_sign(path: Path) -> bool:
     """Tell whether a file is all that is there of a stage that was killed while it began: a lock, a draft."""
     return path.name == LOCK or path.name.startswith((f"{LOCK}.", f".{MANIFEST}."))
-
-
-def _holds_record(shard: Path) -> bool:
-    with shard.open("rb") as file:
-        return file.readline().endswith(b"\n")
 
 
 def _clear(folder: Path) -> None:

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from stepverify.decoding import read_json
 from stepverify.jsonl import MANIFEST
+from stepverify.records import InputError
+
+
+class Trained(msgspec.Struct):
+    """Hold a result of :func:`stepverify.training_problems.count_trained`."""
+
+    problems: int
+    of: int
+    first: str | None
+
+
+class _Summary(msgspec.Struct):
+    trained_on: dict[str, Trained | None] | None = None
+
+
+class _Input(msgspec.Struct):
+    path: str
+
+
+class _Stage(msgspec.Struct):
+    summary: _Summary
+    inputs: dict[str, _Input] = {}
 
 
 def trained_on(folder: Path) -> dict[str, dict[str, Any] | None]:
@@ -19,12 +43,14 @@ def trained_on(folder: Path) -> dict[str, dict[str, Any] | None]:
     """
     found: dict[str, dict[str, Any] | None] = {}
     passed = set[Path]()
-    while (manifest := folder / MANIFEST).is_file() and folder not in passed:
+    while folder not in passed:
         passed.add(folder)
         try:
-            described = json.loads(manifest.read_text(encoding="utf-8-sig"))
-            found = (described["summary"].get("trained_on") or {}) | found
-            folder = Path(described["inputs"]["input"]["path"])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            break  # not the manifest of a stage, or that of the first one
+            stage = msgspec.convert(read_json(folder / MANIFEST), _Stage)
+        except (InputError, msgspec.ValidationError, ValueError):
+            break  # none, or not that of a stage
+        found = msgspec.to_builtins(stage.summary.trained_on or {}) | found
+        if "input" not in stage.inputs:
+            break
+        folder = Path(stage.inputs["input"].path)
     return found

@@ -38,6 +38,10 @@ class Writer(Generic[Record]):
         # If this coroutine is cancelled, the others still wait, and its records are still written.
         await asyncio.shield(self._written)
 
+    def keep(self, records: Iterable[Record]) -> None:
+        """Append records without waiting: with the next ones, at the latest on exit."""
+        self._waiting += records
+
     def _flush(self) -> None:
         records, self._waiting = self._waiting, []
         written, self._written = self._written, None

@@ -1,7 +1,11 @@
-"""Score solutions with exported verifiers, under one contract."""
+"""Score solutions with exported verifiers and released models, under one contract."""
 
 from sampling.scorers.base import Scorer
 from sampling.scorers.exported import ExportedVerifier
 from sampling.scorers.pooling import PoolingVerifier
+from sampling.scorers.released import TRLPRM, MathShepherdPRM, QwenPRM, ReleasedPRM, RLHFlowPRM, SkyworkPRM
 
-__all__ = ["ExportedVerifier", "PoolingVerifier", "Scorer"]
+__all__ = [
+    "TRLPRM", "ExportedVerifier", "MathShepherdPRM", "PoolingVerifier", "QwenPRM", "RLHFlowPRM", "ReleasedPRM",
+    "Scorer", "SkyworkPRM",
+]  # fmt: skip

@@ -80,11 +80,16 @@ def fingerprint_export(path: str) -> str:
         InputError: not an exported verifier.
     """
     folder = Path(path)
-    if not (weights := sorted(folder.glob("*.safetensors"))):
+    if not any(folder.glob("*.safetensors")):
         raise InputError(f"{path}: not an exported verifier (no .safetensors file)")
     found = load_export(folder)
     if found is None or found[1].get("objective") not in ("outcome", "process"):
         raise InputError(f"{path}: not an exported verifier (its {EXPORT_FILE} must say objective: outcome or process)")
     # Configuration, template, ids and tokenizer decide the values as much as the weights do.
-    others = [file for name in ("config.json", EXPORT_FILE, "tokenizer.json") if (file := folder / name).is_file()]
-    return " ".join(fingerprint(file)[:16] for file in (*weights, *others))
+    return digest_model(folder, ("config.json", EXPORT_FILE, "tokenizer.json"))
+
+
+def digest_model(folder: Path, names: Sequence[str]) -> str:
+    """Return digests of a model's weights, and of the files ``names`` that are there."""
+    others = [file for name in names if (file := folder / name).is_file()]
+    return " ".join(fingerprint(file)[:16] for file in (*sorted(folder.glob("*.safetensors")), *others))

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
-import sys
-from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from sampling.scorers.base import fingerprint_export
-from sampling.scorers.parallel import Dtype, Neutral, ParallelScorer
-from sampling.scorers.workers import LocalWorker, ProcessWorker, Stream, Worker
-from stepverify.records import InputError
+from sampling.scorers.local import LocalScorer
+from sampling.scorers.parallel import Dtype, Neutral
 
 
-class ExportedVerifier(ParallelScorer):
+class ExportedVerifier(LocalScorer):
     """Score with an exported verifier on every device of this machine.
 
     The verifier is an outcome verifier or a process reward model. With one device it runs in this process, with several
     in one process each. Values do not depend on the number of devices.
 
     Args:
-        path: folder of the export, or id of a hub repository.
+        path: folder of the export, or Hub repository (``name/repository``, ``name/repository@revision``).
         dtype: number format of the parameters; ``auto`` is that of the training.
         devices: number of devices; ``auto`` uses every GPU, or one process without a GPU.
         device: kind or name of the device, ``cpu`` or ``cuda:1``; None takes GPUs if there are any.
@@ -42,69 +38,18 @@ class ExportedVerifier(ParallelScorer):
         per_token: bool = False,
         neutral: Neutral | None = None,
     ) -> None:
-        super().__init__(path, dtype, devices, per_token, neutral)
-        if pack_tokens < 1:
-            raise InputError(f"pack_tokens: expected 1 or more, got {pack_tokens}")
-        self.device, self.pack_tokens = device, pack_tokens
+        super().__init__(path, dtype, devices, device, pack_tokens, per_token, neutral)
 
     def identity(self) -> dict[str, Any]:
         """Return digests of the export, and the settings that decide its values."""
+        assert self.export is not None
         return {"scorer": "exported", "export": fingerprint_export(self.export), **self.asked()}
 
-    async def aclose(self) -> None:
-        """End the processes, and free the memory of this one."""
-        await super().aclose()
-        gc.collect()
-        if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
-            torch.cuda.empty_cache()  # another process may load the next verifier
+    def loader(self) -> Callable[..., Any]:
+        """Return what loads the export."""
+        from stepverify.verifier import Verifier
 
-    @cached_property
-    def places(self) -> list[str]:
-        """Return the device of each process.
-
-        With one device that is this process.
-        """
-        import torch
-
-        from stepverify.device import choose_device
-
-        count = 1 if self.devices == "auto" else self.devices
-        if (kind := str(choose_device(self.device))) == "cuda":
-            found = torch.cuda.device_count()
-            if (count := found if self.devices == "auto" else count) > found:
-                raise InputError(f"devices: {count}, but there are {found} GPUs")
-            return [f"cuda:{i}" for i in range(count)]
-        if count > 1 and kind != "cpu":
-            raise InputError(f"devices: {count}, but device names one, {kind}")
-        return [kind] * count
-
-    def workers(self) -> list[Worker]:
-        """Make the model in this process, or a process for each device."""
-        import torch
-
-        build = partial(_load, self.export, self.dtype, self.neutral, self.pack_tokens, self.per_token)
-        if len(self.places) == 1:
-            return [LocalWorker(partial(build, self.places[0]))]
-        threads = max(1, torch.get_num_threads() // len(self.places))
-        lock = multiprocessing.get_context("spawn").Lock()
-        return [
-            ProcessWorker(partial(build, name, threads, lock), f"{self.path} on {name} ({i + 1} of {len(self.places)})")
-            for i, name in enumerate(self.places)
-        ]
-
-
-def _load(
-    path: str, dtype: str, neutral: Neutral | None, pack_tokens: int, per_token: bool, device: str,
-    threads: int | None = None, lock: AbstractContextManager | None = None,
-) -> Stream:  # fmt: skip
-    import torch
-    from transformers.utils.logging import disable_progress_bar
-
-    from stepverify.verifier import Verifier
-
-    disable_progress_bar()  # of loading; the stage has one of its own
-    if threads is not None:
-        torch.set_num_threads(threads)
-    with lock or nullcontext():  # weights are read into main memory, which may have room for one copy only
-        verifier = Verifier.from_pretrained(path, device=device, dtype=dtype, neutral=neutral, pack_tokens=pack_tokens)
-    return partial(verifier.stream, per_token=per_token)
+        assert self.export is not None
+        return partial(
+            Verifier.from_pretrained, self.export, dtype=self.dtype, neutral=self.neutral, pack_tokens=self.pack_tokens
+        )

@@ -40,8 +40,8 @@ class ParallelScorer(Scorer):
         self._pool: Pool | None = None
 
     @cached_property
-    def export(self) -> str:  # type: ignore[override]
-        """Return the export's local folder."""
+    def export(self) -> str | None:  # type: ignore[override]
+        """Return the export's local folder; None without an export."""
         return local_export(self.path)
 
     @property
@@ -96,5 +96,7 @@ class ParallelScorer(Scorer):
     def _token_encoder(self) -> Any:
         from stepverify.models import load_encoder
 
+        if self.export is None:
+            return None
         encoder, facts = load_encoder(self.export)
         return encoder if facts["objective"] == "outcome" else None

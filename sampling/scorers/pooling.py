@@ -1,4 +1,4 @@
-"""Score with exported verifiers in vLLM's pooling runner.
+"""Score with exported verifiers and released models in vLLM's pooling runner.
 
 The only scorer that imports vllm.
 """
@@ -13,22 +13,27 @@ from typing import Any, Literal
 
 from sampling.scorers.base import fingerprint_export
 from sampling.scorers.parallel import Dtype, Neutral, ParallelScorer
+from sampling.scorers.released import ReleasedPRM
 from sampling.scorers.workers import ProcessWorker, Stream, Worker
 from stepverify.data.encode import LeftOut, SolutionEncoder
+from stepverify.hub import local_export
+from stepverify.prms.families import FAMILIES
 from stepverify.records import InputError, Solution
 from stepverify.template import load_export
 
 
 class PoolingVerifier(ParallelScorer):
-    """Score with an exported verifier in vLLM's pooling runner.
+    """Score with an exported verifier or a released model in vLLM's pooling runner.
 
     Every solution is one prefill. The runner reads the token classifier of an export: that of a process reward model in
-    ``classifier/``, or an outcome verifier itself. Values agree with those of :class:`ExportedVerifier` to 1e-5 in
-    float32. An engine changes the threads, seeds and torch.distributed state of its process, so each has a process of
-    its own.
+    ``classifier/``, or an outcome verifier itself. Values agree with those of :class:`ExportedVerifier`, or of the
+    released model's own class, to 1e-5 in float32. An engine changes the threads, seeds and torch.distributed state of
+    its process, so each has a process of its own.
 
     Args:
-        path: folder of the export, or id of a hub repository.
+        path: folder of the export, or Hub repository; None with ``prm``.
+        prm: released model in place of an export, a QwenPRM or TRLPRM: its ``model``, ``max_length`` and format are
+            used; dtype and devices are those given here.
         dtype: number format of the parameters; ``auto`` is that of the training.
         devices: number of engines; ``auto`` is as many as fit the GPUs, or one without a GPU.
         tensor_parallel_size: number of GPUs that share the model of an engine.
@@ -43,7 +48,8 @@ class PoolingVerifier(ParallelScorer):
 
     def __init__(
         self,
-        path: str,
+        path: str | None = None,
+        prm: ReleasedPRM | None = None,
         dtype: Dtype = "auto",
         devices: int | Literal["auto"] = "auto",
         tensor_parallel_size: int = 1,
@@ -54,7 +60,14 @@ class PoolingVerifier(ParallelScorer):
         per_token: bool = False,
         neutral: Neutral | None = None,
     ) -> None:
-        super().__init__(path, dtype, devices, per_token, neutral)
+        if (path is None) == (prm is None):
+            raise InputError("PoolingVerifier: expected either path or prm")
+        if prm is not None and not FAMILIES[prm.name].vllm:
+            raise InputError(f"prm: {prm.name}: vLLM has no such architecture; score with {prm.name} itself")
+        if prm is not None and (per_token or neutral is not None):
+            raise InputError(f"prm: {prm.name}: expected no per_token and no neutral, which are of exports")
+        super().__init__(path or prm.path, dtype, devices, per_token, neutral)  # type: ignore[union-attr]
+        self.prm = prm
         self.tensor_parallel_size, self.cpu_kv_cache_gib = tensor_parallel_size, cpu_kv_cache_gib
         self.options = {
             "tensor_parallel_size": tensor_parallel_size, "gpu_memory_utilization": gpu_memory_utilization,
@@ -62,12 +75,20 @@ class PoolingVerifier(ParallelScorer):
         }  # fmt: skip
 
     @cached_property
+    def export(self) -> str | None:  # type: ignore[override]
+        """Return the export's local folder; None for a released model."""
+        return None if self.prm else local_export(self.path)
+
+    @cached_property
     def classifier(self) -> str:
-        """Return the folder of the export's token classifier.
+        """Return the folder of the token classifier.
 
         Raises:
             InputError: the export has none.
         """
+        if self.prm is not None:
+            return self.prm.folder
+        assert self.export is not None
         found = load_export(self.export)
         form = found[1].get("form") if found else None
         folder = Path(self.export) / "classifier"
@@ -77,6 +98,9 @@ class PoolingVerifier(ParallelScorer):
 
     def identity(self) -> dict[str, Any]:
         """Return digests of the classifier, and the settings that decide values."""
+        if self.prm is not None:
+            return self.prm.identity() | {"scorer": "pooling", "prm": self.prm.name, "dtype": self.dtype}
+        assert self.export is not None
         fingerprint_export(self.export)  # fails first if the folder is no export at all
         return {"scorer": "pooling", "export": fingerprint_export(self.classifier), **self.asked()}
 
@@ -110,7 +134,7 @@ class PoolingVerifier(ParallelScorer):
         }  # fmt: skip
         where = "CPU" if gpus is None else f"GPU {gpus}"
         build = partial(
-            _load, self.classifier, self.dtype, self.neutral, self.per_token, self.options, environment, gpus
+            _load, self.classifier, self.dtype, self.neutral, self.per_token, self.options, environment, gpus, self.prm
         )
         name = f"{self.path} in vLLM on {where} ({number + 1} of {len(self.places)})"
         return ProcessWorker(build, name, daemon=self.tensor_parallel_size == 1)
@@ -118,7 +142,7 @@ class PoolingVerifier(ParallelScorer):
 
 def _load(
     path: str, dtype: str, neutral: Neutral | None, per_token: bool, options: dict[str, Any],
-    environment: dict[str, str], gpus: str | None,
+    environment: dict[str, str], gpus: str | None, prm: ReleasedPRM | None,
 ) -> Stream:  # fmt: skip
     for name, value in environment.items():
         os.environ.setdefault(name, value)
@@ -133,9 +157,15 @@ def _load(
         ) from None
     from stepverify.models import load_encoder
 
-    encoder, facts = load_encoder(path, neutral)
+    encoder: SolutionEncoder
+    if prm is not None:
+        encoder, facts = prm.load_format(), {"objective": "process"}
+    else:
+        encoder, facts = load_encoder(path, neutral)
     process = facts["objective"] == "process"
-    pooler = PoolerConfig(tok_pooling_type="STEP", step_tag_id=encoder.step_tag_id) if process else (
+    # Released models are read at tokens that may occur elsewhere too.
+    by_tag = process and prm is None
+    pooler = PoolerConfig(tok_pooling_type="STEP", step_tag_id=encoder.step_tag_id) if by_tag else (
         PoolerConfig(tok_pooling_type="ALL")
     )  # fmt: skip
     llm = LLM(
@@ -144,11 +174,11 @@ def _load(
         **{key: value for key, value in options.items() if value is not None},
     )  # fmt: skip
     adds_neutral = process and len(encoder.labels) == 3 and (neutral or facts.get("neutral", "positive")) == "positive"
-    return partial(_stream, llm, encoder, process, adds_neutral, per_token)
+    return partial(_stream, llm, encoder, process, by_tag, adds_neutral, per_token)
 
 
 def _stream(
-    llm: Any, encoder: SolutionEncoder, process: bool, adds_neutral: bool, per_token: bool,
+    llm: Any, encoder: SolutionEncoder, process: bool, by_tag: bool, adds_neutral: bool, per_token: bool,
     solutions: Sequence[Solution],
 ) -> Iterator[tuple[int, list[float]]]:  # fmt: skip
     examples = {}
@@ -163,7 +193,8 @@ def _stream(
     outputs = llm.encode(prompts, pooling_task="token_classify", use_tqdm=False) if prompts else []
     for (i, example), output in zip(examples.items(), outputs, strict=True):
         data = output.outputs.data.float()
-        if process:  # (M, 2 or 3) probabilities at the tags
+        if process:  # (M, 2 or 3) probabilities at the tags, or (T, 2) at every token
+            data = data if by_tag else data[example.positions]
             values = data[:, 1:].sum(-1).clamp(max=1.0) if adds_neutral else data[:, 1]
         else:  # (T, 1) at every token
             values = data[example.positions, 0]

@@ -46,7 +46,8 @@ def score_all(input: Path, store: Store[Solution], scorers: Mapping[str, Scorer]
 
     def merge(solution: Solution) -> None:
         for name, records in read.items():
-            if (known := next((r for r in records if r.id == solution.id), None)) is None:
+            known = next((r for r in records if r.id == solution.id), None)
+            if known is None or name not in known.scores:
                 raise InputError(
                     f"{parts[name].folder}: solution {solution.id} is missing or out of order; remove the folder"
                 )
@@ -54,6 +55,10 @@ def score_all(input: Path, store: Store[Solution], scorers: Mapping[str, Scorer]
         _count(solution, without)
 
     for solution in store.records() if store.done else ():  # scored by an earlier, killed run
+        if lacking := scorers.keys() - solution.scores.keys():
+            raise InputError(
+                f"{store.folder}: solution {solution.id} lacks scores by {min(lacking)!r}; its shard was edited"
+            )
         _count(solution, without)
     figures = _pass(input, store, last, scorers[last], total, merge)
     figures["seconds"] = round(figures["seconds"] + sum(part.summary["seconds"] for part in parts.values()), 2)

@@ -6,7 +6,7 @@ The aggregation is configured, chosen on validation problems, or the default.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -26,7 +26,12 @@ class Choice(TypedDict):
 
 
 def choose_aggregations(
-    pool: Pool, configured: Mapping[str, Aggregation], validation: Path | None, largest: int, everyone: set[str]
+    pool: Pool,
+    configured: Mapping[str, Aggregation],
+    validation: Path | None,
+    largest: int,
+    everyone: set[str],
+    without_final_step: Collection[str] = (),
 ) -> tuple[dict[str, Choice], dict[str, Any] | None]:
     """Choose the aggregation of each verifier.
 
@@ -37,6 +42,7 @@ def choose_aggregations(
             values per solution.
         largest: N for validation, or fewer if those problems have fewer samples.
         everyone: all problems of the input.
+        without_final_step: verifiers whose value of the final answer's step is left out, as in ``pool``.
 
     Returns:
         verifier → choice, and the table of validation; None without one.
@@ -49,7 +55,10 @@ def choose_aggregations(
     for name, how in configured.items():
         if name not in names or how not in AGGREGATIONS:
             raise InputError(f"aggregation.{name}: {how}: expected one of {names}, and one of {AGGREGATIONS}")
-    other = read_pool(validation) if validation else {}
+    for name in without_final_step:
+        if name not in names:
+            raise InputError(f"without_final_step: {name}: expected one of {names}")
+    other = read_pool(validation, without_final_step) if validation else {}
     if shared := other.keys() & everyone:
         raise InputError(f"validation: {len(shared)} problems are also in the input, for example {min(shared)}")
     size = min([largest, largest_size([*map(len, other.values())])]) if other else largest
@@ -68,7 +77,7 @@ def choose_aggregations(
         else:
             # An outcome verifier may give one value per token; its score is still the last one.
             # A solution without values does not tell whether values are of steps or tokens.
-            by_step = many and all(len(s.scores.get(name, ())) in (0, s.num_steps) for s in samples)
+            by_step = many and all(s.num_values(name) in (0, s.num_steps) for s in samples)
             chosen[name] = {"how": "prod" if by_step else "last", "chosen_on": "default"}
     named = {"fewer_samples": few} if few else {}
     return chosen, {"num_problems": len(other), "n": size, "best_of_n": table} | named if other else None

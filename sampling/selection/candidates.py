@@ -6,7 +6,7 @@ Scores are those of a verifier, or simulated. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
@@ -22,7 +22,8 @@ _REPEATS = 20  # of the scores of a simulated verifier
 class Sample:
     """Hold what ranking needs of one solution.
 
-    ``predicted`` is the answer that it votes for; None is no vote.
+    ``predicted`` is the answer that it votes for; None is no vote. ``trimmed`` are verifiers whose value of the final
+    step is left out of ``scores``.
     """
 
     id: str
@@ -31,6 +32,11 @@ class Sample:
     correct: bool
     num_steps: int
     scores: Mapping[str, Sequence[float]]
+    trimmed: Collection[str] = ()
+
+    def num_values(self, verifier: str) -> int:
+        """Return the number of a verifier's values, with one that is left out."""
+        return len(self.scores.get(verifier, ())) + (verifier in self.trimmed)
 
 
 MISSING = Sample("", None, None, False, 0, {})  # a missing sample: no vote, never correct, ranked last

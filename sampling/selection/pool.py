@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from sampling.selection.candidates import MISSING, Sample
+from stepverify.answers import extract_answer
 from stepverify.jsonl import read_located
 from stepverify.records import InputError, Solution
 
 Pool = dict[str, list[Sample]]  # problem id → its samples, in the order of first appearance
 
 
-def read_pool(path: Path) -> Pool:
+def read_pool(path: Path, without_final_step: Collection[str] = ()) -> Pool:
     """Read graded and scored solutions by problem.
+
+    Args:
+        path: a folder or file of solutions.
+        without_final_step: verifiers whose value of a solution's final step is left out where that step states the
+            final answer, and is not the only one.
 
     Raises:
         InputError: a solution that is not graded, or lacks a score that others have.
@@ -33,7 +39,11 @@ def read_pool(path: Path) -> Pool:
             )
         answer = solution.predicted if solution.finish != "length" else None
         num_steps = len(solution.steps)
-        sample = Sample(solution.id, solution.answer, answer, solution.solved, num_steps, solution.scores)
+        trimmed: list[str] = []
+        if without_final_step and num_steps > 1 and extract_answer(solution.steps[-1]) is not None:
+            trimmed = [name for name in without_final_step if len(solution.scores.get(name, ())) == num_steps]
+        scores = solution.scores | {name: solution.scores[name][:-1] for name in trimmed}
+        sample = Sample(solution.id, solution.answer, answer, solution.solved, num_steps, scores, trimmed)
         pool.setdefault(solution.problem_id, []).append(sample)
     return pool
 
@@ -45,7 +55,8 @@ def count_samples(pool: Pool) -> dict[str, int]:
     """
     there = [[sample for sample in samples if sample is not MISSING] for samples in pool.values()]
     groups = [[sample.correct for sample in samples] for samples in there]
-    return {
+    trimmed = sum(bool(sample.trimmed) for samples in there for sample in samples)
+    return ({"final_steps_left_out": trimmed} if trimmed else {}) | {
         "without_answer": sum(sample.predicted is None for samples in there for sample in samples),
         "problems_without_correct": sum(not any(correct) for correct in groups),
         "problems_without_incorrect": sum(map(all, groups)),
@@ -112,4 +123,4 @@ def fill_up(pool: Pool) -> int:
 
 def has_many(pool: Pool, name: str) -> bool:
     """Tell whether a verifier gives several values per solution."""
-    return any(len(sample.scores.get(name, ())) > 1 for samples in pool.values() for sample in samples)
+    return any(sample.num_values(name) > 1 for samples in pool.values() for sample in samples)

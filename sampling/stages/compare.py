@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from sampling.report.collect import first_error
 from sampling.report.render import to_markdown, to_text
@@ -25,6 +26,15 @@ from stepverify.records import InputError, Solution, StepLabel
 from stepverify.statistics import bootstrap_means, interval
 
 _COSTS = {"rollouts": "rollouts", "rollout_tokens": "tokens", "seconds": "seconds"}  # key in the manifest → column
+
+
+class _Costs(Struct):
+    """Hold what the label stage's summary says of costs."""
+
+    rollouts: int | float | None = None
+    rollout_tokens: int | float | None = None
+    seconds: int | float | None = None
+    rollouts_reused: int | None = None
 
 
 @dataclass(slots=True)
@@ -114,6 +124,7 @@ def compare(
         raise InputError(f"reference: expected one of at least two labels ({', '.join(labels)}), got {reference!r}")
     if targets.monte_carlo == "soft" or targets.neutral == "class":
         raise InputError("targets: only correct and incorrect can be compared; no monte_carlo: soft, no neutral: class")
+    atomic.refuse_others(output, folder=True)
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
     known = {s.id: s for s in _labelled(labels[reference])}
@@ -132,12 +143,13 @@ def compare(
     atomic.write(output / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     parts = [_steps_section(agreements, reference), _firsts_section(agreements, reference), _costs_section(costs)]
     atomic.write(output / "report.md", to_markdown("Step labels compared", parts))
+    atomic.check_written(output, ("disputes.jsonl", "summary.json", "report.md"))
     print("\n\n".join([*map(to_text, parts), str(output / "report.md")]))
 
 
 def _labelled(source: Path | Reader) -> Iterator[Solution]:
     reader = source if isinstance(source, Reader) else Solutions(str(source))
-    return (s for s in once(reader.solutions(), type(reader).__name__) if s.step_labels is not None)
+    return (s for s in once(reader.solutions(), reader.described) if s.step_labels is not None)
 
 
 def _compare(
@@ -222,11 +234,10 @@ def _point(mean: float, part: np.ndarray, whole: np.ndarray) -> Estimate | None:
 
 
 def _costs(source: Path | Reader) -> dict[str, float]:
-    summary = read_summary(source) if isinstance(source, Path) else {}
-    costs = {name: summary[key] for key, name in _COSTS.items() if key in summary}
-    if "rollouts_reused" in summary:  # they took another run's seconds, so this run's say too little
-        costs.pop("seconds", None)
-    return costs
+    found = read_summary(source, _Costs) if isinstance(source, Path) else _Costs()
+    if found.rollouts_reused is not None:  # they took another run's seconds, so this run's say too little
+        found.seconds = None
+    return {name: cost for key, name in _COSTS.items() if (cost := getattr(found, key)) is not None}
 
 
 def _steps_section(agreements: Mapping[str, Agreement], reference: str) -> Section:

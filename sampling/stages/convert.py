@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stepverify.data.targets import StepTargets
-from stepverify.jsonl import dump_line, write_lines
+from stepverify.jsonl import check_output, dump_line, write_lines
 from stepverify.readers import Reader, Solutions, math_shepherd, stepwise
 from stepverify.readers.base import ReasonCounter, once
 from stepverify.records import InputError, Solution, StepLabel
@@ -36,7 +36,7 @@ def convert(
 
     Args:
         input: folder or file of solutions, or a reader of solutions.
-        output: the file to write; an existing one is replaced.
+        output: the file to write, compressed if its name ends in ``.gz``; an existing one of JSON Lines is replaced.
         format: format of the rows. ``records`` is the project's own and loses nothing.
         targets: how labels become correct or incorrect for the other formats; ``records`` keeps labels as they are.
         logits: names of verifiers whose scores in the file are logits; their sigmoid is written. A reader has this
@@ -49,8 +49,7 @@ def convert(
         raise InputError(
             f"targets.monte_carlo: soft, but {format} has only correct and incorrect; choose hard or threshold"
         )
-    if output.is_dir():
-        raise InputError(f"{output}: is a folder, expected the name of a file")
+    check_output(output)
     if logits and isinstance(input, Reader):
         raise InputError("logits: input is a reader; set its own logits option")
     reader = input if isinstance(input, Reader) else Solutions(str(input), logits=logits)
@@ -68,7 +67,7 @@ def _lines(
     reader: Reader, format: str, targets: StepTargets, left_out: ReasonCounter, noted: ReasonCounter
 ) -> Iterator[str]:
     empty = True
-    for solution in once(reader.solutions(), type(reader).__name__):
+    for solution in once(reader.solutions(), reader.described):
         if format == "records":
             line = dump_line(solution)
         elif row := _row(solution, format, targets, left_out, noted):
@@ -79,7 +78,7 @@ def _lines(
         yield line
     if empty:
         left_out.add(reader.left_out)
-        raise InputError(f"{type(reader).__name__}: no solution to write; left out: {left_out or None}")
+        raise InputError(f"{reader.described}: no solution to write; left out: {left_out or None}")
 
 
 def _row(

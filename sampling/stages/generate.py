@@ -8,16 +8,17 @@ from contextlib import aclosing
 from itertools import groupby
 from pathlib import Path
 
-from sampling.engines import Completion, Engine, Request, SamplingOptions
-from sampling.runtime.inputs import exported_template, read_problems
+from sampling.engines import Completion, Engine, SamplingOptions
+from sampling.runtime.inputs import read_problems
 from sampling.runtime.progress import Progress
+from sampling.runtime.prompts import Prompts, template_of
 from sampling.runtime.provenance import digest
 from sampling.runtime.reuse import check_sampled, read_sampled
 from sampling.runtime.scheduler import run, run_all, together
 from sampling.runtime.seeds import derive_seed
+from sampling.runtime.step_fit import StepFit
 from sampling.runtime.store import Store
 from sampling.runtime.writer import Writer
-from stepverify.data.encode import SolutionEncoder
 from stepverify.readers import Reader
 from stepverify.records import InputError, Problem, Solution
 from stepverify.template import Template
@@ -51,12 +52,15 @@ def generate(
             same.
         seed: seed of the run. The seed of sample i of a problem derives from this, the problem's id and i.
 
+    Solutions of prompts that a server refuses, if its engine skips those, are left out, counted and named in the
+    manifest.
+
     Raises:
         InputError: no problems, a few-shot example that is also a problem, or ``reuse_from`` sampled in another way.
     """
     if num_samples < 1:
         raise InputError(f"num_samples: expected >= 1, got {num_samples}")
-    template = template or exported_template(engine.model)
+    template = template_of(engine, template)
     todo = read_problems(problems)
     examples = list(few_shot.problems()) if few_shot else []
     if shared := {e.id for e in examples} & {p.id for p in todo}:
@@ -74,18 +78,24 @@ def generate(
         copied = _copy(read_sampled(reuse_from, Solution), by_id, num_samples, store)
         # If nothing is missing, neither a tokenizer nor a model is loaded.
         missing = [p for p in todo if any(f"{p.id}#{i}" not in store.done for i in range(num_samples))]
-        encoder = SolutionEncoder(engine.tokenizer, template) if missing else None
+        prompts = Prompts(engine, template, examples) if missing else None
+        refused: set[str] = set()
         with Progress("generate", "solutions", total=len(todo) * num_samples, done=len(store.done)) as progress:
             progress.watch(engine)
-            if encoder is not None:
-                prefix = template.render_examples(examples)
-                sampler = _Sampler(engine, sampling, template, encoder, prefix, num_samples, seed, store, progress)
+            if prompts is not None:
+                options = prompts.options(sampling)
+                sampler = _Sampler(engine, options, prompts, num_samples, seed, store, progress, refused)
                 run(sampler.sample_all(missing))
-        summary = {"problems": len(todo), "solutions": len(store.done)} | problems.counted()
+        fit = StepFit(template).add(store.records())
+        summary = {"problems": len(todo), "solutions": len(store.done)} | problems.counted() | fit.counted()
         summary |= {"reuse_from": copied} if reuse_from else {}
+        summary |= {"refused": {"count": len(refused), "solutions": sorted(refused)}} if refused else {}
         store.finish(summary | progress.summary())
     left_out = f"; left out: {problems.left_out}" if problems.left_out else ""
     print(f"{output}: {len(store.done)} solutions of {len(todo)} problems{left_out}")
+    if refused:
+        print(f"{output}: the server refused {len(refused)} solutions, such as {min(refused)}: they are left out")
+    fit.warn()
 
 
 def _copy(sampled: Iterable[Solution], problems: dict[str, Problem], num_samples: int, store: Store[Solution]) -> int:
@@ -113,13 +123,12 @@ class _Sampler:
 
     engine: Engine
     sampling: SamplingOptions
-    template: Template
-    encoder: SolutionEncoder
-    prefix: str
+    prompts: Prompts
     num_samples: int
     seed: int
     store: Store[Solution]
     progress: Progress
+    refused: set[str]
 
     async def sample_all(self, problems: Iterable[Problem]) -> None:
         """Sample the missing solutions of all problems.
@@ -130,8 +139,7 @@ class _Sampler:
             async with aclosing(self.engine):
 
                 async def sample(problem: Problem) -> None:
-                    prompt = self.encoder.prompt(problem.problem, self.prefix)
-                    await together(self._fill(problem, gap, prompt, writer) for gap in self._gaps(problem))
+                    await together(self._fill(problem, gap, writer) for gap in self._gaps(problem))
 
                 await run_all(problems, sample, max_in_work=-(-self.engine.capacity // self.num_samples))
 
@@ -142,21 +150,19 @@ class _Sampler:
         gaps = groupby(enumerate(absent), key=lambda pair: pair[1] - pair[0])
         return [[i for _, i in gap] for _, gap in gaps]
 
-    async def _fill(self, problem: Problem, gap: list[int], prompt: list[int], writer: Writer[Solution]) -> None:
+    async def _fill(self, problem: Problem, gap: list[int], writer: Writer[Solution]) -> None:
         seed, name = derive_seed(self.seed, problem.id), Path(self.engine.model).name
-        request = Request(f"{problem.id}#{gap[0]}", prompt, len(gap), seed + gap[0])
-        completions = await self.engine.complete(request, self.sampling)
-        await writer.write(
-            _solution(problem, i, seed + i, c, self.template, name) for i, c in zip(gap, completions, strict=True)
-        )
-        self.progress.add(len(gap), tokens=sum(len(c.token_ids) for c in completions))
+        request = self.prompts.request(f"{problem.id}#{gap[0]}", problem.problem, len(gap), seed + gap[0])
 
+        def solutions(completions: Iterable[tuple[int, Completion]]) -> list[Solution]:
+            return [self.prompts.solution(problem, i, c, seed=seed + i, generator=name) for i, c in completions]
 
-def _solution(
-    problem: Problem, index: int, seed: int, sampled: Completion, template: Template, generator: str
-) -> Solution:
-    return Solution.of(
-        problem, index, template.split(sampled.text),
-        token_ids=sampled.token_ids, finish=sampled.finish, seed=seed, generator=generator,
-        num_calculator_edits=sampled.num_calculator_edits,
-    )  # fmt: skip
+        try:
+            completions = await self.engine.complete(request, self.sampling)
+        except BaseException:  # what a server has served before it died is not lost
+            writer.keep(solutions((gap[i], c) for i, c in request.served.items()))
+            raise
+        whole = [(i, c) for i, c in zip(gap, completions, strict=True) if c.finish != "refused"]
+        self.refused.update(f"{problem.id}#{i}" for i in {*gap} - {i for i, _ in whole})
+        await writer.write(solutions(whole))
+        self.progress.add(len(gap), tokens=sum(c.num_tokens for _, c in whole))

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sampling.labelling.answer_fallback import Unstated
+from sampling.labelling.timeouts import Timeouts
 from sampling.runtime.progress import Progress
 from stepverify.answers import Grader, extract_answer
-from stepverify.jsonl import read_json_lines, shards, write_lines
+from stepverify.jsonl import check_output, read_json_lines, shards, write_lines
 from stepverify.readers.base import entry
 from stepverify.records import InputError
 
@@ -42,26 +43,30 @@ def grade(
         output: the file to write; an existing one is replaced once the new one is complete.
         solutions: treat ``pred`` as a whole solution: the answer that it states is graded, and one that states none is
             incorrect. Otherwise ``pred`` is read as an answer if possible, else its stated answer is taken.
-        time_limit: seconds that one comparison may take.
+        time_limit: seconds of CPU time that one comparison may take. A warning is printed if more than 1 % take longer.
         num_workers: processes that compare answers; null uses all cores that this process may use.
 
     Raises:
-        InputError: a line without these keys, or with a duplicate id; found before anything is graded.
+        InputError: a line without these keys, or with a duplicate id; an output that is a folder, a link or a file of
+            another kind. Found before anything is graded.
     """
-    if output.is_dir() or output.resolve() in [shard.resolve() for shard in shards(input)]:
-        raise InputError(f"{output}: is a folder or the input, expected the name of a file to write")
-    counts, found = Counter[str](), Unstated("solutions")
+    if output.resolve() in [shard.resolve() for shard in shards(input)]:
+        raise InputError(f"{output}: is the input, expected the name of another file to write")
+    check_output(output)
+    counts, found, late = Counter[str](), Unstated("solutions"), Timeouts("pairs", time_limit)
     with Grader(num_workers, time_limit) as grader:
         total = _check(input)
         start = time.monotonic()
         with Progress("grade", "pairs", total) as progress:
-            write_lines(output, _lines(_pairs(input, found if solutions else None), grader, counts, progress))
+            pairs = _pairs(input, found if solutions else None)
+            write_lines(output, _lines(pairs, grader, counts, late, progress))
     seconds = time.monotonic() - start
     print(
         f"{output}: {total:,} pairs, {counts['correct']:,} correct ({counts['correct'] / total:.1%}), "
         f"{counts['no answer']:,} with no answer, {counts['timed out']:,} timed out, {total / seconds:,.0f} pairs/s"
     )
     found.warn("they count as incorrect")
+    late.warn("they have no verdict")
 
 
 def _check(input: Path) -> int:
@@ -93,11 +98,14 @@ def _pairs(input: Path, found: Unstated | None) -> Iterator[Pair]:
         yield pair
 
 
-def _lines(pairs: Iterator[Pair], grader: Grader, counts: Counter[str], progress: Progress) -> Iterator[str]:
+def _lines(
+    pairs: Iterator[Pair], grader: Grader, counts: Counter[str], late: Timeouts, progress: Progress
+) -> Iterator[str]:
     while chunk := list(islice(pairs, _CHUNK)):
         verdicts = grader.grade((pair.gold, pair.predicted) for pair in chunk)
         for pair, correct in zip(chunk, verdicts, strict=True):
             answered = bool((pair.gold or "").strip() and (pair.predicted or "").strip())
             counts.update({"correct": correct is True, "no answer": not answered, "timed out": correct is None})
+            late.add(pair.id, pair.predicted if answered else None, timed_out=correct is None)
             yield json.dumps({"id": pair.id, "correct": correct}, ensure_ascii=False) + "\n"
         progress.add(len(chunk))

@@ -13,6 +13,7 @@ from sampling.labelling.answer_fallback import Unstated
 from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from sampling.labelling.label_statistics import count, describe
 from sampling.labelling.outcomes import Fallback, by_problem, count_unstated, grade_solutions
+from sampling.labelling.timeouts import Timeouts, count_solutions
 from sampling.runtime.progress import Progress
 from sampling.runtime.provenance import digest
 from sampling.runtime.scheduler import run, run_all
@@ -41,7 +42,8 @@ def label(
             those that change are counted and listed in the manifest.
         output: folder for the labelled solutions, in any order; a killed run continues with the missing problems.
         steps: the labeller of steps; None leaves step labels as they are.
-        time_limit: seconds that grading one answer may take; an answer that takes longer is incorrect, and counted.
+        time_limit: seconds of CPU time that grading one answer may take; an answer that takes longer is incorrect, has
+            ``timed_out`` set, and is counted. A warning is printed if that is more than 1 % of the answers.
         answer_fallback: the answer of a solution in prose that states none: none at all, its last number, or its last
             result if the last line repeats it. Does not apply to rollouts. A warning with three example endings is
             printed if more than 5 % of the solutions state no answer.
@@ -73,9 +75,9 @@ def label(
             missing = [group for group in groups if any(s.id not in store.done for s in group)]
             stage = Stage(None if isinstance(input, Reader) else input, output, grader, pool, progress)
             run(_label_all(missing, steps, answer_fallback, stage, store))
-            timeouts = grader.num_timeouts
-        found = Unstated("solutions")
-        summary = count(count_unstated(store.records(), found), given) | {"grading_timeouts": timeouts}
+        found, late = Unstated("solutions"), Timeouts("solutions", time_limit)
+        summary = count(count_solutions(count_unstated(store.records(), found), late), given)
+        summary |= {"grading_timeouts": late.count}
         summary |= progress.summary() | {"unstated": found.count}
         if isinstance(input, Reader):
             summary |= input.counted()
@@ -83,6 +85,7 @@ def label(
     print(f"{output}: {describe(summary)}")
     read = f"`answer_fallback: {answer_fallback}` still read a number from each"
     found.warn(_ADVICE if answer_fallback == "no_answer" else read)
+    late.warn("they count as incorrect")
 
 
 _ADVICE = (

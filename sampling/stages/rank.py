@@ -43,6 +43,7 @@ def rank(
     count_missing: bool = False,
     simulated: list[float] | None = None,
     rules: list[Rule] | None = None,
+    without_final_step: list[str] | None = None,
 ) -> None:
     """Rank scored solutions by every rule; write one Ranking per problem.
 
@@ -72,6 +73,8 @@ def rank(
             or your own, by ``class_path``. A verifier's rule applies to every verifier unless its ``verifier`` is
             given. Default: ``SampleAccuracy``, ``Majority``, ``Shortest``, ``BestOfN``, ``WeightedVote``, a
             ``TopKVote`` for each of ``top_k``, and ``Oracle``.
+        without_final_step: process reward models whose value of a solution's final step is left out of its score, where
+            that step states the final answer; counted.
 
     Raises:
         InputError: ungraded or unscored solutions, ``sizes`` that less than half of the problems reach, validation
@@ -84,7 +87,10 @@ def rank(
     config |= {"num_subsets": num_subsets, "seed": seed}
     # Leave out options that were not given, so that folders made before these options existed stay valid.
     described = [rule.identity() for rule in rules] if rules is not None else None
-    asked = {"top_k": top_k, "rules": described, "every_aggregation": every_aggregation, "count_missing": count_missing}
+    asked = {
+        "top_k": top_k, "rules": described, "every_aggregation": every_aggregation, "count_missing": count_missing,
+        "without_final_step": without_final_step,
+    }  # fmt: skip
     config |= {key: value for key, value in (asked | {"simulated": simulated}).items() if value}
     if top_k and (min(top_k) < 1 or len({*top_k}) < len(top_k)):
         raise InputError(f"top_k: expected different numbers of 1 or more, got {top_k}")
@@ -103,14 +109,15 @@ def rank(
         print(f"{output}: already ranked, left as it is")
         return
     # Read before the folder is made, so that an error in `sizes` does not bind it to this configuration.
-    pool = read_pool(input)
+    trimmed = without_final_step or []
+    pool = read_pool(input, trimmed)
     everyone = {*pool}
     missing = {"missing": fill_up(pool)} if count_missing else {}
     grid = choose_sizes(sizes, pool)
     few = drop_smaller(pool, grid[-1])
     base_rate = fmean(s.correct for samples in pool.values() for s in samples if s is not MISSING)  # of real samples
     counts = count_samples(pool) | missing
-    chosen, table = choose_aggregations(pool, aggregation or {}, validation, grid[-1], everyone)
+    chosen, table = choose_aggregations(pool, aggregation or {}, validation, grid[-1], everyone, trimmed)
     seen = {name: found for name, found in trained_on(input).items() if name in chosen}
 
     aggregations = {name: choice["how"] for name, choice in chosen.items()}

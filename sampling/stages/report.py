@@ -51,6 +51,7 @@ def report(
     """
     if input is None and scores is None:
         raise InputError("input, scores: expected rankings, scored solutions or both")
+    atomic.refuse_others(output, folder=True)
     if threshold_subset is not None and scores is None:
         raise InputError(f"threshold_subset: {threshold_subset}: expected scores to choose a threshold on")
     if tokens and (tokens < 0 or scores is None):
@@ -145,4 +146,6 @@ def _write_all(output: Path, summary: Summary) -> None:
     atomic.write(output / "report.html", to_html(title, lead, parts, figures))
     plain = json.dumps(summary.plain(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     atomic.write(output / "summary.json", plain)
+    pictures = ("accuracy.png",) if "accuracy" in figures else ()
+    atomic.check_written(output, ("report.md", "report.html", "summary.json", *pictures))
     print("\n\n".join([*map(to_text, printed), str(output / "report.html")]))

@@ -20,6 +20,7 @@ from stepverify.training_problems import count_trained, describe_trained
 # A text in braces is no path: otherwise a scorer with a misspelt key would be read as one, without any error.
 ExportPath = restricted_string_type("ExportPath", r"^[^{}\n]+$")
 yaml.SafeDumper.add_representer(ExportPath, SafeRepresenter.represent_str)  # for --print_config
+_LONGEST_NAME = 60  # it also names a folder, with up to four bytes a character in three signs each
 _DEFAULTS = {"pack_tokens": 8192, "dtype": "auto", "per_token": False, "devices": "auto"}
 
 
@@ -51,6 +52,9 @@ def score(
     """
     if not verifiers:
         raise InputError("verifiers: expected at least one name and export folder")
+    for name in verifiers:
+        if not name.strip() or not name.isprintable() or name in (".", "..") or len(name) > _LONGEST_NAME:
+            raise InputError(f"verifiers: {name!r:.80}: expected up to {_LONGEST_NAME} printable characters")
     options: dict[str, Any] = dict(pack_tokens=pack_tokens, dtype=dtype, per_token=per_token, devices=devices)
     if all(isinstance(given, Scorer) for given in verifiers.values()) and options != _DEFAULTS:
         key = next(key for key, value in options.items() if value != _DEFAULTS[key])

@@ -27,7 +27,7 @@ MAX_CHUNK = 16
 MAX_RESTARTS = 5
 """Consecutive failures of a pool after which its workers are assumed to be unable to start."""
 WALL_FACTOR = 20
-"""Seconds of wall time that a task may take per second of its limit: a sleeping worker uses no CPU time."""
+"""Seconds of wall time that a task may take per second of its limit: a stopped worker uses no CPU time."""
 
 # Not fork, which would copy held locks of torch's and tokenizers' threads.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -36,9 +36,6 @@ _MAIN_LOCK = threading.Lock()
 
 class Grader:
     """Grade answers in worker processes, each comparison under a time limit.
-
-    The processes start with the first pair that needs computer algebra. They do not import the main script of the
-    program, nor torch.
 
     The processes start with the first pair that needs computer algebra, and know nothing of the
     program that started them: they import neither its main script nor torch.
@@ -218,8 +215,11 @@ def _compare_all(pairs: list[Pair], limit: float) -> list[bool]:
 
 
 def _is_timeout(reason: BaseException) -> bool:
-    """Tell whether a task ended for its time: of the CPU, by the worker's own timer, or of the clock."""
-    return isinstance(reason, concurrent.futures.TimeoutError) or getattr(reason, "exitcode", 0) == -signal.SIGPROF
+    """Tell whether a task ended for its CPU time, by the worker's own timer.
+
+    That it took too long by the clock says something of the machine, as a worker's death does, and is tried again.
+    """
+    return getattr(reason, "exitcode", 0) == -signal.SIGPROF
 
 
 def _settled(gold: str | None, predicted: str | None) -> bool | None:

@@ -17,6 +17,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from stepverify.callbacks.best import Best
 from stepverify.callbacks.progress import shown
 from stepverify.callbacks.usage import Usage
+from stepverify.hub import split_revision
 from stepverify.models.export import Form
 from stepverify.modules import StepModule
 from stepverify.versions import installed
@@ -24,7 +25,7 @@ from stepverify.versions import installed
 _KINDS = {
     "generator": (
         "Generator",
-        "Writes worked solutions step by step, one step per line.",
+        "Writes worked solutions step by step.",
         ("text-generation", ["math"]),
     ),
     "outcome": (
@@ -102,7 +103,7 @@ class Card:
         pipeline, tags = _KINDS[self.facts["objective"]][2]
         matter: dict[str, Any] = {"library_name": "peft" if form == "adapter" else "transformers"}
         if self.source.weights == "pretrained" and not Path(self.source.path).exists():
-            matter["base_model"] = self.source.path
+            matter["base_model"] = split_revision(self.source.path)[0]
             matter["base_model_relation"] = "adapter" if form == "adapter" else "finetune"
         matter |= {"pipeline_tag": pipeline, "tags": ["stepverify", *tags]}
         return f"---\n{yaml.safe_dump(matter, sort_keys=False)}---"
@@ -135,7 +136,7 @@ class Card:
 
     def _text(self) -> str:
         template = self.module.template
-        rows = {"prompt": template.prompt, "step_separator": template.step_separator}
+        rows = {"prompt": template.text, "step_separator": template.joint}
         ids: dict[str, int] = self.facts.get("ids", {})
         rows |= {name: getattr(template, name) for name in ids}
         lines = ["| | text | id |", "|---|---|---|"]

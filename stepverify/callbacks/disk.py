@@ -66,7 +66,7 @@ def _optimizer_bytes(trainer: lightning.Trainer, module: StepModule) -> int | No
     total = 0
     for shapes in (group["params"] for optimizer in trainer.optimizers for group in optimizer.param_groups):
         weights = [torch.empty(p.shape, dtype=p.dtype, device="meta", requires_grad=True) for p in shapes]
-        optimizer = module.optimizer_factory([{"params": weights}])
+        optimizer = module.optimization.factory([{"params": weights}])
         # Fused kernels do not support meta tensors; their states are the same.
         optimizer.param_groups[0].update({k: False for k in ("fused", "foreach") if k in optimizer.param_groups[0]})
         for weight in weights:

@@ -247,7 +247,7 @@ class HuggingFaceExport(lightning.Callback):
 
 def _training_problems(trainer: lightning.Trainer, pl_module: StepModule) -> set[str]:
     examples = getattr(trainer.datamodule, "examples", {}).get("fit")  # type: ignore[attr-defined]
-    before = read_training_problems(pl_module.backbone_source.path) or ()
+    before = read_training_problems(pl_module.backbone_source.folder) or ()
     return {*before, *(examples.digests if examples else ())}
 
 

@@ -15,7 +15,6 @@ from stepverify.aggregate import deepest_fall
 from stepverify.data.batch import Batch
 from stepverify.modules import GeneratorModule, OutcomeVerifier, ProcessRewardModel, StepModule
 from stepverify.records import Solution
-from stepverify.template import Template
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -187,7 +186,7 @@ class SolutionText(lightning.Callback):
                     texts.append(_judged(record, values))
                     continue
                 visible = [(piece, value) for piece, value in zip(pieces, values, strict=True) if piece]
-                texts.append(_judged(record, _after_steps(visible, record, pl_module.encoder.template)))
+                texts.append(_judged(record, _after_steps(visible, pl_module.encoder.texts(record))))
                 writer.add_figure(f"solution/{i}", token_figure(visible), trainer.global_step)
         for i, text in enumerate(texts):
             writer.add_text(f"solution/{i}", text, trainer.global_step)
@@ -198,17 +197,16 @@ class SolutionText(lightning.Callback):
         with torch.autocast(module.device.type, enabled=False):
             sampled = module.model.generate(
                 inputs=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=self.max_tokens,
-                pad_token_id=module.encoder.tokenizer.pad_token_id or module.encoder.eos_id,
+                pad_token_id=module.encoder.tokenizer.pad_token_id or module.encoder.end_id,
             )  # fmt: skip
         text = module.encoder.tokenizer.decode(sampled[0, ids.shape[1] :], skip_special_tokens=True)
         return block(f"{record.problem}\n\n{text}\n(reference answer: {record.answer})")
 
 
-def _after_steps(visible: Sequence[tuple[str, float]], record: Solution, template: Template) -> list[float]:
-    """Return the value after the final token of each step."""
+def _after_steps(visible: Sequence[tuple[str, float]], texts: Sequence[str]) -> list[float]:
+    """Return the value after the final token of each step's text."""
     ends = list(accumulate(len(piece) for piece, _ in visible))
-    steps = accumulate(len(template.render_step(step)) for step in record.steps)
-    return [visible[ends.index(end)][1] for end in steps]
+    return [visible[ends.index(end)][1] for end in accumulate(map(len, texts))]
 
 
 def token_figure(visible: Sequence[tuple[str, float]], width: int = 90) -> Figure:

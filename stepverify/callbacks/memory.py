@@ -142,7 +142,7 @@ class Measurement:
             optimizer = self.trainer.optimizers[0]
             return StepMemory(
                 resident=self.resident, gradients=sum(gradients), largest_gradient=max(gradients, default=0),
-                states=state_bytes(optimizer, self.module.optimizer_factory),
+                states=state_bytes(optimizer, self.module.optimization.factory),
                 activations=extrapolate(points, self.tokens, quadratic=self._is_quadratic())
                 + (0 if self.memory.covers_backward else recomputed),
                 accumulated=self.trainer.accumulate_grad_batches > 1,

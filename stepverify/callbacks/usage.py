@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from stepverify.hub import split_revision
 from stepverify.models.backbone import without_adapters
 from stepverify.models.export import Form
 from stepverify.models.rows import decoder_of
@@ -96,20 +97,32 @@ class Usage:
         if self.form != "adapter":
             return [f"model = {self.auto}.from_pretrained(path, {dtype}).eval()", *head]
         labels = "" if self.auto == _CAUSAL else f", num_labels={len(self.labels)}"
+        base, revision = split_revision(self.base)
+        pinned = f", revision={_quoted(revision)}" if revision else ""
         return [
-            f"base = {self.auto}.from_pretrained({_quoted(self.base)}{labels}, {dtype})",
+            f"base = {self.auto}.from_pretrained({_quoted(base)}{pinned}{labels}, {dtype})",
             "model = PeftModel.from_pretrained(base, path).eval()",
             *head,
         ]
 
     def _ids(self) -> list[str]:
         tokenizer = self.encoder.tokenizer
-        start = "[tokenizer.bos_token_id] + " if tokenizer.bos_token_id in tokenizer("").input_ids else ""
-        prompt = f'{start}encode({_quoted(self.template.prompt)}.replace("{{problem}}", problem))'
+        chat = self.template.chat
+        start = "[tokenizer.bos_token_id] + " if tokenizer.bos_token_id in tokenizer("").input_ids and not chat else ""
+        prompt = f'{start}encode({_quoted(self.template.text)}.replace("{{problem}}", problem))'
         if self.objective == "generator":
             return ['problem = "What is 2 + 3?"', f"ids = {prompt}"]
         lines = ['problem, steps = "What is 2 + 3?", ["2 + 3 = 5", "#### 5"]', f"ids = {prompt}"]
-        step = f"encode(step + {_quoted(self.template.step_separator)})"
+        if self.template.thought:
+            lines.append(f"ids += encode({_quoted(self.template.thought)})")
+        step = f"encode(step + {_quoted(self.template.joint)})"
+        if self.objective == "outcome" and chat:
+            return [
+                *lines,
+                "for step in steps[:-1]:",
+                f"    ids += {step}",
+                f"ids += encode(steps[-1]) + [{self.encoder.end_id}]  # the end of the turn, unless it was cut off",
+            ]
         if self.objective == "outcome":
             return [
                 *lines,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from stepverify import atomic
 from stepverify.jsonl import MANIFEST, write_records
+from stepverify.lock import LOCK, locked
 from stepverify.manifest import read_manifest, write_manifest
 from stepverify.modules import OutcomeVerifier, StepModule
 from stepverify.records import InputError, Solution
@@ -28,36 +30,58 @@ class ScoreWriter(lightning.Callback):
     def __init__(self, folder: str, name: str) -> None:
         self.folder, self.name = Path(folder), name
         self._identity = {"stage": "predict", "config": {"verifier": name}, "inputs": {}}
-        self._made: list[Path] = []
+        self._held: ExitStack | None = None
         self._scored: list[Solution] = []
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Refuse a folder that is in use, before a model is loaded."""
-        if stage != "predict" or not trainer.is_global_zero or not self.folder.exists():
+        """Refuse a folder that is in use, before a model is loaded, and lock it for this process."""
+        if stage != "predict" or not trainer.is_global_zero:
             return
+        atomic.refuse_others(self.folder, folder=True)
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.folder))
+            self._clear()
+            self._held = stack.pop_all()
+
+    def _clear(self) -> None:
+        """Remove what a killed predict left.
+
+        Raises:
+            InputError: the folder holds anything else.
+        """
         manifest = self.folder / MANIFEST
         left = [manifest, *self.folder.glob("part-*.jsonl")]
         known = read_manifest(manifest) if manifest.is_file() else {}
         killed = known.get("stage") == "predict" and not known["finished"]
-        if not {*self.folder.iterdir()} <= {*(left if killed else ())}:
+        signs = {p for p in self.folder.iterdir() if p.name.startswith(LOCK) or p.match(".*.draft")}
+        if not {*self.folder.iterdir()} <= signs | {*(left if killed else ())}:
             raise InputError(f"{self.folder}: not empty; choose another output folder, or remove this one")
-        for path in left:
+        for path in (*left, *(p for p in signs if p.name != LOCK)):
             atomic.remove(path)
 
     def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Mark the folder as unfinished, so that incomplete shards are not read."""
         self._scored = []
         if trainer.is_global_zero:
-            self._made = atomic.make_folder(self.folder)
             write_manifest(self.folder, self._identity)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """Remove the folder if nothing was written."""
-        if self._made and not any(self.folder.glob("part-*.jsonl")):
-            (self.folder / MANIFEST).unlink(missing_ok=True)
-            atomic.remove_empty(self._made)
+        if self._held is not None:
+            if not any(self.folder.glob("part-*.jsonl")):
+                (self.folder / MANIFEST).unlink(missing_ok=True)
+            self._release()
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Give the folder up."""
+        self._release()
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
 
     def on_predict_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
@@ -80,7 +104,7 @@ class ScoreWriter(lightning.Callback):
             examples = getattr(trainer.datamodule, "examples", {}).get("predict")  # type: ignore[attr-defined]
             if examples is not None and trainer.ckpt_path is None:  # a checkpoint does not list its training problems
                 assert isinstance(pl_module, StepModule)
-                trained = {self.name: count_trained(pl_module.backbone_source.path, examples.digests)}
+                trained = {self.name: count_trained(pl_module.backbone_source.folder, examples.digests)}
                 summary["trained_on"] = trained
                 for line in describe_trained(trained):
                     rank_zero_warn(line)

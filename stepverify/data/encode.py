@@ -13,22 +13,10 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from stepverify.records import InputError, Solution
+from stepverify.data.tokens import end_of_turn, single_token, start_ids
+from stepverify.records import InputError, Problem, Solution
+from stepverify.steps import heading
 from stepverify.template import Template
-
-# Suggested in the error about a tag or label that is not a single token.
-_CANDIDATES = (
-    "+",
-    "-",
-    "<step>",
-    "ки",
-    " ки",
-    "<reponame>",
-    "<|fim_pad|>",
-    "<|reserved_special_token_0|>",
-    "<unused0>",
-)
-
 
 _REMEMBERED = 1 << 16  # texts whose ids an encoder remembers
 
@@ -81,15 +69,32 @@ class SolutionEncoder:
         tokenizer: a Hugging Face tokenizer.
         template: the texts around problems and steps.
         max_length: longest sequence in tokens; a longer solution is left out as a whole, never cut.
+        examples: worked problems before every prompt.
+
+    Attributes:
+        template: as given, with what the tokenizer's chat template writes.
+        end_id: token after a complete solution: the chat template's end of turn, or else the end of the sequence.
+
+    Raises:
+        InputError: the tokenizer has no end of sequence, or its chat template cannot be used.
     """
 
-    def __init__(self, tokenizer: Any, template: Template, max_length: int = 1024) -> None:
-        self.tokenizer, self.template, self.max_length = tokenizer, template, max_length
+    def __init__(
+        self, tokenizer: Any, template: Template, max_length: int = 1024, examples: Sequence[Problem] = ()
+    ) -> None:
+        self.tokenizer, self.max_length = tokenizer, max_length
         if tokenizer.eos_token_id is None:
             raise InputError(f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token")
-        self.eos_id: int = tokenizer.eos_token_id
-        self._start = start_ids(tokenizer)
+        self.template = template.rendered_by(tokenizer)
+        self._prompting, few_shot = self.template.with_examples(tokenizer, examples)
+        self.end_id: int = tokenizer.eos_token_id
+        if self.template.rendering is not None:
+            self.end_id = end_of_turn(tokenizer, self.template.rendering.end)
         self._known: dict[str, tuple[int, ...]] = {}
+        # A chat template writes BOS itself, if the model wants one.
+        self._start = [*([] if template.chat else start_ids(tokenizer)), *(self._ids(few_shot) if few_shot else ())]
+        # Where the prompt begins thinking, solutions stand after it.
+        self._thought = self._ids(self.template.thought) if self.template.thought else ()
 
     def _ids(self, text: str) -> tuple[int, ...]:
         if (ids := self._known.get(text)) is None:
@@ -108,6 +113,7 @@ class SolutionEncoder:
         for record in records:
             wanted[self.template.render_prompt(record.problem)] = None
             wanted.update(dict.fromkeys(map(self.template.render_step, record.steps)))
+            wanted.update(dict.fromkeys(self.texts(record)[-1:]))
         if new := [text for text in wanted if text not in self._known]:
             found = self.tokenizer(new, add_special_tokens=False, return_attention_mask=False).input_ids
             self._remember(dict(zip(new, map(tuple, found), strict=True)))
@@ -138,27 +144,34 @@ class SolutionEncoder:
 
     def probe(self) -> list[int]:
         """Encode a fixed text, to compare the tokenizer with the training's."""
-        return [*self.prompt("Ana's 1,234.5 + 6/7?"), *self.step("12 <<3*4=12>> = $12\u00bd"), self.eos_id]
+        return [*self.prompt("Ana's 1,234.5 + 6/7?"), *self.step("12 <<3*4=12>> = $12\u00bd"), self.end_id]
 
-    def prompt(self, problem: str, prefix: str = "") -> list[int]:
-        """Encode the text before a solution.
-
-        ``prefix`` is a few-shot text before the problem.
-        """
-        return [*self._start, *(self._ids(prefix) if prefix else ()), *self._ids(self.template.render_prompt(problem))]
+    def prompt(self, problem: str) -> list[int]:
+        """Encode the text before a sampled text, with the examples."""
+        return [*self._start, *self._ids(self._prompting.render_prompt(problem))]
 
     def step(self, step: str) -> list[int]:
         """Encode one step, its separator included."""
         return list(self._ids(self.template.render_step(step)))
 
+    def texts(self, record: Solution) -> list[str]:
+        """Return the text of each step of a solution, with what separates it from the next.
+
+        In a chat a complete solution ends as models write it, with its final step.
+        """
+        texts = [self.template.render_step(step) for step in record.steps]
+        if texts and self.template.chat and record.finish != "length":
+            texts[-1] = record.steps[-1]
+        return texts
+
     def token_texts(self, record: Solution) -> list[str]:
         """Return the text of each solution token, in the order of :meth:`outcome`.
 
-        Joined, they are the steps with their separators, and the end-of-sequence token. A character of several tokens
-        belongs to the last of them; the others are empty.
+        Joined, they are :meth:`texts`, and the token that ends a solution. A character of several tokens belongs to the
+        last of them; the others are empty.
         """
-        texts = [text for step in record.steps for text in self._pieces(self.template.render_step(step))]
-        return texts if record.finish == "length" else [*texts, self.tokenizer.eos_token]
+        texts = [piece for text in self.texts(record) for piece in self._pieces(text)]
+        return texts if record.finish == "length" else [*texts, self.tokenizer.convert_ids_to_tokens(self.end_id)]
 
     def _pieces(self, text: str) -> list[str]:
         spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True).offset_mapping
@@ -167,17 +180,20 @@ class SolutionEncoder:
         ends = list(accumulate(ends, max))
         return [text[a:b] for a, b in pairwise([0, *ends])]
 
-    def path(self, problem: str, steps: Sequence[str], prefix: str = "") -> list[int]:
-        """Encode a problem and the steps so far; ``prefix`` as in :meth:`prompt`."""
-        return self.prompt(problem, prefix) + [i for step in steps for i in self.step(step)]
+    def path(self, problem: str, steps: Sequence[str]) -> list[int]:
+        """Encode a problem and the steps so far; without steps, the :meth:`prompt`."""
+        thought = self._thought if steps else ()
+        return [*self.prompt(problem), *thought, *(i for step in steps for i in self.step(step))]
 
     def _solution(self, record: Solution) -> tuple[list[int], int]:
-        """Encode prompt and solution (EOS unless cut off); return prompt length."""
-        prompt = self.prompt(record.problem)
-        ids = prompt + [i for step in record.steps for i in self.step(step)]
+        """Encode prompt and solution (with its end unless cut off); return the length before the first step."""
+        ids = [*self.prompt(record.problem), *self._thought]
+        start = len(ids)
+        for text in self.texts(record):
+            ids += self._ids(text)
         if record.finish != "length":
-            ids.append(self.eos_id)
-        return self._fitting(ids), len(prompt)
+            ids.append(self.end_id)
+        return self._fitting(ids), start
 
     def _fitting(self, ids: list[int]) -> list[int]:
         if len(ids) > self.max_length:
@@ -185,10 +201,17 @@ class SolutionEncoder:
         return ids
 
     def next_token(self, record: Solution) -> Example:
-        """Encode for the generator: predict every solution token, with the prompt masked."""
+        """Encode for the generator: predict every solution token, with the prompt masked.
+
+        Where the prompt begins thinking, its end is predicted too.
+        """
         if not record.steps:
             raise LeftOut("without a worked solution")
+        begins = heading(self.template.step_separator)
+        if begins and not all(begins.match(step) for step in record.steps[1:]):
+            raise LeftOut(f"without the heading {self.template.step_separator!r} in a step")
         ids, start = self._solution(record)
+        start -= len(self._thought)
         return Example(ids[:-1], list(range(start - 1, len(ids) - 1)), [float(i) for i in ids[start:]], record)
 
     def lm(self, record: Solution) -> Example:
@@ -215,7 +238,7 @@ class SolutionEncoder:
         positions = [len(ids) - 1] if last_only else list(range(start, len(ids)))
         if targets is None:
             return Example(ids, positions, None, record)
-        along = [t for step, t in zip(record.steps, targets, strict=True) for _ in self.step(step)]
+        along = [t for text, t in zip(self.texts(record), targets, strict=True) for _ in self._ids(text)]
         along += [targets[-1]] * (len(ids) - start - len(along))  # the end of the sequence
         read = [(at, target) for at in positions if (target := along[at - start]) is not None]
         if not read:
@@ -234,7 +257,7 @@ class SolutionEncoder:
         """
         if not record.steps:
             raise LeftOut("without a step")
-        ids, tags = self.prompt(record.problem), []
+        ids, tags = [*self.prompt(record.problem), *self._thought], []
         for step in record.steps:
             ids += self.step(step)
             tags.append(len(ids))
@@ -246,38 +269,6 @@ class SolutionEncoder:
         if not read:
             raise LeftOut("without a labelled step")
         return Example(ids, [at for at, _ in read], [target for _, target in read], record)
-
-
-def start_ids(tokenizer: Any) -> list[int]:
-    """Return the ids before every sequence: BOS for Llama, none for Qwen."""
-    return [i for i in tokenizer("").input_ids if i == tokenizer.bos_token_id]
-
-
-def single_token(tokenizer: Any, text: str, key: str) -> int:
-    """Return the id of ``text``, which must be exactly one known token.
-
-    Raises:
-        InputError: naming the tokens that it is split into, and candidates that are one token.
-    """
-
-    def is_token(text: str, ids: list[int]) -> bool:
-        # Some tokenizers drop unknown text, so the token must also decode to the text.
-        return len(ids) == 1 and ids[0] != tokenizer.unk_token_id and tokenizer.decode(ids).strip() == text.strip()
-
-    ids = tokenizer.encode(text, add_special_tokens=False)
-    if is_token(text, ids):
-        return ids[0]
-    pieces = [tokenizer.decode([i]) for i in ids]
-    special = [t for t in tokenizer.added_tokens_encoder if t not in tokenizer.all_special_tokens]
-    good = [
-        candidate
-        for candidate in dict.fromkeys((*_CANDIDATES, *special))
-        if is_token(candidate, tokenizer.encode(candidate, add_special_tokens=False))
-    ]
-    raise InputError(
-        f"{key}: {text!r} is {len(ids)} tokens {pieces} in {tokenizer.name_or_path}, it must be one known token; "
-        f"single tokens there: {', '.join(map(repr, good[:12]))}"
-    )
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from stepverify.hub import local_model
 from stepverify.models.adapters import with_adapters
 from stepverify.models.attention import Attention
 from stepverify.models.check import reading_of
@@ -50,7 +51,7 @@ class Backbone:
     """Load the language model under a head.
 
     Attributes:
-        path: local folder or Hub id.
+        path: local folder or Hub repository (``name/repository``, ``name/repository@revision``).
         weights: ``pretrained``, or ``random`` to train from scratch with the architecture of the folder's config.json.
         dtype: dtype of the parameters; ``auto`` takes the checkpoint's.
         attention: implementation of attention over prefix packs: ``paths`` runs flash kernels along each sequence, on a
@@ -82,6 +83,15 @@ class Backbone:
     trust_remote_code: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def folder(self) -> str:
+        """Return the local folder of the files; those of a Hub repository are downloaded.
+
+        Raises:
+            InputError: no such repository that can be read from here.
+        """
+        return local_model(self.path)
+
     def load(self, sharding: Sharding | None = None) -> nn.Module:
         """Load the language model in training mode, with adapters if configured.
 
@@ -100,7 +110,7 @@ class Backbone:
             raise InputError(
                 f"{self.path}: a token classifier does not support adapters: start from a causal language model"
             )
-        self._examine(model)
+        self.examine(model)
         if self.dropout:
             self._add_dropout(model)
         if self.gradient_checkpointing in (True, "pointwise"):
@@ -125,7 +135,7 @@ class Backbone:
 
         def build() -> Any:
             try:
-                config = AutoConfig.from_pretrained(self.path, **common, **changes)
+                config = AutoConfig.from_pretrained(self.folder, **common, **changes)
                 self._refuse_quantised(config)
                 # Loaded as a causal model, a classifier would silently lose its head.
                 is_classifier = any(name.endswith("ForTokenClassification") for name in config.architectures or ())
@@ -133,7 +143,8 @@ class Backbone:
                 if self.weights == "random":
                     return auto.from_config(config, dtype=None if dtype == "auto" else dtype, **common)
                 with tensor_by_tensor():
-                    return auto.from_pretrained(self.path, dtype=dtype, **common, **changes)
+                    made = auto.from_pretrained(self.folder, dtype=dtype, output_loading_info=True, **common, **changes)
+                return self._complete(*made)
             except (OSError, ValueError, SafetensorError) as error:
                 raise InputError(
                     f"{self.path}: no causal language model could be loaded: {str(error).splitlines()[0]}"
@@ -147,6 +158,21 @@ class Backbone:
         with sharding.together(), sharding.reading():
             model = build()
         sharding.keep_rest(model)
+        return model
+
+    def _complete(self, model: Any, report: dict[str, Any]) -> Any:
+        """Log which weights are dropped, and a new output matrix; refuse other missing weights."""
+        head = next((n for n, module in model.named_modules() if module is model.get_output_embeddings()), "")
+        missing, unread = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+        if others := [name for name in missing if not head or not name.startswith(f"{head}.")]:
+            raise InputError(
+                f"{self.path}: lacks {len(others)} weights of a {type(model).__name__}, {others[0]} among them"
+            )
+        if unread:
+            kind = type(model).__name__
+            log(f"{self.path}: {len(unread)} weights are dropped, {unread[0]} among them: a {kind} has none of these")
+        if missing:
+            log(f"{self.path}: has no output matrix ({missing[0]}): a new one with random values is used")
         return model
 
     def _refuse_quantised(self, config: Any) -> None:
@@ -188,7 +214,7 @@ class Backbone:
                     raise InputError(f"backbone.dropout: {type(layer).__name__} has no '{kind}' to put dropout after")
                 found[0].register_forward_hook(partial(_drop, share=self.dropout))
 
-    def _examine(self, model: nn.Module) -> None:
+    def examine(self, model: nn.Module) -> None:
         """Measure whether the model supports prefix packs; refuse unsupported settings."""
         config: Any = model.config
         try:

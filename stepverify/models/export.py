@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from stepverify.hub import split_revision
 from stepverify.models.adapters import merged
 from stepverify.models.backbone import without_adapters
 from stepverify.models.weights import State, repeated, state_of, write_weights
@@ -159,7 +160,8 @@ def save_adapter(backbone: nn.Module, folder: Path, state: Mapping[str, Tensor],
 
     adapted: Any = backbone
     config = copy.deepcopy(adapted.peft_config["default"])
-    config.base_model_name_or_path, config.inference_mode = base, True
+    config.base_model_name_or_path, config.revision = split_revision(base)
+    config.inference_mode = True
     weights = {k.replace(".default.", "."): state[k].contiguous() for k in state if ".lora_" in k}
     if head is not None:
         assert head.bias is not None

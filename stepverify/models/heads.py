@@ -228,6 +228,16 @@ class GeneratorModel(VerifierModel):
 
     objective = "generator"
 
+    def stop_at(self, end_id: int) -> None:
+        """Add a token to those that end a sampled text, in the export too."""
+        config: Any = getattr(without_adapters(self.backbone), "generation_config", None)
+        if config is None:
+            return
+        listed = config.eos_token_id
+        known = [] if listed is None else [*listed] if isinstance(listed, list) else [listed]
+        if end_id not in known:
+            config.eos_token_id = [*known, end_id] if known else end_id
+
     def read(self, hidden: Tensor, batch: Batch, rows: Rows | None) -> Tensor:
         """Compute (M,) negative log-likelihoods of the targets, in nats."""
         assert batch.scored.targets is not None

@@ -111,7 +111,7 @@ def reload(
     if form == "adapter":
         options["dtype"] = source.dtype if source.dtype == "auto" else getattr(torch, source.dtype)
         options |= {"num_labels": 1} if is_classifier else {}
-        path = source.path
+        path = source.folder
     else:
         options["dtype"] = "auto"
     with sharding.together() if sharding else nullcontext():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast
@@ -23,7 +21,7 @@ from stepverify.losses import Loss, weighted
 from stepverify.models import Backbone, VerifierModel
 from stepverify.models.sharded import Sharding
 from stepverify.modules import resume
-from stepverify.modules.rounding import check_steps
+from stepverify.modules.optimization import Decay, Optimization
 from stepverify.records import InputError, Solution
 from stepverify.template import Template, load_export
 
@@ -59,16 +57,17 @@ class StepModule(lightning.LightningModule):
         max_length: int = 1024,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-5),
         warmup: float = 0.05,
-        decay: Literal["cosine", "linear", "constant"] = "cosine",
+        decay: Decay = "cosine",
         lm_weight: float = 0.0,
     ) -> None:
         super().__init__()
         backbone.check()
-        own, self.backbone_facts = load_export(backbone.path) or (Template(), {})
-        self.backbone_source, self.template = backbone, template or own
-        tokenizer = load_tokenizer(backbone.path, trust_remote_code=backbone.trust_remote_code)
-        self.encoder = SolutionEncoder(tokenizer, self.template, max_length)
-        self.optimizer_factory, self.warmup, self.decay, self.lm_weight = optimizer, warmup, decay, lm_weight
+        own, self.backbone_facts = load_export(backbone.folder) or (Template(), {})
+        self.backbone_source = backbone
+        tokenizer = load_tokenizer(backbone.folder, trust_remote_code=backbone.trust_remote_code)
+        self.encoder = SolutionEncoder(tokenizer, template or own, max_length)
+        self.template = self.encoder.template
+        self.optimization, self.lm_weight = Optimization(optimizer, warmup, decay), lm_weight
         self.model: VerifierModel | None = None
         self.strict_loading = False  # frozen weights may be missing; _check_keys refuses other missing ones
         self._unread: dict[str, int] = {}
@@ -132,24 +131,7 @@ class StepModule(lightning.LightningModule):
         if stage == "fit" and on_cpu and self.backbone_source.attention == "flex":
             raise InputError("backbone.attention: flex has no backward pass on a CPU; choose paths")
         if stage == "fit":
-            self._check_schedule()
-
-    def _check_schedule(self) -> None:
-        """Refuse optimizers and schedules that this training does not support."""
-        endless = self.trainer.max_epochs == -1 and self.trainer.max_steps == -1
-        if endless and (self.decay != "constant" or self.warmup):
-            raise InputError(
-                "trainer.max_epochs: without a number of epochs or steps the length of the learning rate's schedule "
-                "is unknown; set trainer.max_steps too, or model.init_args.decay: constant and warmup: 0"
-            )
-        # Built for a dummy parameter, as the model is not loaded yet.
-        optimizer = self.optimizer_factory([{"params": [nn.Parameter(torch.zeros(1))]}])
-        closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-        if closure is not None and closure.default is inspect.Parameter.empty:
-            raise InputError(
-                f"model.init_args.optimizer: {type(optimizer).__name__} computes the loss several times per step, "
-                "which is not supported; choose AdamW or another of first order"
-            )
+            self.optimization.check(self.trainer)
 
     def configure_model(self) -> None:
         """Load the weights once, after the data; shard them on a mesh."""
@@ -289,35 +271,7 @@ class StepModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer with two parameter groups, and its schedule."""
-        # By kind of module: names differ (embed_tokens, wte, ...), and an output matrix may be tied to one.
-        embeddings = {p for m in self.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
-        decayed: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
-        for parameter in self.parameters():
-            if parameter.requires_grad:
-                is_matrix = parameter.ndim >= 2 and parameter not in embeddings
-                (decayed if is_matrix else plain).append(parameter)
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-        optimizer = self.optimizer_factory([g for g in groups if g["params"]])
-        # Lightning does not clip gradients of an optimizer that may unscale them itself; so let the scaler do that.
-        vars(optimizer)["_step_supports_amp_scaling"] = False
-        check_steps(optimizer, self.trainer)
-        # Lightning would keep the gradients through the next forward pass, beside its activations.
-        optimizer.register_step_post_hook(lambda stepped, *_: stepped.zero_grad())
-        steps = self.trainer.estimated_stepping_batches
-        total = int(steps) if math.isfinite(steps) else 1  # unlimited training, which has a constant rate
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.learning_rate_factor(step, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def learning_rate_factor(self, step: int, total: int) -> float:
-        """Compute the learning rate's factor at ``step`` of ``total``: warmup, decay."""
-        rise = max(1, round(self.warmup * total)) if self.warmup else 0
-        if step < rise:
-            return (step + 1) / rise
-        done = min(1.0, (step - rise) / max(1, total - rise))
-        if self.decay == "constant":
-            return 1.0
-        return 1.0 - done if self.decay == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+        return self.optimization.build(self, self.trainer)
 
     def facts(self) -> dict[str, Any]:
         """Return the metadata of an export besides the template."""

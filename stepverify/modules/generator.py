@@ -35,5 +35,7 @@ class GeneratorModule(StepModule):
         return {}
 
     def build(self) -> GeneratorModel:
-        """Load the backbone."""
-        return GeneratorModel(self.backbone_source.load(self.sharding()))
+        """Load the backbone; whatever samples from it stops at the token that ends a solution."""
+        model = GeneratorModel(self.backbone_source.load(self.sharding()))
+        model.stop_at(self.encoder.end_id)
+        return model

@@ -23,6 +23,7 @@ from stepverify.metrics import AUROC, CalibrationError, GroupedAUROC, PlattScali
 from stepverify.models import Backbone, OutcomeModel
 from stepverify.models.export import load_value_head
 from stepverify.modules.base import StepModule
+from stepverify.modules.optimization import Decay
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
 
@@ -62,7 +63,7 @@ class OutcomeVerifier(StepModule):
         max_length: int = 1024,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-5),
         warmup: float = 0.05,
-        decay: Literal["cosine", "linear", "constant"] = "cosine",
+        decay: Decay = "cosine",
         lm_weight: float = 0.0,
         loss: Literal["mse", "bce"] | OutcomeLoss = "mse",
         per_token: bool = True,
@@ -107,7 +108,7 @@ class OutcomeVerifier(StepModule):
     def build(self) -> OutcomeModel:
         """Load the backbone and add a value head that starts at 1/2."""
         source = self.backbone_source
-        model = OutcomeModel(source.load(self.sharding()), self.reserved, load_value_head(source.path))
+        model = OutcomeModel(source.load(self.sharding()), self.reserved, load_value_head(source.folder))
         model.start_undecided(self.encoder.probe())
         return model
 

@@ -21,6 +21,7 @@ from stepverify.metrics import AUROC, CalibrationError, ErrorF1, FirstErrorAccur
 from stepverify.models import Backbone, ProcessModel
 from stepverify.models.process import Neutral
 from stepverify.modules.base import StepModule
+from stepverify.modules.optimization import Decay
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
 
@@ -58,7 +59,7 @@ class ProcessRewardModel(StepModule):
         max_length: int = 1024,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=1e-5),
         warmup: float = 0.05,
-        decay: Literal["cosine", "linear", "constant"] = "cosine",
+        decay: Decay = "cosine",
         lm_weight: float = 0.0,
         targets: StepTargets = StepTargets(),  # noqa: B008 - frozen
         loss: Literal["cross_entropy", "mse"] | StepLoss = "cross_entropy",

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypeVar
 
-from stepverify.jsonl import read_json_lines
+from stepverify.foreign import describe_row
 from stepverify.records import InputError, Problem, Solution
 
 Fold = Literal["all", "train", "validation"]
@@ -78,6 +76,12 @@ class Reader(ABC):
         """Return the non-empty counts of ``left_out`` and ``noted`` for a manifest."""
         return {name: tally.plain() for name, tally in (("left_out", self.left_out), ("noted", self.noted)) if tally}
 
+    @property
+    def described(self) -> str:
+        """Return its class, and the file that it reads, for messages."""
+        path = getattr(self, "path", None)
+        return type(self).__name__ if path is None else f"{type(self).__name__} of {path}"
+
     @abstractmethod
     def problems(self) -> Iterator[Problem]:
         """Yield the problems, in a fixed order.
@@ -94,49 +98,6 @@ class Reader(ABC):
         for problem in self.problems():
             if problem.steps:
                 yield Solution.of(problem, 0, problem.steps, finish="stop", predicted=problem.answer, correct=True)
-
-
-def rows(path: str, split: str, name: str | None = None) -> Iterator[tuple[str, Any]]:
-    """Yield ``(where, row)`` of a JSON Lines file or a Hub dataset.
-
-    Args:
-        path: a local file (``.gz`` too; ``.json`` is one array of rows), or a Hub id, loaded with ``datasets``.
-        split: split of the Hub dataset.
-        name: configuration of the Hub dataset; None is its only or default one.
-
-    Raises:
-        InputError: neither exists, or a line is not JSON.
-    """
-    if Path(path).is_file():
-        yield from _read_array(path) if path.endswith(".json") else read_json_lines(path)
-        return
-    if path.endswith((".json", ".jsonl", ".gz")) or path.startswith((".", "/")):
-        raise InputError(f"{path}: no such file")
-    from datasets import load_dataset
-
-    try:
-        found = load_dataset(path, name, split=split)
-    except Exception as error:  # datasets raises many kinds, all for unavailable data
-        raise InputError(f"{path}: no such file, and no such dataset on the Hub: {error}") from None
-    for row, data in enumerate(found):
-        yield f"{path}[{split}][{row}]", data
-
-
-def _read_array(path: str) -> Iterator[tuple[str, Any]]:
-    """Yield ``(file[index], row)`` of a JSON array.
-
-    A file of lines with this name is read as JSON Lines.
-    """
-    text = Path(path).read_text(encoding="utf-8-sig")
-    if not text.lstrip().startswith("["):
-        yield from read_json_lines(path)
-        return
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path}: not a JSON array: {error}") from None
-    for index, data in enumerate(found):
-        yield f"{path}[{index}]", data
 
 
 def once(solutions: Iterable[Solution], source: str) -> Iterator[Solution]:
@@ -162,7 +123,7 @@ def entry(where: str, data: Any, key: str, kind: type[Kind]) -> Kind:
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected an object, got {data!r:.80}")
     if key not in data:
-        raise InputError(f"{where}: missing key '{key}'; found {sorted(data)}")
+        raise InputError(f"{where}: missing key '{key}'; found {sorted(data)}{describe_row(data)}")
     if not isinstance(data[key], kind) or (kind is int and isinstance(data[key], bool)):
         raise InputError(f"{where}: key '{key}': expected {_KINDS[kind]}, got {data[key]!r:.80}")
     return data[key]

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import Fold, Reader, entry, in_fold, lines, rows, take
+from stepverify.readers.base import Fold, Reader, entry, in_fold, lines, take
+from stepverify.readers.tables import rows
 from stepverify.records import InputError, Problem
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from stepverify.answers import boxed_answer
-from stepverify.readers.base import Fold, Reader, entry, in_fold, lines, optional, rows, take
+from stepverify.readers.base import Fold, Reader, entry, in_fold, lines, optional, take
 from stepverify.readers.released import ProblemFilter
+from stepverify.readers.tables import rows
 from stepverify.records import InputError, Problem
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stepverify.readers.base import Reader, entry, optional, rows
+from stepverify.readers.base import Reader, entry, optional
 from stepverify.readers.borders import Borders, NoBorder, unnumbered
 from stepverify.readers.released import Released, Step, digest
+from stepverify.readers.tables import rows
 from stepverify.records import InputError, Problem, StepLabel
 
 TAG = "ки"

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import entry, rows
+from stepverify.readers.base import entry
 from stepverify.readers.released import Released, Step, digest, valued
+from stepverify.readers.tables import rows
 from stepverify.records import InputError, Problem, StepLabel
 
 

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import entry, rows
+from stepverify.readers.base import entry
 from stepverify.readers.released import Released, Step, digest, valued
+from stepverify.readers.tables import rows
 from stepverify.records import InputError, Problem, StepLabel
 
 _TAGS = ("\n\n\n\n\n", "ки")

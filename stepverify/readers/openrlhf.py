@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import Reader, entry, rows
+from stepverify.readers.base import Reader, entry
 from stepverify.readers.borders import Borders, NoBorder, unnumbered
 from stepverify.readers.released import Released, Step, digest, valued
+from stepverify.readers.tables import rows
 from stepverify.records import InputError, Problem, StepLabel
 
 

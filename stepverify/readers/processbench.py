@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import Reader, distinct, entry, rows, take, texts
+from stepverify.readers.base import Reader, distinct, entry, take, texts
 from stepverify.readers.released import digest
+from stepverify.readers.tables import rows
 from stepverify.records import InputError, Problem, Solution, StepLabel
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from stepverify.readers.base import Reader, entry, one_a_step, optional, rows, texts
+from stepverify.readers.base import Reader, entry, one_a_step, optional, texts
 from stepverify.readers.math import math_id
 from stepverify.readers.released import Released, Step, rated
+from stepverify.readers.tables import rows
 from stepverify.records import InputError, Problem
 
 

@@ -4,39 +4,63 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Literal
 
 from stepverify.jsonl import read_records
 from stepverify.readers.base import Fold, Reader, ReasonCounter, distinct, in_fold, same_steps, take
+from stepverify.readers.own import problem_columns, read_problems, read_solutions, solution_columns
 from stepverify.readers.released import ProblemFilter
+from stepverify.readers.tables import is_records, rows
 from stepverify.records import InputError, Problem, Solution
 
 
 class Problems(Reader):
-    """Read problems in the project's own format.
+    """Read problems in the project's own format, or of a table with columns of your own.
+
+    Of a table (``columns`` given, or another format than JSON Lines), columns that are no fields are not read, ``id``
+    may be missing (it is then made of the text), ``answer`` may be a number, and ``steps`` a text of lines.
 
     Args:
-        path: a ``.jsonl`` or ``.jsonl.gz`` file, or a folder of them.
+        path: a ``.jsonl`` file or a folder of them; a JSON array, CSV or Parquet file; ``.gz`` too; or a Hub dataset.
+        columns: their column → our field, ``{question: problem, gold: answer, level: meta.level}``.
+        split: split of a Hub dataset.
+        name: configuration of a Hub dataset, if it has several.
+        revision: branch, tag or commit of a Hub dataset.
         start: number of problems to skip.
         limit: number of problems to read at most.
         shuffle: seed to shuffle the problems; None keeps the order of the file.
     """
 
-    def __init__(self, path: str, start: int = 0, limit: int | None = None, shuffle: int | None = None) -> None:
+    def __init__(
+        self, path: str, start: int = 0, limit: int | None = None, shuffle: int | None = None,
+        columns: dict[str, str] | None = None, split: str = "train", name: str | None = None,
+        revision: str | None = None,
+    ) -> None:  # fmt: skip
         self.path, self.start, self.limit, self.shuffle = path, start, limit, shuffle
+        self.columns, self.split, self.name, self.revision = columns, split, name, revision
+        self._fields = problem_columns(columns)
 
     def problems(self) -> Iterator[Problem]:
         """Yield the problems in the order of the file, or shuffled."""
-        yield from take(read_records(self.path, Problem), self.start, self.limit, self.shuffle)
+        self.noted.clear()
+        if self.columns is None and is_records(self.path):
+            found = read_records(self.path, Problem)
+        else:
+            table = rows(self.path, self.split, self.name, self.revision)
+            found = read_problems(table, self._fields, self.noted)
+        yield from take(found, self.start, self.limit, self.shuffle)
 
 
 class Solutions(Reader):
-    """Read solutions in the project's own format: sampled, labelled or scored.
+    """Read solutions in the project's own format, or of a table with columns of your own.
+
+    They may be sampled, labelled or scored. Of a table (as for :class:`Problems`), ``id`` and ``problem_id`` may be
+    missing, ``correct`` may be 0 or 1, and ``step_labels`` a list of true and false or of probabilities.
 
     Args:
-        path: output folder of a stage, or a file.
+        path: output folder of a stage, or a ``.jsonl`` file; a JSON array, CSV or Parquet file; or a Hub dataset.
         fold: part of the problems; they are split by a hash of their id, so no problem is in two folds.
         validation_fraction: share of the problems in the validation fold.
         limit: number of solutions to read at most.
@@ -53,6 +77,10 @@ class Solutions(Reader):
         problems: reader of problem texts and answers by ``problem_id``, for lines whose ``problem`` is empty: files
             that do not repeat the text for each solution, or may not distribute it.
         logits: verifiers whose scores in the file are logits; their sigmoid is taken, and counted.
+        columns: their column → our field, ``{question: problem, response: steps, reward: scores.prm}``.
+        split: split of a Hub dataset.
+        name: configuration of a Hub dataset, if it has several.
+        revision: branch, tag or commit of a Hub dataset.
 
     Raises:
         InputError: an empty ``problem`` whose text is not in ``problems``.
@@ -63,6 +91,8 @@ class Solutions(Reader):
         correct_only: bool = False, steps_labelled_only: bool = False, max_solutions: int | None = None,
         balance: Literal["none", "mixed_only", "per_problem"] = "none", exclude: list[Reader] | None = None,
         distinct: bool = False, problems: Reader | None = None, logits: list[str] | None = None,
+        columns: dict[str, str] | None = None, split: str = "train", name: str | None = None,
+        revision: str | None = None,
     ) -> None:  # fmt: skip
         if max_solutions is not None and max_solutions < 1:
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
@@ -70,6 +100,8 @@ class Solutions(Reader):
         self.correct_only, self.steps_labelled_only = correct_only, steps_labelled_only
         self.max_solutions, self.balance, self.distinct = max_solutions, balance, distinct
         self.guard, self.texts, self.logits = ProblemFilter(exclude), problems, logits or []
+        self.columns, self.split, self.name, self.revision = columns, split, name, revision
+        self._fields = solution_columns(columns, problems is not None)
 
     def solutions(self) -> Iterator[Solution]:
         """Yield the solutions in the order of the files."""
@@ -131,7 +163,7 @@ class Solutions(Reader):
     def _complete(self) -> Iterator[Solution]:
         self.noted.clear()
         logits = Logits(self.logits, self.noted)
-        for solution in read_records(self.path, Solution, logits if self.logits else None):
+        for solution in self._read(logits if self.logits else None):
             if not solution.problem:
                 if (problem := self._known.get(solution.problem_id)) is None:
                     lacking = f"{type(self.texts).__name__} has no" if self.texts else "'problems' names no source of"
@@ -140,6 +172,12 @@ class Solutions(Reader):
                 solution.problem, solution.answer = problem.problem, solution.answer or problem.answer
             yield solution
         logits.end(self.path)
+
+    def _read(self, change: Callable[[str, Any], None] | None) -> Iterator[Solution]:
+        if self.columns is None and is_records(self.path):
+            return read_records(self.path, Solution, change)
+        table = rows(self.path, self.split, self.name, self.revision)
+        return read_solutions(table, self._fields, self.noted, change)
 
     def problems(self) -> Iterator[Problem]:
         """Yield each problem that occurs in the solutions once."""

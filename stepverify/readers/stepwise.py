@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from stepverify.readers.base import entry, one_a_step, rows, texts
+from stepverify.readers.base import entry, one_a_step, texts
 from stepverify.readers.released import Released, Step, digest, valued
+from stepverify.readers.tables import Columns, rows
 from stepverify.records import Problem, StepLabel
 
 
@@ -21,19 +22,26 @@ class Stepwise(Released):
     Problems have the id ``stepwise/<digest of the prompt>``.
 
     Args:
-        path: a JSON Lines file (``.gz`` too), or a Hub id such as ``trl-lib/math_shepherd``.
+        path: a JSON Lines file (``.gz`` too), JSON array, CSV or Parquet file, or a Hub id such as
+            ``trl-lib/math_shepherd``.
         split: split of a Hub dataset.
         name: configuration of a Hub dataset, if it has several.
+        revision: branch, tag or commit of a Hub dataset.
+        columns: their column → our field, ``{question: prompt, steps: completions}``.
         common: arguments of ``Released``: limit, exclude, math500, multiline, strict, fold, validation_fraction.
     """
 
-    def __init__(self, path: str, split: str = "train", name: str | None = None, **common: Any) -> None:
+    def __init__(
+        self, path: str, split: str = "train", name: str | None = None, revision: str | None = None,
+        columns: dict[str, str] | None = None, **common: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**common)
-        self.path, self.split, self.name = path, split, name
+        self.path, self.split, self.name, self.revision, self.columns = path, split, name, revision, columns
+        self._fields = Columns(columns, "Stepwise", dict.fromkeys(("prompt", "completions", "labels"), True))
 
     def _found(self) -> Iterator[tuple[Problem, list[Step], dict[str, Any]]]:
-        for where, data in rows(self.path, self.split, self.name):
-            text, steps, labels = parse(where, data)
+        for where, row in rows(self.path, self.split, self.name, self.revision):
+            text, steps, labels = parse(where, self._fields(where, row)[0])
             if not self._refused(where, text):
                 problem = Problem(id=f"stepwise/{digest(text)}", problem=text)
                 yield problem, self._each(where, zip(steps, labels, strict=True)), {}
@@ -47,10 +55,15 @@ def parse(where: str, data: Any) -> tuple[str, list[str], list[StepLabel]]:
     """
     text, steps = entry(where, data, "prompt", str).strip(), texts(where, data, "completions")
     labels = one_a_step(where, data, "labels", len(steps))
-    return text, steps, [_label(f"{where}: key 'labels[{i}]'", label) for i, label in enumerate(labels)]
+    return text, steps, [parse_label(f"{where}: key 'labels[{i}]'", label) for i, label in enumerate(labels)]
 
 
-def _label(where: str, label: Any) -> StepLabel:
+def parse_label(where: str, label: Any) -> StepLabel:
+    """Make a label of true or false, or of a probability.
+
+    Raises:
+        InputError: neither of them.
+    """
     return StepLabel(rating=1 if label else -1) if isinstance(label, bool) else valued(where, label)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from stepverify.jsonl import read_json_lines
 from stepverify.readers.base import Reader, entry
-from stepverify.records import InputError, Problem, Solution, check_scores
+from stepverify.record_checks import check_scores
+from stepverify.records import InputError, Problem, Solution
 
 _ID = re.compile(r"([a-z][a-z0-9]*)_(\d+)")
 

@@ -39,12 +39,14 @@ class Worked(Reader):
                 short = self.max_steps is None or len(s.steps) <= self.max_steps
                 if short and s.problem_id not in seen and _is_correct(s, grader):
                     seen.add(s.problem_id)
-                    steps = [line for step in s.steps if (line := " ".join(lines(step)))]
+                    steps = s.steps
+                    if s.step_separator == "\n":  # a step is a line
+                        steps = [line for step in s.steps if (line := " ".join(lines(step)))]
                     yield Problem(id=s.problem_id, problem=s.problem, answer=s.answer, steps=steps, meta=s.meta)
 
 
 def _is_correct(solution: Solution, grader: Grader) -> bool:
-    labels, stated = solution.step_labels or [], extract_answer("\n".join(solution.steps))
+    labels, stated = solution.step_labels or [], extract_answer(solution.text)
     if stated is None or solution.correct is False or any(label and not _is_positive(label) for label in labels):
         return False
     if solution.correct is None:

@@ -153,10 +153,10 @@ def main() -> None:
 def compare(engine: TransformersEngine, arguments: argparse.Namespace) -> None:
     """Run the three ways and print a row each."""
     if arguments.model:
-        template, encoder = Template(), SolutionEncoder(engine.tokenizer, Template())
-        shots = template.render_examples(list(GSM8K(arguments.data, limit=arguments.shots).problems()))
+        shots = list(GSM8K(arguments.data, limit=arguments.shots).problems())
+        encoder = SolutionEncoder(engine.tokenizer, Template(), examples=shots)
         problems = GSM8K(arguments.data, start=arguments.shots, limit=arguments.problems).problems()
-        prompts = [encoder.prompt(p.problem, shots) for p in problems]
+        prompts = [encoder.prompt(p.problem) for p in problems]
     else:
         prompts = [engine.tokenizer.encode(f"{'1+' * 30}{i}\n") for i in range(arguments.problems)]
     requests = [Request(f"p/{i}", ids, arguments.samples, derive_seed(0, i)) for i, ids in enumerate(prompts)]

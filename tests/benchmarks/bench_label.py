@@ -52,7 +52,7 @@ def main():
     parser.add_argument("--model", help="the quickstart's generator; a tiny random network if left out")
     parser.add_argument("--problems", type=int, default=24)
     parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--exact", type=int, default=512, help="completions after every value")
+    parser.add_argument("--exact", type=int, default=512, help="completions for every value")
     parser.add_argument("--possible", type=float, default=0.125, help="value from which a prefix counts as possible")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--cache", type=Path, help="keeps solutions and values between calls")

@@ -8,8 +8,8 @@ from stepverify.records import InputError, Problem
 RECORDS = [Problem(id=f"p/{i}", problem="é" * i) for i in range(6)]
 
 
-def opened(folder, *, stage="generate", config=None, inputs=None):
-    return Store(folder, Problem, stage=stage, config=config or {}, inputs=inputs or {})
+def opened(folder, *, stage="generate", config=None, inputs=None, **more):
+    return Store(folder, Problem, stage=stage, config=config or {}, inputs=inputs or {}, **more)
 
 
 def entered(folder, **known):
@@ -20,7 +20,7 @@ def entered(folder, **known):
 
 def ended(folder, summary, **known):
     """A stage that finished without a record."""
-    with opened(folder, **known) as store:
+    with opened(folder, may_be_empty=True, **known) as store:
         store.finish(summary)
 
 

@@ -4,9 +4,12 @@ import contextlib
 
 from sampling.engines import Completion, Engine
 from sampling.labelling import StepLabeller
+from stepverify.template import Template
 from tests.helpers.engines import CodePoints
 from tests.helpers.labels import RIGHT, WRONG
 from tests.helpers.walks import LENGTH
+
+PLAIN = Template(prompt="{problem}")
 
 
 class Judge(Engine):

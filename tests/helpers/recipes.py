@@ -98,6 +98,17 @@ def math_shepherd(out: Path, base: Path) -> list[str]:
     )  # fmt: skip
 
 
+def gsm8k_chat(out: Path, base: Path) -> list[str]:
+    """With the transformers engine and an untrained model: solutions are noise in any template."""
+    problems = write_gsm8k(out)
+    template = {"chat": True, "system": "Be brief.", "step_separator": "\n\n", "step_tag": "<step>"}
+    return arguments(
+        "gsm8k_chat", out, train=str(problems), test=str(problems), model=str(base), template=template, max_tokens=12,
+        engine={"class_path": "TransformersEngine", "init_args": {"model": "${model}"}},
+        num_problems=11, num_samples=2, num_test_problems=2, num_test_samples=2,
+    )  # fmt: skip
+
+
 def write_gsm8k(out: Path) -> Path:
     """Thirteen problems in the format of GSM8K."""
     out.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ try:
     main(sys.argv[1:])
 except SystemExit as stop:
     assert not stop.code
-sys.exit(", ".join({"torch", "transformers", "vllm", "openai"} & set(sys.modules)) or 0)
+sys.exit(", ".join({"torch", "transformers", "vllm", "aiohttp"} & set(sys.modules)) or 0)
 """
     config = generate_yaml(tmp_path, engine={"class_path": "VllmEngine", "init_args": {"model": "m"}})
     for arguments, expected in (

@@ -266,16 +266,3 @@ def test_unlabelled_solutions_are_refused(tmp_path: Path, capsys):
         with pytest.raises(SystemExit):
             main(["fit", "--config", config(kind, tmp_path / kind, tmp_path / "data")])
         assert message in capsys.readouterr().err
-
-
-def test_learning_rate_schedule():
-    """Warm-up over 10 of 100 steps, then a line to zero: 1/10, 1, 1/2 at the middle of what is left, 0."""
-    from stepverify.modules import GeneratorModule
-
-    module = GeneratorModule.__new__(GeneratorModule)
-    module.__dict__.update(warmup=0.1, decay="linear")
-    assert [module.learning_rate_factor(s, 100) for s in (0, 9, 10, 55, 100)] == [0.1, 1.0, 1.0, 0.5, 0.0]
-    module.__dict__.update(decay="cosine")
-    assert module.learning_rate_factor(55, 100) == pytest.approx(0.5)
-    module.__dict__.update(decay="constant")
-    assert module.learning_rate_factor(99, 100) == 1.0

@@ -11,14 +11,16 @@ from stepverify.jsonl import (
     parse_record,
 )
 from stepverify.records import InputError, Problem, Ranking, Solution, StepLabel
-from tests.helpers.records import JSON, META, NUMBER, SOLUTIONS, TEXT, message, optional
+from tests.helpers.records import JSON, META, SOLUTIONS, TEXT, message, optional
 
 PROBLEMS = st.builds(Problem, id=TEXT, problem=TEXT, answer=optional(TEXT), steps=st.lists(TEXT, max_size=3), meta=META)
-RANKINGS = st.builds(
-    Ranking,
-    problem_id=TEXT, num_samples=st.integers(), sizes=st.lists(st.integers(), max_size=3),
-    curves=st.dictionaries(TEXT, st.lists(NUMBER, max_size=3), max_size=2), answer=optional(TEXT),
-    choices=st.dictionaries(TEXT, optional(TEXT), max_size=2),
+RANKINGS = st.sets(st.integers(1, 2**31 - 1), min_size=1, max_size=3).flatmap(
+    lambda sizes: st.builds(
+        Ranking,
+        problem_id=TEXT, num_samples=st.integers(0), sizes=st.just(sorted(sizes)),
+        curves=st.dictionaries(TEXT, st.lists(st.floats(0, 1), min_size=len(sizes), max_size=len(sizes)), max_size=2),
+        answer=optional(TEXT), choices=st.dictionaries(TEXT, optional(TEXT), max_size=2),
+    )
 )  # fmt: skip
 
 
@@ -71,8 +73,8 @@ def test_fields_at_their_default_are_left_out():
     }  # fmt: skip
     labelled = Solution(**solution(step_labels=[None, StepLabel(rating=0)]))
     assert json.loads(dump_line(labelled))["step_labels"] == [None, {"rating": 0}]
-    assert dump_line(Ranking(problem_id="p", num_samples=0, sizes=[], curves={})) == (
-        '{"problem_id":"p","num_samples":0,"sizes":[],"curves":{}}\n'
+    assert dump_line(Ranking(problem_id="p", num_samples=0, sizes=[1], curves={})) == (
+        '{"problem_id":"p","num_samples":0,"sizes":[1],"curves":{}}\n'
     )
 
 

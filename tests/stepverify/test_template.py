@@ -34,13 +34,16 @@ def test_worked_examples_stand_in_the_same_layout():
         Problem(id="1", problem="1 + 1?", steps=["1 + 1 = 2", "#### 2"]),
         Problem(id="2", problem=" {2}? ", steps=["#### 2"]),
     ]
-    assert Template().render_examples(examples) == (
-        "Question: 1 + 1?\nAnswer:\n1 + 1 = 2\n#### 2\n\nQuestion: {2}?\nAnswer:\n#### 2\n\n"
-    )
-    assert Template(prompt="Q {problem} ", step_separator="\n.").render_examples(examples[1:]) == "Q {2}? #### 2\n.\n"
-    assert Template().render_examples([]) == ""
+    assert Template().with_examples(None, examples) == (
+        Template(), "Question: 1 + 1?\nAnswer:\n1 + 1 = 2\n#### 2\n\nQuestion: {2}?\nAnswer:\n#### 2\n\n"
+    )  # fmt: skip
+    other = Template(prompt="Q {problem} ", step_separator="\n.")
+    assert other.with_examples(None, examples[1:]) == (other, "Q {2}? #### 2\n.\n")
+    assert Template().with_examples(None, []) == (Template(), "")
     with pytest.raises(InputError, match="few-shot example 3: has no worked solution"):
-        Template().render_examples([*examples, Problem(id="3", problem="?")])
+        Template().with_examples(None, [*examples, Problem(id="3", problem="?")])
+    with pytest.raises(InputError, match=r"few-shot example 4: has 1 steps, but its text 2 by template.step_separator"):
+        Template().with_examples(None, [Problem(id="4", problem="?", steps=["a\nb"])])
 
 
 @pytest.mark.parametrize(
@@ -48,8 +51,14 @@ def test_worked_examples_stand_in_the_same_layout():
     [
         ({"prompt": "Question:"}, r"template.prompt: expected exactly one \{problem\} in 'Question:'"),
         ({"prompt": "{problem} {problem}"}, r"template.prompt: expected exactly one \{problem\}"),
-        ({"step_separator": ""}, "template.step_separator: expected a line end first, got ''"),
-        ({"step_separator": ".\n"}, r"template.step_separator: expected a line end first, got '.\\n'"),
+        (
+            {"step_separator": ""},
+            r"template.step_separator: expected a line end first, or a heading with \{i\}, got ''",
+        ),
+        (
+            {"step_separator": ".\n"},
+            r"template.step_separator: expected a line end first, or a heading with \{i\}, got '.\\n'",
+        ),
         ({"positive": "-"}, "template: positive and negative are the same token '-'"),
     ],
 )
@@ -69,7 +78,7 @@ def test_lines_are_stripped_and_empty_ones_are_no_steps():
     assert Template().split("  a = 1 \n\n \t\r\nb = 2\r\n#### 3") == ["a = 1", "b = 2", "#### 3"]
     assert Template().split(" \n\n") == []
     assert Template().split("a\n> b\n") == ["a", "> b"]
-    assert Template(step_separator="\n> ").split("a\n> b\nc\n> ") == ["a", "b", "c"]
+    assert Template(step_separator="\n> ").split("a\n> b\nc\n> ") == ["a", "b\nc"]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=10), st.sampled_from(["\n", "\n\n", "\nки "]))

@@ -23,7 +23,7 @@ def train(spec: Spec, model: torch.nn.Module, clock: Clock) -> None:
     rows = spec.rows()
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
     for some in order.tensor_split(spec.steps)[: spec.options.get("batches")]:
-        ids, mask = pad([rows[i][0] for i in some], spec.encoder.eos_id)
+        ids, mask = pad([rows[i][0] for i in some], spec.encoder.end_id)
         labels, _ = pad([rows[i][1] for i in some], -100)
         ids, mask, labels = (t.to(spec.device) for t in (ids, mask, labels))
         model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
@@ -39,7 +39,7 @@ def score(spec: Spec, model: torch.nn.Module, clock: Clock) -> None:
     model.eval()
     for some in torch.arange(len(spec.examples)).tensor_split(spec.steps):
         examples = [spec.examples[i] for i in some]
-        ids, mask = pad([e.input_ids for e in examples], spec.encoder.eos_id)
+        ids, mask = pad([e.input_ids for e in examples], spec.encoder.end_id)
         ids, mask = ids.to(spec.device), mask.to(spec.device)
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         for row, example in zip(logits, examples, strict=True):

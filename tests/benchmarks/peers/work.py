@@ -83,7 +83,7 @@ class Spec:
                 made.append((ids, [-100] * (e.positions[0] + 1) + ids[e.positions[0] + 1 :]))
             else:
                 # The label is what the tag predicts, so it stands after the tag; the last one needs a place.
-                ids, labels = [*e.input_ids, self.encoder.eos_id], [-100] * (len(e.input_ids) + 1)
+                ids, labels = [*e.input_ids, self.encoder.end_id], [-100] * (len(e.input_ids) + 1)
                 for at, target in zip(e.positions, e.targets or [], strict=False):
                     labels[at + 1] = self.encoder.label_ids[int(target >= 0.5)]
                 made.append((ids, labels))

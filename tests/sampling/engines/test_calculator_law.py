@@ -42,12 +42,8 @@ def by_calculator(choose, options):
     return tuple(c.token_ids), c.text, c.finish
 
 
-async def one_after_another(works):
-    return [await work for work in works]
-
-
 def at_once(engine, options):
-    """One completion, by an engine that never waits: the law goes through thousands of them, without an event loop."""
+    """One completion, by an engine that never waits."""
     try:
         engine.complete(Request("r", [ID["\n"]], 1, 0), options).send(None)
     except StopIteration as ended:
@@ -56,7 +52,12 @@ def at_once(engine, options):
 
 
 @pytest.fixture(autouse=True)
-def without_an_event_loop(monkeypatch):
+def without_event_loop(monkeypatch):
+    """The law goes through thousands of completions, and an event loop would take most of the time."""
+
+    async def one_after_another(works):
+        return [await work for work in works]
+
     monkeypatch.setattr(calculator, "together", one_after_another)
 
 

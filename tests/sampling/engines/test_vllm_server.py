@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from sampling.engines import Request, ServerEngine, TransformersEngine
+from sampling.engines import Message, Request, ServerEngine, TransformersEngine
 from stepverify.records import InputError
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.vllm_requests import CONTEXT, PROBLEMS, complete, one_each, without_edges
@@ -26,6 +26,7 @@ ARGUMENTS = (
     "--num-gpu-blocks-override 64 --gpu-memory-utilization 0.1 --no-enable-chunked-prefill "
     "--max-num-batched-tokens 4096"
 )
+TURNS = "{% for m in messages %}{{ m.content }}\n{% endfor %}"  # every turn is a line
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +44,12 @@ def url(model, tmp_path_factory):
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--host", "127.0.0.1",
-             "--port", str(port), "--max-model-len", str(CONTEXT), *ARGUMENTS.split()],
+             "--port", str(port), "--max-model-len", str(CONTEXT), *ARGUMENTS.split(), "--chat-template", TURNS],
             env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_USE_AOT_COMPILE": "0", "VLLM_NO_USAGE_STATS": "1"},
             stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
-        until = time.monotonic() + 300
+        until = time.monotonic() + 900
         while not listening(port):
             assert process.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < until, log.read_text()[-3000:]
@@ -111,9 +112,34 @@ def test_what_is_refused(served, model, url, prompts):
     with pytest.raises(InputError, match=f"much: the prompt has {CONTEXT} tokens, the engine takes {CONTEXT}"):
         complete(served, [long])
     longer = Request("more", long.prompt_ids * 2, 1, 0)
-    with pytest.raises(InputError, match=r"more: http.* 400 - .*maximum context length is 512 tokens"):
+    with pytest.raises(InputError, match=r"more: http.* error 400: .*maximum context length is 512 tokens"):
         complete(ServerEngine(model, url, served_as="tiny", max_model_len=3 * CONTEXT), [longer])
     with pytest.raises(InputError, match="serves 'tiny', not"):
         complete(ServerEngine(model, url), [long])
     (almost,) = complete(served, [Request("almost", long.prompt_ids[:-1], 1, 0)]).values()
     assert [len(c.token_ids) for c in almost] == [1]
+
+
+def test_messages_are_answered_and_continued_as_their_token_ids_are(served, model, url, prompts, capsys):
+    """A turn is a line here: turn U asks for U and a line end; a final turn A of the assistant for U, a line end and A."""
+    chat = ServerEngine(model, url, served_as="tiny", api="chat")
+    whole = complete(served, one_each(prompts), temperature=0, max_tokens=12)
+    for problem, (key, (whole_one,)) in zip(PROBLEMS, whole.items(), strict=True):
+        asked = Request(key, [], 1, 0, messages=(Message("user", problem),))
+        ((answer,),) = complete(chat, [asked], temperature=0, max_tokens=12).values()
+        assert (answer.token_ids, answer.finish) == (whole_one.token_ids, whole_one.finish)
+    said = capsys.readouterr().err
+    assert "/chat/completions with prompts as messages; token ids are returned" in said
+    begun = (Message("user", PROBLEMS[0]), Message("assistant", "1 + 1"))
+    ids = served.tokenizer.encode(f"{PROBLEMS[0]}\n1 + 1")
+    (ours,) = complete(served, [Request("r", ids, 1, 0)], temperature=0, max_tokens=12)["r"]
+    (theirs,) = complete(chat, [Request("r", [], 1, 0, messages=begun)], temperature=0, max_tokens=12)["r"]
+    assert theirs.token_ids == ours.token_ids
+
+
+def test_prompts_as_text_where_there_is_no_tokenizer(served, url, prompts):
+    """The server's tokenizer reads the text; the token ids are still those that it sampled."""
+    text = ServerEngine("nowhere/tiny", url, served_as="tiny", api="completions")
+    asked = [Request(f"p/{i}", [], 1, 0, prompt=f"{problem}\n") for i, problem in enumerate(PROBLEMS)]
+    assert complete(text, asked, temperature=0) == complete(served, one_each(prompts), temperature=0)
+    assert text.tokenizer is None

@@ -16,7 +16,8 @@ from sampling.stages.label import label
 from stepverify.jsonl import read_records, write_records
 from stepverify.readers import Synthetic
 from stepverify.records import InputError, Judgement, Solution
-from tests.helpers.judges import Fixed, Judge, third_zero
+from stepverify.template import Template
+from tests.helpers.judges import PLAIN, Fixed, Judge, third_zero
 from tests.helpers.labels import RIGHT, TEMPLATE, WRONG, solution
 from tests.helpers.walks import Walk, samples, summary
 
@@ -24,7 +25,7 @@ from tests.helpers.walks import Walk, samples, summary
 def run(folder, solutions, says, labeller=None, **options):
     write_records(folder / "in.jsonl", solutions)
     judge = says if isinstance(says, Judge) else Judge(says)
-    label(folder / "in.jsonl", folder / "out", Consensus(labeller or Fixed(), judge, **{"chat": False} | options))
+    label(folder / "in.jsonl", folder / "out", Consensus(labeller or Fixed(), judge, **{"template": PLAIN} | options))
     return {s.id: s.step_labels for s in read_records(folder / "out", Solution)}, judge
 
 
@@ -103,7 +104,13 @@ def test_solutions_are_judged_while_others_are_labelled(tmp_path):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"prompt": "{problem} {steps}"}, {"seed": 1}, {"num_votes": 3}, {"chat": True}, {"sampling.temperature": 0.5}],
+    [
+        {"prompt": "{problem} {steps}"},
+        {"seed": 1},
+        {"num_votes": 3},
+        {"template": Template(prompt="Q {problem}")},
+        {"sampling.temperature": 0.5},
+    ],
 )
 def test_another_judge_is_refused_by_name(tmp_path, changed):
     settled = {"sampling": SamplingOptions(temperature=1.0)}
@@ -136,7 +143,7 @@ def test_rollouts_and_a_judge_interrupted_ten_times(tmp_path):
 
     def once(output, walk, judge):
         rollouts = Rollouts(walk, Exhaustive(4), template=TEMPLATE)
-        label(source, output, Consensus(rollouts, judge, sampling=sampling, chat=False))
+        label(source, output, Consensus(rollouts, judge, sampling=sampling, template=PLAIN))
 
     once(tmp_path / "whole", Walk(), whole := Judge(third_zero))
     expected = summary(tmp_path / "whole")
@@ -189,7 +196,7 @@ steps:
     prompt: {tmp_path}/t.txt
     sampling: {{ temperature: 0.7, max_tokens: 5 }}
     num_votes: 3
-    chat: false
+    template: {{ prompt: "{{problem}}" }}
 """)
     main(["label", "--config", str(config)])
     assert [s.step_labels for s in read_records(tmp_path / "out", Solution)] == [None] * 3

@@ -1,11 +1,14 @@
 """Questions to a judge, and what its answers say."""
 
+import copy
+
 import pytest
 
 from sampling.labelling import Consensus
 from sampling.labelling.verdict import DEFAULT, JudgePrompt, compared, first_incorrect, majority, read_verdict
+from sampling.runtime.prompts import Prompts
 from stepverify.records import InputError, StepLabel
-from tests.helpers.judges import Fixed, Judge
+from tests.helpers.judges import PLAIN, Fixed, Judge
 from tests.helpers.labels import RIGHT, WRONG, counted, solution
 
 # ── answers ───────────────────────────────────────────────────────────────────────────────────────
@@ -89,31 +92,25 @@ def test_bad_templates(tmp_path, text, message):
         Consensus(Fixed(), Judge(list), path)
 
 
-def test_the_question_is_asked_plainly_or_in_the_chat_template(tmp_path, tokenizer, characters_bos):
+def test_the_question_is_asked_plainly_or_in_the_chat_template(tmp_path, characters, characters_bos):
     """Plain: BOS where the tokenizer has one. In chat the template writes it, once."""
     (tmp_path / "t.txt").write_text("{problem}{steps}")
-    judge, asked = Judge(list), solution(0, ["1"], problem="a")
-    assert "".join(map(chr, Consensus(Fixed(), judge, tmp_path / "t.txt", chat=False).encode(asked))) == "of aStep 1: 1"
-    with pytest.raises(InputError, match="judge: its tokenizer has no chat template; set chat: false"):
-        Consensus(Fixed(), judge).encode(asked)
-    judge.tokenizer = characters_bos
-    plain = Consensus(Fixed(), judge, tmp_path / "t.txt", chat=False).encode(asked)
-    assert plain.count(3) == 1
+    judge, asked = Judge(lambda steps: ["?"]), solution(0, ["1"], problem="a")
+    judge.tokenizer = characters
+    with pytest.raises(InputError, match=r"template.chat: true, but the tokenizer of characters has no chat template"):
+        Consensus(Fixed(), judge)
+
+    def ids(tokenizer, **options):
+        judge.tokenizer = tokenizer
+        consensus = Consensus(Fixed(), judge, tmp_path / "t.txt", **options)
+        question = consensus.prompt.render(asked)
+        return Prompts(judge, consensus.template).request("k", question, 1, 0).prompt_ids
+
+    plain = ids(characters_bos, template=PLAIN)
     assert plain[0] == 3
-    judge.tokenizer = WithChat(characters_bos)
-    chat = Consensus(Fixed(), judge, tmp_path / "t.txt").encode(asked)
-    assert chat == [3, 6, *plain[1:], 7]
-
-
-class WithChat:
-    """A tokenizer whose chat template is ``<bos>Q … A``."""
-
-    def __init__(self, tokenizer):
-        self.tokenizer, self.chat_template = tokenizer, "<bos>Q{text}A"
-
-    def encode(self, text, add_special_tokens):
-        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
-
-    def apply_chat_template(self, turns, tokenize, add_generation_prompt):
-        assert (tokenize, add_generation_prompt, [t["role"] for t in turns]) == (False, True, ["user"])
-        return self.chat_template.replace("{text}", turns[0]["content"])
+    assert plain.count(3) == 1
+    chatting = copy.deepcopy(characters_bos)
+    chatting.chat_template = (
+        "<bos>Q{% for m in messages %}{{ m.content }}{% endfor %}{{ 'A' if add_generation_prompt else '<eos>' }}"
+    )
+    assert ids(chatting) == [3, 6, *plain[1:], 7]

@@ -23,7 +23,7 @@ from sampling.stages.label import label
 from stepverify.jsonl import read_records
 from stepverify.records import Judgement, Problem, Rollout, Solution
 from tests.helpers.engines import FakeEngine
-from tests.helpers.judges import Judge, third_zero
+from tests.helpers.judges import PLAIN, Judge, third_zero
 from tests.helpers.labels import TEMPLATE
 from tests.helpers.problems import Given, problem
 from tests.helpers.walks import Walk
@@ -214,7 +214,11 @@ def pipeline(folder, wrap):
     generator, judge = wrap(Walk()), wrap(Judge(third_zero))
     generate(generator, problems, folder / "g", num_samples=4, template=TEMPLATE)
     rollouts = Rollouts(generator, EarlyStop(8, 2), template=TEMPLATE, reuse_samples=True, reuse_rollouts=True)
-    label(folder / "g", folder / "l", Consensus(rollouts, judge, sampling=SamplingOptions(temperature=0.0), chat=False))
+    label(
+        folder / "g",
+        folder / "l",
+        Consensus(rollouts, judge, sampling=SamplingOptions(temperature=0.0), template=PLAIN),
+    )
     return [lines(folder / part) for part in ("g", "l", "l/rollouts", "l/judge")]
 
 

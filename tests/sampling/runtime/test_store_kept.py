@@ -54,8 +54,9 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     for broken in ("{", "[]", '{"stage": "generate"}'):
         (tmp_path / MANIFEST).write_text(broken)
-        assert f"{tmp_path / MANIFEST}: not a manifest of this project" in refusal(tmp_path)
-        with pytest.raises(InputError, match="not a manifest of this project"):
+        said = "JSON (" if broken == "{" else "a manifest of this project"
+        assert f"{tmp_path / MANIFEST}: not {said}" in refusal(tmp_path)
+        with pytest.raises(InputError, match="not JSON" if broken == "{" else "not a manifest of this project"):
             read_summary(tmp_path)
 
 

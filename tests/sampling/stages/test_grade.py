@@ -102,8 +102,8 @@ def test_bad_files_and_settings(tmp_path, capsys):
     before = source.read_text()
     for arguments, message in (
         ((tmp_path / "none", tmp_path / "graded.jsonl"), "none: no such file or folder"),
-        ((source, tmp_path), "is a folder or the input"),
-        ((source, tmp_path / ".." / tmp_path.name / "pairs.jsonl"), "is a folder or the input"),
+        ((source, tmp_path), "a folder, where a file is to be written"),
+        ((source, tmp_path / ".." / tmp_path.name / "pairs.jsonl"), "is the input, expected"),
     ):
         with pytest.raises(InputError, match=message):
             grade(*arguments)
@@ -119,7 +119,7 @@ def test_bad_files_and_settings(tmp_path, capsys):
 def test_an_interrupted_run_leaves_what_was_there(tmp_path, monkeypatch):
     source = pairs(tmp_path / "pairs.jsonl", *(pair(n, "7", "7") for n in range(4)))
     monkeypatch.setattr(stage, "_CHUNK", 2)
-    (tmp_path / "graded.jsonl").write_text("earlier\n")
+    (tmp_path / "graded.jsonl").write_text("{}\n")
     calls = []
 
     def grade_once(self, given):
@@ -131,5 +131,5 @@ def test_an_interrupted_run_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr(stage.Grader, "grade", grade_once)
     with pytest.raises(KeyboardInterrupt):
         grade(source, tmp_path / "graded.jsonl")
-    assert (tmp_path / "graded.jsonl").read_text() == "earlier\n"
+    assert (tmp_path / "graded.jsonl").read_text() == "{}\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["graded.jsonl", "pairs.jsonl"]

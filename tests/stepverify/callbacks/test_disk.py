@@ -77,7 +77,10 @@ def test_the_optimizer_state_is_known_before_its_first_step(optimizer: Any):
     """2 × 40 weights and 40 × 3 in half precision: what the first step makes of them."""
     weights = [nn.Parameter(torch.ones(40, 2)), nn.Parameter(torch.ones(40, 3, dtype=torch.bfloat16))]
     real = optimizer([{"params": weights[:1]}, {"params": weights[1:], "weight_decay": 0.0}])
-    trainer, module = SimpleNamespace(optimizers=[real]), SimpleNamespace(optimizer_factory=optimizer)
+    trainer, module = (
+        SimpleNamespace(optimizers=[real]),
+        SimpleNamespace(optimization=SimpleNamespace(factory=optimizer)),
+    )
     expected = disk._optimizer_bytes(trainer, module)
     for weight in weights:
         weight.grad = torch.ones_like(weight)

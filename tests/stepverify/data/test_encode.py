@@ -3,6 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepverify.data.encode import Example, LeftOut, SolutionEncoder, load_tokenizer
+from stepverify.records import Problem
 from stepverify.template import Template
 
 # Ids of the character tokenizer are listed in conftest.py; a digit d is 20 + d.
@@ -141,11 +142,13 @@ def test_without_steps_there_is_nothing_to_read(characters, make_solution):
 def test_a_layout_changes_the_ids(characters, record):
     encoder = SolutionEncoder(characters, Template(prompt="{problem}:", step_separator="\n\n", step_tag="#"))
     assert encoder.process(record, None).input_ids == [21, 8, 22, 16, *FIRST, 5, 15, *SECOND, 5, 15]
-    assert encoder.prompt("1", prefix="Q2\n") == [6, 22, 5, 21, 16]
+    shown = SolutionEncoder(characters, encoder.template, examples=[Problem(id="e", problem="2", steps=["3"])])
+    assert shown.prompt("1") == [22, 16, 23, 5, 5, 5, 21, 16]
 
 
 def test_a_prefix_stands_after_bos(characters_bos):
-    assert SolutionEncoder(characters_bos, TEMPLATE).prompt("1", prefix="Q2\n") == [BOS, 6, 22, 5, 6, 21, 5, 7]
+    encoder = SolutionEncoder(characters_bos, TEMPLATE, examples=[Problem(id="e", problem="2", steps=["3"])])
+    assert encoder.prompt("1") == [BOS, 6, 22, 5, 7, 23, 5, 5, 6, 21, 5, 7]
 
 
 @pytest.fixture(scope="module")

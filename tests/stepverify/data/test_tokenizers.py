@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepverify.data.encode import SolutionEncoder, load_tokenizer, single_token
+from stepverify.data.encode import SolutionEncoder, load_tokenizer
+from stepverify.data.tokens import single_token
 from stepverify.records import InputError
 from stepverify.template import Template
 
@@ -89,7 +90,7 @@ def test_the_tokenizer_of_a_folder(base, tiny_model_dir):
     for folder in (base, tiny_model_dir):
         encoder = SolutionEncoder(load_tokenizer(str(folder)), Template(prompt="{problem}\n"))
         assert encoder.path("a = 1 ; a ?", ["#### 1"]) == [14, 6, 25, 10, 14, 11, 4, 5, 25, 4]
-        assert (encoder.step_tag_id, encoder.label_ids, encoder.eos_id) == (3, (8, 7), 1)
+        assert (encoder.step_tag_id, encoder.label_ids, encoder.end_id) == (3, (8, 7), 1)
 
 
 def test_folders_without_a_tokenizer_are_refused(tmp_path, base):

@@ -93,7 +93,8 @@ def test_rows_of_the_hub(monkeypatch):
     """The arguments that ``datasets`` gets, and what a row is called in errors."""
     asked = []
 
-    def load_dataset(path, name, *, split):
+    def load_dataset(path, name, *, split, revision):
+        assert revision is None
         asked.append((path, name, split))
         return [MATH_ROW, MATH_ROW | {"level": "x"}]
 

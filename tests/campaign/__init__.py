@@ -1,0 +1,1 @@
+"""The campaign: what the world does to the programs, by the thousand (:mod:`tests.campaign.__main__`)."""

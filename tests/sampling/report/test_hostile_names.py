@@ -1,0 +1,63 @@
+"""Names of verifiers that figures, Markdown, HTML and terminals would read as something else."""
+
+import warnings
+
+import pytest
+
+from sampling.report.figures import accuracy_figure, reliability_figure
+from sampling.report.render import to_html, to_markdown, to_text
+from sampling.report.section import Section
+from sampling.report.summary import Accuracy, CurvePoint, Estimate
+from stepverify.statistics import Bin
+
+NAMES = [
+    "$x_{$",
+    "$\\frac{$",
+    "a$b",
+    "_lead_",
+    "x^2_1",
+    "%d",
+    "\\",
+    "prm/x",
+    "💡",
+    "a\x1b[31m\nb|c",
+    "</td><script>alert(1)</script>",
+]
+
+
+def accuracy(name):
+    point = CurvePoint(n=1, mean=0.5, low=0.4, high=0.6)
+    rules = ["majority", f"{name}/best_of_n"]
+    return Accuracy(
+        num_problems=2, num_samples=1, num_solutions=2, sizes=[1], accuracy={r: Estimate(mean=0.5, low=0.4, high=0.6) for r in rules},
+        auroc_per_problem={}, paired={}, every_aggregation={}, curves={r: [point] for r in rules},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_draw_any_name(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # glyphs that the font lacks
+        assert accuracy_figure(accuracy(name)).startswith(b"\x89PNG")
+        bins = [Bin(value=0.5, correct=0.5, count=2)]
+        assert reliability_figure({"Values": {name: bins}}).startswith(b"\x89PNG")
+
+
+def test_tables_stay_tables():
+    part = Section(
+        title="Rules of $a$",
+        note="of <b>x</b>",
+        header=["", "n"],
+        rows=[[NAMES[-2], "1"], [NAMES[-1], "_2_"], ["best_of_n *x*", "[y](z)"]],
+        strong=frozenset({0}),
+    )
+    assert to_markdown("Report", [part]) == (
+        "# Report\n\n## Rules of \\$a\\$\n\nof \\<b\\>x\\</b\\>\n\n|  | n |\n| --- | ---: |\n"
+        "| **a\\\\x1b\\[31m b\\|c** | **1** |\n"
+        "| \\</td\\>\\<script\\>alert(1)\\</script\\> | \\_2\\_ |\n"
+        "| best_of_n \\*x\\* | \\[y\\](z) |\n"
+    )
+    assert to_text(part).splitlines()[2].split() == ["a\\x1b[31m", "b|c", "1"]
+    page = to_html("Report", "lead", [part], {})
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
