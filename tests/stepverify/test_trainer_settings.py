@@ -113,3 +113,12 @@ def test_models_are_not_put_on_an_apple_gpu():
         choose_device("mps:0")
     with pytest.raises(InputError, match=r"^device: gpu: "):
         choose_device("gpu")
+
+
+def test_a_word_that_is_no_command_is_answered_with_all_commands(capsys: pytest.CaptureFixture):
+    """The parser of a command that is known is built alone."""
+    with pytest.raises(SystemExit) as ended:
+        main(["train"])
+    assert ended.value.code == 2
+    assert "'train' (choose from" in (error := capsys.readouterr().err)
+    assert all(command in error for command in ("fit", "validate", "test", "predict"))
