@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sampling.engines.base import SamplingOptions
+from sampling.engines.base import Message, SamplingOptions
 from sampling.engines.server.address import shortened
 from sampling.engines.server.faults import Fault, Refusal
 
@@ -174,3 +175,12 @@ def cut_at_stop(text: str, options: SamplingOptions) -> str | None:
     """Return the text before the first stop text; None if there is none."""
     found = [at for stop in options.stop if (at := text.find(stop)) >= 0]
     return text[: min(found)] if found else None
+
+
+def after_turn(messages: Sequence[Message] | None, text: str) -> str:
+    """Return what follows the beginning of an assistant's turn in the whole turn.
+
+    The server may have dropped blank space at the end of the beginning.
+    """
+    begun = messages[-1].content if messages else ""
+    return text[len(begun) :] if text.startswith(begun) else text.removeprefix(begun.rstrip())

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sampling.engines.base import Completion, Engine, Request, SamplingOptions, Usage, begun, completed
 from sampling.engines.server.address import Address, check_url
-from sampling.engines.server.answers import Answer, checked, cut_at_stop, max_bytes
-from sampling.engines.server.faults import Fault, Refusal
-from sampling.engines.server.probe import Probe
+from sampling.engines.server.answers import Answer, after_turn, checked, cut_at_stop, max_bytes
+from sampling.engines.server.faults import Refusal, scrubbed
+from sampling.engines.server.probe import Continued, Probe
 from sampling.engines.server.protocol import CONTINUE, EXTRAS, STANDARD, Form, Protocol, continues
 from sampling.engines.server.retries import Patience, Retries
 from sampling.runtime.scheduler import together
@@ -40,7 +40,7 @@ class _Connection:
     probe: Probe
     protocol: Protocol
     places: asyncio.Semaphore
-    continues: asyncio.Task[bool] | None = None
+    continues: asyncio.Task[Continued] | None = None
     said: set[str] = field(default_factory=set)
 
 
@@ -177,7 +177,7 @@ class ServerEngine(Engine):
         retries = Retries(address.shown, self.patience, self._count_retry)
 
         async def attempt(send: Callable[[], Awaitable[Any]]) -> Any:
-            return await retries.run("first request", lambda: _scrubbed(client, send()), starting=True)
+            return await retries.run("first request", lambda: scrubbed(address.scrub, send()), starting=True)
 
         probe = Probe(client, attempt, self.served_as, options, self.extra_body)
         try:
@@ -187,7 +187,7 @@ class ServerEngine(Engine):
             await client.aclose()
             raise
         print(f"{address.shown}: {protocol.describe()}", file=sys.stderr)
-        retries.alive = lambda: _scrubbed(client, probe.ask_once(protocol, options))
+        retries.alive = lambda: scrubbed(address.scrub, probe.ask_once(protocol, options))
         return _Connection(client, retries, probe, protocol, asyncio.Semaphore(self.max_in_flight))
 
     def _forms(self, request: Request) -> list[Form]:
@@ -219,7 +219,7 @@ class ServerEngine(Engine):
             return
         if connection.continues is None:
             connection.continues = asyncio.ensure_future(connection.probe.continues(protocol))
-        if not await asyncio.shield(connection.continues):
+        if await asyncio.shield(connection.continues) == "no":
             raise InputError(
                 f"{request.key}: {where} does not continue a turn of the assistant, which prefixes of steps need; set "
                 "api: completions, and model to a folder or hub id with the model's tokenizer"
@@ -244,7 +244,7 @@ class ServerEngine(Engine):
             async with connection.places:
                 if refusals:
                     raise refusals[0]  # for another completion of this prompt
-                answer = await connection.retries.run(request.key, lambda: _scrubbed(client, send()))
+                answer = await connection.retries.run(request.key, lambda: scrubbed(client.address.scrub, send()))
         except Refusal as refusal:
             if self.refused == "error":
                 raise InputError(
@@ -266,6 +266,8 @@ class ServerEngine(Engine):
             ids = [*request.prefix_ids, *(answer.token_ids or [])]
             return completed(self.tokenizer, ids, answer.finish, options)
         text, finish = answer.text, answer.finish
+        if connection.continues is not None and connection.continues.result() == "whole":
+            text = after_turn(request.messages, text)
         if (before := cut_at_stop(text, options)) is not None:
             self._say(connection, "it does not end completions at stop texts, so they are cut here")
             if answer.token_ids is not None and self.tokenizer is not None:
@@ -283,16 +285,6 @@ class ServerEngine(Engine):
 
     def _count_retry(self) -> None:
         self.usage.retries += 1
-
-
-async def _scrubbed(client: Client, work: Awaitable[Any]) -> Any:
-    """Await a work; the messages of its faults hold no secret."""
-    try:
-        return await work
-    except Fault as fault:
-        raise Fault(client.address.scrub(str(fault)), fault.kind, fault.wait) from None
-    except Refusal as refusal:
-        raise Refusal(client.address.scrub(str(refusal)), whole=refusal.whole) from None
 
 
 def _failed(task: asyncio.Task[Any]) -> bool:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from stepverify.records import InputError
+
+Result = TypeVar("Result")
 
 
 class Fault(Exception):
@@ -33,3 +38,13 @@ class Refusal(Exception):
 
 class Absent(InputError):
     """Report that the server has no such path, or no such model."""
+
+
+async def scrubbed(scrub: Callable[[str], str], work: Awaitable[Result]) -> Result:
+    """Await a work, whose faults then hold no secret."""
+    try:
+        return await work
+    except Fault as fault:
+        raise Fault(scrub(str(fault)), fault.kind, fault.wait) from None
+    except Refusal as refusal:
+        raise Refusal(scrub(str(refusal)), whole=refusal.whole) from None

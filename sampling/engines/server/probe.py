@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sampling.engines.base import Message, Request, SamplingOptions
 from sampling.engines.server.address import shortened
@@ -21,6 +21,11 @@ _TOKENS = 8  # of the first request; enough to compare texts with token ids
 _TEXT = "Question: What is 12 + 7?\nAnswer:"
 _USER = Message("user", "What is 12 + 7?")
 _SHOWN = 8  # names of models in a message
+
+_BEGUN = "The sum of the two numbers, twelve and seven, is"
+
+Continued = Literal["no", "rest", "whole"]
+"""Tell what a server returns after the beginning of an assistant's turn."""
 
 Attempt = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Repeat a request after temporary faults."""
@@ -140,19 +145,24 @@ class Probe:
                 f"sampling.top_k: {self.client.address.shown} ignores top_k, as its answers show; set sampling.top_k: 0"
             )
 
-    async def continues(self, protocol: Protocol) -> bool:
-        """Tell whether a final turn of the assistant is continued, by its cost in tokens.
+    async def continues(self, protocol: Protocol) -> Continued:
+        """Tell whether a final turn of the assistant is continued, by its cost in tokens, and what is returned.
 
         A prompt ends with the beginning of the assistant's turn. If a turn ``1`` of the assistant is continued, the
-        prompt is one token longer; otherwise the turn is closed, and another one begun, which takes more.
+        prompt is one token longer; otherwise the turn is closed, and another one begun, which takes more. llama.cpp
+        returns the whole turn: a longer text than the one token that is asked for can hold.
         """
-        begun = (_USER, Message("assistant", "1"))
         options = replace(self.options, stop=[])
         try:
-            counts = [(await self.ask(protocol, options, 1, turns)).prompt_tokens for turns in ((_USER,), begun)]
+            plain, one, long = [
+                await self.ask(protocol, options, 1, (_USER, *(Message("assistant", text) for text in begun)))
+                for begun in ((), ("1",), (_BEGUN,))
+            ]
         except Refusal:
-            return False
-        return None not in counts and counts[1] - counts[0] == 1  # type: ignore[operator]
+            return "no"
+        if plain.prompt_tokens is None or one.prompt_tokens != plain.prompt_tokens + 1:
+            return "no"
+        return "whole" if long.text.startswith(_BEGUN) else "rest"
 
 
 def _without(protocol: Protocol, message: str) -> Protocol | None:

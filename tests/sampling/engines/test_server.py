@@ -157,13 +157,14 @@ def test_a_prompt_in_a_form_that_the_server_does_not_take():
         sampled(endpoint, Request("r", [5], 1, 0, [24], prompt="5"))
 
 
-def continuing(tokens):
-    """A server that reports a prompt longer by so many tokens where the assistant has begun with "1"."""
+def continuing(tokens, whole=False):
+    """A server that reports a prompt longer by so many tokens where the assistant has begun, and returns the whole turn."""
 
     def probe(body):
         begun = body["messages"][-1]["role"] == "assistant"
         assert not begun or (body["continue_final_message"] and not body["add_generation_prompt"])
-        return turn(usage={"prompt_tokens": 20 + tokens * begun})
+        text = body["messages"][-1]["content"] + "1" if begun and whole else "1"
+        return turn(text, usage={"prompt_tokens": 20 + tokens * begun})
 
     return probe
 
@@ -174,6 +175,8 @@ def test_a_turn_of_the_assistant_is_continued_where_the_server_does_that():
     endpoint = Endpoint(lambda body: turn(usage={"completion_tokens": 2}), continuing(1))
     assert sampled(endpoint, begun, "chat") == [Completion(None, "1", "stop", counted=2)]
     assert endpoint.asked[0]["continue_final_message"] is True
+    whole = Endpoint(lambda body: turn("61", usage={"completion_tokens": 2}), continuing(1, whole=True))
+    assert sampled(whole, begun, "chat") == [Completion(None, "1", "stop", counted=2)]
     for probe in (continuing(5), lambda body: turn(), lambda body: error(400) if body["messages"][1:] else turn()):
         with pytest.raises(InputError, match=r"does not continue a turn of the assistant, .*; set api: completions"):
             sampled(Endpoint(lambda body: turn(), probe), begun, "chat")
