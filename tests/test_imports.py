@@ -144,7 +144,7 @@ def test_modules_of_the_sampling_side_have_no_cycle(root):
 
 
 def test_records_and_aggregate_need_msgspec_only(root):
-    names = ("records", "consistency", "decoding", "jsonl", "aggregate", "atomic", "training_problems")
+    names = ("records", "consistency", "decoding", "foreign", "jsonl", "aggregate", "atomic", "training_problems")
     own = ("msgspec", *(f"stepverify.{name}" for name in names))
     for name in names:
         foreign = {

@@ -6,7 +6,7 @@ Prompt, positions, head and mapping of each are in :mod:`stepverify.prms`; devic
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -50,9 +50,9 @@ class ReleasedPRM(LocalScorer, ABC):
         self.max_length = max_length
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """Return the name of the kind, of :data:`stepverify.prms.FAMILIES`."""
-        return type(self).__name__
 
     @property
     def export(self) -> None:  # type: ignore[override]
@@ -100,12 +100,16 @@ class QwenPRM(ReleasedPRM):
     A chat whose answer has ``<extra_0>`` after each step; softmax of the head's two logits there.
     """
 
+    name = "QwenPRM"
+
 
 class MathShepherdPRM(ReleasedPRM):
     """Score with ``peiyi9979/math-shepherd-mistral-7b-prm``.
 
     Numbered steps with ``ки`` at their end; softmax of the next token's ``+`` and ``-`` there.
     """
+
+    name = "MathShepherdPRM"
 
 
 class RLHFlowPRM(ReleasedPRM):
@@ -115,12 +119,16 @@ class RLHFlowPRM(ReleasedPRM):
     every answer is ``+``, as on the model card.
     """
 
+    name = "RLHFlowPRM"
+
 
 class SkyworkPRM(ReleasedPRM):
     """Score with ``Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B`` or ``-7B``.
 
     The problem and the steps on lines; sigmoid of the value head at the line ends.
     """
+
+    name = "SkyworkPRM"
 
 
 class TRLPRM(ReleasedPRM):
@@ -138,6 +146,8 @@ class TRLPRM(ReleasedPRM):
         pack_tokens: tokens per forward pass on a device, with shared prefixes counted once.
         max_length: longest problem and solution in tokens; longer ones have no score. None is the model's limit.
     """
+
+    name = "TRLPRM"
 
     def __init__(
         self,

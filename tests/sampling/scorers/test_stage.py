@@ -237,7 +237,17 @@ def test_help_lists_the_scorers(capsys):
     with pytest.raises(SystemExit):
         main(["score", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "sampling.scorers.ExportedVerifier, sampling.scorers.PoolingVerifier" in text
+    for name in (
+        "ExportedVerifier",
+        "PoolingVerifier",
+        "QwenPRM",
+        "MathShepherdPRM",
+        "RLHFlowPRM",
+        "SkyworkPRM",
+        "TRLPRM",
+    ):
+        assert f"sampling.scorers.{name}" in text
+    assert "ReleasedPRM" not in text  # it is none itself
 
 
 def test_without_a_token_classifier_vllm_is_not_asked(process, tmp_path, given):
