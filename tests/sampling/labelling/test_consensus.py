@@ -11,9 +11,9 @@ import pytest
 
 from sampling.__main__ import main
 from sampling.engines import Completion, Engine, SamplingOptions
+from sampling.engines.prompts import Prompts
 from sampling.labelling import Consensus, Exhaustive, Rollouts, StepLabeller
 from sampling.labelling.verdict import DEFAULT, JudgePrompt, compared, first_incorrect, majority, read_verdict
-from sampling.runtime.prompts import Prompts
 from sampling.stages.label import label
 from stepverify.jsonl import read_records, write_records
 from stepverify.readers import Synthetic
