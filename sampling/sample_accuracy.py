@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from sampling.engines import CalculatorEngine, Completion, Engine, LoadedEngine, SamplingOptions
+from sampling.engines.prompts import Prompts
 from sampling.labelling.outcomes import grade_solutions
 from sampling.runtime.inputs import read_problems
-from sampling.runtime.prompts import Prompts
 from sampling.runtime.scheduler import run, run_all
 from sampling.runtime.seeds import derive_seed
 from stepverify.answers import Grader

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sampling.engines import Engine, SamplingOptions
+from sampling.engines.prompts import Prompts, template_of
 from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from sampling.labelling.verdict import DEFAULT, JudgePrompt, compared, first_incorrect, read_verdict
-from sampling.runtime.prompts import Prompts, template_of
 from sampling.runtime.scheduler import PriorityLimit, together
 from sampling.runtime.seeds import derive_seed
 from sampling.runtime.store import Store

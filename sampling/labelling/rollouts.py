@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sampling.engines import Engine, SamplingOptions
+from sampling.engines.prompts import template_of
 from sampling.labelling.answer_fallback import Unstated
 from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from sampling.labelling.run import Budget, Plan, Run
 from sampling.labelling.strategies import Exhaustive, Strategy
 from sampling.labelling.timeouts import Timeouts, count_rollouts
-from sampling.runtime.prompts import template_of
 from sampling.runtime.provenance import check_origin, digest
 from sampling.runtime.reuse import check_sampled, read_sampled
 from sampling.runtime.store import Store

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from sampling.engines import Completion, Engine, SamplingOptions
+from sampling.engines.prompts import Prompts
 from sampling.labelling.base import Stage
 from sampling.labelling.step_tree import Node, build
 from sampling.labelling.strategies import Paths, Strategy, informative
-from sampling.runtime.prompts import Prompts
 from sampling.runtime.scheduler import PriorityLimit, together
 from sampling.runtime.seeds import derive_seed
 from sampling.runtime.store import Store

@@ -9,9 +9,9 @@ from itertools import groupby
 from pathlib import Path
 
 from sampling.engines import Completion, Engine, SamplingOptions
+from sampling.engines.prompts import Prompts, template_of
 from sampling.runtime.inputs import read_problems
 from sampling.runtime.progress import Progress
-from sampling.runtime.prompts import Prompts, template_of
 from sampling.runtime.provenance import digest
 from sampling.runtime.reuse import check_sampled, read_sampled
 from sampling.runtime.scheduler import run, run_all, together

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 
+from sampling.engines.prompts import Prompts
 from sampling.labelling import Consensus
 from sampling.labelling.verdict import DEFAULT, JudgePrompt, compared, first_incorrect, majority, read_verdict
-from sampling.runtime.prompts import Prompts
 from stepverify.records import InputError, StepLabel
 from tests.helpers.judges import PLAIN, Fixed, Judge
 from tests.helpers.labels import RIGHT, WRONG, counted, solution

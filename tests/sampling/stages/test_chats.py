@@ -5,8 +5,8 @@ import json
 import pytest
 
 from sampling.engines import Message, SamplingOptions
+from sampling.engines.prompts import Prompts, template_of
 from sampling.labelling import Exhaustive, Rollouts
-from sampling.runtime.prompts import Prompts, template_of
 from sampling.stages.generate import generate
 from sampling.stages.label import label
 from stepverify.jsonl import read_records, write_records
