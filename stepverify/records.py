@@ -168,7 +168,7 @@ class Ranking(Struct, kw_only=True, forbid_unknown_fields=True):
             check_length(f"curves.{rule}", len(curve), len(self.sizes), "one per size")
         shares = [(f"curves.{rule}", value) for rule, curve in self.curves.items() for value in curve]
         for key, value in (*shares, *((f"auroc_by_rule.{rule}", area) for rule, area in self.auroc_by_rule.items())):
-            if not 0 <= value <= 1:
+            if not -1e-9 <= value <= 1 + 1e-9:  # sums of shares may be rounded
                 raise InputError(f"key '{key}': expected numbers from 0 to 1, got {value!r}")
 
 

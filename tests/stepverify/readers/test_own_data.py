@@ -141,7 +141,7 @@ def test_columns_are_checked_when_the_reader_is_made(columns, message):
         ("d.csv", "", "d.csv: the file is empty"),
         ("d.csv", 'problem\n"a\n', "d.csv:2: not CSV: unexpected end of data"),
         ("d.parquet", "no", "d.parquet: not Parquet: "),
-        ("d.json", "[1", "d.json: not a JSON array: "),
+        ("d.json", "[1", "d.json: not JSON ("),
         ("d.json", "[1]", "d.json[0]: expected an object, got 1"),
         ("d.json", '[{"problem": 1}]', "d.json[0]: key 'problem': expected a string, got 1"),
         ("d.json", '[{"problem": "a"}, {"problem": " A "}]', f"d.json[1]: id 'problem/{digest('a')}' occurs twice"),

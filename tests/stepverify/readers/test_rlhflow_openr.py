@@ -106,7 +106,7 @@ def test_openr_as_a_json_array_and_with_a_tag_of_its_own(tmp_path):
     written(path, WHOLE, KI)
     assert len(list(OpenR(str(path)).solutions())) == 2
     path.write_text("[{")
-    assert said(OpenR(str(path))).startswith(f"{path}: not a JSON array: ")
+    assert said(OpenR(str(path))).startswith(f"{path}: not JSON (")
 
 
 @pytest.mark.parametrize(
