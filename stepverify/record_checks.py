@@ -18,15 +18,15 @@ def check_length(key: str, found: int, expected: int, what: str) -> None:
         raise InputError(f"key '{key}': expected {expected} values, {what}, got {found}")
 
 
-def check_finish(values: Sequence[str]) -> None:
+def check_finish(values: Sequence[str], known: Sequence[str] = ("stop", "length")) -> None:
     """Check why completions ended.
 
     Raises:
-        InputError: neither ``stop`` nor ``length``.
+        InputError: none of the known reasons.
     """
     for i, value in enumerate(values):
-        if value not in ("stop", "length"):
-            raise InputError(f"key 'finish[{i}]': expected 'stop' or 'length', got {value!r:.80}")
+        if value not in known:
+            raise InputError(f"key 'finish[{i}]': expected {' or '.join(map(repr, known))}, got {value!r:.80}")
 
 
 def check_scores(

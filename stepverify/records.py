@@ -248,7 +248,7 @@ class Judgement(Struct, kw_only=True, forbid_unknown_fields=True):
         labelled: first incorrect step by the labels under judgement.
         seed: seed of the first answer; the next ones have ``seed + 1`` and so on.
         texts: answers of the judge, one per vote.
-        finish: as in :class:`Solution`, for each answer.
+        finish: as in :class:`Solution`, for each answer, or ``refused`` where a server refused the question.
         verdicts: first incorrect step that each answer names; None if it names no step of the solution.
         tokens: number of tokens sampled for all of them.
     """
@@ -264,7 +264,7 @@ class Judgement(Struct, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for key, values in (("finish", self.finish), ("verdicts", self.verdicts)):
             check_length(key, len(values), len(self.texts), "one per text")
-        check_finish(self.finish)
+        check_finish(self.finish, ("stop", "length", "refused"))
 
 
 def record_key(record: Any) -> str:

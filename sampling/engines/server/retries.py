@@ -123,7 +123,9 @@ class Retries:
         """Tell whether a request is repeated beyond ``max_retries``."""
         if fault.kind == "busy":
             begun = max(begun, self._latest)
-        return fault.kind != "bad" and time.monotonic() - begun < self.patience.give_up_after
+        # Where nothing else has succeeded meanwhile, the watch ends all requests together.
+        in_time = time.monotonic() - begun < self.patience.give_up_after or self._since <= begun
+        return fault.kind != "bad" and in_time
 
     async def _pause(self, failed: int, fault: Fault) -> None:
         pause = self.patience.pause(failed, fault.wait, random.random())
