@@ -9,7 +9,7 @@ import pytest
 HEAVY = {"torch", "lightning", "vllm", "transformers", "ray", "matplotlib", "jinja2"}
 # What sampling may know of stepverify; the scorer also loads models.
 SHARED = (
-    "jsonl", "records", "consistency", "manifest", "atomic", "template", "training_problems", "answers", "aggregate",
+    "jsonl", "records", "decoding", "consistency", "manifest", "atomic", "template", "training_problems", "answers", "aggregate",
     "readers", "data.encode", "data.targets", "versions", "statistics", "hub", "lock", "faults", "variables", "config_files",
     "device",
 )  # fmt: skip
@@ -143,7 +143,17 @@ def test_modules_of_the_sampling_side_have_no_cycle(root):
 
 
 def test_records_and_aggregate_need_msgspec_only(root):
-    names = ("records", "consistency", "decoding", "jsonl", "aggregate", "atomic", "training_problems")
+    names = (
+        "records",
+        "record_checks",
+        "errors",
+        "consistency",
+        "decoding",
+        "jsonl",
+        "aggregate",
+        "atomic",
+        "training_problems",
+    )
     own = ("msgspec", *(f"stepverify.{name}" for name in names))
     for name in names:
         foreign = {
