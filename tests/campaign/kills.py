@@ -67,7 +67,7 @@ def count_operations(folder: Path, inputs: Path, stage: str) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
 
     def work() -> None:
-        hook = disk.Disk(out, 0, disk.die)
+        hook = disk.Disk(out.parent, 0, disk.die)
         _run(stages.STAGES[stage], inputs, out)
         print(f"\noperations: {hook.count}")
 
@@ -81,7 +81,7 @@ def _run(run: Callable[[Path, Path], None], inputs: Path, out: Path) -> None:
 
 def _disturbed(run: Callable, inputs: Path, out: Path, at: int, act: Callable[[str, str], None]) -> End:  # type: ignore[type-arg]
     def work() -> None:
-        disk.Disk(out, at, act)
+        disk.Disk(out.parent, at, act)
         _run(run, inputs, out)
 
     return forked(work)
@@ -129,7 +129,7 @@ def _failed(
     def trial(own: Path) -> tuple[str, str]:
         out = own / "out"
         end = _disturbed(run, inputs, out, at, disk.failing(disk.FAILURES[name]))
-        outcome, said = judge(end, [str(out)])
+        outcome, said = judge(end, [str(out), f"{out.parent}/.{out.name}.", f"{out.parent}: "])
         wanted = {"full": ("kept", "accepted")}.get(name, ("refused", "accepted"))
         return (
             _compared(run, inputs, folder, stage, out)

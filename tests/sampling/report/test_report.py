@@ -108,7 +108,7 @@ def test_one_table_of_every_rule_under_every_aggregation(tmp_path, capsys):
     assert found["last"]["paired"] == {"versus": "majority", "difference": 1.0, "low": 1.0, "high": 1.0}
     assert found["min"]["mean"] == pytest.approx(0.05)
     markdown = (tmp_path / "out/report.md").read_text()
-    assert "| v3, best of N | 5.0 (0.0 – 15.0) | 100.0 (100.0 – 100.0)* |" in markdown
+    assert "| v3, best of N | 5.0 (0.0 – 15.0) | 100.0 (100.0 – 100.0)\\* |" in markdown
     assert "Every rule under every aggregation" not in capsys.readouterr().out
     assert (tmp_path / "out/accuracy.png").read_bytes().startswith(b"\x89PNG")
 
