@@ -16,7 +16,7 @@ from typing import Any
 
 from stepverify.records import InputError
 
-Message = dict[str, str]
+Turn = dict[str, str]
 
 _MARK, _ANSWER = "Mark 5 of the problem", "Mark 7 of the solution"
 # Texts that a template may change: blank space inside, line ends, markup, braces, quotes, other scripts.
@@ -73,7 +73,7 @@ class ChatTemplate:
                     f"template.chat_options.{option}: the chat template of {self.name} has no such variable"
                 )
 
-    def __call__(self, messages: Sequence[Message], *, prompt: bool) -> str:
+    def __call__(self, messages: Sequence[Turn], *, prompt: bool) -> str:
         """Render messages; ``prompt`` adds the beginning of the assistant's turn.
 
         Raises:
@@ -95,7 +95,7 @@ class ChatTemplate:
             ) from None
         return text
 
-    def around(self, before: Sequence[Message], content: str) -> tuple[str, str]:
+    def around(self, before: Sequence[Turn], content: str) -> tuple[str, str]:
         """Return the text before and after a user's final turn.
 
         Args:
@@ -127,7 +127,7 @@ class ChatTemplate:
                 )
         return parts[0], parts[1]
 
-    def rendering(self, system: Sequence[Message], content: str) -> Rendering:
+    def rendering(self, system: Sequence[Turn], content: str) -> Rendering:
         """Return what is written around a problem and its solution.
 
         Raises:

@@ -2,15 +2,13 @@
 
 Every trial is written to ``runs/campaign/NAME.jsonl`` when it ends; a campaign that was stopped goes on with those that
 are missing, and ``--again`` repeats those that failed. At the end the table in README.md is written from all results.
-A further list of trials is a module beside this one with ``NAME`` and ``trials(folder, size, seed)``, named in
-:data:`MODULES`; servers are a module ``servers`` of that kind.
+A list of trials is a module beside this one with ``NAME`` and ``trials(folder, size, seed)``, named in :data:`MODULES`.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import json
 import os
 import shutil
@@ -43,7 +41,7 @@ def main() -> int:
         folder = Path(name)
         folder.chmod(0o755)  # some trials are another user's
         kills.CHOSEN = options.stages
-        modules = [importlib.import_module(f"tests.campaign.{name}") for name in options.only if exists(name)]
+        modules = [importlib.import_module(f"tests.campaign.{name}") for name in options.only]
         if modules and not options.cold:
             stages.warm_up(folder)
         for module in modules:
@@ -51,11 +49,6 @@ def main() -> int:
     failed = write_table(options.results, options.readme)
     print(f"{options.readme}: {failed or 'no'} trials found faults")
     return int(failed > 0)
-
-
-def exists(name: str) -> bool:
-    """Tell whether a module of trials is there."""
-    return importlib.util.find_spec(f"tests.campaign.{name}") is not None
 
 
 def run(module: Any, folder: Path, options: argparse.Namespace) -> None:
