@@ -6,6 +6,7 @@ It holds the stage and configuration that made the folder, and whether it is fin
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def write_manifest(
         **({"records": dict(records)} if records else {}),
         "versions": installed(*_VERSIONS),
     }
-    atomic.write(folder / MANIFEST, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(_finite(described), indent=2, ensure_ascii=False, allow_nan=False)
+    atomic.write(folder / MANIFEST, text + "\n")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -76,11 +78,20 @@ def first_difference(
         wanted: the configuration of this run.
         within: top-level keys to compare; None compares all.
     """
-    before, now = flatten(stored), flatten(wanted)
+    before, now = flatten(_finite(stored)), flatten(_finite(wanted))
     for key in sorted(before.keys() | now.keys()):
         if (within is None or key.split(".")[0] in within) and before.get(key) != now.get(key):
             return f"{key} = {before.get(key)!r}, now it is {now.get(key)!r}"
     return None
+
+
+def _finite(tree: Any) -> Any:
+    """Write numbers that JSON lacks as texts: a configuration may hold ``.inf``."""
+    if isinstance(tree, Mapping):
+        return {key: _finite(item) for key, item in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(item) for item in tree]
+    return str(tree) if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

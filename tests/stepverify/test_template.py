@@ -106,7 +106,8 @@ def test_a_broken_export_file_is_named(tmp_path, text):
     (tmp_path / EXPORT_FILE).write_text(text)
     with pytest.raises(InputError) as caught:
         load_export(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / EXPORT_FILE}: not an export of this project: ")
+    said = "JSON (" if text in ("", "{") else "an export of this project: "
+    assert str(caught.value).startswith(f"{tmp_path / EXPORT_FILE}: not {said}")
 
 
 @pytest.mark.parametrize(("fields", "said"), [({}, "None"), ({"format": 2}, "2"), ({"format": "1"}, "'1'")])

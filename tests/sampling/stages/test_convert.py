@@ -138,10 +138,13 @@ def test_nothing_is_written_where_nothing_can_be(tmp_path, make_solution):
             ("stepwise", StepTargets(monte_carlo="soft")),
             "targets.monte_carlo: soft, but stepwise has only correct and incorrect",
         ),
-        (("stepwise",), "Solutions: no solution to write; left out: 1 without a label at the first step .p/0#0."),
+        (
+            ("stepwise",),
+            f"Solutions of {tmp_path}/in.jsonl: no solution to write; left out: 1 without a label at the first step .p/0#0.",
+        ),
     ):
         with pytest.raises(InputError, match=expected):
             convert(tmp_path / "in.jsonl", tmp_path / "out.jsonl", *arguments)
-    with pytest.raises(InputError, match="is a folder, expected the name of a file"):
+    with pytest.raises(InputError, match="a folder, where a file is to be written; choose another output"):
         convert(tmp_path / "in.jsonl", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
