@@ -24,6 +24,7 @@ from sampling.stages import compare, convert, generate, grade, label, rank, repo
 from stepverify.jsonl import write_lines, write_records
 from stepverify.readers import Problems
 from stepverify.records import Problem, Ranking, Solution, StepLabel
+from stepverify.template import Template
 
 NUM_PROBLEMS, NUM_SAMPLES = 6, 3
 
@@ -162,7 +163,11 @@ def _rollouts(inputs: Path, out: Path) -> None:
 
 
 def _consensus(inputs: Path, out: Path) -> None:
-    label.label(inputs / "solutions.jsonl", out, Consensus(_labeller(), HashEngine("judge"), chat=False))
+    label.label(
+        inputs / "solutions.jsonl",
+        out,
+        Consensus(_labeller(), HashEngine("judge"), template=Template(prompt="{problem}")),
+    )
 
 
 def _score(inputs: Path, out: Path) -> None:
