@@ -149,6 +149,7 @@ class Ranking(Struct, kw_only=True, forbid_unknown_fields=True):
         choices: rule → id of the solution selected from all samples; None if it selects none.
         auroc_by_rule: rule → AUROC of the quantity that orders the samples (votes, steps, a verifier's scores); empty
             if all samples are correct, or all incorrect.
+        num_timeouts: comparisons of two answers that took too long, and count as not equal.
     """
 
     problem_id: str
@@ -158,10 +159,12 @@ class Ranking(Struct, kw_only=True, forbid_unknown_fields=True):
     answer: str | None = None
     choices: dict[str, str | None] = field(default_factory=dict)
     auroc_by_rule: dict[str, float] = field(default_factory=dict)
+    num_timeouts: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_samples < 0:
-            raise InputError(f"num_samples: expected 0 or more, got {self.num_samples}")
+        for name in ("num_samples", "num_timeouts"):
+            if (number := getattr(self, name)) < 0:
+                raise InputError(f"{name}: expected 0 or more, got {number}")
         if not self.sizes or [*self.sizes] != sorted({*self.sizes}) or not 1 <= self.sizes[0] <= self.sizes[-1] < 2**31:
             raise InputError(f"sizes: expected ascending numbers of samples of 1 or more, got {self.sizes!r:.80}")
         for rule, curve in self.curves.items():

@@ -126,12 +126,15 @@ def rank(
     bound = bind_rules(applied, aggregations, compared)
 
     def ranking(problem_id: str) -> Ranking:
+        before = grader.num_timeouts
         classes = grader.classes([sample.predicted for sample in pool[problem_id]])
         candidates = Candidates(
             samples=pool[problem_id], classes=classes, sizes=grid, num_subsets=num_subsets,
             seed=_seed(seed, problem_id), base_rate=base_rate,
         )  # fmt: skip
-        return rank_problem(problem_id, candidates, bound)
+        found = rank_problem(problem_id, candidates, bound)
+        found.num_timeouts = grader.num_timeouts - before
+        return found
 
     from stepverify.answers import Grader
 
@@ -144,16 +147,23 @@ def rank(
             "num_solutions": sum(map(len, pool.values())) - counts.get("missing", 0),
             "sizes": grid, "aggregation": chosen, "validation": table, **counts,
             **({"fewer_samples": few} if few else {}), **({"trained_on": seen} if seen else {}),
+            "answer_timeouts": sum(r.num_timeouts for r in out.records()),
         })  # fmt: skip
     rankings = list(jsonl.read_records(output, Ranking))
     print(f"{output}: {len(rankings)} problems; accuracy at N = {grid[-1]}")
     print("  " + ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in counts.items()))
     print("  aggregation: " + ", ".join(f"{n} {choice['how']} ({choice['chosen_on']})" for n, choice in chosen.items()))
-    _say_left_out("", few, grid[-1])
-    if table is not None:
-        _say_left_out("validation: ", table.get("fewer_samples", {}), table["n"])
+    for where, known in {"": {"fewer_samples": few, "n": grid[-1]}, "validation: ": table or {}}.items():
+        _say_left_out(where, known.get("fewer_samples", {}), known.get("n", 0))
+    _say_what_to_know(rankings, seen, grader.time_limit)
+
+
+def _say_what_to_know(rankings: list[Ranking], seen: dict[str, Any], time_limit: float) -> None:
     for line in describe_trained(seen):
         print(f"  WARNING: {line}")
+    if late := sum(r.num_timeouts for r in rankings):
+        limit = f"{time_limit:g} s of CPU time"
+        print(f"  {late:,} comparisons of two answers took longer than {limit}; they count as not equal")
     for rule in (r for r in rankings[0].curves if r.rpartition("/")[2] not in AGGREGATIONS):
         print(f"  {rule:<28} {100 * math.fsum(r.curves[rule][-1] for r in rankings) / len(rankings):6.2f} %")
 

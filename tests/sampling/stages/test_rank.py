@@ -9,6 +9,7 @@ from sampling.selection.pool import largest_size
 from sampling.selection.rules import Majority
 from sampling.stages.rank import rank
 from sampling.stages.report import report
+from stepverify.answers import Grader
 from stepverify.jsonl import read_located, read_records, write_records
 from stepverify.records import InputError, Ranking, Solution
 
@@ -187,6 +188,25 @@ def test_an_interrupted_stage_ends_as_a_whole_one(tmp_path):
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"finished": False}))
     rank(data, tmp_path / "torn", num_subsets=7)
     assert part.read_bytes() == (tmp_path / "whole/part-00000.jsonl").read_bytes()
+
+
+def test_comparisons_that_take_too_long_are_counted(tmp_path, capsys, monkeypatch):
+    """Two of problem 1 and none of the others; the count is in its record, so a resumed run has it too."""
+
+    class Slow(Grader):
+        def classes(self, answers):
+            self.num_timeouts += 2 * ("11" in answers)
+            return super().classes(answers)
+
+    monkeypatch.setattr("stepverify.answers.Grader", Slow)
+    data = scored(tmp_path / "in", [solution(p, i, f"{p}{i}") for p in range(3) for i in range(2)])
+    rank(data, tmp_path / "out")
+    assert [r.num_timeouts for r in read_records(tmp_path / "out", Ranking)] == [0, 2, 0]
+    assert summary_of(tmp_path / "out")["answer_timeouts"] == 2
+    assert (
+        "  2 comparisons of two answers took longer than 3 s of CPU time; they count as not equal"
+        in capsys.readouterr().out
+    )
 
 
 def test_the_aggregation_is_chosen_on_other_problems(tmp_path):
