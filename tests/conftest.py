@@ -10,11 +10,13 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import atexit
 import shutil
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tqdm import tqdm
 
 from stepverify.records import Problem, Solution
 
@@ -23,6 +25,9 @@ ROOT = Path(__file__).parents[1]
 # Encoded examples are kept for this run of the tests alone; processes that tests start use the same folder.
 os.environ["STEPVERIFY_CACHE"] = tempfile.mkdtemp(prefix="stepverify-tests-")
 atexit.register(shutil.rmtree, os.environ["STEPVERIFY_CACHE"], ignore_errors=True)
+
+# A lock of this process: tqdm's own one is shared by forked processes, and one that a test kills would keep it for ever.
+tqdm.set_lock(threading.RLock())
 
 # The weekly run asks for more: EXAMPLES=thorough make test.
 settings.register_profile("house", deadline=None, max_examples=50)

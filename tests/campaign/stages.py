@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -255,6 +256,8 @@ def clear(folder: Path) -> None:
 def warm_up(folder: Path) -> None:
     """Run every stage once in this process, so that forked ones find all modules and fonts loaded."""
     tqdm.monitor_interval = 0  # no thread beside the forks
+    # Its own lock is one of all forked processes, and one that is killed would keep it for ever.
+    tqdm.set_lock(threading.RLock())
     inputs = prepare(folder / "warm" / "inputs")
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         for name, run in STAGES.items():
