@@ -44,13 +44,13 @@ def _texts_as_they_are(plot: Callable[Arguments, bytes]) -> Callable[Arguments, 
     """Draw names as they are: between two dollar signs matplotlib would read mathematics, and may fail to."""
 
     @wraps(plot)
-    def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> bytes:
+    def draw(*args: Arguments.args, **kwargs: Arguments.kwargs) -> bytes:
         from matplotlib import rc_context
 
         with rc_context({"text.parse_math": False, "text.usetex": False}):
             return plot(*args, **kwargs)
 
-    return drawn
+    return draw
 
 
 @_texts_as_they_are
