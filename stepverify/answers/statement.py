@@ -25,7 +25,8 @@ _NAME = re.compile(
     rf"\s*(?:(?:{_SYMBOL})(?:\s*\^\s*\{{\s*-1\s*\}})?(?:{_ARGUMENTS})?|{_POINTS}|\|\s*(?:\\vec\s*\{{[^{{}}]*\}}|{_POINTS})\s*\||"
     rf"\\frac\s*\{{\s*d\s*\w\s*\}}\s*\{{\s*d\s*\w\s*\}}|(?:{_SYMBOL}|{_POINTS})\s*:\s*(?:{_SYMBOL}|{_POINTS})|"
     rf"\(\s*(?:{_SYMBOL})(?:\s*,\s*(?:{_SYMBOL}))+\s*\)|"
-    r"(?:(?:\\text\s*\{[^{}=]*\}|[A-Za-z]{3,}|of|[A-Z]{1,4})\s*)+)\s*"
+    # Whole words only: letters that could be divided into words in many ways take exponential time.
+    r"(?:(?:\\text\s*\{[^{}=]*\}|(?<![A-Za-z])(?:[A-Za-z]{3,}|of|[A-Z]{1,4})(?![A-Za-z]))\s*)+)\s*"
 )
 _FUNCTION = re.compile(r"\s*([A-Za-z])\s*\(\s*([a-z])\s*\)\s*")
 _EQUALS = re.compile(r"(?<![<>!:\\])(?:=|\\equiv(?![A-Za-z]))")
