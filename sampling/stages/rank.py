@@ -142,19 +142,18 @@ def rank(
         waiting = [problem_id for problem_id in pool if problem_id not in out.done]
         for start in range(0, len(waiting), _BATCH):
             out.write(map(ranking, waiting[start : start + _BATCH]))
+        rankings = list(out.records())
         out.finish({
             "num_problems": len(pool), "num_samples": grid[-1],
             "num_solutions": sum(map(len, pool.values())) - counts.get("missing", 0),
             "sizes": grid, "aggregation": chosen, "validation": table, **counts,
             **({"fewer_samples": few} if few else {}), **({"trained_on": seen} if seen else {}),
-            "answer_timeouts": sum(r.num_timeouts for r in out.records()),
+            "answer_timeouts": sum(r.num_timeouts for r in rankings),
         })  # fmt: skip
-    rankings = list(jsonl.read_records(output, Ranking))
     print(f"{output}: {len(rankings)} problems; accuracy at N = {grid[-1]}")
     print("  " + ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in counts.items()))
     print("  aggregation: " + ", ".join(f"{n} {choice['how']} ({choice['chosen_on']})" for n, choice in chosen.items()))
-    for where, known in {"": {"fewer_samples": few, "n": grid[-1]}, "validation: ": table or {}}.items():
-        _say_left_out(where, known.get("fewer_samples", {}), known.get("n", 0))
+    _say_left_out(few, grid[-1], table)
     _say_what_to_know(rankings, seen, grader.time_limit)
 
 
@@ -168,7 +167,13 @@ def _say_what_to_know(rankings: list[Ranking], seen: dict[str, Any], time_limit:
         print(f"  {rule:<28} {100 * math.fsum(r.curves[rule][-1] for r in rankings) / len(rankings):6.2f} %")
 
 
-def _say_left_out(where: str, few: Mapping[str, int], size: int) -> None:
+def _say_left_out(few: Mapping[str, int], size: int, table: Mapping[str, Any] | None) -> None:
+    _say_few("", few, size)
+    if table is not None:
+        _say_few("validation: ", table.get("fewer_samples", {}), table["n"])
+
+
+def _say_few(where: str, few: Mapping[str, int], size: int) -> None:
     if few:
         named = ", ".join(f"{problem_id} ({count})" for problem_id, count in [*few.items()][:5])
         more = f" and {len(few) - 5} more" if len(few) > 5 else ""

@@ -34,22 +34,6 @@ def token_nll(
 
     Returns:
         (M,) in nats.
-
-    Logits are made for ``chunk`` positions at a time: peak memory is chunk × vocabulary, not positions × vocabulary.
-    In the backward pass they are recomputed where matrix or bias are trained; where both are frozen, as under adapters,
-    each position's derivative is made with its value, and they are not.
-
-    Args:
-        hidden: (M, D) hidden states at the positions before the targets.
-        weight: (V, D) output matrix.
-        bias: (V,) or None.
-        targets: (M,) token ids.
-        scale: factor of the logits (Granite, Cohere).
-        softcap: bound of the scaled logits (Gemma 2).
-        chunk: positions at a time; None takes as many as make 32 Mi logits.
-
-    Returns:
-        (M,) in nats.
     """
     nll = partial(F.cross_entropy, reduction="none")
     return _of_logits(nll, hidden, weight, bias, targets.long(), scale=scale, softcap=softcap, chunk=chunk)

@@ -13,7 +13,7 @@ from stepverify.jsonl import read_records, write_records
 from stepverify.readers import Solutions
 from stepverify.readers.base import same_steps
 from stepverify.records import InputError, Solution
-from tests.helpers.sheets import sample, sheets
+from tests.helpers.sheets import sample, sheets, write_scored
 
 CANDIDATES = st.lists(
     st.tuples(st.sampled_from("pq"), st.sampled_from([0.1, 0.5, 0.9]), st.booleans(), st.binary(max_size=1)),
@@ -97,15 +97,7 @@ def test_the_order_of_the_candidates_decides_nothing(pool, size, share, rng):
 
 @pytest.fixture
 def scored(tmp_path):
-    """p: incorrect 0.9, 0.8, 0.7 and its copy, correct 0.95; q: correct 0.6, 0.5, incorrect 0.4, one cut off, one of no score."""
-    rows = [
-        sample("p", 0, 0.7, False), sample("q", 0, 0.6, True), sample("p", 1, 0.9, False), sample("p", 2, 0.95, True),
-        sample("q", 1, 0.4, False), sample("p", 3, 0.8, False), sample("p", 4, 0.7, False, ["step  0", "end"]),
-        sample("q", 2, 0.99, False, finish="length"), sample("q", 3, 0.5, True),
-        sample("q", 4, 0.0, False, scores={"prm": []}), sample("q", 5, 0.3, False, predicted=None),
-    ]  # fmt: skip
-    write_records(tmp_path / "scored" / "part-00000.jsonl", rows)
-    return tmp_path / "scored"
+    return write_scored(tmp_path / "scored")
 
 
 def selected(folder):

@@ -13,20 +13,12 @@ from stepverify.readers import HumanRatings, Solutions
 from stepverify.readers.synthetic import verdicts
 from stepverify.records import InputError, RatingSheet, Solution, StepLabel
 from tests.helpers.fits import fit, write_labelled
-from tests.helpers.sheets import sample, sheets
+from tests.helpers.sheets import sheets, write_scored
 
 
 @pytest.fixture
 def scored(tmp_path):
-    """p: incorrect 0.9, 0.8, 0.7 and its copy, correct 0.95; q: correct 0.6, 0.5, incorrect 0.4, one cut off, one of no score."""
-    rows = [
-        sample("p", 0, 0.7, False), sample("q", 0, 0.6, True), sample("p", 1, 0.9, False), sample("p", 2, 0.95, True),
-        sample("q", 1, 0.4, False), sample("p", 3, 0.8, False), sample("p", 4, 0.7, False, ["step  0", "end"]),
-        sample("q", 2, 0.99, False, finish="length"), sample("q", 3, 0.5, True),
-        sample("q", 4, 0.0, False, scores={"prm": []}), sample("q", 5, 0.3, False, predicted=None),
-    ]  # fmt: skip
-    write_records(tmp_path / "scored" / "part-00000.jsonl", rows)
-    return tmp_path / "scored"
+    return write_scored(tmp_path / "scored")
 
 
 def fill_in(folder, ratings, **known):
