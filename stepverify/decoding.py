@@ -54,7 +54,15 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: it cannot be read, or is not JSON.
     """
-    text = read_text(path)
+    return decode_text(read_text(path), path)
+
+
+def decode_text(text: str, path: Path) -> Any:
+    """Decode a file's text, which is one JSON value.
+
+    Raises:
+        InputError: it is not JSON.
+    """
     try:
         return decode(text)
     except (ValueError, RecursionError) as error:

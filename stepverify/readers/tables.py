@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stepverify.decoding import decode, describe_fault
+from stepverify.decoding import decode_text
 from stepverify.foreign import name_reader
 from stepverify.jsonl import read_json_lines
 from stepverify.records import InputError
@@ -88,11 +88,7 @@ def _read_array(file: Path) -> Iterator[Row]:
     if not text.lstrip().startswith("["):
         yield from read_json_lines(file)
         return
-    try:
-        found = decode(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: {describe_fault(text, error)}") from None
-    if not found:
+    if not (found := decode_text(text, file)):
         raise InputError(f"{file}: the array is empty")
     for index, data in enumerate(found):
         yield f"{file}[{index}]", data
