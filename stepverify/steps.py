@@ -79,7 +79,12 @@ def split_steps(text: str, separator: Separator) -> list[str]:
         if isinstance(separator, str):  # a final separator may have lost its line end
             text = text.rstrip() + separator[len(separator.rstrip()) :]
         pieces = list(_cut(text, _pattern(separator)))
-    return [step for piece in pieces if (step := piece.strip())]
+    steps = [step for piece in pieces if (step := piece.strip())]
+    # An expression may look ahead at blank space that a step has lost: what no longer separates when joined never does.
+    if isinstance(separator, StepPattern):
+        again = [step for piece in _cut(separator.text.join(steps), _pattern(separator)) if (step := piece.strip())]
+        return steps if len(again) >= len(steps) else split_steps(separator.text.join(steps), separator)
+    return steps
 
 
 @cache

@@ -106,6 +106,13 @@ def test_joined_headings_fall_apart_into_the_same(steps):
     assert template.split(template.join(steps)) == steps
 
 
+def test_a_pattern_that_looks_ahead_at_lost_space_separates_nothing():
+    """The space after the final ``2.`` is no part of a step, so ``2. `` begins none; ``3. b`` does."""
+    template = Template(step_separator=StepPattern(r"\n(?=\d+\. )"))
+    assert template.split("a\n2. ") == ["a\n2."]
+    assert template.split("a\n2. \n3. b") == ["a\n2.", "3. b"]
+
+
 PARTS = ["a", "B.", " ", "\t", "\n", "\n\n", "\r\n", "\r", "```", "````", "~~~", "$$", "\\[", "\\]", "---", "Step 1:", "2. ", "> ", "\x0b", "\u3000", "é"]  # fmt: skip
 
 
