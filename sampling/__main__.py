@@ -13,6 +13,7 @@ STAGES = {
     "generate": ("sampling.stages.generate", "sample solutions of problems"),
     "label": ("sampling.stages.label", "label solutions: outcomes by grading answers, steps by rollouts"),
     "score": ("sampling.stages.score", "score solutions with exported verifiers"),
+    "search": ("sampling.stages.search", "search solutions guided by a verifier: beam search, MCTS and others"),
     "select": ("sampling.stages.select", "select convincing incorrect solutions for people to rate"),
     "rank": ("sampling.stages.rank", "rank scored solutions by majority vote, best-of-N and weighted vote"),
     "report": ("sampling.stages.report", "report accuracies and verifier quality as JSON, Markdown, PNG and HTML"),

@@ -24,7 +24,7 @@ from msgspec.structs import fields
 from stepverify.atomic import refuse_others, replacing
 from stepverify.consistency import Consistency
 from stepverify.decoding import decode, decode_record, describe_fault, parse_record, read_json
-from stepverify.records import AnyRecord, InputError, Record, record_key
+from stepverify.records import InputError, Record, record_key
 
 __all__ = [
     "MANIFEST", "check_output", "dump_line", "fingerprint", "first_place", "parse_record", "read_json_lines",
@@ -35,7 +35,7 @@ MANIFEST = "manifest.json"
 _GZIP = b"\x1f\x8b"
 
 
-def dump_line(record: AnyRecord) -> str:
+def dump_line(record: msgspec.Struct) -> str:
     """Encode a record as one line of JSON, line end included.
 
     Fields with default values are left out.
@@ -50,7 +50,9 @@ def _plain(record: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, default in _defaults(record.__class__).items():
         value = getattr(record, name)
-        if name == "step_labels" and value is not None:
+        if isinstance(value, msgspec.Struct):
+            value = _plain(value)
+        elif name == "step_labels" and value is not None:
             value = [label and _plain(label) for label in value]
         if value != default:
             plain[name] = value
@@ -206,14 +208,14 @@ def _changed(kind: type[Record], where: str, line: bytes, change: Callable[[str,
     return parse_record(kind, data)
 
 
-def first_place(path: str | Path, record: AnyRecord) -> str:
+def first_place(path: str | Path, record: msgspec.Struct) -> str:
     """Find the first line with a record's id, as ``file:line``."""
     name = "id" if hasattr(record, "id") else "problem_id"
     found = ((where, data.get(name)) for shard in shards(path) for where, data in read_json_lines(shard))
     return next(where for where, key in found if key == record_key(record))
 
 
-def write_records(path: str | Path, records: Iterable[AnyRecord]) -> int:
+def write_records(path: str | Path, records: Iterable[msgspec.Struct]) -> int:
     """Write one shard atomically; return the number of records."""
     return write_lines(path, map(dump_line, records))
 

@@ -278,5 +278,4 @@ def record_key(record: Any) -> str:
     return str(getattr(record, "id", None) or record.problem_id)
 
 
-AnyRecord = Problem | Solution | Ranking | Rollout | RatingSheet | Judgement
-Record = TypeVar("Record", Problem, Solution, Ranking, Rollout, RatingSheet, Judgement)
+Record = TypeVar("Record", bound=Struct)

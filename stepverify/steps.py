@@ -96,6 +96,25 @@ def heading(separator: Separator) -> re.Pattern[str] | None:
     return re.compile(rf"[#>*_ \t]*{words}")
 
 
+def stop_texts(separator: Separator) -> list[str]:
+    r"""Return texts of which one is written after every step.
+
+    Of a heading these are its first words on a new line, with Markdown before them or not.
+
+    Raises:
+        InputError: a regular expression, whose matches may depend on what follows them.
+    """
+    if isinstance(separator, StepPattern):
+        raise InputError(
+            f"template.step_separator: {separator.regex!r}: a step cannot be stopped at by a regular expression; use a "
+            "text such as '\\n\\n', or a heading such as 'Step {i}:'"
+        )
+    if NUMBER not in separator:
+        return [separator]
+    words = separator.lstrip("\n").split(NUMBER)[0]
+    return [f"\n{mark}{words}" for mark in ("", "**", "## ", "### ", "#### ")]
+
+
 @cache
 def _pattern(separator: Separator) -> re.Pattern[str]:
     if isinstance(separator, StepPattern):
@@ -118,9 +137,23 @@ def _cut(text: str, pattern: re.Pattern[str]) -> Iterator[str]:
     yield text[start:]
 
 
-def _protected(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the spans of code blocks and displayed formulas, in order; linear in the length but for open fences."""
-    at, unclosed = 0, set[str]()
+def in_block(text: str, separator: Separator) -> bool:
+    """Tell whether a text ends within a code block or displayed formula, where no separator counts once it is closed.
+
+    Lines are steps wherever they stand, so a single line end always counts.
+    """
+    unclosed = set[str]()
+    for _ in () if separator == "\n" else _protected(text, unclosed):
+        pass
+    return bool(unclosed)
+
+
+def _protected(text: str, unclosed: set[str] | None = None) -> Iterator[tuple[int, int]]:
+    """Yield the spans of code blocks and displayed formulas, in order; linear in the length but for open fences.
+
+    Marks that are never closed are added to ``unclosed``.
+    """
+    at, unclosed = 0, set() if unclosed is None else unclosed
     while opened := _OPENING.search(text, at):
         at, mark = opened.end(), opened["fence"] or opened[0]
         if mark in unclosed:

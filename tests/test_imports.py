@@ -45,7 +45,7 @@ def within(name, modules):
 QUICK = (
     "stepverify.records", "stepverify.cli", "stepverify.data.encode", "sampling.__main__", "sampling.engines",
     "sampling.scorers", "sampling.selection.rules",
-    *(f"sampling.stages.{stage}" for stage in ("generate", "label", "rank", "report", "score")),
+    *(f"sampling.stages.{stage}" for stage in ("generate", "label", "rank", "report", "score", "search")),
 )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_sampling_knows_little_of_training(root):
 
 # Floors of the sampling side, from bottom to top: a file imports from its own floor and those below.
 FLOORS = ("sampling.runtime", "sampling.engines", ("sampling.labelling", "sampling.selection", "sampling.scorers"),
-          "sampling.sample_accuracy", ("sampling.stages", "sampling.report"),
+          ("sampling.sample_accuracy", "sampling.search"), ("sampling.stages", "sampling.report"),
           "sampling.pipeline", "sampling.__main__")  # fmt: skip
 
 

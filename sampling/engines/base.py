@@ -103,6 +103,7 @@ class Completion:
             the prompt for good, and its engine skips such prompts. That is no completion, and makes no record.
         num_calculator_edits: values that the calculator wrote.
         counted: number of sampled tokens, where ``token_ids`` is None.
+        stopped_by: the stop text that ended it, where ``token_ids`` is None and a server says it.
     """
 
     token_ids: list[int] | None
@@ -110,6 +111,7 @@ class Completion:
     finish: str
     num_calculator_edits: int = 0
     counted: int = 0
+    stopped_by: str | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -206,11 +208,15 @@ class Engine(ABC):
         model: local folder or hub id.
         capacity: completions that may usefully be requested at the same time, waiting ones included.
         usage: prompt tokens read so far; None for engines that do not know.
+        caches_prefixes: tokens that it has read or sampled are not read again as the beginning of another prompt, as
+            far as there is room.
     """
 
     model: str
     capacity: int = 512
     usage: Usage | None = None
+    caches_prefixes: bool = False
+    num_parameters: int | None = None
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

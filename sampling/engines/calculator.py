@@ -142,7 +142,7 @@ class CalculatorEngine(Engine):
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.model = engine, engine.model
-        self.capacity, self.usage = engine.capacity, engine.usage
+        self.capacity, self.usage, self.caches_prefixes = engine.capacity, engine.usage, engine.caches_prefixes
         self._can_write: bool | None = None
 
     def identity(self) -> dict[str, Any]:

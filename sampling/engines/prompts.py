@@ -73,6 +73,19 @@ class Prompts:
             messages=messages,
         )  # fmt: skip
 
+    def continued(self, request: Request, token_ids: Sequence[int] | None, text: str) -> Request:
+        """Return a request that goes on after the tokens, and the text, that were sampled so far.
+
+        Stop texts then count from there. Nothing is tokenized again where the tokens are known.
+        """
+        if not text and not token_ids:
+            return request
+        messages = request.messages and (*request.messages, Message("assistant", text))
+        prompt = None if request.prompt is None else request.prompt + text
+        return dataclasses.replace(
+            request, prompt_ids=[*request.prompt_ids, *(token_ids or ())], prompt=prompt, messages=messages, served={}
+        )
+
     def options(self, sampling: SamplingOptions) -> SamplingOptions:
         """Return the sampling options with the chat template's end of turn among the stop ids.
 

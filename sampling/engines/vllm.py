@@ -36,6 +36,8 @@ class VllmEngine(InProcessEngine):
         max_in_flight: completions in vLLM at the same time; others wait.
     """
 
+    caches_prefixes = True
+
     def __init__(
         self, model: str, dtype: str = "auto", max_model_len: int | None = None, tensor_parallel_size: int = 1,
         gpu_memory_utilization: float = 0.9, cpu_kv_cache_gib: int = 4, block_size: int | None = None,

@@ -5,21 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from jsonargparse.typing import restricted_string_type
-from yaml.representer import SafeRepresenter
-
 from sampling.runtime.store import Store
 from sampling.scorers import ExportedVerifier, Scorer
+from sampling.scorers.path import ExportPath
 from sampling.scorers.run import remove_parts, score_all
 from stepverify.jsonl import read_records
 from stepverify.readers.released import digest
 from stepverify.records import InputError, Solution
 from stepverify.training_problems import count_trained, describe_trained
 
-# A text in braces is no path: otherwise a scorer with a misspelt key would be read as one, without any error.
-ExportPath = restricted_string_type("ExportPath", r"^[^{}\n]+$")
-yaml.SafeDumper.add_representer(ExportPath, SafeRepresenter.represent_str)  # for --print_config
 _LONGEST_NAME = 60  # it also names a folder, with up to four bytes a character in three signs each
 _DEFAULTS = {"pack_tokens": 8192, "dtype": "auto", "per_token": False, "devices": "auto"}
 
@@ -27,7 +21,7 @@ _DEFAULTS = {"pack_tokens": 8192, "dtype": "auto", "per_token": False, "devices"
 def score(
     input: Path,
     output: Path,
-    verifiers: dict[str, Scorer | ExportPath],  # type: ignore[valid-type]
+    verifiers: dict[str, Scorer | ExportPath],
     pack_tokens: int = 8192,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     per_token: bool = False,

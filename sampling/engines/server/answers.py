@@ -27,6 +27,7 @@ class Answer:
         num_tokens: number of sampled tokens; None if the server does not say.
         prompt_tokens: tokens of the prompt; None if the server does not say.
         cached_tokens: those of them that its prefix cache held; None if the server does not say.
+        stopped_by: stop text that ended it; None if there was none, or the server does not say (vLLM does).
     """
 
     text: str
@@ -35,6 +36,7 @@ class Answer:
     num_tokens: int | None
     prompt_tokens: int | None
     cached_tokens: int | None
+    stopped_by: str | None = None
 
 
 def max_bytes(max_tokens: int) -> int:
@@ -108,7 +110,11 @@ def _checked(answer: Any, chat: bool, max_tokens: int, wants_ids: bool, vocabula
         raise _Bad(f"usage.completion_tokens: {sampled}, though {max_tokens} were asked for")
     if ids is None and sampled == 0 and text:
         raise _Bad("usage.completion_tokens: 0 beside a text")
-    return Answer(text, _FINISH[reason], ids, sampled if ids is None else len(ids), read, cached)
+    stopped_by = choice.get("stop_reason")
+    return Answer(
+        text, _FINISH[reason], ids, sampled if ids is None else len(ids), read, cached,
+        stopped_by if isinstance(stopped_by, str) else None,
+    )  # fmt: skip
 
 
 def _check_text(text: str, max_tokens: int) -> None:
@@ -171,10 +177,10 @@ def _shown(answer: Any) -> str:
         return f"a {type(answer).__name__}"
 
 
-def cut_at_stop(text: str, options: SamplingOptions) -> str | None:
-    """Return the text before the first stop text; None if there is none."""
-    found = [at for stop in options.stop if (at := text.find(stop)) >= 0]
-    return text[: min(found)] if found else None
+def cut_at_stop(text: str, options: SamplingOptions) -> tuple[str, str] | None:
+    """Return the text before the first stop text, and this one; None if there is none."""
+    at, stop = min(((at, stop) for stop in options.stop if (at := text.find(stop)) >= 0), default=(-1, ""))
+    return None if at < 0 else (text[:at], stop)
 
 
 def after_turn(messages: Sequence[Message] | None, text: str) -> str:

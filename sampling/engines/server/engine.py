@@ -265,18 +265,19 @@ class ServerEngine(Engine):
             # The server only covers the tokens it sampled in its text and its search for stop texts, not the prefix.
             ids = [*request.prefix_ids, *(answer.token_ids or [])]
             return completed(self.tokenizer, ids, answer.finish, options)
-        text, finish = answer.text, answer.finish
+        text, finish, stopped_by = answer.text, answer.finish, answer.stopped_by
         if connection.continues is not None and connection.continues.result() == "whole":
             text = after_turn(request.messages, text)
-        if (before := cut_at_stop(text, options)) is not None:
+        if (cut := cut_at_stop(text, options)) is not None:
             self._say(connection, "it does not end completions at stop texts, so they are cut here")
             if answer.token_ids is not None and self.tokenizer is not None:
                 return completed(self.tokenizer, answer.token_ids, finish, options)
-            text, finish = before, "stop"
+            (text, stopped_by), finish = cut, "stop"
         if answer.num_tokens is None:
             self._say(connection, "it does not say how many tokens it sampled, so none are counted")
         counted = (answer.num_tokens or 0) if answer.token_ids is None else 0
-        return Completion(answer.token_ids, text, finish, counted=counted)
+        stopped_by = stopped_by if stopped_by in options.stop else None  # vLLM also says ids here
+        return Completion(answer.token_ids, text, finish, counted=counted, stopped_by=stopped_by)
 
     def _say(self, connection: _Connection, text: str) -> None:
         if text not in connection.said:

@@ -1,0 +1,16 @@
+"""Search solutions guided by a verifier: one strategy is one coroutine over engine and scorer."""
+
+from sampling.search.base import Found, SearchStrategy
+from sampling.search.beam import BeamSearch, Lookahead
+from sampling.search.best_of_n import BestOfN
+from sampling.search.dvts import DVTS
+from sampling.search.mcts import MCTS
+from sampling.search.particles import ParticleFiltering
+from sampling.search.rebase import REBASE
+from sampling.search.records import Cost, Expansion, SearchResult
+from sampling.search.tree import Node, Tree
+
+__all__ = [
+    "DVTS", "MCTS", "REBASE", "BeamSearch", "BestOfN", "Cost", "Expansion", "Found", "Lookahead", "Node",
+    "ParticleFiltering", "SearchResult", "SearchStrategy", "Tree",
+]  # fmt: skip

@@ -1,0 +1,195 @@
+"""Search solutions of problems, guided by a verifier."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from sampling.engines import Engine, SamplingOptions
+from sampling.engines.prompts import Prompts, template_of
+from sampling.runtime.inputs import read_problems
+from sampling.runtime.progress import Progress
+from sampling.runtime.provenance import digest
+from sampling.runtime.reuse import check_sampled, read_sampled
+from sampling.runtime.scheduler import run
+from sampling.runtime.store import Store
+from sampling.runtime.writer import Writer
+from sampling.scorers import ExportedVerifier, Scorer
+from sampling.scorers.path import ExportPath
+from sampling.search import BestOfN, Expansion, SearchResult, SearchStrategy
+from sampling.search.checks import check_agreement, pricing_of
+from sampling.search.costs import added
+from sampling.search.run import Limits, SearchRun
+from sampling.search.sampler import Sampler
+from stepverify.aggregate import Aggregation
+from stepverify.answers import Grader
+from stepverify.readers import Reader
+from stepverify.records import InputError, Solution
+from stepverify.template import Template
+
+EXPANSIONS, RESULTS = "expansions", "results"
+"""Subfolders of the output."""
+
+
+def search(
+    engine: Engine,
+    problems: Reader,
+    verifier: Scorer | ExportPath,
+    output: Path,
+    strategy: SearchStrategy = BestOfN(),  # noqa: B008 - never changed
+    verifier_name: str = "prm",
+    aggregation: Aggregation = "last",
+    sampling: SamplingOptions = SamplingOptions(temperature=0.8),  # noqa: B008 - frozen
+    template: Template | None = None,
+    few_shot: Reader | None = None,
+    max_depth: int = 40,
+    max_tokens: int | None = None,
+    max_problems: int | None = None,
+    reuse_from: Sequence[Path] = (),
+    time_limit: float = 3.0,
+    seed: int = 0,
+) -> None:
+    """Search solutions of problems, guided by a verifier.
+
+    Writes solutions with scores into ``output``, a result with costs for each problem into ``results/``, and every
+    continuation that was sampled into ``expansions/``. A search that was killed goes on, and asks for nothing twice.
+
+    Args:
+        engine: the engine that samples.
+        problems: a reader of the problems.
+        verifier: the scorer of prefixes and solutions: folder of an export or id of a hub repository, or ``class_path``
+            and ``init_args`` of a scorer.
+        output: folder for the solutions, in any order.
+        strategy: BestOfN, BeamSearch, Lookahead, DVTS, REBASE, ParticleFiltering or MCTS.
+        verifier_name: name of the scores.
+        aggregation: how the values of a prefix, and of a solution, become its score (Snell et al. 2024, section 5.1:
+            last).
+        sampling: temperature, the largest length of a solution in tokens, texts that end one.
+        template: text around problems and steps; None takes the one that the model was exported with.
+        few_shot: worked problems in front of every prompt.
+        max_depth: steps of a solution; one that is longer is cut off.
+        max_tokens: tokens sampled for a problem, after which its search ends with what it has found; null for no limit.
+        max_problems: problems searched at the same time; null for as many as keep the engine busy. Changes no record.
+        reuse_from: outputs of other searches, finished or not, with other strategies or budgets. What they have sampled
+            is not sampled again. Engine, sampling options, examples and seed must be the same.
+        time_limit: seconds of CPU time that grading one answer may take.
+        seed: of the run. The seed of a continuation derives from this, the problem's id, the steps before it and its
+            number among those that were sampled there.
+
+    Raises:
+        InputError: no problems; a verifier whose steps are not the generator's, or an outcome verifier where the values
+            of steps are needed; a limit below 1.
+    """
+    for key, value in (("max_depth", max_depth), ("max_tokens", max_tokens), ("max_problems", max_problems)):
+        if value is not None and value < 1:
+            raise InputError(f"{key}: expected >= 1, got {value}")
+    verifier = verifier if isinstance(verifier, Scorer) else ExportedVerifier(verifier)
+    template = template_of(engine, template)
+    todo = read_problems(problems)
+    examples = list(few_shot.problems()) if few_shot else []
+    if shared := {e.id for e in examples} & {p.id for p in todo}:
+        raise InputError(f"few_shot: example {min(shared)} is also one of the problems")
+    check_agreement(verifier, verifier_name, strategy, template)
+    law = {
+        "engine": engine.identity(), "sampling": dataclasses.asdict(sampling), "template": dataclasses.asdict(template),
+        "few_shot": digest(examples), "seed": seed,
+    }  # fmt: skip
+    scored = {"verifier": verifier.identity(), "verifier_name": verifier_name, "aggregation": aggregation}
+    asked = {"strategy": strategy.identity(), "max_depth": max_depth, "max_tokens": max_tokens}
+    config: dict[str, Any] = law | scored | asked | {"problems": digest(todo), "time_limit": time_limit}
+    reused = [folder / EXPANSIONS for folder in reuse_from]
+    check_sampled(reused, EXPANSIONS, law)
+    with Store(output, Solution, stage="search", config=config, inputs={}) as store:
+        if store.finished:
+            print(f"{output}: already finished, {len(todo)} problems")
+            return
+        expanded = Store(
+            output / EXPANSIONS, Expansion, stage=EXPANSIONS, config=law | {"verifier": scored["verifier"]}, inputs={},
+        )  # fmt: skip
+        concluded = Store(output / RESULTS, SearchResult, stage=RESULTS, config=config, inputs={})
+        with expanded as expansions, concluded as results:
+            missing = [problem for problem in todo if problem.id not in results.done]
+            figures: dict[str, Any] = {}
+            with (
+                Grader(time_limit=time_limit) as grader, ThreadPoolExecutor(1, "grading") as pool,
+                Progress("search", "problems", len(todo), len(results.done)) as progress,
+            ):  # fmt: skip
+                progress.watch(engine)
+                if missing:
+                    prompts = Prompts(engine, template, examples)
+                    known = _known(reused, expansions)
+                    pricing = pricing_of(engine, verifier, prompts)
+                    with Writer(expansions) as writer:
+                        sampler = Sampler(
+                            engine, verifier, prompts, sampling, writer, known, aggregation, seed, pricing
+                        )  # fmt: skip
+                        limits = Limits(max_depth, max_tokens)
+                        work = SearchRun(
+                            strategy,
+                            sampler,
+                            limits,
+                            verifier_name,
+                            aggregation,
+                            grader,
+                            pool,
+                            store,
+                            results,
+                            progress,
+                        )
+                        run(work.search_all(missing, max_problems))
+                    figures = {"refused_this_run": sampler.num_refused, "unscored_this_run": sampler.num_unscored}
+                figures |= progress.summary()
+            summary = _summary(results.records()) | problems.counted() | figures
+            expansions.finish({})
+            results.finish(summary)
+        store.finish(summary)
+    _say(output, summary, verifier_name)
+
+
+def _known(folders: Sequence[Path], own: Store[Expansion]) -> dict[str, Expansion]:
+    """Read what has been sampled before, of other searches without values, which may be those of another verifier."""
+    known = {}
+    for record in read_sampled(folders, Expansion):
+        record.values = None
+        known[record.id] = record
+    return known | {record.id: record for record in own.records()}
+
+
+def _summary(results: Iterable[SearchResult]) -> dict[str, Any]:
+    results = list(results)
+    cost = added(result.cost for result in results)
+    graded = [result for result in results if result.curves]
+    rules = dict.fromkeys(rule for result in graded for rule in result.curves)
+    strategies = Counter(result.strategy for result in results if result.strategy)
+    return {
+        "problems": len(results), "finished": sum(r.num_finished for r in results),
+        "without_solution": sum(not r.num_finished for r in results),
+        "accuracy": {rule: fmean(r.curves.get(rule, [0.0])[-1] for r in graded) for rule in rules},
+        "cost": {name: getattr(cost, name) for name in cost.__struct_fields__},
+        "answer_timeouts": sum(r.num_timeouts for r in results),
+    } | ({"strategies": dict(strategies)} if strategies else {})  # fmt: skip
+
+
+def _say(output: Path, summary: dict[str, Any], verifier: str) -> None:
+    cost, number = summary["cost"], summary["problems"]
+    print(
+        f"{output}: {number:,} problems, {summary['finished']:,} finished solutions; a problem costs on average "
+        f"{cost['generated_tokens'] / number:,.0f} sampled tokens, {cost['prompt_tokens'] / number:,.0f} read by the "
+        f"engine ({cost['cached_prompt_tokens'] / number:,.0f} cached), {cost['verifier_tokens'] / number:,.0f} by the "
+        f"verifier ({cost['cached_verifier_tokens'] / number:,.0f} cached)"
+    )
+    for rule, accuracy in summary["accuracy"].items():
+        print(f"  {rule:<28} {100 * accuracy:6.2f} %")
+    for key, text in (
+        ("without_solution", "problems without a finished solution: they count as incorrect"),
+        ("unscored_this_run", "prefixes too long for the verifier: nothing ranks below them"),
+        ("refused_this_run", "completions that the server refused"),
+        ("answer_timeouts", "comparisons of two answers took too long; they count as not equal"),
+    ):
+        if count := summary.get(key, 0):
+            print(f"  {count:,} {text}")
