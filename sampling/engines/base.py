@@ -210,6 +210,8 @@ class Engine(ABC):
         usage: prompt tokens read so far; None for engines that do not know.
         caches_prefixes: tokens that it has read or sampled are not read again as the beginning of another prompt, as
             far as there is room.
+        num_parameters: parameters of the model; None if unknown. A token costs about twice as many FLOPs, without
+            attention (Kaplan et al. 2020, section 2.1).
     """
 
     model: str

@@ -154,6 +154,11 @@ class CalculatorEngine(Engine):
         """Return the tokenizer of the engine."""
         return self.engine.tokenizer
 
+    @property
+    def num_parameters(self) -> int | None:  # type: ignore[override]
+        """Return the number of parameters of the engine's model."""
+        return self.engine.num_parameters
+
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
         """Return the corrected completions of a request.
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from sampling.engines.pump import Core, InProcessEngine, load_shared_tokenizer
 from stepverify.hub import local_model
 from stepverify.records import InputError
+from stepverify.tensors import count_parameters
 
 _WAITING = 8  # batches requested at the same time, since waiting calls are sorted by length
 
@@ -52,6 +53,11 @@ class LoadedEngine(InProcessEngine):
         """Return the given tokenizer."""
         return self._tokenizer
 
+    @property
+    def num_parameters(self) -> int | None:  # type: ignore[override]
+        """Return the number of parameters of the network; shared ones count once."""
+        return sum(p.numel() for p in self.network.parameters())
+
     def _load(self) -> Core:
         return _decoder(self.network, self.tokenizer, self.batch_size, self.inference_mode)
 
@@ -82,6 +88,11 @@ class TransformersEngine(InProcessEngine):
     def tokenizer(self) -> Any:
         """Return the model's tokenizer."""
         return load_shared_tokenizer(self.model)
+
+    @cached_property
+    def num_parameters(self) -> int | None:  # type: ignore[override]
+        """Return the model's number of parameters, from the headers of its files."""
+        return count_parameters(local_model(self.model))
 
     @cached_property
     def _network(self) -> Any:

@@ -15,6 +15,7 @@ from sampling.engines.base import Completion, Usage, completed, seed_after
 from sampling.engines.pump import Call, Core, InProcessEngine, load_shared_tokenizer
 from stepverify.hub import local_model
 from stepverify.records import InputError
+from stepverify.tensors import count_parameters
 
 
 class VllmEngine(InProcessEngine):
@@ -58,6 +59,11 @@ class VllmEngine(InProcessEngine):
     def tokenizer(self) -> Any:
         """Return the model's tokenizer."""
         return load_shared_tokenizer(self.model)
+
+    @cached_property
+    def num_parameters(self) -> int | None:  # type: ignore[override]
+        """Return the model's number of parameters, from the headers of its files."""
+        return count_parameters(local_model(self.model))
 
     def _load(self) -> Core:
         # In this process: no second interpreter on CPU, and no orphaned process after a kill.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from stepverify.jsonl import fingerprint
 from stepverify.records import InputError, Solution
 from stepverify.template import EXPORT_FILE, load_export
+
+Objective = Literal["outcome", "process"]
 
 
 class Scorer(ABC):
@@ -21,10 +23,17 @@ class Scorer(ABC):
     Attributes:
         concurrency: number of calls that keep it busy.
         export: local folder of the export, which records what it was trained on; None without an export.
+        objective: ``process``, a value for each step; ``outcome``, values for the final answer; None if unknown.
+        num_parameters: parameters of the model; None if unknown. A token costs about twice as many FLOPs, without
+            attention (Kaplan et al. 2020, section 2.1).
+        caches_prefixes: it does not read a prefix again that it has scored, as far as there is room.
     """
 
     concurrency: int = 1
     export: str | None = None
+    objective: Objective | None = None
+    num_parameters: int | None = None
+    caches_prefixes: bool = False
 
     @abstractmethod
     async def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
@@ -60,6 +69,13 @@ class Scorer(ABC):
     def token_texts(self, solution: Solution) -> list[str]:
         """Return the text of each value's token; empty without token values."""
         return []
+
+    def count_tokens(self, solution: Solution) -> int | None:
+        """Count the tokens of problem and solution that the scorer reads.
+
+        0 for a solution that has no values; None if unknown.
+        """
+        return None
 
     async def aclose(self) -> None:  # noqa: B027 - a scorer may have nothing to close
         """End processes and free memory; waiting calls are cancelled."""

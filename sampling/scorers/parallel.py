@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from sampling.scorers.base import Scorer
+from sampling.scorers.base import Objective, Scorer
 from sampling.scorers.workers import Pool, Worker
+from stepverify.data.encode import LeftOut, SolutionEncoder
 from stepverify.hub import local_export
 from stepverify.records import InputError, Solution
+from stepverify.template import load_export
+from stepverify.tensors import count_parameters
 
 Neutral = Literal["positive", "negative"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -43,6 +46,27 @@ class ParallelScorer(Scorer):
     def export(self) -> str | None:  # type: ignore[override]
         """Return the export's local folder; None without an export."""
         return local_export(self.path)
+
+    @cached_property
+    def objective(self) -> Objective | None:  # type: ignore[override]
+        """Return the objective of the export's training."""
+        found = load_export(self.export) if self.export else None
+        return found[1].get("objective") if found else None
+
+    @cached_property
+    def num_parameters(self) -> int | None:  # type: ignore[override]
+        """Return the model's number of parameters, from the headers of its files."""
+        return count_parameters(self.weights)
+
+    @property
+    def weights(self) -> str:
+        """Return the folder of the weights.
+
+        Raises:
+            InputError: it holds no model that this scorer can load.
+        """
+        assert self.export is not None
+        return self.export
 
     @property
     @abstractmethod
@@ -82,9 +106,17 @@ class ParallelScorer(Scorer):
 
         Empty for a process reward model or without ``per_token``.
         """
-        if not self.per_token or (encoder := self._token_encoder) is None:
-            return []
-        return encoder.token_texts(solution)
+        return self._encoder.token_texts(solution) if self.per_token and self.objective == "outcome" else []
+
+    def count_tokens(self, solution: Solution) -> int:
+        """Count the tokens of problem and solution, with step tags and the token that ends a complete solution."""
+        encoder = self._encoder
+        try:
+            if self.objective == "process":
+                return len(encoder.process(solution, None).input_ids)
+            return len(encoder.outcome(solution, None, last_only=True).input_ids)
+        except LeftOut:
+            return 0
 
     async def aclose(self) -> None:
         """End the workers and their processes."""
@@ -92,11 +124,17 @@ class ParallelScorer(Scorer):
             self._pool.close()
             self._pool = None
 
-    @cached_property
-    def _token_encoder(self) -> Any:
+    def load_format(self) -> SolutionEncoder:
+        """Load the encoder with its tokenizer.
+
+        Raises:
+            InputError: not an exported verifier.
+        """
         from stepverify.models import load_encoder
 
-        if self.export is None:
-            return None
-        encoder, facts = load_encoder(self.export)
-        return encoder if facts["objective"] == "outcome" else None
+        assert self.export is not None
+        return load_encoder(self.export)[0]
+
+    @cached_property
+    def _encoder(self) -> SolutionEncoder:
+        return self.load_format()

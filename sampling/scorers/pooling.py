@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sampling.scorers.base import fingerprint_export
+from sampling.scorers.base import Objective, fingerprint_export
 from sampling.scorers.parallel import Dtype, Neutral, ParallelScorer
 from sampling.scorers.released import ReleasedPRM
 from sampling.scorers.workers import ProcessWorker, Stream, Worker
@@ -79,8 +79,17 @@ class PoolingVerifier(ParallelScorer):
         """Return the export's local folder; None for a released model."""
         return None if self.prm else local_export(self.path)
 
+    @property
+    def objective(self) -> Objective | None:  # type: ignore[override]
+        """Return the objective of the export, or ``process``."""
+        return self.prm.objective if self.prm else super().objective
+
+    def load_format(self) -> SolutionEncoder:
+        """Load the encoder of the export or released model, with its tokenizer."""
+        return self.prm.load_format() if self.prm else super().load_format()
+
     @cached_property
-    def classifier(self) -> str:
+    def weights(self) -> str:
         """Return the folder of the token classifier.
 
         Raises:
@@ -102,7 +111,7 @@ class PoolingVerifier(ParallelScorer):
             return self.prm.identity() | {"scorer": "pooling", "prm": self.prm.name, "dtype": self.dtype}
         assert self.export is not None
         fingerprint_export(self.export)  # fails first if the folder is no export at all
-        return {"scorer": "pooling", "export": fingerprint_export(self.classifier), **self.asked()}
+        return {"scorer": "pooling", "export": fingerprint_export(self.weights), **self.asked()}
 
     def workers(self) -> list[Worker]:
         """Make a process for each engine."""
@@ -134,7 +143,7 @@ class PoolingVerifier(ParallelScorer):
         }  # fmt: skip
         where = "CPU" if gpus is None else f"GPU {gpus}"
         build = partial(
-            _load, self.classifier, self.dtype, self.neutral, self.per_token, self.options, environment, gpus, self.prm
+            _load, self.weights, self.dtype, self.neutral, self.per_token, self.options, environment, gpus, self.prm
         )
         name = f"{self.path} in vLLM on {where} ({number + 1} of {len(self.places)})"
         return ProcessWorker(build, name, daemon=self.tensor_parallel_size == 1)

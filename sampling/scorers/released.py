@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sampling.scorers.base import digest_model
+from sampling.scorers.base import Objective, digest_model
 from sampling.scorers.local import LocalScorer
 from sampling.scorers.parallel import Dtype
 from stepverify.hub import local_model
@@ -57,6 +57,16 @@ class ReleasedPRM(LocalScorer, ABC):
     @property
     def export(self) -> None:  # type: ignore[override]
         """Return None: it does not say what it was trained on."""
+
+    @property
+    def objective(self) -> Objective:  # type: ignore[override]
+        """Return ``process``."""
+        return "process"
+
+    @property
+    def weights(self) -> str:
+        """Return the folder of the model."""
+        return self.folder
 
     @cached_property
     def folder(self) -> str:

@@ -12,6 +12,7 @@ from stepverify.data.encode import load_tokenizer
 from stepverify.prms.formats import MathShepherdFormat, PRMFormat, QwenFormat, RLHFlowFormat, SkyworkFormat, TRLFormat
 from stepverify.records import InputError
 from stepverify.template import EXPORT_FILE
+from stepverify.tensors import tensor_shapes
 
 _NO_LIMIT = 1 << 20  # tokens, where neither model nor tokenizer states a limit (transformers: 1e30)
 
@@ -149,12 +150,7 @@ def _config(folder: str, path: str) -> dict[str, Any]:
 
 def _tensors(folder: Path) -> set[str]:
     """Read the names of a checkpoint's tensors from the headers of its files."""
-    names = set[str]()
-    for file in folder.glob("*.safetensors"):
-        with file.open("rb") as opened:
-            size = int.from_bytes(opened.read(8), "little")
-            names |= json.loads(opened.read(size)).keys()
-    return names - {"__metadata__"}
+    return {*tensor_shapes(folder.glob("*.safetensors"))}
 
 
 def _has_chat_template(folder: Path) -> bool:

@@ -75,6 +75,7 @@ class ServerEngine(Engine):
         refused: what to do if the server refuses a prompt for good (400, 413, 422, a content filter): ``error`` ends
             the run; ``skip`` leaves the prompt out, and counts it.
         extra_body: further fields of every request, such as ``{chat_template_kwargs: {enable_thinking: false}}``.
+        num_parameters: parameters of the served model, for the FLOPs of a search; None leaves them out.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class ServerEngine(Engine):
         api_key_env: str | None = None, headers_env: dict[str, str] | None = None, max_model_len: int | None = None,
         max_in_flight: int = 64, timeout: float = 600.0, max_retries: int = 5, give_up_after: float = 300.0,
         refused: Literal["error", "skip"] = "error", extra_body: dict[str, Any] | None = None,
+        num_parameters: int | None = None,
     ) -> None:  # fmt: skip
         for key, value, least in (("max_in_flight", max_in_flight, 1), ("max_retries", max_retries, 0)):
             if value < least:
@@ -96,12 +98,15 @@ class ServerEngine(Engine):
                 raise InputError(f"{key}: expected one of {', '.join(words)}, got {word!r}")
         if own := sorted(_OWN & (extra_body or {}).keys()):
             raise InputError(f"extra_body.{own[0]}: is set by the engine, by sampling or by the prompt")
+        if num_parameters is not None and num_parameters < 1:
+            raise InputError(f"num_parameters: expected 1 or more, or null, got {num_parameters}")
         check_url(base_url)
         self.model, self.served_as, self.api = model, served_as or model, api
         self.max_model_len, self.max_in_flight, self.capacity = max_model_len, max_in_flight, 2 * max_in_flight
         self.timeout, self.refused, self.extra_body = timeout, refused, extra_body or {}
         self.patience = Patience(max_retries=max_retries, give_up_after=give_up_after)
         self.usage: Usage = Usage()
+        self.num_parameters = num_parameters
         self._address: Callable[[], Address] = lambda: Address.of(base_url, api_key_env, headers_env or {})
         self._connecting: asyncio.Task[_Connection] | None = None
 
