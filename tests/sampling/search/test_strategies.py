@@ -67,14 +67,15 @@ def test_equal_beams_compete_once():
 def test_lookahead_is_greedy_and_values_what_follows():
     """A first step of value 0 that leads to the best end is kept over one of value 0.9 that leads to the worst."""
     known = lambda steps: {"good": 0.5, "bad": 0.5} if not steps else {f"{steps[0]} end": 1.0} if len(steps) == 1 else ENDS  # noqa: E731
-    scorer = Valued(lambda s: {"good": 0.0, "bad": 0.9, "good end": 1.0, "bad end": 0.0}.get(s[-1], 0.5))
+    known_values = {"good": 0.0, "bad": 0.9, "good end": 1.0, "bad end": 0.0}
+    scorer = Valued(lambda s: known_values.get(s[-1], 0.5))
     engine = Lawful(known=known)
     tree, *_ = one(Lookahead(1, 8, 8), engine=engine, scorer=scorer)
     assert {n.steps for n in tree.root.children if any("g+" not in c.id for c in n.children)} == {("good",)}
     plain, *_ = one(BeamSearch(8, 8), engine=Lawful(known=known), scorer=scorer)
     assert {n.steps for n in plain.root.children if n.children} == {("bad",)}
     greedy = [o for o in engine.options if o.temperature == 0]
-    assert len(greedy) == 2
+    assert sum(any("g+" in c.id for c in node.children) for node in tree.root.children) == 2
     assert all(o.top_p == 1 and o.top_k == 0 for o in greedy)
 
 
@@ -96,17 +97,17 @@ def test_subtrees_of_dvts_never_compete():
 
 
 @given(
-    st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(1, 40), st.floats(0.01, 10)
+    st.lists(st.integers(0, 100), min_size=1, max_size=12), st.integers(1, 40), st.floats(0.01, 10)
 )  # fmt: skip
 def test_balanced_expansion_uses_its_budget_and_prefers_high_values(weights, budget, temperature):
-    nodes = [Node(weight=w) for w in weights]
+    nodes = [Node(weight=w / 100) for w in weights]
     found = balanced(nodes, budget, temperature)
     numbers = dict(found)
     assert sum(numbers.values()) <= budget
     assert sum(numbers.values()) == budget or len(numbers) == len(nodes)
     ordered = sorted(nodes, key=lambda node: -node.weight)
     given_out = [numbers.get(node, 0) for node in ordered]
-    assert all(a >= b - 1 for a, b in zip(given_out, given_out[1:], strict=False))
+    assert all(a >= b for a, b in zip(given_out, given_out[1:], strict=False))
 
 
 def test_balanced_expansion_by_hand():
@@ -118,7 +119,7 @@ def test_balanced_expansion_by_hand():
 
 def test_rebase_finishes_as_many_solutions_as_it_has_samples():
     """With ceilings in descending order the N continuations of a round go down by one for every solution that ended."""
-    _, found, _ = one(REBASE(8, 5.0), engine=Lawful(known=long_or_short))
+    _, found, _ = one(REBASE(8, 5.0), engine=Lawful(known=long_or_short), scorer=Valued(lambda s: 0.5))
     assert len(found.nodes) == 8
 
 
