@@ -103,7 +103,8 @@ class Completion:
             the prompt for good, and its engine skips such prompts. That is no completion, and makes no record.
         num_calculator_edits: values that the calculator wrote.
         counted: number of sampled tokens, where ``token_ids`` is None.
-        stopped_by: the stop text that ended it, where ``token_ids`` is None and a server says it.
+        stopped_by: where ``token_ids`` is None: the stop text that ended it, empty if none did; None if a server does
+            not say that.
     """
 
     token_ids: list[int] | None

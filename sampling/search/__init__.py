@@ -7,10 +7,10 @@ from sampling.search.dvts import DVTS
 from sampling.search.mcts import MCTS
 from sampling.search.particles import ParticleFiltering
 from sampling.search.rebase import REBASE
-from sampling.search.records import Cost, Expansion, SearchResult
+from sampling.search.records import Cost, Expansion, SearchResult, Values
 from sampling.search.tree import Node, Tree
 
 __all__ = [
     "DVTS", "MCTS", "REBASE", "BeamSearch", "BestOfN", "Cost", "Expansion", "Found", "Lookahead", "Node",
-    "ParticleFiltering", "SearchResult", "SearchStrategy", "Tree",
+    "ParticleFiltering", "SearchResult", "SearchStrategy", "Tree", "Values",
 ]  # fmt: skip

@@ -21,7 +21,6 @@ class Expansion(Struct, kw_only=True, forbid_unknown_fields=True):
         token_ids: the tokens sampled here; None where a server does not say them.
         finish: ``step`` (ended at a step's end), ``stop`` (the solution ended by itself) or ``length`` (cut off).
         tokens: number of tokens sampled here.
-        values: the verifier's values of the solution so far; None if it was not scored, empty if it was too long.
         num_calculator_edits: values that the calculator wrote.
     """
 
@@ -33,13 +32,26 @@ class Expansion(Struct, kw_only=True, forbid_unknown_fields=True):
     finish: Literal["step", "stop", "length"]
     tokens: int
     token_ids: list[int] | None = None
-    values: list[float] | None = None
     num_calculator_edits: int = 0
 
     def __post_init__(self) -> None:
         if self.token_ids is not None:
             check_length("token_ids", len(self.token_ids), self.tokens, "one per token")
-        if any(not 0 <= value <= 1 for value in self.values or ()):
+
+
+class Values(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Hold the verifier's values of the solution so far, up to the end of an expansion.
+
+    Attributes:
+        id: of the expansion.
+        values: in [0, 1]; empty if it is too long for the verifier.
+    """
+
+    id: str
+    values: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if any(not 0 <= value <= 1 for value in self.values):
             raise InputError(f"key 'values': expected numbers from 0 to 1, got {self.values!r:.80}")
 
 

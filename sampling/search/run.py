@@ -80,13 +80,13 @@ class SearchRun:
         """
         window = max_problems or min(OPEN, 1 + 2 * self.sampler.engine.capacity // self.strategy.width)
         with self._writers():
-            async with aclosing(self.sampler.engine), self.sampler.scorer, self.sampler:
+            async with aclosing(self.sampler.engine), self.sampler.scorer:
                 await run_all(enumerate(problems), self._search, max_in_work=window)
 
     @contextmanager
     def _writers(self) -> Iterator[None]:
         self._written, self._concluded = Writer(self.solutions), Writer(self.results)
-        with self._concluded, self._written:
+        with self._concluded, self._written, self.sampler.memory.writing():
             yield
 
     async def _search(self, numbered: tuple[int, Problem]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -12,10 +12,10 @@ from sampling.engines import Completion, Engine, Request, SamplingOptions
 from sampling.engines.prompts import Prompts
 from sampling.runtime.scheduler import PriorityLimit, together
 from sampling.runtime.seeds import derive_seed
-from sampling.runtime.writer import Writer
 from sampling.scorers import Scorer
 from sampling.search.costs import Pricing
-from sampling.search.records import Expansion
+from sampling.search.memory import Memory
+from sampling.search.records import Expansion, Values
 from sampling.search.tree import How, Node, Tree
 from stepverify.aggregate import Aggregation
 from stepverify.records import InputError, Problem, Solution
@@ -38,15 +38,14 @@ class _Draft:
 class Sampler:
     """Sample, score and keep the expansions of many problems.
 
-    As an async context manager: what was sampled is on disk on exit, whatever the reason, and is not asked for again.
+    What was sampled or scored is on disk before it is used, and is not asked for again.
 
     Args:
         engine: the engine that samples.
         scorer: the verifier of prefixes and solutions.
         prompts: makes the requests.
         sampling: temperature, the largest length of a *solution*, and texts that end one.
-        writer: of the store of expansions.
-        known: id → expansion that an earlier run, or another search, has sampled.
+        memory: the expansions and values that there are, and writers of further ones.
         aggregation: how values become the score of a node.
         seed: of the run.
         pricing: what tokens cost.
@@ -57,34 +56,28 @@ class Sampler:
     """
 
     def __init__(
-        self, engine: Engine, scorer: Scorer, prompts: Prompts, sampling: SamplingOptions, writer: Writer[Expansion],
-        known: Mapping[str, Expansion], aggregation: Aggregation, seed: int, pricing: Pricing,
+        self, engine: Engine, scorer: Scorer, prompts: Prompts, sampling: SamplingOptions, memory: Memory,
+        aggregation: Aggregation, seed: int, pricing: Pricing,
     ) -> None:  # fmt: skip
-        self.engine, self.scorer, self.prompts = engine, scorer, prompts
+        self.engine, self.scorer, self.prompts, self.memory = engine, scorer, prompts, memory
         self.aggregation, self.seed, self.pricing = aggregation, seed, pricing
         self.num_refused = self.num_unscored = 0
-        self._writer, self._known = writer, known
         self._sampling = prompts.options(sampling)
         self._separators = stop_texts(prompts.template.step_separator)
         self._limit = PriorityLimit(engine.capacity)
-        self._pending: dict[str, Expansion] = {}
-
-    async def __aenter__(self) -> Sampler:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._writer.keep(self._pending.values())
-        self._pending.clear()
 
     async def sample(self, tree: Tree, node: Node, first: int, number: int, how: How) -> list[Node]:
         """Return the continuations of a node from ``first`` on; those that are known are not sampled again."""
         start = derive_seed(self.seed, tree.problem.id, *node.steps)
         seeds = {f"{tree.problem.id}@{start:x}{_MARKS[how]}+{i}": start + i for i in range(first, first + number)}
-        missing = [(i, key) for i, key in enumerate(seeds) if key not in self._known]
-        gaps = [[key for _, key in gap] for _, gap in groupby(enumerate(missing), lambda pair: pair[0] - pair[1][0])]
-        await together(self._ask(tree, node, [key for _, key in gap], seeds[gap[0][1]], how) for gap in gaps)
-        found = [self._known.get(key) or self._pending.get(key) for key in seeds]
-        return [self._node(node, record) for record in found if record is not None]
+        expansions = self.memory.expansions
+        await expansions.copy(seeds)
+        missing = [(i, key) for i, key in enumerate(seeds) if key not in expansions]
+        gaps = [
+            [key for _, (_, key) in gap] for _, gap in groupby(enumerate(missing), lambda pair: pair[0] - pair[1][0])
+        ]
+        await together(self._ask(tree, node, gap, seeds[gap[0]], how) for gap in gaps)
+        return [self._node(node, record) for key in seeds if (record := expansions.take(key)) is not None]
 
     async def _ask(self, tree: Tree, node: Node, keys: Sequence[str], seed: int, how: How) -> None:
         """Sample consecutive continuations of a node, which wait to be written then."""
@@ -111,11 +104,12 @@ class Sampler:
             begun, draft = len(draft.sampled), self._joined(draft, completion, how)
             if (ended := self._ended(node, draft, begun, completion, how)) is not None:
                 ids = None if draft.token_ids is None else [*draft.token_ids[len(node.token_ids or ()) :]]
-                self._pending[key] = Expansion(
+                record = Expansion(
                     id=key, problem_id=problem.id, parent=node.id, seed=seed, text=draft.sampled[len(node.sampled) :],
                     finish=ended, tokens=draft.num_tokens - node.num_tokens, token_ids=ids,
                     num_calculator_edits=draft.num_calculator_edits - node.num_calculator_edits,
                 )  # fmt: skip
+                await self.memory.expansions.add([record])
                 return
             request, options = self._request(
                 problem, f"{key}+{draft.num_tokens}", draft, 1, derive_seed(seed, draft.num_tokens), how
@@ -181,16 +175,22 @@ class Sampler:
         return Node(
             record.id, node, text, sampled, ids, node.num_tokens + record.tokens,
             tuple(self.prompts.template.split(text)), None if record.finish == "step" else record.finish,
-            record.values, num_calculator_edits=node.num_calculator_edits + record.num_calculator_edits,
+            num_calculator_edits=node.num_calculator_edits + record.num_calculator_edits,
         )  # fmt: skip
 
-    async def score(self, problem: Problem, nodes: Sequence[Node]) -> list[list[float]]:
-        """Return the verifier's values of nodes; empty for those that are too long."""
-        values = await self.scorer.score([self.solution(problem, i, node) for i, node in enumerate(nodes)])
-        if len(values) != len(nodes):
-            raise InputError(f"the verifier scored {len(values)} of {len(nodes)} solutions of {problem.id}")
-        self.num_unscored += sum(not along for along in values)
-        return values
+    async def score(self, problem: Problem, nodes: Sequence[Node]) -> None:
+        """Set the verifier's values of nodes; empty for those that are too long."""
+        known = self.memory.values
+        await known.copy(node.id for node in nodes)
+        missing = [node for node in nodes if node.id not in known]
+        found = await self.scorer.score([self.solution(problem, i, node) for i, node in enumerate(missing)])
+        if len(found) != len(missing):
+            raise InputError(f"the verifier scored {len(found)} of {len(missing)} solutions of {problem.id}")
+        await known.add(Values(id=node.id, values=values) for node, values in zip(missing, found, strict=True))
+        for node in nodes:
+            record = known.take(node.id)
+            node.values = record.values if record is not None else []
+            self.num_unscored += not node.values
 
     def solution(self, problem: Problem, index: int, node: Node) -> Solution:
         """Return a node as a solution."""
@@ -199,16 +199,3 @@ class Sampler:
             token_ids=None if node.token_ids is None else [*node.token_ids], finish=node.finish or "length",
             generator=self.engine.model.rstrip("/").rpartition("/")[2], num_calculator_edits=node.num_calculator_edits,
         )  # fmt: skip
-
-    async def keep(self, nodes: Sequence[Node]) -> None:
-        """Write the expansions of nodes, with their values."""
-        waiting = [(self._pending.pop(node.id, None), node) for node in nodes]
-        records = [record for record, _ in waiting if record is not None]
-        for record, node in waiting:
-            if record is not None:
-                record.values = node.values
-        for node in nodes:  # of another search, whose folder is not this one
-            if (known := self._known.get(node.id)) is not None and node.id not in self._writer.store.done:
-                known.values = node.values
-                records.append(known)
-        await self._writer.write(records)

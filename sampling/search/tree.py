@@ -104,7 +104,6 @@ class Tree:
         self.costs = CostCounter(sampler.pricing, problem)
         self._sampler = sampler
         self._numbers = Counter[tuple[How, tuple[str, ...]]]()
-        self._scored = set[str]()
 
     @property
     def used_up(self) -> bool:
@@ -145,21 +144,13 @@ class Tree:
                     child.finish = "length"
         if scored:
             await self.score(list(chain.from_iterable(groups)))
-        await self._sampler.keep(list(chain.from_iterable(groups)))
         return groups
 
     async def score(self, nodes: Sequence[Node]) -> None:
-        """Score the nodes that have no values yet, in one call.
-
-        Values that an earlier run has kept are not asked for again, but counted.
-        """
-        fresh = [node for node in nodes if node.values is None]
-        if uncounted := [node for node in nodes if node.id not in self._scored]:
-            self.costs.count_scored(uncounted)
-            self._scored.update(node.id for node in uncounted)
-        values = await self._sampler.score(self.problem, fresh) if fresh else []
-        for node, along in zip(fresh, values, strict=True):
-            node.values = along
+        """Score the nodes that have no values yet, in one call."""
+        if fresh := [node for node in nodes if node.values is None]:
+            self.costs.count_scored(fresh)
+            await self._sampler.score(self.problem, fresh)
         for node in nodes:
             node.score = aggregate(node.values or (), self._sampler.aggregation)
             node.weight = vote_weight(node.values, self._sampler.aggregation) if node.values else 0.0

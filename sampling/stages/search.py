@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,21 +19,24 @@ from sampling.runtime.provenance import digest
 from sampling.runtime.reuse import check_sampled, read_sampled
 from sampling.runtime.scheduler import run
 from sampling.runtime.store import Store
-from sampling.runtime.writer import Writer
 from sampling.scorers import ExportedVerifier, Scorer
 from sampling.scorers.path import ExportPath
 from sampling.search import BestOfN, Expansion, SearchResult, SearchStrategy
 from sampling.search.checks import check_agreement, pricing_of
 from sampling.search.costs import added
+from sampling.search.memory import Kept, Memory
+from sampling.search.records import Values
 from sampling.search.run import Limits, SearchRun
 from sampling.search.sampler import Sampler
 from stepverify.aggregate import Aggregation
 from stepverify.answers import Grader
+from stepverify.jsonl import MANIFEST
+from stepverify.manifest import read_manifest
 from stepverify.readers import Reader
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
 
-EXPANSIONS, RESULTS = "expansions", "results"
+EXPANSIONS, VALUES, RESULTS = "expansions", "values", "results"
 """Subfolders of the output."""
 
 
@@ -56,8 +60,9 @@ def search(
 ) -> None:
     """Search solutions of problems, guided by a verifier.
 
-    Writes solutions with scores into ``output``, a result with costs for each problem into ``results/``, and every
-    continuation that was sampled into ``expansions/``. A search that was killed goes on, and asks for nothing twice.
+    Writes solutions with scores into ``output``, a result with costs for each problem into ``results/``, every
+    continuation that was sampled into ``expansions/``, and the verifier's values of these into ``values/``. A search
+    that was killed goes on, and asks for nothing twice.
 
     Args:
         engine: the engine that samples.
@@ -76,7 +81,8 @@ def search(
         max_tokens: tokens sampled for a problem, after which its search ends with what it has found; null for no limit.
         max_problems: problems searched at the same time; null for as many as keep the engine busy. Changes no record.
         reuse_from: outputs of other searches, finished or not, with other strategies or budgets. What they have sampled
-            is not sampled again. Engine, sampling options, examples and seed must be the same.
+            is not sampled again. Engine, sampling options, examples and seed must be the same; values are reused if the
+            verifier is the same too.
         time_limit: seconds of CPU time that grading one answer may take.
         seed: of the run. The seed of a continuation derives from this, the problem's id, the steps before it and its
             number among those that were sampled there.
@@ -102,17 +108,17 @@ def search(
     scored = {"verifier": verifier.identity(), "verifier_name": verifier_name, "aggregation": aggregation}
     asked = {"strategy": strategy.identity(), "max_depth": max_depth, "max_tokens": max_tokens}
     config: dict[str, Any] = law | scored | asked | {"problems": digest(todo), "time_limit": time_limit}
-    reused = [folder / EXPANSIONS for folder in reuse_from]
-    check_sampled(reused, EXPANSIONS, law)
+    check_sampled([folder / EXPANSIONS for folder in reuse_from], EXPANSIONS, law)
     with Store(output, Solution, stage="search", config=config, inputs={}) as store:
         if store.finished:
             print(f"{output}: already finished, {len(todo)} problems")
             return
-        expanded = Store(
-            output / EXPANSIONS, Expansion, stage=EXPANSIONS, config=law | {"verifier": scored["verifier"]}, inputs={},
-        )  # fmt: skip
-        concluded = Store(output / RESULTS, SearchResult, stage=RESULTS, config=config, inputs={})
-        with expanded as expansions, concluded as results:
+        folders = (
+            Store(output / EXPANSIONS, Expansion, stage=EXPANSIONS, config=law, inputs={}),
+            Store(output / VALUES, Values, stage=VALUES, config=law | {"verifier": config["verifier"]}, inputs={}),
+            Store(output / RESULTS, SearchResult, stage=RESULTS, config=config, inputs={}),
+        )
+        with folders[0] as expansions, folders[1] as values, folders[2] as results:
             missing = [problem for problem in todo if problem.id not in results.done]
             figures: dict[str, Any] = {}
             with (
@@ -122,42 +128,32 @@ def search(
                 progress.watch(engine)
                 if missing:
                     prompts = Prompts(engine, template, examples)
-                    known = _known(reused, expansions)
+                    memory = Memory(
+                        Kept(expansions, read_sampled([folder / EXPANSIONS for folder in reuse_from], Expansion)),
+                        Kept(values, read_sampled(_of_verifier(reuse_from, config["verifier"]), Values)),
+                    )
                     pricing = pricing_of(engine, verifier, prompts)
-                    with Writer(expansions) as writer:
-                        sampler = Sampler(
-                            engine, verifier, prompts, sampling, writer, known, aggregation, seed, pricing
-                        )  # fmt: skip
-                        limits = Limits(max_depth, max_tokens)
-                        work = SearchRun(
-                            strategy,
-                            sampler,
-                            limits,
-                            verifier_name,
-                            aggregation,
-                            grader,
-                            pool,
-                            store,
-                            results,
-                            progress,
-                        )
-                        run(work.search_all(missing, max_problems))
+                    sampler = Sampler(engine, verifier, prompts, sampling, memory, aggregation, seed, pricing)
+                    work = SearchRun(
+                        strategy, sampler, Limits(max_depth, max_tokens), verifier_name, aggregation, grader, pool,
+                        store, results, progress,
+                    )  # fmt: skip
+                    run(work.search_all(missing, max_problems))
                     figures = {"refused_this_run": sampler.num_refused, "unscored_this_run": sampler.num_unscored}
                 figures |= progress.summary()
             summary = _summary(results.records()) | problems.counted() | figures
             expansions.finish({})
+            values.finish({})
             results.finish(summary)
         store.finish(summary)
     _say(output, summary, verifier_name)
 
 
-def _known(folders: Sequence[Path], own: Store[Expansion]) -> dict[str, Expansion]:
-    """Read what has been sampled before, of other searches without values, which may be those of another verifier."""
-    known = {}
-    for record in read_sampled(folders, Expansion):
-        record.values = None
-        known[record.id] = record
-    return known | {record.id: record for record in own.records()}
+def _of_verifier(folders: Sequence[Path], identity: dict[str, Any]) -> list[Path]:
+    """Return the folders of values that the same verifier gave."""
+    now = json.loads(json.dumps(identity))
+    found = [folder / VALUES for folder in folders if (folder / VALUES / MANIFEST).is_file()]
+    return [folder for folder in found if read_manifest(folder / MANIFEST)["config"]["verifier"] == now]
 
 
 def _summary(results: Iterable[SearchResult]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 from functools import cache
-from types import SimpleNamespace
 
 from sampling.engines import Engine, SamplingOptions
 from sampling.engines.base import completed
@@ -12,6 +11,7 @@ from sampling.runtime.scheduler import run_all
 from sampling.scorers import Scorer
 from sampling.search import SearchResult, Tree
 from sampling.search.checks import pricing_of
+from sampling.search.memory import Kept, Memory
 from sampling.search.sampler import Sampler
 from sampling.stages.search import search
 from stepverify.jsonl import read_records
@@ -90,15 +90,15 @@ class Valued(Scorer):
 
     objective, num_parameters = "process", 1000
 
-    def __init__(self, of=value, caches=False):
-        self.of, self.read, self.caches_prefixes = of, [], caches
+    def __init__(self, of=value, caches=False, name="valued"):
+        self.of, self.read, self.caches_prefixes, self.name = of, [], caches, name
 
     async def score(self, solutions):
         self.read += [tuple(s.steps) for s in solutions]
         return [[self.of(tuple(s.steps[: i + 1])) for i in range(len(s.steps))] for s in solutions]
 
     def identity(self):
-        return {"scorer": "valued"}
+        return {"scorer": self.name}
 
     def count_tokens(self, solution):
         """As many as characters of problem and steps, with a tag after each step."""
@@ -119,32 +119,32 @@ def searched(folder, strategy, number=8, engine=None, scorer=None, **options):
     return {r.problem_id: r for r in read_records(folder / "results", SearchResult)}, solutions
 
 
-class Memory:
-    """A writer that keeps records in memory."""
+class Held:
+    """A store in memory."""
 
     def __init__(self):
-        self.records, self.store = [], SimpleNamespace(done=set())
+        self.done, self.kept = set(), []
 
-    async def write(self, records):
-        self.keep(records)
+    def records(self):
+        return iter(self.kept)
 
-    def keep(self, records):
+    def write(self, records):
         for record in records:
-            assert record.id not in self.store.done
-            self.store.done.add(record.id)
-            self.records.append(record)
+            assert record.id not in self.done
+            self.done.add(record.id)
+            self.kept.append(record)
 
 
-def explored(strategy, number=1, engine=None, scorer=None, template=TEMPLATE, aggregation="last", known=(), **limits):
-    """Trees and what a strategy found in them, in memory and without grading."""
+def explored(strategy, number=1, engine=None, scorer=None, template=TEMPLATE, aggregation="last", **limits):
+    """Trees and what a strategy found in them, and the expansions, in memory and without grading."""
     engine, scorer = engine or Lawful(), scorer or Valued()
     settled = {"max_depth": 40, "sampling": SamplingOptions(max_tokens=100), "seed": 0} | limits
     sampling, seed = settled.pop("sampling"), settled.pop("seed")
-    prompts, writer = Prompts(engine, template), Memory()
-    known = {record.id: record for record in known}
+    prompts, store = Prompts(engine, template), Held()
+    memory = Memory(Kept(store), Kept(Held()))
     sampler = Sampler(
-        engine, scorer, prompts, sampling, writer, known, aggregation, seed, pricing_of(engine, scorer, prompts)
-    )
+        engine, scorer, prompts, sampling, memory, aggregation, seed, pricing_of(engine, scorer, prompts)
+    )  # fmt: skip
     found = {}
 
     async def one(numbered):
@@ -153,11 +153,11 @@ def explored(strategy, number=1, engine=None, scorer=None, template=TEMPLATE, ag
         found[problem.id] = tree, await strategy.search(tree)
 
     async def every():
-        async with sampler:
+        with memory.writing():
             await run_all(enumerate(problems(number).problems()), one, max_in_work=16)
 
     asyncio.run(every())
-    return [found[problem.id] for problem in problems(number).problems()], writer
+    return [found[problem.id] for problem in problems(number).problems()], store
 
 
 def solved(node):

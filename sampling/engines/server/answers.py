@@ -27,7 +27,7 @@ class Answer:
         num_tokens: number of sampled tokens; None if the server does not say.
         prompt_tokens: tokens of the prompt; None if the server does not say.
         cached_tokens: those of them that its prefix cache held; None if the server does not say.
-        stopped_by: stop text that ended it; None if there was none, or the server does not say (vLLM does).
+        stopped_by: stop text that ended it, empty if there was none; None if the server does not say (vLLM does).
     """
 
     text: str
@@ -111,9 +111,10 @@ def _checked(answer: Any, chat: bool, max_tokens: int, wants_ids: bool, vocabula
     if ids is None and sampled == 0 and text:
         raise _Bad("usage.completion_tokens: 0 beside a text")
     stopped_by = choice.get("stop_reason")
+    stopped_by = stopped_by if isinstance(stopped_by, str) else "" if "stop_reason" in choice else None
     return Answer(
         text, _FINISH[reason], ids, sampled if ids is None else len(ids), read, cached,
-        stopped_by if isinstance(stopped_by, str) else None,
+        stopped_by,
     )  # fmt: skip
 
 

@@ -281,7 +281,6 @@ class ServerEngine(Engine):
         if answer.num_tokens is None:
             self._say(connection, "it does not say how many tokens it sampled, so none are counted")
         counted = (answer.num_tokens or 0) if answer.token_ids is None else 0
-        stopped_by = stopped_by if stopped_by in options.stop else None  # vLLM also says ids here
         return Completion(answer.token_ids, text, finish, counted=counted, stopped_by=stopped_by)
 
     def _say(self, connection: _Connection, text: str) -> None:

@@ -12,9 +12,9 @@ SURE = {"known": lambda steps: {"ab": 1.0} if len(steps) < 2 else {"#### 1": 1.0
 
 def cost(strategy, caches, **options):
     engine, scorer = Lawful(caches=caches, **SURE), Valued(lambda s: 0.5, caches=caches)
-    ((tree, _),), writer = explored(strategy, engine=engine, scorer=scorer, **options)
+    ((tree, _),), store = explored(strategy, engine=engine, scorer=scorer, **options)
     total = tree.costs.total()
-    assert total.generated_tokens == sum(record.tokens for record in writer.records)
+    assert total.generated_tokens == sum(record.tokens for record in store.kept)
     return total
 
 
@@ -71,9 +71,9 @@ def test_lookahead_costs_its_steps():
 def test_no_sampled_token_is_left_out(strategy):
     """Pruned, merged and rolled out ones included; and what the engine was asked for is what was counted."""
     engine = Lawful()
-    found, writer = explored(strategy, 5, engine=engine)
+    found, store = explored(strategy, 5, engine=engine)
     for tree, _ in found:
-        mine = [record for record in writer.records if record.problem_id == tree.problem.id]
+        mine = [record for record in store.kept if record.problem_id == tree.problem.id]
         assert tree.costs.total().generated_tokens == sum(len(record.token_ids) for record in mine)
         assert tree.num_expansions == len(mine)
     assert sum(tree.costs.total().engine_calls for tree, _ in found) == len(engine.asked)

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 
@@ -64,7 +64,7 @@ def test_the_laws_differ():
     assert sum(answers().values()) == pytest.approx(1)
     expected = [value(()), *(accuracy for _, accuracy in EXPECTED.values())]
     assert expected == sorted(expected)
-    assert min(b - a for a, b in zip(expected, expected[1:], strict=False)) > 0.02
+    assert min(b - a for a, b in pairwise(expected)) > 0.02
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -1,5 +1,6 @@
 """What each strategy samples, keeps and returns, with the faults of public implementations as examples."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -23,8 +24,8 @@ def long_or_short(steps):
 
 
 def one(strategy, **options):
-    ((tree, found),), writer = explored(strategy, **options)
-    return tree, found, writer
+    ((tree, found),), store = explored(strategy, **options)
+    return tree, found, store
 
 
 def depths(tree):
@@ -66,7 +67,10 @@ def test_equal_beams_compete_once():
 
 def test_lookahead_is_greedy_and_values_what_follows():
     """A first step of value 0 that leads to the best end is kept over one of value 0.9 that leads to the worst."""
-    known = lambda steps: {"good": 0.5, "bad": 0.5} if not steps else {f"{steps[0]} end": 1.0} if len(steps) == 1 else ENDS  # noqa: E731
+
+    def known(steps):
+        return {"good": 0.5, "bad": 0.5} if not steps else {f"{steps[0]} end": 1.0} if len(steps) == 1 else ENDS
+
     known_values = {"good": 0.0, "bad": 0.9, "good end": 1.0, "bad end": 0.0}
     scorer = Valued(lambda s: known_values.get(s[-1], 0.5))
     engine = Lawful(known=known)
@@ -107,7 +111,7 @@ def test_balanced_expansion_uses_its_budget_and_prefers_high_values(weights, bud
     assert sum(numbers.values()) == budget or len(numbers) == len(nodes)
     ordered = sorted(nodes, key=lambda node: -node.weight)
     given_out = [numbers.get(node, 0) for node in ordered]
-    assert all(a >= b for a, b in zip(given_out, given_out[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(given_out))
 
 
 def test_balanced_expansion_by_hand():
@@ -183,22 +187,24 @@ def test_a_bonus_is_there_before_the_first_visit_of_the_parent():
 
 @pytest.mark.parametrize("evaluation", ["value", "rollout"])
 def test_mcts_expands_the_root_once_and_counts_every_token(evaluation):
-    tree, found, writer = one(MCTS(12, 2, evaluation))
+    tree, found, store = one(MCTS(12, 2, evaluation))
     sampled = [n for n in tree.root.children if n.finish != "stop" or len(n.steps) == 1]
     assert sum("w+" not in node.id for node in sampled) == 2
-    assert tree.costs.total().generated_tokens == sum(record.tokens for record in writer.records)
+    assert tree.costs.total().generated_tokens == sum(record.tokens for record in store.kept)
     assert found.choice is None or found.choice in found.nodes
 
 
 def test_mcts_chooses_by_visits_or_value():
-    good = Valued(lambda s: value(s))
+    good = Valued(value)
     for choice in ("visits", "value"):
         _, found, _ = one(MCTS(40, 3, choice=choice), scorer=good)
         assert found.choice is not None
         assert found.choice.finish == "stop"
 
 
-@pytest.mark.parametrize("strategy", [BeamSearch(8, 4), DVTS(8, 4), REBASE(8), ParticleFiltering(8), MCTS(8), Lookahead(2, 8, 4)])
+@pytest.mark.parametrize(
+    "strategy", [BeamSearch(8, 4), DVTS(8, 4), REBASE(8), ParticleFiltering(8), MCTS(8), Lookahead(2, 8, 4)]
+)
 def test_what_is_cut_off_is_not_finished(strategy):
     """Solutions have two or three steps; at a depth of one all but those of one step are cut off, and nothing loops."""
     _, found, _ = one(strategy, max_depth=1)
