@@ -73,8 +73,8 @@ def at_root(monkeypatch):
 
 
 def test_there_are_configurations():
-    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (6, 11, 5, 25)
-    assert len(STAGES) == 76
+    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (6, 12, 5, 25)
+    assert len(STAGES) == 79
     assert not [*CONFIGS.rglob("*.sh")]
 
 
