@@ -21,7 +21,8 @@ from sampling.labelling import Consensus, Exhaustive, Rollouts
 from sampling.runtime import store
 from sampling.scorers import Scorer
 from sampling.scorers import run as scorers_run
-from sampling.stages import compare, convert, generate, grade, label, rank, report, score, select
+from sampling.search import BeamSearch
+from sampling.stages import compare, convert, generate, grade, label, rank, report, score, search, select
 from stepverify.jsonl import write_lines, write_records
 from stepverify.readers import Problems
 from stepverify.records import Problem, Ranking, Solution, StepLabel
@@ -69,8 +70,23 @@ class HashEngine(Engine):
         return Completion([value, 0], text, "length" if value % 11 == 0 else "stop")
 
 
+class HashSteps(HashEngine):
+    """Continues with a step, or with an answer after two of them."""
+
+    async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
+        await asyncio.sleep(0)
+        steps = "".join(map(chr, request.prompt_ids)).count("step")
+        texts = [
+            f"step {(request.seed + i) % 5}\n" if steps < 2 else f"#### {(request.seed + i) % 4}"
+            for i in range(request.n)
+        ]
+        return [Completion([ord(c) for c in text], text.removesuffix("\n"), "stop") for text in texts]
+
+
 class HashScorer(Scorer):
     """Values that the steps decide."""
+
+    objective = "process"
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -175,6 +191,13 @@ def _score(inputs: Path, out: Path) -> None:
     score.score(inputs / "solutions.jsonl", out, {"a": HashScorer("a"), "b": HashScorer("b")})
 
 
+def _search(inputs: Path, out: Path) -> None:
+    search.search(
+        HashSteps(), Problems(str(inputs / "problems.jsonl")), HashScorer("a"), out, BeamSearch(4, 2),
+        template=Template(prompt="{problem}\n"), max_problems=2,
+    )  # fmt: skip
+
+
 def _select(inputs: Path, out: Path) -> None:
     select.select(inputs / "scored.jsonl", out, per_problem=2, verifier="prm")
 
@@ -201,7 +224,7 @@ def _grade(inputs: Path, out: Path) -> None:
 
 STAGES: dict[str, Callable[[Path, Path], None]] = {
     "generate": _generate, "label": _outcomes, "label, rollouts": _rollouts, "label, judge": _consensus,
-    "score": _score, "select": _select, "rank": _rank, "report": _report, "compare": _compare,
+    "score": _score, "search": _search, "select": _select, "rank": _rank, "report": _report, "compare": _compare,
     "convert": _convert, "grade": _grade,
 }  # fmt: skip
 """Stage → a run of it from the folder of :func:`prepare` to a file or folder."""
@@ -222,6 +245,7 @@ def content(out: Path) -> dict[str, Any]:
             records = found.setdefault(f"{path.parent.relative_to(out)}", {})
             for line in path.read_bytes().splitlines():
                 data = json.loads(line)
+                data.pop("seconds", None)
                 key = data.get("id", data.get("problem_id"))
                 assert key not in records, f"doubled: {key} in {path.name}"
                 records[key] = data
