@@ -8,7 +8,7 @@ the new batch has become as small, the two are merged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,6 +43,7 @@ class _Batch:
         self.options = calls[0].options
         # Each token of a stop text covers at least one byte of it.
         self._tail = max([_TAIL, *(len(text.encode()) + 1 for text in self.options.stop)])
+        self._ending: dict[int, bool] = decoder.ending.setdefault(tuple(self.options.stop), {})
         end_ids = decoder.end_ids | set(self.options.stop_ids)
         self._end = torch.tensor(sorted(end_ids), device=device)
         read = [call.request.prompt_ids + call.prefix for call in calls]
@@ -141,10 +142,22 @@ class _Batch:
     def _stopped(self, was_active: Sequence[int]) -> Tensor:
         found = []
         for row, is_active in zip(self.rows, was_active, strict=True):
-            tail = row.ids[-self._tail :] if is_active else []
-            text = self.decoder.tokenizer.decode(tail, skip_special_tokens=True)
+            ends = bool(is_active) and self._may_end(row.ids[-1])
+            text = self.decoder.tokenizer.decode(row.ids[-self._tail :], skip_special_tokens=True) if ends else ""
             found.append(any(stop in text for stop in self.options.stop))
         return torch.tensor(found, device=self.active.device)
+
+    def _may_end(self, token: int) -> bool:
+        """Tell whether a token may complete a stop text, so that only a few rows are decoded in every step.
+
+        It has the final character of one, or a part of a character. Blank space is lost by tokens that stand alone.
+        """
+        if (known := self._ending.get(token)) is None:
+            text = self.decoder.tokenizer.decode([token], skip_special_tokens=True)
+            finals = [stop[-1] for stop in self.options.stop]
+            known = "\ufffd" in text or any(final in text or final in " \t" for final in finals)
+            self._ending[token] = known
+        return known
 
 
 class Decoder(Core):
@@ -169,6 +182,7 @@ class Decoder(Core):
         self._window: list[Call] = []  # the next calls, the longest prompt first
         self._batches: list[_Batch] = []
         self._done: dict[Call, list[_Row]] = {}
+        self.ending: dict[tuple[str, ...], dict[int, bool]] = {}  # stop texts → token → whether it may complete one
 
     @property
     def busy(self) -> bool:
@@ -205,7 +219,7 @@ class Decoder(Core):
         if not self._window:
             self._fill_window()
         options, calls, size = self._window[0].options, list[Call](), 0
-        if any(batch.options != options for batch in self._batches):
+        if not all(_alike(batch.options, options) for batch in self._batches):
             return  # calls with other options wait until these rows are finished
         while self._window and (not calls or size + self._window[0].request.n <= self.batch_size):
             calls.append(self._window.pop(0))
@@ -217,7 +231,7 @@ class Decoder(Core):
     def _fill_window(self) -> None:
         options, size, later = self._waiting[0].options, 0, list[Call]()
         for call in self._waiting:
-            if call.options == options and size < _WINDOW * self.batch_size:
+            if _alike(call.options, options) and size < _WINDOW * self.batch_size:
                 self._window.append(call)
                 size += call.request.n
             else:
@@ -236,6 +250,11 @@ class Decoder(Core):
 
     def _completion(self, row: _Row) -> Completion:
         return completed(self.tokenizer, row.ids, row.finish, row.call.options, self.end_ids)
+
+
+def _alike(one: SamplingOptions, other: SamplingOptions) -> bool:
+    """Tell whether rows may be sampled together: their numbers of tokens may differ."""
+    return replace(one, max_tokens=other.max_tokens) == other
 
 
 def sample_tokens(logits: Tensor, seeds: Tensor, step: int, options: SamplingOptions) -> Tensor:

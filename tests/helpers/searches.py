@@ -135,8 +135,15 @@ class Held:
             self.kept.append(record)
 
 
-def explored(strategy, number=1, engine=None, scorer=None, template=TEMPLATE, aggregation="last", **limits):
+def explored(strategy, number=1, **options):
     """Trees and what a strategy found in them, and the expansions, in memory and without grading."""
+    return explored_problems(list(problems(number).problems()), strategy, **options)
+
+
+def explored_problems(
+    given, strategy, engine=None, scorer=None, template=TEMPLATE, aggregation="last", window=16, **limits
+):
+    """The same for problems that are given."""
     engine, scorer = engine or Lawful(), scorer or Valued()
     settled = {"max_depth": 40, "sampling": SamplingOptions(max_tokens=100), "seed": 0} | limits
     sampling, seed = settled.pop("sampling"), settled.pop("seed")
@@ -154,10 +161,11 @@ def explored(strategy, number=1, engine=None, scorer=None, template=TEMPLATE, ag
 
     async def every():
         with memory.writing():
-            await run_all(enumerate(problems(number).problems()), one, max_in_work=16)
+            await run_all(enumerate(given), one, max_in_work=window)
+            await engine.aclose()
 
     asyncio.run(every())
-    return [found[problem.id] for problem in problems(number).problems()], store
+    return [found[problem.id] for problem in given], store
 
 
 def solved(node):
