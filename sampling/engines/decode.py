@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache
 from sampling.engines.base import GOLDEN, Completion, SamplingOptions, completed
 from sampling.engines.cache import GrowingLayer
 from sampling.engines.pump import Call, Core
+from sampling.engines.token_sampling import sample_tokens, wrap
 
 _TAIL = 16  # smallest number of final tokens that are decoded to find a stop text
 _WINDOW = 8  # calls are sorted by prompt length within windows of this many batches
@@ -62,7 +63,7 @@ class _Batch:
         self.rows = [_Row(call, i, list(call.prefix)) for call in calls for i in range(call.request.n)]
         # SplitMix64 adds a constant per step: advance the seed by as many steps as the prefix has tokens.
         seeds = [
-            _wrap(call.request.seed + k + GOLDEN * len(call.prefix)) for call in calls for k in range(call.request.n)
+            wrap(call.request.seed + k + GOLDEN * len(call.prefix)) for call in calls for k in range(call.request.n)
         ]
         self._seeds = torch.tensor(seeds, device=device)
         self._room = torch.tensor([call.room for call in calls], device=device)[numbers]
@@ -75,7 +76,7 @@ class _Batch:
     def step(self) -> list[_Row]:
         """Sample a token for each row; return the rows that it finishes."""
         tokens = sample_tokens(self._logits, self._seeds, 0, self.options)
-        self._seeds += _wrap(GOLDEN)
+        self._seeds += wrap(GOLDEN)
         self._room -= 1
         # One copy from the device for all rows.
         sampled, was_active = torch.stack([tokens, self.active.long()]).tolist()
@@ -255,57 +256,3 @@ class Decoder(Core):
 def _alike(one: SamplingOptions, other: SamplingOptions) -> bool:
     """Tell whether rows may be sampled together: their numbers of tokens may differ."""
     return replace(one, max_tokens=other.max_tokens) == other
-
-
-def sample_tokens(logits: Tensor, seeds: Tensor, step: int, options: SamplingOptions) -> Tensor:
-    """Sample one token per row by inverting the cumulative distribution.
-
-    The uniform number of a row is a hash of its seed and step.
-
-    Args:
-        logits: (R, V).
-        seeds: (R,) non-negative 63-bit integers.
-        step: number of tokens sampled before.
-        options: temperature, top_p and top_k.
-
-    Returns:
-        (R,) token ids.
-    """
-    if options.temperature == 0:
-        return logits.argmax(-1)
-    probabilities = (logits / options.temperature).softmax(-1)
-    if options.top_k or options.top_p < 1:
-        ordered, order = probabilities.sort(-1, descending=True)
-        if options.top_k:
-            ordered[:, options.top_k :] = 0
-            ordered /= ordered.sum(-1, keepdim=True)  # top_p applies to the probability that top_k leaves
-        # Keep a token if those before it have less than top_p in total: the first one always stays.
-        ordered[ordered.cumsum(-1) - ordered >= options.top_p] = 0
-        probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
-    cumulative = probabilities.double().cumsum(-1)
-    target = uniform(seeds, step)[:, None] * cumulative[:, -1:]
-    # right=True: a token of probability 0 is never sampled, not even for a target of exactly 0.
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
-
-
-def uniform(seeds: Tensor, step: int) -> Tensor:
-    """Return uniform numbers in [0, 1), shape (R,), from seeds and step.
-
-    They are hashed by SplitMix64's finaliser (Steele et al. 2014).
-    """
-    x = seeds + _wrap(GOLDEN * (step + 1))
-    x = (x ^ _shift(x, 30)) * _wrap(0xBF58476D1CE4E5B9)
-    x = (x ^ _shift(x, 27)) * _wrap(0x94D049BB133111EB)
-    x = x ^ _shift(x, 31)
-    return _shift(x, 11).double() * 2.0**-53
-
-
-def _wrap(value: int) -> int:
-    """Return a 64-bit pattern as torch's signed integer."""
-    value &= (1 << 64) - 1
-    return value - (1 << 64) if value >> 63 else value
-
-
-def _shift(x: Tensor, bits: int) -> Tensor:
-    """Shift right logically, filling with zeros; torch's own keeps the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)

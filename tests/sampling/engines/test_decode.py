@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 
 from sampling.engines import SamplingOptions
 from sampling.engines.cache import GrowingLayer
-from sampling.engines.decode import sample_tokens, uniform
+from sampling.engines.token_sampling import sample_tokens, uniform
 from stepverify.records import InputError
 
 GOLDEN = 0x9E3779B97F4A7C15

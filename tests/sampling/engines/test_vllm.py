@@ -13,12 +13,15 @@ import pytest
 from msgspec.structs import asdict
 
 from sampling.engines import Completion, Request, SamplingOptions, TransformersEngine, VllmEngine
+from sampling.search import BeamSearch, Expansion, SearchResult
 from sampling.stages.generate import generate
+from sampling.stages.search import search
 from stepverify.jsonl import read_records
 from stepverify.readers import Synthetic
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
 from tests.helpers.engines import complete_all
+from tests.helpers.searches import Valued
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.vllm_requests import CONTEXT, PROBLEMS, complete, one_each, without_edges
 
@@ -193,3 +196,20 @@ def test_a_long_completion_holds_nobody_up(vllm, prompts):
 
     asyncio.run(every())
     assert order[-1] == 0
+
+
+def test_a_search_is_the_same_at_any_concurrency_and_reads_prefixes_once(vllm, tmp_path):
+    """Beam search by token ids: a step's prefix is in vLLM's cache, except for the tokens of a block that is not full."""
+    found = []
+    for window in (1, 8):
+        read, cached = vllm.usage.prompt_tokens, vllm.usage.cached_tokens
+        search(
+            vllm, Synthetic("test", 4, worked=False), Valued(lambda steps: len(steps[-1]) / 100), tmp_path / str(window),
+            BeamSearch(4, 2), template=Template(prompt="{problem}\n"), max_depth=3, max_problems=window,
+            sampling=SamplingOptions(temperature=1.0, max_tokens=24),
+        )  # fmt: skip
+        found.append({r.id: r.token_ids for r in read_records(tmp_path / str(window) / "expansions", Expansion)})
+        assert vllm.usage.cached_tokens - cached < vllm.usage.prompt_tokens - read
+    assert found[0] == found[1]
+    costs = [r.cost for r in read_records(tmp_path / "1" / "results", SearchResult)]
+    assert all(cost.prompt_tokens < cost.cached_prompt_tokens for cost in costs)
