@@ -250,7 +250,7 @@ def test_precision_in_effect_is_saved_and_goes_on(tmp_path: Path, said: list[str
     fit(root, data, False, **own, trainer__max_steps=2)
     assert said == ["precision: bf16-mixed (the default on this GPU; set trainer.precision to change it)"]
     monkeypatch.setattr(trainer_settings, "_cards", list)
-    fit(root, data, False, "--ckpt_path", "last", **own)
+    fit(root, data, False, "--ckpt_path", "last", **own, trainer__max_steps=3)
     assert "precision: bf16-mixed (as in the run that this one resumes" in said[-1]
     assert yaml.safe_load((root / "logs" / "config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"
 
