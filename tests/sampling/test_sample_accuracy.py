@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from sampling.engines import Completion, Engine, Request, SamplingOptions  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
-from tests.helpers.runs import BACKBONE, config, scalars, weights  # noqa: E402
+from tests.helpers.runs import BASE, config, scalars, weights  # noqa: E402
 from tests.helpers.sample_accuracy import DRAWN, accuracy, sampled  # noqa: E402
 
 
@@ -41,7 +41,7 @@ class Forgetful(Engine):
 def test_it_is_what_the_export_solves_and_disturbs_nothing(tmp_path: Path):
     """With dropout and gradient checkpointing: bit-equal training, and the shares that the exported model has."""
     changes = {
-        "model__init_args__backbone": BACKBONE | {"attention_dropout": 0.1, "gradient_checkpointing": True},
+        "model__init_args__backbone": {"path": BASE, "weights": "random", "attention_dropout": 0.1, "gradient_checkpointing": True},
         "model__init_args__optimizer__init_args__lr": 1e-2, "trainer__max_epochs": 4, "trainer__check_val_every_n_epoch": 2,
     }  # fmt: skip
     watched, plain = tmp_path / "watched", tmp_path / "plain"
