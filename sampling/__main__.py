@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 from stepverify.faults import check_arguments, reported
 
@@ -59,19 +61,29 @@ def main(args: Sequence[str] | None = None) -> None:
         _run(stage, rest)
 
 
-def _run(stage: str, args: list[str]) -> None:
+@cache
+def _parser_class() -> Any:
+    """Return the one class of all parsers: by it jsonargparse keeps what it has found out of the classes of a file."""
     from jsonargparse import ArgumentParser
 
-    from stepverify.config_files import ConfigFiles, hints_of
-    from stepverify.variables import Variables, split_arguments
+    from stepverify.config_files import ConfigFiles
 
     class Parser(ConfigFiles, ArgumentParser):
         pass
 
+    return Parser
+
+
+def _run(stage: str, args: list[str]) -> None:
+    from stepverify.config_files import hints_of
+    from stepverify.variables import Variables, split_arguments
+
     module, description = STAGES[stage]
     run = getattr(importlib.import_module(module), stage)
     given, rest = split_arguments(args)
-    parser = Parser(prog=f"sampling {stage}", description=f"{description}. --set NAME=VALUE: a variable of vars.yaml")
+    parser = _parser_class()(
+        prog=f"sampling {stage}", description=f"{description}. --set NAME=VALUE: a variable of vars.yaml"
+    )
     parser.variables, parser.hints = Variables(given), hints_of(run)
     parser.add_argument("--config", action="config", help="YAML file with the keys below; may be repeated")
     parser.add_function_arguments(run)

@@ -15,6 +15,7 @@ from typing import Any
 import lightning
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser
@@ -71,12 +72,28 @@ class VerifierCLI(OpenCLI):
     """Put logs, checkpoints and export of a run below ``trainer.default_root_dir``.
 
     Settings of the YAML (a logger, Checkpoints, an export) are kept; only missing ones are added.
+
+    Args:
+        args: of :class:`~lightning.pytorch.cli.LightningCLI`.
+        variables: of the command line.
+        kwargs: of that class.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, variables: Variables, **kwargs: Any) -> None:
+        self.variables = variables
         self.command = next(iter(kwargs.get("args") or ()), None)
         with ExitStack() as self.held:  # what is held while the command runs
             super().__init__(*args, **kwargs)
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Build a parser that knows the variables.
+
+        All are of one class: by that jsonargparse keeps what it has found out of the classes that a file names.
+        """
+        parser = super().init_parser(**kwargs)
+        assert isinstance(parser, _Parser)
+        parser.variables = self.variables
+        return parser
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Return the command that was given, as each takes half a second to describe; all where it is none of them."""
@@ -98,10 +115,17 @@ class VerifierCLI(OpenCLI):
         for source, target in _Parser.links:
             parser.link_arguments(source, target, compute_fn=int)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments of a command by its own parser alone; the main one would do most of it again."""
+        if self.command not in self.subcommands() or any(word.startswith("--print_config") for word in args):
+            super().parse_arguments(parser, args)
+            return
+        parsed = self.parser_of(self.command).parse_args(args[1:])
+        self.config = Namespace({"subcommand": self.command, self.command: parsed})
+
     def before_instantiate_classes(self) -> None:
         """Refuse unsupported settings and used folders, before data or model are loaded."""
-        assert isinstance(self.parser, _Parser)
-        self.parser.variables.check()
+        self.variables.check()
         config = self.config[self.subcommand]
         config.data.seed = int(config.seed_everything)  # where that was `true`, Lightning has chosen a number since
         choose_accelerator(config.trainer)
@@ -115,7 +139,7 @@ class VerifierCLI(OpenCLI):
         if not config.trainer.fast_dev_run:  # which writes nothing
             rank_zero_only(self.held.enter_context)(locked(root))
         overwrite = config.pop("overwrite")  # not saved, as it applies to this run only
-        plain = yaml.safe_load(self.parser_of("fit").dump(config, skip_none=False, format="yaml"))
+        plain = yaml.safe_load(self.parser_of("fit").dump(config, skip_none=False, skip_validation=True, format="yaml"))
         inputs = inputs_of(plain)
         earlier = claim(
             root, _export_folder(plain) or root / "export", plain, inputs, ckpt_path=config.ckpt_path,
@@ -237,14 +261,14 @@ def run(args: Sequence[str] | None = None) -> OpenCLI | None:
     _be_quiet()
     follow_main()
     given, rest = split_arguments(sys.argv[1:] if args is None else args)
-    variables = Variables(given)
     try:
         cli = VerifierCLI(
             StepModule,
             SolutionData,
+            variables=Variables(given),
             subclass_mode_model=True,
             args=rest,
-            parser_class=type("Parser", (_Parser,), {"variables": variables}),
+            parser_class=_Parser,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             seed_everything_default=0,

@@ -8,6 +8,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import atexit
+import gc
 import shutil
 import tempfile
 import threading
@@ -25,6 +26,15 @@ ROOT = Path(__file__).parents[1]
 # Encoded examples are kept for this run of the tests alone; processes that tests start use the same folder.
 os.environ["STEPVERIFY_CACHE"] = tempfile.mkdtemp(prefix="stepverify-tests-")
 atexit.register(shutil.rmtree, os.environ["STEPVERIFY_CACHE"], ignore_errors=True)
+
+# What is imported stays: nothing is looked for in it, neither now nor by the collections of the tests.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.enable()
+    gc.freeze()
+
 
 # A lock of this process: tqdm's own one is shared by forked processes, and one that a test kills would keep it for ever.
 tqdm.set_lock(threading.RLock())

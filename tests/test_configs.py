@@ -161,7 +161,8 @@ def ascii_model_dir(base, tmp_path: Path) -> Path:
     inner.add_tokens([AddedToken("<step>", normalized=False)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>")
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
-    config = AutoConfig.from_pretrained(str(base), vocab_size=128, eos_token_id=1, pad_token_id=0)
+    one_layer = {"num_hidden_layers": 1, "layer_types": ["full_attention"]}
+    config = AutoConfig.from_pretrained(str(base), vocab_size=128, eos_token_id=1, pad_token_id=0, **one_layer)
     AutoModelForCausalLM.from_config(config).save_pretrained(str(tmp_path / "ascii"))
     tokenizer.save_pretrained(str(tmp_path / "ascii"))
     return tmp_path / "ascii"

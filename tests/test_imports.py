@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 
 HEAVY = {"torch", "lightning", "vllm", "transformers", "ray", "matplotlib", "jinja2"}
 # What sampling may know of stepverify; the scorer also loads models.
@@ -15,6 +16,7 @@ SCORER = ("models", "verifier", "prms")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
 
 
+@cache
 def imports(path):
     """Absolute names of all modules that a file imports anywhere; ``from a import b`` gives ``a.b``."""
     found = set()
@@ -94,6 +96,7 @@ FLOORS = ("sampling.runtime", "sampling.engines", ("sampling.labelling", "sampli
           "sampling.pipeline", "sampling.__main__")  # fmt: skip
 
 
+@cache
 def typed_only(path):
     """Names that a file imports under ``if TYPE_CHECKING:`` alone."""
     found = set()

@@ -17,6 +17,7 @@ from stepverify.readers.released import digest
 from stepverify.records import Solution, StepLabel
 from stepverify.training_problems import count_trained, read_training_problems, write_training_problems
 from tests.helpers.fits import fit, write_labelled
+from tests.helpers.runs import BACKBONE
 
 
 def test_digests_lie_sorted_in_a_small_file(tmp_path):
@@ -33,7 +34,7 @@ def test_digests_lie_sorted_in_a_small_file(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained(base, tmp_path_factory):
+def trained(tmp_path_factory):
     """A PRM that learned from the first 32 of 48 problems, beside what its fit said; validated on the last 24."""
     root = tmp_path_factory.mktemp("trained")
     labelled = list(read_records(write_labelled(root / "all"), Solution))
@@ -42,9 +43,8 @@ def trained(base, tmp_path_factory):
     for s in held:  # another id and spacing: the text tells
         s.problem, s.problem_id, s.id = s.problem.replace(" ; ", "  ;\n").upper(), f"v/{s.problem_id}", f"v/{s.id}"
     write_records(root / "held" / "part-00000.jsonl", held)
-    random = {"path": str(base), "weights": "random"}
     with pytest.warns(UserWarning, match="in data.train too") as said:
-        fit(root / "run", "ProcessRewardModel", root / "train", random, validation=root / "held")
+        fit(root / "run", "ProcessRewardModel", root / "train", BACKBONE, validation=root / "held")
     return root, [str(w.message) for w in said if "in data.train too" in str(w.message)]
 
 

@@ -12,9 +12,9 @@ import lightning
 from stepverify.data.batch import Batch
 from stepverify.jsonl import write_records
 from tests.helpers.fits import thirteen
-from tests.helpers.runs import config
+from tests.helpers.runs import BACKBONE, config
 
-UNTIED = {"path": "lit_configs/quickstart/base", "weights": "random", "overrides": {"tie_word_embeddings": False}}
+UNTIED = BACKBONE | {"overrides": BACKBONE["overrides"] | {"tie_word_embeddings": False}}
 
 
 def judged(folder: Path, count: int = 13) -> Path:

@@ -27,12 +27,16 @@ def fit(
     root: Path, kind: str, data: Path, backbone: dict[str, Any], model: dict[str, Any] | None = None,
     precision: str = "32-true", validation: Path | None = None, **export: Any,
 ) -> Path:  # fmt: skip
-    """Six steps of a verifier or generator; ``export`` goes to the callback. Gives the folder of the export."""
+    """Six steps of a verifier or generator; ``export`` goes to the callback. Gives the folder of the export.
+
+    Where ``validation`` is not given, it is the first twelve solutions of ``data``.
+    """
     from stepverify.cli import main
 
-    reader, held = (
-        {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(path)}}
-        for path in (data, validation or data)
+    held = {"path": str(validation)} if validation else {"path": str(data), "limit": 12}
+    reader, held_out = (
+        {"class_path": "stepverify.readers.Solutions", "init_args": arguments}
+        for arguments in ({"path": str(data)}, held)
     )
     settings = {
         "seed_everything": 3,
@@ -43,7 +47,7 @@ def fit(
                 "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-2}}, **(model or {}),
             },
         },
-        "data": {"train": reader, "validation": held, "batch_size": 16},
+        "data": {"train": reader, "validation": held_out, "batch_size": 16},
         "trainer": {
             "default_root_dir": str(root), "max_epochs": 2, "precision": precision, "accelerator": "cpu", "logger": False,
             "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False,

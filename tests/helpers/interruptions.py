@@ -17,12 +17,12 @@ import torch
 
 from stepverify.cli import main
 from tests.helpers.processes import stepverify
-from tests.helpers.runs import BASE, config, scalars, weights
+from tests.helpers.runs import BACKBONE, config, scalars, weights
 
 # 8 steps in two epochs, with dropout; validation has two batches.
 RUN = {
     "data__eval_pack_tokens": 800,
-    "model__init_args__backbone": {"path": BASE, "weights": "random", "attention_dropout": 0.2},
+    "model__init_args__backbone": BACKBONE | {"attention_dropout": 0.2},
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import signal
@@ -80,6 +82,16 @@ def _become(environment: dict[str, str], file: Path, words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    import stepverify.trainer  # noqa: F401
+    gc.disable()  # nothing that is imported is garbage
+    for module in (
+        "stepverify.trainer",
+        "sampling.engines",
+        "torch.distributed.fsdp",
+        "torch.utils.tensorboard",
+        "transformers.models.qwen2.modeling_qwen2",
+    ):
+        importlib.import_module(module)
+    gc.enable()
+    gc.freeze()  # the ranks share it
 
     print(json.dumps([_run(int(sys.argv[1]), words) for words in json.loads(sys.argv[2])]))

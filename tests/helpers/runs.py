@@ -8,6 +8,12 @@ from typing import Any
 import yaml
 
 BASE = "lit_configs/quickstart/base"
+# One layer of the three: most of a step this small is what each layer calls.
+BACKBONE: dict[str, Any] = {
+    "path": BASE,
+    "weights": "random",
+    "overrides": {"num_hidden_layers": 1, "layer_types": ["full_attention"]},
+}
 # Four texts of 128 tokens at each validation would take more time than the eight steps.
 SHORT_TEXT = {"class_path": "SolutionText", "init_args": {"num_solutions": 1, "max_tokens": 4}}
 
@@ -27,7 +33,7 @@ def config(kind: str, root: Path, data: Path | None = None, **changes: Any) -> s
         "model": {
             "class_path": f"stepverify.modules.{kind}",
             "init_args": {
-                "backbone": {"path": BASE, "weights": "random"},
+                "backbone": BACKBONE,
                 "template": {"prompt": "{problem}\n"},
                 "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3}},
                 "warmup": 0.0,

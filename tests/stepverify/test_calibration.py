@@ -19,9 +19,7 @@ from stepverify.metrics import PlattScaling, platt_scaling  # noqa: E402
 from stepverify.models import load_verifier  # noqa: E402
 from stepverify.records import Solution  # noqa: E402
 from tests.helpers.fits import fit, write_labelled  # noqa: E402
-from tests.helpers.runs import config, scalars  # noqa: E402
-
-RANDOM = {"path": "lit_configs/quickstart/base", "weights": "random"}
+from tests.helpers.runs import BACKBONE, config, scalars  # noqa: E402
 
 
 @settings(deadline=None)
@@ -80,7 +78,10 @@ def test_calibration_scales_and_shifts_what_was_trained(tmp_path: Path):
     records = list(read_records(str(data), Solution))
     chosen = {"head": "linear", "loss": "bce"}
     plain, scaled = (
-        logits_at_the_end(fit(tmp_path / str(on), "OutcomeVerifier", data, RANDOM, chosen | {"calibrate": on}), records)
+        logits_at_the_end(
+            fit(tmp_path / str(on), "OutcomeVerifier", data, BACKBONE, chosen | {"calibrate": on}, validation=data),
+            records,
+        )
         for on in (False, True)
     )
     correct = torch.tensor([int(r.correct) for r in records])

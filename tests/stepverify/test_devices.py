@@ -52,7 +52,8 @@ def test_devices_change_between_epochs_only(steps: int, tmp_path: Path, capsys: 
     def fit(epochs: int, *callbacks: dict[str, Any], **limits: Any) -> None:
         file = config(
             "OutcomeVerifier", root, data, model__init_args__backbone=UNTIED, data__batch_size=3, trainer__max_epochs=epochs,
-            trainer__callbacks=[every(1), *callbacks], model__init_args__optimizer={"class_path": "torch.optim.SGD"}, **limits,
+            trainer__callbacks=[every(1), *callbacks], model__init_args__optimizer={"class_path": "torch.optim.SGD"},
+            trainer__logger=False, **limits,
         )  # fmt: skip
         main(["fit", "--config", file, "--ckpt_path", "last"])
 

@@ -35,7 +35,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [
             "fit", "--config", "lit_configs/quickstart/01_generator.yaml", "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2",
             "--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1", "--trainer.default_root_dir", str(folder / overlay),
-            "--data.train.init_args.num_problems", "128", "--data.batch_size", "16", "--data.validation.init_args.num_problems", "33",
+            "--data.train.init_args.num_problems", "32", "--data.batch_size", "4", "--data.validation.init_args.num_problems", "9",
             "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false",
             "--config", str(folder / "best.yaml"),
         ]

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from stepverify.cli import main  # noqa: E402
 from stepverify.jsonl import read_records, write_records  # noqa: E402
 from stepverify.records import Solution, StepLabel  # noqa: E402
-from tests.helpers.runs import BASE, config, scalars, weights  # noqa: E402
+from tests.helpers.runs import BACKBONE, config, scalars, weights  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,7 @@ def test_a_verifier_learns_language_beside_its_labels(packs, tmp_path: Path, lab
     changes |= {
         "model__init_args__loss": "bce",
         "model__init_args__label_smoothing": 0.1,
-        "model__init_args__backbone": {"path": BASE, "weights": "random", "dropout": 0.1},
+        "model__init_args__backbone": BACKBONE | {"dropout": 0.1},
     }
     root = tmp_path / "run"
     main(["fit", "--config", config("OutcomeVerifier", root, labelled, **changes, **packs)])
@@ -240,7 +240,7 @@ def test_losses_do_not_depend_on_the_split(tmp_path: Path, labelled: Path):
         ({"model__init_args__targets": {"neutral": "class"}}, "targets.neutral: class, but template.neutral defines no token"),
         ({"model__init_args__lm_weight": 1.0}, "model.lm_weight is 1.0, but data.lm names no solutions"),
         ({"data__lm_ratio": 0.0}, "data.lm_ratio: expected more than 0, got 0.0"),
-        ({"model__init_args__backbone": {"path": BASE, "dropout": 1.5}}, "backbone.dropout: expected 0 <= share < 1, got 1.5"),
+        ({"model__init_args__backbone": BACKBONE | {"dropout": 1.5}}, "backbone.dropout: expected 0 <= share < 1, got 1.5"),
         ({"data__train__init_args": {"path": "/nowhere/data"}}, "/nowhere/data: no such file or folder"),
     ],
 )  # fmt: skip

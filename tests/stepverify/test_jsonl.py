@@ -25,7 +25,7 @@ from tests.helpers.records import SOLUTIONS, message
     st.lists(SOLUTIONS.filter(lambda s: not s.scores), min_size=1, max_size=5, unique_by=lambda s: s.id),
     st.sampled_from(["x.jsonl", "x.jsonl.gz"]),
 )
-@settings(max_examples=40)
+@settings(max_examples=15)  # of single records test_records.py has more
 def test_every_file_gives_back_what_was_written(records, name):
     """Whatever is in the texts: line separators of Unicode, quotes, zero characters."""
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ from stepverify.records import InputError
 from tests.helpers.fits import write_labelled
 from tests.helpers.interruptions import every
 from tests.helpers.processes import stepverify
-from tests.helpers.runs import BASE, config, scalars, weights
+from tests.helpers.runs import BACKBONE, BASE, config, scalars, weights
 
 PEAK = StepMemory(resident=100, gradients=30, largest_gradient=8, states=20, activations=50)
 
@@ -117,7 +117,7 @@ def limit_host(monkeypatch: pytest.MonkeyPatch, spare: int) -> None:
 
 
 def fit(root: Path, data: Path, checkpointing: Any = "auto", *words: str, **changes: Any) -> None:
-    backbone = {"path": BASE, "weights": "random", "attention_dropout": 0.1, "gradient_checkpointing": checkpointing}
+    backbone = BACKBONE | {"attention_dropout": 0.1, "gradient_checkpointing": checkpointing}
     settings = {
         "model__init_args__backbone": backbone, "data__pack_tokens": 512, "trainer__max_epochs": 1,
         "data__validation": None, "trainer__callbacks": [every(1)],
@@ -250,7 +250,7 @@ def test_precision_in_effect_is_saved_and_goes_on(tmp_path: Path, said: list[str
     fit(root, data, False, **own, trainer__max_steps=2)
     assert said == ["precision: bf16-mixed (the default on this GPU; set trainer.precision to change it)"]
     monkeypatch.setattr(trainer_settings, "_cards", list)
-    fit(root, data, False, "--ckpt_path", "last", **own)
+    fit(root, data, False, "--ckpt_path", "last", **own, trainer__max_steps=3)
     assert "precision: bf16-mixed (as in the run that this one resumes" in said[-1]
     assert yaml.safe_load((root / "logs" / "config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"
 

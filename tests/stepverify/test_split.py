@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from stepverify.cli import main
 from stepverify.jsonl import read_records, write_records
 from stepverify.records import Solution, StepLabel
 from tests.helpers.processes import stepverify
+from tests.helpers.runs import BACKBONE
 
 # One optimizer step sees all 21 solutions; the last split packs them, shared prefixes once.
 SPLITS = {
@@ -49,7 +51,7 @@ def fit(root: Path, solutions: Path, *arguments: str, lora: bool = False):
     """Three steps of plain gradient descent: what differs in a gradient differs in the weights by as much."""
     command = [
         "fit", "--config", "lit_configs/quickstart/07_prm.yaml",
-        "--model.init_args.backbone", f"{{path: lit_configs/quickstart/base, weights: random, lora: {'{rank: 4}' if lora else 'null'}}}",
+        "--model.init_args.backbone", json.dumps(BACKBONE | {"lora": {"rank": 4} if lora else None}),
         "--model.init_args.template", "{prompt: \"{problem}\\n\"}",
         "--model.init_args.optimizer", "{class_path: torch.optim.SGD, init_args: {lr: 0.5}}",
         "--model.init_args.warmup", "0", "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu",

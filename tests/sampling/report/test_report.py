@@ -91,13 +91,13 @@ def test_rule_labels():
 
 
 def test_one_table_of_every_rule_under_every_aggregation(tmp_path, capsys):
-    """Ten verifiers: each has a panel. ``last`` solves all 20 problems and majority none: marked; ``min`` a tenth more."""
+    """Four verifiers: each has a panel. ``last`` solves all 20 problems and majority none: marked; ``min`` a tenth more."""
     curves = {"pass@1": [0.1], "majority": [0.0]}
-    curves |= {f"v{i}/{kind}": [0.5] for i in range(10) for kind in ("best_of_n", "top_3")} | {"oracle": [1.0]}
+    curves |= {f"v{i}/{kind}": [0.5] for i in range(4) for kind in ("best_of_n", "top_3")} | {"oracle": [1.0]}
     rows = []
     for p in range(20):
         compared = {
-            f"v{i}/best_of_n/{how}": [x] for i in range(10) for how, x in (("min", float(p == 0)), ("last", 1.0))
+            f"v{i}/best_of_n/{how}": [x] for i in range(4) for how, x in (("min", float(p == 0)), ("last", 1.0))
         }
         rows.append(Ranking(problem_id=f"p{p}", num_samples=4, sizes=[4], curves=curves | compared))
     write_records(tmp_path / "in" / "part-00000.jsonl", rows)

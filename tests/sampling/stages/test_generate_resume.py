@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import sys
 from collections import Counter
 
@@ -37,12 +38,20 @@ def test_a_finished_stage_asks_for_nothing(tmp_path, capsys):
     assert "already finished, 12 solutions" in capsys.readouterr().out
 
 
-@given(st.sets(st.integers(0, 11)))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """``finished()``: a copy of a finished stage's folder; and its solutions."""
+    root = tmp_path_factory.mktemp("finished")
+    _, whole = run(root / "o")
+    return lambda: shutil.copytree(root / "o", tmp_path_factory.mktemp("copy") / "o"), whole
+
+
+@given(gone=st.sets(st.integers(0, 11)))
 @settings(deadline=None, max_examples=30)
-def test_resume_asks_for_exactly_what_is_missing(tmp_path_factory, gone):
+def test_resume_asks_for_exactly_what_is_missing(finished, gone):
     """Whichever lines are taken out: the same samples come back, with the same seeds, and no other is asked for."""
-    output = tmp_path_factory.mktemp("resume") / "o"
-    _, whole = run(output)
+    copy, whole = finished
+    output = copy()
     shard = output / "part-00000.jsonl"
     lines = shard.read_text().splitlines(keepends=True)
     absent = {json.loads(line)["id"] for i, line in enumerate(lines) if i in gone}
@@ -59,11 +68,11 @@ def test_resume_asks_for_exactly_what_is_missing(tmp_path_factory, gone):
     assert sum(request.n for request in engine.asked) == len(absent)
 
 
-@given(st.floats(0, 1))
+@given(share=st.floats(0, 1))
 @settings(deadline=None, max_examples=30)
-def test_a_shard_torn_anywhere_is_made_whole(tmp_path_factory, share):
-    output = tmp_path_factory.mktemp("torn") / "o"
-    _, whole = run(output)
+def test_a_shard_torn_anywhere_is_made_whole(finished, share):
+    copy, whole = finished
+    output = copy()
     shard = output / "part-00000.jsonl"
     size = int(share * shard.stat().st_size)
     kept = shard.read_bytes()[:size].count(b"\n")

@@ -91,14 +91,14 @@ def test_the_optimizer_state_is_known_before_its_first_step(optimizer: Any):
 
 def test_too_small_a_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     """Before the first step; nothing is left but an empty log."""
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=2_000_000))
     with pytest.raises(SystemExit) as stopped:
         fit(tmp_path / "run", 1, best_of("val/loss", "min", keep=2))
     assert stopped.value.code == 2
     said = capsys.readouterr().err
-    assert "checkpoints and export take up to 0.0087" in said
+    assert "checkpoints and export take up to 0.0029" in said
     assert (
-        "0.005 GB are free: lower Checkpoints.keep (2), or choose a trainer.default_root_dir on another disk\n" in said
+        "0.002 GB are free: lower Checkpoints.keep (2), or choose a trainer.default_root_dir on another disk\n" in said
     )
     assert not (tmp_path / "run").exists()
 

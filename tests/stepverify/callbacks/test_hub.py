@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 
 from stepverify.modules import ProcessRewardModel
 from tests.helpers.fits import fit, write_labelled
+from tests.helpers.runs import BACKBONE
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +45,8 @@ def hub(monkeypatch):
     return Hub
 
 
-def test_the_export_goes_to_the_hub(hub, base, labelled, tmp_path: Path):
-    backbone = {"path": str(base), "weights": "random"}
-    folder = fit(tmp_path / "run", "ProcessRewardModel", labelled, backbone, push_to_hub="me/prm", private=False)
+def test_the_export_goes_to_the_hub(hub, labelled, tmp_path: Path):
+    folder = fit(tmp_path / "run", "ProcessRewardModel", labelled, BACKBONE, push_to_hub="me/prm", private=False)
     (created, uploaded) = hub.asked
     assert created == ("me/prm", {"private": False, "exist_ok": True})
     assert uploaded[0] == "me/prm"
@@ -54,11 +54,10 @@ def test_the_export_goes_to_the_hub(hub, base, labelled, tmp_path: Path):
     assert 'snapshot_download("me/prm")' in (folder / "README.md").read_text()
 
 
-def test_an_upload_that_fails_loses_nothing(hub, base, labelled, tmp_path: Path, monkeypatch, capsys):
+def test_an_upload_that_fails_loses_nothing(hub, labelled, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(hub, "broken", True)
-    backbone = {"path": str(base), "weights": "random"}
     with pytest.raises(SystemExit) as stopped:
-        fit(tmp_path / "run", "ProcessRewardModel", labelled, backbone, push_to_hub="me/prm", classifier=False)
+        fit(tmp_path / "run", "ProcessRewardModel", labelled, BACKBONE, push_to_hub="me/prm", classifier=False)
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert "is written, but not uploaded: no route to host; upload it with: hf upload me/prm" in error
@@ -75,20 +74,20 @@ def test_an_upload_that_fails_loses_nothing(hub, base, labelled, tmp_path: Path,
     ],
 )  # fmt: skip
 def test_what_cannot_be_written_is_refused_before_training(
-    export, message, hub, base, labelled, tmp_path: Path, monkeypatch, capsys
+    export, message, hub, labelled, tmp_path: Path, monkeypatch, capsys
 ):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     monkeypatch.setattr(ProcessRewardModel, "training_step", lambda *_: pytest.fail("it was trained"))
     with pytest.raises(SystemExit) as stopped:
-        fit(tmp_path / "run", "ProcessRewardModel", labelled, {"path": str(base), "weights": "random"}, **export)
+        fit(tmp_path / "run", "ProcessRewardModel", labelled, BACKBONE, **export)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert hub.asked == []
 
 
-def test_nothing_is_uploaded_offline(hub, base, labelled, tmp_path: Path, monkeypatch, capsys):
+def test_nothing_is_uploaded_offline(hub, labelled, tmp_path: Path, monkeypatch, capsys):
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: True)
@@ -97,7 +96,7 @@ def test_nothing_is_uploaded_offline(hub, base, labelled, tmp_path: Path, monkey
             tmp_path / "r",
             "ProcessRewardModel",
             labelled,
-            {"path": str(base), "weights": "random"},
+            BACKBONE,
             push_to_hub="me/prm",
         )
     assert "HF_HUB_OFFLINE is set" in capsys.readouterr().err

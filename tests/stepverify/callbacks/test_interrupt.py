@@ -124,7 +124,7 @@ def test_max_steps_at_the_end_of_an_epoch(accumulate: int, tmp_path: Path, whole
 @pytest.fixture(scope="module")
 def four_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("four") / "run"
-    fit(root, every(2, final="all"), trainer__max_steps=4, trainer__max_epochs=None)
+    fit(root, every(2, final="all"), trainer__max_steps=4, trainer__max_epochs=None, trainer__logger=False)
     assert sorted(p.name for p in (root / "checkpoints").iterdir()) == ["last.ckpt", "step=2.ckpt", "step=4.ckpt"]
     return root
 
@@ -151,7 +151,7 @@ def test_a_torn_checkpoint_is_passed_over(two: Path, capsys: pytest.CaptureFixtu
     older.write_bytes(flipped)
     newest.write_bytes(data[:-1])
     with pytest.raises(SystemExit) as ended:
-        fit(two, trainer__max_steps=6, trainer__max_epochs=None)
+        fit(two, trainer__max_steps=6, trainer__max_epochs=None, trainer__logger=False)
     assert ended.value.code == 2
     assert "there is no other checkpoint: remove" in capsys.readouterr().err
 
@@ -202,7 +202,7 @@ def test_saved_by_the_clock(tmp_path: Path):
         "class_path": "stepverify.callbacks.Checkpoints",
         "init_args": {"train_time_interval": "0:00:00", "keep": 3, "max_share": 1.0, "final": "all"},
     }
-    fit(tmp_path / "run", clock, trainer__max_steps=4, trainer__max_epochs=None)
+    fit(tmp_path / "run", clock, trainer__max_steps=4, trainer__max_epochs=None, trainer__logger=False)
     assert [p.name for p in files.find(tmp_path / "run")] == ["step=4.ckpt", "step=3.ckpt", "step=2.ckpt"]
 
 
@@ -221,7 +221,7 @@ def test_code_in_a_checkpoint_is_not_run(two: Path, tmp_path: Path, capsys: pyte
     newest = files.last(two)
     torch.save(torch.load(newest, weights_only=True) | {"more": Planted(tmp_path / "ran")}, newest)
     with pytest.raises(SystemExit) as ended:
-        fit(two, trainer__max_steps=6, trainer__max_epochs=None)
+        fit(two, trainer__max_steps=6, trainer__max_epochs=None, trainer__logger=False)
     assert ended.value.code == 2
     assert "holds more than data, which is not loaded: " in capsys.readouterr().err
     shards = tmp_path / "shards.ckpt"

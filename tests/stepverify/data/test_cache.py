@@ -272,12 +272,13 @@ def test_where_the_cache_lies(monkeypatch):
 # ── through the program ───────────────────────────────────────────────────────────────────────────
 
 
-def test_a_second_fit_encodes_nothing_and_learns_the_same(tmp_path, base, monkeypatch, caplog):
+def test_a_second_fit_encodes_nothing_and_learns_the_same(tmp_path, monkeypatch, caplog):
     """A PRM of the quickstart twice, once without a cache: equal weights, and 48 + 48 solutions encoded only once."""
     from safetensors.torch import load_file
 
     from stepverify.modules import ProcessRewardModel
     from tests.helpers.fits import fit, write_labelled
+    from tests.helpers.runs import BACKBONE
 
     labelled = write_labelled(tmp_path / "labelled")
     monkeypatch.setenv("STEPVERIFY_CACHE", str(tmp_path / "cache"))
@@ -288,9 +289,7 @@ def test_a_second_fit_encodes_nothing_and_learns_the_same(tmp_path, base, monkey
     weights = []
     for number in range(2):
         with caplog.at_level("INFO"):
-            export = fit(
-                tmp_path / f"run{number}", "ProcessRewardModel", labelled, {"path": str(base), "weights": "random"}
-            )
+            export = fit(tmp_path / f"run{number}", "ProcessRewardModel", labelled, BACKBONE, validation=labelled)
         weights.append(load_file(export / "model.safetensors"))
     # Validation reads the same solutions: what training has encoded serves it too.
     assert len(calls) == 48 + 16 + 2 * 16
