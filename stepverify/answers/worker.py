@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import enum
+import multiprocessing
 import os
 import signal
 import time
@@ -39,7 +40,7 @@ def initialize(algebra: bool) -> None:
     # During a long C call of SymPy or a pattern Python handles no signals: let these kill at once.
     for kill in (signal.SIGTERM, signal.SIGPROF):
         signal.signal(kill, signal.SIG_DFL)
-    _end_with_parent()
+    _end_with_program()
     if algebra:  # loaded by the fork server, where there is one
         from stepverify.answers import warm_up  # noqa: F401
     with contextlib.suppress(ImportError, ValueError, OSError):  # no such limit on this system, or already a lower one
@@ -50,11 +51,24 @@ def initialize(algebra: bool) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _end_with_parent() -> None:
-    """Have the kernel end this process after its parent, however that ends (Linux)."""
+def _end_with_program() -> None:
+    """Have the kernel end this process after the program that uses it, however that ends, and after its fork server.
+
+    The program holds the write end of a pipe; its closing sends SIGIO, which ends a process even in a long C call. The
+    signal for the death of a parent (Linux) alone is not enough: the parent is a fork server, which lives as long as
+    its workers.
+    """
+    program = multiprocessing.parent_process()
+    assert program is not None
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # not on this system
+        import fcntl
+
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        fcntl.fcntl(program.sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(program.sentinel, fcntl.F_SETFL, fcntl.fcntl(program.sentinel, fcntl.F_GETFL) | os.O_ASYNC)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() == 1:  # it has ended meanwhile
+    if os.getppid() == 1 or not program.is_alive():  # ended meanwhile
         os._exit(1)
 
 
