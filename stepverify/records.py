@@ -150,7 +150,7 @@ class Ranking(Struct, kw_only=True, forbid_unknown_fields=True):
         choices: rule → id of the solution selected from all samples; None if it selects none.
         auroc_by_rule: rule → AUROC of the quantity that orders the samples (votes, steps, a verifier's scores); empty
             if all samples are correct, or all incorrect.
-        num_timeouts: comparisons of two answers that took too long, and count as not equal.
+        num_timeouts: readings and comparisons of answers that took too long; such answers count as not equal.
     """
 
     problem_id: str
