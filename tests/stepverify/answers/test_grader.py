@@ -149,7 +149,9 @@ def wait_until(holds):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends workers with their parent on Linux alone")
 def test_workers_end_with_a_killed_parent():
-    program = subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    program = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     worker = int(program.stdout.readline())
     before = ticks(worker)
     wait_until(lambda: ticks(worker) > before + 20)  # it is at work: an idle one ends by itself
