@@ -36,12 +36,15 @@ class Worked(Reader):
         yield from take(self._worked(), self.start, self.limit)
 
     def _worked(self) -> Iterator[Problem]:
+        self.left_out.clear()
         seen = set[str]()
         with Grader() as grader:
             candidates = (s for s in self.source.solutions() if s.problem_id not in seen and self._may_be(s))
             while chunk := list(islice(candidates, _CHUNK)):
                 for s, correct in zip(chunk, _state_answers(chunk, grader), strict=True):
-                    if correct and s.problem_id not in seen:
+                    if correct is None:
+                        self.left_out.note("not read or compared in time", s.id)
+                    elif correct and s.problem_id not in seen:
                         seen.add(s.problem_id)
                         steps = s.steps
                         if s.step_separator == "\n":  # a step is a line
@@ -58,12 +61,16 @@ class Worked(Reader):
         return bool(solution.correct) or (bool(labels) and all(label and label.rating for label in labels))
 
 
-def _state_answers(solutions: list[Solution], grader: Grader) -> list[bool]:
-    """Check which solutions state an answer: that of the problem, if no outcome label says that it is correct."""
-    stated = [answer for answer, _ in grader.extract(s.text for s in solutions)]
+def _state_answers(solutions: list[Solution], grader: Grader) -> list[bool | None]:
+    """Check which solutions state an answer: that of the problem, if no outcome label says that it is correct.
+
+    None for a solution that was given up.
+    """
+    found = grader.extract(s.text for s in solutions)
     known = (s.correct or s.answer is None for s in solutions)
-    golds = [a if is_known else s.answer for s, a, is_known in zip(solutions, stated, known, strict=True)]
-    return [verdict is True for verdict in grader.grade(zip(golds, stated, strict=True))]
+    golds = [a if is_known else s.answer for s, (a, _), is_known in zip(solutions, found, known, strict=True)]
+    verdicts = grader.grade(zip(golds, (answer for answer, _ in found), strict=True))
+    return [None if late else verdict for (_, late), verdict in zip(found, verdicts, strict=True)]
 
 
 def _is_positive(label: StepLabel) -> bool:

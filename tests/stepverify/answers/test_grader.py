@@ -68,6 +68,21 @@ def test_classes(grader):
     assert grader.classes(["20%", "1/5", "20"]) == [0, 0, 0]
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the arguments of processes from /proc")
+def test_workers_fork_from_a_server_that_has_loaded_what_they_need():
+    """Math-Verify is loaded once, and by no server of the program; texts alone do not load it."""
+    for algebra, use in ((False, lambda g: g.extract(["so\n#### 5"])), (True, lambda g: g.grade([("x+1", "1+x")]))):
+        before = {child.pid for child in multiprocessing.active_children()}
+        with pytest.MonkeyPatch.context() as patch, Grader(num_workers=1) as grader:
+            patch.setattr("stepverify.answers.processes.has_algebra", lambda: False)
+            use(grader)
+            (worker,) = (child.pid for child in multiprocessing.active_children() if child.pid not in before)
+            server = Path(f"/proc/{worker}/stat").read_text().rpartition(") ")[2].split()[1]
+            arguments = Path(f"/proc/{server}/cmdline").read_text()
+            assert "'pebble', 'stepverify.answers.pool'" in arguments
+            assert ("stepverify.answers.warm_up" in arguments) is algebra
+
+
 def test_starts_no_process_for_plain_answers():
     before = set(multiprocessing.active_children())
     with Grader() as grader:
