@@ -77,9 +77,10 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
         token_ids: sampled tokens, exactly as the engine sampled them.
         finish: ``stop`` (ended by itself) or ``length`` (cut off at the token limit).
         num_calculator_edits: values that the calculator inserted; values that were sampled correctly do not count.
-        predicted: final answer extracted from the steps; None if there is none.
+        predicted: final answer extracted from the steps; None if there is none, or if that took too long.
         correct: outcome label: whether ``predicted`` equals ``answer``.
-        timed_out: comparing the two took longer than the time limit; it then counts as incorrect.
+        timed_out: extracting ``predicted``, or comparing the two, took longer than the time limit; the solution then
+            counts as incorrect.
         step_labels: one entry per step; None for unlabelled steps.
         scores: verifier name → its values along the solution, in [0, 1]: one per step from a process reward model, one
             per token or the final one alone from an outcome verifier; empty if the solution could not be scored.
@@ -149,7 +150,7 @@ class Ranking(Struct, kw_only=True, forbid_unknown_fields=True):
         choices: rule → id of the solution selected from all samples; None if it selects none.
         auroc_by_rule: rule → AUROC of the quantity that orders the samples (votes, steps, a verifier's scores); empty
             if all samples are correct, or all incorrect.
-        num_timeouts: comparisons of two answers that took too long, and count as not equal.
+        num_timeouts: readings and comparisons of answers that took too long; such answers count as not equal.
     """
 
     problem_id: str
@@ -184,10 +185,11 @@ class Rollout(Struct, kw_only=True, forbid_unknown_fields=True):
         seed: seed of the first completion; the next ones have ``seed + 1`` and so on.
         completions: texts after the prefix.
         finish: as in :class:`Solution`, for each completion.
-        answers: final answer of each completion; None if there is none.
+        answers: final answer of each completion; None if there is none, or if extracting it took too long.
         correct: whether each answer is the problem's.
         tokens: number of tokens sampled for all of them.
-        timed_out: indices of the completions whose grading took longer than the time limit; they count as incorrect.
+        timed_out: indices of the completions of which the answer was not extracted or compared within the time limit;
+            they count as incorrect.
     """
 
     id: str

@@ -34,7 +34,7 @@ class Unstated:
 
         Args:
             text: the text.
-            stated: it states an answer, or was cut off before it could.
+            stated: it states an answer, was cut off before it could, or was not read in time.
         """
         self.total += 1
         if not stated:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sampling.runtime.batched import Batched
 from sampling.runtime.progress import Progress
-from stepverify.answers import Grader
+from stepverify.answers import Extracted, Grader
 from stepverify.records import Solution
 
 LabelProblem = Callable[[list[Solution]], Awaitable[None]]
@@ -26,8 +27,8 @@ class Stage:
     Attributes:
         input: the folder of solutions; None if they come from a reader.
         output: the stage's folder; a labeller keeps its own records in a subfolder.
-        grader: compares answers.
-        pool: the one thread in which answers are compared.
+        grader: extracts and compares answers.
+        pool: the one thread in which the grader is called.
         progress: progress of the stage, to count tokens.
     """
 
@@ -37,9 +38,21 @@ class Stage:
     pool: Executor
     progress: Progress
 
+    async def extract(self, texts: Iterable[str]) -> list[Extracted]:
+        """Extract the final answers of texts, while other coroutines run."""
+        return await self._extract(texts)
+
     async def grade(self, pairs: Iterable[tuple[str | None, str | None]]) -> list[bool | None]:
         """Compare (gold, predicted) pairs, while other coroutines run."""
-        return await asyncio.get_running_loop().run_in_executor(self.pool, self.grader.grade, list(pairs))
+        return await self._grade(pairs)
+
+    @cached_property
+    def _extract(self) -> Batched[str, Extracted]:
+        return Batched(self.grader.extract, self.pool)
+
+    @cached_property
+    def _grade(self) -> Batched[tuple[str | None, str | None], bool | None]:
+        return Batched(self.grader.grade, self.pool)
 
 
 class StepLabeller(ABC):

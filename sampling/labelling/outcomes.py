@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from sampling.labelling.answer_fallback import Unstated
-from stepverify.answers import Grader, concluded_number, extract_answer, last_number
+from stepverify.answers import Extracted, Fallback, Grader
 from stepverify.jsonl import read_records
 from stepverify.readers import Reader
 from stepverify.readers.base import once
 from stepverify.records import InputError, Solution
 
-Fallback = Literal["no_answer", "last_number", "conclusion"]
-_FALLBACKS: dict[str, Callable[[str], str | None]] = {
-    "no_answer": lambda text: None, "last_number": last_number, "conclusion": concluded_number,
-}  # fmt: skip
+_CHUNK = 1024  # solutions read again at a time
 
 
 def by_problem(source: Path | Reader) -> list[list[Solution]]:
@@ -45,24 +42,34 @@ def by_problem(source: Path | Reader) -> list[list[Solution]]:
     return list(groups.values())
 
 
-def grade_solutions(group: list[Solution], grader: Grader, answer_fallback: Fallback = "no_answer") -> list[Solution]:
+def grade_solutions(
+    solutions: list[Solution], grader: Grader, answer_fallback: Fallback = "no_answer"
+) -> list[Solution]:
     """Set ``predicted``, ``correct`` and ``timed_out`` of solutions, and return them.
 
     Their problems must have reference answers.
     """
-    for solution in group:
-        text = solution.text
-        # An answer in a solution that was cut off is not its final answer.
-        solution.predicted = (
-            None if solution.finish == "length" else extract_answer(text) or _FALLBACKS[answer_fallback](text)
-        )
-    for solution, verdict in zip(group, grader.grade((s.answer, s.predicted) for s in group), strict=True):
-        solution.correct, solution.timed_out = verdict is True, verdict is None
-    return group
+    # An answer in a solution that was cut off is not its final answer.
+    found = grader.extract(("" if s.finish == "length" else s.text for s in solutions), answer_fallback)
+    verdicts = grader.grade((s.answer, answer) for s, (answer, _) in zip(solutions, found, strict=True))
+    for solution, (answer, timed_out), verdict in zip(solutions, found, verdicts, strict=True):
+        solution.predicted, solution.correct = answer, verdict is True
+        solution.timed_out = timed_out or verdict is None
+    return solutions
 
 
-def count_unstated(solutions: Iterable[Solution], found: Unstated) -> Iterator[Solution]:
-    """Pass solutions on, and count those that state no answer."""
-    for s in solutions:
-        found.add(s.text, stated=s.finish == "length" or extract_answer(s.text) is not None)
-        yield s
+def count_unstated(
+    solutions: Iterable[Solution], found: Unstated, grader: Grader, answer_fallback: Fallback = "no_answer"
+) -> Iterator[Solution]:
+    """Pass graded solutions on, and count those that state no answer.
+
+    The records say so themselves, unless a fallback may have found ``predicted``: then their texts are read again.
+    """
+    solutions = iter(solutions)
+    while chunk := list(islice(solutions, _CHUNK)):
+        answers = [Extracted(s.predicted, s.timed_out) for s in chunk]
+        if answer_fallback != "no_answer":
+            answers = grader.extract(s.text if s.predicted else "" for s in chunk)
+        for s, (answer, timed_out) in zip(chunk, answers, strict=True):
+            found.add(s.text, stated=answer is not None or timed_out or s.timed_out or s.finish == "length")
+            yield s

@@ -129,8 +129,9 @@ class Rollouts(StepLabeller):
 
 def _watched(rollouts: Iterable[Rollout], found: Unstated) -> Iterator[Rollout]:
     for rollout in rollouts:
-        for text, finish, answer in zip(rollout.completions, rollout.finish, rollout.answers, strict=True):
-            found.add(text, stated=finish == "length" or answer is not None)
+        completions = zip(rollout.completions, rollout.finish, rollout.answers, strict=True)
+        for i, (text, finish, answer) in enumerate(completions):
+            found.add(text, stated=finish == "length" or answer is not None or i in rollout.timed_out)
         yield rollout
 
 

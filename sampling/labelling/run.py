@@ -18,7 +18,6 @@ from sampling.runtime.scheduler import PriorityLimit, together
 from sampling.runtime.seeds import derive_seed
 from sampling.runtime.store import Store
 from sampling.runtime.writer import Writer
-from stepverify.answers import extract_answer
 from stepverify.records import InputError, Problem, Rollout, Solution, StepLabel
 from stepverify.template import Template
 
@@ -203,18 +202,17 @@ class Run:
         problem, steps = ask.problem.solutions[0], ask.node.steps()
         # Graded like solutions: with the prefix, which may state the answer, and never if cut off.
         template = self.plan.template
-        answers = [
-            None
-            if c.finish == "length"
-            else extract_answer(template.join((*steps, template.strip(c.text, continued=bool(steps)))))
+        found = await self.stage.extract(
+            "" if c.finish == "length" else template.join((*steps, template.strip(c.text, continued=bool(steps))))
             for c in completions
-        ]
-        verdicts = await self.stage.grade((problem.answer, answer) for answer in answers)
+        )
+        verdicts = await self.stage.grade((problem.answer, answer) for answer, _ in found)
         return Rollout(
             id=ask.key, problem_id=problem.problem_id, steps=list(steps), seed=ask.seed,
-            completions=[c.text for c in completions], finish=[c.finish for c in completions], answers=answers,
+            completions=[c.text for c in completions], finish=[c.finish for c in completions],
+            answers=[answer for answer, _ in found],
             correct=[v is True for v in verdicts], tokens=sum(c.num_tokens for c in completions),
-            timed_out=[i for i, v in enumerate(verdicts) if v is None],
+            timed_out=[i for i, v in enumerate(verdicts) if v is None or found[i].timed_out],
         )  # fmt: skip
 
     def _count(self, ask: Ask, record: Rollout) -> None:

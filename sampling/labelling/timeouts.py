@@ -1,4 +1,4 @@
-"""Warn if many comparisons of answers exceed their time limit.
+"""Warn if reading or comparing many answers exceeds its time limit.
 
 Otherwise a limit that is too low would silently become incorrect labels.
 """
@@ -18,15 +18,15 @@ _SHOWN = 80
 
 @dataclass
 class Timeouts:
-    """Count compared answers and those that timed out, and keep an example.
+    """Count read and compared answers and those that timed out, and keep an example.
 
     Counted from records, so that those of earlier runs of a stage are included.
 
     Attributes:
         what: name of the answers' texts in the message: ``solutions``, ``rollouts`` or ``pairs``.
-        time_limit: of a comparison, in seconds of CPU time.
-        count: comparisons that timed out.
-        total: all answers that were compared.
+        time_limit: of one text or comparison, in seconds of CPU time.
+        count: answers that timed out.
+        total: all answers that were compared, and texts that were not read in time.
         example: the first that timed out.
     """
 
@@ -42,12 +42,12 @@ class Timeouts:
         Args:
             place: id of its text.
             predicted: the answer; None was not compared.
-            timed_out: whether the comparison took too long.
+            timed_out: whether the comparison took too long, or without an answer, reading the text.
         """
-        self.total += predicted is not None
+        self.total += predicted is not None or timed_out
         if timed_out:
             self.count += 1
-            answer = " ".join(str(predicted).split())
+            answer = "its text was not read" if predicted is None else " ".join(predicted.split())
             self.example = self.example or f"{place}: {answer[:_SHOWN]}{'…' * (len(answer) > _SHOWN)}"
 
     def warn(self, effect: str) -> None:

@@ -23,7 +23,7 @@ class Sample:
     """Hold what ranking needs of one solution.
 
     ``predicted`` is the answer that it votes for; None is no vote. ``trimmed`` are verifiers whose value of the final
-    step is left out of ``scores``.
+    step is left out of ``scores``. ``unread`` tells that the final step was not read in time, so that it stays.
     """
 
     id: str
@@ -33,6 +33,7 @@ class Sample:
     num_steps: int
     scores: Mapping[str, Sequence[float]]
     trimmed: Collection[str] = ()
+    unread: bool = False
 
     def num_values(self, verifier: str) -> int:
         """Return the number of a verifier's values, with one that is left out."""

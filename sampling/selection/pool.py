@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from sampling.selection.candidates import MISSING, Sample
-from stepverify.answers import extract_answer
+from stepverify.answers import Extracted, Grader
 from stepverify.jsonl import read_located
 from stepverify.records import InputError, Solution
+
+_CHUNK = 1024  # solutions whose final steps are read at a time
 
 Pool = dict[str, list[Sample]]  # problem id → its samples, in the order of first appearance
 
@@ -25,6 +28,18 @@ def read_pool(path: Path, without_final_step: Collection[str] = ()) -> Pool:
         InputError: a solution that is not graded, or lacks a score that others have.
     """
     pool: Pool = {}
+    with Grader() as grader:
+        solutions = _checked(path)
+        while chunk := list(islice(solutions, _CHUNK)):
+            final = [Extracted(None)] * len(chunk)
+            if without_final_step:
+                final = grader.extract(s.steps[-1] if len(s.steps) > 1 else "" for s in chunk)
+            for s, found in zip(chunk, final, strict=True):
+                pool.setdefault(s.problem_id, []).append(_sample(s, without_final_step, found))
+    return pool
+
+
+def _checked(path: Path) -> Iterator[Solution]:
     first, names = "", set[str]()
     for where, solution in read_located(path, Solution):
         here = f"{where}: solution {solution.id}"
@@ -37,26 +52,34 @@ def read_pool(path: Path, without_final_step: Collection[str] = ()) -> Pool:
             raise InputError(
                 f"{culprit} has no score by '{differing[0]}', but others do; score all with the same verifiers"
             )
-        answer = solution.predicted if solution.finish != "length" else None
-        num_steps = len(solution.steps)
-        trimmed: list[str] = []
-        if without_final_step and num_steps > 1 and extract_answer(solution.steps[-1]) is not None:
-            trimmed = [name for name in without_final_step if len(solution.scores.get(name, ())) == num_steps]
-        scores = solution.scores | {name: solution.scores[name][:-1] for name in trimmed}
-        sample = Sample(solution.id, solution.answer, answer, solution.solved, num_steps, scores, trimmed)
-        pool.setdefault(solution.problem_id, []).append(sample)
-    return pool
+        yield solution
+
+
+def _sample(solution: Solution, without_final_step: Collection[str], final: Extracted) -> Sample:
+    answer = solution.predicted if solution.finish != "length" else None
+    num_steps = len(solution.steps)
+    trimmed: list[str] = []
+    if final.answer is not None:
+        trimmed = [name for name in without_final_step if len(solution.scores.get(name, ())) == num_steps]
+    scores = solution.scores | {name: solution.scores[name][:-1] for name in trimmed}
+    return Sample(
+        solution.id, solution.answer, answer, solution.solved, num_steps, scores, trimmed, unread=final.timed_out
+    )
 
 
 def count_samples(pool: Pool) -> dict[str, int]:
     """Count samples without an answer, and problems that no rule changes.
 
-    These are the problems without a correct sample, and those without an incorrect one.
+    These are the problems without a correct sample, and those without an incorrect one. Final steps are counted if any
+    was left out, or not read in time.
     """
     there = [[sample for sample in samples if sample is not MISSING] for samples in pool.values()]
     groups = [[sample.correct for sample in samples] for samples in there]
-    trimmed = sum(bool(sample.trimmed) for samples in there for sample in samples)
-    return ({"final_steps_left_out": trimmed} if trimmed else {}) | {
+    final_steps = {
+        "final_steps_left_out": sum(bool(sample.trimmed) for samples in there for sample in samples),
+        "final_steps_timed_out": sum(sample.unread for samples in there for sample in samples),
+    }
+    return {name: count for name, count in final_steps.items() if count} | {
         "without_answer": sum(sample.predicted is None for samples in there for sample in samples),
         "problems_without_correct": sum(not any(correct) for correct in groups),
         "problems_without_incorrect": sum(map(all, groups)),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sampling.labelling.answer_fallback import Unstated
 from sampling.labelling.timeouts import Timeouts
 from sampling.runtime.progress import Progress
-from stepverify.answers import Grader, extract_answer
+from stepverify.answers import Extracted, Grader
 from stepverify.jsonl import check_output, read_json_lines, shards, write_lines
 from stepverify.readers.base import entry
 from stepverify.records import InputError
@@ -36,15 +36,16 @@ def grade(
 
     Reads lines ``{"id", "gold", "pred"}`` and writes lines ``{"id", "correct"}`` in the same order. ``gold`` and
     ``pred`` are answers as they were written, in LaTeX or plain text, or null: a missing answer equals nothing.
-    ``correct`` is true, false, or null if the comparison timed out. Other keys are ignored.
+    ``correct`` is true, false, or null if reading or comparing the answer timed out. Other keys are ignored.
 
     Args:
         input: a file of such lines (``.gz`` too), or a folder of them.
         output: the file to write; an existing one is replaced once the new one is complete.
         solutions: treat ``pred`` as a whole solution: the answer that it states is graded, and one that states none is
             incorrect. Otherwise ``pred`` is read as an answer if possible, else its stated answer is taken.
-        time_limit: seconds of CPU time that one comparison may take. A warning is printed if more than 1 % take longer.
-        num_workers: processes that compare answers; null uses all cores that this process may use.
+        time_limit: seconds of CPU time that reading or comparing one answer may take. A warning is printed if more than
+            1 % take longer.
+        num_workers: processes that read and compare answers; null uses all cores that this process may use.
 
     Raises:
         InputError: a line without these keys, or with a duplicate id; an output that is a folder, a link or a file of
@@ -58,8 +59,8 @@ def grade(
         total = _check(input)
         start = time.monotonic()
         with Progress("grade", "pairs", total) as progress:
-            pairs = _pairs(input, found if solutions else None)
-            write_lines(output, _lines(pairs, grader, counts, late, progress))
+            pairs = (pair for _, pair in _located(input))
+            write_lines(output, _lines(pairs, grader, counts, found if solutions else None, late, progress))
     seconds = time.monotonic() - start
     print(
         f"{output}: {total:,} pairs, {counts['correct']:,} correct ({counts['correct'] / total:.1%}), "
@@ -89,23 +90,21 @@ def _answer(where: str, row: Any, key: str) -> str | None:
     return None if row.get(key, "") is None else entry(where, row, key, str)
 
 
-def _pairs(input: Path, found: Unstated | None) -> Iterator[Pair]:
-    for _, pair in _located(input):
-        if found is not None:
-            text = pair.predicted or ""
-            pair = pair._replace(predicted=extract_answer(text))  # noqa: PLW2901
-            found.add(text, stated=pair.predicted is not None)
-        yield pair
-
-
 def _lines(
-    pairs: Iterator[Pair], grader: Grader, counts: Counter[str], late: Timeouts, progress: Progress
-) -> Iterator[str]:
+    pairs: Iterator[Pair], grader: Grader, counts: Counter[str], found: Unstated | None, late: Timeouts,
+    progress: Progress,
+) -> Iterator[str]:  # fmt: skip
     while chunk := list(islice(pairs, _CHUNK)):
-        verdicts = grader.grade((pair.gold, pair.predicted) for pair in chunk)
-        for pair, correct in zip(chunk, verdicts, strict=True):
-            answered = bool((pair.gold or "").strip() and (pair.predicted or "").strip())
+        answers = [Extracted(pair.predicted) for pair in chunk]
+        if found is not None:
+            answers = grader.extract(pair.predicted or "" for pair in chunk)
+            for pair, read in zip(chunk, answers, strict=True):
+                found.add(pair.predicted or "", stated=read.answer is not None or read.timed_out)
+        verdicts = grader.grade((pair.gold, read.answer) for pair, read in zip(chunk, answers, strict=True))
+        for pair, read, verdict in zip(chunk, answers, verdicts, strict=True):
+            correct = None if read.timed_out else verdict
+            answered = read.timed_out or bool((pair.gold or "").strip() and (read.answer or "").strip())
             counts.update({"correct": correct is True, "no answer": not answered, "timed out": correct is None})
-            late.add(pair.id, pair.predicted if answered else None, timed_out=correct is None)
+            late.add(pair.id, read.answer if answered else None, timed_out=correct is None)
             yield json.dumps({"id": pair.id, "correct": correct}, ensure_ascii=False) + "\n"
         progress.add(len(chunk))

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sampling.labelling.answer_fallback import Unstated
 from sampling.labelling.base import LabelProblem, Stage, StepLabeller
 from sampling.labelling.label_statistics import count, describe
-from sampling.labelling.outcomes import Fallback, by_problem, count_unstated, grade_solutions
+from sampling.labelling.outcomes import by_problem, count_unstated, grade_solutions
 from sampling.labelling.timeouts import Timeouts, count_solutions
+from sampling.runtime.batched import Batched
 from sampling.runtime.progress import Progress
 from sampling.runtime.provenance import digest
 from sampling.runtime.scheduler import run, run_all
 from sampling.runtime.store import Store
 from sampling.runtime.writer import Writer
-from stepverify.answers import Grader
+from stepverify.answers import Fallback, Grader
 from stepverify.readers import Reader
 from stepverify.records import Solution
 
@@ -42,8 +43,9 @@ def label(
             those that change are counted and listed in the manifest.
         output: folder for the labelled solutions, in any order; a killed run continues with the missing problems.
         steps: the labeller of steps; None leaves step labels as they are.
-        time_limit: seconds of CPU time that grading one answer may take; an answer that takes longer is incorrect, has
-            ``timed_out`` set, and is counted. A warning is printed if that is more than 1 % of the answers.
+        time_limit: seconds of CPU time that reading one solution, or comparing its answer, may take; a solution that
+            takes longer is incorrect, has ``timed_out`` set, and is counted. A warning is printed if these are more
+            than 1 % of the answers.
         answer_fallback: the answer of a solution in prose that states none: none at all, its last number, or its last
             result if the last line repeats it. Does not apply to rollouts. A warning with three example endings is
             printed if more than 5 % of the solutions state no answer.
@@ -67,16 +69,19 @@ def label(
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
         kept = len(store.done)
-        with (
-            Grader(time_limit=time_limit) as grader, ThreadPoolExecutor(1, "grading") as pool,
-            Progress("label", "solutions", total, kept) as progress,
-        ):  # fmt: skip
-            # A problem that a kill left incomplete is labelled again as a whole; only its missing lines are written.
-            missing = [group for group in groups if any(s.id not in store.done for s in group)]
-            stage = Stage(None if isinstance(input, Reader) else input, output, grader, pool, progress)
-            run(_label_all(missing, steps, answer_fallback, stage, store))
         found, late = Unstated("solutions"), Timeouts("solutions", time_limit)
-        summary = count(count_solutions(count_unstated(store.records(), found), late), given)
+        with Grader(time_limit=time_limit) as grader:
+            with (
+                ThreadPoolExecutor(1, "grading") as pool,
+                Progress("label", "solutions", total, kept) as progress,
+            ):
+                # A problem that a kill left incomplete is labelled again as a whole; only its missing lines are
+                # written.
+                missing = [group for group in groups if any(s.id not in store.done for s in group)]
+                stage = Stage(None if isinstance(input, Reader) else input, output, grader, pool, progress)
+                run(_label_all(missing, steps, answer_fallback, stage, store))
+            records = count_unstated(store.records(), found, grader, answer_fallback)
+            summary = count(count_solutions(records, late), given)
         summary |= {"grading_timeouts": late.count}
         summary |= progress.summary() | {"unstated": found.count}
         if isinstance(input, Reader):
@@ -101,12 +106,12 @@ async def _label_all(
     stage: Stage,
     store: Store[Solution],
 ) -> None:
-    loop = asyncio.get_running_loop()
+    graded = Batched(partial(grade_solutions, grader=stage.grader, answer_fallback=answer_fallback), stage.pool)
     with Writer(store) as writer:
         async with steps.labelling(stage) if steps else _outcomes_alone() as label_steps:
 
             async def label_problem(group: list[Solution]) -> None:
-                await loop.run_in_executor(stage.pool, grade_solutions, group, stage.grader, answer_fallback)
+                await graded(group)
                 await label_steps(group)
                 new = [s for s in group if s.id not in store.done]
                 await writer.write(new)

@@ -162,7 +162,7 @@ def _say_what_to_know(rankings: list[Ranking], seen: dict[str, Any], time_limit:
         print(f"  WARNING: {line}")
     if late := sum(r.num_timeouts for r in rankings):
         limit = f"{time_limit:g} s of CPU time"
-        print(f"  {late:,} comparisons of two answers took longer than {limit}; they count as not equal")
+        print(f"  {late:,} readings or comparisons of answers took longer than {limit}; they count as not equal")
     for rule in (r for r in rankings[0].curves if r.rpartition("/")[2] not in AGGREGATIONS):
         print(f"  {rule:<28} {100 * math.fsum(r.curves[rule][-1] for r in rankings) / len(rankings):6.2f} %")
 

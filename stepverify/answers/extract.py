@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 from stepverify.answers.transcript import NEXT_TURN, solution_part
+
+Fallback = Literal["no_answer", "last_number", "conclusion"]
+"""The answer of a text that states none: none, :func:`last_number`, or :func:`concluded_number`."""
 
 MAX_STATEMENT = 500
 """Longest stated answer in characters; longer ones are prose. Does not apply to ``\boxed``."""
@@ -270,4 +274,4 @@ def _clean(stated: str) -> str:
             stated = stated[:-1]
         if stated.endswith("**") and "**" not in stated[:-2]:  # emphasis that began before the statement
             stated = stated[:-2]
-    return stated
+    return stated.strip()  # never blank, so that an answer equals itself

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
-from stepverify.answers import Grader, extract_answer
+from stepverify.answers import Grader
 from stepverify.readers.base import Reader, lines, take
 from stepverify.records import Problem, Solution, StepLabel
+
+_CHUNK = 64  # solutions read ahead
 
 
 class Worked(Reader):
@@ -33,26 +36,41 @@ class Worked(Reader):
         yield from take(self._worked(), self.start, self.limit)
 
     def _worked(self) -> Iterator[Problem]:
-        seen = set()
+        self.left_out.clear()
+        seen = set[str]()
         with Grader() as grader:
-            for s in self.source.solutions():
-                short = self.max_steps is None or len(s.steps) <= self.max_steps
-                if short and s.problem_id not in seen and _is_correct(s, grader):
-                    seen.add(s.problem_id)
-                    steps = s.steps
-                    if s.step_separator == "\n":  # a step is a line
-                        steps = [line for step in s.steps if (line := " ".join(lines(step)))]
-                    yield Problem(id=s.problem_id, problem=s.problem, answer=s.answer, steps=steps, meta=s.meta)
+            candidates = (s for s in self.source.solutions() if s.problem_id not in seen and self._may_be(s))
+            while chunk := list(islice(candidates, _CHUNK)):
+                for s, correct in zip(chunk, _state_answers(chunk, grader), strict=True):
+                    if correct is None:
+                        self.left_out.note("not read or compared in time", s.id)
+                    elif correct and s.problem_id not in seen:
+                        seen.add(s.problem_id)
+                        steps = s.steps
+                        if s.step_separator == "\n":  # a step is a line
+                            steps = [line for step in s.steps if (line := " ".join(lines(step)))]
+                        yield Problem(id=s.problem_id, problem=s.problem, answer=s.answer, steps=steps, meta=s.meta)
+
+    def _may_be(self, solution: Solution) -> bool:
+        """Check all but the answer."""
+        labels = solution.step_labels or []
+        if solution.correct is False or any(label and not _is_positive(label) for label in labels):
+            return False
+        if self.max_steps is not None and len(solution.steps) > self.max_steps:
+            return False
+        return bool(solution.correct) or (bool(labels) and all(label and label.rating for label in labels))
 
 
-def _is_correct(solution: Solution, grader: Grader) -> bool:
-    labels, stated = solution.step_labels or [], extract_answer(solution.text)
-    if stated is None or solution.correct is False or any(label and not _is_positive(label) for label in labels):
-        return False
-    if solution.correct is None:
-        rated = bool(labels) and all(label and label.rating for label in labels)
-        return rated and (solution.answer is None or [*grader.grade([(solution.answer, stated)])] == [True])
-    return True
+def _state_answers(solutions: list[Solution], grader: Grader) -> list[bool | None]:
+    """Check which solutions state an answer: that of the problem, if no outcome label says that it is correct.
+
+    None for a solution that was given up.
+    """
+    found = grader.extract(s.text for s in solutions)
+    known = (s.correct or s.answer is None for s in solutions)
+    golds = [a if is_known else s.answer for s, (a, _), is_known in zip(solutions, found, known, strict=True)]
+    verdicts = grader.grade(zip(golds, (answer for answer, _ in found), strict=True))
+    return [None if late else verdict for (_, late), verdict in zip(found, verdicts, strict=True)]
 
 
 def _is_positive(label: StepLabel) -> bool:

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from sampling.selection import pool as pool_module
 from sampling.selection.pool import has_many, read_pool
 from sampling.stages.rank import rank
+from stepverify.answers import Extracted, Grader
 from stepverify.jsonl import read_records, write_records
 from stepverify.records import InputError, Ranking, Solution
 
@@ -49,6 +51,21 @@ def test_values_that_are_left_out_still_count_as_those_of_steps(tmp_path):
     assert [sample.num_values("prm") for sample in pool["p"]] == [2, 2]
     assert has_many(pool, "prm")
     assert not has_many(pool, "orm")
+
+
+def test_a_final_step_that_is_not_read_in_time_stays(tmp_path, monkeypatch, capsys):
+    """The second is late, so that its values stay; it is counted and said."""
+
+    class Slow(Grader):
+        def extract(self, texts, fallback="no_answer"):
+            return [Extracted(None, timed_out=True) if text == "#### 2" else Extracted("1") for text in texts]
+
+    monkeypatch.setattr(pool_module, "Grader", Slow)
+    write_records(tmp_path / "in.jsonl", SOLUTIONS[:2])
+    pool = read_pool(tmp_path / "in.jsonl", ["prm"])
+    assert [sample.scores["prm"] for sample in pool["p"]] == [[0.9], [0.6, 0.9]]
+    rank(tmp_path / "in.jsonl", tmp_path / "out", without_final_step=["prm"])
+    assert "final steps left out 1, final steps timed out 1" in capsys.readouterr().out
 
 
 def test_an_unknown_verifier_is_refused(tmp_path):

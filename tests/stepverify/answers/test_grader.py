@@ -68,6 +68,21 @@ def test_classes(grader):
     assert grader.classes(["20%", "1/5", "20"]) == [0, 0, 0]
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the arguments of processes from /proc")
+def test_workers_fork_from_a_server_that_has_loaded_what_they_need():
+    """Math-Verify is loaded once, and by no server of the program; texts alone do not load it."""
+    for algebra, use in ((False, lambda g: g.extract(["so\n#### 5"])), (True, lambda g: g.grade([("x+1", "1+x")]))):
+        before = {child.pid for child in multiprocessing.active_children()}
+        with pytest.MonkeyPatch.context() as patch, Grader(num_workers=1) as grader:
+            patch.setattr("stepverify.answers.processes.has_algebra", lambda: False)
+            use(grader)
+            (worker,) = (child.pid for child in multiprocessing.active_children() if child.pid not in before)
+            server = Path(f"/proc/{worker}/stat").read_text().rpartition(") ")[2].split()[1]
+            arguments = Path(f"/proc/{server}/cmdline").read_text()
+            assert "'pebble', 'stepverify.answers.pool'" in arguments
+            assert ("stepverify.answers.warm_up" in arguments) is algebra
+
+
 def test_starts_no_process_for_plain_answers():
     before = set(multiprocessing.active_children())
     with Grader() as grader:
@@ -131,13 +146,30 @@ with Grader(num_workers=1, time_limit=600) as grader:
 """
 
 
+def ticks(pid):
+    """CPU time of a process, in hundredths of a second; None after its end."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except FileNotFoundError:
+        return None
+    return None if state == "Z" else int(fields[10]) + int(fields[11])
+
+
+def wait_until(holds):
+    ends = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < ends, "in vain"
+        time.sleep(0.02)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends workers with their parent on Linux alone")
 def test_workers_end_with_a_killed_parent():
-    program = subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, text=True)
+    program = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     worker = int(program.stdout.readline())
+    before = ticks(worker)
+    wait_until(lambda: ticks(worker) > before + 20)  # it is at work: an idle one ends by itself
     program.kill()
     program.wait()
-    ends = time.monotonic() + 30
-    while Path(f"/proc/{worker}/stat").exists() and ") Z " not in Path(f"/proc/{worker}/stat").read_text():
-        assert time.monotonic() < ends, "it runs on"
-        time.sleep(0.05)
+    wait_until(lambda: ticks(worker) is None)

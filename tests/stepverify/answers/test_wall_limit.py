@@ -30,7 +30,7 @@ def test_a_worker_that_stands_still_is_replaced_twice(monkeypatch, ends, verdict
     """``ends`` are those of the tasks with the pair, one after the other."""
     left = list(ends)
     grader = Grader(num_workers=1)
-    monkeypatch.setattr(grader, "_run", lambda chunks: [left.pop(0) for _ in chunks])
+    monkeypatch.setattr(grader._pool, "_run", lambda operation, chunks: [left.pop(0) for _ in chunks])
     assert grader._compare([PAIR]) == {PAIR: verdict}
     assert left == []
     assert grader.num_timeouts == (verdict is None)

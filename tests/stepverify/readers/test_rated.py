@@ -2,9 +2,10 @@
 
 import pytest
 
+from stepverify.answers import Extracted, Grader
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import read_json_lines, write_records
-from stepverify.readers import MATH, Problems, ProcessBench, RatedSolutions, Worked
+from stepverify.readers import MATH, Problems, ProcessBench, RatedSolutions, Solutions, Worked
 from stepverify.records import Problem
 from tests.helpers.readers import count, read, said, written
 
@@ -96,3 +97,21 @@ def test_few_shot_examples_of_the_released_ratings(data_folder):
     assert len(examples) == 74
     assert all("\n" not in step for example in examples for step in example.steps)
     assert all("# Answer" in example.steps[-1] for example in examples)
+
+
+def test_a_solution_that_is_not_read_in_time_is_no_example(tmp_path, make_solution, monkeypatch):
+    """It is counted, and the next one of its problem taken."""
+
+    class Slow(Grader):
+        def extract(self, texts, fallback="no_answer"):
+            return [Extracted(None if "slow" in text else "1", timed_out="slow" in text) for text in texts]
+
+    monkeypatch.setattr("stepverify.readers.worked.Grader", Slow)
+    solutions = [
+        make_solution([step, "#### 1"], number=4, sample=i, correct=True) for i, step in enumerate(("slow", "b"))
+    ]
+    write_records(tmp_path / "s.jsonl", solutions)
+    worked = Worked(Solutions(str(tmp_path / "s.jsonl")))
+    assert [p.steps for p in worked.problems()] == [["b", "#### 1"]]
+    assert worked.left_out == {"not read or compared in time": 1}
+    assert worked.left_out.first == {"not read or compared in time": "p/4#0"}
