@@ -44,7 +44,7 @@ class SearchStrategy(ABC):
 
     @property
     @abstractmethod
-    def width(self) -> int:
+    def concurrency(self) -> int:
         """Return how many completions of a problem are asked for at the same time."""
 
     @abstractmethod
@@ -52,8 +52,13 @@ class SearchStrategy(ABC):
         """Search solutions of the problem at the root of a tree."""
 
     def identity(self) -> dict[str, Any]:
-        """Return class and settings, for the manifest."""
-        return {"strategy": type(self).__name__} | vars(self)
+        """Return class and settings, for the manifest and for policies.
+
+        The attributes of a strategy are the arguments of its class; one of your own is named with its module.
+        """
+        own = type(self).__module__.startswith(f"{__package__}.")
+        name = type(self).__name__ if own else f"{type(self).__module__}.{type(self).__qualname__}"
+        return {"strategy": name} | vars(self)
 
 
 def at_least(least: int, **values: int) -> None:
