@@ -47,6 +47,30 @@ def check_origin(folder: Path | None, here: Mapping[str, Any], examples: list[Pr
         raise InputError(f"reuse_samples: {folder} was sampled with other few-shot examples")
 
 
+def check_independent(inputs: Mapping[str, Path]) -> None:
+    """Check that solutions are independent samples, and not what a search has left.
+
+    Follows the manifests of the stages in between.
+
+    Args:
+        inputs: key → folder.
+
+    Raises:
+        InputError: naming key, folder and strategy of the search; best-of-N's solutions are samples.
+    """
+    for key, folder in inputs.items():
+        at: Path | None = folder
+        while at is not None and (at / MANIFEST).is_file():
+            manifest = read_manifest(at / MANIFEST)
+            if manifest["stage"] == "search" and (how := manifest["config"]["strategy"]["strategy"]) != "BestOfN":
+                raise InputError(
+                    f"{key}: {folder}: solutions that {how} searched are no independent samples, so that pass@1 and "
+                    "curves over N would mean nothing; `sampling report` with `searches` gives their accuracy and cost"
+                )
+            path = manifest["inputs"].get("input", {}).get("path")
+            at = Path(path) if path else None
+
+
 def _how_sampled(folder: Path | None) -> dict[str, Any]:
     """Return the configuration of the generate stage that a folder derives from.
 
