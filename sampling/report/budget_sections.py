@@ -32,13 +32,13 @@ def budget_section(found: Budgets) -> Section:
         final = point.accuracy[found.final_rule]
         others = [percent(one.mean) if (one := point.accuracy.get(kind)) else "" for kind in kinds]
         costs = [amount(point.tokens), amount(point.flops), f"{point.solutions:.1f}"]
-        rows.append([point_label(point), *costs, percent(final.mean), span(final), *others])
+        rows.append([pointfinal_label(point), *costs, percent(final.mean), span(final), *others])
         bars.append(final)
     note = (
         f"Share of {found.num_problems:,} problems solved, and what a problem costs on average: every sampled token "
         "counts, also of what was pruned, merged or looked ahead; FLOPs are 2 · parameters · tokens of generator and "
         "verifier, without tokens that a cache holds. The final answer of every search is chosen in the same way, by "
-        f"the {_label(found.final_rule)}; the other rules choose among the same solutions. Best-of-N at fewer samples "
+        f"the {final_label(found.final_rule)}; the other rules choose among the same solutions. Best-of-N at fewer samples "
         "is the expectation over random subsets, at their share of the measured cost (a lower bound of the FLOPs where "
         "samples share what the verifier reads); its majority vote needs no verifier, whose FLOPs do not count for it "
         "in figure and differences. Intervals (95\u00a0%) are over bootstrap resamples of the problems."
@@ -53,7 +53,15 @@ def budget_section(found: Budgets) -> Section:
         note += f" Problems that not all searches have, or that have no reference answer, are left out: {left}."
     if not found.best_of_n:
         note += " Without a best-of-N search there is nothing to compare at equal budgets."
-    header = ["search", "tokens", "FLOPs", "finished", _label(found.final_rule), "interval", *map(_label, kinds)]
+    header = [
+        "search",
+        "tokens",
+        "FLOPs",
+        "finished",
+        final_label(found.final_rule),
+        "interval",
+        *map(final_label, kinds),
+    ]
     title = "Accuracy against budget"
     return Section(title=title, note=note, header=header, rows=rows, figure="budget", bars=bars)
 
@@ -67,7 +75,7 @@ def equal_budget_section(found: Budgets) -> Section:
         for one in compared
     ]
     note = (
-        f"Each search by the {_label(found.final_rule)} against best-of-N ({found.best_of_n}, same rule) and the "
+        f"Each search by the {final_label(found.final_rule)} against best-of-N ({found.best_of_n}, same rule) and the "
         "majority vote of the same samples, whose curves are interpolated at the search's own mean cost, linearly in "
         "the logarithm of the cost. Differences in percentage points, paired over problems, with 95\u00a0% intervals. "
         "A dash: the cost is beyond the curve; give a best-of-N search with more samples."
@@ -95,7 +103,7 @@ def _difficulty_section(found: Budgets, one: ByDifficulty) -> Section:
     rows += [[name, *map(_bin_cell, results)] for name, results in one.searches.items()]
     by_held_out = one.by == "held_out"
     note = (
-        f"Share of problems solved by the {_label(found.final_rule)}; in brackets the difference from best-of-N at the "
+        f"Share of problems solved by the {final_label(found.final_rule)}; in brackets the difference from best-of-N at the "
         "same number of tokens in the bin, in percentage points; * marks those whose 95\u00a0% interval is beyond zero "
         "(all intervals are in summary.json). Bins of about equal "
     )
@@ -126,7 +134,7 @@ def _chosen_section(found: Budgets) -> Section:
     return Section(title="What the policy chose", note=note, header=["search", *names], rows=rows)
 
 
-def point_label(point: BudgetPoint) -> str:
+def pointfinal_label(point: BudgetPoint) -> str:
     """Return a search's name, with N of best-of-N."""
     return f"{point.search}, N = {point.samples}" if point.samples else point.search
 
@@ -138,5 +146,6 @@ def amount(value: float | None) -> str:
     return f"{value:.2e}" if value >= 1e7 else f"{value:,.0f}"
 
 
-def _label(kind: str) -> str:
-    return _LABELS.get(kind) or kind_label(kind)
+def final_label(kind: str) -> str:
+    """Return how a final answer is chosen, in words."""
+    return _LABELS.get(kind) or kindfinal_label(kind)

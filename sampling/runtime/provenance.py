@@ -59,16 +59,17 @@ def check_independent(inputs: Mapping[str, Path]) -> None:
         InputError: naming key, folder and strategy of the search; best-of-N's solutions are samples.
     """
     for key, folder in inputs.items():
-        at: Path | None = folder
-        while at is not None and (at / MANIFEST).is_file():
+        at, passed = folder, set[Path]()
+        while (at / MANIFEST).is_file() and at not in passed:
+            passed.add(at)
             manifest = read_manifest(at / MANIFEST)
-            if manifest["stage"] == "search" and (how := manifest["config"]["strategy"]["strategy"]) != "BestOfN":
+            strategy = dict(manifest["config"].get("strategy") or {}).get("strategy")
+            if manifest["stage"] == "search" and strategy != "BestOfN":
                 raise InputError(
-                    f"{key}: {folder}: solutions that {how} searched are no independent samples, so that pass@1 and "
-                    "curves over N would mean nothing; `sampling report` with `searches` gives their accuracy and cost"
+                    f"{key}: {folder}: solutions that {strategy} searched are no independent samples, so that pass@1 "
+                    "and curves over N would mean nothing; `sampling report` with `searches` gives accuracy and cost"
                 )
-            path = manifest["inputs"].get("input", {}).get("path")
-            at = Path(path) if path else None
+            at = Path(str(manifest["inputs"].get("input", {}).get("path", "")))
 
 
 def _how_sampled(folder: Path | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from sampling.search.tree import Node, Tree
 from stepverify.records import InputError
@@ -40,7 +40,7 @@ class SearchStrategy(ABC):
         needs_step_values: it needs the values of prefixes, which an outcome verifier does not give.
     """
 
-    needs_step_values: ClassVar[bool] = True
+    needs_step_values: bool = True
 
     @property
     @abstractmethod

@@ -94,7 +94,7 @@ class FinishedSearch:
                 rows.append(prompt + shares * (engine - prompt + verifier * cost.verifier_flops))
         return np.array(rows)
 
-    def predicted(self, num_samples: int, problems: Sequence[str]) -> np.ndarray:
+    def predicted(self, num_samples: int, problems: Sequence[str], key: str = "prediction_samples") -> np.ndarray:
         """Return the mean score of the first samples of each problem, shape (problems,); low ones are difficult.
 
         Raises:
@@ -102,7 +102,7 @@ class FinishedSearch:
         """
         most = max(len(self.results[p].values) for p in problems)
         if most < num_samples:
-            raise InputError(f"prediction_samples: {num_samples}: the search {self.name} has scores of {most} samples")
+            raise InputError(f"{key}: {num_samples}: the search {self.name} has scores of {most} samples")
         return np.array([sum(self.results[p].values[:num_samples]) / num_samples for p in problems])
 
 
