@@ -32,16 +32,16 @@ def budget_section(found: Budgets) -> Section:
         final = point.accuracy[found.final_rule]
         others = [percent(one.mean) if (one := point.accuracy.get(kind)) else "" for kind in kinds]
         costs = [amount(point.tokens), amount(point.flops), f"{point.solutions:.1f}"]
-        rows.append([pointfinal_label(point), *costs, percent(final.mean), span(final), *others])
+        rows.append([_point_label(point), *costs, percent(final.mean), span(final), *others])
         bars.append(final)
     note = (
         f"Share of {found.num_problems:,} problems solved, and what a problem costs on average: every sampled token "
         "counts, also of what was pruned, merged or looked ahead; FLOPs are 2 · parameters · tokens of generator and "
         "verifier, without tokens that a cache holds. The final answer of every search is chosen in the same way, by "
-        f"the {final_label(found.final_rule)}; the other rules choose among the same solutions. Best-of-N at fewer samples "
-        "is the expectation over random subsets, at their share of the measured cost (a lower bound of the FLOPs where "
-        "samples share what the verifier reads); its majority vote needs no verifier, whose FLOPs do not count for it "
-        "in figure and differences. Intervals (95\u00a0%) are over bootstrap resamples of the problems."
+        f"the {final_label(found.final_rule)}; the other rules choose among the same solutions. Best-of-N at fewer "
+        "samples is the expectation over random subsets, at their share of the measured cost (a lower bound of the "
+        "FLOPs where samples share what the verifier reads); its majority vote needs no verifier, whose FLOPs do not "
+        "count for it in figure and differences. Intervals (95\u00a0%) are over bootstrap resamples of the problems."
     )
     if any(point.flops is None for point in listed):
         unknown = dict.fromkeys(point.search for point in listed if point.flops is None)
@@ -103,9 +103,9 @@ def _difficulty_section(found: Budgets, one: ByDifficulty) -> Section:
     rows += [[name, *map(_bin_cell, results)] for name, results in one.searches.items()]
     by_held_out = one.by == "held_out"
     note = (
-        f"Share of problems solved by the {final_label(found.final_rule)}; in brackets the difference from best-of-N at the "
-        "same number of tokens in the bin, in percentage points; * marks those whose 95\u00a0% interval is beyond zero "
-        "(all intervals are in summary.json). Bins of about equal "
+        f"Share of problems solved by the {final_label(found.final_rule)}; in brackets the difference from best-of-N at "
+        "the same number of tokens in the bin, in percentage points; * marks those whose 95\u00a0% interval is beyond "
+        "zero (all intervals are in summary.json). Bins of about equal "
     )
     if by_held_out:
         note += "size, by pass@1 of held-out samples"
@@ -134,7 +134,7 @@ def _chosen_section(found: Budgets) -> Section:
     return Section(title="What the policy chose", note=note, header=["search", *names], rows=rows)
 
 
-def pointfinal_label(point: BudgetPoint) -> str:
+def _point_label(point: BudgetPoint) -> str:
     """Return a search's name, with N of best-of-N."""
     return f"{point.search}, N = {point.samples}" if point.samples else point.search
 
@@ -148,4 +148,4 @@ def amount(value: float | None) -> str:
 
 def final_label(kind: str) -> str:
     """Return how a final answer is chosen, in words."""
-    return _LABELS.get(kind) or kindfinal_label(kind)
+    return _LABELS.get(kind) or kind_label(kind)
