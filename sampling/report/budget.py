@@ -20,6 +20,7 @@ from sampling.search.finished import (
     quantile_edges,
     within,
 )
+from stepverify.records import InputError
 from stepverify.statistics import bootstrap_means, low_high
 
 RULES = ("best_of_n", "weighted_vote", "majority", "oracle", "search")
@@ -159,7 +160,7 @@ def budget_statistics(
     bootstrap = num_bootstrap, seed
     if held_out is not None:
         found.append(_by_difficulty("held_out", shared, held_out, final_rule, bootstrap))
-    if baseline and max(len(baseline.results[p].values) for p in shared.problems) >= prediction_samples:
+    if baseline and baseline.num_values(shared.problems) >= prediction_samples:
         scores = baseline.predicted(prediction_samples, shared.problems).tolist()
         by_problem = dict(zip(shared.problems, scores, strict=True))
         found.append(_by_difficulty("predicted", shared, by_problem, final_rule, bootstrap))
@@ -171,7 +172,7 @@ def budget_statistics(
     )  # fmt: skip
 
 
-def budget_warnings(shared: Shared) -> list[str]:
+def budget_warnings(shared: Shared, prediction_samples: int) -> list[str]:
     """Describe how searches differ in more than their strategies, and best-of-N samples that are missing."""
     first = shared.best_of_n or shared.searches[0]
     said = [text for search in shared.searches if search is not first and (text := differing(first, search))]
@@ -182,6 +183,11 @@ def budget_warnings(shared: Shared) -> list[str]:
                 said.append(
                     f"searches.{search.name}: {few} problems have fewer than {most} samples, and count with those"
                 )
+    if first.is_best_of_n and (kept := first.num_values(shared.problems)) < prediction_samples:
+        said.append(
+            f"searches.{first.name}: has scores of {kept} samples, not of {prediction_samples} (prediction_samples): no "
+            "results by predicted difficulty"
+        )
     return said
 
 
@@ -269,11 +275,12 @@ def _by_difficulty(
     by: str, shared: Shared, ease: Mapping[str, float], final_rule: FinalRule, bootstrap: tuple[int, int]
 ) -> ByDifficulty:  # fmt: skip
     known = [problem for problem in shared.problems if problem in ease]
+    if not known:
+        raise InputError("held_out: has no sample of any problem of the searches; give solutions of the same problems")
     values = np.array([ease[problem] for problem in known])
-    edges = quantile_edges(values, BINS) if known else np.zeros(0)
+    edges = quantile_edges(values, BINS)
     bins = bins_of(values, edges)
     groups = [[p for p, b in zip(known, bins, strict=True) if b == number] for number in range(len(edges) + 1)]
-    groups = [group for group in groups if group]
     searches: dict[str, list[BinResult]] = {search.name: [] for search in shared.searches}
     baseline = shared.best_of_n
     for group in groups:

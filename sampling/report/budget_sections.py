@@ -103,14 +103,11 @@ def _difficulty_section(found: Budgets, one: ByDifficulty) -> Section:
     rows += [[name, *map(_bin_cell, results)] for name, results in one.searches.items()]
     by_held_out = one.by == "held_out"
     note = (
-        f"Share of problems solved by the {final_label(found.final_rule)}; in brackets the difference from best-of-N at "
-        "the same number of tokens in the bin, in percentage points; * marks those whose 95\u00a0% interval is beyond "
-        "zero (all intervals are in summary.json). Bins of about equal "
+        f"Share of problems solved by the {final_label(found.final_rule)}; in brackets the difference from best-of-N "
+        "at the same number of tokens in the bin, in percentage points; * marks those whose 95\u00a0% interval is "
+        "beyond zero (all intervals are in summary.json). Bins of about equal size, by "
     )
-    if by_held_out:
-        note += "size, by pass@1 of held-out samples"
-    else:
-        note += f"size, by the mean score of the first samples of {found.best_of_n}"
+    note += "pass@1 of held-out samples" if by_held_out else f"the mean score of the first samples of {found.best_of_n}"
     note += f", with edges at {', '.join(f'{edge:.3f}' for edge in one.edges) or '–'}."
     if last < 4:
         note += " There are fewer than five, since many problems are equally difficult."

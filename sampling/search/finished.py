@@ -94,15 +94,18 @@ class FinishedSearch:
                 rows.append(prompt + shares * (engine - prompt + verifier * cost.verifier_flops))
         return np.array(rows)
 
+    def num_values(self, problems: Sequence[str]) -> int:
+        """Return of how many first samples there are scores, at most."""
+        return max(len(self.results[p].values) for p in problems)
+
     def predicted(self, num_samples: int, problems: Sequence[str], key: str = "prediction_samples") -> np.ndarray:
         """Return the mean score of the first samples of each problem, shape (problems,); low ones are difficult.
 
         Raises:
             InputError: fewer samples were kept.
         """
-        most = max(len(self.results[p].values) for p in problems)
-        if most < num_samples:
-            raise InputError(f"{key}: {num_samples}: the search {self.name} has scores of {most} samples")
+        if (most := self.num_values(problems)) < num_samples:
+            raise InputError(f"{key}: {num_samples}: searches.{self.name} has scores of {most} samples")
         return np.array([sum(self.results[p].values[:num_samples]) / num_samples for p in problems])
 
 

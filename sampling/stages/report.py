@@ -153,7 +153,7 @@ def _with_searches(
     return replace(
         summary,
         searches=budget_statistics(shared, final_rule, prediction_samples, known, num_bootstrap, seed),
-        warnings=[*summary.warnings, *budget_warnings(shared)],
+        warnings=[*summary.warnings, *budget_warnings(shared, prediction_samples)],
         config=asked | {"prediction_samples": prediction_samples} | summary.config,
     )
 
