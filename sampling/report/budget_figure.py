@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sampling.report.budget import BudgetPoint, Budgets
+from sampling.report.budget_summary import BudgetPoint, Budgets
 from sampling.report.figures import LIGHT, Theme, canvas, texts_as_they_are, to_png
 
 if TYPE_CHECKING:

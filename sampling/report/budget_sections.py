@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sampling.report.accuracy import kind_label
-from sampling.report.budget import RULES, BinResult, BudgetPoint, Budgets, ByDifficulty, EqualBudget
+from sampling.report.budget import RULES
+from sampling.report.budget_summary import BinResult, BudgetPoint, Budgets, ByDifficulty, EqualBudget
 from sampling.report.section import Section, count, percent, points, span
 from sampling.report.summary import Difference
 

@@ -12,7 +12,7 @@ from stepverify.aggregate import Aggregation
 from stepverify.statistics import Bin
 
 if TYPE_CHECKING:
-    from sampling.report.budget import Budgets
+    from sampling.report.budget_summary import Budgets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -242,8 +242,8 @@ def within(budget: float, cost: np.ndarray) -> bool:
 
 
 def quantile_edges(values: np.ndarray, num_bins: int) -> np.ndarray:
-    """Return the inner edges of bins of about equal size; fewer where many values are equal."""
-    edges = np.unique(np.quantile(values, np.arange(1, num_bins) / num_bins))
+    """Return the inner edges of bins of about equal size, none empty; fewer where many values are equal."""
+    edges = np.unique(np.quantile(values, np.arange(1, num_bins) / num_bins, method="higher"))
     return edges[edges > values.min()]
 
 
