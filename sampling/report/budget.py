@@ -88,8 +88,8 @@ def budget_warnings(shared: Shared, prediction_samples: int) -> list[str]:
                 )
     if first.is_best_of_n and (kept := first.num_values(shared.problems)) < prediction_samples:
         said.append(
-            f"searches.{first.name}: has scores of {kept} samples, prediction_samples is {prediction_samples}: there are "
-            "no results by predicted difficulty"
+            f"searches.{first.name}: has scores of {kept} samples, prediction_samples is {prediction_samples}: "
+            "there are no results by predicted difficulty"
         )
     return said
 
