@@ -242,9 +242,15 @@ def within(budget: float, cost: np.ndarray) -> bool:
 
 
 def quantile_edges(values: np.ndarray, num_bins: int) -> np.ndarray:
-    """Return the inner edges of bins of about equal size, none empty; fewer where many values are equal."""
-    edges = np.unique(np.quantile(values, np.arange(1, num_bins) / num_bins, method="higher"))
-    return edges[edges > values.min()]
+    """Return the inner edges of bins of about equal size, none empty; fewer where many values are equal.
+
+    Equal values are in one bin: of all borders between different values, those next to the quantiles are edges.
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    borders, wanted = np.cumsum(counts)[:-1], len(values) * np.arange(1, num_bins) / num_bins
+    if not len(borders):
+        return distinct[1:]
+    return distinct[1:][np.unique(np.abs(borders[:, None] - wanted).argmin(axis=0))]
 
 
 def bins_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
