@@ -21,11 +21,10 @@ from sampling.runtime.scheduler import run
 from sampling.runtime.store import Store
 from sampling.scorers import ExportedVerifier, Scorer
 from sampling.scorers.path import ExportPath
-from sampling.search import BestOfN, Expansion, SearchResult, SearchStrategy
+from sampling.search import BestOfN, ComputeOptimal, Expansion, SearchResult, SearchStrategy
 from sampling.search.checks import check_agreement, pricing_of
 from sampling.search.costs import added
 from sampling.search.memory import Kept, Memory
-from sampling.search.optimal import ComputeOptimal
 from sampling.search.records import Values
 from sampling.search.run import Limits, SearchRun
 from sampling.search.sampler import Sampler
