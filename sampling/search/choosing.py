@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,9 @@ class Candidates:
     cost: np.ndarray
 
 
-def candidates(shared: Shared, unit: Unit, final_rule: FinalRule, num_samples: int) -> Candidates:
+def candidates(
+    shared: Shared, unit: Unit, final_rule: FinalRule, num_samples: int, joined: Mapping[str, np.ndarray]
+) -> Candidates:  # fmt: skip
     """Collect the candidates: every search, and best-of-N at every N.
 
     Args:
@@ -39,6 +41,8 @@ def candidates(shared: Shared, unit: Unit, final_rule: FinalRule, num_samples: i
         final_rule: of the accuracies.
         num_samples: k, samples that a policy takes first: their cost is added to every search, and best-of-N begins
             with k samples, of which they are the first. 0 for a choice that needs no prediction.
+        joined: search → accuracy with the first samples among its solutions, shape (problems,); without them where it
+            is not here.
 
     Raises:
         InputError: costs that are unknown.
@@ -55,7 +59,7 @@ def candidates(shared: Shared, unit: Unit, final_rule: FinalRule, num_samples: i
         if not search.is_best_of_n:
             names.append(search.name)
             strategies.append(search.config["strategy"])
-            accuracies.append(accuracy[:, 0])
+            accuracies.append(joined.get(search.name, accuracy[:, 0]))
             costs.append(cost[:, 0] + ahead)
         elif search is baseline:
             sizes = search.sizes(shared.problems)

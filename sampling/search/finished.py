@@ -29,11 +29,13 @@ class FinishedSearch:
 
     Attributes:
         name: as it is reported.
+        folder: of its solutions.
         config: of its manifest.
         results: problem id → result.
     """
 
     name: str
+    folder: Path
     config: dict[str, Any]
     results: dict[str, SearchResult]
 
@@ -122,7 +124,7 @@ def read_search(name: str, folder: Path) -> FinishedSearch:
     if not manifest["finished"]:
         raise InputError(f"searches.{name}: {folder}: the search has not finished; run the same command again")
     found = {result.problem_id: result for result in read_records(results, SearchResult)}
-    return FinishedSearch(name, manifest["config"], found)
+    return FinishedSearch(name, folder, manifest["config"], found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from sampling.search.choosing import Candidates, candidates, choose, cross_validate, first_samples_cost, folds_of
 from sampling.search.finished import FinalRule, Shared, Unit, at_budget, bins_of, quantile_edges, within
+from sampling.search.joining import join_first_samples
 from sampling.search.policy import VERSION, Choice, Measured, Plan, Policy, as_config, digest_ids
 from stepverify.records import InputError
 from stepverify.statistics import bootstrap_means, low_high
@@ -48,7 +49,9 @@ def make_policy(
         baseline.accuracy("pass@1", shared.problems)[:, 0]
         if held_out is None else np.array([held_out[problem] for problem in shared.problems])
     )  # fmt: skip
-    after, alone = (candidates(shared, unit, final_rule, number) for number in (num_samples, 0))
+    alone = candidates(shared, unit, final_rule, 0, {})
+    joined = join_first_samples(shared, num_samples, final_rule)
+    after = candidates(shared, unit, final_rule, num_samples, joined)
     edges = quantile_edges(predicted, num_bins)
     bins, folds = bins_of(predicted, edges), folds_of(shared.problems, seed)
     curve = baseline.accuracy(final_rule, shared.problems), baseline.cost(unit, shared.problems)

@@ -37,7 +37,7 @@ def policy(
     Every accuracy that is printed is measured by two-fold cross-validation: bins and choices are made on one half of
     the problems, and measured on the other. Beside the policy stand the best single search, chosen in the same way but
     without first samples; bins by pass@1 in place of the prediction, known for nothing; and best-of-N at the policy's
-    measured cost. A policy's own search has the first samples among its solutions too, which these figures leave out.
+    measured cost. As in the policy's search, the first samples are among the solutions that the final rule has.
 
     Args:
         searches: name → output of `sampling search` on validation problems, each with one strategy; one is by BestOfN,
