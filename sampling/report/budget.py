@@ -54,7 +54,9 @@ def budget_statistics(
     baseline = shared.best_of_n
     curves: dict[str, list[BudgetPoint]] = {}
     for search in shared.searches:
-        curves.setdefault(search.name.partition("@")[0], []).extend(_points(search, shared.problems, means))
+        points = _points(search, shared.problems, means)
+        points = points if search is baseline else points[-1:]  # of a smaller best-of-N its own N
+        curves.setdefault(search.name.partition("@")[0], []).extend(points)
     for points in curves.values():
         points.sort(key=lambda point: point.tokens)
     compared = [search for search in shared.searches if search is not baseline]

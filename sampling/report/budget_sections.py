@@ -33,7 +33,7 @@ def budget_section(found: Budgets) -> Section:
         final = point.accuracy[found.final_rule]
         others = [percent(one.mean) if (one := point.accuracy.get(kind)) else "" for kind in kinds]
         costs = [amount(point.tokens), amount(point.flops), f"{point.solutions:.1f}"]
-        rows.append([_point_label(point), *costs, percent(final.mean), span(final), *others])
+        rows.append([_point_label(point, found.best_of_n), *costs, percent(final.mean), span(final), *others])
         bars.append(final)
     note = (
         f"Share of {found.num_problems:,} problems solved, and what a problem costs on average: every sampled token "
@@ -132,9 +132,9 @@ def _chosen_section(found: Budgets) -> Section:
     return Section(title="What the policy chose", note=note, header=["search", *names], rows=rows)
 
 
-def _point_label(point: BudgetPoint) -> str:
-    """Return a search's name, with N of best-of-N."""
-    return f"{point.search}, N = {point.samples}" if point.samples else point.search
+def _point_label(point: BudgetPoint, baseline: str) -> str:
+    """Return a search's name; of the baseline that before ``@``, with N."""
+    return f"{point.search.partition('@')[0]}, N = {point.samples}" if point.search == baseline else point.search
 
 
 def amount(value: float | None) -> str:

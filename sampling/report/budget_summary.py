@@ -14,7 +14,7 @@ class BudgetPoint:
 
     Attributes:
         search: its name.
-        samples: N of best-of-N; 0 for every other search.
+        samples: N of best-of-N, the baseline at each; 0 for every other search.
         tokens: sampled tokens of a problem, mean.
         flops: FLOPs of a problem, mean, of generator and verifier; None if they are unknown.
         majority_flops: FLOPs without those of the verifier, which a majority vote does not need.
@@ -87,7 +87,7 @@ class Budgets:
         left_out: search → number of its other problems.
         final_rule: of the figure, the differences and the results by difficulty.
         best_of_n: name of the baseline; empty without one.
-        curves: name before ``@`` → its searches in order of tokens, or best-of-N at each N.
+        curves: name before ``@`` → its searches in order of tokens; the baseline at each N.
         equal_budget: search → comparisons with the baseline, by tokens and by FLOPs.
         difficulty: results by difficulty.
         chosen: search by a policy → strategy → number of problems.

@@ -64,7 +64,7 @@ def candidates(
         elif search is baseline:
             sizes = search.sizes(shared.problems)
             for n in sorted({*(n for n in sizes if n >= num_samples), *([num_samples] if num_samples else [])}):
-                names.append(f"{search.name}, N = {n}")
+                names.append(f"{search.name.partition('@')[0]}, N = {n}")
                 strategies.append({"strategy": "BestOfN", "num_samples": n})
                 accuracies.append(_at_size(n, sizes, accuracy))
                 costs.append(_at_size(n, sizes, cost, linear=True))

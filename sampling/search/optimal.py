@@ -58,7 +58,7 @@ class ComputeOptimal(SearchStrategy):
         Raises:
             InputError: naming the key that differs.
         """
-        here = json.loads(json.dumps({key: config[key] for key in self.policy.law}))
+        here = json.loads(json.dumps({key: config.get(key) for key in self.policy.law}, default=str))
         if difference := first_difference(self.policy.law, here):
             raise InputError(f"policy: {self.path}: was made with {difference}; make a policy for this search")
         if digest_ids(problems) == self.policy.problems:

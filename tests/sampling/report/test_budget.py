@@ -90,6 +90,23 @@ def test_flops_of_fewer_samples_read_the_prompt_once(tmp_path):
     assert flops.baseline["majority"] == pytest.approx(0.5 + 0.25 * np.log(1.25) / np.log(2.5))
 
 
+def test_a_smaller_best_of_n_is_one_point_beside_the_baseline(tmp_path):
+    """Best-of-2 of other samples, all correct, costs 200: 0.5 above what best-of-4's curve has there."""
+    folders = {
+        "n@2": best_of_n(tmp_path / "2", [[1.0, 1.0]] * 4, 200, (1, 2)),
+        "n@4": best_of_n(tmp_path / "4", [[0.0, 0.5, 1.0]] * 4),
+    }
+    found = statistics(folders, num_bootstrap=10)
+    assert found.best_of_n == "n@4"
+    assert [(point.search, point.samples) for point in found.curves["n"]] == [
+        ("n@4", 1),
+        ("n@2", 2),
+        ("n@4", 2),
+        ("n@4", 4),
+    ]
+    assert found.equal_budget["n@2"][0].difference["best_of_n"].difference == 0.5
+
+
 def test_no_extrapolation_beyond_the_curve(tmp_path):
     folders = {"n": best_of_n(tmp_path / "n", [[0.0, 0.5, 1.0]] * 4)}
     folders |= {

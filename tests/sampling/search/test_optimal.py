@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from sampling.report.budget import budget_statistics
+from sampling.report.budget_sections import budget_sections
 from sampling.search import BeamSearch, BestOfN, ComputeOptimal, ParticleFiltering, SearchResult
+from sampling.search.finished import read_shared
 from stepverify.jsonl import read_records
 from stepverify.records import InputError
 from tests.helpers.budgets import known_searches, made
@@ -72,6 +75,10 @@ def test_a_policy_from_searches_to_their_results(tmp_path):
     assert abs(planned - spent) < 0.1 * spent, "the first samples at the mean cost of the problem's samples"
     again = {r.problem_id: r for r in read_records(folders["n"] / "results", SearchResult)}
     assert all(again[p].values[:2] == one.values for p, one in results.items())
+    reported = budget_statistics(read_shared(folders | {"out": tmp_path / "out"}), "best_of_n", 2, None, 10, 0)
+    assert sum(reported.chosen["out"].values()) == 12
+    (section,) = [part for part in budget_sections(reported) if part.title == "What the policy chose"]
+    assert section.rows == [["out", *(str(number) for number in reported.chosen["out"].values())]]
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["config"]["strategy"]["strategy"] == "ComputeOptimal"
     assert manifest["config"]["strategy"]["policy"]["edges"] == found.edges
