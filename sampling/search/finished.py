@@ -123,8 +123,11 @@ def read_search(name: str, folder: Path) -> FinishedSearch:
         raise InputError(f"searches.{name}: {folder}: not the output of `sampling search`")
     if not manifest["finished"]:
         raise InputError(f"searches.{name}: {folder}: the search has not finished; run the same command again")
+    config = manifest["config"]
+    if lacking := [key for key in ("strategy", "verifier_name", *LAW) if key not in config]:
+        raise InputError(f"{results / MANIFEST}: key 'config' lacks {lacking[0]}; run the search again")
     found = {result.problem_id: result for result in read_records(results, SearchResult)}
-    return FinishedSearch(name, folder, manifest["config"], found)
+    return FinishedSearch(name, folder, config, found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ class ComputeOptimal(SearchStrategy):
     """Sample k solutions, predict the difficulty by their scores, and search as the policy says.
 
     Snell et al. 2024, section 3.2. The first samples are solutions like those that the search finds, and cost as much
-    as any others. A chosen best-of-N goes on from them to N samples; every other strategy searches in the same tree.
+    as any others. A chosen best-of-N goes on from them to N samples; every other strategy searches in the same tree,
+    where it samples what it would sample alone, but for complete solutions from the problem itself, as MCTS's rollouts
+    begin with: their numbers come after those of the first samples.
 
     Args:
         policy: file of ``sampling policy``.
@@ -34,6 +36,7 @@ class ComputeOptimal(SearchStrategy):
             known = ", ".join(f"{plan.budget:g}" for plan in self.policy.plans)
             raise InputError(f"budget: {budget:g}: {policy} has choices for {known} {self.policy.unit}")
         self.choices = plans[0].bins
+        self.first = BestOfN(self.policy.num_samples)
         self.strategies = [build(choice.strategy, f"policy: {policy}") for choice in self.choices]
         self.needs_step_values = any(strategy.needs_step_values for strategy in self.strategies)
 
@@ -70,7 +73,7 @@ class ComputeOptimal(SearchStrategy):
 
     async def search(self, tree: Tree) -> Found:
         """Sample, predict and search."""
-        first = await BestOfN(self.policy.num_samples).search(tree)
+        first = await self.first.search(tree)
         number = bisect_right(self.policy.edges, predict(first.values, self.policy.num_samples))
         found = await self._go_on(tree, self.strategies[number])
         return Found(first.nodes + found.nodes, found.choice, values=first.values, strategy=self.choices[number].search)

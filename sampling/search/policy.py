@@ -139,6 +139,8 @@ def read_policy(path: Path) -> Policy:
         policy = msgspec.convert(plain, Policy)
     except msgspec.ValidationError as error:
         raise InputError(f"{path}: {error}") from None
+    if policy.edges != sorted({*policy.edges}):
+        raise InputError(f"{path}: key 'edges': expected ascending numbers, got {policy.edges}")
     for plan in policy.plans:
         if len(plan.bins) != len(policy.edges) + 1:
             raise InputError(

@@ -121,3 +121,5 @@ class SearchResult(Struct, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for rule, curve in self.curves.items():
             check_length(f"curves.{rule}", len(curve), len(self.sizes), "one per size")
+        if self.curves and ([*self.sizes] != sorted({*self.sizes}) or min(self.sizes, default=0) < 1):
+            raise InputError(f"key 'sizes': expected ascending numbers of 1 or more, got {self.sizes!r:.80}")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampling.report.budget import budget_statistics, budget_warnings
-from sampling.search import BeamSearch, BestOfN
+from sampling.search import BeamSearch, BestOfN, Cost, SearchResult
 from sampling.search.finished import at_budget, bins_of, quantile_edges, read_shared
 from sampling.stages.rank import rank
 from sampling.stages.report import report
@@ -198,10 +198,27 @@ def test_without_a_baseline_there_is_the_table_alone(tmp_path):
     assert "At equal budgets" not in text
 
 
+def edited(folder, key):
+    """The folder of a search whose manifest lacks a key."""
+    manifest = json.loads((folder / "results/manifest.json").read_text())
+    del manifest["config"][key]
+    (folder / "results/manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_sizes_of_a_result():
+    for sizes in ([], [0, 1], [2, 1], [1, 1]):
+        curves = {"majority": [0.0] * len(sizes)}
+        with pytest.raises(InputError, match="key 'sizes': expected ascending numbers of 1 or more"):
+            SearchResult(problem_id="p", cost=Cost(), num_expansions=0, num_finished=0, sizes=sizes, curves=curves)
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda f: {"a": write_search(f, [result("p0", 1, [1.0])], finished=False)}, "searches.a: .*has not finished"),
+        (lambda f: {"a": flat(f, [1], 1) and edited(f, "aggregation")},
+         "manifest.json: key 'config' lacks aggregation"),
         (lambda f: {"a": f / "nowhere"}, "searches.a: .*not the output of `sampling search`"),
         (lambda f: {"a": flat(f / "a", [1], 1), "b": write_search(f / "b", [result("q", 1, [1.0])])}, "no problem in common"),
         (lambda f: {"a": flat(f / "a", [1], 1), "b": write_search(f / "b", [result("p0", 1, [1.0], answer="2")])},

@@ -114,6 +114,14 @@ def test_a_policy_that_is_not_for_this_search(tmp_path):
         (lambda p: p.update(version=2), "not a policy of version 1 .*2"),
         (lambda p: p.update(edges=[0.1, 0.2]), "plan of budget 400: 2 bins, but 2 edges divide 3"),
         (lambda p: p.update(unit="seconds"), "unit"),
+        (lambda p: p.update(num_samples=0), "num_samples: expected >= 1, got 0"),
+        (
+            lambda p: (
+                p["plans"].append(p["plans"][0] | {"bins": p["plans"][0]["bins"] * 2})
+                or p.update(edges=[0.2, 0.1, 0.3])
+            ),
+            "key 'edges': expected ascending",
+        ),
         (
             lambda p: p["plans"][0]["bins"][0]["strategy"].update(class_path="Node"),
             "Node with .*: not a class of search",
