@@ -78,7 +78,10 @@ def budget_statistics(
 
 
 def budget_warnings(shared: Shared, prediction_samples: int) -> list[str]:
-    """Describe how searches differ in more than their strategies, and best-of-N samples that are missing."""
+    """Describe what makes searches less comparable.
+
+    They differ in more than their strategies, or samples of best-of-N are missing.
+    """
     first = shared.best_of_n or shared.searches[0]
     said = [text for search in shared.searches if search is not first and (text := differing(first, search))]
     for search in shared.searches:
@@ -103,7 +106,7 @@ def described(identity: Mapping[str, object]) -> str:
 
 
 def _means(searches: Sequence[FinishedSearch], problems: Sequence[str], num_bootstrap: int, seed: int) -> Means:
-    """Compute the means of all columns over the problems and over their resamples."""
+    """Compute the means of all columns over problems and resamples."""
     columns: dict[tuple[str, str], np.ndarray] = {}
     for search in searches:
         for kind in RULES:
@@ -152,7 +155,7 @@ def _points(search: FinishedSearch, problems: Sequence[str], means: Means) -> li
 def _equal_budget(
     search: FinishedSearch, baseline: FinishedSearch, final_rule: FinalRule, means: Means
 ) -> list[EqualBudget]:  # fmt: skip
-    """Compare a search with best-of-N and the majority vote; a best-of-N search with its largest N."""
+    """Compare a search with best-of-N and the majority vote."""
     found = []
     for unit in UNITS:
         if (search.name, unit) not in means or (baseline.name, unit) not in means:

@@ -16,10 +16,10 @@ _MARKERS = "^sDvPXp"
 
 @texts_as_they_are
 def budget_figure(found: Budgets, theme: Theme = LIGHT) -> bytes:
-    """Plot accuracy by the final rule against sampled tokens, and against FLOPs where they are known.
+    """Plot accuracy by the final rule against budget.
 
-    One line for each curve, with 95 % intervals; best-of-N and its majority vote are bands. Cost axes are binary
-    logarithmic.
+    One panel for sampled tokens, another for FLOPs where they are known. One line for each curve, with 95 % intervals;
+    best-of-N and its majority vote are bands. Cost axes are binary logarithmic.
 
     Returns:
         PNG bytes.

@@ -24,7 +24,7 @@ def budget_sections(found: Budgets) -> list[Section]:
 
 
 def budget_section(found: Budgets) -> Section:
-    """Describe costs and accuracies of every search, and of best-of-N at each N."""
+    """Describe costs and accuracies of every search."""
     listed = [point for curve in found.curves.values() for point in curve]
     kinds = [kind for kind in RULES if kind != found.final_rule and any(kind in point.accuracy for point in listed)]
     rows: list[list[str]] = []
@@ -68,7 +68,7 @@ def budget_section(found: Budgets) -> Section:
 
 
 def equal_budget_section(found: Budgets) -> Section:
-    """Describe each search minus best-of-N and the majority vote at its own cost."""
+    """Describe the differences from the baselines at equal cost."""
     rows = [
         [name, {"tokens": "tokens", "flops": "FLOPs"}[one.unit], amount(one.cost), percent(one.accuracy)]
         + [cell for kind in ("best_of_n", "majority") for cell in _versus(one, kind)]

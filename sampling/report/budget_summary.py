@@ -1,4 +1,7 @@
-"""Hold the figures of searches in a report. Shares are in [0, 1], intervals at 95 %."""
+"""Hold the figures of searches in a report.
+
+Shares are in [0, 1], intervals at 95 %.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from sampling.search.finished import FinalRule, Unit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetPoint:
-    """Hold the costs and accuracies of one search, or of best-of-N at one N.
+    """Hold costs and accuracies of one search, or best-of-N at one N.
 
     Attributes:
         search: its name.
@@ -52,7 +55,10 @@ class EqualBudget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BinResult:
-    """Hold a search's accuracy on the problems of one difficulty, and its difference from best-of-N at equal tokens."""
+    """Hold a search's accuracy in one bin of difficulty.
+
+    ``difference``: from best-of-N at equal tokens in the bin; None without it.
+    """
 
     accuracy: Estimate
     difference: Difference | None

@@ -224,7 +224,11 @@ def _top(cluster: Sequence[float], gap: float) -> float:
 
 
 def canvas(theme: Theme, size: tuple[float, float], panels: int = 1, rows: int = 1) -> tuple[Figure, Axes]:
-    """Make a figure with panels in the colours of a theme; return it and its first panel."""
+    """Make a figure with panels in the colours of a theme.
+
+    Returns:
+        The figure and its first panel.
+    """
     # Not pyplot: it keeps figures in memory, and may need a display.
     from matplotlib.figure import Figure
 

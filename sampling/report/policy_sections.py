@@ -69,5 +69,5 @@ def _gain(one: Measured) -> list[str]:
 
 
 def _factor(plan: Plan) -> str:
-    """Format how much more best-of-N costs than the policy for the policy's accuracy."""
+    """Format best-of-N's cost for the policy's accuracy, over the policy's."""
     return "–" if plan.best_of_n_factor is None else f"{plan.best_of_n_factor:.2f} ×"

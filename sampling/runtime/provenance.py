@@ -48,9 +48,9 @@ def check_origin(folder: Path | None, here: Mapping[str, Any], examples: list[Pr
 
 
 def check_independent(inputs: Mapping[str, Path]) -> None:
-    """Check that solutions are independent samples, and not what a search has left.
+    """Check that solutions are independent samples.
 
-    Follows the manifests of the stages in between.
+    What a search keeps is not. Follows the manifests of the stages in between.
 
     Args:
         inputs: key → folder.

@@ -45,7 +45,7 @@ class SearchStrategy(ABC):
     @property
     @abstractmethod
     def concurrency(self) -> int:
-        """Return how many completions of a problem are asked for at the same time."""
+        """Return how many completions are asked for at the same time."""
 
     @abstractmethod
     async def search(self, tree: Tree) -> Found:

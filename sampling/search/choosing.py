@@ -1,4 +1,7 @@
-"""Choose among finished searches by budget and difficulty, and measure choices by cross-validation. Pure."""
+"""Choose among finished searches by budget and difficulty.
+
+Choices are measured by cross-validation. Pure.
+"""
 
 from __future__ import annotations
 

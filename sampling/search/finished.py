@@ -1,4 +1,4 @@
-"""Read finished searches, and lay those of the same problems side by side."""
+"""Read finished searches of the same problems."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ class FinishedSearch:
         return {key: self.config[key] for key in LAW}
 
     def sizes(self, problems: Sequence[str]) -> list[int]:
-        """Return the numbers of samples of best-of-N's curve; [0] for every other search, which is one point."""
+        """Return the numbers of samples of best-of-N's curve.
+
+        [0] for every other search, which is one point.
+        """
         return max((self.results[p].sizes for p in problems), key=lambda s: s[-1]) if self.is_best_of_n else [0]
 
     def accuracy(self, kind: str, problems: Sequence[str]) -> np.ndarray:
@@ -71,10 +74,11 @@ class FinishedSearch:
         return np.array(rows)
 
     def cost(self, unit: Unit, problems: Sequence[str], *, verifier: bool = True) -> np.ndarray | None:
-        """Return the cost of each problem, shape (problems, sizes); None where it is unknown.
+        """Return the cost of each problem, shape (problems, sizes).
 
-        The first n of N samples cost n / N of the sampled tokens and of the verifier's FLOPs; the prompt is read once,
-        whatever n is. Where the verifier reads once what samples share, this is less than n samples alone cost it.
+        None if it is unknown. The first n of N samples cost n / N of the sampled tokens and of the verifier's FLOPs; the
+        prompt is read once, whatever n is. Where the verifier reads once what samples share, this is less than n
+        samples alone cost it.
 
         Args:
             unit: of the cost.
@@ -101,7 +105,9 @@ class FinishedSearch:
         return max(len(self.results[p].values) for p in problems)
 
     def predicted(self, num_samples: int, problems: Sequence[str], key: str = "prediction_samples") -> np.ndarray:
-        """Return the mean score of the first samples of each problem, shape (problems,); low ones are difficult.
+        """Return the mean score of first samples, shape (problems,).
+
+        Low ones are difficult.
 
         Raises:
             InputError: fewer samples were kept.
@@ -183,7 +189,10 @@ def read_shared(folders: Mapping[str, Path]) -> Shared:
 
 
 def differing(one: FinishedSearch, other: FinishedSearch) -> str | None:
-    """Describe the first key of :data:`LAW` in which two searches differ; None if they agree."""
+    """Describe the first key of :data:`LAW` in which searches differ.
+
+    None if they agree.
+    """
     here, there = flatten(one.law), flatten(other.law)
     for key in sorted(here.keys() | there.keys(), key=lambda key: (LAW.index(key.split(".")[0]), key)):
         if here.get(key) != there.get(key):
@@ -216,9 +225,9 @@ def read_pass_at_1(path: Path) -> dict[str, float]:
 
 
 def at_budget(budget: np.ndarray, cost: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
-    """Interpolate the accuracy of a curve at a budget, linearly in the logarithm of the cost.
+    """Interpolate the accuracy of a curve at a budget.
 
-    Beyond its ends the curve is constant.
+    Linearly in the logarithm of the cost; beyond its ends the curve is constant.
 
     Args:
         budget: (R,).
@@ -242,14 +251,20 @@ def at_budget(budget: np.ndarray, cost: np.ndarray, accuracy: np.ndarray) -> np.
 
 
 def within(budget: float, cost: np.ndarray) -> bool:
-    """Tell whether a budget lies between the ends of a curve, shape (S,), but for rounding."""
+    """Tell whether a budget lies between the ends of a curve.
+
+    Args:
+        budget: but for rounding.
+        cost: (S,), ascending.
+    """
     return bool(cost[0] * (1 - 1e-9) <= budget <= cost[-1] * (1 + 1e-9))
 
 
 def quantile_edges(values: np.ndarray, num_bins: int) -> np.ndarray:
-    """Return the inner edges of bins of about equal size, none empty; fewer where many values are equal.
+    """Return the inner edges of bins of about equal size.
 
-    Equal values are in one bin: of all borders between different values, those next to the quantiles are edges.
+    No bin is empty, and equal values are in one bin: of all borders between different values, those next to the
+    quantiles are edges. There are fewer where many values are equal.
     """
     distinct, counts = np.unique(values, return_counts=True)
     borders, wanted = np.cumsum(counts)[:-1], len(values) * np.arange(1, num_bins) / num_bins
@@ -259,5 +274,8 @@ def quantile_edges(values: np.ndarray, num_bins: int) -> np.ndarray:
 
 
 def bins_of(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Return the bin of each value, from 0; a value on an edge is in the bin above it."""
+    """Return the bin of each value, from 0.
+
+    A value on an edge is in the bin above it.
+    """
     return np.searchsorted(edges, values, side="right")

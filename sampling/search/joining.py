@@ -1,4 +1,4 @@
-"""Join the solutions of a search with first samples, as a policy's search will have them."""
+"""Join a search's solutions with first samples, as policies do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VERIFIER = "verifier"  # the same in all searches, whatever they name it
 
 
 def join_first_samples(shared: Shared, num_samples: int, final_rule: FinalRule) -> dict[str, np.ndarray]:
-    """Compute the accuracy of each search whose solutions stand among the first samples of best-of-N.
+    """Compute each search's accuracy with best-of-N's first samples among its solutions.
 
     Args:
         shared: the searches; best-of-N is one of them.
@@ -49,7 +49,7 @@ def join_first_samples(shared: Shared, num_samples: int, final_rule: FinalRule) 
 
 
 def _finished(search: FinishedSearch, problems: Sequence[str], first: int | None = None) -> Mapping[str, list[Sample]]:
-    """Read the solutions that ended by themselves, of the first ones of each problem or of all."""
+    """Read the finished solutions among the first, or all, of each problem."""
     counts, found = dict.fromkeys(problems, 0), {problem: list[Sample]() for problem in problems}
     for solution in read_records(search.folder, Solution):
         problem = solution.problem_id

@@ -18,7 +18,9 @@ def make_policy(
     shared: Shared, budgets: Sequence[float], unit: Unit, num_samples: int, num_bins: int, final_rule: FinalRule,
     held_out: Mapping[str, float] | None, num_bootstrap: int, seed: int,
 ) -> Policy:  # fmt: skip
-    """Choose the best search for each budget and bin on all problems, and measure such choices by cross-validation.
+    """Choose the best search for each budget and bin.
+
+    Choices are those of all problems; beside them stands how such choices fare in cross-validation.
 
     Args:
         shared: the searches, and the problems that all have.
@@ -89,7 +91,7 @@ def _measure(
     plan: Plan, measured: Mapping[str, tuple[np.ndarray, np.ndarray]], curve: tuple[np.ndarray, np.ndarray],
     num_bootstrap: int, seed: int,
 ) -> None:  # fmt: skip
-    """Add the means of accuracies and costs, and best-of-N at the policy's cost, to a plan."""
+    """Add accuracies and costs to a plan, and best-of-N at its cost."""
     size = curve[0].shape[1]
     columns = np.column_stack([*(column for pair in measured.values() for column in pair), *curve])
     means = np.concatenate([columns.mean(0, keepdims=True), bootstrap_means(columns, num_bootstrap, seed)])
@@ -114,7 +116,9 @@ def _rounded(value: float) -> float:
 
 
 def cost_of(level: float, cost: np.ndarray, accuracy: np.ndarray) -> float | None:
-    """Return the cost at which a curve first reaches an accuracy; None if it never does, or begins above it.
+    """Return the cost at which a curve first reaches an accuracy.
+
+    None if it never does, or begins above it.
 
     Args:
         level: the accuracy.

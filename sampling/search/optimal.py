@@ -17,7 +17,7 @@ from stepverify.records import InputError
 
 
 class ComputeOptimal(SearchStrategy):
-    """Sample k solutions, predict the difficulty by their scores, and search as the policy says.
+    """Predict the difficulty by k samples, and search as a policy says.
 
     Snell et al. 2024, section 3.2. The first samples are solutions like those that the search finds, and cost as much
     as any others. A chosen best-of-N goes on from them to N samples; every other strategy searches in the same tree,
@@ -52,7 +52,9 @@ class ComputeOptimal(SearchStrategy):
         return {"strategy": type(self).__name__, "budget": self.budget, "unit": self.policy.unit, "policy": content}
 
     def check(self, config: Mapping[str, Any], problems: Iterable[str]) -> None:
-        """Check that a policy was made for this search; warn if it was chosen on the same problems.
+        """Check that a policy was made for this search.
+
+        Warns if it was chosen on the same problems.
 
         Args:
             config: of the search.
@@ -88,5 +90,8 @@ class ComputeOptimal(SearchStrategy):
 
 
 def predict(values: list[float], num_samples: int) -> float:
-    """Return the mean score of the first samples; low ones are difficult. A sample that is missing counts 0."""
+    """Return the mean score of the first samples.
+
+    Low ones are difficult; a sample that is missing counts 0.
+    """
     return sum(values[:num_samples]) / num_samples

@@ -1,4 +1,4 @@
-"""Choose, for each budget and predicted difficulty, the best search on validation problems."""
+"""Choose the best search for each budget and predicted difficulty."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def report(
     held_out: Path | None = None,
     prediction_samples: int = 4,
 ) -> None:
-    """Report the accuracy of rules over N and of searches, and verifiers' quality.
+    """Report the accuracy of rules and searches, and verifiers' quality.
 
     Writes ``summary.json`` (shares in [0, 1]), ``report.md``, ``report.html`` (one self-contained page) and, for
     rankings, ``accuracy.png``, for searches, ``budget.png``; each file appears complete or not at all. Prints the
