@@ -76,8 +76,8 @@ class FinishedSearch:
     def cost(self, unit: Unit, problems: Sequence[str], *, verifier: bool = True) -> np.ndarray | None:
         """Return the cost of each problem, shape (problems, sizes).
 
-        None if it is unknown. The first n of N samples cost n / N of the sampled tokens and of the verifier's FLOPs; the
-        prompt is read once, whatever n is. Where the verifier reads once what samples share, this is less than n
+        None if it is unknown. The first n of N samples cost n / N of the sampled tokens and of the verifier's FLOPs,
+        and the prompt once, whatever n is. Where the verifier reads once what samples share, this is less than n
         samples alone cost it.
 
         Args:
