@@ -40,7 +40,7 @@ DARK = Theme("#15191e", "#e8eaed", "#98a1ab", "#2c333b", ("#56b4e9", "#f08a4b", 
 _MOST_LINES = 9  # per panel
 
 
-def _texts_as_they_are(plot: Callable[Arguments, bytes]) -> Callable[Arguments, bytes]:
+def texts_as_they_are(plot: Callable[Arguments, bytes]) -> Callable[Arguments, bytes]:
     """Draw names as they are: between two dollar signs matplotlib would read mathematics, and may fail to."""
 
     @wraps(plot)
@@ -53,7 +53,7 @@ def _texts_as_they_are(plot: Callable[Arguments, bytes]) -> Callable[Arguments, 
     return draw
 
 
-@_texts_as_they_are
+@texts_as_they_are
 def accuracy_figure(found: Accuracy, theme: Theme = LIGHT) -> bytes:
     """Plot accuracy against N with 95 % bands, one line per rule.
 
@@ -66,16 +66,16 @@ def accuracy_figure(found: Accuracy, theme: Theme = LIGHT) -> bytes:
     rules = list(found.curves)
     verifiers = list(dict.fromkeys(v for rule in rules if (v := split_rule(rule)[0])))
     if len(rules) <= _MOST_LINES or not verifiers:
-        figure, axes = _canvas(theme, (9.0, 5.2))
+        figure, axes = canvas(theme, (9.0, 5.2))
         ends = _draw_curves(axes, found, rules, _styles(rules, theme), theme)
         axes.set_ylabel("problems solved (%)")
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(bottom, 0.0), min(top, 101.0))
         _label_ends(axes, ends)
-        return _png(figure)
+        return to_png(figure)
     columns = min(3, len(verifiers))
     height = -(-len(verifiers) // columns)
-    figure, _ = _canvas(theme, (4.2 * columns, 3.3 * height + 0.7), panels=columns, rows=height)
+    figure, _ = canvas(theme, (4.2 * columns, 3.3 * height + 0.7), panels=columns, rows=height)
     kinds = list(dict.fromkeys(kind for rule in rules if (kind := split_rule(rule)[1]) and split_rule(rule)[0]))
     styles = _styles([rule for rule in rules if not split_rule(rule)[0]], theme)
     for i, kind in enumerate(kinds):
@@ -96,7 +96,7 @@ def accuracy_figure(found: Accuracy, theme: Theme = LIGHT) -> bytes:
         lines.values(), lines.keys(), loc="outside upper center", ncols=2 * columns, frameon=False,
         labelcolor=theme.ink,
     )  # fmt: skip
-    return _png(figure)
+    return to_png(figure)
 
 
 def _draw_curves(
@@ -130,7 +130,7 @@ def _draw_curves(
     return ends
 
 
-@_texts_as_they_are
+@texts_as_they_are
 def reliability_figure(groups: Mapping[str, Mapping[str, Sequence[Bin]]], theme: Theme = LIGHT) -> bytes:
     """Plot the share correct against the value, one line per verifier.
 
@@ -139,7 +139,7 @@ def reliability_figure(groups: Mapping[str, Mapping[str, Sequence[Bin]]], theme:
     Returns:
         PNG bytes.
     """
-    figure, first = _canvas(theme, (4.6 * len(groups), 4.4), panels=len(groups))
+    figure, first = canvas(theme, (4.6 * len(groups), 4.4), panels=len(groups))
     names = sorted({name for lines in groups.values() for name in lines})
     colours = {name: theme.series[i % len(theme.series)] for i, name in enumerate(names)}
     for axes, (title, lines) in zip(figure.axes, groups.items(), strict=True):
@@ -154,7 +154,7 @@ def reliability_figure(groups: Mapping[str, Mapping[str, Sequence[Bin]]], theme:
         axes.set_title(title, color=theme.ink, fontsize=11, loc="left", fontweight="bold")
         axes.legend(frameon=False, labelcolor=theme.ink, loc="upper left", fontsize=9.5)
     first.set_ylabel("share correct")
-    return _png(figure)
+    return to_png(figure)
 
 
 def _plain_styles(theme: Theme) -> dict[str, tuple[str, Any, str]]:
@@ -223,7 +223,12 @@ def _top(cluster: Sequence[float], gap: float) -> float:
     return _bottom(cluster, gap) + gap * (len(cluster) - 1)
 
 
-def _canvas(theme: Theme, size: tuple[float, float], panels: int = 1, rows: int = 1) -> tuple[Figure, Axes]:
+def canvas(theme: Theme, size: tuple[float, float], panels: int = 1, rows: int = 1) -> tuple[Figure, Axes]:
+    """Make a figure with panels in the colours of a theme.
+
+    Returns:
+        The figure and its first panel.
+    """
     # Not pyplot: it keeps figures in memory, and may need a display.
     from matplotlib.figure import Figure
 
@@ -241,7 +246,8 @@ def _canvas(theme: Theme, size: tuple[float, float], panels: int = 1, rows: int 
     return figure, figure.axes[0]
 
 
-def _png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
+    """Render a figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()

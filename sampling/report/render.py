@@ -31,7 +31,7 @@ def to_text(section: Section) -> str:
 def to_markdown(title: str, parts: Sequence[Section]) -> str:
     """Render the report as Markdown.
 
-    It refers to ``accuracy.png`` in the same folder; other figures are in the HTML page only.
+    It refers to ``accuracy.png`` and ``budget.png`` in the same folder; other figures are in the HTML page only.
     """
     lines = [f"# {title}"]
     for part in parts:

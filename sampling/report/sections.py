@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sampling.report.accuracy import BASELINE, rule_label
+from sampling.report.budget_sections import budget_sections
 from sampling.report.section import Section, count, decimal, percent, points, span
 from sampling.report.summary import (
     Accuracy,
@@ -32,6 +33,8 @@ def sections(summary: Summary) -> list[Section]:
         parts.append(Section(title="Warnings", header=[""], rows=[[line] for line in summary.warnings]))
     if summary.accuracy:
         parts += [accuracy_section(summary.accuracy), _curves_section(summary.accuracy)]
+    if summary.searches:
+        parts += budget_sections(summary.searches)
     if summary.first_errors:
         parts += [first_error_section(summary.first_errors), _lowest_section(summary.first_errors)]
     if summary.accuracy and summary.accuracy.aggregation:

@@ -6,10 +6,13 @@ Shares, accuracies and probabilities are in [0, 1]; an undefined value is None. 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepverify.aggregate import Aggregation
 from stepverify.statistics import Bin
+
+if TYPE_CHECKING:
+    from sampling.report.budget_summary import Budgets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +283,7 @@ class Summary:
     """
 
     accuracy: Accuracy | None = None
+    searches: Budgets | None = None
     steps: dict[str, VerifierSteps] | None = None
     solutions: dict[str, VerifierSolutions] | None = None
     first_errors: dict[str, VerifierFirstErrors] | None = None
@@ -287,12 +291,8 @@ class Summary:
     warnings: list[str] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
-        """Return the summary as JSON values.
-
-        Accuracies are at the top level; parts without content are left out.
-        """
+        """Return JSON values: accuracies at the top level, no empty parts."""
         whole = asdict(self)
-        parts = {key: value for key, value in whole.items() if value is not None and key != "accuracy"}
-        if not parts["warnings"]:
-            del parts["warnings"]
+        empty = {"accuracy", *([] if self.warnings else ["warnings"])}
+        parts = {key: value for key, value in whole.items() if value is not None and key not in empty}
         return (whole["accuracy"] or {}) | parts

@@ -47,6 +47,31 @@ def check_origin(folder: Path | None, here: Mapping[str, Any], examples: list[Pr
         raise InputError(f"reuse_samples: {folder} was sampled with other few-shot examples")
 
 
+def check_independent(inputs: Mapping[str, Path]) -> None:
+    """Check that solutions are independent samples.
+
+    What a search keeps is not. Follows the manifests of the stages in between.
+
+    Args:
+        inputs: key → folder.
+
+    Raises:
+        InputError: naming key, folder and strategy of the search; best-of-N's solutions are samples.
+    """
+    for key, folder in inputs.items():
+        at, passed = folder, set[Path]()
+        while (at / MANIFEST).is_file() and at not in passed:
+            passed.add(at)
+            manifest = read_manifest(at / MANIFEST)
+            strategy = dict(manifest["config"].get("strategy") or {}).get("strategy")
+            if manifest["stage"] == "search" and strategy != "BestOfN":
+                raise InputError(
+                    f"{key}: {folder}: solutions that {strategy} searched are no independent samples, so that pass@1 "
+                    "and curves over N would mean nothing; `sampling report` with `searches` gives accuracy and cost"
+                )
+            at = Path(str(manifest["inputs"].get("input", {}).get("path", "")))
+
+
 def _how_sampled(folder: Path | None) -> dict[str, Any]:
     """Return the configuration of the generate stage that a folder derives from.
 

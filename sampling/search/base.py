@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from sampling.search.tree import Node, Tree
 from stepverify.records import InputError
@@ -40,20 +40,25 @@ class SearchStrategy(ABC):
         needs_step_values: it needs the values of prefixes, which an outcome verifier does not give.
     """
 
-    needs_step_values: ClassVar[bool] = True
+    needs_step_values: bool = True
 
     @property
     @abstractmethod
-    def width(self) -> int:
-        """Return how many completions of a problem are asked for at the same time."""
+    def concurrency(self) -> int:
+        """Return how many completions are asked for at the same time."""
 
     @abstractmethod
     async def search(self, tree: Tree) -> Found:
         """Search solutions of the problem at the root of a tree."""
 
     def identity(self) -> dict[str, Any]:
-        """Return class and settings, for the manifest."""
-        return {"strategy": type(self).__name__} | vars(self)
+        """Return class and settings, for the manifest and for policies.
+
+        The attributes of a strategy are the arguments of its class; one of your own is named with its module.
+        """
+        own = type(self).__module__.startswith(f"{__package__}.")
+        name = type(self).__name__ if own else f"{type(self).__module__}.{type(self).__qualname__}"
+        return {"strategy": name} | vars(self)
 
 
 def at_least(least: int, **values: int) -> None:

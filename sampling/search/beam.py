@@ -29,10 +29,10 @@ class BeamSearch(SearchStrategy):
         at_least(1, num_beams=num_beams)
         at_least(1, width=width)
         divided("num_beams", "width", num_beams=num_beams, width=width)
-        self.num_beams, self.beam_width, self.merge_duplicates = num_beams, width, merge_duplicates
+        self.num_beams, self.width, self.merge_duplicates = num_beams, width, merge_duplicates
 
     @property
-    def width(self) -> int:
+    def concurrency(self) -> int:
         """Return N."""
         return self.num_beams
 
@@ -46,9 +46,9 @@ class BeamSearch(SearchStrategy):
             await self.look_ahead(tree, fresh)
             ended += [node for node in fresh if not node.is_open]
             pool += fresh
-            kept = best(distinct(pool) if self.merge_duplicates else pool, self.num_beams // self.beam_width)
+            kept = best(distinct(pool) if self.merge_duplicates else pool, self.num_beams // self.width)
             pool = [node for node in kept if not node.is_open]
-            asked = [(node, self.beam_width) for node in kept if node.is_open]
+            asked = [(node, self.width) for node in kept if node.is_open]
         return Found(ended)
 
     async def look_ahead(self, tree: Tree, nodes: Sequence[Node]) -> None:

@@ -23,11 +23,11 @@ class BestOfN(SearchStrategy):
         self.num_samples = num_samples
 
     @property
-    def width(self) -> int:
+    def concurrency(self) -> int:
         """Return N."""
         return self.num_samples
 
     async def search(self, tree: Tree) -> Found:
         """Sample and score N solutions."""
         (nodes,) = await tree.expand([(tree.root, self.num_samples)], "end")
-        return Found(nodes, independent=True)
+        return Found(nodes, independent=True, values=[node.weight for node in nodes])

@@ -94,20 +94,16 @@ class CostCounter:
         """Return the cost with its floating-point operations."""
         engine, verifier, cost = self._pricing.engine_parameters, self._pricing.verifier_parameters, self.cost
         if self._known and engine is not None and (verifier is not None or not cost.verifier_calls):
-            cost.flops = 2.0 * engine * (cost.generated_tokens + cost.prompt_tokens)
-            cost.flops += 2.0 * (verifier or 0) * cost.verifier_tokens
+            cost.verifier_flops = 2.0 * (verifier or 0) * cost.verifier_tokens
+            cost.flops = 2.0 * engine * (cost.generated_tokens + cost.prompt_tokens) + cost.verifier_flops
         return cost
 
 
 def added(costs: Iterable[Cost]) -> Cost:
     """Add costs; the floating-point operations are unknown if any are."""
-    total, flops = Cost(), 0.0
-    known = True
+    total = Cost(flops=0.0, verifier_flops=0.0)
     for cost in costs:
         for name in Cost.__struct_fields__:
-            if name != "flops":
-                setattr(total, name, getattr(total, name) + getattr(cost, name))
-        known &= cost.flops is not None
-        flops += cost.flops or 0.0
-    total.flops = flops if known else None
+            before, more = getattr(total, name), getattr(cost, name)
+            setattr(total, name, None if before is None or more is None else before + more)
     return total

@@ -27,19 +27,19 @@ class DVTS(SearchStrategy):
         at_least(1, num_beams=num_beams)
         at_least(1, width=width)
         divided("num_beams", "width", num_beams=num_beams, width=width)
-        self.num_beams, self.subtree_width = num_beams, width
+        self.num_beams, self.width = num_beams, width
 
     @property
-    def width(self) -> int:
+    def concurrency(self) -> int:
         """Return N."""
         return self.num_beams
 
     async def search(self, tree: Tree) -> Found:
         """Search until the best of every subtree has ended."""
         ended: list[Node] = []
-        tops = [tree.root] * (self.num_beams // self.subtree_width)
+        tops = [tree.root] * (self.num_beams // self.width)
         while tops and not tree.used_up:
-            groups = await tree.expand([(top, self.subtree_width) for top in tops])
+            groups = await tree.expand([(top, self.width) for top in tops])
             ended += [node for node in chain.from_iterable(groups) if not node.is_open]
             tops = [node for group in groups for node in best(group, 1) if node.is_open]
         return Found(ended)

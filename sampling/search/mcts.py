@@ -89,14 +89,14 @@ class MCTS(SearchStrategy):
         for key, value, least in (("init", exploration_init, 0.0), ("base", exploration_base, 1.0)):
             if not least <= value < math.inf:
                 raise InputError(f"strategy.exploration_{key}: expected >= {least:g}, got {value}")
-        self.num_simulations, self.branch_width, self.evaluation = num_simulations, width, evaluation
+        self.num_simulations, self.width, self.evaluation = num_simulations, width, evaluation
         self.prior, self.choice, self.merge_duplicates = prior, choice, merge_duplicates
         self.exploration_init, self.exploration_base = exploration_init, exploration_base
 
     @property
-    def width(self) -> int:
+    def concurrency(self) -> int:
         """Return the number of next steps of a prefix."""
-        return self.branch_width
+        return self.width
 
     async def search(self, tree: Tree) -> Found:
         """Run the simulations one after the other."""
@@ -113,7 +113,7 @@ class MCTS(SearchStrategy):
             path.append(self._selected(path[-1]))
         leaf = path[-1]
         if leaf.node.is_open:
-            (children,) = await tree.expand([(leaf.node, self.branch_width)])
+            (children,) = await tree.expand([(leaf.node, self.width)])
             found.ended += [node for node in children if not node.is_open]
             leaf.branches = self._branches(children)
             value = await self._evaluated(tree, leaf, found)

@@ -42,7 +42,7 @@ def conclude(
         problem_id=problem.id, answer=problem.answer, cost=Cost(), num_expansions=0, num_finished=len(finished),
         values=found.values, strategy=found.strategy,
     )  # fmt: skip
-    samples = [_sample(s) for s in (solutions if found.independent else finished)]
+    samples = [as_sample(s) for s in (solutions if found.independent else finished)]
     if not finished:
         rules = bind_rules(default_rules(), {verifier: aggregation})
         result.sizes = powers(len(samples)) if samples else [1]
@@ -63,7 +63,7 @@ def conclude(
     return result
 
 
-def _sample(solution: Solution) -> Sample:
+def as_sample(solution: Solution) -> Sample:
     """Return a solution as a rule sees it; one that was cut off has neither answer nor score."""
     if solution.finish != "stop":
         return replace(MISSING, id=solution.id)

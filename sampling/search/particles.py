@@ -43,7 +43,7 @@ class ParticleFiltering(SearchStrategy):
         self.num_particles, self.temperature, self.resampling = num_particles, temperature, resampling
 
     @property
-    def width(self) -> int:
+    def concurrency(self) -> int:
         """Return N."""
         return self.num_particles
 

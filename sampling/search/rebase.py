@@ -34,7 +34,7 @@ class REBASE(SearchStrategy):
         self.num_samples, self.temperature = num_samples, temperature
 
     @property
-    def width(self) -> int:
+    def concurrency(self) -> int:
         """Return N."""
         return self.num_samples
 

@@ -71,6 +71,7 @@ class Cost(Struct, kw_only=True, forbid_unknown_fields=True):
         verifier_calls: batches of prefixes.
         flops: 2 · parameters · tokens, of engine and verifier, for the tokens that are not cached; None if the number
             of parameters is unknown.
+        verifier_flops: those of them that are the verifier's.
     """
 
     generated_tokens: int = 0
@@ -81,6 +82,7 @@ class Cost(Struct, kw_only=True, forbid_unknown_fields=True):
     engine_calls: int = 0
     verifier_calls: int = 0
     flops: float | None = None
+    verifier_flops: float | None = None
 
 
 class SearchResult(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -96,7 +98,8 @@ class SearchResult(Struct, kw_only=True, forbid_unknown_fields=True):
         curves: rule → probability of being correct at each N, as in :class:`stepverify.records.Ranking`; empty without
             a reference answer.
         choices: rule → id of the solution it selects; None if it selects none. ``search`` is the strategy's own rule.
-        values: what the policy predicts difficulty from: scores of the first solutions; empty unless they were asked.
+        values: scores of the first samples in order, on the scale of probabilities, from which a policy predicts
+            difficulty; 0 for one that the verifier could not read. Empty except for best-of-N and policies.
         strategy: name of the strategy that a policy chose; empty without a policy.
         seconds: from the first request to the last; differs from run to run.
         num_timeouts: comparisons of two answers that took too long, and count as not equal.
@@ -118,3 +121,5 @@ class SearchResult(Struct, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for rule, curve in self.curves.items():
             check_length(f"curves.{rule}", len(curve), len(self.sizes), "one per size")
+        if self.curves and ([*self.sizes] != sorted({*self.sizes}) or min(self.sizes, default=0) < 1):
+            raise InputError(f"key 'sizes': expected ascending numbers of 1 or more, got {self.sizes!r:.80}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from sampling.runtime.provenance import check_independent
 from sampling.runtime.store import Store
 from sampling.runtime.trained import trained_on
 from sampling.selection.aggregation import choose_aggregations
@@ -77,9 +78,9 @@ def rank(
             that step states the final answer; counted.
 
     Raises:
-        InputError: ungraded or unscored solutions, ``sizes`` that less than half of the problems reach, validation
-            problems that are also in ``input``, ``rules`` together with ``top_k`` or ``simulated``, a rule of an
-            unknown verifier, or two rules with the same name.
+        InputError: ungraded or unscored solutions, solutions of a search other than BestOfN, ``sizes`` that less than
+            half of the problems reach, validation problems that are also in ``input``, ``rules`` together with
+            ``top_k`` or ``simulated``, a rule of an unknown verifier, or two rules with the same name.
     """
     if num_subsets < 1:
         raise InputError(f"num_subsets: expected 1 or more, got {num_subsets}")
@@ -108,6 +109,7 @@ def rank(
     if (output / jsonl.MANIFEST).is_file() and store().finished:
         print(f"{output}: already ranked, left as it is")
         return
+    check_independent(inputs)
     # Read before the folder is made, so that an error in `sizes` does not bind it to this configuration.
     trimmed = without_final_step or []
     pool = read_pool(input, trimmed)

@@ -1,13 +1,15 @@
-"""Report rankings and verifier scores as JSON, Markdown, figures and HTML."""
+"""Report rankings, searches and verifier scores as JSON, Markdown, figures and HTML."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from sampling.report.collect import Neutral
 from sampling.report.summary import Summary
 from sampling.runtime.trained import trained_on
+from sampling.search.finished import FinalRule, check_rule, read_pass_at_1, read_shared
 from stepverify import atomic
 from stepverify.records import InputError
 from stepverify.training_problems import describe_trained
@@ -24,15 +26,20 @@ def report(
     num_bootstrap: int = 2000,
     seed: int = 0,
     tokens: int = 0,
+    searches: dict[str, Path] | None = None,
+    final_rule: FinalRule = "best_of_n",
+    held_out: Path | None = None,
+    prediction_samples: int = 4,
 ) -> None:
-    """Report the accuracy of every rule over N and the verifiers' quality.
+    """Report the accuracy of rules and searches, and verifiers' quality.
 
     Writes ``summary.json`` (shares in [0, 1]), ``report.md``, ``report.html`` (one self-contained page) and, for
-    rankings, ``accuracy.png``; each file appears complete or not at all. Prints the accuracies at the largest N, the
-    quality of step values and how well first errors are found.
+    rankings, ``accuracy.png``, for searches, ``budget.png``; each file appears complete or not at all. Prints the
+    accuracies at the largest N, those of searches at their budgets, the quality of step values and how well first
+    errors are found.
 
     Args:
-        input: the rankings; None reports the scores alone.
+        input: the rankings; None reports the scores or searches alone.
         output: the folder to write to; created if it does not exist.
         scores: scored solutions, for calibration, length preference and, if steps have labels, step accuracy and first
             errors (ProcessBench). They may be of other problems than the rankings.
@@ -44,13 +51,28 @@ def report(
         tokens: also write ``tokens.html`` with this many solutions of each kind (the best-scored incorrect and correct
             ones, and those with the largest drops), in which colours show the value after every token or step. Token
             values need ``per_token`` in ``sampling score``.
+        searches: name → output of `sampling search`, for accuracy against budget. Names that are equal before ``@``
+            (``beam@4``, ``beam@16``) are one curve. The search by BestOfN with the most samples is the baseline: it
+            gives the curve of every smaller number, and the majority vote. Only problems that all searches have count.
+        final_rule: how the final answer of every search is chosen in figure, differences and bins: ``best_of_n`` (the
+            best score), ``weighted_vote`` or ``majority``. The table has all rules.
+        held_out: graded solutions of the problems of the searches, sampled with another seed (`sampling generate`, then
+            `sampling label`): results of the searches by difficulty, measured by pass@1 of these.
+        prediction_samples: results by difficulty as the verifier predicts it, by the mean score of this many first
+            samples of the search by BestOfN.
 
     Raises:
         InputError: nothing to report, rankings that do not belong together, ``num_bootstrap`` below 1, ``tokens`` or
-            ``threshold_subset`` without scores, or a subset on which no threshold can be chosen.
+            ``threshold_subset`` without scores, a subset on which no threshold can be chosen, ``held_out`` without
+            searches, a search that has not finished, or searches without a common problem.
     """
-    if input is None and scores is None:
-        raise InputError("input, scores: expected rankings, scored solutions or both")
+    if input is None and scores is None and searches is None:
+        raise InputError("input, scores, searches: expected rankings, scored solutions or searches")
+    if held_out is not None and searches is None:
+        raise InputError(f"held_out: {held_out}: expected searches, whose problems it tells the difficulty of")
+    if prediction_samples < 1:
+        raise InputError(f"prediction_samples: expected 1 or more, got {prediction_samples}")
+    check_rule(final_rule)
     atomic.refuse_others(output, folder=True)
     if threshold_subset is not None and scores is None:
         raise InputError(f"threshold_subset: {threshold_subset}: expected scores to choose a threshold on")
@@ -58,7 +80,10 @@ def report(
         raise InputError(f"tokens: expected 0 or more together with scores, got {tokens} with scores: {scores}")
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
-    summary = _measure(input, scores, threshold_subset, neutral, num_bootstrap, seed)
+    summary = _measure(input, scores, threshold_subset, neutral, num_bootstrap, seed, searches is None)
+    if searches is not None:
+        asked = final_rule, held_out, prediction_samples, num_bootstrap, seed
+        summary = _with_searches(summary, searches, *asked)
     page = None
     if scores is not None and tokens:
         from sampling.report.viewer import choose, to_page
@@ -80,6 +105,7 @@ def _measure(
     neutral: Neutral,
     num_bootstrap: int,
     seed: int,
+    alone: bool,
 ) -> Summary:
     from sampling.report.accuracy import accuracy_statistics, rank_warnings
 
@@ -100,7 +126,7 @@ def _measure(
             raise InputError(f"{scores}: no verifier has a value per step for solutions whose first error is known")
         steps = step_statistics(collected, num_bootstrap, seed)
         solutions = solution_statistics(collected, used)
-        if input is None and not steps and not solutions:
+        if alone and input is None and not steps and not solutions:
             raise InputError(
                 f"{scores}: no scored solution has step labels or is graded, so there is nothing to report"
             )
@@ -111,6 +137,24 @@ def _measure(
     }  # fmt: skip
     return Summary(
         accuracy=accuracy, steps=steps, solutions=solutions, first_errors=first_errors, config=config, warnings=warnings
+    )
+
+
+def _with_searches(
+    summary: Summary, folders: dict[str, Path], final_rule: FinalRule, held_out: Path | None, prediction_samples: int,
+    num_bootstrap: int, seed: int,
+) -> Summary:  # fmt: skip
+    from sampling.report.budget import budget_statistics, budget_warnings
+
+    shared = read_shared(folders)
+    known = None if held_out is None else read_pass_at_1(held_out)
+    asked: dict[str, str | int | None] = {f"searches.{name}": str(folder) for name, folder in folders.items()}
+    asked |= {"final_rule": final_rule, "held_out": None if held_out is None else str(held_out)}
+    return replace(
+        summary,
+        searches=budget_statistics(shared, final_rule, prediction_samples, known, num_bootstrap, seed),
+        warnings=[*summary.warnings, *budget_warnings(shared, prediction_samples)],
+        config=asked | {"prediction_samples": prediction_samples} | summary.config,
     )
 
 
@@ -129,6 +173,15 @@ def _write_all(output: Path, summary: Summary) -> None:
         )
         figures["accuracy"] = (accuracy_figure(found, LIGHT), accuracy_figure(found, DARK))
         printed.append(accuracy_section(found))
+    if summary.searches:
+        from sampling.report.budget_figure import budget_figure
+        from sampling.report.budget_sections import budget_section, equal_budget_section
+
+        searches = f"{summary.searches.num_problems:,} problems, {len(summary.searches.strategies):,} searches."
+        title, lead = (title, f"{lead} {searches}") if summary.accuracy else ("Search guided by a verifier", searches)
+        figures["budget"] = (budget_figure(summary.searches, LIGHT), budget_figure(summary.searches, DARK))
+        printed.append(budget_section(summary.searches))
+        printed += [equal_budget_section(summary.searches)] if summary.searches.equal_budget else []
     if summary.steps:
         printed.append(steps_section(summary.steps))
     if summary.first_errors:
@@ -140,12 +193,12 @@ def _write_all(output: Path, summary: Summary) -> None:
     }
     if groups:
         figures["reliability"] = (reliability_figure(groups, LIGHT), reliability_figure(groups, DARK))
-    if "accuracy" in figures:
-        atomic.write(output / "accuracy.png", figures["accuracy"][0])
+    pictures = {f"{name}.png": figures[name][0] for name in ("accuracy", "budget") if name in figures}
+    for name, picture in pictures.items():
+        atomic.write(output / name, picture)
     atomic.write(output / "report.md", to_markdown(title, parts))
     atomic.write(output / "report.html", to_html(title, lead, parts, figures))
     plain = json.dumps(summary.plain(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     atomic.write(output / "summary.json", plain)
-    pictures = ("accuracy.png",) if "accuracy" in figures else ()
     atomic.check_written(output, ("report.md", "report.html", "summary.json", *pictures))
     print("\n\n".join([*map(to_text, printed), str(output / "report.html")]))

@@ -21,7 +21,7 @@ from sampling.runtime.scheduler import run
 from sampling.runtime.store import Store
 from sampling.scorers import ExportedVerifier, Scorer
 from sampling.scorers.path import ExportPath
-from sampling.search import BestOfN, Expansion, SearchResult, SearchStrategy
+from sampling.search import BestOfN, ComputeOptimal, Expansion, SearchResult, SearchStrategy
 from sampling.search.checks import check_agreement, pricing_of
 from sampling.search.costs import added
 from sampling.search.memory import Kept, Memory
@@ -45,7 +45,7 @@ def search(
     problems: Reader,
     verifier: Scorer | ExportPath,
     output: Path,
-    strategy: SearchStrategy = BestOfN(),  # noqa: B008 - never changed
+    strategy: SearchStrategy | None = None,
     verifier_name: str = "prm",
     aggregation: Aggregation = "last",
     sampling: SamplingOptions = SamplingOptions(temperature=0.8),  # noqa: B008 - frozen
@@ -57,6 +57,8 @@ def search(
     reuse_from: Sequence[Path] = (),
     time_limit: float = 3.0,
     seed: int = 0,
+    policy: Path | None = None,
+    budget: float | None = None,
 ) -> None:
     """Search solutions of problems, guided by a verifier.
 
@@ -70,7 +72,7 @@ def search(
         verifier: the scorer of prefixes and solutions: folder of an export or id of a hub repository, or ``class_path``
             and ``init_args`` of a scorer.
         output: folder for the solutions, in any order.
-        strategy: BestOfN, BeamSearch, Lookahead, DVTS, REBASE, ParticleFiltering or MCTS.
+        strategy: BestOfN (the default), BeamSearch, Lookahead, DVTS, REBASE, ParticleFiltering or MCTS.
         verifier_name: name of the scores.
         aggregation: how the values of a prefix, and of a solution, become its score (Snell et al. 2024, section 5.1:
             last).
@@ -86,11 +88,16 @@ def search(
         time_limit: seconds of CPU time that grading one answer may take.
         seed: of the run. The seed of a continuation derives from this, the problem's id, the steps before it and its
             number among those that were sampled there.
+        policy: file of ``sampling policy``, in place of a strategy: searches each problem in the way that was best for
+            its predicted difficulty. Engine, sampling options, template, examples, verifier and limits must be those
+            that the policy was made with.
+        budget: one of the policy's budgets, in its unit.
 
     Raises:
         InputError: no problems; a verifier whose steps are not the generator's, or an outcome verifier where the values
-            of steps are needed; a limit below 1.
+            of steps are needed; a limit below 1; a policy with a strategy, without a budget, or of another search.
     """
+    strategy = _strategy(strategy, policy, budget)
     for key, value in (("max_depth", max_depth), ("max_tokens", max_tokens), ("max_problems", max_problems)):
         if value is not None and value < 1:
             raise InputError(f"{key}: expected >= 1, got {value}")
@@ -108,6 +115,8 @@ def search(
     scored = {"verifier": verifier.identity(), "verifier_name": verifier_name, "aggregation": aggregation}
     asked = {"strategy": strategy.identity(), "max_depth": max_depth, "max_tokens": max_tokens}
     config: dict[str, Any] = law | scored | asked | {"problems": digest(todo), "time_limit": time_limit}
+    if isinstance(strategy, ComputeOptimal):
+        strategy.check(config, [problem.id for problem in todo])
     check_sampled([folder / EXPANSIONS for folder in reuse_from], EXPANSIONS, law)
     with Store(output, Solution, stage="search", config=config, inputs={}) as store:
         if store.finished:
@@ -147,6 +156,20 @@ def search(
             results.finish(summary)
         store.finish(summary)
     _say(output, summary, verifier_name)
+
+
+def _strategy(strategy: SearchStrategy | None, policy: Path | None, budget: float | None) -> SearchStrategy:
+    if policy is None:
+        if budget is not None:
+            raise InputError(
+                f"budget: {budget:g}: expected a policy that was made for it; max_tokens limits a strategy"
+            )
+        return strategy or BestOfN()
+    if strategy is not None:
+        raise InputError(f"policy: {policy}: expected no strategy with it, since it chooses one")
+    if budget is None:
+        raise InputError(f"policy: {policy}: expected one of its budgets in `budget`")
+    return ComputeOptimal(policy, budget)
 
 
 def _of_verifier(folders: Sequence[Path], identity: dict[str, Any]) -> list[Path]:

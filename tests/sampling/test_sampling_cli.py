@@ -38,7 +38,8 @@ def test_the_program_lists_its_stages():
     listed = done.stdout.partition("stages:\n")[2].partition("\n\n")[0]
     assert [line.split()[0] for line in listed.splitlines()] == list(STAGES)
     assert "sampling pipeline FOLDER" in done.stdout
-    assert list(STAGES) == ["generate", "label", "score", "select", "rank", "report", "grade", "compare", "convert"]
+    first = ["generate", "label", "score", "search", "policy", "select", "rank", "report"]
+    assert list(STAGES) == [*first, "grade", "compare", "convert"]
     assert done.stderr == ""
 
 

@@ -245,7 +245,7 @@ def test_bad_input_is_refused_and_writes_nothing(tmp_path, rows, options, messag
 
 
 def test_nothing_to_report_on(tmp_path):
-    with pytest.raises(InputError, match="expected rankings, scored solutions or both"):
+    with pytest.raises(InputError, match="expected rankings, scored solutions or searches"):
         report(output=tmp_path / "out")
     with pytest.raises(InputError, match="threshold_subset: gsm8k: expected scores"):
         report(tmp_path, output=tmp_path / "out", threshold_subset="gsm8k")

@@ -28,6 +28,7 @@ def test_best_of_two():
         assert cost(BestOfN(2), caches) == Cost(
             generated_tokens=24, prompt_tokens=5, cached_prompt_tokens=5, verifier_tokens=16, cached_verifier_tokens=16,
             engine_calls=1, verifier_calls=1, flops=2.0 * (10 * 29 + 1000 * 16),
+            verifier_flops=2.0 * 1000 * 16,
         )  # fmt: skip
 
 
@@ -40,7 +41,7 @@ def test_a_beam_of_two_without_caches():
     assert cost(BeamSearch(2, 2), caches=False) == Cost(
         generated_tokens=2 * (3 + 3 + 6), prompt_tokens=5 + 8 + 11, cached_prompt_tokens=5 + 8 + 11,
         verifier_tokens=6 + 9 + 16, cached_verifier_tokens=6 + 9 + 16, engine_calls=3, verifier_calls=3,
-        flops=2.0 * (10 * (24 + 24) + 1000 * 31),
+        flops=2.0 * (10 * (24 + 24) + 1000 * 31), verifier_flops=2.0 * 1000 * 31,
     )  # fmt: skip
 
 
@@ -90,6 +91,7 @@ def test_operations_are_unknown_without_the_number_of_parameters(tmp_path):
 
 
 def test_costs_add_up():
-    one, two = Cost(generated_tokens=1, flops=2.0), Cost(generated_tokens=3, verifier_calls=1, flops=5.0)
-    assert added([one, two]) == Cost(generated_tokens=4, verifier_calls=1, flops=7.0)
+    one = Cost(generated_tokens=1, flops=2.0, verifier_flops=1.0)
+    two = Cost(generated_tokens=3, verifier_calls=1, flops=5.0, verifier_flops=4.0)
+    assert added([one, two]) == Cost(generated_tokens=4, verifier_calls=1, flops=7.0, verifier_flops=5.0)
     assert added([one, Cost()]).flops is None

@@ -215,7 +215,7 @@ def test_what_is_cut_off_is_not_finished(strategy):
 @pytest.mark.parametrize("strategy", [BeamSearch(8, 4), DVTS(8, 4), REBASE(8), ParticleFiltering(8), MCTS(8)])
 def test_a_budget_of_tokens_ends_after_the_round_that_uses_it_up(strategy):
     tree, *_ = one(strategy, max_tokens=1)
-    assert depths(tree) == {0: 1, 1: getattr(strategy, "branch_width", 8)}
+    assert depths(tree) == {0: 1, 1: strategy.concurrency}
 
 
 @pytest.mark.parametrize(
