@@ -13,7 +13,7 @@ from stepverify.readers import Reader
 from stepverify.readers.base import once
 from stepverify.records import InputError, Solution
 
-_CHUNK = 1024  # solutions read again at a time
+_CHUNK = 256  # solutions read again at a time
 
 
 def by_problem(source: Path | Reader) -> list[list[Solution]]:
@@ -65,11 +65,13 @@ def count_unstated(
 
     The records say so themselves, unless a fallback may have found ``predicted``: then their texts are read again.
     """
-    solutions = iter(solutions)
+    known = answer_fallback == "no_answer"
+    read = ((s, Extracted(s.predicted)) for s in solutions) if known else _reread(iter(solutions), grader)
+    for s, (answer, timed_out) in read:
+        found.add(s.text, stated=answer is not None or timed_out or s.timed_out or s.finish == "length")
+        yield s
+
+
+def _reread(solutions: Iterator[Solution], grader: Grader) -> Iterator[tuple[Solution, Extracted]]:
     while chunk := list(islice(solutions, _CHUNK)):
-        answers = [Extracted(s.predicted, s.timed_out) for s in chunk]
-        if answer_fallback != "no_answer":
-            answers = grader.extract(s.text if s.predicted else "" for s in chunk)
-        for s, (answer, timed_out) in zip(chunk, answers, strict=True):
-            found.add(s.text, stated=answer is not None or timed_out or s.timed_out or s.finish == "length")
-            yield s
+        yield from zip(chunk, grader.extract(s.text if s.predicted else "" for s in chunk), strict=True)

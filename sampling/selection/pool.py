@@ -11,7 +11,8 @@ from stepverify.answers import Extracted, Grader
 from stepverify.jsonl import read_located
 from stepverify.records import InputError, Solution
 
-_CHUNK = 1024  # solutions whose final steps are read at a time
+_CHUNK = 256  # solutions whose final steps are read at a time
+_UNREAD = Extracted(None)
 
 Pool = dict[str, list[Sample]]  # problem id → its samples, in the order of first appearance
 
@@ -28,14 +29,9 @@ def read_pool(path: Path, without_final_step: Collection[str] = ()) -> Pool:
         InputError: a solution that is not graded, or lacks a score that others have.
     """
     pool: Pool = {}
-    with Grader() as grader:
-        solutions = _checked(path)
-        while chunk := list(islice(solutions, _CHUNK)):
-            final = [Extracted(None)] * len(chunk)
-            if without_final_step:
-                final = grader.extract(s.steps[-1] if len(s.steps) > 1 else "" for s in chunk)
-            for s, found in zip(chunk, final, strict=True):
-                pool.setdefault(s.problem_id, []).append(_sample(s, without_final_step, found))
+    read = _with_final_answers(_checked(path)) if without_final_step else ((s, _UNREAD) for s in _checked(path))
+    for solution, final in read:
+        pool.setdefault(solution.problem_id, []).append(_sample(solution, without_final_step, final))
     return pool
 
 
@@ -53,6 +49,13 @@ def _checked(path: Path) -> Iterator[Solution]:
                 f"{culprit} has no score by '{differing[0]}', but others do; score all with the same verifiers"
             )
         yield solution
+
+
+def _with_final_answers(solutions: Iterator[Solution]) -> Iterator[tuple[Solution, Extracted]]:
+    """Yield solutions with the answers that their final steps state, if these are not their only ones."""
+    with Grader() as grader:
+        while chunk := list(islice(solutions, _CHUNK)):
+            yield from zip(chunk, grader.extract(s.steps[-1] if len(s.steps) > 1 else "" for s in chunk), strict=True)
 
 
 def _sample(solution: Solution, without_final_step: Collection[str], final: Extracted) -> Sample:

@@ -102,9 +102,12 @@ class Grader:
                 missing or empty.
         """
         pairs = list(pairs)
-        verdicts = {pair: _at_once(*pair) for pair in dict.fromkeys(pairs)}
-        verdicts |= self._compare([(a, b) for (a, b), verdict in verdicts.items() if verdict is None and a and b])
-        return [verdicts[pair] for pair in pairs]
+        verdicts = [_at_once(gold, predicted) for gold, predicted in pairs]
+        left = dict.fromkeys(pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict is None)
+        if not left:
+            return verdicts
+        found = self._compare([(gold, predicted) for gold, predicted in left if gold and predicted])
+        return [found[pair] if verdict is None else verdict for pair, verdict in zip(pairs, verdicts, strict=True)]
 
     def classes(self, answers: Sequence[str | None]) -> list[int | None]:
         """Group equal answers, for voting.
@@ -152,11 +155,13 @@ def _at_once(gold: str | None, predicted: str | None) -> bool | None:
 
     An answer equals itself; that needs no reading.
     """
-    if not (gold and predicted and gold.strip() and predicted.strip()):
+    if not gold or not predicted:
         return False
-    if gold == predicted:
-        return True
-    return settle(gold, predicted) if _PLAIN.fullmatch(gold) and _PLAIN.fullmatch(predicted) else None
+    if _PLAIN.fullmatch(gold) and _PLAIN.fullmatch(predicted):
+        return settle(gold, predicted)
+    if not gold.strip() or not predicted.strip():
+        return False
+    return True if gold == predicted else None
 
 
 def _extracted(result: str | Failure | None) -> Extracted:

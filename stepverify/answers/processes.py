@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import multiprocessing
+import os
 import sys
 import threading
 import types
@@ -26,11 +27,12 @@ class _Server:
     def __init__(self, *modules: str) -> None:
         self._modules = list(modules)
         self._server: Any = None
+        self._owner = 0  # process id: a fork of the program has no part in its servers
 
     @property
     def used(self) -> bool:
-        """Return whether a process has been started with it."""
-        return self._server is not None
+        """Return whether this program has started a process with it."""
+        return self._server is not None and self._owner == os.getpid()
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -40,8 +42,8 @@ class _Server:
             return
         from multiprocessing import forkserver
 
-        if self._server is None:
-            self._server = forkserver.ForkServer()
+        if not self.used:
+            self._server, self._owner = forkserver.ForkServer(), os.getpid()
             self._server.set_forkserver_preload(self._modules)
         whole = forkserver.connect_to_new_process
         forkserver.connect_to_new_process = self._server.connect_to_new_process

@@ -4,6 +4,8 @@ import dataclasses
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -95,6 +97,23 @@ def test_a_worker_that_is_killed_while_it_extracts_is_replaced(slow, tmp_path):
         os.kill(int(pid.read_text()), signal.SIGKILL)
         thread.join()
         assert (found, grader.num_timeouts) == ([Extracted("5"), Extracted("6")], 0)
+
+
+FORKED = """
+import os
+from stepverify.answers import Grader
+with Grader(num_workers=1) as grader:
+    grader.extract(["so\\n#### 5"])
+child = os.fork()
+with Grader(num_workers=1) as grader:
+    print(grader.extract(["so\\n#### 6"])[0].answer, flush=True)
+print(os.waitpid(child, 0)[1] if child else "child")
+"""
+
+
+def test_a_fork_of_a_program_that_has_graded_grades_too():
+    run = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False, timeout=60)
+    assert sorted(run.stdout.split()) == ["0", "6", "6", "child"], run.stderr
 
 
 @pytest.mark.parametrize("text", [r"The answer is **`\( $ $ \)`**.", r"\boxed{ }", "#### $ $", "Answer: ** **"])
