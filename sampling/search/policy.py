@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from sampling.search import base as _base
 from sampling.search.base import SearchStrategy
 from sampling.search.finished import FinalRule, Unit
 from stepverify.decoding import read_json
@@ -115,7 +114,7 @@ def build(config: dict[str, Any], where: str) -> SearchStrategy:
     path, arguments = str(config.get("class_path")), config.get("init_args", {})
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module or str(_base.__package__)), name)
+        found = getattr(importlib.import_module(module or "sampling.search"), name)
         if not (inspect.isclass(found) and issubclass(found, SearchStrategy)):
             raise TypeError("not a class of search strategies")
         return found(**arguments)
