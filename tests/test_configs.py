@@ -200,3 +200,23 @@ def test_recipe_runs_in_small(recipe, verifiers, tmp_path, monkeypatch, ascii_mo
     for manifest in tmp_path.rglob("manifest.json"):  # values, not the names of variables
         assert "${" not in manifest.read_text()
     assert len([*tmp_path.rglob("manifest.json")]) >= 8
+
+
+@pytest.mark.slow
+def test_searches_of_the_quickstart_run_in_small(tmp_path, monkeypatch, tiny_model_dir, capsys):
+    """Every strategy at every budget, their report, and their policy."""
+    monkeypatch.setattr(pipeline, "run_process", in_process)
+    words = recipes.quickstart_search(tmp_path, tiny_model_dir)
+    given = ["--set", f"runs={tmp_path}", "--set", "num_test_problems=20", "--set", "num_test_samples=2"]
+    for stage in ("03_samples_test", "05_labels_test"):
+        assert pipeline.main(["lit_configs/quickstart", *given, "--only", stage]) == 0
+    assert pipeline.main(words) == 0, capsys.readouterr().err[-2000:]
+    summary = json.loads((tmp_path / "searches" / "report" / "summary.json").read_text())
+    assert "searches" in summary
+    assert (tmp_path / "searches" / "report" / "budget.png").stat().st_size > 10_000
+    assert [plan["budget"] for plan in json.loads((tmp_path / "searches" / "policy.json").read_text())["plans"]] == [
+        400,
+        800,
+        1600,
+        3200,
+    ]

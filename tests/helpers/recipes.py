@@ -46,13 +46,25 @@ def arguments(recipe: str, out: Path, **variables: Any) -> list[str]:
 def quickstart(out: Path, base: Path) -> list[str]:
     """32 problems: the first one of the validation fold is number 31."""
     return arguments(
-        "quickstart", out, num_examples=64, num_problems=32, num_samples=3, num_test_problems=5, num_test_samples=4
-    )
+        "quickstart", out, num_examples=64, num_problems=32, num_samples=3, num_test_problems=5, num_test_samples=4,
+        num_search_problems=3,
+    )  # fmt: skip
 
 
 def small_quickstart(out: Path, base: Path) -> list[list[str]]:
     """The quickstart's command lines on a handful of problems."""
     return [command for _, command in plan(quickstart(out, base))[0]]
+
+
+def quickstart_search(out: Path, base: Path) -> list[str]:
+    """Every search with an untrained generator and reward model; the policy needs 20 problems."""
+    from tests.helpers.exports import write_process
+
+    (out / "generator").mkdir(parents=True)
+    (out / "generator" / "export").symlink_to(base)
+    (out / "prm").mkdir()
+    write_process(base, out / "prm" / "export")
+    return arguments("quickstart/search", out, num_test_problems=20, sampling={"temperature": 1.0, "max_tokens": 12})
 
 
 def gsm8k(out: Path, base: Path) -> list[str]:
