@@ -9,17 +9,8 @@ import numpy as np
 
 from sampling.report.budget_summary import BinResult, BudgetPoint, Budgets, ByDifficulty, EqualBudget
 from sampling.report.summary import Difference, Estimate
-from sampling.search.finished import (
-    FinalRule,
-    FinishedSearch,
-    Shared,
-    Unit,
-    at_budget,
-    bins_of,
-    differing,
-    quantile_edges,
-    within,
-)
+from sampling.search.curves import at_budget, bins_of, cost_of, quantile_edges, within
+from sampling.search.finished import FinalRule, FinishedSearch, Shared, Unit, differing
 from stepverify.records import InputError
 from stepverify.statistics import bootstrap_means, low_high
 
@@ -171,11 +162,13 @@ def _equal_budget(
             there = at_budget(cost, costs, means[baseline.name, kind]) if within(cost[0], costs[0]) else None
             level[name] = None if there is None else float(there[0])
             difference[name] = None if there is None else _difference(accuracy - there)
+        needed = cost_of(float(accuracy[0]), means[baseline.name, unit][0], means[baseline.name, final_rule][0])
         found.append(
             EqualBudget(
-                unit=unit, cost=float(cost[0]), accuracy=float(accuracy[0]), baseline=level, difference=difference
+                unit=unit, cost=float(cost[0]), accuracy=float(accuracy[0]), baseline=level, difference=difference,
+                factor=None if needed is None else needed / float(cost[0]),
             )
-        )
+        )  # fmt: skip
     return found
 
 

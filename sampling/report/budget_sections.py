@@ -72,6 +72,7 @@ def equal_budget_section(found: Budgets) -> Section:
     rows = [
         [name, {"tokens": "tokens", "flops": "FLOPs"}[one.unit], amount(one.cost), percent(one.accuracy)]
         + [cell for kind in ("best_of_n", "majority") for cell in _versus(one, kind)]
+        + ["–" if one.factor is None else f"{one.factor:.2f} ×"]
         for name, compared in found.equal_budget.items()
         for one in compared
     ]
@@ -79,10 +80,11 @@ def equal_budget_section(found: Budgets) -> Section:
         f"Each search by the {final_label(found.final_rule)} against best-of-N ({found.best_of_n}, same rule) and the "
         "majority vote of the same samples, whose curves are interpolated at the search's own mean cost, linearly in "
         "the logarithm of the cost. Differences in percentage points, paired over problems, with 95\u00a0% intervals. "
-        "A dash: the cost is beyond the curve; give a best-of-N search with more samples."
+        "Last, the cost at which best-of-N is first as accurate, in units of the search's. A dash: beyond the curve; "
+        "give a best-of-N search with more samples."
     )
     header = ["search", "equal", "cost", "accuracy", "best-of-N", "difference", "interval"]
-    header += ["majority", "difference", "interval"]
+    header += ["majority", "difference", "interval", "best-of-N needs"]
     return Section(title="At equal budgets", note=note, header=header, rows=rows)
 
 

@@ -44,6 +44,7 @@ class EqualBudget:
         accuracy: of the search by the final rule.
         baseline: accuracy of ``best_of_n`` and ``majority`` at this cost; None beyond the ends of their curves.
         difference: paired over problems; None likewise.
+        factor: cost at which best-of-N is first as accurate, over this cost; None if it never is, or always.
     """
 
     unit: Unit
@@ -51,6 +52,7 @@ class EqualBudget:
     accuracy: float
     baseline: dict[str, float | None]
     difference: dict[str, Difference | None]
+    factor: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

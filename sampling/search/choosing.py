@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sampling.search.finished import FinalRule, Shared, Unit, at_budget, bins_of, quantile_edges
+from sampling.search.curves import at_budget, bins_of, quantile_edges
+from sampling.search.finished import FinalRule, Shared, Unit
 from stepverify.records import InputError
 
 

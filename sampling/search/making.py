@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sampling.search.choosing import Candidates, candidates, choose, cross_validate, first_samples_cost, folds_of
-from sampling.search.finished import FinalRule, Shared, Unit, at_budget, bins_of, quantile_edges, within
+from sampling.search.curves import at_budget, bins_of, cost_of, quantile_edges, within
+from sampling.search.finished import FinalRule, Shared, Unit
 from sampling.search.joining import join_first_samples
 from sampling.search.policy import VERSION, Choice, Measured, Plan, Policy, as_config, digest_ids
 from stepverify.records import InputError
@@ -113,23 +114,3 @@ def _measure(
 def _rounded(value: float) -> float:
     """Round a number for people; nothing is decided by it."""
     return round(float(value), 6)
-
-
-def cost_of(level: float, cost: np.ndarray, accuracy: np.ndarray) -> float | None:
-    """Return the cost at which a curve first reaches an accuracy.
-
-    None if it never does, or begins above it.
-
-    Args:
-        level: the accuracy.
-        cost: (S,), ascending.
-        accuracy: (S,).
-    """
-    above = np.flatnonzero(accuracy >= level)
-    if not len(above) or accuracy[0] > level:
-        return None
-    i = int(above[0])
-    if accuracy[i] == level or i == 0:
-        return float(cost[i])
-    share = (level - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
-    return float(cost[i - 1] * (cost[i] / cost[i - 1]) ** share)

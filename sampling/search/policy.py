@@ -122,6 +122,15 @@ def build(config: dict[str, Any], where: str) -> SearchStrategy:
         raise InputError(f"{where}: {path} with {arguments}: {error}") from None
 
 
+def is_policy(path: Path) -> bool:
+    """Tell whether a file is a policy that can be read."""
+    try:
+        read_policy(path)
+    except InputError:
+        return False
+    return True
+
+
 def read_policy(path: Path) -> Policy:
     """Read a policy.
 

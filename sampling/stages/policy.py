@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from sampling.search.finished import FinalRule, Unit, check_rule, differing, read_pass_at_1, read_shared
+from sampling.search.policy import is_policy
 from stepverify import atomic
 from stepverify.records import InputError
 
@@ -43,7 +44,7 @@ def policy(
         searches: name → output of `sampling search` on validation problems, each with one strategy; one is by BestOfN,
             which stands for every smaller number of samples too. Only problems that all have count.
         budgets: largest mean costs of a problem, each at least that of the first samples.
-        output: file to write, such as ``policy.json``.
+        output: file to write, such as ``policy.json``; an earlier policy is replaced.
         unit: what budgets count: sampled ``tokens``, or ``flops`` of generator and verifier.
         num_samples: first samples of a problem that predict its difficulty; 4 to 8 are usual. Their cost counts.
         num_bins: bins of difficulty, at quantiles of the prediction.
@@ -67,6 +68,8 @@ def policy(
         raise InputError(f"unit: {unit!r}: expected one of {', '.join(get_args(Unit))}")
     check_rule(final_rule)
     atomic.refuse_others(output, folder=False)
+    if output.exists() and not is_policy(output):
+        raise InputError(f"{output}: is there, and is not a policy; choose another output")
     shared = read_shared(searches)
     for search in shared.searches:
         if difference := differing(shared.searches[0], search):

@@ -20,6 +20,15 @@ LINES: dict[str, tuple[list[str], str, str]] = {
     "generate": ([*_ENGINE, "--problems", "Problems"], "--problems.path", "problems.jsonl"),
     "label": ([], "--input", "solutions.jsonl"),
     "score": (['--verifiers={"a": {"class_path": "tests.campaign.stages.HashScorer", "init_args": {"name": "a"}}}'], "--input", "solutions.jsonl"),
+    "search": (
+        ["--engine", "tests.campaign.stages.HashSteps", "--problems", "Problems", '--template={"prompt": "{problem}\\n"}',
+         '--verifier={"class_path": "tests.campaign.stages.HashScorer", "init_args": {"name": "a"}}'],
+        "--problems.path", "problems.jsonl",
+    ),
+    "policy": (
+        ['--searches={"n": "searches/n", "beam": "searches/beam"}', "--budgets", "[400]", "--num_samples", "2", "--num_bins", "2", "--num_bootstrap", "5"],
+        "--held_out", "held.jsonl",
+    ),
     "select": (["--per_problem", "1", "--verifier", "prm"], "--input", "scored.jsonl"),
     "rank": (["--num_subsets", "2"], "--input", "scored.jsonl"),
     "report": (["--num_bootstrap", "5"], "--input", "rankings.jsonl"),
@@ -27,7 +36,7 @@ LINES: dict[str, tuple[list[str], str, str]] = {
     "convert": ([], "--input", "scored.jsonl"),
     "compare": (["--reference", "a", "--labels.a", "scored.jsonl", "--num_bootstrap", "5"], "--labels.b", "scored.jsonl"),
 }  # fmt: skip
-FILES = ("grade", "convert")  # stages that write a file, not a folder
+FILES = ("policy", "grade", "convert")  # stages that write a file, not a folder
 
 
 INPUTS: dict[str, Callable[[Path], object]] = {

@@ -22,11 +22,12 @@ from sampling.runtime import store
 from sampling.scorers import Scorer
 from sampling.scorers import run as scorers_run
 from sampling.search import BeamSearch
-from sampling.stages import compare, convert, generate, grade, label, rank, report, score, search, select
+from sampling.stages import compare, convert, generate, grade, label, policy, rank, report, score, search, select
 from stepverify.jsonl import write_lines, write_records
 from stepverify.readers import Problems
 from stepverify.records import Problem, Ranking, Solution, StepLabel
 from stepverify.template import Template
+from tests.helpers.budgets import found, known_searches
 
 NUM_PROBLEMS, NUM_SAMPLES = 6, 3
 
@@ -160,6 +161,8 @@ def prepare(folder: Path) -> Path:
     write_lines(folder / "pairs.jsonl", (
         json.dumps({"id": f"{i}", "gold": f"{i}", "pred": f"{i % 5}"}) + "\n" for i in range(20)
     ))  # fmt: skip
+    known_searches(folder / "searches", 8)
+    write_records(folder / "held.jsonl", [s for i in range(8) for s in found(f"p{i}", (i % 2 == 0, 0.5))])
     return folder
 
 
@@ -198,6 +201,11 @@ def _search(inputs: Path, out: Path) -> None:
     )  # fmt: skip
 
 
+def _policy(inputs: Path, out: Path) -> None:
+    folders = {name: inputs / "searches" / name for name in ("n", "beam")}
+    policy.policy(folders, [400], out, num_samples=2, num_bins=2, held_out=inputs / "held.jsonl", num_bootstrap=5)
+
+
 def _select(inputs: Path, out: Path) -> None:
     select.select(inputs / "scored.jsonl", out, per_problem=2, verifier="prm")
 
@@ -224,7 +232,7 @@ def _grade(inputs: Path, out: Path) -> None:
 
 STAGES: dict[str, Callable[[Path, Path], None]] = {
     "generate": _generate, "label": _outcomes, "label, rollouts": _rollouts, "label, judge": _consensus,
-    "score": _score, "search": _search, "select": _select, "rank": _rank, "report": _report, "compare": _compare,
+    "score": _score, "search": _search, "policy": _policy, "select": _select, "rank": _rank, "report": _report, "compare": _compare,
     "convert": _convert, "grade": _grade,
 }  # fmt: skip
 """Stage → a run of it from the folder of :func:`prepare` to a file or folder."""

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from sampling.report.budget import budget_statistics, budget_warnings
 from sampling.search import BeamSearch, BestOfN, Cost, SearchResult
-from sampling.search.finished import at_budget, bins_of, quantile_edges, read_shared
+from sampling.search.curves import at_budget, bins_of, quantile_edges
+from sampling.search.finished import read_shared
 from sampling.stages.rank import rank
 from sampling.stages.report import report
 from stepverify.jsonl import write_records
@@ -27,8 +28,8 @@ def statistics(searches, final_rule="best_of_n", held_out=None, num_bootstrap=20
 def test_a_search_against_the_curve_at_its_own_cost(tmp_path):
     """Best-of-4 costs 400 tokens, so 100, 200 and 400 at N = 1, 2, 4; means 0.25, 0.5 and 0.75 over two problems.
 
-    Beam search costs 100 and 300, 200 on average, and solves one of two: 0.5 - 0.5. DVTS costs 283 = √(200 · 400),
-    halfway between N = 2 and 4 in the logarithm: 1 - 0.625.
+    Beam search costs 100 and 300, 200 on average, and solves one of two: 0.5 - 0.5, at the same cost. DVTS costs 283 =
+    √(200 · 400), halfway between N = 2 and 4 in the logarithm: 1 - 0.625, which best-of-N never reaches.
     """
     folders = {
         "samples": best_of_n(tmp_path / "n", [[0.5, 0.75, 1.0], [0.0, 0.25, 0.5]]),
@@ -42,6 +43,7 @@ def test_a_search_against_the_curve_at_its_own_cost(tmp_path):
     (beam,), (dvts,) = found.equal_budget["beam@2"], found.equal_budget["dvts"]
     assert (beam.cost, beam.accuracy, beam.baseline["best_of_n"]) == (200, 0.5, 0.5)
     assert beam.difference["best_of_n"].difference == 0
+    assert (beam.factor, dvts.factor) == (1.0, None)
     assert dvts.difference["best_of_n"].difference == pytest.approx(1 - 0.625, abs=1e-3)
     assert found.curves["beam"][0].search == "beam@2"
 

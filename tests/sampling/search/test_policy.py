@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sampling.search.choosing import Candidates, candidates, choose, cross_validate, folds_of
+from sampling.search.curves import cost_of
 from sampling.search.finished import read_shared
 from sampling.search.joining import join_first_samples
-from sampling.search.making import cost_of
 from stepverify.jsonl import write_records
 from stepverify.records import InputError
 from tests.helpers.budgets import NUMBER, best_of_n, flat, found, known_searches, made, result, write_search
@@ -167,3 +167,13 @@ def test_bad_searches_and_keys(tmp_path):
         with pytest.raises(InputError, match=said):
             made(tmp_path, given, budgets, **keys)
     assert not (tmp_path / "policy.json").exists()
+
+
+def test_an_earlier_policy_is_replaced_and_nothing_else(tmp_path):
+    searches = known_searches(tmp_path)
+    made(tmp_path, searches, [400])
+    assert [plan.budget for plan in made(tmp_path, searches, [500]).plans] == [500]
+    (tmp_path / "policy.json").write_text("thesis")
+    with pytest.raises(InputError, match=r"policy.json: is there, and is not a policy"):
+        made(tmp_path, searches, [400])
+    assert (tmp_path / "policy.json").read_text() == "thesis"
