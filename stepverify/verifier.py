@@ -61,8 +61,8 @@ class Verifier:
         path: shown in error messages.
         pack_tokens: tokens computed at the same time, with shared prefixes counted once.
         prefix_cache_gib: keep up to this many GiB of keys and values, so that prefixes scored in earlier calls are not
-            computed again, as in a search; a model that does not support this is said, and read as without. None keeps
-            nothing.
+            computed again, as in a search; a model that does not support this is said, and computed as without. 0 or
+            None keeps nothing.
 
     Attributes:
         objective: ``process`` or ``outcome``.
@@ -105,7 +105,7 @@ class Verifier:
                 ``negative``; None takes the export's choice.
             pack_tokens: tokens computed at the same time, with shared prefixes counted once: lower it if memory is
                 short.
-            prefix_cache_gib: size of the prefix cache in GiB, see the class; None for none.
+            prefix_cache_gib: size of the prefix cache in GiB, see the class; 0 or None for none.
             revision: branch, tag or commit of the Hub repository.
 
         Raises:

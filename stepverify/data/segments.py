@@ -82,10 +82,10 @@ def segments_of(suffixes: list[Suffix], *, prefixes: bool = True) -> Segments:
         suffixes: in token order.
         prefixes: False gives no prefix a call: each suffix attends to its whole sequence.
     """
+    if not suffixes:
+        return Segments(np.empty(0, np.int64), np.empty((0, 5), np.int64))
     covered, common = _shared_prefixes(suffixes) if prefixes else ([0] * len(suffixes), [])
     pieces = [suffix.path[at:] for suffix, at in zip(suffixes, covered, strict=True)] + [keys for keys, *_ in common]
-    if not pieces:
-        return Segments(np.empty(0, np.int64), np.empty((0, 5), np.int64))
     queries = [(suffix.start, suffix.stop, 1) for suffix in suffixes] + [(first, last, 0) for _, first, last in common]
     ends = np.cumsum([len(piece) for piece in pieces])
     calls = [(end - len(piece), end, *query) for piece, end, query in zip(pieces, ends, queries, strict=True)]

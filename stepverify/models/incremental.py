@@ -96,9 +96,10 @@ def _score_new(
         together = [examples[i] for i in indices]
         with torch.inference_mode():
             made, batch, values, states = _compute(model.score, together, found, _device(model))
-            _keep(cache, together, made, found, states, values)
             known = [node.scores[begin:end] for node, begin, end in _parts(made.pieces, found)]
-            yield Pack(indices, batch, torch.cat([values, *known]))
+            along = torch.cat([values, *known])
+            _keep(cache, together, made, found, states, values)  # which may divide nodes
+        yield Pack(indices, batch, along)
 
 
 def _next_pack(
@@ -194,19 +195,24 @@ def open_cache(model: VerifierModel, gib: float | None, path: str) -> PrefixCach
 
     Args:
         model: in evaluation mode, on its device.
-        gib: size of the keys and values in GiB; None for no cache.
+        gib: size of the keys and values in GiB; 0 or None for no cache.
         path: shown in messages.
 
     Raises:
         InputError: an impossible size.
     """
-    if gib is None:
+    if not 0 <= (gib or 0) < float("inf"):
+        raise InputError(f"prefix_cache_gib: expected 0 or more, or null, got {gib}")
+    if not gib:
         return None
-    if not 0 < gib < float("inf"):
-        raise InputError(f"prefix_cache_gib: expected above 0, or null, got {gib}")
     if reason := why_not_cached(model):
         log(f"{path}: prefix_cache_gib: {gib}: not used, prefixes are read again in every call (slower): {reason}")
         return None
+    if (limit := model.reading.row_limit) is not None:
+        log(
+            f"{path}: prefix_cache_gib: {gib}: not used in calls with a solution of more than {limit} tokens, whose "
+            "length changes the positions of all of its tokens"
+        )
     return PrefixCache(int(gib * 2**30))
 
 
