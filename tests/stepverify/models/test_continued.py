@@ -58,6 +58,8 @@ def test_calls_show_each_new_token_its_path_once(sequences, known):
                 seen[query, keys[: len(keys) - (stop - 1 - query) * causal]] += 1
         assert seen.tolist() == np.array(wanted, int).reshape(new, len(names)).tolist()
         assert (asked == 1).all()
+    starts = np.pad(tree.suffixes.calls.numpy()[:, [1, 3]], ((1, 0), (0, 0)))  # a ragged call takes ends alone
+    assert (starts[:-1] == tree.suffixes.calls.numpy()[:, [0, 2]]).all()
 
 
 def test_new_tokens_after_a_cached_prompt_by_hand():
