@@ -258,7 +258,7 @@ class Verifier:
                 raise
             raise InputError(
                 f"{self.path}: out of memory on {describe_use(self.device)}; lower pack_tokens ({self.pack_tokens} "
-                "now), then set dtype: bfloat16"
+                f"now){' or prefix_cache_gib' if self.prefix_cache else ''}, then set dtype: bfloat16"
             ) from None
 
     def token_texts(self, solution: Solution) -> list[str]:

@@ -239,7 +239,10 @@ def why_not_cached(model: VerifierModel) -> str:
         whole = [model.states(collate([e]).to(device)) for e in (first, second)]
         for together in (cuts[:1], [cuts[1], second], [first]):
             found = [cache.find(e.input_ids) for e in together]
-            made, _, states, keys = _compute(model.states, together, found, device)
+            try:
+                made, _, states, keys = _compute(model.states, together, found, device)
+            except Exception as error:  # model code may raise anything where keys outnumber queries
+                return f"{type(error).__name__}: {error}".partition("\n")[0]
             for example, path in zip(together, made.paths, strict=True):
                 wanted, new = whole[example is second], np.flatnonzero(path < len(states))
                 if (off := difference([states[path[new]]], [wanted[new]])) > TOLERANCE:

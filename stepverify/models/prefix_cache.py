@@ -56,7 +56,11 @@ class PrefixCache:
         self._used = OrderedDict[Node, None]()
 
     def find(self, ids: Sequence[int]) -> list[tuple[Node, int]]:
-        """Find the longest known prefix: nodes along it, and the number of tokens in each that match."""
+        """Find the longest known prefix, and count it as used.
+
+        Returns:
+            Nodes along it, and the number of tokens in each that match: all but in the final one.
+        """
         found: list[tuple[Node, int]] = []
         node, at = self._root, 0
         while at < len(ids) and (child := node.children.get(ids[at])) is not None:
@@ -67,6 +71,8 @@ class PrefixCache:
             if count < len(child.ids):
                 break
             node, at = child, at + count
+        if found:
+            self._touch(found[-1][0])
         return found
 
     def add(self, ids: list[int], first: int, rows: Tensor, states: Tensor, scores: Tensor) -> None:
@@ -94,9 +100,12 @@ class PrefixCache:
             node.children[ids[known]] = child
             self.num_bytes += child.num_bytes
             self.num_tokens += len(child.ids)
-            node = child
-        self._touch(node)
+            self._touch(child)
         self._evict()
+
+    def clear(self) -> None:
+        """Drop all paths."""
+        self._evict(0)
 
     def _split(self, node: Node, count: int) -> Node:
         """Divide a node after ``count`` tokens; return the part before."""
@@ -114,8 +123,8 @@ class PrefixCache:
             self._used.move_to_end(node)
             node = node.parent
 
-    def _evict(self) -> None:
-        while self.num_bytes > self.max_bytes:
+    def _evict(self, most: int | None = None) -> None:
+        while self.num_bytes > (self.max_bytes if most is None else most):
             node, _ = self._used.popitem(last=False)
             assert not node.children
             assert node.parent is not None

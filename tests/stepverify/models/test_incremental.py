@@ -85,9 +85,7 @@ def test_any_calls_give_the_values_of_plain_scoring(verifiers, calls, per_token,
     """
     for cached, plain in verifiers:
         cache = cached.prefix_cache
-        while cache._used:  # start empty
-            cache.max_bytes = 0
-            cache._evict()
+        cache.clear()
         assert cache.num_bytes == cache.num_tokens == 0
         cache.max_bytes = room * _bytes(cached)
         cached.pack_tokens = pack
@@ -106,8 +104,7 @@ def _bytes(verifier):
         cache.max_bytes = 1 << 30
         verifier.score_solutions([solution(9, ["c = 3"])])
         verifier.token_bytes = cache.num_bytes // cache.num_tokens
-        cache.max_bytes = 0
-        cache._evict()
+        cache.clear()
     return verifier.token_bytes
 
 
@@ -211,6 +208,14 @@ def test_keys_that_depend_on_the_call_are_found_out(encoder):
     for layer in model.backbone.model.layers:
         layer.self_attn.k_proj.register_forward_hook(lambda module, args, out: out * (1 + out.shape[1] / 100))
     assert why_not_cached(model).startswith("hidden states after a cached prefix differ by ")
+    model = process_model(tiny("llama"), encoder).eval()
+    model.backbone.model.layers[1].mlp.register_forward_pre_hook(_fail_on_few)
+    assert why_not_cached(model) == "ValueError: fewer queries than keys"
+
+
+def _fail_on_few(module, args):
+    if args[0].shape[1] < 7:
+        raise ValueError("fewer queries than keys\nby some")
 
 
 @pytest.mark.parametrize("gib", [-1.0, math.inf, math.nan])
