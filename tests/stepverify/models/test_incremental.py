@@ -25,7 +25,7 @@ CALLS = st.lists(
     st.lists(st.tuples(st.integers(0, 1), st.lists(st.sampled_from(STEPS), max_size=4), st.booleans()), max_size=5),
     min_size=1, max_size=5,
 )  # fmt: skip
-CACHED = ["llama", "qwen2 (window)", "gpt2", "gemma2", "gemma3_text", "deepseek_v2"]
+CACHED = ["llama", "gpt2", "gemma2", "gemma3_text", "deepseek_v2"]
 
 
 @pytest.fixture(scope="module")
