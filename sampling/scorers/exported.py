@@ -28,7 +28,8 @@ class ExportedVerifier(LocalScorer):
             export's setting.
         prefix_cache_gib: keep up to this many GiB of keys and values in each process, so that prefixes scored in
             earlier calls are not computed again; 0 keeps nothing, None keeps nothing except in a search, where it is 1.
-            Values change by rounding only. A model that does not support it is said, and computed as without.
+            Values change by rounding only. A model that does not support it is refused when it is loaded, since costs
+            count on it: set 0 then.
     """
 
     def __init__(

@@ -49,6 +49,11 @@ class LocalScorer(ParallelScorer):
         if self.prefix_cache_gib is None:
             self.prefix_cache_gib = _SEARCH_GIB
 
+    @property
+    def caches_prefixes(self) -> bool:  # type: ignore[override]
+        """Tell whether prefixes are kept; a model that does not support this is refused when it is loaded."""
+        return bool(self.prefix_cache_gib)
+
     @abstractmethod
     def loader(self) -> Callable[..., Any]:
         """Return a function that loads the :class:`stepverify.Verifier` on a ``device``; it is pickled."""
@@ -84,7 +89,7 @@ class LocalScorer(ParallelScorer):
         """Make the model in this process, or a process for each device."""
         import torch
 
-        build = partial(_load, self.loader(), self.per_token)
+        build = partial(_load, self.loader(), self.per_token, self.prefix_cache_gib)
         if len(self.places) == 1:
             return [LocalWorker(partial(build, self.places[0]))]
         threads = max(1, torch.get_num_threads() // len(self.places))
@@ -96,8 +101,8 @@ class LocalScorer(ParallelScorer):
 
 
 def _load(
-    loader: Callable[..., Any], per_token: bool, device: str, threads: int | None = None,
-    lock: AbstractContextManager | None = None,
+    loader: Callable[..., Any], per_token: bool, prefix_cache_gib: float | None, device: str,
+    threads: int | None = None, lock: AbstractContextManager | None = None,
 ) -> Stream:  # fmt: skip
     import torch
     from transformers.utils.logging import disable_progress_bar
@@ -107,4 +112,11 @@ def _load(
         torch.set_num_threads(threads)
     with lock or nullcontext():  # weights are read into main memory, which may have room for one copy only
         verifier = loader(device=device)
+    if prefix_cache_gib and verifier.prefix_cache is None:  # costs would say that prefixes are not read again
+        from stepverify.models.incremental import why_not_cached
+
+        raise InputError(
+            f"{verifier.path}: prefix_cache_gib: {prefix_cache_gib}: its keys and values cannot be kept "
+            f"({why_not_cached(verifier.model)}); set prefix_cache_gib: 0, with which prefixes are read again"
+        )
     return partial(verifier.stream, per_token=per_token)

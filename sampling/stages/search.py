@@ -102,6 +102,7 @@ def search(
         if value is not None and value < 1:
             raise InputError(f"{key}: expected >= 1, got {value}")
     verifier = verifier if isinstance(verifier, Scorer) else ExportedVerifier(verifier)
+    verifier.keep_prefixes()
     template = template_of(engine, template)
     todo = read_problems(problems)
     examples = list(few_shot.problems()) if few_shot else []

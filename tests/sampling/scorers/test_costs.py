@@ -14,7 +14,8 @@ from sampling.scorers.workers import Pool
 from stepverify.prms import load_prm
 from stepverify.records import InputError, Solution
 from tests.helpers import prms
-from tests.helpers.exports import EMPTY, LONG, SOLUTIONS, solution
+from tests.helpers.exports import EMPTY, LONG, SOLUTIONS, solution, write_process
+from tests.helpers.tiny import model_folder
 from tests.sampling.scorers.fakes import FakeScorer
 
 
@@ -77,6 +78,7 @@ def test_tokens_of_growing_prefixes_are_counted(process, outcome):
         plain, kept = ExportedVerifier(path, device="cpu"), ExportedVerifier(path, device="cpu")
         kept.keep_prefixes()
         assert kept.prefix_cache_gib == 1.0
+        assert (plain.caches_prefixes, kept.caches_prefixes) == (False, True)
         wanted, counts = grown(plain, s)
         assert counts == (read, 0)
         found, counts = grown(kept, s)
@@ -86,10 +88,31 @@ def test_tokens_of_growing_prefixes_are_counted(process, outcome):
             assert one == pytest.approx(other, abs=1e-5)
     never = ExportedVerifier(process, device="cpu", prefix_cache_gib=0)
     never.keep_prefixes()
+    assert not never.caches_prefixes
     assert grown(never, s)[1] == (88, 0)
     assert never.identity() == ExportedVerifier(process, prefix_cache_gib=3.0).identity()
     with pytest.raises(InputError, match=r"^prefix_cache_gib: expected 0 or more, or null, got -1$"):
         ExportedVerifier(process, prefix_cache_gib=-1)
+
+
+def test_a_model_that_cannot_keep_prefixes_is_refused(tokenizer, tmp_path):
+    """GPT-J computes attention by itself. With 0 it scores, and reads all 88 tokens."""
+    sizes = {
+        "n_embd": 32,
+        "n_head": 4,
+        "n_layer": 2,
+        "n_inner": 48,
+        "n_positions": 64,
+        "rotary_dim": 8,
+        "head_dim": None,
+    }
+    base = model_folder("gptj", tmp_path / "base", tokenizer, **sizes)
+    export = write_process(base, tmp_path / "export")
+    with pytest.raises(
+        InputError, match=r"export: prefix_cache_gib: 1\.0: its keys and values cannot be kept \(its layers "
+    ):
+        grown(ExportedVerifier(export, device="cpu", prefix_cache_gib=1.0), SOLUTIONS[4])
+    assert grown(ExportedVerifier(export, device="cpu", prefix_cache_gib=0), SOLUTIONS[4])[1] == (88, 0)
 
 
 def test_a_released_model_keeps_prefixes_too(tmp_path):
