@@ -100,7 +100,7 @@ class ParallelScorer(Scorer):
     async def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
         """Score solutions and prefixes, in the given order."""
         if self._pool is None:
-            self._pool = Pool(self.workers(), self.usage)
+            self._pool = Pool(self.workers(), self.usage, self.caches_prefixes)
         return await self._pool.score(solutions)
 
     def token_texts(self, solution: Solution) -> list[str]:

@@ -189,16 +189,17 @@ class Pool:
 
     A batch takes whole calls in order until it has 128 solutions. So a call of 128 solutions or more is a batch by
     itself, and gives the same values with any number of workers. A worker loads its model with the first batch that
-    finds all others busy. Calls of a problem go to the worker that read it before, whose prefix cache knows it, unless
-    another one would have nothing to do.
+    finds all others busy.
 
     Args:
         workers: one for each device.
         usage: counts the tokens that are read.
+        sticky: calls of a problem go to the worker that read it before, whose prefix cache knows it, unless another one
+            would have nothing to do.
     """
 
-    def __init__(self, workers: Sequence[Worker], usage: Usage) -> None:
-        self._workers, self._usage = list(workers), usage
+    def __init__(self, workers: Sequence[Worker], usage: Usage, sticky: bool = False) -> None:
+        self._workers, self._usage, self._sticky = list(workers), usage, sticky
         self._homes: dict[str, Worker] = {}
         self._idle = self._workers[::-1]
         self._waiting = deque[_Call]()
@@ -251,7 +252,8 @@ class Pool:
         sizes = accumulate((len(call.solutions) for call in chosen), initial=0)
         calls = [call for call, before in zip(chosen, sizes, strict=False) if before < BATCH]
         self._waiting = deque(call for call in waiting if call not in calls)
-        self._homes |= {solution.problem_id: worker for call in calls for solution in call.solutions[:1]}
+        if self._sticky:
+            self._homes |= {solution.problem_id: worker for call in calls for solution in call.solutions[:1]}
         return calls
 
     def _home(self, call: _Call) -> Worker | None:

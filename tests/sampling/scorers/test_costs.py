@@ -169,7 +169,7 @@ def test_a_problem_stays_with_the_worker_whose_cache_knows_it():
         return task
 
     async def run():
-        pool = Pool(workers, Usage())
+        pool = Pool(workers, Usage(), sticky=True)
         first = await busy(pool, workers[0], one)
         await pool.score([two])
         workers[0].gate.set()
