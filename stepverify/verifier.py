@@ -13,13 +13,12 @@ from typing import Any, NamedTuple, Self, overload
 import torch
 
 from stepverify.aggregate import Aggregation, aggregate
-from stepverify.data.batch import Batch, collate
 from stepverify.data.encode import Example, LeftOut, SolutionEncoder
-from stepverify.data.packing import to_score
 from stepverify.device import choose_device
 from stepverify.hub import local_export
 from stepverify.memory import describe_use, is_out_of_memory
 from stepverify.models import VerifierModel, load_verifier
+from stepverify.models.incremental import Count, open_cache, score_examples
 from stepverify.models.process import Neutral
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
@@ -61,20 +60,26 @@ class Verifier:
         facts: metadata of the export.
         path: shown in error messages.
         pack_tokens: tokens computed at the same time, with shared prefixes counted once.
+        prefix_cache_gib: keep up to this many GiB of keys and values, so that prefixes scored in earlier calls are not
+            computed again, as in a search; a model that does not support this is said, and computed as without. 0 or
+            None keeps nothing.
 
     Attributes:
         objective: ``process`` or ``outcome``.
+        prefix_cache: the kept prefixes; None without.
         max_length: longest problem and solution in tokens; a longer solution has no score.
     """
 
     def __init__(
-        self, model: VerifierModel, encoder: SolutionEncoder, facts: dict[str, Any], path: str, pack_tokens: int = 8192
-    ) -> None:
+        self, model: VerifierModel, encoder: SolutionEncoder, facts: dict[str, Any], path: str,
+        pack_tokens: int = 8192, prefix_cache_gib: float | None = None,
+    ) -> None:  # fmt: skip
         if pack_tokens < 1:
             raise InputError(f"pack_tokens: expected 1 or more, got {pack_tokens}")
         self.model, self.encoder, self.path, self.pack_tokens = model, encoder, path, pack_tokens
         self.objective: str = facts["objective"]
         self.max_length = encoder.max_length
+        self.prefix_cache = open_cache(model, prefix_cache_gib, path)
         # Older exports lack this key; most were trained per token.
         self._trained_on_prefixes = self.objective == "process" or bool(facts.get("per_token", True))
 
@@ -87,6 +92,7 @@ class Verifier:
         dtype: str = "auto",
         neutral: Neutral | None = None,
         pack_tokens: int = 8192,
+        prefix_cache_gib: float | None = None,
         revision: str | None = None,
     ) -> Self:
         """Load an exported verifier.
@@ -99,6 +105,7 @@ class Verifier:
                 ``negative``; None takes the export's choice.
             pack_tokens: tokens computed at the same time, with shared prefixes counted once: lower it if memory is
                 short.
+            prefix_cache_gib: size of the prefix cache in GiB, see the class; 0 or None for none.
             revision: branch, tag or commit of the Hub repository.
 
         Raises:
@@ -109,7 +116,7 @@ class Verifier:
             model.to(choose_device(device))
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device: {device}: {str(error).splitlines()[0]}") from None
-        return cls(model, encoder, facts, str(path), pack_tokens)
+        return cls(model, encoder, facts, str(path), pack_tokens, prefix_cache_gib)
 
     @property
     def device(self) -> torch.device:
@@ -220,10 +227,18 @@ class Verifier:
             values[i] = along
         return values
 
-    def stream(self, solutions: Sequence[Solution], *, per_token: bool = False) -> Iterator[tuple[int, list[float]]]:
+    def stream(
+        self, solutions: Sequence[Solution], count: Count | None = None, *, per_token: bool = False
+    ) -> Iterator[tuple[int, list[float]]]:
         """Yield index and values of each scored solution, pack by pack.
 
-        The packs depend on the solutions and ``pack_tokens`` only.
+        The packs depend on the solutions and ``pack_tokens`` only; with a prefix cache, on earlier calls too.
+
+        Args:
+            solutions: of any problems.
+            count: called for each pack with the number of tokens along its solutions, and how many of these are not
+                computed: they are shared within the pack, or in the prefix cache.
+            per_token: as in :meth:`score`.
 
         Raises:
             InputError: the device is out of memory.
@@ -234,28 +249,16 @@ class Verifier:
                 examples[i] = self._encode(solution, per_token)
         if not examples:
             return
-        numbers, sequences = list(examples), [e.input_ids for e in examples.values()]
-        groups = [solutions[i].problem_id for i in numbers]
-        shared = self.model.packs(max(map(len, sequences)))
-        running: tuple[list[int], Batch, torch.Tensor] | None = None
+        numbers, encoded = list(examples), [*examples.values()]
         try:
-            for pack in to_score(sequences, groups, self.pack_tokens, shared):
-                rows = [numbers[i] for i in pack]
-                batch = collate([examples[i] for i in rows], shared=shared).to(self.device)
-                with torch.inference_mode():
-                    outputs = self.model.score(batch)
-                # Read a pack's values only after starting the next one, so that a GPU is not idle.
-                if running is not None:
-                    yield from _values(*running)
-                running = rows, batch, outputs
-            assert running is not None
-            yield from _values(*running)
+            for i, along in score_examples(self.model, encoded, self.pack_tokens, self.prefix_cache, count):
+                yield numbers[i], [round(value, 6) for value in along]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise InputError(
                 f"{self.path}: out of memory on {describe_use(self.device)}; lower pack_tokens ({self.pack_tokens} "
-                "now), then set dtype: bfloat16"
+                f"now){' or prefix_cache_gib' if self.prefix_cache else ''}, then set dtype: bfloat16"
             ) from None
 
     def token_texts(self, solution: Solution) -> list[str]:
@@ -292,8 +295,3 @@ class Verifier:
         except LeftOut as reason:
             return str(reason)
         raise AssertionError(f"{solution.id} can be scored")
-
-
-def _values(rows: list[int], batch: Batch, outputs: torch.Tensor) -> Iterator[tuple[int, list[float]]]:
-    for i, along in zip(rows, batch.split(outputs), strict=True):
-        yield i, [round(value, 6) for value in along]

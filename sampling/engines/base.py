@@ -122,9 +122,11 @@ class Completion:
 
 @dataclass(slots=True)
 class Usage:
-    """Count an engine's prompt tokens, those its prefix cache held, and retries.
+    """Count the prompt tokens of an engine or scorer, those its prefix cache held, and retries.
 
-    Engines that know these numbers have them as ``usage``; prompts for which they are unknown are left out.
+    Those that know these numbers have them as ``usage``; prompts for which they are unknown are left out. A scorer's
+    prompts are whole solutions, and tokens that solutions of a call share count as cached but once: computed are
+    ``prompt_tokens - cached_tokens``.
     """
 
     prompt_tokens: int = 0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from sampling.engines.base import Usage
 from stepverify.jsonl import fingerprint
 from stepverify.records import InputError, Solution
 from stepverify.template import EXPORT_FILE, load_export
@@ -24,6 +25,7 @@ class Scorer(ABC):
         concurrency: number of calls that keep it busy.
         export: local folder of the export, which records what it was trained on; None without an export.
         objective: ``process``, a value for each step; ``outcome``, values for the final answer; None if unknown.
+        usage: tokens read so far, and how many of these were not computed; None for scorers that do not know.
         num_parameters: parameters of the model; None if unknown. A token costs about twice as many FLOPs, without
             attention (Kaplan et al. 2020, section 2.1).
         caches_prefixes: it does not read a prefix again that it has scored, as far as there is room.
@@ -32,6 +34,7 @@ class Scorer(ABC):
     concurrency: int = 1
     export: str | None = None
     objective: Objective | None = None
+    usage: Usage | None = None
     num_parameters: int | None = None
     caches_prefixes: bool = False
 
@@ -76,6 +79,12 @@ class Scorer(ABC):
         0 for a solution that has no values; None if unknown.
         """
         return None
+
+    def keep_prefixes(self) -> None:  # noqa: B027 - a scorer may keep nothing
+        """Keep what is computed for prefixes from call to call, if the scorer can.
+
+        A search says so before its first call: it scores prefixes that grow.
+        """
 
     async def aclose(self) -> None:  # noqa: B027 - a scorer may have nothing to close
         """End processes and free memory; waiting calls are cancelled."""

@@ -26,6 +26,10 @@ class ExportedVerifier(LocalScorer):
         per_token: keep an outcome verifier's value at every solution token instead of the final one.
         neutral: what P(neutral) counts as in the values of a process reward model with a neutral label; None takes the
             export's setting.
+        prefix_cache_gib: keep up to this many GiB of keys and values in each process, so that prefixes scored in
+            earlier calls are not computed again; 0 keeps nothing, None keeps nothing except in a search, where it is 1.
+            Values change by rounding only. A model that does not support it is refused when it is loaded, since costs
+            count on it: set 0 then.
     """
 
     def __init__(
@@ -37,8 +41,9 @@ class ExportedVerifier(LocalScorer):
         pack_tokens: int = 8192,
         per_token: bool = False,
         neutral: Neutral | None = None,
+        prefix_cache_gib: float | None = None,
     ) -> None:
-        super().__init__(path, dtype, devices, device, pack_tokens, per_token, neutral)
+        super().__init__(path, dtype, devices, device, pack_tokens, per_token, neutral, prefix_cache_gib)
 
     def identity(self) -> dict[str, Any]:
         """Return digests of the export, and the settings that decide its values."""
@@ -51,5 +56,6 @@ class ExportedVerifier(LocalScorer):
 
         assert self.export is not None
         return partial(
-            Verifier.from_pretrained, self.export, dtype=self.dtype, neutral=self.neutral, pack_tokens=self.pack_tokens
-        )
+            Verifier.from_pretrained, self.export, dtype=self.dtype, neutral=self.neutral, pack_tokens=self.pack_tokens,
+            prefix_cache_gib=self.prefix_cache_gib,
+        )  # fmt: skip

@@ -15,6 +15,8 @@ from sampling.scorers.parallel import Dtype, Neutral, ParallelScorer
 from sampling.scorers.workers import LocalWorker, ProcessWorker, Stream, Worker
 from stepverify.records import InputError
 
+_SEARCH_GIB = 1.0
+
 
 class LocalScorer(ParallelScorer):
     """Score with a verifier of the Python API on every device of this machine.
@@ -27,16 +29,30 @@ class LocalScorer(ParallelScorer):
         pack_tokens: tokens per forward pass on a device, with shared prefixes counted once.
         per_token: keep an outcome verifier's value at every solution token instead of the final one.
         neutral: what P(neutral) counts as.
+        prefix_cache_gib: GiB of keys and values kept from call to call by each process, see
+            :class:`stepverify.Verifier`; 0 for none, None for none except in a search, where it is 1.
     """
 
     def __init__(
         self, path: str, dtype: Dtype, devices: int | Literal["auto"], device: str | None, pack_tokens: int,
-        per_token: bool = False, neutral: Neutral | None = None,
+        per_token: bool = False, neutral: Neutral | None = None, prefix_cache_gib: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__(path, dtype, devices, per_token, neutral)
         if pack_tokens < 1:
             raise InputError(f"pack_tokens: expected 1 or more, got {pack_tokens}")
-        self.device, self.pack_tokens = device, pack_tokens
+        if not 0 <= (prefix_cache_gib or 0) < float("inf"):
+            raise InputError(f"prefix_cache_gib: expected 0 or more, or null, got {prefix_cache_gib}")
+        self.device, self.pack_tokens, self.prefix_cache_gib = device, pack_tokens, prefix_cache_gib
+
+    def keep_prefixes(self) -> None:
+        """Keep up to 1 GiB of keys and values, unless ``prefix_cache_gib`` says how much."""
+        if self.prefix_cache_gib is None:
+            self.prefix_cache_gib = _SEARCH_GIB
+
+    @property
+    def caches_prefixes(self) -> bool:  # type: ignore[override]
+        """Tell whether prefixes are kept; a model that does not support this is refused when it is loaded."""
+        return bool(self.prefix_cache_gib)
 
     @abstractmethod
     def loader(self) -> Callable[..., Any]:
@@ -73,7 +89,7 @@ class LocalScorer(ParallelScorer):
         """Make the model in this process, or a process for each device."""
         import torch
 
-        build = partial(_load, self.loader(), self.per_token)
+        build = partial(_load, self.loader(), self.per_token, self.prefix_cache_gib)
         if len(self.places) == 1:
             return [LocalWorker(partial(build, self.places[0]))]
         threads = max(1, torch.get_num_threads() // len(self.places))
@@ -85,8 +101,8 @@ class LocalScorer(ParallelScorer):
 
 
 def _load(
-    loader: Callable[..., Any], per_token: bool, device: str, threads: int | None = None,
-    lock: AbstractContextManager | None = None,
+    loader: Callable[..., Any], per_token: bool, prefix_cache_gib: float | None, device: str,
+    threads: int | None = None, lock: AbstractContextManager | None = None,
 ) -> Stream:  # fmt: skip
     import torch
     from transformers.utils.logging import disable_progress_bar
@@ -96,4 +112,11 @@ def _load(
         torch.set_num_threads(threads)
     with lock or nullcontext():  # weights are read into main memory, which may have room for one copy only
         verifier = loader(device=device)
+    if prefix_cache_gib and verifier.prefix_cache is None:  # costs would say that prefixes are not read again
+        from stepverify.models.incremental import why_not_cached
+
+        raise InputError(
+            f"{verifier.path}: prefix_cache_gib: {prefix_cache_gib}: its keys and values cannot be kept "
+            f"({why_not_cached(verifier.model)}); set prefix_cache_gib: 0, with which prefixes are read again"
+        )
     return partial(verifier.stream, per_token=per_token)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+from sampling.engines.base import Usage
 from sampling.scorers.base import Objective, Scorer
 from sampling.scorers.workers import Pool, Worker
 from stepverify.data.encode import LeftOut, SolutionEncoder
@@ -40,6 +41,7 @@ class ParallelScorer(Scorer):
         if devices != "auto" and devices < 1:
             raise InputError(f"devices: expected auto, or 1 or more, got {devices}")
         self.path, self.dtype, self.devices, self.per_token, self.neutral = path, dtype, devices, per_token, neutral
+        self.usage: Usage = Usage()
         self._pool: Pool | None = None
 
     @cached_property
@@ -98,7 +100,7 @@ class ParallelScorer(Scorer):
     async def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
         """Score solutions and prefixes, in the given order."""
         if self._pool is None:
-            self._pool = Pool(self.workers())
+            self._pool = Pool(self.workers(), self.usage, self.caches_prefixes)
         return await self._pool.score(solutions)
 
     def token_texts(self, solution: Solution) -> list[str]:

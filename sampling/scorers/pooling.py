@@ -6,7 +6,7 @@ The only scorer that imports vllm.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,10 @@ class PoolingVerifier(ParallelScorer):
     ``classifier/``, or an outcome verifier itself. Values agree with those of :class:`ExportedVerifier`, or of the
     released model's own class, to 1e-5 in float32. An engine changes the threads, seeds and torch.distributed state of
     its process, so each has a process of its own.
+
+    Prefixes of a search are read again in every call: vLLM's prefix cache keeps keys and values, not what the head gave
+    for the tokens before, so it does not read the cache for token-level pooling (0.32: none at all with STEP pooling;
+    ``skip_reading_prefix_cache`` with ALL). ``usage`` counts what vLLM reports as cached, which is 0.
 
     Args:
         path: folder of the export, or Hub repository; None with ``prm``.
@@ -188,7 +192,7 @@ def _load(
 
 def _stream(
     llm: Any, encoder: SolutionEncoder, process: bool, by_tag: bool, adds_neutral: bool, per_token: bool,
-    solutions: Sequence[Solution],
+    solutions: Sequence[Solution], count: Callable[[int, int], None],
 ) -> Iterator[tuple[int, list[float]]]:  # fmt: skip
     examples = {}
     for i, solution in enumerate(solutions):
@@ -201,6 +205,7 @@ def _stream(
     prompts = [{"prompt_token_ids": example.input_ids} for example in examples.values()]
     outputs = llm.encode(prompts, pooling_task="token_classify", use_tqdm=False) if prompts else []
     for (i, example), output in zip(examples.items(), outputs, strict=True):
+        count(len(example.input_ids), output.num_cached_tokens or 0)
         data = output.outputs.data.float()
         if process:  # (M, 2 or 3) probabilities at the tags, or (T, 2) at every token
             data = data if by_tag else data[example.positions]

@@ -33,6 +33,7 @@ class ReleasedPRM(LocalScorer, ABC):
         device: kind or name of the device, ``cpu`` or ``cuda:1``; None takes GPUs if there are any.
         pack_tokens: tokens per forward pass on a device, with shared prefixes counted once.
         max_length: longest problem and solution in tokens; longer ones have no score. None is the model's limit.
+        prefix_cache_gib: as in :class:`sampling.scorers.ExportedVerifier`.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class ReleasedPRM(LocalScorer, ABC):
         device: str | None = None,
         pack_tokens: int = 8192,
         max_length: int | None = None,
+        prefix_cache_gib: float | None = None,
     ) -> None:
-        super().__init__(model, dtype, devices, device, pack_tokens)
+        super().__init__(model, dtype, devices, device, pack_tokens, prefix_cache_gib=prefix_cache_gib)
         if max_length is not None and max_length < 1:
             raise InputError(f"max_length: expected 1 or more, or null, got {max_length}")
         self.max_length = max_length
@@ -100,7 +102,7 @@ class ReleasedPRM(LocalScorer, ABC):
 
         return partial(
             load_prm, self.name, self.folder, dtype=self.dtype, pack_tokens=self.pack_tokens,
-            max_length=self.max_length, **self.options(),
+            max_length=self.max_length, prefix_cache_gib=self.prefix_cache_gib, **self.options(),
         )  # fmt: skip
 
 
@@ -155,6 +157,7 @@ class TRLPRM(ReleasedPRM):
         device: kind or name of the device, ``cpu`` or ``cuda:1``; None takes GPUs if there are any.
         pack_tokens: tokens per forward pass on a device, with shared prefixes counted once.
         max_length: longest problem and solution in tokens; longer ones have no score. None is the model's limit.
+        prefix_cache_gib: as in :class:`sampling.scorers.ExportedVerifier`.
     """
 
     name = "TRLPRM"
@@ -169,8 +172,9 @@ class TRLPRM(ReleasedPRM):
         device: str | None = None,
         pack_tokens: int = 8192,
         max_length: int | None = None,
+        prefix_cache_gib: float | None = None,
     ) -> None:
-        super().__init__(model, dtype, devices, device, pack_tokens, max_length)
+        super().__init__(model, dtype, devices, device, pack_tokens, max_length, prefix_cache_gib)
         self.prompt, self.step_separator = prompt, step_separator
 
     def options(self) -> dict[str, Any]:

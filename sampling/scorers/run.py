@@ -101,6 +101,7 @@ def _pass(
                 progress.add(len(missing))
 
     with Progress(f"score {name}", "solutions", total, len(store.done)) as progress:
+        progress.watch(scorer)
         asyncio.run(run())
         return progress.summary()
 

@@ -16,13 +16,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import accumulate
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
+from sampling.engines.base import Usage
 from stepverify.records import InputError, Solution
 
-Stream = Callable[[Sequence[Solution]], Iterator[tuple[int, list[float]]]]
-"""Yield the index and the values of each solution that can be scored."""
+Stream = Callable[[Sequence[Solution], Callable[[int, int], None]], Iterator[tuple[int, list[float]]]]
+"""Yield the index and the values of each solution that can be scored, and call the second argument with the tokens of
+these solutions, and how many of them were not computed."""
+Scored = tuple[list[list[float]], Usage]
+"""Values of each solution of a batch, and the tokens that it took."""
 
 BATCH = 128  # solutions: calls are joined until a batch has this many
 _SECONDS = 5.0  # given to a process to end by itself
@@ -31,7 +36,7 @@ _SECONDS = 5.0  # given to a process to end by itself
 class Worker(Protocol):
     """Score one batch at a time, in the calling thread."""
 
-    def run(self, solutions: list[Solution]) -> list[list[float]]:
+    def run(self, solutions: list[Solution]) -> Scored:
         """Score solutions; the model is loaded with the first ones."""
         ...
 
@@ -55,15 +60,16 @@ class LocalWorker:
         self._build, self._closed = build, False
         self._stream: Stream | None = None
 
-    def run(self, solutions: list[Solution]) -> list[list[float]]:
+    def run(self, solutions: list[Solution]) -> Scored:
         """Score solutions, and stop after a pack if the worker was closed."""
         stream = self._stream = self._stream or self._build()
         values: list[list[float]] = [[] for _ in solutions]
-        for i, along in stream(solutions):
+        usage = Usage()
+        for i, along in stream(solutions, usage.count):
             if self._closed:
                 raise Closed
             values[i] = along
-        return values
+        return values, usage
 
     def close(self) -> None:
         """Stop after the current pack."""
@@ -87,7 +93,7 @@ class ProcessWorker:
         self._connection: Any = None
         self._lock, self._closed = threading.Lock(), False
 
-    def run(self, solutions: list[Solution]) -> list[list[float]]:
+    def run(self, solutions: list[Solution]) -> Scored:
         """Send solutions to the process, and wait for their values.
 
         Raises:
@@ -187,10 +193,14 @@ class Pool:
 
     Args:
         workers: one for each device.
+        usage: counts the tokens that are read.
+        sticky: calls of a problem go to the worker that read it before, whose prefix cache knows it, unless another one
+            would have nothing to do.
     """
 
-    def __init__(self, workers: Sequence[Worker]) -> None:
-        self._workers = list(workers)
+    def __init__(self, workers: Sequence[Worker], usage: Usage, sticky: bool = False) -> None:
+        self._workers, self._usage, self._sticky = list(workers), usage, sticky
+        self._homes: dict[str, Worker] = {}
         self._idle = self._workers[::-1]
         self._waiting = deque[_Call]()
         self._running = set[asyncio.Task[None]]()
@@ -208,7 +218,9 @@ class Pool:
         call = _Call(solutions)
         self._waiting.append(call)
         if self._idle:
-            task = asyncio.create_task(self._work(self._idle.pop()))
+            home = self._home(call)
+            self._idle.remove(worker := home if home in self._idle else self._idle[-1])
+            task = asyncio.create_task(self._work(worker))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         return await call.values
@@ -216,28 +228,36 @@ class Pool:
     async def _work(self, worker: Worker) -> None:
         await asyncio.sleep(0)  # calls made at the same time share a batch
         loop = asyncio.get_running_loop()
-        while calls := self._next():
+        while calls := self._next(worker):
             together = [solution for call in calls for solution in call.solutions]
             try:
-                values = iter(await loop.run_in_executor(self._threads, worker.run, together))
+                found, read = await loop.run_in_executor(self._threads, worker.run, together)
             except Exception as error:
                 self._failure = error
                 for call in (*calls, *self._waiting):
                     if not call.values.done():
                         call.values.set_exception(error)
                 return
+            self._usage.count(read.prompt_tokens, read.cached_tokens)
+            values = iter(found)
             for call in calls:
                 own = [next(values) for _ in call.solutions]
                 if not call.values.done():
                     call.values.set_result(own)
         self._idle.append(worker)
 
-    def _next(self) -> list[_Call]:
-        calls: list[_Call] = []
-        while self._waiting and sum(len(call.solutions) for call in calls) < BATCH:
-            if not (call := self._waiting.popleft()).values.done():  # else cancelled by its caller
-                calls.append(call)
+    def _next(self, worker: Worker) -> list[_Call]:
+        waiting = [call for call in self._waiting if not call.values.done()]  # others were cancelled by their callers
+        chosen = [call for call in waiting if self._home(call) in (worker, None)] or waiting
+        sizes = accumulate((len(call.solutions) for call in chosen), initial=0)
+        calls = [call for call, before in zip(chosen, sizes, strict=False) if before < BATCH]
+        self._waiting = deque(call for call in waiting if call not in calls)
+        if self._sticky:
+            self._homes |= {solution.problem_id: worker for call in calls for solution in call.solutions[:1]}
         return calls
+
+    def _home(self, call: _Call) -> Worker | None:
+        return self._homes.get(call.solutions[0].problem_id) if call.solutions else None
 
     def close(self) -> None:
         """End all processes, and wait for the pack in this process."""

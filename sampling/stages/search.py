@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from sampling.engines import Engine, SamplingOptions
+from sampling.engines.base import Usage
 from sampling.engines.prompts import Prompts, template_of
 from sampling.runtime.inputs import read_problems
 from sampling.runtime.progress import Progress
@@ -102,6 +103,7 @@ def search(
         if value is not None and value < 1:
             raise InputError(f"{key}: expected >= 1, got {value}")
     verifier = verifier if isinstance(verifier, Scorer) else ExportedVerifier(verifier)
+    verifier.keep_prefixes()
     template = template_of(engine, template)
     todo = read_problems(problems)
     examples = list(few_shot.problems()) if few_shot else []
@@ -135,6 +137,7 @@ def search(
                 Progress("search", "problems", len(todo), len(results.done)) as progress,
             ):  # fmt: skip
                 progress.watch(engine)
+                before = dataclasses.replace(verifier.usage or Usage())
                 if missing:
                     prompts = Prompts(engine, template, examples)
                     memory = Memory(
@@ -149,7 +152,7 @@ def search(
                     )  # fmt: skip
                     run(work.search_all(missing, max_problems))
                     figures = {"refused_this_run": sampler.num_refused, "unscored_this_run": sampler.num_unscored}
-                figures |= progress.summary()
+                figures |= progress.summary() | _read_by(verifier, before)
             summary = _summary(results.records()) | problems.counted() | figures
             expansions.finish({})
             values.finish({})
@@ -170,6 +173,16 @@ def _strategy(strategy: SearchStrategy | None, policy: Path | None, budget: floa
     if budget is None:
         raise InputError(f"policy: {policy}: expected one of its budgets in `budget`")
     return ComputeOptimal(policy, budget)
+
+
+def _read_by(verifier: Scorer, before: Usage) -> dict[str, int]:
+    """Return the tokens that a verifier read in this run, and those of them that it did not compute."""
+    if (now := verifier.usage) is None:
+        return {}
+    return {
+        "verifier_tokens_this_run": now.prompt_tokens - before.prompt_tokens,
+        "cached_verifier_tokens_this_run": now.cached_tokens - before.cached_tokens,
+    }
 
 
 def _of_verifier(folders: Sequence[Path], identity: dict[str, Any]) -> list[Path]:

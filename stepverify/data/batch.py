@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -51,6 +51,20 @@ class Calls(_Movable):
     calls: Tensor
 
 
+class Past(Protocol):
+    """Provide keys and values of earlier tokens to each attention layer in turn.
+
+    Attributes:
+        size: number of earlier tokens.
+    """
+
+    size: int
+
+    def join(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Append a layer's earlier keys and values to the (1, heads, L, D) new ones."""
+        ...
+
+
 @dataclass(kw_only=True, slots=True)
 class Tree(_Movable):
     """Describe a prefix tree of R sequences in L tokens.
@@ -65,6 +79,8 @@ class Tree(_Movable):
         segments: attention calls that compute shared prefixes once.
         suffixes: attention calls, one for each sequence from its first token on.
         shared: False if no sequences share tokens.
+        past: keys and values of C cached tokens, which attention joins with those of the L tokens. ``rows`` and calls
+            name them L to L + C - 1, ``end`` is empty. None without a cache.
         masks: cache of attention masks, used by all layers.
     """
 
@@ -75,6 +91,7 @@ class Tree(_Movable):
     segments: Calls
     suffixes: Calls
     shared: bool = True
+    past: Past | None = None
     masks: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 
@@ -162,7 +179,7 @@ def collate(
     lm_weights = [e.lm_weights for e in examples]
     problems = [e.record.problem_id for e in examples]
     return Batch(
-        input_ids=_tensor(np.pad(forest.ids, (0, padding))),
+        input_ids=as_tensor(np.pad(forest.ids, (0, padding))),
         tree=lay_out(forest, padding, shared),
         scored=_scored(places, targets, [e.weights for e in examples], problems),
         lm=_scored(lm_places, successors, lm_weights, problems) if successors or lm else None,
@@ -174,27 +191,34 @@ def collate(
 
 def lay_out(forest: Forest, padding: int = 0, shared: bool = True) -> Tree:
     """Convert a forest to tensors, followed by ``padding`` unused tokens."""
-    used, longest = len(forest.ids), max(map(len, forest.paths))
-    rows = np.empty((len(forest.leaves), longest), np.int64)
-    origin = np.zeros(used, np.int64)
-    for row, leaf in enumerate(forest.leaves):
-        path = forest.paths[leaf]
-        rows[row, : len(path)], rows[row, len(path) :] = path, path[-1]
-        origin[path] = row * longest + np.arange(len(path))
+    used = len(forest.ids)
+    rows, origin = by_rows([forest.paths[leaf] for leaf in forest.leaves], used, padding)
     suffixes = suffixes_of(forest, padding)
     return Tree(
-        depth=_tensor(np.pad(forest.depth, (0, padding))),
-        end=_tensor(np.concatenate([forest.end, np.arange(used, used + padding) + 1])),
-        rows=_tensor(rows),
-        origin=_tensor(np.pad(origin, (0, padding))),
-        segments=_calls(segments_of(suffixes)),
-        suffixes=_calls(segments_of(suffixes, prefixes=False)),
+        depth=as_tensor(np.pad(forest.depth, (0, padding))),
+        end=as_tensor(np.concatenate([forest.end, np.arange(used, used + padding) + 1])),
+        rows=rows,
+        origin=origin,
+        segments=as_calls(segments_of(suffixes)),
+        suffixes=as_calls(segments_of(suffixes, prefixes=False)),
         shared=shared,
     )
 
 
-def _calls(segments: Segments) -> Calls:
-    return Calls(keys=_tensor(segments.keys), calls=_tensor(segments.calls))
+def by_rows(paths: Sequence[np.ndarray], used: int, padding: int = 0) -> tuple[Tensor, Tensor]:
+    """Return ``rows`` and ``origin`` of a :class:`Tree` with ``used`` tokens, given the tokens of its R sequences."""
+    longest = max(map(len, paths), default=0)
+    rows, origin = np.empty((len(paths), longest), np.int64), np.zeros(used + padding, np.int64)
+    for row, path in enumerate(paths):
+        rows[row, : len(path)], rows[row, len(path) :] = path, path[-1]
+        here = path < used  # others are cached
+        origin[path[here]] = row * longest + np.flatnonzero(here)
+    return as_tensor(rows), as_tensor(origin)
+
+
+def as_calls(segments: Segments) -> Calls:
+    """Convert attention calls to tensors."""
+    return Calls(keys=as_tensor(segments.keys), calls=as_tensor(segments.calls))
 
 
 def _scored(
@@ -208,14 +232,15 @@ def _scored(
     keys, first, entries = np.unique(flat * len(kinds) + kind, return_index=True, return_inverse=True)
     each = np.concatenate([np.ones(len(p)) if w is None else np.array(w) for p, w in zip(places, weights, strict=True)])
     return ScoredPositions(
-        index=_tensor(keys // len(kinds)),
+        index=as_tensor(keys // len(kinds)),
         targets=None if targets is None else torch.from_numpy(wanted[first]).float(),
         weights=torch.from_numpy(np.bincount(entries, weights=each, minlength=len(keys))).float(),
-        entries=_tensor(entries),
-        owner=_tensor(np.repeat(np.arange(len(places)), [len(p) for p in places])),
-        problem=_tensor(np.unique(problems, return_inverse=True)[1]),
+        entries=as_tensor(entries),
+        owner=as_tensor(np.repeat(np.arange(len(places)), [len(p) for p in places])),
+        problem=as_tensor(np.unique(problems, return_inverse=True)[1]),
     )
 
 
-def _tensor(array: np.ndarray) -> Tensor:
+def as_tensor(array: np.ndarray) -> Tensor:
+    """Convert to a tensor of integers."""
     return torch.from_numpy(np.ascontiguousarray(array, np.int64))

@@ -9,6 +9,7 @@ where that saves time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -29,13 +30,14 @@ class Suffix(NamedTuple):
     """Hold the tokens that one leaf adds after a shared prefix.
 
     They are the tokens ``start`` to ``stop``. ``path`` are all tokens of the leaf's sequence, of which the first
-    ``shared`` ones are the prefix.
+    ``shared`` ones are the prefix, and the first ``cached`` of these are no queries of the batch.
     """
 
     start: int
     stop: int
     shared: int
     path: np.ndarray
+    cached: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ def segments_of(suffixes: list[Suffix], *, prefixes: bool = True) -> Segments:
         suffixes: in token order.
         prefixes: False gives no prefix a call: each suffix attends to its whole sequence.
     """
+    if not suffixes:
+        return Segments(np.empty(0, np.int64), np.empty((0, 5), np.int64))
     covered, common = _shared_prefixes(suffixes) if prefixes else ([0] * len(suffixes), [])
     pieces = [suffix.path[at:] for suffix, at in zip(suffixes, covered, strict=True)] + [keys for keys, *_ in common]
     queries = [(suffix.start, suffix.stop, 1) for suffix in suffixes] + [(first, last, 0) for _, first, last in common]
@@ -91,11 +95,15 @@ def segments_of(suffixes: list[Suffix], *, prefixes: bool = True) -> Segments:
 def _shared_prefixes(suffixes: list[Suffix]) -> tuple[list[int], list[tuple[np.ndarray, int, int]]]:
     """Choose prefix calls greedily from the roots down.
 
-    Returns how many tokens of each suffix's path the calls cover, and the keys and query range of each call.
+    Cached tokens are covered in any case: by one call for neighbours that share all of theirs. Returns how many tokens
+    of each suffix's path the calls cover, and the keys and query range of each call.
     """
-    covered = [0] * len(suffixes)
-    common: list[tuple[np.ndarray, int, int]] = []
-    groups = [(0, len(suffixes))]
+    covered = [suffix.cached for suffix in suffixes]
+    groups = _by_cached(suffixes)
+    common = [
+        (suffixes[first].path[: covered[first]], suffixes[first].start, suffixes[last - 1].stop)
+        for first, last in groups if covered[first]
+    ]  # fmt: skip
     while groups:
         first, last = groups.pop()
         head, *rest = range(first, last)
@@ -110,6 +118,13 @@ def _shared_prefixes(suffixes: list[Suffix]) -> tuple[list[int], list[tuple[np.n
         borders = [i for i in rest if suffixes[i].shared == depth]
         groups += zip([head, *borders], [*borders, last], strict=True)
     return covered, common
+
+
+def _by_cached(suffixes: list[Suffix]) -> list[tuple[int, int]]:
+    """Return ranges of neighbours with the same cached tokens."""
+    ends = [suffix.path[suffix.cached - 1] if suffix.cached else -1 for suffix in suffixes]
+    borders = [0, *(i for i in range(1, len(ends)) if ends[i] != ends[i - 1]), len(ends)]
+    return list(pairwise(borders))
 
 
 def _is_worth_a_call(rest: list[Suffix], begin: int, depth: int) -> bool:

@@ -25,7 +25,7 @@ from stepverify.records import InputError
 
 _HALF = (torch.bfloat16, torch.float16)
 _WINDOWS = ("sliding_window", "attention_chunk_size", "index_topk")
-_TOLERANCE = 2e-5  # in float32: deep models differ by 1e-6, unsupported trees by 1e-3 and more
+TOLERANCE = 2e-5  # in float32: deep models differ by 1e-6, unsupported trees by 1e-3 and more
 _SHARED = 4  # tokens of the common prefix
 _NARROW = 3  # tokens: shorter than the sequences of the check
 
@@ -76,7 +76,7 @@ def reading_of(model: Any, attention: Attention = "auto") -> Reading:
             raise ValueError("a model without weights (device meta) cannot be examined")
         was_training = model.training
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _exact(model), gathered(model, torch.float32):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), exact(model), gathered(model, torch.float32):
             known = _Examination(model, attention).result()
         model.train(was_training)
         model.reading = known
@@ -92,7 +92,7 @@ class _Examination:
         given: str = self.config._attn_implementation or ""
         self.tree_attention = given if given.startswith(PREFIX) else register(attention)
         self.loaded_with = given if given in ("sdpa", "eager") else "eager"
-        self.sequences = _sequences(self.config, self.model.get_input_embeddings().weight.shape[0])
+        self.sequences = sequences_for(self.config, self.model.get_input_embeddings().weight.shape[0])
         self.device = home(model)
 
     def result(self) -> Reading:
@@ -100,12 +100,12 @@ class _Examination:
         limit = row_limit(self.decoder)
         self._set(own)
         shared = self._alone([self.sequences[0][:_SHARED]])
-        if (off := _difference(shared, [alone[0][:_SHARED]])) > _TOLERANCE:
+        if (off := difference(shared, [alone[0][:_SHARED]])) > TOLERANCE:
             raise InputError(
                 f"{self.kind}: not a causal language model: hidden states change by {off:.1e} of their size with the "
                 "tokens that follow"
             )
-        if _difference(self._paths(unrolled(self.decoder, *self._tree(), None)), alone) > _TOLERANCE:
+        if difference(self._paths(unrolled(self.decoder, *self._tree(), None)), alone) > TOLERANCE:
             limit = 0  # padding changes the hidden states, so each row is computed separately
         scale, softcap = self._logits(alone[0])
         reason = self._why_not_packed(own)
@@ -127,14 +127,14 @@ class _Examination:
         quick = self._alone()
         # Fused kernels ignore bounds of the products, which may not matter for few tokens.
         bounds = getattr(self.config.get_text_config(), "attn_logit_softcapping", None) is not None
-        if bounds or _difference(quick, exact) > _TOLERANCE:
+        if bounds or difference(quick, exact) > TOLERANCE:
             return "eager", exact
         return "sdpa", quick
 
     def _why_not_packed(self, own: str) -> str:
         if not self._can_set():
             return "its layers do not use transformers' attention interface"
-        with _narrowed(self.model):
+        with narrowed(self.model):
             self._set(own)
             alone = self._alone()
             # Not FlexAttention, which would be compiled for these few tokens; all four give the same results.
@@ -147,7 +147,7 @@ class _Examination:
             except Exception as error:  # model code may raise anything for an unknown keyword
                 said = str(error).partition("\n")[0]
                 return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
-        if (off := _difference(self._paths(states), alone)) > _TOLERANCE:
+        if (off := difference(self._paths(states), alone)) > TOLERANCE:
             return f"hidden states of a tree differ from those of its sequences by {off:.1e} of their size"
         return ""
 
@@ -164,7 +164,7 @@ class _Examination:
             caps = [value for name, value in stated if "logit" in name and "cap" in name and "attn" not in name]
             tried = [_fit(raw, found, cap, [value for _, value in stated]) for cap in (*caps, None)]
             error, scale, softcap = min(tried, key=lambda fit: fit[0])
-        if error > _TOLERANCE:
+        if error > TOLERANCE:
             raise InputError(
                 f"{self.kind}: its logits are not those of a linear head on the last hidden states, scaled or bounded"
             )
@@ -196,7 +196,7 @@ class _Examination:
         return [states[torch.from_numpy(path).to(self.device)] for path in share(self.sequences).paths]
 
 
-def _sequences(config: Any, size: int) -> list[list[int]]:
+def sequences_for(config: Any, size: int) -> list[list[int]]:
     """Make sequences of 9 and 7 ordinary token ids that share 4."""
     configs = (config, config.get_text_config())
     special = {
@@ -227,13 +227,13 @@ def _fit(
         asked = softcap * torch.atanh((found / softcap).clamp(-1 + 1e-12, 1 - 1e-12))
     size = raw.square().sum().item()
     scale = (asked * raw).sum().item() / size if size else 1.0
-    near = [s for value in (1.0, *stated) for s in (value, 1 / value) if abs(scale / s - 1) < _TOLERANCE]
+    near = [s for value in (1.0, *stated) for s in (value, 1 / value) if abs(scale / s - 1) < TOLERANCE]
     scale = min(near, key=lambda s: 0.0 if s == 1.0 else abs(scale / s - 1), default=scale)
     error = (bounded(raw, softcap, scale) - found).norm() / found.norm().clamp(min=1e-12)
     return error.item(), scale, softcap
 
 
-def _difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
+def difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
     """Compute the largest relative distance between hidden states of a token."""
     parts = [
         (f.double() - w.double()).norm(dim=-1) / w.double().norm(dim=-1).clamp(min=1e-12)
@@ -243,7 +243,7 @@ def _difference(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> float:
 
 
 @contextmanager
-def _exact(model: nn.Module) -> Iterator[None]:
+def exact(model: nn.Module) -> Iterator[None]:
     """Compute in float32 meanwhile, casting layers one at a time."""
     layers = decoder_layers(model)
     stacks: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
@@ -279,7 +279,7 @@ def _exact(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _narrowed(model: Any) -> Iterator[None]:
+def narrowed(model: Any) -> Iterator[None]:
     """Narrow attention windows meanwhile, so that short sequences reach them."""
     holders = {id(h): h for m in model.modules() for h in (m, getattr(m, "config", None)) if h is not None}
     changed = [

@@ -72,7 +72,7 @@ class VerifierModel(nn.Module):
         # Before the decoder, so that autograd comes to them last: the gradient of picked rows is as large as the whole
         # matrix, and activations of all layers would still be held beside it.
         rows = self.head_rows()
-        states = self._states(batch)
+        states = self.states(batch)
         outputs = self.read(states[batch.scored.index], batch, rows)
         if batch.lm is None:
             return outputs, None
@@ -91,7 +91,7 @@ class VerifierModel(nn.Module):
         """Compute (M,) probabilities in [0, 1] at the scored positions."""
         return self.values(self(batch)[0])
 
-    def _states(self, batch: Batch) -> Tensor:
+    def states(self, batch: Batch) -> Tensor:
         """Compute (L, D) hidden states."""
         decoder, limit = decoder_of(without_adapters(self.backbone)), self.reading.row_limit
         packs, extra = self.packs(batch.tree.rows.shape[1]), 0

@@ -32,6 +32,7 @@ def load_prm(
     dtype: str = "auto",
     pack_tokens: int = 8192,
     max_length: int | None = None,
+    prefix_cache_gib: float | None = None,
     **options: Any,
 ) -> Verifier:
     """Load a released process reward model.
@@ -50,6 +51,7 @@ def load_prm(
         dtype: ``float32``, ``bfloat16`` or ``float16``; ``auto`` takes the checkpoint's.
         pack_tokens: tokens computed at the same time, with shared prefixes counted once.
         max_length: longest problem and solution in tokens; None is the model's limit.
+        prefix_cache_gib: size of the prefix cache, see :class:`stepverify.Verifier`; None for none.
         options: further arguments of the format: ``prompt`` and ``step_separator`` of ``TRLPRM``.
 
     Raises:
@@ -65,7 +67,8 @@ def load_prm(
         model: VerifierModel = ProcessModel(backbone.load(), form.label_ids)
     else:
         model = HeadedModel(_headed(FAMILIES[name], backbone, path))
-    return Verifier(model.eval().to(choose_device(device)), form, {"objective": "process"}, path, pack_tokens)
+    model = model.eval().to(choose_device(device))
+    return Verifier(model, form, {"objective": "process"}, path, pack_tokens, prefix_cache_gib)
 
 
 class HeadedModel(VerifierModel):

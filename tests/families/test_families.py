@@ -15,6 +15,7 @@ from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder  # noqa: E402
 from stepverify.losses import OutcomeBCE, StepCrossEntropy, weighted  # noqa: E402
 from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel, load_verifier  # noqa: E402
+from stepverify.models.incremental import why_not_cached  # noqa: E402
 from stepverify.models.rows import reset_rope  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
 from stepverify.template import Template  # noqa: E402
@@ -117,7 +118,7 @@ def test_a_family(family: Family, encoder: SolutionEncoder, tmp_path: Path) -> N
         return
     plain = Plain(base, family.plain)
     check_generator(family, base, plain, encoder)
-    check_process(base, plain, encoder, tmp_path)
+    check_process(family, base, plain, encoder, tmp_path)
     check_outcome(family, base, plain, encoder, tmp_path)
 
 
@@ -137,9 +138,10 @@ def check_generator(family: Family, base: Path, plain: Plain, encoder: SolutionE
     same_gradients(model, weighted(losses, batch.scored.weights)[0], plain, torch.cat(wanted).sum())
 
 
-def check_process(base: Path, plain: Plain, encoder: SolutionEncoder, folder: Path) -> None:
+def check_process(family: Family, base: Path, plain: Plain, encoder: SolutionEncoder, folder: Path) -> None:
     """Values and losses among labels and the vocabulary, gradients, and scores of both forms of the export."""
     model = ProcessModel(Backbone(path=str(base)).load(), encoder.label_ids).eval()
+    assert (why_not_cached(model) == "") == (family.reads == "packed")
     examples = [encoder.process(s, [1.0] * (len(s.steps) - 1) + [0.0]) for s in SOLUTIONS]
     batch = together(model, examples)
     labels = list(encoder.label_ids)

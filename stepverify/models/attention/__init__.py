@@ -67,7 +67,7 @@ def attend(
     Args:
         module: the attention layer.
         query: (1, H, L, D) after rotary positions.
-        key: (1, G, L, D) with G heads for H / G query heads each.
+        key: (1, G, L, D) with G heads for H / G query heads each; ``tree.past`` adds those of cached tokens.
         value: (1, G, L, E).
         attention_mask: must be None; a mask that a model makes itself holds more than a tree.
         dropout: dropout of attention weights.
@@ -90,6 +90,9 @@ def attend(
         raise InputError("its attention has a mask of its own")
     if extra := [name for name, value in kwargs.items() if value is not None and name in _EXTRAS]:
         raise InputError(f"its attention has {', '.join(extra)}, which prefix packs do not support")
+    if tree.past is not None:
+        key, value = tree.past.join(key, value)
+        how = sdpa if how is flex else how  # whose mask is that of a whole tree
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is not None and how in (paths, sdpa):
         how = eager  # no fused kernel supports softcap

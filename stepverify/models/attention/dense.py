@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stepverify.data.batch import Tree
+from stepverify.data.batch import Past, Tree
 from stepverify.losses import bounded
 
 
@@ -92,9 +92,22 @@ def _mask(tree: Tree, window: int | None, make: Callable[[Tree, int | None], Any
 
 
 def _dense(tree: Tree, window: int | None) -> Tensor:
-    """Make the (L, L) mask: true where row attends to column."""
+    """Make the (L, L) mask, or (L, L + C) with C cached tokens: true where row attends to column."""
+    if tree.past is not None:
+        return _dense_after(tree, tree.past, window)
     place = torch.arange(len(tree.end), device=tree.end.device)
     return _sees(tree, window, place[:, None], place)
+
+
+def _dense_after(tree: Tree, past: Past, window: int | None) -> Tensor:
+    """Make the mask of tokens after cached ones, from the rows that they are in."""
+    row, last = tree.origin // tree.rows.shape[1], tree.depth[:, None]
+    place = torch.arange(tree.rows.shape[1], device=row.device)
+    seen = place <= last if window is None else (place <= last) & (last - place < window)
+    query, at = seen.nonzero(as_tuple=True)
+    mask = seen.new_zeros(len(row), len(row) + past.size)
+    mask[query, tree.rows[row[query], at]] = True
+    return mask
 
 
 def _blocks(tree: Tree, window: int | None) -> Any:

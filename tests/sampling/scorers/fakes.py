@@ -7,6 +7,7 @@ import zlib
 from functools import partial
 from pathlib import Path
 
+from sampling.engines.base import Usage
 from sampling.scorers import Scorer
 from sampling.scorers.workers import LocalWorker, Pool, ProcessWorker
 from stepverify.records import InputError
@@ -25,7 +26,9 @@ class FakeScorer(Scorer):
     def __init__(self, folder: str, processes: int = 2, seconds: float = 0.0, ends_at: str = "") -> None:
         build = partial(load, folder, seconds, ends_at)
         self.processes, self.folder = processes, folder
-        self.pool = Pool([ProcessWorker(build, f"fake {i}") for i in range(processes)] or [LocalWorker(build)])
+        self.usage = Usage()
+        workers = [ProcessWorker(build, f"fake {i}") for i in range(processes)] or [LocalWorker(build)]
+        self.pool = Pool(workers, self.usage)
         self.concurrency = 2 * max(1, processes)
 
     async def score(self, solutions):
@@ -43,7 +46,7 @@ def load(folder, seconds, ends_at):
     return partial(stream, Path(folder), seconds, ends_at)
 
 
-def stream(folder, seconds, ends_at, solutions):
+def stream(folder, seconds, ends_at, solutions, count):
     with (folder / str(os.getpid())).open("a") as file:
         file.write(f"{len(solutions)}\n")
     for i, s in enumerate(solutions):
@@ -56,6 +59,7 @@ def stream(folder, seconds, ends_at, solutions):
             (folder / "ended").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         if s.steps:
+            count(10 * len(s.steps), len(s.steps) - 1)
             yield i, values_of(s)
 
 

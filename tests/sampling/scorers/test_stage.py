@@ -38,6 +38,8 @@ def test_two_verifiers_score_side_by_side(given, tmp_path, outcome, process, cap
         s.scores = {}
         assert s == before
     assert summary(tmp_path / "o")["without_scores"] == {"orm": 2, "prm": 2}
+    read = sum(map(ExportedVerifier(process).count_tokens, [*SOLUTIONS, LONG, EMPTY]))
+    assert summary(tmp_path / "o")["prompt_tokens_this_run"] == read, "of the verifier that scored last"
     assert "orm: 2 solutions without a score (no step, or too long to be read)" in capsys.readouterr().out
 
 

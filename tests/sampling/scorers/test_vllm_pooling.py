@@ -17,6 +17,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from sampling.engines.base import Usage
 from sampling.scorers import PoolingVerifier
 from stepverify.jsonl import write_records
 from stepverify.readers import Synthetic
@@ -122,6 +123,8 @@ def test_the_scorer_gives_the_verifiers_scores(kind, verifiers, monkeypatch):
     ours = Verifier.from_pretrained(verifiers[kind], device="cpu")
     wanted = ours.score_solutions(records, per_token=True)
     assert found[-2:] == wanted[-2:] == [[], []]
+    # Though every prefix is in vLLM's cache when it comes: token-level pooling does not read it.
+    assert pooling.usage == Usage(prompt_tokens=sum(map(pooling.count_tokens, records)), cached_tokens=0)
     everything = [value for values in wanted for value in values]
     assert max(everything) - min(everything) > 1e-3
     for one, other in zip(found, wanted, strict=True):

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from sampling.engines import SamplingOptions
+from sampling.scorers import ExportedVerifier
 from sampling.search import DVTS, MCTS, BeamSearch, BestOfN, Expansion, ParticleFiltering, SearchResult, Values
 from sampling.stages.generate import generate
 from sampling.stages.search import search
@@ -66,6 +67,19 @@ def test_records_do_not_depend_on_concurrency(tmp_path, strategy):
         searched(tmp_path / str(window), strategy, 12, max_problems=window)
     found = [everything(tmp_path / str(window)) for window in (1, 3, 50)]
     assert found[0] == found[1] == found[2]
+
+
+def test_a_verifier_reads_new_steps_only(process, tmp_path):
+    """A real one, one problem at a time: it reads the tokens that costs count, and computes no more than these.
+
+    It computes fewer: costs count whole steps, of which two may begin with the same token.
+    """
+    verifier = ExportedVerifier(process, device="cpu")
+    searched(tmp_path / "out", BeamSearch(4, 2), 4, scorer=verifier, max_problems=1)
+    summary = json.loads((tmp_path / "out" / "manifest.json").read_text())["summary"]
+    computed, cached = summary["cost"]["verifier_tokens"], summary["cost"]["cached_verifier_tokens"]
+    assert summary["verifier_tokens_this_run"] == computed + cached
+    assert computed + cached - summary["cached_verifier_tokens_this_run"] <= computed < cached
 
 
 def test_problems_are_not_searched_in_lockstep(tmp_path):

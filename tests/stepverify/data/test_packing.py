@@ -93,7 +93,7 @@ def test_hidden_states_equal_plain_transformers(architecture, attention):
     batch = collate(examples_of(sequences))
     assert len(batch.input_ids) < batch.num_tokens
     with torch.no_grad():
-        states = model._states(batch)
+        states = model.states(batch)
         model.backbone.set_attn_implementation("eager")
         for sequence, row in zip(sequences, share(sequences).paths, strict=True):
             plain = model.backbone.get_decoder()(torch.tensor([sequence])).last_hidden_state[0]

@@ -99,7 +99,7 @@ def test_a_reserved_logit_starts_undecided_and_exports_as_a_linear_head(lora, en
     assert 0.3 < model.score(batch).mean() < 0.7
     with torch.no_grad():
         model.value_head.gain.fill_(1.5)
-        logits = model._states(batch)[batch.scored.index] @ model.output_matrix()[0][encoder.step_tag_id]
+        logits = model.states(batch)[batch.scored.index] @ model.output_matrix()[0][encoder.step_tag_id]
         torch.testing.assert_close(model(batch)[0], 1.5 * logits + model.value_head.bias)
         model.scale(2.0, -1.0)
         torch.testing.assert_close(model.score(batch), (2.0 * model(batch)[0] - 1.0).sigmoid())
