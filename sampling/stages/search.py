@@ -19,6 +19,7 @@ from sampling.runtime.progress import Progress
 from sampling.runtime.provenance import digest
 from sampling.runtime.reuse import check_sampled, read_sampled
 from sampling.runtime.scheduler import run
+from sampling.runtime.step_fit import StepFit
 from sampling.runtime.store import Store
 from sampling.scorers import ExportedVerifier, Scorer
 from sampling.scorers.path import ExportPath
@@ -34,8 +35,10 @@ from stepverify.answers import Grader
 from stepverify.jsonl import MANIFEST
 from stepverify.manifest import read_manifest
 from stepverify.readers import Reader
+from stepverify.readers.released import digest as text_digest
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
+from stepverify.training_problems import count_trained, describe_trained
 
 EXPANSIONS, VALUES, RESULTS = "expansions", "values", "results"
 """Subfolders of the output."""
@@ -124,6 +127,11 @@ def search(
         if store.finished:
             print(f"{output}: already finished, {len(todo)} problems")
             return
+        trained = (
+            count_trained(verifier.export, {text_digest(p.problem): p.id for p in todo}) if verifier.export else None
+        )
+        for line in describe_trained({verifier_name: trained}):
+            print(f"WARNING: {line}", flush=True)
         folders = (
             Store(output / EXPANSIONS, Expansion, stage=EXPANSIONS, config=law, inputs={}),
             Store(output / VALUES, Values, stage=VALUES, config=law | {"verifier": config["verifier"]}, inputs={}),
@@ -153,12 +161,15 @@ def search(
                     run(work.search_all(missing, max_problems))
                     figures = {"refused_this_run": sampler.num_refused, "unscored_this_run": sampler.num_unscored}
                 figures |= progress.summary() | _read_by(verifier, before)
-            summary = _summary(results.records()) | problems.counted() | figures
+            fit = StepFit(template).add(store.records())
+            summary = _summary(results.records()) | problems.counted() | fit.counted() | figures
+            summary["trained_on"] = {verifier_name: trained}
             expansions.finish({})
             values.finish({})
             results.finish(summary)
         store.finish(summary)
-    _say(output, summary, verifier_name)
+    _say(output, summary)
+    fit.warn()
 
 
 def _strategy(strategy: SearchStrategy | None, policy: Path | None, budget: float | None) -> SearchStrategy:
@@ -207,7 +218,7 @@ def _summary(results: Iterable[SearchResult]) -> dict[str, Any]:
     } | ({"strategies": dict(strategies)} if strategies else {})  # fmt: skip
 
 
-def _say(output: Path, summary: dict[str, Any], verifier: str) -> None:
+def _say(output: Path, summary: dict[str, Any]) -> None:
     cost, number = summary["cost"], summary["problems"]
     print(
         f"{output}: {number:,} problems, {summary['finished']:,} finished solutions; a problem costs on average "
