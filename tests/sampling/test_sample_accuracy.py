@@ -57,6 +57,7 @@ def test_it_is_what_the_export_solves_and_disturbs_nothing(tmp_path: Path):
     assert "sample/0/text_summary" in seen
 
 
+@pytest.mark.slow  # a longer form of the test above, with adapters
 def test_the_best_by_accuracy_with_adapters(tmp_path: Path, tiny_model_dir: Path, monkeypatch):
     """In any order of callbacks; the calculator, here one that writes it all, is around the engine that draws."""
     monkeypatch.setattr("sampling.sample_accuracy.CalculatorEngine", Forgetful)

@@ -190,6 +190,7 @@ def test_the_program_scores_with_each_class_by_its_short_name(folders, tmp_path,
     assert "qwenprm: QwenPRM does not say which problems it was trained on" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # test_workers.py and test_stage.py have processes of other scorers
 def test_two_processes_give_the_values_of_one(folders):
     solutions = [asked(STEPS[: 1 + n % 3], n) for n in range(6)]
 

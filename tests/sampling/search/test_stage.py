@@ -39,21 +39,26 @@ def everything(folder):
     return [lines(*pair) for pair in kinds]
 
 
+SLOW = [BestOfN(4), ParticleFiltering(4)]  # two ways to ask stay fast: many nodes at once, and one after the other
+
+
 @pytest.mark.parametrize(
-    "strategy", [BestOfN(4), BeamSearch(8, 4), ParticleFiltering(4), MCTS(6, 2)], ids=lambda s: type(s).__name__
+    "strategy",
+    [BeamSearch(8, 4), MCTS(6, 2), *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW)],
+    ids=lambda s: type(s).__name__,
 )
 def test_interrupted_ten_times_is_undisturbed(tmp_path, strategy):
     """Ended after some more requests, again and again: the same records, and what has come is not asked for again."""
     engine, scorer = Lawful(), Valued()
-    searched(tmp_path / "whole", strategy, 12, engine, scorer)
+    searched(tmp_path / "whole", strategy, 8, engine, scorer)
     asked, rng = Counter(), random.Random(1)
     for _ in range(10):
         broken = Lawful(fails_after=rng.randint(1, max(2, len(engine.asked) // 6)))
         with contextlib.suppress(KeyboardInterrupt):
-            searched(tmp_path / "out", strategy, 12, broken)
+            searched(tmp_path / "out", strategy, 8, broken)
         asked.update(request.key for request in broken.asked)
     last = Lawful()
-    searched(tmp_path / "out", strategy, 12, last)
+    searched(tmp_path / "out", strategy, 8, last)
     asked.update(request.key for request in last.asked)
     assert everything(tmp_path / "out") == everything(tmp_path / "whole")
     assert asked.total() == len(engine.asked)
@@ -63,10 +68,9 @@ def test_interrupted_ten_times_is_undisturbed(tmp_path, strategy):
     "strategy", [BeamSearch(8, 4), ParticleFiltering(8), MCTS(6, 2)], ids=lambda s: type(s).__name__
 )
 def test_records_do_not_depend_on_concurrency(tmp_path, strategy):
-    for window in (1, 3, 50):
-        searched(tmp_path / str(window), strategy, 12, max_problems=window)
-    found = [everything(tmp_path / str(window)) for window in (1, 3, 50)]
-    assert found[0] == found[1] == found[2]
+    for window in (1, 50):
+        searched(tmp_path / str(window), strategy, 8, max_problems=window)
+    assert everything(tmp_path / "1") == everything(tmp_path / "50")
 
 
 def test_a_verifier_reads_new_steps_only(process, tmp_path):
