@@ -153,7 +153,7 @@ class _Encoding:
         if not writer.num_examples:
             raise InputError(
                 f"{self.name}: none of {total} solutions of {type(self.reader).__name__} can be used: "
-                + (str(left_out) or "the reader is empty")
+                + (str(left_out) or _why_empty(self.reader))
             )
         if data is not None and not data.is_current():
             raise Unwritable("the data has changed while it was read")
@@ -227,3 +227,14 @@ def weigh(examples: ExampleStore, given: ClassWeights | None) -> None:
             raise InputError(f"data.class_weights: balanced, but every label is {_CLASSES[sums.argmax()]}")
         factors = sums.sum() / np.count_nonzero(sums) / np.maximum(sums, 1e-9)
     examples.scale_classes(factors)
+
+
+def _why_empty(reader: Any) -> str:
+    """Say why a reader without a left-out record gave none."""
+    fold = getattr(reader, "fold", "all")
+    if fold == "all":
+        return "the reader is empty"
+    return (
+        f"no problem is in fold {fold!r}, which a hash of each problem's id decides; give more problems, or read other "
+        "ones with fold: all"
+    )

@@ -217,6 +217,10 @@ def test_bad_data_leaves_nothing(tmp_path, characters, data):
         Refusing(characters, tmp_path / "c")(Solutions(str(data)))
     with pytest.raises(InputError, match=r"^fit: none of 40 solutions of Solutions can be used: 40 longer than"):
         Run(characters, tmp_path / "c", max_length=3)(Solutions(str(data)))
+    with pytest.raises(
+        InputError, match="no problem is in fold 'validation', which a hash of each problem's id decides"
+    ):
+        Run(characters, tmp_path / "c")(Solutions(str(data), fold="validation", validation_fraction=1e-9))
     assert tables(tmp_path / "c") == []
 
 
