@@ -111,15 +111,14 @@ def single_thread():
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(base, tokenizer, tmp_path_factory, single_thread):
-    """Folder of the quickstart's model, but for a layer, with random weights and its tokenizer, as a hub download would be."""
+    """Folder of the quickstart's model with random weights and its tokenizer, as a hub download would be."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        smaller = {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}
-        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base), **smaller)).save_pretrained(str(folder))
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base))).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     return folder
 

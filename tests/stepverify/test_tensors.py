@@ -12,18 +12,18 @@ from sampling.engines.transformers import LoadedEngine
 from stepverify.records import InputError
 from stepverify.tensors import count_parameters, tensor_shapes
 
-# The tests' tiny model: 2 layers of projections with biases to queries, keys and values (3 * (64 * 64 + 64)), back
+# The quickstart's model: 3 layers of projections with biases to queries, keys and values (3 * (64 * 64 + 64)), back
 # (64 * 64), an MLP (3 * 64 * 192) and two norms (2 * 64); a final norm; 35 * 64 embeddings, shared with the output.
 LAYER = 3 * (64 * 64 + 64) + 64 * 64 + 3 * 64 * 192 + 2 * 64
-TINY = 2 * LAYER + 64 + 35 * 64
+TINY = 3 * LAYER + 64 + 35 * 64
 
 
 def test_parameters_of_a_folder(tiny_model_dir):
-    """109,440 = 2 * 53,568 + 64 + 2,240, as the loaded model says; the shared matrix is stored and counted once."""
+    """163,008 = 3 * 53,568 + 64 + 2,240, as the loaded model says; the shared matrix is stored and counted once."""
     from transformers import AutoModelForCausalLM
 
     loaded = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    assert TINY == 109_440 == loaded.num_parameters() == count_parameters(tiny_model_dir)
+    assert TINY == 163_008 == loaded.num_parameters() == count_parameters(tiny_model_dir)
     assert tensor_shapes([tiny_model_dir / "model.safetensors"])["model.norm.weight"] == (64,)
 
 
