@@ -176,6 +176,14 @@ def bootstrap_means(values: np.ndarray, num_bootstrap: int, seed: int | tuple[in
     return np.concatenate([counts @ values / total for counts in resamples(total, num_bootstrap, seed)])
 
 
+def means_and_bootstrap(values: np.ndarray, num_bootstrap: int, seed: int | tuple[int, ...]) -> np.ndarray:
+    """Compute the means of the sample itself, then those of resamples.
+
+    Shapes: (problems, columns) → (1 + num_bootstrap, columns), rows as :func:`low_high` takes them.
+    """
+    return np.vstack([values.mean(axis=0), bootstrap_means(values, num_bootstrap, seed)])
+
+
 def resamples(total: int, num: int, seed: int | tuple[int, ...], width: int = 0) -> Iterator[np.ndarray]:
     """Yield how often each of ``total`` items is sampled with replacement.
 

@@ -12,7 +12,7 @@ from sampling.report.summary import Difference, Estimate
 from sampling.search.curves import at_budget, bins_of, cost_of, quantile_edges, within
 from sampling.search.finished import FinalRule, FinishedSearch, Shared, Unit, differing
 from stepverify.records import InputError
-from stepverify.statistics import bootstrap_means, low_high
+from stepverify.statistics import low_high, means_and_bootstrap
 
 RULES = ("best_of_n", "weighted_vote", "majority", "oracle", "search")
 """Rules that are reported; ``search`` is the strategy's own, ``oracle`` is correct if any solution is."""
@@ -108,7 +108,7 @@ def _means(searches: Sequence[FinishedSearch], problems: Sequence[str], num_boot
         }  # fmt: skip
         columns |= {(search.name, unit): cost for unit, cost in costs.items() if cost is not None}
     whole = np.concatenate(list(columns.values()), axis=1)
-    rows = np.concatenate([whole.mean(axis=0, keepdims=True), bootstrap_means(whole, num_bootstrap, seed)])
+    rows = means_and_bootstrap(whole, num_bootstrap, seed)
     borders = np.cumsum([column.shape[1] for column in columns.values()])[:-1]
     return dict(zip(columns, np.split(rows, borders, axis=1), strict=True))
 

@@ -18,7 +18,7 @@ from sampling.report.summary import (
     VerifierFirstErrors,
 )
 from stepverify.records import InputError
-from stepverify.statistics import bootstrap_means, low_high, mean
+from stepverify.statistics import low_high, mean, means_and_bootstrap
 
 HALF = 0.5
 
@@ -119,7 +119,7 @@ def _by_threshold(
             hit = (low < at) & (at <= high)
             columns = np.stack([incorrect, incorrect & hit, ~incorrect, ~incorrect & hit], axis=1).astype(float)
             # Row 0 is the sample itself. Subsets are resampled independently.
-            means = np.vstack([columns.mean(0), bootstrap_means(columns, num_bootstrap, (seed, number))])
+            means = means_and_bootstrap(columns, num_bootstrap, (seed, number))
             with np.errstate(invalid="ignore"):
                 on_incorrect, on_correct = means[:, 1] / means[:, 0], means[:, 3] / means[:, 2]
             f1 = harmonic_mean(on_incorrect, on_correct)

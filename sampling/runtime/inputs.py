@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stepverify.hub import is_hub_id, lacks_export_file, local_model
 from stepverify.readers import Reader
 from stepverify.records import InputError, Problem
@@ -23,6 +25,18 @@ def read_problems(reader: Reader) -> list[Problem]:
     if not problems:
         raise InputError(f"{reader.described}: no problem was read; check its file and its start, limit and fold")
     return problems
+
+
+def read_examples(reader: Reader | None, problems: Sequence[Problem]) -> list[Problem]:
+    """Read the few-shot examples; none without a reader.
+
+    Raises:
+        InputError: an example that is also one of the problems.
+    """
+    examples = list(reader.problems()) if reader else []
+    if shared := {e.id for e in examples} & {p.id for p in problems}:
+        raise InputError(f"few_shot: example {min(shared)} is also one of the problems")
+    return examples
 
 
 def exported_template(model: str) -> Template:

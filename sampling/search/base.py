@@ -72,14 +72,15 @@ def at_least(least: int, **values: int) -> None:
             raise InputError(f"strategy.{key}: expected >= {least}, got {value}")
 
 
-def divided(whole: str, part: str, **values: int) -> None:
-    """Refuse a width that is larger than the number of beams, or does not divide it.
+def check_beams(num_beams: int, width: int) -> None:
+    """Refuse numbers below 1, and a width that does not divide the number of beams.
 
     Raises:
-        InputError: naming both keys.
+        InputError: naming the key.
     """
-    if values[part] > values[whole] or values[whole] % values[part]:
-        raise InputError(f"strategy.{part}: {values[part]}: expected a divisor of {whole}, which is {values[whole]}")
+    at_least(1, num_beams=num_beams, width=width)
+    if num_beams % width:
+        raise InputError(f"strategy.width: {width}: expected a divisor of num_beams, which is {num_beams}")
 
 
 def best(nodes: Iterable[Node], number: int) -> list[Node]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
-from sampling.search.base import Found, SearchStrategy, at_least, best, distinct, divided
+from sampling.search.base import Found, SearchStrategy, at_least, best, check_beams, distinct
 from sampling.search.tree import Node, Tree
 
 
@@ -26,9 +26,7 @@ class BeamSearch(SearchStrategy):
     """
 
     def __init__(self, num_beams: int = 16, width: int = 4, merge_duplicates: bool = True) -> None:
-        at_least(1, num_beams=num_beams)
-        at_least(1, width=width)
-        divided("num_beams", "width", num_beams=num_beams, width=width)
+        check_beams(num_beams, width)
         self.num_beams, self.width, self.merge_duplicates = num_beams, width, merge_duplicates
 
     @property

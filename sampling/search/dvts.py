@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 
-from sampling.search.base import Found, SearchStrategy, at_least, best, divided
+from sampling.search.base import Found, SearchStrategy, best, check_beams
 from sampling.search.tree import Node, Tree
 
 
@@ -24,9 +24,7 @@ class DVTS(SearchStrategy):
     """
 
     def __init__(self, num_beams: int = 16, width: int = 4) -> None:
-        at_least(1, num_beams=num_beams)
-        at_least(1, width=width)
-        divided("num_beams", "width", num_beams=num_beams, width=width)
+        check_beams(num_beams, width)
         self.num_beams, self.width = num_beams, width
 
     @property

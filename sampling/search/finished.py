@@ -114,7 +114,15 @@ class FinishedSearch:
         """
         if (most := self.num_values(problems)) < num_samples:
             raise InputError(f"{key}: {num_samples}: searches.{self.name} has scores of {most} samples")
-        return np.array([sum(self.results[p].values[:num_samples]) / num_samples for p in problems])
+        return np.array([predict(self.results[p].values, num_samples) for p in problems])
+
+
+def predict(values: Sequence[float], num_samples: int) -> float:
+    """Return the mean score of the first samples, by which difficulty is predicted.
+
+    Low ones are difficult; a sample that is missing counts 0.
+    """
+    return sum(values[:num_samples]) / num_samples
 
 
 def read_search(name: str, folder: Path) -> FinishedSearch:

@@ -12,7 +12,7 @@ from sampling.search.finished import FinalRule, Shared, Unit
 from sampling.search.joining import join_first_samples
 from sampling.search.policy import VERSION, Choice, Measured, Plan, Policy, as_config, digest_ids
 from stepverify.records import InputError
-from stepverify.statistics import bootstrap_means, low_high
+from stepverify.statistics import low_high, means_and_bootstrap
 
 
 def make_policy(
@@ -95,7 +95,7 @@ def _measure(
     """Add accuracies and costs to a plan, and best-of-N at its cost."""
     size = curve[0].shape[1]
     columns = np.column_stack([*(column for pair in measured.values() for column in pair), *curve])
-    means = np.concatenate([columns.mean(0, keepdims=True), bootstrap_means(columns, num_bootstrap, seed)])
+    means = means_and_bootstrap(columns, num_bootstrap, seed)
     accuracy, costs = means[:, -2 * size : -size], means[:, -size:]
     rows = {name: (means[:, 2 * i], means[:, 2 * i + 1]) for i, name in enumerate(measured)}
     policy, cost = rows["compute_optimal"]

@@ -73,8 +73,7 @@ class MCTS(SearchStrategy):
         prior: ``values`` for probabilities in proportion to the verifier's values of the next steps, or ``uniform``.
         choice: the solution that the search itself selects (rule ``search``), by descending to the child with the most
             ``visits`` or the highest mean ``value`` (the other settles equals), among those with a finished solution
-            below. Votes over all
-            finished solutions are given beside it, as for every strategy.
+            below. Votes over all finished solutions are given beside it, as for every strategy.
         exploration_init: init of the bonus.
         exploration_base: base of the bonus.
         merge_duplicates: next steps of equal text are one child, with the sum of their priors.

@@ -10,6 +10,7 @@ from typing import Any
 
 from sampling.search.base import Found, SearchStrategy
 from sampling.search.best_of_n import BestOfN
+from sampling.search.finished import predict
 from sampling.search.policy import build, digest_ids, read_policy
 from sampling.search.tree import Tree
 from stepverify.manifest import first_difference
@@ -87,11 +88,3 @@ class ComputeOptimal(SearchStrategy):
             rest = strategy.num_samples - self.policy.num_samples
             return await BestOfN(rest).search(tree) if rest > 0 else Found([])
         return await strategy.search(tree)
-
-
-def predict(values: list[float], num_samples: int) -> float:
-    """Return the mean score of the first samples.
-
-    Low ones are difficult; a sample that is missing counts 0.
-    """
-    return sum(values[:num_samples]) / num_samples

@@ -9,6 +9,7 @@ from sampling.search.base import Found
 from sampling.search.records import Cost, SearchResult
 from sampling.search.tree import Node
 from sampling.selection.candidates import MISSING, Candidates, Sample
+from sampling.selection.pool import powers_of_two
 from sampling.selection.ranking import bind_rules, default_rules, rank_problem
 from stepverify.aggregate import Aggregation
 from stepverify.answers import Grader
@@ -16,7 +17,6 @@ from stepverify.records import Problem, Solution
 
 CHOICE = "search"
 """Name of the strategy's own rule among the others."""
-_BELOW = 200  # random subsets over which votes of fewer samples are averaged
 
 
 def conclude(
@@ -42,19 +42,19 @@ def conclude(
         problem_id=problem.id, answer=problem.answer, cost=Cost(), num_expansions=0, num_finished=len(finished),
         values=found.values, strategy=found.strategy,
     )  # fmt: skip
+    rules = bind_rules(default_rules(), {verifier: aggregation})
     samples = [as_sample(s) for s in (solutions if found.independent else finished)]
     if not finished:
-        rules = bind_rules(default_rules(), {verifier: aggregation})
-        result.sizes = powers(len(samples)) if samples else [1]
+        result.sizes = powers_of_two(len(samples)) if samples else [1]
         result.curves = {rule: [0.0] * len(result.sizes) for rule in rules} if problem.answer is not None else {}
         result.choices = dict.fromkeys(rules)
         return result
     before = grader.num_timeouts
     candidates = Candidates(
         samples=samples, classes=grader.classes([sample.predicted for sample in samples]),
-        sizes=powers(len(samples)) if found.independent else [len(samples)], num_subsets=_BELOW, seed=seed,
+        sizes=powers_of_two(len(samples)) if found.independent else [len(samples)], seed=seed,
     )  # fmt: skip
-    ranking = rank_problem(problem.id, candidates, bind_rules(default_rules(), {verifier: aggregation}))
+    ranking = rank_problem(problem.id, candidates, rules)
     result.num_timeouts = grader.num_timeouts - before
     result.sizes, result.choices = ranking.sizes, ranking.choices
     result.curves = ranking.curves if problem.answer is not None else {}
@@ -77,8 +77,3 @@ def _add_own(result: SearchResult, nodes: Sequence[Node], choice: Node, solution
     result.choices[CHOICE] = chosen.id
     if result.answer is not None:
         result.curves[CHOICE] = [float(chosen.solved)] * len(result.sizes)
-
-
-def powers(total: int) -> list[int]:
-    """Return the powers of two below a number, and the number itself."""
-    return [1 << i for i in range((total - 1).bit_length())] + [total]

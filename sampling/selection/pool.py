@@ -114,7 +114,7 @@ def choose_sizes(sizes: Sequence[int] | None, pool: Pool) -> list[int]:
         InputError: sizes below 1, or more samples than at least half of the problems have.
     """
     total = largest_size([*map(len, pool.values())])
-    grid = sorted(set(sizes)) if sizes is not None else sorted({2**i for i in range(total.bit_length())} | {total})
+    grid = sorted(set(sizes)) if sizes is not None else powers_of_two(total)
     if not grid or grid[0] < 1:
         raise InputError(f"sizes: expected numbers of 1 or more, got {sizes}")
     fewer = [problem_id for problem_id, samples in pool.items() if len(samples) < grid[-1]]
@@ -124,6 +124,11 @@ def choose_sizes(sizes: Sequence[int] | None, pool: Pool) -> list[int]:
             f"problem {fewer[0]} has {len(pool[fewer[0]])}"
         )
     return grid
+
+
+def powers_of_two(total: int) -> list[int]:
+    """Return the powers of two below a number, and the number itself."""
+    return sorted({2**i for i in range(total.bit_length())} | {total})
 
 
 def drop_smaller(pool: Pool, size: int) -> dict[str, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.engines.prompts import Prompts, template_of
-from sampling.runtime.inputs import read_problems
+from sampling.runtime.inputs import read_examples, read_problems
 from sampling.runtime.progress import Progress
 from sampling.runtime.provenance import digest
 from sampling.runtime.reuse import check_sampled, read_sampled
@@ -62,9 +62,7 @@ def generate(
         raise InputError(f"num_samples: expected >= 1, got {num_samples}")
     template = template_of(engine, template)
     todo = read_problems(problems)
-    examples = list(few_shot.problems()) if few_shot else []
-    if shared := {e.id for e in examples} & {p.id for p in todo}:
-        raise InputError(f"few_shot: example {min(shared)} is also one of the problems")
+    examples = read_examples(few_shot, todo)
     config = {
         "engine": engine.identity(), "num_samples": num_samples, "sampling": dataclasses.asdict(sampling),
         "template": dataclasses.asdict(template), "seed": seed, "problems": digest(todo), "few_shot": digest(examples),

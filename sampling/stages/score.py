@@ -9,10 +9,10 @@ from sampling.runtime.store import Store
 from sampling.scorers import ExportedVerifier, Scorer
 from sampling.scorers.path import ExportPath
 from sampling.scorers.run import remove_parts, score_all
+from sampling.scorers.trained import say_trained
 from stepverify.jsonl import read_records
 from stepverify.readers.released import digest
 from stepverify.records import InputError, Solution
-from stepverify.training_problems import count_trained, describe_trained
 
 _LONGEST_NAME = 60  # it also names a folder, with up to four bytes a character in three signs each
 _DEFAULTS = {"pack_tokens": 8192, "dtype": "auto", "per_token": False, "devices": "auto"}
@@ -61,12 +61,7 @@ def score(
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
         total, problems = _survey(input)
-        trained = {name: count_trained(s.export, problems) if s.export else None for name, s in scorers.items()}
-        for line in describe_trained(trained):
-            print(f"WARNING: {line}", flush=True)
-        for name in (name for name, found in trained.items() if found is None):
-            known = scorers[name].export or type(scorers[name]).__name__
-            print(f"{name}: {known} does not say which problems it was trained on", flush=True)
+        trained = say_trained(scorers, problems)
         summary = score_all(input, store, scorers, total)
         store.finish({"solutions": total, "trained_on": trained} | summary)
         remove_parts(store)

@@ -14,7 +14,7 @@ from typing import Any
 from sampling.engines import Engine, SamplingOptions
 from sampling.engines.base import Usage
 from sampling.engines.prompts import Prompts, template_of
-from sampling.runtime.inputs import read_problems
+from sampling.runtime.inputs import read_examples, read_problems
 from sampling.runtime.progress import Progress
 from sampling.runtime.provenance import digest
 from sampling.runtime.reuse import check_sampled, read_sampled
@@ -23,6 +23,7 @@ from sampling.runtime.step_fit import StepFit
 from sampling.runtime.store import Store
 from sampling.scorers import ExportedVerifier, Scorer
 from sampling.scorers.path import ExportPath
+from sampling.scorers.trained import say_trained
 from sampling.search import BestOfN, ComputeOptimal, Expansion, SearchResult, SearchStrategy
 from sampling.search.checks import check_agreement, pricing_of
 from sampling.search.costs import added
@@ -38,7 +39,6 @@ from stepverify.readers import Reader
 from stepverify.readers.released import digest as text_digest
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
-from stepverify.training_problems import count_trained, describe_trained
 
 EXPANSIONS, VALUES, RESULTS = "expansions", "values", "results"
 """Subfolders of the output."""
@@ -109,9 +109,7 @@ def search(
     verifier.keep_prefixes()
     template = template_of(engine, template)
     todo = read_problems(problems)
-    examples = list(few_shot.problems()) if few_shot else []
-    if shared := {e.id for e in examples} & {p.id for p in todo}:
-        raise InputError(f"few_shot: example {min(shared)} is also one of the problems")
+    examples = read_examples(few_shot, todo)
     check_agreement(verifier, verifier_name, strategy, template)
     law = {
         "engine": engine.identity(), "sampling": dataclasses.asdict(sampling), "template": dataclasses.asdict(template),
@@ -127,11 +125,7 @@ def search(
         if store.finished:
             print(f"{output}: already finished, {len(todo)} problems")
             return
-        trained = (
-            count_trained(verifier.export, {text_digest(p.problem): p.id for p in todo}) if verifier.export else None
-        )
-        for line in describe_trained({verifier_name: trained}):
-            print(f"WARNING: {line}", flush=True)
+        trained = say_trained({verifier_name: verifier}, {text_digest(p.problem): p.id for p in todo})
         folders = (
             Store(output / EXPANSIONS, Expansion, stage=EXPANSIONS, config=law, inputs={}),
             Store(output / VALUES, Values, stage=VALUES, config=law | {"verifier": config["verifier"]}, inputs={}),
@@ -163,7 +157,7 @@ def search(
                 figures |= progress.summary() | _read_by(verifier, before)
             fit = StepFit(template).add(store.records())
             summary = _summary(results.records()) | problems.counted() | fit.counted() | figures
-            summary["trained_on"] = {verifier_name: trained}
+            summary["trained_on"] = trained
             expansions.finish({})
             values.finish({})
             results.finish(summary)

@@ -143,7 +143,7 @@ def explored(strategy, number=1, **options):
 def explored_problems(
     given, strategy, engine=None, scorer=None, template=TEMPLATE, aggregation="last", window=16, **limits
 ):
-    """The same for problems that are given."""
+    """Search given problems; see :func:`explored`."""
     engine, scorer = engine or Lawful(), scorer or Valued()
     settled = {"max_depth": 40, "sampling": SamplingOptions(max_tokens=100), "seed": 0} | limits
     sampling, seed = settled.pop("sampling"), settled.pop("seed")

@@ -61,7 +61,7 @@ class TheirScores(AbstractProcessRewardModel):
 
 
 class Ours(Lawful):
-    """The same story, told to our engine contract."""
+    """Tells a story by our engine contract."""
 
     def __init__(self, story):
         super().__init__()

@@ -36,7 +36,7 @@ class Script(Engine):
 
 
 class TextScript(Script):
-    """The same behind a server that tells no ids, and perhaps what stopped it."""
+    """Writes the text as a server that tells no ids, and perhaps what stopped it."""
 
     tokenizer = None
 
