@@ -123,9 +123,10 @@ class Retries:
         """Tell whether a request is repeated beyond ``max_retries``."""
         if fault.kind == "busy":
             begun = max(begun, self._latest)
-        # Where nothing else has succeeded meanwhile, the watch ends all requests together.
-        in_time = time.monotonic() - begun < self.patience.give_up_after or self._since <= begun
-        return fault.kind != "bad" and in_time
+        now, limit = time.monotonic(), self.patience.give_up_after
+        # After half of the limit without any success the watch decides, and ends all requests together.
+        silent = self._since <= begun or now - self._since > limit / 2
+        return fault.kind != "bad" and (now - begun < limit or silent)
 
     async def _pause(self, failed: int, fault: Fault) -> None:
         pause = self.patience.pause(failed, fault.wait, random.random())

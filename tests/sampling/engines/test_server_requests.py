@@ -9,7 +9,8 @@ import pytest
 
 from sampling.engines import SamplingOptions
 from sampling.engines.server.client import retry_after
-from sampling.engines.server.retries import Patience
+from sampling.engines.server.faults import Fault
+from sampling.engines.server.retries import Patience, Retries
 from sampling.runtime.progress import Progress
 from sampling.runtime.scheduler import run_all
 from stepverify.records import InputError
@@ -196,6 +197,22 @@ def test_a_server_that_dies_is_given_up_after_the_stated_time_and_what_it_served
         run(endpoint, main)
     assert time.monotonic() - start < 10
     assert request.served == {0: number(0), 1: number(1), 2: number(2)}
+
+
+def test_a_request_older_than_the_last_success_waits_for_the_watch():
+    """The failing request begins at 0 and another succeeds at 0.1 s: all end at 0.5 s, no request of its own at 0.4."""
+    retries = Retries("server", Patience(max_retries=0, give_up_after=0.4, first_pause=0.01, longest_pause=0.01))
+
+    async def fails():
+        raise Fault("lost the connection", "away")
+
+    async def main():
+        older = asyncio.create_task(retries.run("older", fails))
+        await retries.run("served", lambda: asyncio.sleep(0.1))
+        await older
+
+    with pytest.raises(InputError, match=r"^server: stopped answering: no completion for 0\.4 seconds"):
+        asyncio.run(main())
 
 
 def test_silence_ends_all_requests_together():
