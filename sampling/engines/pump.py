@@ -40,6 +40,11 @@ class Call:
     prefix: list[int]
     room: int = 0
 
+    @property
+    def read(self) -> list[int]:
+        """Return the tokens before the first one to sample."""
+        return self.request.prompt_ids + self.prefix
+
 
 Outcome = tuple[Call, Any]
 """Pair a call with its result or exception."""

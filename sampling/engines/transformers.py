@@ -1,9 +1,10 @@
 """Complete prompts with plain transformers, on CPU or one GPU.
 
 This is the default engine, which needs no server. Prompts are batched, left-padded and sorted by length; a prompt is
-read once for all its samples; finished rows leave the batch; the key-value cache grows by doubling. Every token is
-sampled with one uniform number, a hash of (seed, position), so a sample does not depend on the rest of the batch,
-except for rounding. In float32 texts are therefore usually equal in every batch, in bfloat16 they are not.
+read once for all its samples, and nothing twice that an earlier call has read or sampled, as far as there is room;
+finished rows leave the batch; the key-value cache grows by doubling. Every token is sampled with one uniform number, a
+hash of (seed, position), so a sample does not depend on the rest of the batch, except for rounding. In float32 texts
+are therefore usually equal in every batch, in bfloat16 they are not.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Literal
 
+from sampling.engines.base import Usage
 from sampling.engines.pump import Core, InProcessEngine, load_shared_tokenizer
+from stepverify.cache_size import cache_bytes
 from stepverify.hub import local_model
 from stepverify.records import InputError
 from stepverify.tensors import count_parameters
@@ -29,7 +32,7 @@ class LoadedEngine(InProcessEngine):
             puts it into evaluation mode.
         tokenizer: its tokenizer.
         model: name of the model.
-        batch_size: completions that begin together; up to an eighth as many may be left of earlier batches.
+        batch_size: completions that are sampled at the same time.
         inference_mode: sample in torch's inference mode. It is faster than only switching gradients off, but must not
             be used with sharded weights: gathered weights are kept, and could not be trained afterwards.
         in_thread: compute in a thread of its own. A model in training stays in the thread of its event loop: autocast,
@@ -69,14 +72,21 @@ class TransformersEngine(InProcessEngine):
         model: local folder or hub id of a causal language model.
         dtype: number format of the parameters; ``auto`` takes the checkpoint's.
         device: ``cpu``, ``cuda``, ``cuda:1``; None takes a GPU if there is one.
-        batch_size: completions that begin together; up to an eighth as many may be left of earlier batches.
+        batch_size: completions that are sampled at the same time.
+        prefix_cache_gib: GiB of keys and values of prompts and of completions that a stop text ended, kept from call to
+            call, so that their continuations read new tokens only; 0 for none.
+
+    Raises:
+        InputError: an impossible size of the prefix cache.
     """
 
     def __init__(
         self, model: str, dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32",
-        device: str | None = None, batch_size: int = 256,
+        device: str | None = None, batch_size: int = 256, prefix_cache_gib: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
+        self._cache_bytes = cache_bytes(prefix_cache_gib)
+        self.caches_prefixes, self.usage = self._cache_bytes > 0, Usage()
         self.model, self.dtype, self.device, self.batch_size = model, dtype, device, batch_size
         self.capacity = _WAITING * batch_size
 
@@ -114,13 +124,13 @@ class TransformersEngine(InProcessEngine):
             ) from None
 
     def _load(self) -> Core:
-        return _decoder(self._network, self.tokenizer, self.batch_size, inference_mode=True)
+        return _decoder(self._network, self.tokenizer, self.batch_size, True, self._cache_bytes, self.usage)
 
 
-def _decoder(network: Any, tokenizer: Any, batch_size: int, inference_mode: bool) -> Core:
+def _decoder(network: Any, tokenizer: Any, batch_size: int, inference_mode: bool, *kept: Any) -> Core:
     from sampling.engines.decode import Decoder
 
     configured = network.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     end_ids = {i for i in (*listed, tokenizer.eos_token_id) if i is not None}
-    return Decoder(network, tokenizer, end_ids, batch_size, inference_mode)
+    return Decoder(network, tokenizer, end_ids, batch_size, inference_mode, *kept)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from sampling.scorers.parallel import Dtype, Neutral, ParallelScorer
 from sampling.scorers.workers import LocalWorker, ProcessWorker, Stream, Worker
+from stepverify.cache_size import cache_bytes
 from stepverify.records import InputError
 
 _SEARCH_GIB = 1.0
@@ -40,8 +41,7 @@ class LocalScorer(ParallelScorer):
         super().__init__(path, dtype, devices, per_token, neutral)
         if pack_tokens < 1:
             raise InputError(f"pack_tokens: expected 1 or more, got {pack_tokens}")
-        if not 0 <= (prefix_cache_gib or 0) < float("inf"):
-            raise InputError(f"prefix_cache_gib: expected 0 or more, or null, got {prefix_cache_gib}")
+        cache_bytes(prefix_cache_gib)
         self.device, self.pack_tokens, self.prefix_cache_gib = device, pack_tokens, prefix_cache_gib
 
     def keep_prefixes(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stepverify.cache_size import cache_bytes
 from stepverify.data.batch import Batch, as_tensor, collate
 from stepverify.data.continued import Continued, Piece, continued
 from stepverify.data.encode import Example
@@ -19,7 +20,7 @@ from stepverify.models.backbone import log, without_adapters
 from stepverify.models.check import TOLERANCE, difference, exact, narrowed, sequences_for
 from stepverify.models.heads import VerifierModel
 from stepverify.models.prefix_cache import Node, PrefixCache
-from stepverify.records import InputError, Solution
+from stepverify.records import Solution
 
 Count = Callable[[int, int], None]
 Found = list[tuple[Node, int]]
@@ -96,7 +97,8 @@ def _score_new(
         together = [examples[i] for i in indices]
         with torch.inference_mode():
             made, batch, values, states = _compute(model.score, together, found, _device(model))
-            known = [node.scores[begin:end] for node, begin, end in _parts(made.pieces, found)]
+            parts = list(_parts(made.pieces, found))
+            known = [node.scores[begin:end] for node, begin, end in parts if node.scores is not None]
             along = torch.cat([values, *known])
             _keep(cache, together, made, found, states, values)  # which may divide nodes
         yield Pack(indices, batch, along)
@@ -201,8 +203,7 @@ def open_cache(model: VerifierModel, gib: float | None, path: str) -> PrefixCach
     Raises:
         InputError: an impossible size.
     """
-    if not 0 <= (gib or 0) < float("inf"):
-        raise InputError(f"prefix_cache_gib: expected 0 or more, or null, got {gib}")
+    size = cache_bytes(gib)
     if not gib:
         return None
     if reason := why_not_cached(model):
@@ -213,7 +214,7 @@ def open_cache(model: VerifierModel, gib: float | None, path: str) -> PrefixCach
             f"{path}: prefix_cache_gib: {gib}: not used in calls with a solution of more than {limit} tokens, whose "
             "length changes the positions of all of its tokens"
         )
-    return PrefixCache(int(gib * 2**30))
+    return PrefixCache(size)
 
 
 def _device(model: VerifierModel) -> torch.device:

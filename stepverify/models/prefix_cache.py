@@ -17,21 +17,21 @@ class Node:
     Attributes:
         ids: their token ids.
         states: (n, F) keys and values of all layers.
-        scores: (n,) probabilities after each token.
+        scores: (n,) probabilities after each token; None in an engine's cache.
         parent: the node before; None at the root.
         children: nodes after this one, by first token id.
     """
 
     __slots__ = ("children", "ids", "parent", "scores", "states")
 
-    def __init__(self, ids: list[int], states: Tensor, scores: Tensor, parent: Node | None) -> None:
+    def __init__(self, ids: list[int], states: Tensor, scores: Tensor | None, parent: Node | None) -> None:
         self.ids, self.states, self.scores, self.parent = ids, states, scores, parent
         self.children: dict[int, Node] = {}
 
     @property
     def num_bytes(self) -> int:
         """Return the size of keys, values and scores."""
-        return self.states.nbytes + self.scores.nbytes
+        return self.states.nbytes + (0 if self.scores is None else self.scores.nbytes)
 
 
 class PrefixCache:
@@ -51,7 +51,7 @@ class PrefixCache:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = self.num_tokens = self.evicted_tokens = 0
-        self._root = Node([], torch.empty(0), torch.empty(0), None)
+        self._root = Node([], torch.empty(0), None, None)
         # From the least to the most recently used; a node comes after its children, so the first one is a leaf.
         self._used = OrderedDict[Node, None]()
 
@@ -75,7 +75,9 @@ class PrefixCache:
             self._touch(found[-1][0])
         return found
 
-    def add(self, ids: list[int], first: int, rows: Tensor, states: Tensor, scores: Tensor) -> None:
+    def add(
+        self, ids: list[int], first: int, rows: Tensor, states: Tensor, scores: Tensor | None = None
+    ) -> None:  # fmt: skip
         """Add a path, and count it as used.
 
         Args:
@@ -83,7 +85,7 @@ class PrefixCache:
             first: number of tokens at the start that were known; if some of these were dropped since, nothing is added.
             rows: (T - first,) rows of ``states`` and ``scores`` that belong to the other tokens.
             states: (L, F) keys and values of all layers.
-            scores: (L,) probabilities.
+            scores: (L,) probabilities, if there are any.
         """
         found = self.find(ids)
         known = sum(count for _, count in found)
@@ -96,7 +98,8 @@ class PrefixCache:
                 node = self._split(node, count)
         if known < len(ids):
             own = rows[known - first :]
-            child = Node(ids[known:], states.index_select(0, own), scores.index_select(0, own), node)
+            values = None if scores is None else scores.index_select(0, own)
+            child = Node(ids[known:], states.index_select(0, own), values, node)
             node.children[ids[known]] = child
             self.num_bytes += child.num_bytes
             self.num_tokens += len(child.ids)
@@ -110,10 +113,12 @@ class PrefixCache:
     def _split(self, node: Node, count: int) -> Node:
         """Divide a node after ``count`` tokens; return the part before."""
         assert node.parent is not None
-        before = Node(node.ids[:count], node.states[:count].clone(), node.scores[:count].clone(), node.parent)
+        scores = node.scores
+        first, rest = (None, None) if scores is None else (scores[:count].clone(), scores[count:].clone())
+        before = Node(node.ids[:count], node.states[:count].clone(), first, node.parent)
         node.parent.children[before.ids[0]] = before
         node.ids, node.parent = node.ids[count:], before
-        node.states, node.scores = node.states[count:].clone(), node.scores[count:].clone()
+        node.states, node.scores = node.states[count:].clone(), rest
         before.children[node.ids[0]] = node
         return before
 

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_search [--model DIR] [--problems 200] [--beams 16] [--batch_size 256] [--runs 3]
 
 Beam search with values that cost nothing, so that the engine alone is measured, then plain sampling of whole solutions of
-the same problems until as many tokens are sampled; the runs take turns. Without --model a tiny random network is made,
+the same problems, about as many tokens; the runs take turns. Without --model a tiny random network is made,
 whose solutions end after 4 lines of 8 tokens. Seconds are from the first request to the last; ratios are of tokens a
 second and of tokens a CPU second, medians. --vllm measures the vLLM engine, whose prefix cache reads no prefix twice.
 """
@@ -53,12 +53,13 @@ def compare(model: str, arguments: argparse.Namespace) -> None:
         )  # fmt: skip
     options = SamplingOptions(temperature=1.0, max_tokens=arguments.max_tokens)
     problems = list(Synthetic("test", arguments.problems, worked=False).problems())
-    sample(engine, problems[:8], 64, options)  # warm up
-    figures: dict[str, list[tuple[float, float, int]]] = {"beam search": [], "plain sampling": []}
+    *_, length = sample(engine, problems, 1, options)  # warm up; the mean length of a solution
+    length /= len(problems)
+    figures: dict[str, list[tuple[float, float, float]]] = {"beam search": [], "plain sampling": []}
     for _ in range(arguments.runs):
         figures["beam search"].append(search(engine, problems, arguments.beams, options))
         tokens = figures["beam search"][-1][2]
-        figures["plain sampling"].append(sample(engine, problems, tokens, options))
+        figures["plain sampling"].append(sample(engine, problems, round(tokens / length / len(problems)), options))
     print(
         f"{Path(model).name}: {arguments.problems} problems, {arguments.beams} beams, {arguments.batch_size} completions "
         f"at once, {arguments.runs} runs, medians"
@@ -73,7 +74,7 @@ def compare(model: str, arguments: argparse.Namespace) -> None:
     print(f"search to sampling: {ratios[0]:.2f} of the tokens a second, {ratios[1]:.2f} of those a CPU second")
 
 
-def search(engine: Engine, problems: list[Any], beams: int, options: SamplingOptions) -> tuple[float, float, int]:
+def search(engine: Engine, problems: list[Any], beams: int, options: SamplingOptions) -> tuple[float, float, float]:
     """Seconds, CPU seconds and tokens of a beam search."""
     start, cpu = time.perf_counter(), time.process_time()
     found, _ = explored_problems(
@@ -84,11 +85,8 @@ def search(engine: Engine, problems: list[Any], beams: int, options: SamplingOpt
     return time.perf_counter() - start, time.process_time() - cpu, tokens
 
 
-def sample(
-    engine: Engine, problems: list[Any], tokens: int, options: SamplingOptions
-) -> tuple[float, float, int]:  # fmt: skip
-    """Seconds, CPU seconds and tokens of whole solutions, about as many tokens as are given."""
-    number = max(1, round(tokens / (len(problems) * options.max_tokens * 0.75)))
+def sample(engine: Engine, problems: list[Any], number: int, options: SamplingOptions) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and tokens of this many whole solutions of each problem."""
     requests = [
         Request(p.id, engine.tokenizer.encode(f"{p.problem}\n"), number, derive_seed(0, p.id)) for p in problems
     ]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sampling.__main__ import main
 from sampling.engines import Completion, Engine, LoadedEngine, Request, SamplingOptions, TransformersEngine
 from sampling.engines.calculator import CalculatorEngine, calculate
-from sampling.engines.decode import sample_tokens
+from sampling.engines.token_sampling import sample_tokens
 from sampling.stages.generate import generate
 from stepverify.jsonl import read_records
 from stepverify.readers import Reader

@@ -1,4 +1,4 @@
-"""How one token is sampled: uniform numbers, distributions, supports and keys and values."""
+"""How one token is sampled: uniform numbers, distributions and supports."""
 
 from itertools import accumulate
 
@@ -6,10 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers.cache_utils import DynamicLayer
 
 from sampling.engines import SamplingOptions
-from sampling.engines.cache import GrowingLayer
 from sampling.engines.token_sampling import sample_tokens, uniform
 from stepverify.records import InputError
 
@@ -154,47 +152,3 @@ def test_an_impossible_token_is_never_sampled():
 def test_bad_options_name_their_key(options, key):
     with pytest.raises(InputError, match=key):
         SamplingOptions(**options)
-
-
-# ── keys and values ───────────────────────────────────────────────────────────────────────────────
-
-
-@given(st.lists(st.one_of(st.integers(1, 40), st.lists(st.integers(0, 2), min_size=1, max_size=4)), max_size=12))
-@settings(deadline=None)
-def test_growing_layer_equals_dynamic_layer(actions):
-    """An integer appends so many positions; a list keeps or repeats those rows (modulo what is there)."""
-    generator = torch.Generator().manual_seed(0)
-    growing, dynamic, rows = GrowingLayer(), DynamicLayer(), 3
-    for action in [2, *actions, 1]:
-        if isinstance(action, int):
-            keys = torch.randn(rows, 2, action, 4, generator=generator)
-            values = torch.randn(rows, 2, action, 4, generator=generator)
-            found, expected = growing.update(keys, values), dynamic.update(keys, values)
-            assert torch.equal(found[0], expected[0])
-            assert torch.equal(found[1], expected[1])
-        else:
-            chosen = torch.tensor([row % rows for row in action])
-            growing.select(chosen)
-            dynamic.batch_select_indices(chosen)
-            rows = len(chosen)
-        assert torch.equal(growing.keys, dynamic.keys)
-        assert torch.equal(growing.values, dynamic.values)
-        assert growing.get_seq_length() == dynamic.get_seq_length()
-
-
-def test_rows_of_another_layer_end_together():
-    """Three positions and one: the shorter begins with zeros; a further position is appended to both."""
-    long, short = GrowingLayer(), GrowingLayer()
-    keys = [torch.arange(1.0, 7).reshape(2, 1, 3, 1), torch.full((1, 1, 1, 1), 9.0)]
-    for layer, part in zip((long, short), keys, strict=True):
-        layer.update(part, -part)
-    for first, second, expected in (
-        (long, short, [[1, 2, 3], [4, 5, 6], [0, 0, 9]]),
-        (short, long, [[0, 0, 9], [1, 2, 3], [4, 5, 6]]),
-    ):
-        joined = GrowingLayer()
-        joined.update(first.keys.clone(), first.values.clone())
-        joined.append(second)
-        found, _ = joined.update(torch.full((3, 1, 1, 1), 7.0), torch.zeros(3, 1, 1, 1))
-        assert found.squeeze().tolist() == [[*row, 7] for row in expected]
-        assert joined.values[..., :3, :].squeeze().tolist() == [[-x for x in row] for row in expected]

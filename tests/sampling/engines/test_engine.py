@@ -41,7 +41,7 @@ class Chain:
         # The mask covers what was read; the position of a token is the number of tokens before it.
         assert attention_mask.shape == (len(input_ids), past_key_values.get_seq_length())
         counted = (attention_mask.sum(1) - 1).tolist()
-        assert all(p in (0, c) for p, c in zip(position_ids[:, -1].tolist(), counted, strict=True))  # 0: finished rows
+        assert position_ids[:, -1].tolist() == counted
         self.batch_sizes.append(len(input_ids))
         logits = torch.zeros(len(input_ids), 1, self.vocab_size)
         for row, last in enumerate(input_ids[:, -1].tolist()):
@@ -99,23 +99,19 @@ def test_a_stop_text_of_many_tokens_is_found(words):
 
 
 def test_rows_that_end_early_leave_the_batch_and_change_nothing(words):
-    """Prompts that end in the chain's tokens need 9, 8, ..., 1 tokens.
-
-    A row has left when a quarter is finished: of 9 rows after the third token (6 left), of 6 after the fifth
-    (4 left), of 4 after the sixth (3 left, 0.75 exactly), of 3 after the seventh (2), of 2 after the eighth.
-    """
+    """Prompts that end in the chain's tokens need 9, 8, ..., 1 tokens: after each token one row less is computed."""
     tokens = TEXT.split(" ")
     (*together,), network = run_chain(words, tokens)
-    assert network.batch_sizes == [9, 9, 9, 6, 6, 4, 3, 2, 1]
+    assert network.batch_sizes == [9, 8, 7, 6, 5, 4, 3, 2, 1]
     for i, (token, completion) in enumerate(zip(tokens, together, strict=True)):
         assert completion.token_ids == words.encode(" ".join([*tokens[i + 1 :], "<eos>"]))
         assert run_chain(words, [token])[0] == [completion]
 
 
-def test_long_completions_go_on_beside_a_new_batch_and_join_the_next_ones(words):
-    """Eight places. ``a`` needs 9 tokens, the others of the first batch 2: it alone is left after them (1 of 8).
+def test_places_that_become_free_are_taken(words):
+    """Eight places. ``a`` needs 9 tokens, the others of the first eight 2: it alone is left after them.
 
-    Then seven more are begun beside it, which need 6, 6, 6, 5, 1, 1, 1 tokens, and neither waits for the other.
+    Then seven more begin beside it, which need 5, 5, 5, 4, 1, 1, 1 tokens, and neither waits for the other.
     """
     tokens = ["a", *["####"] * 7, *["b", "b", "b", "+", "3", "3", "3"]]
     network = Chain(words, TEXT)
@@ -125,9 +121,9 @@ def test_long_completions_go_on_beside_a_new_batch_and_join_the_next_ones(words)
     for i, token in enumerate(tokens):
         expected = TEXT.split(" ")[TEXT.split(" ").index(token) + 1 :]
         assert found[f"{i}"][0].token_ids == words.encode(" ".join([*expected, "<eos>"]))
-    assert [*found][-1] == "0", "it is the last one, and held nobody up"
-    # Prompts and a token of 8; a token of ``a`` alone, which is an eighth; then the prompts of the next seven.
-    assert network.batch_sizes[:4] == [8, 8, 1, 7]
+    # Eight prompts and a token of each; seven prompts, of which three end with their first token; ``a`` and four more
+    # go on, until the ``+`` ends after its fourth token, and the ``b`` after their fifth.
+    assert network.batch_sizes == [8, 8, 7, 5, 5, 5, 4, 1, 1, 1]
 
 
 def test_batches_of_different_age_become_one(words):
