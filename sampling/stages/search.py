@@ -43,6 +43,8 @@ from stepverify.template import Template
 EXPANSIONS, VALUES, RESULTS = "expansions", "values", "results"
 """Subfolders of the output."""
 
+_READ_AGAIN = 1.25  # tokens read, by those that costs count, above which the difference is said
+
 
 def search(
     engine: Engine,
@@ -230,3 +232,14 @@ def _say(output: Path, summary: dict[str, Any]) -> None:
     ):
         if count := summary.get(key, 0):
             print(f"  {count:,} {text}")
+    # A continuation also reads the last token of its prefix, which costs count as a sampled one.
+    for who, counted, read, cached in (
+        ("engine", cost["prompt_tokens"] + cost["engine_calls"], "prompt_tokens", "cached_tokens"),
+        ("verifier", cost["verifier_tokens"], "verifier_tokens", "cached_verifier_tokens"),
+    ):
+        computed = summary.get(f"{read}_this_run", 0) - summary.get(f"{cached}_this_run", 0)
+        if computed > _READ_AGAIN * counted:
+            print(
+                f"  {computed:,} tokens were read by the {who}, and costs count {counted:,}: its prefix cache did not "
+                "hold the others; enlarge it (prefix_cache_gib), or search fewer problems at once (max_problems)"
+            )

@@ -7,12 +7,13 @@ from collections import Counter
 
 import pytest
 
-from sampling.engines import SamplingOptions
+from sampling.engines import SamplingOptions, TransformersEngine
 from sampling.scorers import ExportedVerifier
 from sampling.search import DVTS, MCTS, BeamSearch, BestOfN, Expansion, ParticleFiltering, SearchResult, Values
 from sampling.stages.generate import generate
 from sampling.stages.search import search
 from stepverify.jsonl import read_records
+from stepverify.readers import Synthetic
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
 from tests.helpers.labels import TEMPLATE
@@ -84,6 +85,24 @@ def test_a_verifier_reads_new_steps_only(process, tmp_path):
     computed, cached = summary["cost"]["verifier_tokens"], summary["cost"]["cached_verifier_tokens"]
     assert summary["verifier_tokens_this_run"] == computed + cached
     assert computed + cached - summary["cached_verifier_tokens_this_run"] <= computed < cached
+
+
+def test_an_engine_reads_what_costs_count(tiny_model_dir, tmp_path, capsys):
+    """With its prefix cache: each prompt once, and the last token before each further request, of which one or two are
+    for steps that go on after an empty line. Without room for it the difference is said."""
+    given, shortest = Synthetic("test", 3, worked=False), Valued(lambda steps: 1 / (1 + len("".join(steps))))
+    template = Template(prompt="{problem}\n", step_tag="<step>")
+    for gib in (1, 1e-6):
+        engine = TransformersEngine(str(tiny_model_dir), device="cpu", prefix_cache_gib=gib)
+        options = SamplingOptions(temperature=1.0, max_tokens=40)
+        search(engine, given, shortest, tmp_path / str(gib), BeamSearch(4, 2), template=template, sampling=options)
+        summary = json.loads((tmp_path / str(gib) / "manifest.json").read_text())["summary"]
+        counted = summary["cost"]["prompt_tokens"] + summary["cost"]["engine_calls"] - 3
+        computed = summary["prompt_tokens_this_run"] - summary["cached_tokens_this_run"]
+        said = [line for line in capsys.readouterr().out.splitlines() if "tokens were read by the engine" in line]
+        assert counted <= computed <= counted + 2 if gib == 1 else computed > 2 * counted
+        assert len(said) == (gib != 1)
+    assert everything(tmp_path / "1") == everything(tmp_path / "1e-06")
 
 
 def test_problems_are_not_searched_in_lockstep(tmp_path):
