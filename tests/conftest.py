@@ -109,18 +109,29 @@ def single_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def tiny_model_dir(base, tokenizer, tmp_path_factory, single_thread):
-    """Folder of the quickstart's model with random weights and its tokenizer, as a hub download would be."""
+def _write_model(base, tokenizer, folder, **changes):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base))).save_pretrained(str(folder))
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base), **changes)).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(base, tokenizer, tmp_path_factory, single_thread):
+    """Folder of the quickstart's model with random weights and its tokenizer, as a hub download would be."""
+    return _write_model(base, tokenizer, tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def one_layer_dir(base, tokenizer, tmp_path_factory, single_thread):
+    """The same with one layer of the three, for fits: most of a step this small is what each layer calls."""
+    from tests.helpers.runs import BACKBONE
+
+    return _write_model(base, tokenizer, tmp_path_factory.mktemp("models") / "one", **BACKBONE["overrides"])
 
 
 @pytest.fixture(scope="session")

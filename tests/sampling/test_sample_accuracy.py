@@ -43,6 +43,8 @@ def test_it_is_what_the_export_solves_and_disturbs_nothing(tmp_path: Path):
     changes = {
         "model__init_args__backbone": BACKBONE | {"attention_dropout": 0.1, "gradient_checkpointing": True},
         "model__init_args__optimizer__init_args__lr": 1e-2,
+        "data__train__init_args__num_problems": 64,
+        "data__batch_size": 16,
     }
     watched, plain = tmp_path / "watched", tmp_path / "plain"
     fit(watched, accuracy(num_samples=2, sampling=DRAWN | {"temperature": 0.5}, every_n_epochs=2), **changes)
