@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -23,6 +24,7 @@ Failed = Literal["error", "skip"]
 _DEATHS = 3  # of replicas with a request in work, the last ones alone with it, after which the request is given up
 _SUSPECT = 2  # deaths after which a request runs alone on a replica
 _IN_A_ROW = 5  # deaths without any answer between them, after which the run ends
+_PATIENCE = 10.0  # seconds for a connection to a cluster
 _STORE = 1 << 27  # bytes of Ray's object store on this machine: requests and answers are small
 
 
@@ -195,6 +197,7 @@ def connected(address: str | None) -> Any:
             raise InputError(f"replicas need Ray ({error}); install stepverify[ray]") from None
         if ray.is_initialized():
             return ray
+        _check_reachable(address)
         local: dict[str, Any] = {"object_store_memory": _STORE} if address is None else {}
         try:
             ray.init(
@@ -204,6 +207,18 @@ def connected(address: str | None) -> Any:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"address: {address}: {' '.join(str(error).split())[:300]}") from None
     return ray
+
+
+def _check_reachable(address: str | None) -> None:
+    """Refuse an address at which nothing listens; Ray itself would ask for many minutes."""
+    host, _, port = (address or "").rpartition("://")[2].partition("/")[0].rpartition(":")
+    if not host or not port.isdecimal():
+        return  # `auto`, or a name that Ray knows
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE):
+            pass
+    except (OSError, OverflowError) as error:
+        raise InputError(f"address: {address}: no Ray cluster can be reached there ({error})") from None
 
 
 @contextmanager

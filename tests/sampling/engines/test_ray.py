@@ -13,7 +13,7 @@ import pytest
 ray = pytest.importorskip("ray")
 
 from sampling.engines import CalculatorEngine, RayEngine, Request, SamplingOptions, TransformersEngine  # noqa: E402
-from sampling.runtime.replicas import Lethal, connected  # noqa: E402
+from sampling.runtime.replicas import Lethal, _check_reachable, connected  # noqa: E402
 from sampling.runtime.scheduler import run_all, together  # noqa: E402
 from sampling.scorers import RayScorer  # noqa: E402
 from sampling.stages.generate import generate  # noqa: E402
@@ -224,6 +224,12 @@ def test_a_scorer_in_replicas_gives_its_values_and_keeps_problems_together(tmp_p
 def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
     with pytest.raises(InputError, match=f"^{message}"):
         RayEngine(Noted(tmp_path), **arguments).capacity  # noqa: B018
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_a_cluster_that_is_not_there_is_refused_at_once(address):
+    with pytest.raises(InputError, match=f"^address: {address}: no Ray cluster can be reached there"):
+        _check_reachable(address)
 
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch, tmp_path):
