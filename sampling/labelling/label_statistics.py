@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from operator import eq
 from typing import Any
 
+from sampling.labelling.outcomes import verdict_key
+from stepverify.keys import KeyNumbers, KeySet
 from stepverify.readers.base import same_steps
 from stepverify.records import Solution
 
@@ -13,40 +17,42 @@ _BAD = ("without_answer", "cut_off", "duplicates")  # a duplicate has the steps 
 _STEPS = ("labelled_steps", "rollouts", "correct_rollouts")
 
 
-def count(solutions: Iterable[Solution], given: Mapping[str, bool]) -> dict[str, Any]:
+def count(solutions: Iterable[Solution], given: KeySet) -> dict[str, Any]:
     """Count labelled solutions by outcome, generator and problem.
 
     Args:
         solutions: the labelled solutions.
-        given: solution id → verdict that the solution came with.
+        given: :func:`~sampling.labelling.outcomes.verdict_key` of the verdicts that solutions came with.
     """
     counts = Counter[str](dict.fromkeys(("solutions", "correct", *_BAD, *_STEPS), 0))
-    texts: dict[str, set[bytes]] = {}
-    sizes, correct, generators = Counter[str](), Counter[str](), dict[str, Counter[str]]()
+    texts, problems = KeySet(), KeyNumbers()
+    sizes, correct, generators = array("I"), array("I"), dict[str, Counter[str]]()
     changed = []
     for s in solutions:
         labels = [label for label in s.step_labels or [] if label]
-        known, steps = texts.setdefault(s.problem_id, set()), same_steps(s.steps)
         counts.update(
             solutions=1, correct=bool(s.correct), without_answer=s.predicted is None, cut_off=s.finish == "length",
-            duplicates=steps in known, labelled_steps=len(labels),
+            duplicates=not texts.add(f"{s.problem_id} {same_steps(s.steps).hex()}"), labelled_steps=len(labels),
             rollouts=sum(label.num_rollouts or 0 for label in labels),
             correct_rollouts=sum(label.num_correct or 0 for label in labels),
         )  # fmt: skip
-        known.add(steps)
-        correct[s.problem_id] += bool(s.correct)
-        sizes[s.problem_id] += 1
+        number = problems.number(s.problem_id)
+        if number == len(sizes):
+            sizes.append(0)
+            correct.append(0)
+        sizes[number] += 1
+        correct[number] += bool(s.correct)
         generators.setdefault(s.generator or "unknown", Counter()).update(solutions=1, correct=bool(s.correct))
-        if given.get(s.id, s.correct) != s.correct:
+        if given and verdict_key(s.id, correct=not s.correct) in given:
             changed.append(s.id)
     summary: dict[str, Any] = dict(counts) | {
         "problems": len(sizes),
-        "problems_without_correct": sum(not correct[problem] for problem in sizes),
-        "problems_without_incorrect": sum(correct[problem] == size for problem, size in sizes.items()),
+        "problems_without_correct": sum(number == 0 for number in correct),
+        "problems_without_incorrect": sum(map(eq, correct, sizes)),
     }
     if len(generators) > 1:
         summary["by_generator"] = {name: dict(found) for name, found in generators.items()}
-    return summary | ({"changed_verdicts": changed} if given else {})
+    return summary | ({"changed_verdicts": sorted(changed)} if given else {})
 
 
 def describe(summary: Mapping[str, Any]) -> str:
