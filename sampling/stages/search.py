@@ -155,8 +155,10 @@ def search(
                         Kept(expansions, read_sampled(others, Expansion)),
                         Kept(values, read_sampled(_of_verifier(merged.others, config["verifier"]), Values)),
                     )
-                    pricing = pricing_of(engine, verifier, prompts)
-                    sampler = Sampler(engine, verifier, prompts, sampling, memory, aggregation, seed, pricing)
+                    sampler = Sampler(
+                        engine, verifier, prompts, sampling, memory, aggregation, seed,
+                        pricing_of(engine, verifier, prompts),
+                    )  # fmt: skip
                     work = SearchRun(
                         strategy, sampler, Limits(max_depth, max_tokens), verifier_name, aggregation, grader, pool,
                         store, results, progress,
@@ -167,8 +169,9 @@ def search(
             fit = StepFit(template).add(store.records())
             counted = problems.counted() | fit.counted() | {"trained_on": trained}
             summary = _summary(results.records()) | counted | merged.add(figures)
-            for folder, said in zip(folders, ({}, {}, summary), strict=True):
-                folder.finish(said)
+            expansions.finish({})
+            values.finish({})
+            results.finish(summary)
         store.finish(summary)
     merged.say(output, figures["items_this_run"], "problems")
     _say(output, summary)
