@@ -22,7 +22,7 @@ _CHUNK = 256  # solutions read again at a time
 
 
 class Survey:
-    """Hold what a first reading of solutions tells, in some 60 bytes a solution.
+    """Hold what a first reading of solutions tells, in some 40 bytes a problem.
 
     Args:
         source: folder or file of solutions, or a reader.
@@ -30,7 +30,6 @@ class Survey:
 
     Attributes:
         total: number of solutions of the shard.
-        verdicts: :func:`verdict_key` of each solution that came with a verdict.
         digest: of all solutions in order, which identifies those of a reader.
 
     Raises:
@@ -39,7 +38,8 @@ class Survey:
     """
 
     def __init__(self, source: Path | Reader, shard: ProblemShard) -> None:
-        self.source, self.total, self.verdicts = source, 0, KeySet()
+        self.source, self.total = source, 0
+        self._correct, self._incorrect = KeySet(), KeySet()  # by the verdicts that they came with
         self._problems, self._sizes, self._answers = KeyNumbers(), array("I"), array("Q")
         sha = hashlib.sha256()
         for solution in _read(source):
@@ -49,7 +49,7 @@ class Survey:
             if solution.problem_id in shard:
                 self.total += 1
                 if solution.correct is not None:
-                    self.verdicts.add(verdict_key(solution.id, correct=solution.correct))
+                    (self._correct if solution.correct else self._incorrect).add(solution.id)
         self.digest = sha.hexdigest()
         if not self._sizes:
             left_out = f"; left out: {source.left_out}" if isinstance(source, Reader) and source.left_out else ""
@@ -68,6 +68,19 @@ class Survey:
             raise InputError(f"{where}: answer {solution.answer!r}, but {first.id} has {first.answer!r}")
         self._sizes[number] += 1
 
+    @property
+    def has_verdicts(self) -> bool:
+        """Tell whether any solution came with a verdict."""
+        return bool(self._correct or self._incorrect)
+
+    def changes(self, solution: Solution) -> bool:
+        """Tell whether a graded solution came with the other verdict."""
+        return solution.id in (self._incorrect if solution.correct else self._correct)
+
+    def size(self, problem_id: str) -> int:
+        """Return how many solutions a problem has."""
+        return self._sizes[self._problems.number(problem_id)]
+
     def groups(self, wanted: Callable[[str], bool]) -> Iterator[list[Solution]]:
         """Read again, and yield all solutions of a problem once its last one was read.
 
@@ -85,15 +98,10 @@ class Survey:
             problem_id = solution.problem_id
             if wanted(problem_id):
                 begun.setdefault(problem_id, []).append(solution)
-                if len(begun[problem_id]) == self._sizes[self._problems.number(problem_id)]:
+                if len(begun[problem_id]) == self.size(problem_id):
                     yield begun.pop(problem_id)
         if begun:
             raise InputError(f"{_name(self.source)}: was changed while it was read; run the stage again")
-
-
-def verdict_key(solution_id: str, *, correct: bool) -> str:
-    """Return the key of a verdict on a solution."""
-    return f"{solution_id} {correct:d}"
 
 
 def _read(source: Path | Reader) -> Iterator[Solution]:

@@ -100,7 +100,7 @@ def label(
                 stage = Stage(None if isinstance(input, Reader) else input, output, grader, pool, progress, merged)
                 run(_label_all(missing, steps, answer_fallback, stage, store))
             records = count_unstated(store.records(), found, grader, answer_fallback)
-            summary = count(count_solutions(records, late), survey.verdicts)
+            summary = count(count_solutions(records, late), survey)
         summary |= {"grading_timeouts": late.count}
         figures = progress.summary()
         summary |= merged.add(figures) | {"unstated": found.count}

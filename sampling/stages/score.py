@@ -16,6 +16,7 @@ from sampling.scorers.path import ExportPath
 from sampling.scorers.run import Work, remove_parts, score_all
 from sampling.scorers.trained import say_trained
 from stepverify.jsonl import dump_line, read_records
+from stepverify.keys import KeySet
 from stepverify.readers.released import digest
 from stepverify.records import InputError, Solution
 
@@ -80,7 +81,7 @@ def score(
             remove_parts(store)
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
-        total, left, problems = _survey(input, part, merged)
+        total, left, problems = _survey(input, part, merged, texts=any(scorer.export for scorer in scorers.values()))
         trained = say_trained(scorers, problems)
         copy(merged.in_order(read_records(input, Solution)) if merged else (), store)
         work = Work(input, lambda problem_id: problem_id in part and not merged.holds(problem_id), left)
@@ -94,17 +95,15 @@ def score(
             print(f"  {name}: {count} solutions without a score (no step, or too long to be read); they rank last")
 
 
-def _survey(input: Path, part: ProblemShard, merged: Merged) -> tuple[int, int, dict[str, str]]:
-    """Count the solutions, and those not in finished shards; map digests of problem texts to problem ids."""
-    total, left, problems, digests = 0, 0, set[str](), dict[str, str]()
+def _survey(input: Path, part: ProblemShard, merged: Merged, *, texts: bool) -> tuple[int, int, dict[str, str]]:
+    """Count the solutions, and those not in finished shards; map digests of problem ``texts`` to problem ids."""
+    total, left, problems, digests = 0, 0, KeySet(), dict[str, str]()
     for solution in read_records(input, Solution):
-        if solution.problem_id not in part:
-            continue
-        if solution.problem_id not in problems:
-            digests.setdefault(digest(solution.problem), solution.problem_id)
-        problems.add(solution.problem_id)
-        total += 1
-        left += not merged.holds(solution.problem_id)
+        if solution.problem_id in part:
+            total += 1
+            left += not merged.holds(solution.problem_id)
+            if texts and problems.add(solution.problem_id):
+                digests.setdefault(digest(solution.problem), solution.problem_id)
     return total, left, digests
 
 
