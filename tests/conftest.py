@@ -27,6 +27,9 @@ ROOT = Path(__file__).parents[1]
 os.environ["STEPVERIFY_CACHE"] = tempfile.mkdtemp(prefix="stepverify-tests-")
 atexit.register(shutil.rmtree, os.environ["STEPVERIFY_CACHE"], ignore_errors=True)
 
+# No test cuts the power, so nothing that is written here has to reach the disk: tests that write wait a sixth of their time for it.
+os.fsync = lambda descriptor: None
+
 # What is imported stays: nothing is looked for in it, neither now nor by the collections of the tests.
 gc.disable()
 
@@ -109,18 +112,29 @@ def single_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def tiny_model_dir(base, tokenizer, tmp_path_factory, single_thread):
-    """Folder of the quickstart's model with random weights and its tokenizer, as a hub download would be."""
+def _write_model(base, tokenizer, folder, **changes):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base))).save_pretrained(str(folder))
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base), **changes)).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(base, tokenizer, tmp_path_factory, single_thread):
+    """Folder of the quickstart's model with random weights and its tokenizer, as a hub download would be."""
+    return _write_model(base, tokenizer, tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def one_layer_dir(base, tokenizer, tmp_path_factory, single_thread):
+    """The same with one layer of the three, for fits: most of a step this small is what each layer calls."""
+    from tests.helpers.runs import BACKBONE
+
+    return _write_model(base, tokenizer, tmp_path_factory.mktemp("models") / "one", **BACKBONE["overrides"])
 
 
 @pytest.fixture(scope="session")

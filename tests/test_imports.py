@@ -10,7 +10,7 @@ HEAVY = {"torch", "lightning", "vllm", "transformers", "ray", "matplotlib", "jin
 SHARED = (
     "jsonl", "keys", "records", "decoding", "consistency", "manifest", "atomic", "template", "training_problems", "answers", "aggregate",
     "readers", "data.encode", "data.targets", "versions", "statistics", "hub", "lock", "faults", "variables", "config_files",
-    "device", "steps", "thinking", "record_checks", "tensors",
+    "device", "steps", "thinking", "record_checks", "tensors", "cache_size", "prefix_cache",
 )  # fmt: skip
 SCORER = ("models", "verifier", "prms")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
@@ -75,7 +75,12 @@ def test_vllm_is_met_in_one_engine_and_one_scorer(root):
         "sampling/engines/vllm.py",
         "sampling/scorers/pooling.py",
     ]
-    assert not [path for path, names in everywhere.items() if any(within(name, ("ray",)) for name in names)]
+
+
+def test_ray_is_met_in_one_module(root):
+    everywhere = files(root, "stepverify", "sampling")
+    found = [path for path, names in everywhere.items() if any(within(name, ("ray",)) for name in names)]
+    assert found == ["sampling/runtime/replicas.py"]
 
 
 def test_sampling_knows_little_of_training(root):

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from stepverify.records import InputError
@@ -140,6 +141,28 @@ class Usage:
             self.cached_tokens += cached_tokens
 
 
+class SummedUsage:
+    """Sum what replicas have read, in one object that others watch.
+
+    Attributes:
+        total: of all replicas, those that died included.
+    """
+
+    def __init__(self) -> None:
+        self.total = Usage()
+        self._of: dict[str, Usage] = {}
+
+    def update(self, replica: str, now: Usage | None) -> None:
+        """Take over what a replica has read so far; answers may come in another order than they were given."""
+        before = self._of.get(replica, Usage())
+        if now is None or now.prompt_tokens < before.prompt_tokens:
+            return
+        self._of[replica] = now
+        self.total.prompt_tokens += now.prompt_tokens - before.prompt_tokens
+        self.total.cached_tokens += now.cached_tokens - before.cached_tokens
+        self.total.retries += now.retries - before.retries
+
+
 def begun(tokenizer: Any, request: Request, options: SamplingOptions, limit: int) -> tuple[Completion, int]:
     """Return the completion made by a prefix, and the tokens left.
 
@@ -200,6 +223,11 @@ def completed(
     return Completion(ids[:length], text[: min(at for s in options.stop if (at := text.find(s)) >= 0)], "stop")
 
 
+def unloaded(owner: object) -> dict[str, Any]:
+    """Return an object's attributes without its cached properties, such as models and tokenizers."""
+    return {k: v for k, v in vars(owner).items() if not isinstance(getattr(type(owner), k, None), cached_property)}
+
+
 class Engine(ABC):
     """Complete prompts with a language model.
 
@@ -222,6 +250,10 @@ class Engine(ABC):
     usage: Usage | None = None
     caches_prefixes: bool = False
     num_parameters: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs: the arguments, and nothing that was loaded."""
+        return unloaded(self)
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

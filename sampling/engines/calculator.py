@@ -141,13 +141,22 @@ class CalculatorEngine(Engine):
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.model = engine, engine.model
-        self.capacity, self.usage, self.caches_prefixes = engine.capacity, engine.usage, engine.caches_prefixes
+        self.engine, self.model, self.usage = engine, engine.model, engine.usage
         self._can_write: bool | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return the identity of the engine, marked with the calculator."""
         return self.engine.identity() | {"calculator": True}
+
+    @property
+    def capacity(self) -> int:  # type: ignore[override]
+        """Return the completions that keep the engine busy."""
+        return self.engine.capacity
+
+    @property
+    def caches_prefixes(self) -> bool:  # type: ignore[override]
+        """Tell whether the engine caches prefixes."""
+        return self.engine.caches_prefixes
 
     @property
     def tokenizer(self) -> Any:

@@ -8,7 +8,7 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from sampling.engines.cache import Pair
-from stepverify.models.prefix_cache import Node, PrefixCache
+from stepverify.prefix_cache import Node, PrefixCache
 
 Path = list[tuple[Node, int]]
 """Nodes along a known prefix, and the number of tokens in each."""

@@ -275,7 +275,17 @@ class InProcessEngine(Engine):
     """Run a model in this process, loaded at the first call."""
 
     def __init__(self, *, in_thread: bool = True) -> None:
+        self._in_thread = in_thread
         self._pump = Pump(self._load, in_thread=in_thread)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the arguments without the pump."""
+        return {key: value for key, value in super().__getstate__().items() if key != "_pump"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over arguments, with a pump of its own."""
+        vars(self).update(state)
+        self._pump = Pump(self._load, in_thread=self._in_thread)
 
     @abstractmethod
     def _load(self) -> Core:

@@ -194,11 +194,12 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     spread = spread_out([(ends[i][0] - bottom) / (top - bottom) for i in order], gap=0.052)
     for i, height in zip(order, spread, strict=True):
         value, text, colour = ends[i]
-        axes.annotate(
-            text, xy=(1.0, (value - bottom) / (top - bottom)), xytext=(1.035, height), xycoords="axes fraction",
-            va="center", ha="left", color=colour, fontsize=10, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6, "shrinkA": 1, "shrinkB": 4},
+        # Plain lines: an annotation's arrow, cut off at both ends, takes a fifth of a report's time.
+        axes.plot(
+            (1.005, 1.03), ((value - bottom) / (top - bottom), height), transform=axes.transAxes, color=colour,
+            linewidth=0.7, alpha=0.6, clip_on=False,
         )  # fmt: skip
+        axes.text(1.035, height, text, transform=axes.transAxes, va="center", color=colour, fontsize=10)
 
 
 def spread_out(heights: Sequence[float], gap: float) -> list[float]:

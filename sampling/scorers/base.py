@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from sampling.engines.base import Usage
+from sampling.engines.base import Usage, unloaded
 from stepverify.jsonl import fingerprint
 from stepverify.records import InputError, Solution
 from stepverify.template import EXPORT_FILE, load_export
@@ -37,6 +37,10 @@ class Scorer(ABC):
     usage: Usage | None = None
     num_parameters: int | None = None
     caches_prefixes: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process needs: the arguments, and nothing that was loaded."""
+        return unloaded(self)
 
     @abstractmethod
     async def score(self, solutions: Sequence[Solution]) -> list[list[float]]:

@@ -19,7 +19,7 @@ from stepverify.data.tree import common_prefix, in_order
 from stepverify.models.backbone import log, without_adapters
 from stepverify.models.check import TOLERANCE, difference, exact, narrowed, sequences_for
 from stepverify.models.heads import VerifierModel
-from stepverify.models.prefix_cache import Node, PrefixCache
+from stepverify.prefix_cache import Node, PrefixCache
 from stepverify.records import Solution
 
 Count = Callable[[int, int], None]

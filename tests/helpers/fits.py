@@ -11,10 +11,10 @@ from stepverify.readers import Synthetic
 from stepverify.records import Solution, StepLabel
 
 
-def write_labelled(folder: Path) -> Path:
-    """48 graded and step-labelled solutions: half of them with an incorrect last step."""
+def write_labelled(folder: Path, count: int = 48) -> Path:
+    """Graded and step-labelled solutions: half of them with an incorrect last step."""
     records = []
-    for i, s in enumerate(Synthetic("train", 48, num_steps=3).solutions()):
+    for i, s in enumerate(Synthetic("train", count, num_steps=3).solutions()):
         if i % 2:
             s.steps, s.correct = [*s.steps[:-1], "#### 99"], False
         s.step_labels = [StepLabel(rating=1)] * (len(s.steps) - 1) + [StepLabel(rating=1 if s.correct else -1)]
@@ -27,7 +27,7 @@ def fit(
     root: Path, kind: str, data: Path, backbone: dict[str, Any], model: dict[str, Any] | None = None,
     precision: str = "32-true", validation: Path | None = None, **export: Any,
 ) -> Path:  # fmt: skip
-    """Six steps of a verifier or generator; ``export`` goes to the callback. Gives the folder of the export.
+    """Two epochs of a verifier or generator; ``export`` goes to the callback. Gives the folder of the export.
 
     Where ``validation`` is not given, it is the first twelve solutions of ``data``.
     """

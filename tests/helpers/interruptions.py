@@ -21,7 +21,7 @@ from tests.helpers.runs import BACKBONE, config, scalars, weights
 
 # 8 steps in two epochs, with dropout; validation has two batches.
 RUN = {
-    "data__eval_pack_tokens": 800,
+    "data__eval_pack_tokens": 200,
     "model__init_args__backbone": BACKBONE | {"attention_dropout": 0.2},
 }
 

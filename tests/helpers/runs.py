@@ -19,13 +19,12 @@ SHORT_TEXT = {"class_path": "SolutionText", "init_args": {"num_solutions": 1, "m
 
 
 def config(kind: str, root: Path, data: Path | None = None, **changes: Any) -> str:
-    """A small configuration: 64 problems in batches of 16, four steps an epoch."""
+    """A small configuration: 16 problems in batches of 4, four steps an epoch; or solutions that are given, in batches of 16."""
     if data is None:
-        train = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "train", "num_problems": 64}}
-        held_out = {
-            "class_path": "stepverify.readers.Synthetic",
-            "init_args": {"split": "validation", "num_problems": 16},
-        }
+        train, held_out = (
+            {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": split, "num_problems": count}}
+            for split, count in (("train", 16), ("validation", 4))
+        )
     else:
         train = held_out = {"class_path": "stepverify.readers.Solutions", "init_args": {"path": str(data)}}
     settings: dict[str, Any] = {
@@ -40,7 +39,7 @@ def config(kind: str, root: Path, data: Path | None = None, **changes: Any) -> s
                 "decay": "constant",
             },
         },
-        "data": {"train": train, "validation": held_out, "batch_size": 16},
+        "data": {"train": train, "validation": held_out, "batch_size": 16 if data else 4},
         "trainer": {
             "default_root_dir": str(root), "max_epochs": 2, "log_every_n_steps": 1,
             "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu",

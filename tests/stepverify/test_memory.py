@@ -117,7 +117,8 @@ def limit_host(monkeypatch: pytest.MonkeyPatch, spare: int) -> None:
 
 
 def fit(root: Path, data: Path, checkpointing: Any = "auto", *words: str, **changes: Any) -> None:
-    backbone = BACKBONE | {"attention_dropout": 0.1, "gradient_checkpointing": checkpointing}
+    # Three layers, of which one at a time is recomputed: with a single one nothing would be saved.
+    backbone = BACKBONE | {"overrides": {}, "attention_dropout": 0.1, "gradient_checkpointing": checkpointing}
     settings = {
         "model__init_args__backbone": backbone, "data__pack_tokens": 512, "trainer__max_epochs": 1,
         "data__validation": None, "trainer__callbacks": [every(1)],

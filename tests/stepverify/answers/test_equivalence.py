@@ -92,7 +92,7 @@ def test_the_grammar_is_parsed_in_two_stages_to_the_same_trees():
     from latex2sympy2_extended import latex2sympy2
 
     read.cache_clear()
-    fast = {answer: read(answer) for answer in POOL[::5]}
+    fast = {answer: read(answer) for answer in POOL[::10]}
     two_stages = latex2sympy2.PSParser
     assert two_stages.__name__ == "TwoStageParser"
     latex2sympy2.PSParser = two_stages.__mro__[1]
@@ -101,7 +101,7 @@ def test_the_grammar_is_parsed_in_two_stages_to_the_same_trees():
 
         for cache in (read, parser.parse_latex_cached, parser.extract_latex):
             cache.cache_clear()
-        assert {answer: read(answer) for answer in POOL[::5]} == fast
+        assert {answer: read(answer) for answer in POOL[::10]} == fast
     finally:
         latex2sympy2.PSParser = two_stages
         read.cache_clear()
@@ -141,7 +141,7 @@ SLOW = [  # to computer algebra
 ]  # fmt: skip
 LONG = [  # to patterns
     r"\sqrt{" * 300 + "2" + "}" * 300, "-" * 1990 + "1", "a" * 2000, r"\{1," * 400, r"\pm" * 400 + "1", "a and " * 330, "=".join("x" * 900),
-    r"\text{" * 300, " " * 1000 + "." + " " * 999 + "x", "9" * 1_000_000, r"\boxed{" * 150_000, "x + y, " * 150_000,
+    r"\text{" * 300, " " * 1000 + "." + " " * 999 + "x", "9" * 1_000_000, r"\boxed{" * 40_000, "x + y, " * 40_000,
     r"\left(" * 330 + r"\right)" * 3, "(((1,2),3),4)" * 150, r"\0" * 900, "1, 2; " * 300, r"\{1, 2, 3, 4\}, " * 100, r"1 \text{ m}^2 " * 150,
 ]  # fmt: skip
 
@@ -152,7 +152,7 @@ def test_hostile_answers_are_settled_or_left_at_once(text):
     settle(text, text[1:])
     settle("5", text)
     number(text)
-    assert time.process_time() - start < 30  # quadratic time would be minutes on a megabyte
+    assert time.process_time() - start < 8  # quadratic time would be half a minute on 300 kB
 
 
 def test_a_hostile_answer_costs_its_limit_and_no_other_verdict():

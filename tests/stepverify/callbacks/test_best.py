@@ -47,14 +47,14 @@ def test_the_best_is_exported_over_a_resume(tmp_path: Path, capsys: pytest.Captu
     assert_exported(root, "step=20.ckpt")
 
 
-def test_the_best_within_an_epoch(tmp_path: Path, tiny_model_dir: Path):
+def test_the_best_within_an_epoch(tmp_path: Path, one_layer_dir: Path):
     """With adapters, the best after 2 of 4 steps: saved there, and gone on with from there; EarlyStopping ends the run."""
     stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/scripted", "mode": "max", "patience": 2}}
     script = {
         "class_path": "tests.helpers.best.Scripted",
         "init_args": {"values": [0.5, 0.1, 0.3, 0.2], "every": 2},
     }
-    backbone = {"path": str(tiny_model_dir), "lora": {"rank": 2, "dropout": 0.1}}
+    backbone = {"path": str(one_layer_dir), "lora": {"rank": 2, "dropout": 0.1}}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for root in (whole, killed):
         fit(

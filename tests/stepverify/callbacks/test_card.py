@@ -34,14 +34,14 @@ ASKED = Solution(id="p#0", problem_id="p", problem="What is 2 + 3?", steps=["2 +
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
-    return write_labelled(tmp_path_factory.mktemp("data") / "labelled")
+    return write_labelled(tmp_path_factory.mktemp("data") / "labelled", 24)
 
 
 @pytest.fixture(scope="module")
-def exports(tiny_model_dir, labelled, tmp_path_factory):
+def exports(one_layer_dir, labelled, tmp_path_factory):
     """Every kind, trained with adapters, in every form."""
     root = tmp_path_factory.mktemp("fits")
-    backbone = {"path": str(tiny_model_dir), "lora": {"rank": 2, "alpha": 8}}
+    backbone = {"path": str(one_layer_dir), "lora": {"rank": 2, "alpha": 8}}
     kinds = ("GeneratorModule", "OutcomeVerifier", "ProcessRewardModel")
     return {kind: fit(root / kind, kind, labelled, backbone, adapter=True) for kind in kinds}
 
@@ -90,10 +90,10 @@ def test_the_cards_code_gives_the_verifiers_scores(kind, exports, monkeypatch):
     ],
 )
 def test_a_verifier_is_read_in_the_format_of_its_training(
-    precision, weights, computed, tiny_model_dir, labelled, tmp_path, monkeypatch
+    precision, weights, computed, one_layer_dir, labelled, tmp_path, monkeypatch
 ):
     """Products round to 8 bits in one and to 24 in the other: the scores, and those of the card's code, tell which."""
-    backbone = {"path": str(tiny_model_dir), "dtype": weights}
+    backbone = {"path": str(one_layer_dir), "dtype": weights}
     folder = fit(tmp_path / "run", "ProcessRewardModel", labelled, backbone, precision=precision)
     assert load_export(folder)[1]["dtype"] == load_export(folder / "classifier")[1]["dtype"] == computed
     (found,), (same,), (other,) = (
@@ -119,7 +119,7 @@ def test_the_generators_card_writes_what_the_model_writes(exports, monkeypatch):
     assert merged["sampled"][0, len(merged["ids"])] == first
 
 
-def test_a_card_says_what_the_run_was(exports, labelled, tiny_model_dir):
+def test_a_card_says_what_the_run_was(exports, labelled, one_layer_dir):
     folder = exports["ProcessRewardModel"]
     card = (folder / "README.md").read_text()
     _, matter, text = card.split("---\n", 2)
@@ -130,14 +130,14 @@ def test_a_card_says_what_the_run_was(exports, labelled, tiny_model_dir):
     assert "base_model" not in front  # a folder of this machine is none of the hub's
     tokens = sum(len(i) for i in encoded(labelled, folder))
     for said in (
-        f"- train: 48 solutions, {tokens:,} tokens, read by `stepverify.readers.Solutions` (path: {labelled}, fold: all",
+        f"- train: 24 solutions, {tokens:,} tokens, read by `stepverify.readers.Solutions` (path: {labelled}, fold: all",
         '| prompt | `"{problem}\\n"` |  |', f'| step_tag | `"<step>"` | {encoder_of(folder).step_tag_id} |',
-        "6 steps in 2 epochs on 1 device.", "class_path: stepverify.modules.ProcessRewardModel", "lr: 0.03",
+        "4 steps in 2 epochs on 1 device.", "class_path: stepverify.modules.ProcessRewardModel", "lr: 0.03",
         f"torch {torch.__version__}", "peft ", "| step_auroc | ", "`classifier/` as `AutoModelForTokenClassification`",
     ):  # fmt: skip
         assert said in text, said
     assert str(folder.parent) not in card
-    rest = card.replace(str(labelled), "").replace(str(tiny_model_dir), "")
+    rest = card.replace(str(labelled), "").replace(str(one_layer_dir), "")
     assert not re.search(r"(?<!\w)/(?:[\w.-]+/)+", rest)  # no folder of this machine but those that the recipe names
     adapter = yaml.safe_load((folder / "adapter" / "README.md").read_text().split("---\n")[1])
     assert adapter["library_name"] == "peft"
@@ -181,7 +181,7 @@ def test_a_card_on_the_hub_names_repository_and_base(monkeypatch):
 
 
 @pytest.mark.slow
-def test_adapters_of_a_sharded_model(tiny_model_dir, labelled, tmp_path: Path):
+def test_adapters_of_a_sharded_model(one_layer_dir, labelled, tmp_path: Path):
     """FSDP2 on two processes: the adapters gathered from the shards, on the base, are the merged model."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -191,7 +191,7 @@ def test_adapters_of_a_sharded_model(tiny_model_dir, labelled, tmp_path: Path):
     settings = {
         "model": {
             "class_path": "stepverify.modules.ProcessRewardModel",
-            "init_args": {"backbone": {"path": str(tiny_model_dir)}, "template": {"prompt": "{problem}\n"}},
+            "init_args": {"backbone": {"path": str(one_layer_dir)}, "template": {"prompt": "{problem}\n"}},
         },
         "data": {"train": reader, "batch_size": 8},
         "trainer": {
@@ -206,7 +206,7 @@ def test_adapters_of_a_sharded_model(tiny_model_dir, labelled, tmp_path: Path):
         check=False, cwd=ROOT, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    base = AutoModelForCausalLM.from_pretrained(one_layer_dir)
     adapted = PeftModel.from_pretrained(base, tmp_path / "export" / "adapter").eval()
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "export").eval()
     given = torch.randint(5, 35, (2, 30))

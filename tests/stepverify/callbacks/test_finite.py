@@ -63,7 +63,7 @@ def test_training_stops_before_what_is_not_finite(of: str, said: str, tmp_path: 
     error = capsys.readouterr().err
     line = re.search(rf"^stepverify fit: stopped before step 4: {said}(.+); weights and checkpoints .*\n", error, re.M)
     assert line, error
-    assert line[1].count("synthetic") == 16
+    assert line[1].count("synthetic") == 4
     assert "Traceback" not in error
     assert files.last(root) == root / "checkpoints" / "step=3.ckpt"
     saved = torch.load(files.last(root), weights_only=True)["state_dict"]

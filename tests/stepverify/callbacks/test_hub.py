@@ -16,7 +16,7 @@ from tests.helpers.runs import BACKBONE
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
-    return write_labelled(tmp_path_factory.mktemp("data") / "labelled")
+    return write_labelled(tmp_path_factory.mktemp("data") / "labelled", 24)
 
 
 class Hub:

@@ -93,7 +93,7 @@ def test_metrics_judge_a_neutral_step_as_its_value(neutral, wanted, base):
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_model_dir, tmp_path_factory):
+def trained(one_layer_dir, tmp_path_factory):
     """Sixty steps on solutions with all three ratings, neutral counted as negative."""
     root = tmp_path_factory.mktemp("neutral")
     write_records(root / "data" / "part-00000.jsonl", [rated(i) for i in range(480)])
@@ -101,7 +101,7 @@ def trained(tiny_model_dir, tmp_path_factory):
         "template": {"prompt": "{problem}\n", "neutral": "*"}, "targets": {"neutral": "class"}, "neutral": "negative",
         "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 5e-3}},
     }  # fmt: skip
-    return fit(root / "run", "ProcessRewardModel", root / "data", {"path": str(tiny_model_dir)}, model=options)
+    return fit(root / "run", "ProcessRewardModel", root / "data", {"path": str(one_layer_dir)}, model=options)
 
 
 def test_the_three_classes_are_learned(trained):

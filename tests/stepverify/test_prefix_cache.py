@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from stepverify.models.prefix_cache import PrefixCache  # noqa: E402
+from stepverify.prefix_cache import PrefixCache  # noqa: E402
 
 WIDTH = 3
 BYTES = 4 * (WIDTH + 1)  # of a token: three numbers and a score in float32

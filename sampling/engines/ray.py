@@ -1,0 +1,124 @@
+"""Sample with replicas of an engine, in actors of a Ray cluster or of this machine."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Hashable
+from functools import partial
+from typing import Any, Literal
+
+from sampling.engines.base import Completion, Engine, Request, SamplingOptions, SummedUsage, Usage
+from sampling.runtime.replicas import Failed, Lethal, Replicas
+from stepverify.records import InputError
+
+_BLOCK = 8  # tokens: prefixes are told apart at multiples of this length
+_CHARACTERS = 32  # the same for prompts that are texts
+
+
+class RayEngine(Engine):
+    """Sample with replicas of an engine in Ray actors, as one engine.
+
+    Records are those of the engine alone; the order in which they come is not. A request goes to the replica that has
+    sampled its beginning, unless another has less to do; one whose replica dies is asked again.
+
+    Args:
+        engine: the engine; each replica loads it for itself.
+        replicas: number of them; ``auto`` has as many as the cluster's GPUs, or else its CPUs, allow.
+        resources: of each replica: ``num_gpus`` (1 where there is any; a tensor-parallel engine's number, on one node),
+            ``num_cpus`` (1), and custom resources by name.
+        address: of a Ray cluster; ``auto`` finds the one this machine belongs to; None starts Ray on this machine.
+        failed: what becomes of a request that has ended three replicas, the last one alone: ``error`` ends the run,
+            ``skip`` leaves it out, counted.
+
+    Raises:
+        InputError: an impossible number of replicas.
+    """
+
+    def __init__(
+        self, engine: Engine, replicas: int | Literal["auto"] = "auto", resources: dict[str, float] | None = None,
+        address: str | None = None, failed: Failed = "error",
+    ) -> None:  # fmt: skip
+        if replicas != "auto" and replicas < 1:
+            raise InputError(f"replicas: expected auto, or 1 or more, got {replicas}")
+        self.engine, self.model, self.failed = engine, engine.model, failed
+        self._read = SummedUsage()
+        self.usage: Usage | None = None if engine.usage is None else self._read.total
+        self._replicas = Replicas(
+            partial(_Worker, engine), f"{type(engine).__name__} of {engine.model}", engine.capacity, replicas,
+            resources, address,
+        )  # fmt: skip
+
+    @property
+    def capacity(self) -> int:  # type: ignore[override]
+        """Return the completions that keep all replicas busy."""
+        return self._replicas.number * self.engine.capacity
+
+    @property
+    def caches_prefixes(self) -> bool:  # type: ignore[override]
+        """Tell whether the engine caches prefixes; a replica has those of the requests that it was given."""
+        return self.engine.caches_prefixes
+
+    @property
+    def num_parameters(self) -> int | None:  # type: ignore[override]
+        """Return the number of parameters of the engine's model."""
+        return self.engine.num_parameters
+
+    @property
+    def tokenizer(self) -> Any:
+        """Return the tokenizer of the engine."""
+        return self.engine.tokenizer
+
+    def identity(self) -> dict[str, Any]:
+        """Return the identity of the engine: replicas change no record."""
+        return self.engine.identity()
+
+    def status(self) -> str:
+        """Return the number of replicas, and of those that died."""
+        died = self._replicas.num_deaths
+        return f"{self._replicas.num_alive} replicas" + (f" ({died} died)" if died else "")
+
+    async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
+        """Return the completions of a request, from one of the replicas."""
+        try:
+            completions, name, read = await self._replicas.call(
+                request.key, request.n, prefix_keys(request), "complete", request, options
+            )
+        except Lethal:
+            if self.failed == "error":
+                raise
+            return [Completion([], "", "refused")] * request.n
+        self._read.update(name, read)
+        return completions
+
+    async def aclose(self) -> None:
+        """End the replicas."""
+        await self._replicas.aclose()
+
+
+def prefix_keys(request: Request) -> list[Hashable]:
+    """Return a key for each prefix of a prompt of a whole number of blocks, the shortest first."""
+    content: Any = request.prompt_ids + request.prefix_ids
+    size = _BLOCK
+    if not content:
+        content = request.prompt or "".join(message.content for message in request.messages or ())
+        size = _CHARACTERS
+    keys: list[Hashable] = []
+    key = 0
+    for end in range(size, len(content) + 1, size):
+        block = content[end - size : end]
+        keys.append(key := hash((key, block if isinstance(block, str) else tuple(block))))
+    return keys
+
+
+class _Worker:
+    """Complete requests in an actor, and say what its engine has read."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._name = engine, uuid.uuid4().hex
+
+    async def complete(
+        self, request: Request, options: SamplingOptions
+    ) -> tuple[list[Completion], str, Usage | None]:  # fmt: skip
+        """Return the completions, the replica's name, and what it has read so far."""
+        completions = await self._engine.complete(request, options)
+        return completions, self._name, self._engine.usage

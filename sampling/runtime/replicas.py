@@ -1,0 +1,259 @@
+"""Run replicas of a worker in Ray actors, replace those that die, and ask again for what they had in work.
+
+The only module that imports ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
+
+from sampling.runtime.dispatch import Dispatcher
+from stepverify.records import InputError
+
+Failed = Literal["error", "skip"]
+
+_DEATHS = 3  # of replicas with a request in work, the last ones alone with it, after which the request is given up
+_SUSPECT = 2  # deaths after which a request runs alone on a replica
+_IN_A_ROW = 5  # deaths without any answer between them, after which the run ends
+_PATIENCE = 10.0  # seconds for a connection to a cluster
+_STORE = 1 << 27  # bytes of Ray's object store on this machine: requests and answers are small
+
+
+class Lethal(InputError):
+    """Report a request that has ended every replica that worked on it."""
+
+
+class Replicas:
+    """Run replicas of a worker in Ray actors.
+
+    Each call goes to one replica (:class:`sampling.runtime.dispatch.Dispatch`). A replica that dies (a signal, a lost
+    node, memory) is replaced, and its calls are made again. A call whose replicas died twice is made again alone on a
+    replica, so that the one that is to blame is known after its third. Errors that a worker raises are raised here.
+    Replicas end with this process, however it ends.
+
+    Args:
+        build: makes the worker, in the actor; pickled.
+        name: what the worker runs, for messages.
+        limit: largest amount outstanding at a replica.
+        number: number of replicas; ``auto`` has as many as the cluster's GPUs, or else its CPUs, allow.
+        resources: what each replica takes: ``num_gpus`` (1 where the cluster has any), ``num_cpus`` (1), and custom
+            resources of the cluster by name.
+        address: of a Ray cluster; ``auto`` finds the one this machine belongs to; None starts one on this machine.
+    """
+
+    def __init__(
+        self, build: Callable[[], Any], name: str, limit: int, number: int | Literal["auto"] = "auto",
+        resources: dict[str, float] | None = None, address: str | None = None,
+    ) -> None:  # fmt: skip
+        self._build, self.name, self.limit, self.address = build, name, limit, address
+        self._number, self._resources = number, dict(resources or {})
+        self._dispatcher: Dispatcher[Any] | None = None
+        self._in_a_row = 0
+        self.num_deaths = 0
+
+    @property
+    def number(self) -> int:
+        """Return the number of replicas.
+
+        Raises:
+            InputError: Ray is missing, or its cluster has too little.
+        """
+        total = self._totals()
+        wanted = self._wanted(total)
+        fits = min((int(total.get(key, 0.0) / amount) for key, amount in wanted.items() if amount), default=1)
+        number = fits if self._number == "auto" else self._number
+        if number < 1 or (number > fits and self.address is None):
+            asks = ", ".join(f"{key} {amount:g}" for key, amount in wanted.items() if amount)
+            has = ", ".join(f"{key} {total.get(key, 0.0):g}" for key in wanted)
+            raise InputError(
+                f"replicas: {self._number} of {self.name} (each {asks}) do not fit into what Ray has ({has}); change "
+                "replicas or resources"
+            )
+        return number
+
+    def _totals(self) -> dict[str, float]:
+        ray = connected(self.address)
+        return ray.cluster_resources()
+
+    def _wanted(self, total: dict[str, float]) -> dict[str, float]:
+        """Return what a replica takes, by the names that Ray gives resources."""
+        named = {"num_cpus": "CPU", "num_gpus": "GPU"}
+        defaults = {"num_gpus": float(total.get("GPU", 0.0) >= 1), "num_cpus": 1.0}
+        return {named.get(key, key): float(amount) for key, amount in (defaults | self._resources).items()}
+
+    @property
+    def num_alive(self) -> int:
+        """Return the number of replicas that take calls."""
+        return len(self._dispatcher.dispatch.outstanding) if self._dispatcher else 0
+
+    async def call(
+        self, key: str, amount: int, prefixes: Sequence[Hashable], method: str, *arguments: Any
+    ) -> Any:  # fmt: skip
+        """Call a method of the worker on one of the replicas.
+
+        Args:
+            key: names the call in messages.
+            amount: what it adds to a replica's outstanding amount.
+            prefixes: keys of what a replica may know already, the shortest first.
+            method: a coroutine function of the worker.
+            arguments: given to it.
+
+        Raises:
+            Lethal: every replica that worked on it died.
+            InputError: replicas die without answering.
+        """
+        dispatcher = self._dispatcher or self._start()
+        for deaths in range(_DEATHS):
+            async with dispatcher.hold(prefixes, amount, alone=deaths >= _SUSPECT) as actor:
+                try:
+                    answer = await self._answer(actor, method, arguments)
+                except _deaths() as error:
+                    self._replace(dispatcher, actor, str(error))
+                else:
+                    self._in_a_row = 0
+                    return answer
+        raise Lethal(f"{key}: {_DEATHS} replicas of {self.name} died while they worked on it, the last one on it alone")
+
+    async def _answer(self, actor: Any, method: str, arguments: Sequence[Any]) -> Any:
+        import ray
+
+        reference = actor.call.remote(method, *arguments)
+        try:
+            return await reference
+        except asyncio.CancelledError:
+            with suppress(Exception):
+                ray.cancel(reference)
+            raise
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, BaseException) else error
+            raise cause from None
+
+    def _start(self) -> Dispatcher[Any]:
+        number = self.number
+        self._dispatcher = Dispatcher(self.limit)
+        for _ in range(number):
+            self._dispatcher.add(self._actor())
+        return self._dispatcher
+
+    def _actor(self) -> Any:
+        wanted = self._wanted(self._totals())
+        custom = {key: amount for key, amount in wanted.items() if key not in ("CPU", "GPU")}
+        kind = _actor_class().options(
+            num_cpus=wanted["CPU"], num_gpus=wanted["GPU"], resources=custom, max_concurrency=100_000, max_restarts=0
+        )
+        return kind.remote(self._build)
+
+    def _replace(self, dispatcher: Dispatcher[Any], actor: Any, reason: str) -> None:
+        """Replace a replica that died, once."""
+        if actor not in dispatcher.dispatch.outstanding:
+            return
+        dispatcher.remove(actor)
+        self._in_a_row += 1
+        self.num_deaths += 1
+        said = " ".join(reason.split())[:300]
+        if self._in_a_row >= _IN_A_ROW:
+            dispatcher.fail(
+                InputError(f"{self.name}: {self._in_a_row} replicas died one after the other without an answer: {said}")
+            )
+            return
+        print(f"{self.name}: a replica died and is replaced: {said}", file=sys.stderr)
+        dispatcher.add(self._actor())
+
+    async def aclose(self) -> None:
+        """End all replicas."""
+        if (dispatcher := self._dispatcher) is None:
+            return
+        import ray
+
+        self._dispatcher = None
+        for actor in dispatcher.dispatch.outstanding:
+            with suppress(Exception):
+                ray.kill(actor)
+
+
+def connected(address: str | None) -> Any:
+    """Connect to a Ray cluster, once; return the module.
+
+    Args:
+        address: as of ``ray.init``; None starts a cluster on this machine, which ends with this process.
+
+    Raises:
+        InputError: Ray is not installed, or the cluster cannot be reached.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with _unchanged_handlers():
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError(f"replicas need Ray ({error}); install stepverify[ray]") from None
+        if ray.is_initialized():
+            return ray
+        _check_reachable(address)
+        local: dict[str, Any] = {"object_store_memory": _STORE} if address is None else {}
+        try:
+            ray.init(
+                address="local" if address is None else address, include_dashboard=False, log_to_driver=False,
+                logging_level=logging.ERROR, **local,
+            )  # fmt: skip
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"address: {address}: {' '.join(str(error).split())[:300]}") from None
+    return ray
+
+
+def _check_reachable(address: str | None) -> None:
+    """Refuse an address at which nothing listens; Ray itself would ask for many minutes."""
+    host, _, port = (address or "").rpartition("://")[2].partition("/")[0].rpartition(":")
+    if not host or not port.isdecimal():
+        return  # `auto`, or a name that Ray knows
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE):
+            pass
+    except (OSError, OverflowError) as error:
+        raise InputError(f"address: {address}: no Ray cluster can be reached there ({error})") from None
+
+
+@contextmanager
+def _unchanged_handlers() -> Iterator[None]:
+    """Keep SIGTERM and the last resort for errors as they are: Ray replaces both."""
+    before = signal.getsignal(signal.SIGTERM)
+    hook = sys.excepthook
+    try:
+        yield
+    finally:
+        sys.excepthook = hook
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) != before:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _deaths() -> tuple[type[BaseException], ...]:
+    from ray import exceptions
+
+    return (
+        exceptions.RayActorError, exceptions.OutOfMemoryError, exceptions.NodeDiedError, exceptions.WorkerCrashedError,
+    )  # fmt: skip
+
+
+def _actor_class() -> Any:
+    import ray
+
+    return ray.remote(_Actor)
+
+
+class _Actor:
+    """Hold a worker in an actor; its calls run concurrently."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._worker = build()
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """Call a coroutine function of the worker."""
+        return await getattr(self._worker, method)(*arguments)

@@ -1,0 +1,123 @@
+"""Score with replicas of a scorer, in actors of a Ray cluster or of this machine."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from sampling.engines.base import SummedUsage, Usage
+from sampling.runtime.replicas import Replicas
+from sampling.scorers.base import Objective, Scorer
+from stepverify.records import InputError, Solution
+
+_WAITING = 2  # calls of a scorer's own concurrency that wait at a replica, so that it never waits for one
+
+
+class RayScorer(Scorer):
+    """Score with replicas of a scorer in Ray actors, as one scorer.
+
+    Values are those of the scorer alone. Solutions of a problem go to the replica that has read others of it, unless
+    another has less to do; a call whose replica dies is made again.
+
+    Args:
+        scorer: the scorer; each replica loads it for itself, on one device unless its keys say otherwise.
+        replicas: number of them; ``auto`` has as many as the cluster's GPUs, or else its CPUs, allow.
+        resources: of each replica: ``num_gpus`` (1 where there is any), ``num_cpus`` (1), and custom resources by name.
+        address: of a Ray cluster; ``auto`` finds the one this machine belongs to; None starts Ray on this machine.
+
+    Raises:
+        InputError: an impossible number of replicas.
+    """
+
+    def __init__(
+        self, scorer: Scorer, replicas: int | Literal["auto"] = "auto", resources: dict[str, float] | None = None,
+        address: str | None = None,
+    ) -> None:  # fmt: skip
+        if replicas != "auto" and replicas < 1:
+            raise InputError(f"replicas: expected auto, or 1 or more, got {replicas}")
+        self.scorer = scorer
+        self._read = SummedUsage()
+        self.usage: Usage | None = None if scorer.usage is None else self._read.total
+        self._arguments = (replicas, resources, address)
+        self._replicas: Replicas | None = None
+
+    def _running(self) -> Replicas:
+        # Not before it is used: `keep_prefixes` changes the scorer that replicas are made of.
+        if self._replicas is None:
+            name = f"{type(self.scorer).__name__} of {Path(self.scorer.export or '').name or 'a model'}"
+            limit = _WAITING * max(1, self.scorer.concurrency)
+            self._replicas = Replicas(partial(_Worker, self.scorer), name, limit, *self._arguments)
+        return self._replicas
+
+    @property
+    def concurrency(self) -> int:  # type: ignore[override]
+        """Return the calls that keep all replicas busy."""
+        replicas = self._running()
+        return replicas.number * replicas.limit
+
+    @property
+    def export(self) -> str | None:  # type: ignore[override]
+        """Return the scorer's export."""
+        return self.scorer.export
+
+    @property
+    def objective(self) -> Objective | None:  # type: ignore[override]
+        """Return the scorer's objective."""
+        return self.scorer.objective
+
+    @property
+    def num_parameters(self) -> int | None:  # type: ignore[override]
+        """Return the number of parameters of the scorer's model."""
+        return self.scorer.num_parameters
+
+    @property
+    def caches_prefixes(self) -> bool:  # type: ignore[override]
+        """Tell whether the scorer caches prefixes; a replica has those of the problems that it was given."""
+        return self.scorer.caches_prefixes
+
+    def identity(self) -> dict[str, Any]:
+        """Return the identity of the scorer: replicas change no value."""
+        return self.scorer.identity()
+
+    def token_texts(self, solution: Solution) -> list[str]:
+        """Return the scorer's texts of a solution's tokens."""
+        return self.scorer.token_texts(solution)
+
+    def count_tokens(self, solution: Solution) -> int | None:
+        """Count tokens as the scorer does."""
+        return self.scorer.count_tokens(solution)
+
+    def keep_prefixes(self) -> None:
+        """Let the scorer keep prefixes, in replicas that begin from now on."""
+        self.scorer.keep_prefixes()
+
+    async def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
+        """Score solutions, those of one call on one replica."""
+        if not solutions:
+            return []
+        first = solutions[0]
+        values, name, read = await self._running().call(
+            f"{first.problem_id} ({len(solutions)} solutions)", 1, [first.problem_id], "score", list(solutions)
+        )
+        self._read.update(name, read)
+        return values
+
+    async def aclose(self) -> None:
+        """End the replicas."""
+        if self._replicas is not None:
+            await self._replicas.aclose()
+            self._replicas = None
+
+
+class _Worker:
+    """Score in an actor, and say what its scorer has read."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer, self._name = scorer, uuid.uuid4().hex
+
+    async def score(self, solutions: list[Solution]) -> tuple[list[list[float]], str, Usage | None]:
+        """Return the values, the replica's name, and what it has read so far."""
+        return await self._scorer.score(solutions), self._name, self._scorer.usage

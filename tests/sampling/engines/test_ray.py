@@ -1,0 +1,293 @@
+"""Replicas in Ray actors: the records of one engine, whatever dies."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+ray = pytest.importorskip("ray")
+
+from sampling.engines import CalculatorEngine, RayEngine, Request, SamplingOptions, TransformersEngine  # noqa: E402
+from sampling.runtime.replicas import Lethal, _check_reachable, connected  # noqa: E402
+from sampling.runtime.scheduler import run_all, together  # noqa: E402
+from sampling.scorers import RayScorer  # noqa: E402
+from sampling.stages.generate import generate  # noqa: E402
+from stepverify.jsonl import read_records  # noqa: E402
+from stepverify.records import InputError, Problem, Solution  # noqa: E402
+from tests.helpers.replicas import Lengths, Noted, notes, plain  # noqa: E402
+from tests.helpers.searches import problems  # noqa: E402
+
+SMALL = {"num_cpus": 0.1}
+OPTIONS = SamplingOptions()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(root):
+    """Ray on this machine, whose actors find the tests."""
+    before = signal.getsignal(signal.SIGTERM), sys.excepthook
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(root))
+        connected(None)
+        assert (signal.getsignal(signal.SIGTERM), sys.excepthook) == before
+        yield
+        ray.shutdown()
+
+
+def asked_of(engine, requests, max_in_work=40):
+    """Completions by key, and the errors of requests that failed."""
+    found, failed = {}, {}
+
+    async def one(request):
+        try:
+            found[request.key] = await engine.complete(request, OPTIONS)
+        except InputError as error:
+            failed[request.key] = error
+
+    async def every():
+        try:
+            await run_all(requests, one, max_in_work=max_in_work)
+        finally:
+            await engine.aclose()
+
+    asyncio.run(every())
+    return found, failed
+
+
+def test_two_replicas_make_the_records_of_one_engine(tmp_path):
+    """A stage over both: equal solutions and configuration, and both have sampled; usage is that of both together."""
+    (tmp_path / "notes").mkdir()
+    for name in ("one", "two"):
+        engine = Noted(tmp_path / "notes" if name == "two" else tmp_path, 0.01)
+        if name == "two":
+            engine = RayEngine(engine, replicas=2, resources=SMALL)
+            assert engine.capacity == 16
+        generate(engine, problems(30), tmp_path / name, num_samples=2)
+    one, two = ({s.id: s for s in read_records(tmp_path / name, Solution)} for name in ("one", "two"))
+    assert one == two
+    assert len(two) == 60
+    asked = [len(asked) for asked in notes(tmp_path / "notes").values()]
+    assert sum(asked) == 30
+    assert min(asked) >= 4, "the first requests of eight completions go to each, whichever starts first"
+    assert (engine.usage.prompt_tokens, engine.usage.cached_tokens) == (300, 120)
+    assert engine.identity() == Noted(tmp_path).identity()
+
+
+@pytest.mark.slow
+def test_what_is_killed_is_asked_again_and_nothing_else(tmp_path):
+    """120 requests on two replicas of eight places, one of which is killed six times: at most 6 × 8 are asked twice."""
+    engine = RayEngine(Noted(tmp_path, 0.03), replicas=2, resources=SMALL)
+    killed = []
+
+    async def kill():
+        while len(killed) < 6:
+            await asyncio.sleep(0.15)
+            running = [pid for pid in notes(tmp_path) if pid not in killed]
+            if len(running) == 2:
+                killed.append(running[len(killed) % 2])
+                os.kill(killed[-1], signal.SIGKILL)
+
+    found = {}
+
+    async def one(i):
+        found[i] = await engine.complete(Request(f"{i}", [i] * 9, 1, i), OPTIONS)
+
+    async def every():
+        await together([kill(), run_all(range(2000), one, max_in_work=16)])
+        alive = engine.status()
+        await engine.aclose()
+        return alive
+
+    assert asyncio.run(every()) == "2 replicas (6 died)"
+    assert found == {i: plain(i, 1) for i in range(2000)}
+    times = Counter(key for asked in notes(tmp_path).values() for key in asked)
+    assert set(times) == {f"{i}" for i in range(2000)}
+    assert sum(times.values()) - 2000 <= 6 * 8
+
+
+@pytest.mark.slow
+def test_a_lethal_request_is_named_and_the_others_are_answered(tmp_path):
+    """It ends three replicas, the last one alone; by option it is left out instead."""
+    requests = [Request(f"{i}", [i] * 9, 1, i) for i in range(20)]
+    requests.insert(5, Request("lethal", [7] * 9, 2, 0))
+    for failed in ("error", "skip"):
+        folder = tmp_path / failed
+        folder.mkdir()
+        found, errors = asked_of(RayEngine(Noted(folder, 0.01), 2, SMALL, failed=failed), requests)
+        assert {key: value for key, value in found.items() if key != "lethal"} == {
+            f"{i}": plain(i, 1) for i in range(20)
+        }
+        died = [asked for asked in notes(folder).values() if "lethal" in asked]
+        assert len(died) == 3
+        assert any(asked[-1] == "lethal" for asked in died), "the last one was given nothing else meanwhile"
+        if failed == "error":
+            (error,) = errors.values()
+            assert isinstance(error, Lethal)
+            assert str(error) == (
+                "lethal: 3 replicas of Noted of noted died while they worked on it, the last one on it alone"
+            )
+        else:
+            assert [c.finish for c in found["lethal"]] == ["refused", "refused"]
+
+
+def test_an_error_of_the_engine_is_raised_as_it_is(tmp_path):
+    found, errors = asked_of(
+        RayEngine(Noted(tmp_path), 1, SMALL), [Request("wrong", [1], 1, 0), Request("a", [1], 1, 0)]
+    )
+    assert [*found] == ["a"]
+    assert str(errors["wrong"]) == "wrong: the prompt is too long"
+    assert type(errors["wrong"]) is InputError
+    assert len(notes(tmp_path)) == 1
+
+
+@pytest.mark.slow
+def test_replicas_that_never_answer_end_the_run(tmp_path, capfd):
+    """Five die one after the other; then all that waits ends."""
+    found, errors = asked_of(
+        RayEngine(Noted(tmp_path, unable=True), 2, SMALL), [Request(f"{i}", [1], 1, 0) for i in range(9)]
+    )
+    assert not found
+    messages = {str(error) for error in errors.values()}
+    assert any("5 replicas died one after the other without an answer" in message for message in messages)
+    assert "a replica died and is replaced" in capfd.readouterr().err
+
+
+def test_a_cancelled_call_is_cancelled_in_its_replica(tmp_path):
+    engine = RayEngine(Noted(tmp_path), 1, SMALL)
+
+    async def main():
+        task = asyncio.create_task(engine.complete(Request("endless", [1], 8, 0), OPTIONS))
+        while not (said := notes(tmp_path)):
+            await asyncio.sleep(0.05)
+        task.cancel()
+        while "cancelled" not in next(iter(said.values())):
+            said = notes(tmp_path)
+            await asyncio.sleep(0.05)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        (again,) = await engine.complete(Request("a", [1], 1, 3), OPTIONS)  # its place is free
+        await engine.aclose()
+        return again
+
+    assert [asyncio.run(main())] == plain(3, 1)
+
+
+def test_a_scorer_in_replicas_gives_its_values_and_keeps_problems_together(tmp_path):
+    """Forty problems, five calls each: every call of a problem goes to one replica while none is ahead."""
+    alone, together_ = Lengths(tmp_path), RayScorer(Lengths(tmp_path / "notes"), 2, SMALL)
+    (tmp_path / "notes").mkdir()
+    given = [Problem(id=f"p/{i}", problem="x" * i, answer="1") for i in range(40)]
+    solutions = [Solution.of(p, k, ["a" * (k + 1), "b"], step_separator="\n") for p in given for k in range(5)]
+
+    async def every():
+        one = [await alone.score([s]) for s in solutions]
+        found = {}
+
+        async def problem(i):
+            for k in range(5):
+                found[5 * i + k] = await together_.score([solutions[5 * i + k]])
+
+        await run_all(range(40), problem, max_in_work=together_.concurrency)
+        assert await together_.score([]) == []
+        await together_.aclose()
+        return one, [found[i] for i in range(200)]
+
+    one, two = asyncio.run(every())
+    assert one == two
+    assert together_.usage.prompt_tokens == 200
+    read = [set(asked) for asked in notes(tmp_path / "notes").values()]
+    assert len(read) == 2
+    assert min(map(len, read)) >= 10
+    assert together_.identity() == alone.identity()
+    assert together_.objective == "process"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"replicas": 0}, "replicas: expected auto, or 1 or more, got 0"),
+        (
+            {"replicas": 3, "resources": {"num_cpus": 1e6}},
+            r"replicas: 3 of Noted of noted \(each CPU 1e\+06\) do not fit into",
+        ),
+        ({"resources": {"tpu": 1}}, r"replicas: auto of Noted of noted \(each CPU 1, tpu 1\) do not fit into .*tpu 0"),
+        (
+            {"replicas": 1, "resources": {"num_gpus": 8}},
+            r"replicas: 1 .*GPU 8.* do not fit into what Ray has \(.*GPU 0",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
+    with pytest.raises(InputError, match=f"^{message}"):
+        RayEngine(Noted(tmp_path), **arguments).capacity  # noqa: B018
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_a_cluster_that_is_not_there_is_refused_at_once(address):
+    with pytest.raises(InputError, match=f"^address: {address}: no Ray cluster can be reached there"):
+        _check_reachable(address)
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"install stepverify\[ray\]"):
+        RayEngine(Noted(tmp_path)).capacity  # noqa: B018
+
+
+def test_arguments_go_to_the_actor_and_nothing_that_was_loaded(tiny_model_dir):
+    """A copy for another process has no tokenizer, no model and a pump of its own."""
+    import pickle
+
+    engine = CalculatorEngine(TransformersEngine(str(tiny_model_dir), device="cpu", batch_size=3))
+    assert engine.tokenizer is not None
+    copy = pickle.loads(pickle.dumps(engine))
+    assert "tokenizer" not in vars(copy.engine)
+    assert (copy.engine.model, copy.engine.batch_size, copy.capacity) == (str(tiny_model_dir), 3, 24)
+    assert copy.engine._pump is not engine.engine._pump
+    assert copy.identity() == engine.identity()
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from sampling.engines import RayEngine
+from sampling.stages.generate import generate
+from tests.helpers.replicas import Noted
+from tests.helpers.searches import problems
+
+folder = Path(sys.argv[1])
+engine = RayEngine(Noted(folder / "notes", 0.05), 2, {"num_cpus": 0.1})
+generate(engine, problems(400), folder / "out", num_samples=1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_a_killed_driver_leaves_no_actor_and_goes_on(root, tmp_path, number, code):
+    """Killed after the first records; its actors end, and the same command makes the records of one engine."""
+    (tmp_path / "notes").mkdir()
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": str(root)}
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while sum(map(len, notes(tmp_path / "notes").values())) < 60:
+        assert first.poll() is None, first.stderr.read()
+        time.sleep(0.05)
+    actors = [*notes(tmp_path / "notes")]
+    first.send_signal(number)
+    assert first.wait(60) == code
+    deadline = time.monotonic() + 60
+    while any(os.path.exists(f"/proc/{pid}") for pid in actors):
+        assert time.monotonic() < deadline, "actors outlived the driver"
+        time.sleep(0.1)
+    kept = sum(file.read_text().count("\n") for file in (tmp_path / "out").glob("part-*.jsonl"))
+    generate(Noted(tmp_path / "notes"), problems(400), tmp_path / "out", num_samples=1)
+    generate(Noted(tmp_path), problems(400), tmp_path / "alone", num_samples=1)
+    again, alone = ({s.id: s for s in read_records(tmp_path / name, Solution)} for name in ("out", "alone"))
+    assert again == alone
+    mine = Counter(notes(tmp_path / "notes")[os.getpid()])
+    assert 400 - kept - 1 <= len(mine) <= 400 - kept  # a torn last line is sampled again
+    assert kept > 0
