@@ -78,8 +78,9 @@ class Survey:
         return solution.id in (self._incorrect if solution.correct else self._correct)
 
     def size(self, problem_id: str) -> int:
-        """Return how many solutions a problem has."""
-        return self._sizes[self._problems.number(problem_id)]
+        """Return how many solutions a problem has; 0 for another one."""
+        number = self._problems.number(problem_id)
+        return self._sizes[number] if number < len(self._sizes) else 0
 
     def groups(self, wanted: Callable[[str], bool]) -> Iterator[list[Solution]]:
         """Read again, and yield all solutions of a problem once its last one was read.

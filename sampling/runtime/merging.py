@@ -77,7 +77,8 @@ class Merged:
     def check_contents(self, source: Path, same: Callable[[Solution], str]) -> None:
         """Check that shards were made of the solutions that this run reads.
 
-        Nothing is read if all had this run's input. They may have had the outputs of an earlier stage's shards.
+        Nothing is read if all have finished and had this run's input. They may have had the outputs of an earlier
+        stage's shards.
 
         Args:
             source: the input of this run.
@@ -87,18 +88,19 @@ class Merged:
             InputError: naming the shard, and a solution that is not in the input.
         """
         here = fingerprint(source) if self.folders else ""
-        unlike = [number for number, digest in self.inputs.items() if digest != here]
+        known = self.inputs.items()
+        unlike = [number for number, digest in known if digest != here or number not in self.summaries]
         if not unlike:
             return
-        known, sizes = KeySet(), dict.fromkeys(unlike, 0)
+        found, sizes = KeySet(), dict.fromkeys(unlike, 0)
         for solution in read_records(source, Solution):
             if (number := shard_number(solution.problem_id, self.of)) in sizes:
-                known.add(same(solution))
+                found.add(same(solution))
                 sizes[number] += 1
         for number, size in sizes.items():
             count, folder = 0, self.folders[number]
             for count, solution in enumerate(self.records(Solution, number=number), start=1):  # noqa: B007
-                if same(solution) not in known:
+                if same(solution) not in found:
                     raise InputError(
                         f"reuse_from: {folder}: solution {solution.id} was another one there than in {source}, or "
                         "is not in it; run that shard again"

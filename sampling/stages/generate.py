@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.engines.prompts import Prompts, template_of
@@ -74,14 +75,14 @@ def generate(
         "engine": engine.identity(), "num_samples": num_samples, "sampling": dataclasses.asdict(sampling),
         "template": dataclasses.asdict(template), "seed": seed, "problems": digest(todo), "few_shot": digest(examples),
     }  # fmt: skip
-    merged = find_shards(reuse_from, "generate", config, part, complete=complete_shards)
-    check_sampled(merged.others, "generate", config)
     todo = [problem for problem in todo if problem.id in part]
-    config |= part.config()
-    with Store(output, Solution, stage="generate", config=config, inputs={}, may_be_empty=part.divides) as store:
+    described: dict[str, Any] = {"stage": "generate", "config": config | part.config(), "inputs": {}}
+    with Store(output, Solution, **described, may_be_empty=part.divides) as store:
         if store.finished:
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
+        merged = find_shards(reuse_from, "generate", config, part, complete=complete_shards)
+        check_sampled(merged.others, "generate", config)
         by_id = {p.id: p for p in todo}
         merged.copy(store)
         copied = _copy(read_sampled(merged.others, Solution), by_id, num_samples, store)

@@ -76,16 +76,14 @@ def label(
         config["input"] = {"reader": type(input).__name__, "sha256": survey.digest}
     else:
         inputs["input"] = input
-    merged = find_shards(reuse_from, "label", config, part, complete=complete_shards, alone=True)
-    if not isinstance(input, Reader):
-        merged.check_contents(input, partial(_unlabelled, steps=steps is not None))
-    config |= part.config()
-    with Store(
-        output, Solution, stage="label", config=config, inputs=inputs, nested="steps", may_be_empty=part.divides
-    ) as store:
+    described: dict[str, Any] = {"stage": "label", "config": config | part.config(), "inputs": inputs}
+    with Store(output, Solution, **described, nested="steps", may_be_empty=part.divides) as store:
         if store.finished:
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
+        merged = find_shards(reuse_from, "label", config, part, complete=complete_shards, alone=True)
+        if not isinstance(input, Reader):
+            merged.check_contents(input, partial(_unlabelled, steps=steps is not None))
         merged.copy(store)
         found, late = Unstated("solutions"), Timeouts("solutions", time_limit)
         with Grader(time_limit=time_limit) as grader:

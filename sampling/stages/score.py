@@ -71,16 +71,14 @@ def score(
         raise InputError(f"{key}: {options[key]}: no verifier is given as a folder; set it in init_args of the scorer")
     scorers = {n: v if isinstance(v, Scorer) else ExportedVerifier(v, **options) for n, v in verifiers.items()}
     config: dict[str, Any] = {"verifiers": {name: scorer.identity() for name, scorer in scorers.items()}}
-    merged = find_shards(reuse_from, "score", config, part, complete=complete_shards, alone=True)
-    merged.check_contents(input, lambda solution: _unscored(solution, scorers))
-    config |= part.config()
-    with Store(
-        output, Solution, stage="score", config=config, inputs={"input": input}, may_be_empty=part.divides
-    ) as store:
+    described: dict[str, Any] = {"stage": "score", "config": config | part.config(), "inputs": {"input": input}}
+    with Store(output, Solution, **described, may_be_empty=part.divides) as store:
         if store.finished:
             remove_parts(store)
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
+        merged = find_shards(reuse_from, "score", config, part, complete=complete_shards, alone=True)
+        merged.check_contents(input, lambda solution: _unscored(solution, scorers))
         total, left, problems = _survey(input, part, merged, texts=any(scorer.export for scorer in scorers.values()))
         trained = say_trained(scorers, problems)
         copy(merged.in_order(read_records(input, Solution)) if merged else (), store)

@@ -129,16 +129,16 @@ def search(
     config: dict[str, Any] = law | scored | asked | {"problems": digest(todo), "time_limit": time_limit}
     if isinstance(strategy, ComputeOptimal):
         strategy.check(config, [problem.id for problem in todo])
-    merged = find_shards(reuse_from, "search", config, part, complete=complete_shards)
-    others = [folder / EXPANSIONS for folder in merged.others]
-    check_sampled(others, EXPANSIONS, law)
-    todo, config = [problem for problem in todo if problem.id in part], config | part.config()
-    with Store(output, Solution, stage="search", config=config, inputs={}, may_be_empty=part.divides) as store:
+    todo, own = [problem for problem in todo if problem.id in part], config | part.config()
+    with Store(output, Solution, stage="search", config=own, inputs={}, may_be_empty=part.divides) as store:
         if store.finished:
             print(f"{output}: already finished, {len(todo)} problems")
             return
+        merged = find_shards(reuse_from, "search", config, part, complete=complete_shards)
+        others = [folder / EXPANSIONS for folder in merged.others]
+        check_sampled(others, EXPANSIONS, law)
         trained = say_trained({verifier_name: verifier}, {text_digest(p.problem): p.id for p in todo})
-        folders = _folders(output, config, law, may_be_empty=part.divides)
+        folders = _folders(output, own, law, may_be_empty=part.divides)
         with folders[0] as expansions, folders[1] as values, folders[2] as results:
             _copy(merged, store, expansions, values, results)
             missing = [problem for problem in todo if problem.id not in results.done]

@@ -70,14 +70,14 @@ def measure(folder: Path, name: str, output: str = "", **options: object) -> str
     given = ", ".join(f"{key}={value!r}" for key, value in options.items())
     code = (
         f"from pathlib import Path\nimport resource\n{imports}\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\nbefore = peak()\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\nbefore = peak()\n"
         + call.format(out=f"Path({str(folder / (output or name))!r})", **paths)[:-1]
         + f"{', ' * bool(given)}{given})\nprint()\nprint(before, peak())"
     )
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    before, peak = done.stdout.split()[-2:]
-    return f"{peak} MiB, {before} after its imports; {time.perf_counter() - start:.0f} s"
+    before, peak = map(float, done.stdout.split()[-2:])
+    return f"{peak:.1f} MiB, {before:.1f} after its imports; {time.perf_counter() - start:.0f} s"
 
 
 def write(folder: Path, size: int, samples: int, seed: int = 0) -> None:

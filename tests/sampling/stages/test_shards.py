@@ -64,6 +64,8 @@ def test_three_shards_are_the_single_run_record_for_record(made, tmp_path, capsy
             assert manifest["summary"][key] == sum(part[nested][0]["summary"][key] for part in parts)
     assert whole[""][0]["summary"]["items_this_run"] == (9 if name == "search" else 27 if name == "generate" else 36)
     assert f"{tmp_path / 'out'}: 3 of 3 shards merged; 0 " in capsys.readouterr().out
+    stages[name](tmp_path / "out", reuse_from=[tmp_path / "removed" / "*"])
+    assert f"{tmp_path / 'out'}: already finished" in capsys.readouterr().out
 
 
 def test_merged_scores_stand_in_the_order_of_the_input(made, tmp_path):
