@@ -48,6 +48,7 @@ class KeySet:
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._table, self._count = _Table(_SHARED // 8), 0
+        self._recent = "", bytearray(), 0  # samples of a problem come one after the other
         self.update(keys)
 
     def __len__(self) -> int:
@@ -55,7 +56,7 @@ class KeySet:
 
     def __contains__(self, key: str) -> bool:
         text, bit = _shared(key)
-        bucket, _, at = self._table.find(text)
+        bucket, at = self._find(text, make=False)
         return at >= 0 and bool(bucket[at + bit // 8] >> bit % 8 & 1)
 
     def __eq__(self, other: object) -> bool:
@@ -64,14 +65,11 @@ class KeySet:
     def add(self, key: str) -> bool:
         """Add a key; return False if it is there already."""
         text, bit = _shared(key)
-        bucket, digest, at = self._table.find(text)
-        if at < 0:
-            bucket += digest
-            at = len(bucket)
-            bucket += bytes(_SHARED // 8)
-        elif bucket[at + bit // 8] >> bit % 8 & 1:
+        bucket, at = self._find(text, make=True)
+        byte, mask = at + bit // 8, 1 << bit % 8
+        if bucket[byte] & mask:
             return False
-        bucket[at + bit // 8] |= 1 << bit % 8
+        bucket[byte] |= mask
         self._count += 1
         return True
 
@@ -79,6 +77,18 @@ class KeySet:
         """Add keys."""
         for key in keys:
             self.add(key)
+
+    def _find(self, text: str, *, make: bool) -> tuple[bytearray, int]:
+        if text == self._recent[0]:
+            return self._recent[1:]
+        bucket, digest, at = self._table.find(text)
+        if at < 0 and make:
+            bucket += digest
+            at = len(bucket)
+            bucket += bytes(_SHARED // 8)
+        if at >= 0:
+            self._recent = text, bucket, at
+        return bucket, at
 
 
 class KeyNumbers:
