@@ -229,9 +229,9 @@ def _refuse(
     if unfinished:
         more = f" and {len(unfinished) - 1} more" if len(unfinished) > 1 else ""
         raise InputError(f"reuse_from: {unfinished[0]}{more} has not finished; run it again to its end, {what}")
-    if merged and (missing := [n for n in range(1, merged.of + 1) if n not in merged.folders]):
-        numbers = ", ".join(map(str, missing[:20])) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
-        raise InputError(f"reuse_from: shards {numbers} of {merged.of} are missing; give their folders too, {what}")
+    if merged and (missing := [f"{n}/{merged.of}" for n in range(1, merged.of + 1) if n not in merged.folders]):
+        more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
+        raise InputError(f"reuse_from: missing shards: {', '.join(missing[:20])}{more}; give their folders too, {what}")
 
 
 def _expanded(folders: Sequence[Path]) -> Iterator[Path]:

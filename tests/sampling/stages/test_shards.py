@@ -152,8 +152,8 @@ def test_missing_shards_are_named(made, shards, tmp_path, name):
     shutil.rmtree((folder := shards(name)) / "1")
     shutil.rmtree(folder / "3")
     assert refused(made, name, tmp_path, [folder / "*"]) == (
-        "reuse_from: shards 1, 3 of 3 are missing; give their folders too, or set complete_shards: true to make here "
-        "what is missing"
+        "reuse_from: missing shards: 1/3, 3/3; give their folders too, or set complete_shards: true to make here what is "
+        "missing"
     )
 
 
