@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from hashlib import blake2b
 
-_DIGEST = 16  # bytes; among 10^9 keys two digests are equal with a probability below 10^-20
+_DIGEST = 12  # bytes; among 10^9 keys two digests are equal with a probability below 10^-11
 _BUCKETS = 1 << 12
 _SHARED = 64  # samples of a problem in one entry, a bit each
 _LONGEST = 9  # digits of a sample's index
@@ -37,7 +37,7 @@ class _Table:
 class KeySet:
     """Hold keys as digests: a million ids of samples, 16 of a problem, in 2 MB, where Python's set takes 130.
 
-    Samples ``problem#0`` to ``problem#63`` share one entry of 24 bytes, and so do the next 64. Keys cannot be listed
+    Samples ``problem#0`` to ``problem#63`` share one entry of 20 bytes, and so do the next 64. Keys cannot be listed
     again.
 
     Args:
@@ -92,7 +92,7 @@ class KeySet:
 
 
 class KeyNumbers:
-    """Number keys from 0 in the order of their first appearance, in some 22 bytes each."""
+    """Number keys from 0 in the order of their first appearance, in some 17 bytes each."""
 
     def __init__(self) -> None:
         self._table, self._count = _Table(4), 0
