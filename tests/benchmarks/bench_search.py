@@ -48,7 +48,7 @@ def compare(model: str, arguments: argparse.Namespace) -> None:
     engine: Engine = TransformersEngine(model, batch_size=arguments.batch_size)
     if arguments.vllm:
         engine = VllmEngine(
-            model, dtype="float32", max_model_len=512, block_size=32, cpu_kv_cache_gib=2, enforce_eager=True,
+            model, dtype="float32", max_model_len=256, block_size=32, cpu_kv_cache_gib=2, enforce_eager=True,
             max_in_flight=arguments.batch_size,
         )  # fmt: skip
     options = SamplingOptions(temperature=1.0, max_tokens=arguments.max_tokens)
