@@ -15,12 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from sampling.runtime.problem_shard import ProblemShard
 from stepverify.records import InputError
 from stepverify.variables import FILE, Variables, load_yaml, split_arguments, variables_file
 
 PIPELINE = "pipeline.yaml"
 OVERLAYS = "overlays"  # in a stage's configs: where those of the command line stand; left out, they are the last
 _FIT = "stepverify fit"
+_SHARDED = ("sampling generate", "sampling label", "sampling score", "sampling search")
 _KEYS = {"run", "config", "set", "when"}
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -43,7 +45,7 @@ class Stage:
     variables: Mapping[str, str] = field(default_factory=dict)
     when: tuple[str, ...] = ()
 
-    def command(self, overlays: Sequence[str], given: Mapping[str, str]) -> list[str]:
+    def command(self, overlays: Sequence[str], given: Mapping[str, str], shard: str | None = None) -> list[str]:
         """Return the command line as it is typed by hand."""
         words = [*self.run.split()]
         for config in self.configs if OVERLAYS in self.configs else (*self.configs, OVERLAYS):
@@ -52,6 +54,7 @@ class Stage:
                 words += ["--config", path]
         for name, value in (dict(given) | dict(self.variables)).items():
             words += ["--set", f"{name}={value}"]
+        words += [] if shard is None else ["--shard", shard]
         return words + (["--ckpt_path", "last"] if self.run == _FIT else [])
 
 
@@ -94,7 +97,15 @@ def plan(args: Sequence[str]) -> tuple[list[tuple[str, list[str]]], bool]:
             raise InputError(f"--overlay {overlay}: no such file")
     values = _values(file, common | given)
     chosen = choose(stages, values, only=options.only, first=options.first, last=options.last)
-    return [(stage.name, stage.command(options.overlay, common | given)) for stage in chosen], options.dry_run
+    if options.shard is not None:
+        ProblemShard.parse(options.shard)
+        if others := [stage for stage in chosen if stage.run not in _SHARDED]:
+            raise InputError(
+                f"--shard {options.shard}: {others[0].name} ({others[0].run}) works on all problems; choose "
+                "stages before it with --to, or one with --only"
+            )
+    commands = [(stage.name, stage.command(options.overlay, common | given, options.shard)) for stage in chosen]
+    return commands, options.dry_run
 
 
 def read_pipeline(file: Path) -> tuple[list[Stage], dict[str, str]]:
@@ -239,6 +250,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", action="append", default=[], metavar="STAGE",
         help="run this stage alone, even one that needs a variable to be true; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shard", metavar="i/n",
+        help="run generate, label, score and search on the problems of job i of n alone; give each job a folder of its "
+        "own, as --set runs=FOLDER/i",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print the command lines without running them")
     return parser

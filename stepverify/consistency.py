@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Literal
 
+from stepverify.keys import KeySet
 from stepverify.records import InputError, Solution, record_key
 
 Kind = Literal["one per step", "one per token", "the final one only"]
@@ -18,7 +19,7 @@ class Consistency:
     """
 
     def __init__(self) -> None:
-        self._ids = set[str]()
+        self._ids = KeySet()
         self._kinds: dict[str, dict[Kind, list[Any]]] = {}  # verifier → kind → count, first place, values, steps
 
     def __len__(self) -> int:
@@ -32,10 +33,8 @@ class Consistency:
             record: of any kind; scores are checked for solutions.
             of_tokens: verifiers whose values are known to be token scores because ``token_texts`` are present.
         """
-        key = record_key(record)
-        if key in self._ids:
+        if not self._ids.add(record_key(record)):
             return False
-        self._ids.add(key)
         if isinstance(record, Solution) and record.scores:
             self._note(where, record, of_tokens or record.token_texts)
         return True

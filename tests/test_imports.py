@@ -8,7 +8,7 @@ from functools import cache
 HEAVY = {"torch", "lightning", "vllm", "transformers", "ray", "matplotlib", "jinja2"}
 # What sampling may know of stepverify; the scorer also loads models.
 SHARED = (
-    "jsonl", "records", "decoding", "consistency", "manifest", "atomic", "template", "training_problems", "answers", "aggregate",
+    "jsonl", "keys", "records", "decoding", "consistency", "manifest", "atomic", "template", "training_problems", "answers", "aggregate",
     "readers", "data.encode", "data.targets", "versions", "statistics", "hub", "lock", "faults", "variables", "config_files",
     "device", "steps", "thinking", "record_checks", "tensors", "cache_size", "prefix_cache",
 )  # fmt: skip
@@ -153,7 +153,7 @@ def test_modules_of_the_sampling_side_have_no_cycle(root):
 
 def test_records_and_aggregate_need_msgspec_only(root):
     names = (
-        "records", "record_checks", "errors", "consistency", "decoding", "foreign", "jsonl", "aggregate", "atomic",
+        "records", "record_checks", "errors", "consistency", "decoding", "foreign", "jsonl", "keys", "aggregate", "atomic",
         "training_problems",
     )  # fmt: skip
     own = ("msgspec", *(f"stepverify.{name}" for name in names))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sampling.runtime.batched import Batched
+from sampling.runtime.merging import Merged
 from sampling.runtime.progress import Progress
 from stepverify.answers import Extracted, Grader
 from stepverify.records import Solution
@@ -30,6 +31,7 @@ class Stage:
         grader: extracts and compares answers.
         pool: the one thread in which the grader is called.
         progress: progress of the stage, to count tokens.
+        merged: shards whose solutions have their labels already; a labeller copies what it keeps beside them.
     """
 
     input: Path | None
@@ -37,6 +39,7 @@ class Stage:
     grader: Grader
     pool: Executor
     progress: Progress
+    merged: Merged = Merged()  # noqa: RUF009 - frozen
 
     async def extract(self, texts: Iterable[str]) -> list[Extracted]:
         """Extract the final answers of texts, while other coroutines run."""

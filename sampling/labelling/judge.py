@@ -9,6 +9,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ class Consensus(StepLabeller):
         stage.progress.watch(self.judge)
         folder, config = stage.output / "judge", self.identity()
         with Store(folder, Judgement, stage="judge", config=config, inputs={}, may_be_empty=True) as store:
+            stage.merged.copy(store, "judge")
             async with self.labeller.labelling(stage) as label, aclosing(self.judge):
                 with Writer(store) as writer:
                     yield _JudgeRun(self, label, stage, writer).label
@@ -117,8 +119,14 @@ class _JudgeRun:
         self.consensus, self.stage, self.writer, self._label = consensus, stage, writer, label
         self._verdicts = {judgement.id: judgement.verdicts for judgement in writer.store.records()}
         self._in_flight = PriorityLimit(consensus.judge.capacity)
-        self._prompts = Prompts(consensus.judge, consensus.template)
-        self._sampling = self._prompts.options(consensus.sampling)
+
+    @cached_property
+    def _prompts(self) -> Prompts:  # no tokenizer is loaded where nothing is missing
+        return Prompts(self.consensus.judge, self.consensus.template)
+
+    @cached_property
+    def _sampling(self) -> SamplingOptions:
+        return self._prompts.options(self.consensus.sampling)
 
     async def label(self, solutions: list[Solution]) -> None:
         """Label a problem's solutions, and remove labels without consensus.

@@ -23,6 +23,7 @@ from sampling.labelling.timeouts import Timeouts, count_rollouts
 from sampling.runtime.provenance import check_origin, digest
 from sampling.runtime.reuse import check_sampled, read_sampled
 from sampling.runtime.store import Store
+from stepverify.keys import KeySet
 from stepverify.readers import Reader
 from stepverify.records import InputError, Rollout
 from stepverify.template import Template
@@ -108,11 +109,12 @@ class Rollouts(StepLabeller):
         stage.progress.watch(self.engine)
         folder, config = stage.output / "rollouts", self.identity()
         with Store(folder, Rollout, stage="rollouts", config=config, inputs={}, may_be_empty=True) as store:
+            stage.merged.copy(store, "rollouts")
             async with aclosing(self.engine), Run(self.plan, self.engine, self.sampling, stage, store, before) as run:
                 yield run.label
             found, late = Unstated("rollouts"), Timeouts("rollouts", stage.grader.time_limit)
             self._summary = _count(count_rollouts(_watched(store.records(), found), late), before)
-            if count := run.prefixes_refused:
+            if count := run.prefixes_refused + stage.merged.total("prefixes_refused"):
                 self._summary["prefixes_refused"] = count
                 print(f"{stage.output}: a server refused to complete {count} prefixes; these have no own rollouts")
             store.finish(self._summary)
@@ -136,7 +138,7 @@ def _watched(rollouts: Iterable[Rollout], found: Unstated) -> Iterator[Rollout]:
 
 
 def _count(rollouts: Iterable[Rollout], before: Mapping[str, Rollout]) -> dict[str, int]:
-    counts, prefixes = Counter[str](), set()
+    counts, prefixes = Counter[str](), KeySet()
     for rollout in rollouts:
         prefixes.add(rollout.id.rpartition("+")[0])
         if before.get(rollout.id) == rollout:

@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import takewhile
 
 from sampling.engines import Completion, Engine, SamplingOptions
@@ -106,13 +107,21 @@ class Run:
     ) -> None:  # fmt: skip
         self.plan, self.engine, self.stage, self.store = plan, engine, stage, store
         self._writer = Writer(store)
-        self._prompts = Prompts(engine, plan.template, plan.few_shot)
-        self._sampling = self._prompts.options(sampling)
-        self._known = {**reuse_from, **{record.id: record for record in store.records()}}
+        self._asked_sampling = sampling
+        kept = (record for record in store.records() if not stage.merged.holds(record.problem_id))
+        self._known = {**reuse_from, **{record.id: record for record in kept}}
         self._in_flight = PriorityLimit(engine.capacity)
         self._keeping = set[asyncio.Task[None]]()
         self.prefixes_refused = 0
         self._end = time.monotonic() + (plan.budget.seconds or float("inf"))
+
+    @cached_property
+    def _prompts(self) -> Prompts:  # no tokenizer is loaded where nothing is missing
+        return Prompts(self.engine, self.plan.template, self.plan.few_shot)
+
+    @cached_property
+    def _sampling(self) -> SamplingOptions:
+        return self._prompts.options(self._asked_sampling)
 
     async def __aenter__(self) -> Run:
         return self

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stepverify.decoding import decode_record, describe_fault
+from stepverify.keys import KeySet
 from stepverify.records import InputError, Record, record_key
 
 
@@ -16,7 +17,7 @@ def list_shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.jsonl"))
 
 
-def read_keys(folder: Path, kind: type[Record], *, mend: bool) -> set[str]:
+def read_keys(folder: Path, kind: type[Record], *, mend: bool) -> KeySet:
     """Read the keys of all records of a folder.
 
     ``mend`` cuts off torn final lines, and removes shards without a record; a finished folder is only read.
@@ -24,15 +25,14 @@ def read_keys(folder: Path, kind: type[Record], *, mend: bool) -> set[str]:
     Raises:
         InputError: a shard was edited after it was written, so that a line is no record, or a key occurs twice.
     """
-    keys = set[str]()
+    keys = KeySet()
     for shard in list_shards(folder):
         whole = 0
         for record, length in whole_lines(shard, kind, torn=mend):
-            if (key := record_key(record)) in keys:
+            if not keys.add(key := record_key(record)):
                 raise InputError(
                     f"{shard}: id {key!r} occurs twice in {folder}; it was edited after the stage wrote it"
                 )
-            keys.add(key)
             whole += length
         if mend and whole:
             os.truncate(shard, whole)

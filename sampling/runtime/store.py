@@ -20,6 +20,7 @@ import msgspec
 from sampling.runtime.shards import holds_record, list_shards, read_keys, whole_lines
 from stepverify import atomic
 from stepverify.jsonl import MANIFEST, check_count, digest_files, dump_line, fingerprint
+from stepverify.keys import KeySet
 from stepverify.lock import LOCK, FolderLock
 from stepverify.manifest import first_difference, read_manifest, write_manifest
 from stepverify.records import InputError, Record, record_key
@@ -72,7 +73,7 @@ class Store(Generic[Record]):
         self._failed: OSError | None = None
         self._lock: FolderLock | None = None
         self._made: list[Path] = []
-        self.done: set[str] = set()
+        self.done = KeySet()
         self.summary: dict[str, Any] = {}
         self.finished = False
         self._look()
@@ -136,7 +137,7 @@ class Store(Generic[Record]):
             place = error.filename or (self._file.name if self._file else self.folder)
             self._failed = OSError(error.errno, error.strerror, str(place))
             raise self._failed from None
-        self.done |= keys
+        self.done.update(keys)
 
     def _append(self, data: bytes) -> None:
         if self._file is None or self._file.tell() > SHARD_BYTES:

@@ -7,6 +7,7 @@ import shutil
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from sampling.runtime.progress import Progress
 from sampling.runtime.store import Store
 from sampling.scorers.base import Scorer
 from stepverify.jsonl import read_records
+from stepverify.keys import KeySet
 from stepverify.records import InputError, Solution
 
 CHUNK = 128  # smallest number of solutions scored and written together; a kill loses at most a chunk
@@ -22,25 +24,40 @@ LONGEST = 4 * CHUNK  # largest number, for a problem with many solutions
 UNMERGED = "unmerged"  # folder for the scores of all verifiers but the final one
 
 
-def score_all(input: Path, store: Store[Solution], scorers: Mapping[str, Scorer], total: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Work:
+    """Describe the solutions that are to be scored.
+
+    Attributes:
+        input: file or folder of solutions.
+        wanted: tells by the id of a problem whether its solutions are among them.
+        total: number of them.
+    """
+
+    input: Path
+    wanted: Callable[[str], bool]
+    total: int
+
+
+def score_all(work: Work, store: Store[Solution], scorers: Mapping[str, Scorer], held: int) -> dict[str, Any]:
     """Score the solutions that a store lacks.
 
     One model is loaded at a time, and only once. The values of all verifiers but the final one are kept in a subfolder
     first, and merged while the final one scores.
 
     Args:
-        input: file or folder of solutions.
+        work: the solutions.
         store: store of the scored solutions, in input order.
         scorers: name in the scores → scorer.
-        total: number of solutions.
+        held: number of records in the store of solutions that are not to be scored.
 
     Returns:
         For the summary: ``without_scores``, verifier → number of solutions without a value, and the figures of this
         run.
     """
     *before, last = scorers
-    done = len(store.done) == total
-    parts = {name: _part(store, input, name, scorers[name], total) for name in before if not done}
+    done = len(store.done) - held == work.total
+    parts = {name: _part(store, work, name, scorers[name]) for name in before if not done}
     read = {name: part.records() for name, part in parts.items()}
     without = dict.fromkeys(scorers, 0)
 
@@ -60,7 +77,7 @@ def score_all(input: Path, store: Store[Solution], scorers: Mapping[str, Scorer]
                 f"{store.folder}: solution {solution.id} lacks scores by {min(lacking)!r}; its shard was edited"
             )
         _count(solution, without)
-    figures = _pass(input, store, last, scorers[last], total, merge)
+    figures = _pass(work, store, last, scorers[last], held, merge)
     figures["seconds"] = round(figures["seconds"] + sum(part.summary["seconds"] for part in parts.values()), 2)
     return {"without_scores": without} | figures
 
@@ -70,18 +87,18 @@ def remove_parts(store: Store[Solution]) -> None:
     shutil.rmtree(store.folder / UNMERGED, ignore_errors=True)
 
 
-def _part(store: Store[Solution], input: Path, name: str, scorer: Scorer, total: int) -> Store[Solution]:
+def _part(store: Store[Solution], work: Work, name: str, scorer: Scorer) -> Store[Solution]:
     """Score with one verifier into a subfolder of ids and values."""
     folder = store.folder / UNMERGED / quote(name, safe="")
-    config = {"verifiers": {name: scorer.identity()}}
-    with Store(folder, Solution, stage="score", config=config, inputs={"input": input}) as part:
+    config = {"verifiers": {name: scorer.identity()}, "solutions": work.total}
+    with Store(folder, Solution, stage="score", config=config, inputs={"input": work.input}) as part:
         if not part.finished:
-            part.finish(_pass(input, part, name, scorer, total))
+            part.finish(_pass(work, part, name, scorer))
     return part
 
 
 def _pass(
-    input: Path, store: Store[Solution], name: str, scorer: Scorer, total: int,
+    work: Work, store: Store[Solution], name: str, scorer: Scorer, held: int = 0,
     merge: Callable[[Solution], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Score the solutions that a store lacks with one verifier.
@@ -90,7 +107,7 @@ def _pass(
     """
 
     async def run() -> None:
-        async with scorer, aclosing(_in_order(scorer, _chunks(input, store.done))) as scored:
+        async with scorer, aclosing(_in_order(scorer, _chunks(work, store.done))) as scored:
             async for chunk, values in scored:
                 missing = [pair for pair in zip(chunk, values, strict=True) if pair[0].id not in store.done]
                 for solution, along in missing:
@@ -100,9 +117,11 @@ def _pass(
                 store.write(s if merge is not None else _alone(s, name) for s, _ in missing)
                 progress.add(len(missing))
 
+    total = held + work.total
     with Progress(f"score {name}", "solutions", total, len(store.done)) as progress:
         progress.watch(scorer)
-        asyncio.run(run())
+        if len(store.done) < total:  # else nothing is loaded
+            asyncio.run(run())
         return progress.summary()
 
 
@@ -127,14 +146,16 @@ async def _in_order(
         await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
 
 
-def _chunks(input: Path, done: set[str]) -> Iterator[list[Solution]]:
+def _chunks(work: Work, done: KeySet) -> Iterator[list[Solution]]:
     """Yield chunks of whole problems, without those that are done.
 
     A problem with very many solutions is divided. Chunks are the same in a run that continues as in one that was not
     killed, and so are the values.
     """
     chunk: list[Solution] = []
-    for solution in read_records(input, Solution):
+    for solution in read_records(work.input, Solution):
+        if not work.wanted(solution.problem_id):
+            continue
         if len(chunk) == LONGEST or (len(chunk) >= CHUNK and solution.problem_id != chunk[-1].problem_id):
             if any(s.id not in done for s in chunk):
                 yield chunk

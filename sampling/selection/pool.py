@@ -29,9 +29,10 @@ def read_pool(path: Path, without_final_step: Collection[str] = ()) -> Pool:
         InputError: a solution that is not graded, or lacks a score that others have.
     """
     pool: Pool = {}
+    texts: dict[str, str] = {}  # answers, each once: samples of a problem agree on most
     read = _with_final_answers(_checked(path)) if without_final_step else ((s, _UNREAD) for s in _checked(path))
     for solution, final in read:
-        pool.setdefault(solution.problem_id, []).append(_sample(solution, without_final_step, final))
+        pool.setdefault(solution.problem_id, []).append(_sample(solution, without_final_step, final, texts))
     return pool
 
 
@@ -58,16 +59,19 @@ def _with_final_answers(solutions: Iterator[Solution]) -> Iterator[tuple[Solutio
             yield from zip(chunk, grader.extract(s.steps[-1] if len(s.steps) > 1 else "" for s in chunk), strict=True)
 
 
-def _sample(solution: Solution, without_final_step: Collection[str], final: Extracted) -> Sample:
-    answer = solution.predicted if solution.finish != "length" else None
-    num_steps = len(solution.steps)
-    trimmed: list[str] = []
-    if final.answer is not None:
-        trimmed = [name for name in without_final_step if len(solution.scores.get(name, ())) == num_steps]
-    scores = solution.scores | {name: solution.scores[name][:-1] for name in trimmed}
-    return Sample(
-        solution.id, solution.answer, answer, solution.solved, num_steps, scores, trimmed, unread=final.timed_out
+def _sample(
+    solution: Solution, without_final_step: Collection[str], final: Extracted, texts: dict[str, str]
+) -> Sample:  # fmt: skip
+    reference, predicted = (
+        None if text is None else texts.setdefault(text, text) for text in (solution.answer, solution.predicted)
     )
+    answer = predicted if solution.finish != "length" else None
+    num_steps = len(solution.steps)
+    trimmed: tuple[str, ...] = ()
+    if final.answer is not None:
+        trimmed = tuple(name for name in without_final_step if len(solution.scores.get(name, ())) == num_steps)
+    scores = solution.scores | {name: solution.scores[name][:-1] for name in trimmed}
+    return Sample(solution.id, reference, answer, solution.solved, num_steps, scores, trimmed, unread=final.timed_out)
 
 
 def count_samples(pool: Pool) -> dict[str, int]:

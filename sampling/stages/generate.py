@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.engines.prompts import Prompts, template_of
 from sampling.runtime.inputs import read_examples, read_problems
+from sampling.runtime.merging import copy, find_shards
+from sampling.runtime.problem_shard import ProblemShard
 from sampling.runtime.progress import Progress
 from sampling.runtime.provenance import digest
 from sampling.runtime.reuse import check_sampled, read_sampled
@@ -23,8 +26,6 @@ from stepverify.readers import Reader
 from stepverify.records import InputError, Problem, Solution
 from stepverify.template import Template
 
-_COPIED = 512  # copied solutions per write and sync to disk
-
 
 def generate(
     engine: Engine,
@@ -36,6 +37,8 @@ def generate(
     few_shot: Reader | None = None,
     reuse_from: Sequence[Path] = (),
     seed: int = 0,
+    shard: str | None = None,
+    complete_shards: bool = False,
 ) -> None:
     """Sample solutions of problems.
 
@@ -49,15 +52,20 @@ def generate(
         few_shot: worked problems in front of every prompt, for models that were not trained on the template.
         reuse_from: outputs of other runs of this stage, finished or not, with fewer samples or other problems. Their
             samples are copied instead of being sampled again. Engine, sampling options, examples and seed must be the
-            same.
+            same. Or all shards of this run, by name or as ``folder/*``: this run then writes what it would have written
+            without shards.
         seed: seed of the run. The seed of sample i of a problem derives from this, the problem's id and i.
+        shard: ``i/n``: sample the problems of job i of n alone, by a hash of their ids; each job has its own output.
+        complete_shards: sample here what missing and unfinished shards in ``reuse_from`` lack, in place of refusing.
 
     Solutions of prompts that a server refuses, if its engine skips those, are left out, counted and named in the
     manifest.
 
     Raises:
-        InputError: no problems, a few-shot example that is also a problem, or ``reuse_from`` sampled in another way.
+        InputError: no problems, a few-shot example that is also a problem, or ``reuse_from`` sampled in another way,
+            or with shards that are missing, unfinished or of another run.
     """
+    part = ProblemShard.parse(shard)
     if num_samples < 1:
         raise InputError(f"num_samples: expected >= 1, got {num_samples}")
     template = template_of(engine, template)
@@ -67,17 +75,23 @@ def generate(
         "engine": engine.identity(), "num_samples": num_samples, "sampling": dataclasses.asdict(sampling),
         "template": dataclasses.asdict(template), "seed": seed, "problems": digest(todo), "few_shot": digest(examples),
     }  # fmt: skip
-    check_sampled(reuse_from, "generate", config)
-    with Store(output, Solution, stage="generate", config=config, inputs={}) as store:
+    todo = [problem for problem in todo if problem.id in part]
+    described: dict[str, Any] = {"stage": "generate", "config": config | part.config(), "inputs": {}}
+    with Store(output, Solution, **described, may_be_empty=part.divides) as store:
         if store.finished:
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
+        merged = find_shards(reuse_from, "generate", config, part, complete=complete_shards)
+        check_sampled(merged.others, "generate", config)
         by_id = {p.id: p for p in todo}
-        copied = _copy(read_sampled(reuse_from, Solution), by_id, num_samples, store)
+        merged.copy(store)
+        copied = _copy(read_sampled(merged.others, Solution), by_id, num_samples, store)
+        # A server has refused these in a shard: they are asked for no more often than in one run.
+        refused = {key for found in merged.summaries.values() for key in found.get("refused", {}).get("solutions", ())}
+        left = (p for p in todo if not merged.holds(p.id))
         # If nothing is missing, neither a tokenizer nor a model is loaded.
-        missing = [p for p in todo if any(f"{p.id}#{i}" not in store.done for i in range(num_samples))]
+        missing = [p for p in left if any(f"{p.id}#{i}" not in store.done for i in range(num_samples))]
         prompts = Prompts(engine, template, examples) if missing else None
-        refused: set[str] = set()
         with Progress("generate", "solutions", total=len(todo) * num_samples, done=len(store.done)) as progress:
             progress.watch(engine)
             if prompts is not None:
@@ -86,11 +100,13 @@ def generate(
                 run(sampler.sample_all(missing))
         fit = StepFit(template).add(store.records())
         summary = {"problems": len(todo), "solutions": len(store.done)} | problems.counted() | fit.counted()
-        summary |= {"reuse_from": copied} if reuse_from else {}
+        summary |= {"reuse_from": copied} if merged.others else {}
         summary |= {"refused": {"count": len(refused), "solutions": sorted(refused)}} if refused else {}
-        store.finish(summary | progress.summary())
+        figures = progress.summary()
+        store.finish(summary | merged.add(figures))
     left_out = f"; left out: {problems.left_out}" if problems.left_out else ""
     print(f"{output}: {len(store.done)} solutions of {len(todo)} problems{left_out}")
+    merged.say(output, figures["items_this_run"], "solutions")
     if refused:
         print(f"{output}: the server refused {len(refused)} solutions, such as {min(refused)}: they are left out")
     fit.warn()
@@ -98,20 +114,19 @@ def generate(
 
 def _copy(sampled: Iterable[Solution], problems: dict[str, Problem], num_samples: int, store: Store[Solution]) -> int:
     """Write the wanted solutions that the store lacks, and count reused ones."""
-    copied, batch = set[str](), list[Solution]()
-    for solution in sampled:
-        problem, number = problems.get(solution.problem_id), int(solution.id.rpartition("#")[2])
-        if problem is None or number >= num_samples or solution.id in copied:
-            continue
-        if (problem.problem, problem.answer) != (solution.problem, solution.answer):
-            continue  # the problem has been edited since
-        copied.add(solution.id)
-        if solution.id not in store.done:
-            batch.append(solution)
-        if len(batch) == _COPIED:
-            store.write(batch)
-            batch.clear()
-    store.write(batch)
+    copied = set[str]()
+
+    def wanted() -> Iterator[Solution]:
+        for solution in sampled:
+            problem, number = problems.get(solution.problem_id), int(solution.id.rpartition("#")[2])
+            if problem is None or number >= num_samples or solution.id in copied:
+                continue
+            if (problem.problem, problem.answer) != (solution.problem, solution.answer):
+                continue  # the problem has been edited since
+            copied.add(solution.id)
+            yield solution
+
+    copy(wanted(), store)
     return len(copied)
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
+from sampling.runtime.merging import Merged, copy, find_shards
+from sampling.runtime.problem_shard import ProblemShard
 from sampling.runtime.store import Store
 from sampling.scorers import ExportedVerifier, Scorer
 from sampling.scorers.path import ExportPath
-from sampling.scorers.run import remove_parts, score_all
+from sampling.scorers.run import Work, remove_parts, score_all
 from sampling.scorers.trained import say_trained
-from stepverify.jsonl import read_records
+from stepverify.jsonl import dump_line, read_records
+from stepverify.keys import KeySet
 from stepverify.readers.released import digest
 from stepverify.records import InputError, Solution
 
@@ -26,6 +32,9 @@ def score(
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     per_token: bool = False,
     devices: int | Literal["auto"] = "auto",
+    shard: str | None = None,
+    reuse_from: Sequence[Path] = (),
+    complete_shards: bool = False,
 ) -> None:
     """Score solutions with one or several verifiers.
 
@@ -40,10 +49,17 @@ def score(
         dtype: number format of the parameters; ``auto`` is that of the training.
         per_token: keep an outcome verifier's value at every solution token instead of the final one.
         devices: number of devices; ``auto`` uses every GPU, or one process without a GPU.
+        shard: ``i/n``: score the problems of job i of n alone, by a hash of their ids; each job has its own output.
+            Values are those of one run up to rounding, as other solutions are read beside them.
+        reuse_from: all shards of this run, by name or as ``folder/*``. This run then writes what it would have written
+            without shards.
+        complete_shards: score here what missing and unfinished shards in ``reuse_from`` lack, in place of refusing.
 
     Raises:
-        InputError: no verifier, one that cannot be loaded, or a key that applies to none of the given verifiers.
+        InputError: no verifier, one that cannot be loaded, a key that applies to none of the given verifiers, or
+            shards that are missing, unfinished or of another run.
     """
+    part = ProblemShard.parse(shard)
     if not verifiers:
         raise InputError("verifiers: expected at least one name and export folder")
     for name in verifiers:
@@ -54,29 +70,43 @@ def score(
         key = next(key for key, value in options.items() if value != _DEFAULTS[key])
         raise InputError(f"{key}: {options[key]}: no verifier is given as a folder; set it in init_args of the scorer")
     scorers = {n: v if isinstance(v, Scorer) else ExportedVerifier(v, **options) for n, v in verifiers.items()}
-    config = {"verifiers": {name: scorer.identity() for name, scorer in scorers.items()}}
-    with Store(output, Solution, stage="score", config=config, inputs={"input": input}) as store:
+    config: dict[str, Any] = {"verifiers": {name: scorer.identity() for name, scorer in scorers.items()}}
+    described: dict[str, Any] = {"stage": "score", "config": config | part.config(), "inputs": {"input": input}}
+    with Store(output, Solution, **described, may_be_empty=part.divides) as store:
         if store.finished:
             remove_parts(store)
             print(f"{output}: already finished, {len(store.done)} solutions")
             return
-        total, problems = _survey(input)
+        merged = find_shards(reuse_from, "score", config, part, complete=complete_shards, alone=True)
+        merged.check_contents(input, lambda solution: _unscored(solution, scorers))
+        total, left, problems = _survey(input, part, merged, texts=any(scorer.export for scorer in scorers.values()))
         trained = say_trained(scorers, problems)
-        summary = score_all(input, store, scorers, total)
-        store.finish({"solutions": total, "trained_on": trained} | summary)
+        copy(merged.in_order(read_records(input, Solution)) if merged else (), store)
+        work = Work(input, lambda problem_id: problem_id in part and not merged.holds(problem_id), left)
+        summary = score_all(work, store, scorers, held=total - left)
+        store.finish({"solutions": total, "trained_on": trained} | merged.add(summary))
         remove_parts(store)
     print(f"{output}: {total} solutions scored by {', '.join(verifiers)}")
+    merged.say(output, summary["items_this_run"], "solutions")
     for name, count in summary["without_scores"].items():
         if count:
             print(f"  {name}: {count} solutions without a score (no step, or too long to be read); they rank last")
 
 
-def _survey(input: Path) -> tuple[int, dict[str, str]]:
-    """Count the solutions, and map digests of problem texts to problem ids."""
-    total, problems, digests = 0, set[str](), dict[str, str]()
+def _survey(input: Path, part: ProblemShard, merged: Merged, *, texts: bool) -> tuple[int, int, dict[str, str]]:
+    """Count the solutions, and those not in finished shards; map digests of problem ``texts`` to problem ids."""
+    total, left, problems, digests = 0, 0, KeySet(), dict[str, str]()
     for solution in read_records(input, Solution):
-        if solution.problem_id not in problems:
-            digests.setdefault(digest(solution.problem), solution.problem_id)
-        problems.add(solution.problem_id)
-        total += 1
-    return total, digests
+        if solution.problem_id in part:
+            total += 1
+            left += not merged.holds(solution.problem_id)
+            if texts and problems.add(solution.problem_id):
+                digests.setdefault(digest(solution.problem), solution.problem_id)
+    return total, left, digests
+
+
+def _unscored(solution: Solution, names: Collection[str]) -> str:
+    """Describe a solution without the scores of verifiers."""
+    scores = {name: values for name, values in solution.scores.items() if name not in names}
+    texts = {name: values for name, values in solution.token_texts.items() if name not in names}
+    return dump_line(replace(solution, scores=scores, token_texts=texts))

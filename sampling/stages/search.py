@@ -15,6 +15,8 @@ from sampling.engines import Engine, SamplingOptions
 from sampling.engines.base import Usage
 from sampling.engines.prompts import Prompts, template_of
 from sampling.runtime.inputs import read_examples, read_problems
+from sampling.runtime.merging import Merged, copy, find_shards
+from sampling.runtime.problem_shard import ProblemShard
 from sampling.runtime.progress import Progress
 from sampling.runtime.provenance import digest
 from sampling.runtime.reuse import check_sampled, read_sampled
@@ -65,6 +67,8 @@ def search(
     seed: int = 0,
     policy: Path | None = None,
     budget: float | None = None,
+    shard: str | None = None,
+    complete_shards: bool = False,
 ) -> None:
     """Search solutions of problems, guided by a verifier.
 
@@ -90,7 +94,8 @@ def search(
         max_problems: problems searched at the same time; null for as many as keep the engine busy. Changes no record.
         reuse_from: outputs of other searches, finished or not, with other strategies or budgets. What they have sampled
             is not sampled again. Engine, sampling options, examples and seed must be the same; values are reused if the
-            verifier is the same too.
+            verifier is the same too. Or all shards of this run, by name or as ``folder/*``: this run then writes what
+            it would have written without shards.
         time_limit: seconds of CPU time that grading one answer may take.
         seed: of the run. The seed of a continuation derives from this, the problem's id, the steps before it and its
             number among those that were sampled there.
@@ -98,15 +103,17 @@ def search(
             its predicted difficulty. Engine, sampling options, template, examples, verifier and limits must be those
             that the policy was made with.
         budget: one of the policy's budgets, in its unit.
+        shard: ``i/n``: search the problems of job i of n alone, by a hash of their ids; each job has its own output.
+        complete_shards: search here what missing and unfinished shards in ``reuse_from`` lack, in place of refusing.
 
     Raises:
         InputError: no problems; a verifier whose steps are not the generator's, or an outcome verifier where the values
-            of steps are needed; a limit below 1; a policy with a strategy, without a budget, or of another search.
+            of steps are needed; a limit below 1; a policy with a strategy, without a budget, or of another search;
+            shards that are missing, unfinished or of another run.
     """
+    part = ProblemShard.parse(shard)
     strategy = _strategy(strategy, policy, budget)
-    for key, value in (("max_depth", max_depth), ("max_tokens", max_tokens), ("max_problems", max_problems)):
-        if value is not None and value < 1:
-            raise InputError(f"{key}: expected >= 1, got {value}")
+    _check_limits(max_depth=max_depth, max_tokens=max_tokens, max_problems=max_problems)
     verifier = verifier if isinstance(verifier, Scorer) else ExportedVerifier(verifier)
     verifier.keep_prefixes()
     template = template_of(engine, template)
@@ -122,18 +129,18 @@ def search(
     config: dict[str, Any] = law | scored | asked | {"problems": digest(todo), "time_limit": time_limit}
     if isinstance(strategy, ComputeOptimal):
         strategy.check(config, [problem.id for problem in todo])
-    check_sampled([folder / EXPANSIONS for folder in reuse_from], EXPANSIONS, law)
-    with Store(output, Solution, stage="search", config=config, inputs={}) as store:
+    todo, own = [problem for problem in todo if problem.id in part], config | part.config()
+    with Store(output, Solution, stage="search", config=own, inputs={}, may_be_empty=part.divides) as store:
         if store.finished:
             print(f"{output}: already finished, {len(todo)} problems")
             return
+        merged = find_shards(reuse_from, "search", config, part, complete=complete_shards)
+        others = [folder / EXPANSIONS for folder in merged.others]
+        check_sampled(others, EXPANSIONS, law)
         trained = say_trained({verifier_name: verifier}, {text_digest(p.problem): p.id for p in todo})
-        folders = (
-            Store(output / EXPANSIONS, Expansion, stage=EXPANSIONS, config=law, inputs={}),
-            Store(output / VALUES, Values, stage=VALUES, config=law | {"verifier": config["verifier"]}, inputs={}),
-            Store(output / RESULTS, SearchResult, stage=RESULTS, config=config, inputs={}),
-        )
+        folders = _folders(output, own, law, may_be_empty=part.divides)
         with folders[0] as expansions, folders[1] as values, folders[2] as results:
+            _copy(merged, store, expansions, values, results)
             missing = [problem for problem in todo if problem.id not in results.done]
             figures: dict[str, Any] = {}
             with (
@@ -145,11 +152,13 @@ def search(
                 if missing:
                     prompts = Prompts(engine, template, examples)
                     memory = Memory(
-                        Kept(expansions, read_sampled([folder / EXPANSIONS for folder in reuse_from], Expansion)),
-                        Kept(values, read_sampled(_of_verifier(reuse_from, config["verifier"]), Values)),
+                        Kept(expansions, read_sampled(others, Expansion)),
+                        Kept(values, read_sampled(_of_verifier(merged.others, config["verifier"]), Values)),
                     )
-                    pricing = pricing_of(engine, verifier, prompts)
-                    sampler = Sampler(engine, verifier, prompts, sampling, memory, aggregation, seed, pricing)
+                    sampler = Sampler(
+                        engine, verifier, prompts, sampling, memory, aggregation, seed,
+                        pricing_of(engine, verifier, prompts),
+                    )  # fmt: skip
                     work = SearchRun(
                         strategy, sampler, Limits(max_depth, max_tokens), verifier_name, aggregation, grader, pool,
                         store, results, progress,
@@ -158,14 +167,44 @@ def search(
                     figures = {"refused_this_run": sampler.num_refused, "unscored_this_run": sampler.num_unscored}
                 figures |= progress.summary() | _read_by(verifier, before)
             fit = StepFit(template).add(store.records())
-            summary = _summary(results.records()) | problems.counted() | fit.counted() | figures
-            summary["trained_on"] = trained
+            counted = problems.counted() | fit.counted() | {"trained_on": trained}
+            summary = _summary(results.records()) | counted | merged.add(figures)
             expansions.finish({})
             values.finish({})
             results.finish(summary)
         store.finish(summary)
+    merged.say(output, figures["items_this_run"], "problems")
     _say(output, summary)
     fit.warn()
+
+
+def _check_limits(**limits: int | None) -> None:
+    for key, value in limits.items():
+        if value is not None and value < 1:
+            raise InputError(f"{key}: expected >= 1, got {value}")
+
+
+def _folders(
+    output: Path, config: dict[str, Any], law: dict[str, Any], *, may_be_empty: bool
+) -> tuple[Store[Expansion], Store[Values], Store[SearchResult]]:
+    of_values = law | {"verifier": config["verifier"]}
+    return (
+        Store(output / EXPANSIONS, Expansion, stage=EXPANSIONS, config=law, inputs={}, may_be_empty=may_be_empty),
+        Store(output / VALUES, Values, stage=VALUES, config=of_values, inputs={}, may_be_empty=may_be_empty),
+        Store(output / RESULTS, SearchResult, stage=RESULTS, config=config, inputs={}, may_be_empty=may_be_empty),
+    )
+
+
+def _copy(
+    merged: Merged, solutions: Store[Solution], expansions: Store[Expansion], values: Store[Values],
+    results: Store[SearchResult],
+) -> None:  # fmt: skip
+    """Copy what shards have found; results come last, as a problem that has one is not searched again."""
+    merged.copy(expansions, EXPANSIONS)
+    merged.copy(values, VALUES)
+    concluded = {result.problem_id for result in merged.records(SearchResult, RESULTS)}
+    copy((s for s in merged.records(Solution) if s.problem_id in concluded), solutions)
+    merged.copy(results, RESULTS)
 
 
 def _strategy(strategy: SearchStrategy | None, policy: Path | None, budget: float | None) -> SearchStrategy:
@@ -216,6 +255,9 @@ def _summary(results: Iterable[SearchResult]) -> dict[str, Any]:
 
 def _say(output: Path, summary: dict[str, Any]) -> None:
     cost, number = summary["cost"], summary["problems"]
+    if not number:
+        print(f"{output}: no problem is in this shard")
+        return
     print(
         f"{output}: {number:,} problems, {summary['finished']:,} finished solutions; a problem costs on average "
         f"{cost['generated_tokens'] / number:,.0f} sampled tokens, {cost['prompt_tokens'] / number:,.0f} read by the "

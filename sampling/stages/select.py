@@ -136,7 +136,7 @@ def select(
         "places_left_empty": sum(size - len(selected) for selected in chosen),
     }  # fmt: skip
     with store() as out:
-        sheets = _sheets(input, incorrect.keys() - out.done, name if show_scores else None)
+        sheets = _sheets(input, {i for i in incorrect if i not in out.done}, name if show_scores else None)
         while batch := list(islice(sheets, _BATCH)):
             out.write(batch)
         out.finish(summary | {"verifier": name, "input": counts})

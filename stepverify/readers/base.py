@@ -12,6 +12,7 @@ from random import Random
 from typing import Any, Literal, TypeVar
 
 from stepverify.foreign import describe_row
+from stepverify.keys import KeySet
 from stepverify.records import InputError, Problem, Solution
 
 Fold = Literal["all", "train", "validation"]
@@ -106,11 +107,10 @@ def once(solutions: Iterable[Solution], source: str) -> Iterator[Solution]:
     Raises:
         InputError: an id occurs twice.
     """
-    seen = set()
+    seen = KeySet()
     for solution in solutions:
-        if solution.id in seen:
+        if not seen.add(solution.id):
             raise InputError(f"{source}: solution id {solution.id!r} occurs twice")
-        seen.add(solution.id)
         yield solution
 
 

@@ -62,6 +62,20 @@ def test_plain_command_lines(recipe):
     assert "--config '{trainer: {max_epochs: 1}}' --config recipe/02_again.yaml" in line
 
 
+def test_a_shard_goes_to_every_stage_that_divides_problems(recipe):
+    for name, stage in (("05_samples", "generate"), ("06_labels", "label")):
+        (recipe / f"{name}.yaml").write_text("{}")
+        (recipe / "pipeline.yaml").write_text((recipe / "pipeline.yaml").read_text() + f"  {name}: sampling {stage}\n")
+    assert lines("--from", "5", "--shard", "3/16", "--set", "runs=jobs/3") == [
+        "sampling generate --config recipe/05_samples.yaml --set runs=jobs/3 --shard 3/16",
+        "sampling label --config recipe/06_labels.yaml --set runs=jobs/3 --shard 3/16",
+    ]
+    with pytest.raises(InputError, match=r"^--shard 3/16: 04_fit \(stepverify fit\) works on all problems; choose"):
+        lines("--from", "4", "--shard", "3/16")
+    with pytest.raises(InputError, match=r"^shard: '17/16': expected i/n"):
+        lines("--from", "5", "--shard", "17/16")
+
+
 @pytest.mark.parametrize(
     ("args", "numbers"),
     [

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sampling.__main__ import main
-from sampling.engines import SamplingOptions
+from sampling.engines import Completion, SamplingOptions
 from sampling.runtime.inputs import exported_template, read_problems
 from sampling.runtime.provenance import digest
 from sampling.runtime.seeds import derive_seed
@@ -102,6 +102,27 @@ def test_no_model_is_loaded_where_all_is_there(tmp_path):
     run(tmp_path / "before")
     found = run(tmp_path / "fewer", NoEngine(), num_samples=3, reuse_from=[tmp_path / "before"])[1]
     assert found == run(tmp_path / "alone", num_samples=3)[1]
+
+
+class Refusing(FakeEngine):
+    """A server that refuses every third sample, and skips it."""
+
+    @staticmethod
+    def completion(seed):
+        return Completion([], "", "refused") if seed % 3 == 0 else FakeEngine.completion(seed)
+
+
+def test_what_a_server_refused_in_a_shard_is_not_asked_for_again(tmp_path):
+    """Of 9 samples, 3 of each problem, one of each is refused: left out, counted and named once the shards are merged."""
+    _, whole = run(tmp_path / "whole", Refusing(), num_samples=3)
+    for number in (1, 2):
+        run(tmp_path / "parts" / str(number), Refusing(), num_samples=3, shard=f"{number}/2")
+    engine, merged = run(tmp_path / "out", Refusing(), num_samples=3, reuse_from=[tmp_path / "parts" / "*"])
+    assert engine.asked == []
+    assert (len(merged), merged) == (6, whole)
+    summaries = [json.loads((tmp_path / name / "manifest.json").read_text())["summary"] for name in ("whole", "out")]
+    assert summaries[1] | {"seconds": 0} == summaries[0] | {"seconds": 0}
+    assert summaries[1]["refused"]["count"] == 3
 
 
 def test_samples_of_another_law_are_refused_and_leave_no_folder(tmp_path):
