@@ -117,7 +117,7 @@ def limit_host(monkeypatch: pytest.MonkeyPatch, spare: int) -> None:
 
 
 def fit(root: Path, data: Path, checkpointing: Any = "auto", *words: str, **changes: Any) -> None:
-    # Three layers, of which one at a time is recomputed: with a single one nothing would be saved.
+    # All three layers: they are recomputed one at a time, so that with a single one nothing would be saved.
     backbone = BACKBONE | {"overrides": {}, "attention_dropout": 0.1, "gradient_checkpointing": checkpointing}
     settings = {
         "model__init_args__backbone": backbone, "data__pack_tokens": 512, "trainer__max_epochs": 1,
@@ -128,10 +128,8 @@ def fit(root: Path, data: Path, checkpointing: Any = "auto", *words: str, **chan
 
 @pytest.mark.slow
 def test_checkpointing_is_chosen_by_memory(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch):
-    """Measured, recomputed in part, whole or not: the same losses and weights, bit for bit, dropout included.
-
-    Then continued, where memory would suffice without; and in too little memory for a recomputed step, refused.
-    """
+    """Measured, recomputed in part, whole or not: the same losses and weights, bit for bit, dropout included. Then
+    continued, where memory would suffice without; and in too little memory for a recomputed step, refused."""
     monkeypatch.setattr("stepverify.models.recompute._SHORT", 16)  # so small a model has no long sums
     data = write_labelled(tmp_path / "data")
     fit(tmp_path / "false", data, False)
