@@ -116,5 +116,5 @@ def test_the_table_of_architectures_is_the_tested_one():
 
 
 def test_ci_runs_what_the_readme_says():
-    assert "make check test test-vllm" in (ROOT / ".ci" / "run").read_text()
+    assert "make check test test-ray test-vllm" in (ROOT / ".ci" / "run").read_text()
     assert len(README.splitlines()) <= 250
