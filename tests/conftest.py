@@ -10,6 +10,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import atexit
 import gc
 import shutil
+import signal
+import sys
 import tempfile
 import threading
 import warnings
@@ -199,3 +201,23 @@ def data_folder():
 def models_folder():
     """Folder of small public models, from STEPVERIFY_MODELS."""
     return _folder("STEPVERIFY_MODELS", "the models (smollm2-135m, qwen2.5-coder-0.5b)")
+
+
+@pytest.fixture(scope="module")
+def ray_here(root):
+    """Ray on this machine, whose actors find the tests."""
+    import ray
+
+    from sampling.runtime.replicas import connected
+    from stepverify.records import InputError
+
+    before = signal.getsignal(signal.SIGTERM), sys.excepthook
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(root))
+        try:
+            connected(None)
+        except InputError as error:  # a sandbox may forbid what Ray needs
+            pytest.skip(f"Ray cannot be started here: {error}")
+        assert (signal.getsignal(signal.SIGTERM), sys.excepthook) == before
+        yield
+        ray.shutdown()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Hashable
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from sampling.engines.base import Completion, Engine, Request, SamplingOptions, SummedUsage, Usage
-from sampling.runtime.replicas import Failed, Lethal, Replicas
-from stepverify.records import InputError
+from sampling.runtime.replicas import Failed, Lethal, Number, Replicas, check_number
 
 _BLOCK = 8  # tokens: prefixes are told apart at multiples of this length
 _CHARACTERS = 32  # the same for prompts that are texts
@@ -35,17 +32,16 @@ class RayEngine(Engine):
     """
 
     def __init__(
-        self, engine: Engine, replicas: int | Literal["auto"] = "auto", resources: dict[str, float] | None = None,
+        self, engine: Engine, replicas: Number = "auto", resources: dict[str, float] | None = None,
         address: str | None = None, failed: Failed = "error",
     ) -> None:  # fmt: skip
-        if replicas != "auto" and replicas < 1:
-            raise InputError(f"replicas: expected auto, or 1 or more, got {replicas}")
+        check_number(replicas)
         self.engine, self.model, self.failed = engine, engine.model, failed
         self._read = SummedUsage()
         self.usage: Usage | None = None if engine.usage is None else self._read.total
         self._replicas = Replicas(
-            partial(_Worker, engine), f"{type(engine).__name__} of {engine.model}", engine.capacity, replicas,
-            resources, address,
+            engine, f"{type(engine).__name__} of {engine.model}", engine.capacity, replicas, resources, address,
+            self._read.update,
         )  # fmt: skip
 
     @property
@@ -80,15 +76,11 @@ class RayEngine(Engine):
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
         """Return the completions of a request, from one of the replicas."""
         try:
-            completions, name, read = await self._replicas.call(
-                request.key, request.n, prefix_keys(request), "complete", request, options
-            )
+            return await self._replicas.call(request.key, request.n, prefix_keys(request), "complete", request, options)
         except Lethal:
             if self.failed == "error":
                 raise
             return [Completion([], "", "refused")] * request.n
-        self._read.update(name, read)
-        return completions
 
     async def aclose(self) -> None:
         """End the replicas."""
@@ -108,17 +100,3 @@ def prefix_keys(request: Request) -> list[Hashable]:
         block = content[end - size : end]
         keys.append(key := hash((key, block if isinstance(block, str) else tuple(block))))
     return keys
-
-
-class _Worker:
-    """Complete requests in an actor, and say what its engine has read."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine, self._name = engine, uuid.uuid4().hex
-
-    async def complete(
-        self, request: Request, options: SamplingOptions
-    ) -> tuple[list[Completion], str, Usage | None]:  # fmt: skip
-        """Return the completions, the replica's name, and what it has read so far."""
-        completions = await self._engine.complete(request, options)
-        return completions, self._name, self._engine.usage

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
@@ -20,11 +21,13 @@ from sampling.runtime.dispatch import Dispatcher
 from stepverify.records import InputError
 
 Failed = Literal["error", "skip"]
+Number = int | Literal["auto"]
 
 _DEATHS = 3  # of replicas with a request in work, the last ones alone with it, after which the request is given up
 _SUSPECT = 2  # deaths after which a request runs alone on a replica
 _IN_A_ROW = 5  # deaths without any answer between them, after which the run ends
 _PATIENCE = 10.0  # seconds for a connection to a cluster
+_PLACED = 60.0  # seconds for an actor to begin, before which it loads nothing
 _STORE = 1 << 27  # bytes of Ray's object store on this machine: requests and answers are small
 
 
@@ -41,23 +44,25 @@ class Replicas:
     Replicas end with this process, however it ends.
 
     Args:
-        build: makes the worker, in the actor; pickled.
+        worker: an object with coroutine functions; each actor has a copy, pickled when the actor begins.
         name: what the worker runs, for messages.
         limit: largest amount outstanding at a replica.
         number: number of replicas; ``auto`` has as many as the cluster's GPUs, or else its CPUs, allow.
         resources: what each replica takes: ``num_gpus`` (1 where the cluster has any), ``num_cpus`` (1), and custom
             resources of the cluster by name.
         address: of a Ray cluster; ``auto`` finds the one this machine belongs to; None starts one on this machine.
+        heed: called after each answer with the name of the replica and the ``usage`` of its worker.
     """
 
     def __init__(
-        self, build: Callable[[], Any], name: str, limit: int, number: int | Literal["auto"] = "auto",
-        resources: dict[str, float] | None = None, address: str | None = None,
+        self, worker: Any, name: str, limit: int, number: Number = "auto", resources: dict[str, float] | None = None,
+        address: str | None = None, heed: Callable[[str, Any], None] = lambda name, usage: None,
     ) -> None:  # fmt: skip
-        self._build, self.name, self.limit, self.address = build, name, limit, address
+        self._worker, self.name, self.limit, self.address, self._heed = worker, name, limit, address, heed
         self._number, self._resources = number, dict(resources or {})
         self._dispatcher: Dispatcher[Any] | None = None
         self._in_a_row = 0
+        self._placing = set[asyncio.Task[None]]()
         self.num_deaths = 0
 
     @property
@@ -67,7 +72,7 @@ class Replicas:
         Raises:
             InputError: Ray is missing, or its cluster has too little.
         """
-        total = self._totals()
+        total = connected(self.address).cluster_resources()
         wanted = self._wanted(total)
         fits = min((int(total.get(key, 0.0) / amount) for key, amount in wanted.items() if amount), default=1)
         number = fits if self._number == "auto" else self._number
@@ -79,10 +84,6 @@ class Replicas:
                 "replicas or resources"
             )
         return number
-
-    def _totals(self) -> dict[str, float]:
-        ray = connected(self.address)
-        return ray.cluster_resources()
 
     def _wanted(self, total: dict[str, float]) -> dict[str, float]:
         """Return what a replica takes, by the names that Ray gives resources."""
@@ -115,15 +116,16 @@ class Replicas:
         for deaths in range(_DEATHS):
             async with dispatcher.hold(prefixes, amount, alone=deaths >= _SUSPECT) as actor:
                 try:
-                    answer = await self._answer(actor, method, arguments)
+                    answer, name, usage = await self._answer(actor, method, arguments)
                 except _deaths() as error:
                     self._replace(dispatcher, actor, str(error))
                 else:
                     self._in_a_row = 0
+                    self._heed(name, usage)
                     return answer
         raise Lethal(f"{key}: {_DEATHS} replicas of {self.name} died while they worked on it, the last one on it alone")
 
-    async def _answer(self, actor: Any, method: str, arguments: Sequence[Any]) -> Any:
+    async def _answer(self, actor: Any, method: str, arguments: Sequence[Any]) -> tuple[Any, str, Any]:
         import ray
 
         reference = actor.call.remote(method, *arguments)
@@ -141,16 +143,17 @@ class Replicas:
         number = self.number
         self._dispatcher = Dispatcher(self.limit)
         for _ in range(number):
-            self._dispatcher.add(self._actor())
+            self._add(self._dispatcher)
         return self._dispatcher
 
     def _actor(self) -> Any:
-        wanted = self._wanted(self._totals())
+        ray = connected(self.address)
+        wanted = self._wanted(ray.cluster_resources())
         custom = {key: amount for key, amount in wanted.items() if key not in ("CPU", "GPU")}
-        kind = _actor_class().options(
+        kind = ray.remote(_Actor).options(
             num_cpus=wanted["CPU"], num_gpus=wanted["GPU"], resources=custom, max_concurrency=100_000, max_restarts=0
         )
-        return kind.remote(self._build)
+        return kind.remote(self._worker)
 
     def _replace(self, dispatcher: Dispatcher[Any], actor: Any, reason: str) -> None:
         """Replace a replica that died, once."""
@@ -166,7 +169,31 @@ class Replicas:
             )
             return
         print(f"{self.name}: a replica died and is replaced: {said}", file=sys.stderr)
-        dispatcher.add(self._actor())
+        self._add(dispatcher)
+
+    def _add(self, dispatcher: Dispatcher[Any]) -> None:
+        dispatcher.add(actor := self._actor())
+        task = asyncio.create_task(self._place(dispatcher, actor))
+        self._placing.add(task)
+        task.add_done_callback(self._placing.discard)
+
+    async def _place(self, dispatcher: Dispatcher[Any], actor: Any) -> None:
+        """Wait for an actor to begin; where others have taken what it needs, it would wait for ever."""
+        try:
+            async with asyncio.timeout(_PLACED):
+                await actor.begun.remote()
+        except TimeoutError:
+            text = (
+                f"{self.name}: Ray had no room for a replica for {_PLACED:g} seconds; others, such as a scorer's, have "
+                "taken its CPUs or GPUs: lower `replicas`, or share them (`resources: {num_gpus: 0.5}`)"
+            )
+            if self.address is None:
+                dispatcher.fail(InputError(text))
+                connected(self.address).kill(actor)  # so that its calls end
+            else:  # a cluster may grow
+                print(f"{text}; waiting on", file=sys.stderr)
+        except _deaths():
+            pass  # its calls find out
 
     async def aclose(self) -> None:
         """End all replicas."""
@@ -175,9 +202,21 @@ class Replicas:
         import ray
 
         self._dispatcher = None
+        for task in self._placing:
+            task.cancel()
         for actor in dispatcher.dispatch.outstanding:
             with suppress(Exception):
                 ray.kill(actor)
+
+
+def check_number(replicas: Number) -> None:
+    """Check a number of replicas before anything starts.
+
+    Raises:
+        InputError: an impossible one.
+    """
+    if replicas != "auto" and replicas < 1:
+        raise InputError(f"replicas: expected auto, or 1 or more, got {replicas}")
 
 
 def connected(address: str | None) -> Any:
@@ -242,18 +281,16 @@ def _deaths() -> tuple[type[BaseException], ...]:
     )  # fmt: skip
 
 
-def _actor_class() -> Any:
-    import ray
-
-    return ray.remote(_Actor)
-
-
 class _Actor:
     """Hold a worker in an actor; its calls run concurrently."""
 
-    def __init__(self, build: Callable[[], Any]) -> None:
-        self._worker = build()
+    def __init__(self, worker: Any) -> None:
+        self._worker, self._name = worker, uuid.uuid4().hex
 
-    async def call(self, method: str, *arguments: Any) -> Any:
-        """Call a coroutine function of the worker."""
-        return await getattr(self._worker, method)(*arguments)
+    async def begun(self) -> None:
+        """Answer at once."""
+
+    async def call(self, method: str, *arguments: Any) -> tuple[Any, str, Any]:
+        """Call a coroutine function of the worker; return its answer, the replica's name, and what it has used."""
+        answer = await getattr(self._worker, method)(*arguments)
+        return answer, self._name, getattr(self._worker, "usage", None)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sampling.engines.base import SummedUsage, Usage
-from sampling.runtime.replicas import Replicas
+from sampling.runtime.replicas import Number, Replicas, check_number
 from sampling.scorers.base import Objective, Scorer
-from stepverify.records import InputError, Solution
+from stepverify.records import Solution
 
 _WAITING = 2  # calls of a scorer's own concurrency that wait at a replica, so that it never waits for one
 
@@ -33,11 +31,10 @@ class RayScorer(Scorer):
     """
 
     def __init__(
-        self, scorer: Scorer, replicas: int | Literal["auto"] = "auto", resources: dict[str, float] | None = None,
+        self, scorer: Scorer, replicas: Number = "auto", resources: dict[str, float] | None = None,
         address: str | None = None,
     ) -> None:  # fmt: skip
-        if replicas != "auto" and replicas < 1:
-            raise InputError(f"replicas: expected auto, or 1 or more, got {replicas}")
+        check_number(replicas)
         self.scorer = scorer
         self._read = SummedUsage()
         self.usage: Usage | None = None if scorer.usage is None else self._read.total
@@ -45,11 +42,11 @@ class RayScorer(Scorer):
         self._replicas: Replicas | None = None
 
     def _running(self) -> Replicas:
-        # Not before it is used: `keep_prefixes` changes the scorer that replicas are made of.
+        # Not before it is used: the scorer may have to look for its model.
         if self._replicas is None:
             name = f"{type(self.scorer).__name__} of {Path(self.scorer.export or '').name or 'a model'}"
             limit = _WAITING * max(1, self.scorer.concurrency)
-            self._replicas = Replicas(partial(_Worker, self.scorer), name, limit, *self._arguments)
+            self._replicas = Replicas(self.scorer, name, limit, *self._arguments, self._read.update)
         return self._replicas
 
     @property
@@ -99,25 +96,12 @@ class RayScorer(Scorer):
         if not solutions:
             return []
         first = solutions[0]
-        values, name, read = await self._running().call(
+        return await self._running().call(
             f"{first.problem_id} ({len(solutions)} solutions)", 1, [first.problem_id], "score", list(solutions)
         )
-        self._read.update(name, read)
-        return values
 
     async def aclose(self) -> None:
         """End the replicas."""
         if self._replicas is not None:
             await self._replicas.aclose()
             self._replicas = None
-
-
-class _Worker:
-    """Score in an actor, and say what its scorer has read."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer, self._name = scorer, uuid.uuid4().hex
-
-    async def score(self, solutions: list[Solution]) -> tuple[list[list[float]], str, Usage | None]:
-        """Return the values, the replica's name, and what it has read so far."""
-        return await self._scorer.score(solutions), self._name, self._scorer.usage

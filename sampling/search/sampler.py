@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 from sampling.engines import Completion, Engine, Request, SamplingOptions
 from sampling.engines.prompts import Prompts
@@ -81,7 +81,7 @@ class Sampler:
 
     async def _ask(self, tree: Tree, node: Node, keys: Sequence[str], seed: int, how: How) -> None:
         """Sample consecutive continuations of a node, which wait to be written then."""
-        draft = _Draft(node.token_ids, node.sampled, node.num_tokens)
+        draft = _Draft(node.token_ids, node.sampled, node.num_tokens, node.num_calculator_edits)
         request, options = self._request(tree.problem, keys[0], draft, len(keys), seed, how)
         async with self._limit.hold(len(keys), (tree.order, node.depth)):
             completions = await self.engine.complete(request, options)
@@ -90,32 +90,47 @@ class Sampler:
                     f"{self.engine.model}: {keys[0]}: {len(keys)} completions were asked for, the engine returned "
                     f"{len(completions)}"
                 )
-            await together(
-                self._grow(tree.problem, node, key, seed + i, completion, how)
-                for i, (key, completion) in enumerate(zip(keys, completions, strict=True))
-            )
+            ended, going_on = list[Expansion](), list[Coroutine[Any, Any, None]]()
+            for i, (key, completion) in enumerate(zip(keys, completions, strict=True)):
+                if completion.finish == "refused":
+                    self.num_refused += 1
+                    continue
+                grown = self._joined(draft, completion, how)
+                record = self._record(tree.problem, node, key, seed + i, draft, grown, completion, how)
+                if record is None:
+                    going_on.append(self._grow(tree.problem, node, key, seed + i, grown, how))
+                else:
+                    ended.append(record)
+            await together([self.memory.expansions.add(ended), *going_on])
 
-    async def _grow(
-        self, problem: Problem, node: Node, key: str, seed: int, completion: Completion, how: How
-    ) -> None:  # fmt: skip
-        """Continue one completion until it is a whole step, since a separator may stand in a block or after nothing."""
-        draft = _Draft(node.token_ids, node.sampled, node.num_tokens, node.num_calculator_edits)
-        while completion.finish != "refused":
-            begun, draft = len(draft.sampled), self._joined(draft, completion, how)
-            if (ended := self._ended(node, draft, begun, completion, how)) is not None:
-                ids = None if draft.token_ids is None else [*draft.token_ids[len(node.token_ids or ()) :]]
-                record = Expansion(
-                    id=key, problem_id=problem.id, parent=node.id, seed=seed, text=draft.sampled[len(node.sampled) :],
-                    finish=ended, tokens=draft.num_tokens - node.num_tokens, token_ids=ids,
-                    num_calculator_edits=draft.num_calculator_edits - node.num_calculator_edits,
-                )  # fmt: skip
-                await self.memory.expansions.add([record])
-                return
+    async def _grow(self, problem: Problem, node: Node, key: str, seed: int, draft: _Draft, how: How) -> None:
+        """Continue until there is a whole step, since a separator may stand in a block or after nothing."""
+        record: Expansion | None = None
+        while record is None:
             request, options = self._request(
                 problem, f"{key}+{draft.num_tokens}", draft, 1, derive_seed(seed, draft.num_tokens), how
             )
             (completion,) = await self.engine.complete(request, options)
-        self.num_refused += 1
+            if completion.finish == "refused":
+                self.num_refused += 1
+                return
+            before, draft = draft, self._joined(draft, completion, how)
+            record = self._record(problem, node, key, seed, before, draft, completion, how)
+        await self.memory.expansions.add([record])
+
+    def _record(
+        self, problem: Problem, node: Node, key: str, seed: int, before: _Draft, draft: _Draft, completion: Completion,
+        how: How,
+    ) -> Expansion | None:  # fmt: skip
+        """Return a continuation that has ended with a completion; None where its step goes on."""
+        if (ended := self._ended(node, draft, len(before.sampled), completion, how)) is None:
+            return None
+        ids = None if draft.token_ids is None else [*draft.token_ids[len(node.token_ids or ()) :]]
+        return Expansion(
+            id=key, problem_id=problem.id, parent=node.id, seed=seed, text=draft.sampled[len(node.sampled) :],
+            finish=ended, tokens=draft.num_tokens - node.num_tokens, token_ids=ids,
+            num_calculator_edits=draft.num_calculator_edits - node.num_calculator_edits,
+        )  # fmt: skip
 
     def _request(
         self, problem: Problem, key: str, draft: _Draft, n: int, seed: int, how: How

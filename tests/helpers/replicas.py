@@ -7,11 +7,14 @@ import os
 import signal
 from pathlib import Path
 
-from sampling.engines import Completion, Engine
+from sampling.engines import Completion, Engine, SamplingOptions
 from sampling.engines.base import Usage
+from sampling.runtime.scheduler import run_all
 from sampling.scorers import Scorer
 from stepverify.records import InputError
 from tests.helpers.engines import CodePoints, FakeEngine
+
+SMALL = {"num_cpus": 0.1}  # more replicas than a test machine has cores
 
 
 class Noted(Engine):
@@ -76,3 +79,23 @@ def notes(folder):
 def plain(seed, n):
     """What a request gives."""
     return [Completion(**{f: getattr(c, f) for f in ("token_ids", "text", "finish")}) for c in map(FakeEngine.completion, range(seed, seed + n))]  # fmt: skip
+
+
+def asked_of(engine, requests, max_in_work=40):
+    """Completions by key, and the errors of requests that failed."""
+    found, failed = {}, {}
+
+    async def one(request):
+        try:
+            found[request.key] = await engine.complete(request, SamplingOptions())
+        except InputError as error:
+            failed[request.key] = error
+
+    async def every():
+        try:
+            await run_all(requests, one, max_in_work=max_in_work)
+        finally:
+            await engine.aclose()
+
+    asyncio.run(every())
+    return found, failed

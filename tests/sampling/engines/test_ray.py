@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -13,55 +12,19 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from sampling.engines import CalculatorEngine, RayEngine, Request, SamplingOptions, TransformersEngine  # noqa: E402
-from sampling.runtime.replicas import Lethal, _check_reachable, connected  # noqa: E402
+from sampling.engines import RayEngine, Request, SamplingOptions  # noqa: E402
+from sampling.runtime.replicas import Lethal  # noqa: E402
 from sampling.runtime.scheduler import run_all, together  # noqa: E402
 from sampling.scorers import RayScorer  # noqa: E402
 from sampling.stages.generate import generate  # noqa: E402
 from stepverify.jsonl import read_records  # noqa: E402
 from stepverify.records import InputError, Problem, Solution  # noqa: E402
-from tests.helpers.replicas import Lengths, Noted, notes, plain  # noqa: E402
+from tests.helpers.replicas import SMALL, Lengths, Noted, asked_of, notes, plain  # noqa: E402
 from tests.helpers.searches import problems  # noqa: E402
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
 
-SMALL = {"num_cpus": 0.1}
 OPTIONS = SamplingOptions()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster(root):
-    """Ray on this machine, whose actors find the tests."""
-    before = signal.getsignal(signal.SIGTERM), sys.excepthook
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(root))
-        try:
-            connected(None)
-        except InputError as error:  # a sandbox may forbid what Ray needs
-            pytest.skip(f"Ray cannot be started here: {error}")
-        assert (signal.getsignal(signal.SIGTERM), sys.excepthook) == before
-        yield
-        ray.shutdown()
-
-
-def asked_of(engine, requests, max_in_work=40):
-    """Completions by key, and the errors of requests that failed."""
-    found, failed = {}, {}
-
-    async def one(request):
-        try:
-            found[request.key] = await engine.complete(request, OPTIONS)
-        except InputError as error:
-            failed[request.key] = error
-
-    async def every():
-        try:
-            await run_all(requests, one, max_in_work=max_in_work)
-        finally:
-            await engine.aclose()
-
-    asyncio.run(every())
-    return found, failed
 
 
 def test_two_replicas_make_the_records_of_one_engine(tmp_path):
@@ -155,17 +118,6 @@ def test_an_error_of_the_engine_is_raised_as_it_is(tmp_path):
     assert len(notes(tmp_path)) == 1
 
 
-def test_replicas_that_never_answer_end_the_run(tmp_path, capfd):
-    """Five die one after the other; then all that waits ends."""
-    found, errors = asked_of(
-        RayEngine(Noted(tmp_path, unable=True), 2, SMALL), [Request(f"{i}", [1], 1, 0) for i in range(9)]
-    )
-    assert not found
-    messages = {str(error) for error in errors.values()}
-    assert any("5 replicas died one after the other without an answer" in message for message in messages)
-    assert "a replica died and is replaced" in capfd.readouterr().err
-
-
 def test_a_cancelled_call_is_cancelled_in_its_replica(tmp_path):
     engine = RayEngine(Noted(tmp_path), 1, SMALL)
 
@@ -214,49 +166,6 @@ def test_a_scorer_in_replicas_gives_its_values_and_keeps_problems_together(tmp_p
     assert all(read), "both have read some"
     assert together_.identity() == alone.identity()
     assert together_.objective == "process"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"replicas": 0}, "replicas: expected auto, or 1 or more, got 0"),
-        (
-            {"replicas": 3, "resources": {"num_cpus": 1e6}},
-            r"replicas: 3 of Noted of noted \(each CPU 1e\+06\) do not fit into",
-        ),
-        ({"resources": {"tpu": 1}}, r"replicas: auto of Noted of noted \(each CPU 1, tpu 1\) do not fit into .*tpu 0"),
-        (
-            {"replicas": 1, "resources": {"num_gpus": 8}},
-            r"replicas: 1 .*GPU 8.* do not fit into what Ray has \(.*GPU 0",
-        ),
-    ],
-)
-def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
-    with pytest.raises(InputError, match=f"^{message}"):
-        RayEngine(Noted(tmp_path), **arguments).capacity  # noqa: B018
-
-
-def test_a_cluster_that_is_not_there_is_refused_at_once():
-    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"):
-        with pytest.raises(InputError, match=f"^address: {address}: no Ray cluster can be reached there"):
-            _check_reachable(address)
-
-
-def test_without_ray_the_error_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"install stepverify\[ray\]"):
-        RayEngine(Noted(tmp_path)).capacity  # noqa: B018
-
-
-def test_arguments_go_to_the_actor_and_nothing_that_was_loaded(tiny_model_dir):
-    """A copy for another process has no tokenizer, no model and a pump of its own."""
-    engine = CalculatorEngine(TransformersEngine(str(tiny_model_dir), device="cpu", batch_size=3))
-    assert engine.tokenizer is not None
-    copy = pickle.loads(pickle.dumps(engine))
-    assert "tokenizer" not in vars(copy.engine)
-    assert (copy.engine.model, copy.engine.batch_size, copy.capacity) == (str(tiny_model_dir), 3, 24)
-    assert copy.engine._pump is not engine.engine._pump
-    assert copy.identity() == engine.identity()
 
 
 DRIVER = """
