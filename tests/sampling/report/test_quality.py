@@ -254,7 +254,7 @@ def test_an_area_of_resampled_groups_is_that_of_its_members(rows, seed):
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.booleans()), min_size=1, max_size=60))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 def test_measures_are_those_of_torchmetrics(pairs):
     """Values between the edges of the bins, where the two put a value into the same bin; many of them equal."""
     import torch

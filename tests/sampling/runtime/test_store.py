@@ -70,7 +70,7 @@ def test_a_line_torn_at_any_byte_is_cut_and_drawn_again(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_however_often_it_is_torn_each_record_is_there_once(data):
     """Random batches, and after each a cut anywhere after the line before the last: nothing is lost or doubled."""
     with tempfile.TemporaryDirectory() as folder:

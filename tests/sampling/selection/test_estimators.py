@@ -162,7 +162,7 @@ def test_top_k_votes_meet_best_of_n_and_majority(samples, seed):
 
 
 @given(SAMPLES, st.integers(2, 4))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 def test_top_k_votes_near_the_mean_over_all_subsets(samples, k):
     """Equal scores are made different: the order among equals is by chance, and enumerated here it need not be."""
     scores = [s[0] + i / 1000 for i, s in enumerate(samples)]

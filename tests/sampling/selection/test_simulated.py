@@ -39,7 +39,7 @@ def test_of_two_samples_the_correct_one_is_chosen_as_often_as_the_area_says(area
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=12), st.floats(0.01, 0.99), st.integers(0, 9))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 def test_knowing_nothing_is_the_majority_and_knowing_all_the_oracle(correct, base_rate, seed):
     samples, classes = samples_of(correct), [int(not r) for r in correct]
     total = [len(correct)]

@@ -54,7 +54,7 @@ marks = st.lists(st.sampled_from(["Step 1: ", "Step 2:", "ки", "+", "a", "\n"]
 
 
 @given(marks, st.lists(marks, min_size=1, max_size=3))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_texts_with_the_marks_of_a_format_are_kept_or_left_out(tmp_path_factory, problem, steps):
     """Never changed: what is written beside a plain solution reads the same; a blank first step cannot be written."""
     folder = tmp_path_factory.mktemp("c")

@@ -16,7 +16,7 @@ from stepverify.answers.exact import Unknown, equal_numbers, rational
 from stepverify.answers.formula import read
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(1, 400), st.integers(2, 50), st.sampled_from([r"\pi", r"\sqrt{2}", "e", r"\sqrt{2}+\sqrt{3}", r"\ln 3"])
 )
@@ -27,7 +27,7 @@ def test_constants_that_differ_by_little_are_told_apart(power, base, constant):
     assert equivalent(near, rf"\frac{{1}}{{{base}^{{{power}}}}}+{constant}") is True
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 300), st.integers(2, 9), st.integers(-2, 2))
 def test_powers_are_compared_exactly(power, base, difference):
     assert equivalent(f"{base}^{{{power}}}", f"{base**power + difference}") is (difference == 0)

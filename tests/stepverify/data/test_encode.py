@@ -177,7 +177,7 @@ STEPS = st.lists(st.text("12#+ab\n =", max_size=6), max_size=5)
 
 
 @given(STEPS, st.data())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_a_shared_beginning_has_the_same_ids(characters_bos, merging, tokenizer, steps, data):
     """So a rollout continues exactly what was sampled, and a cached prefix fits."""
     for which in (characters_bos, merging, tokenizer):
@@ -189,7 +189,7 @@ def test_a_shared_beginning_has_the_same_ids(characters_bos, merging, tokenizer,
 
 
 @given(st.lists(st.text("12#+ab =", min_size=1, max_size=6), min_size=1, max_size=5), st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_generator_and_verifiers_agree_on_the_text(characters_bos, make_solution, steps, stopped):
     """The token read for is the next one; the tags come out of the ids of the path and nothing else does."""
     encoder = SolutionEncoder(characters_bos, TEMPLATE)

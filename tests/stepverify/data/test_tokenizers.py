@@ -170,7 +170,7 @@ def test_pieces_of_characters_of_several_tokens(trim, make_solution):
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=1, max_size=4), st.booleans())
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 def test_pieces_are_the_solution_token_by_token(make_solution, steps, trim):
     encoder = SolutionEncoder(byte_tokenizer(trim=trim), Template(prompt="{problem}\n"))
     record = make_solution(steps, finish="stop")

@@ -88,7 +88,7 @@ class Earlier:
         return tuple(torch.cat(pair, dim=2) for pair in zip((key, value), self.parts, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     sequences=token_lists, known=token_lists, window=st.sampled_from([None, None, 1, 3, 99]),
     softcap=st.sampled_from([None, None, 2.0]), how=st.sampled_from([paths, dense.sdpa, dense.eager, dense.flex]),

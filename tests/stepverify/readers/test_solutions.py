@@ -35,7 +35,7 @@ def ids(reader):
 
 
 @given(st.floats(0, 1, exclude_min=True, exclude_max=True))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_the_folds_divide_the_problems(solutions, fraction):
     """Train and validation have all solutions between them, in order, and no problem in common."""
     train = list(Solutions(solutions, "train", fraction).solutions())

@@ -108,7 +108,7 @@ def follow(steps, problem, modulus):
     st.sampled_from(SPLITS), st.integers(20, 60), st.integers(2, 9),
     st.text("+-*", min_size=1, max_size=4), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 99),
 )  # fmt: skip
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_synthetic_solutions_are_correct(split, modulus, num_steps, operators, hasty, seed):
     reader = Synthetic(split, 2, modulus, num_steps, operators, hasty, seed=seed)
     for number, problem in enumerate(reader.problems()):
