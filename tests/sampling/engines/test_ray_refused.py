@@ -57,12 +57,13 @@ def test_a_cluster_that_is_not_there_is_refused_at_once():
 
 def test_replicas_for_which_there_is_no_room_end_the_run(tmp_path, monkeypatch):
     """Two take what the machine has; the scorer's beside them wait for it in vain."""
-    monkeypatch.setattr("sampling.runtime.replicas._PLACED", 1.0)
     share = {"num_cpus": ray.cluster_resources()["CPU"] / 2}
     first, second = (RayEngine(Noted(tmp_path), 2, share) for _ in range(2))
 
     async def main():
-        await first.complete(Request("a", [1], 1, 0), OPTIONS)
+        await first.complete(Request("a", [1], 8, 0), OPTIONS)
+        await first.complete(Request("b", [2], 8, 0), OPTIONS)
+        monkeypatch.setattr("sampling.runtime.replicas._PLACED", 1.0)
         try:
             with pytest.raises(
                 InputError, match=r"^Noted of noted: Ray had no room for a replica for 1 seconds; others"
