@@ -277,6 +277,10 @@ class Engine(ABC):
             InputError: the prompt leaves no room for a completion in the model's context.
         """
 
+    def status(self) -> str:
+        """Return what a progress line says of the engine besides what it has read; empty for nothing."""
+        return ""
+
     async def aclose(self) -> None:  # noqa: B027 - an engine may have nothing to close
         """Drop calls in flight, and end threads and connections.
 

@@ -187,6 +187,10 @@ class CalculatorEngine(Engine):
             raise
         return await together(self._corrected(request, i, c, options) for i, c in enumerate(sampled))
 
+    def status(self) -> str:
+        """Return the status of the engine."""
+        return self.engine.status()
+
     async def aclose(self) -> None:
         """Close the engine."""
         await self.engine.aclose()

@@ -70,8 +70,7 @@ class RayEngine(Engine):
 
     def status(self) -> str:
         """Return the number of replicas, and of those that died."""
-        died = self._replicas.num_deaths
-        return f"{self._replicas.num_alive} replicas" + (f" ({died} died)" if died else "")
+        return self._replicas.status()
 
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
         """Return the completions of a request, from one of the replicas."""

@@ -37,9 +37,11 @@ class Progress:
         self._start, self._count = time.monotonic(), 0
         self._counts = Counter[str](tokens=0)
         self._watched: list[tuple[Usage, Usage]] = []  # the growing usage, and a copy from the start
+        self._engines: list[Any] = []
 
     def watch(self, engine: Any) -> None:
-        """Show the prefix-cache hits and retries of an engine, if it counts them."""
+        """Show an engine's status, and its prefix-cache hits and retries if it counts them."""
+        self._engines.append(engine)
         if (usage := getattr(engine, "usage", None)) is not None:
             self._watched.append((usage, replace(usage)))
 
@@ -62,6 +64,7 @@ class Progress:
             shown.append(f"{cached / read:.0%} of prompts cached")
         if retries := self._retries():
             shown.append(f"{retries} retries")
+        shown += [status for engine in self._engines if (status := engine.status())]
         self._bar.set_postfix_str(", ".join(shown), refresh=False)
 
     def _read(self) -> tuple[int, int]:

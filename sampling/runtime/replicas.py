@@ -63,7 +63,7 @@ class Replicas:
         self._dispatcher: Dispatcher[Any] | None = None
         self._in_a_row = 0
         self._placing = set[asyncio.Task[None]]()
-        self.num_deaths = 0
+        self._num_deaths = 0
 
     @property
     def number(self) -> int:
@@ -91,10 +91,10 @@ class Replicas:
         defaults = {"num_gpus": float(total.get("GPU", 0.0) >= 1), "num_cpus": 1.0}
         return {named.get(key, key): float(amount) for key, amount in (defaults | self._resources).items()}
 
-    @property
-    def num_alive(self) -> int:
-        """Return the number of replicas that take calls."""
-        return len(self._dispatcher.dispatch.outstanding) if self._dispatcher else 0
+    def status(self) -> str:
+        """Return the number of replicas, and of those that died."""
+        alive = len(self._dispatcher.dispatch.outstanding) if self._dispatcher else 0
+        return f"{alive} replicas" + (f" ({self._num_deaths} died)" if self._num_deaths else "")
 
     async def call(
         self, key: str, amount: int, prefixes: Sequence[Hashable], method: str, *arguments: Any
@@ -161,7 +161,7 @@ class Replicas:
             return
         dispatcher.remove(actor)
         self._in_a_row += 1
-        self.num_deaths += 1
+        self._num_deaths += 1
         said = " ".join(reason.split())[:300]
         if self._in_a_row >= _IN_A_ROW:
             dispatcher.fail(

@@ -90,6 +90,10 @@ class Scorer(ABC):
         A search says so before its first call: it scores prefixes that grow.
         """
 
+    def status(self) -> str:
+        """Return what a progress line says of the scorer besides what it has read; empty for nothing."""
+        return ""
+
     async def aclose(self) -> None:  # noqa: B027 - a scorer may have nothing to close
         """End processes and free memory; waiting calls are cancelled."""
 

@@ -100,6 +100,10 @@ class RayScorer(Scorer):
             f"{first.problem_id} ({len(solutions)} solutions)", 1, [first.problem_id], "score", list(solutions)
         )
 
+    def status(self) -> str:
+        """Return the number of replicas, and of those that died."""
+        return self._replicas.status() if self._replicas else ""
+
     async def aclose(self) -> None:
         """End the replicas."""
         if self._replicas is not None:

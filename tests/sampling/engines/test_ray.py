@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_here")]
 OPTIONS = SamplingOptions()
 
 
-def test_two_replicas_make_the_records_of_one_engine(tmp_path):
+def test_two_replicas_make_the_records_of_one_engine(tmp_path, capsys):
     """A stage over both: equal solutions and configuration, and both have sampled; usage is that of both together."""
     (tmp_path / "notes").mkdir()
     for name in ("one", "two"):
@@ -36,6 +36,7 @@ def test_two_replicas_make_the_records_of_one_engine(tmp_path):
             engine = RayEngine(engine, replicas=2, resources=SMALL)
             assert engine.capacity == 16
         generate(engine, problems(30), tmp_path / name, num_samples=2)
+    assert "2 replicas" in capsys.readouterr().err
     one, two = ({s.id: s for s in read_records(tmp_path / name, Solution)} for name in ("one", "two"))
     assert one == two
     assert len(two) == 60
