@@ -1,6 +1,6 @@
 """Decode completions for the transformers engine: which calls begin when.
 
-Rows are sampled together, and leave when they end. When a quarter of the places is free, waiting calls take them. Those
+Rows are sampled together, and leave when they end. When an eighth of them is left, waiting calls take the places. Those
 of which much is to be read and those of which little is, since the rest was kept from earlier calls, are read apart, so
 that there is little padding.
 """
@@ -21,7 +21,7 @@ from sampling.engines.pump import Call, Core
 
 _WINDOW = 8  # calls are sorted by the number of tokens to read within windows of this many batches
 _ALIKE = 1 / 2  # prompts are read together if this share of the longest one's tokens is to be read at least
-_FREE = 1 / 4  # share of the places that is free before calls begin
+_FREE = 7 / 8  # share of the places that is free before calls begin: rows of like age and length need little padding
 
 
 class Decoder(Core):
