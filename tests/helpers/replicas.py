@@ -72,12 +72,12 @@ class Lengths(Scorer):
 
 
 def notes(folder):
-    """What each process noted."""
+    """Return what each process noted."""
     return {int(file.name): file.read_text().splitlines() for file in Path(folder).iterdir()}
 
 
 def plain(seed, n):
-    """What a request gives."""
+    """Return what a request gives."""
     return [Completion(**{f: getattr(c, f) for f in ("token_ids", "text", "finish")}) for c in map(FakeEngine.completion, range(seed, seed + n))]  # fmt: skip
 
 

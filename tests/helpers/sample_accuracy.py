@@ -17,11 +17,11 @@ from stepverify.template import load_export
 from tests.helpers.engines import complete_all
 
 PROBLEMS = {"class_path": "stepverify.readers.Synthetic", "init_args": {"split": "test", "num_problems": 11}}
-DRAWN = {"max_tokens": 40}
+SAMPLED = {"max_tokens": 40}
 
 
 def accuracy(**more: Any) -> dict[str, Any]:
-    arguments = {"problems": PROBLEMS, "sampling": DRAWN} | more
+    arguments = {"problems": PROBLEMS, "sampling": SAMPLED} | more
     return {"class_path": "sampling.sample_accuracy.SampleAccuracy", "init_args": arguments}
 
 
@@ -31,7 +31,7 @@ def sampled(export: Path, temperature: float = 0.0, n: int = 1) -> list[Solution
     template, _ = load_export(export)
     encoder = SolutionEncoder(engine.tokenizer, template)
     requests = [Request(p.id, encoder.prompt(p.problem), n, derive_seed(0, p.id)) for p in problems]
-    found = complete_all(engine, requests, SamplingOptions(temperature=temperature, **DRAWN))
+    found = complete_all(engine, requests, SamplingOptions(temperature=temperature, **SAMPLED))
     solutions = [Solution.of(p, i, template.split(c.text), finish=c.finish) for p in problems for i, c in enumerate(found[p.id])]  # fmt: skip
     with Grader(num_workers=1) as grader:
         return grade_solutions(solutions, grader)

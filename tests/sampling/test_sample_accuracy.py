@@ -13,7 +13,7 @@ from sampling.engines import Completion, Engine, Request, SamplingOptions  # noq
 from stepverify.cli import main  # noqa: E402
 from stepverify.readers import Synthetic  # noqa: E402
 from tests.helpers.runs import BACKBONE, config, scalars, weights  # noqa: E402
-from tests.helpers.sample_accuracy import DRAWN, accuracy, sampled  # noqa: E402
+from tests.helpers.sample_accuracy import SAMPLED, accuracy, sampled  # noqa: E402
 
 
 def fit(root: Path, *callbacks: dict[str, Any], kind: str = "GeneratorModule", **changes: Any) -> None:
@@ -47,7 +47,7 @@ def test_it_is_what_the_export_solves_and_disturbs_nothing(tmp_path: Path):
         "data__batch_size": 16,
     }
     watched, plain = tmp_path / "watched", tmp_path / "plain"
-    fit(watched, accuracy(num_samples=2, sampling=DRAWN | {"temperature": 0.5}, every_n_epochs=2), **changes)
+    fit(watched, accuracy(num_samples=2, sampling=SAMPLED | {"temperature": 0.5}, every_n_epochs=2), **changes)
     fit(plain, **changes, trainer__logger=False)
     one, other = weights(watched), weights(plain)
     assert all(torch.equal(one[k], other[k]) for k in one)
