@@ -37,7 +37,7 @@ from stepverify.callbacks import (
 )
 from stepverify.callbacks.memory import ChooseCheckpointing, NoteOutOfMemory, out_of_memory
 from stepverify.callbacks.ranks import EndFailed
-from stepverify.callbacks.run_folder import Finished, RunFolder, claim, comparable, earlier_precision, inputs_of
+from stepverify.callbacks.run_folder import Finished, RunFolder, claim, earlier_precision, inputs_of
 from stepverify.config_files import ConfigFiles, hints_of
 from stepverify.data.datamodule import SolutionData
 from stepverify.follow import follow_main, forget_main
@@ -134,18 +134,20 @@ class VerifierCLI(OpenCLI):
         settle_precision(
             config.trainer, config.model.init_args.backbone.dtype, earlier_precision(root, config.get("ckpt_path"))
         )
+        if self.subcommand == "fit" and not config.trainer.fast_dev_run:  # which writes nothing
+            rank_zero_only(self.held.enter_context)(locked(root))
+        overwrite = config.pop("overwrite", None)  # not saved, as it applies to this run only
+        text = self.parser_of(str(self.subcommand)).dump(config, skip_none=False, skip_validation=True, format="yaml")
+        self.save_config_kwargs |= {"text": text, "save_to_log_dir": False}
         if self.subcommand != "fit":
             return
-        if not config.trainer.fast_dev_run:  # which writes nothing
-            rank_zero_only(self.held.enter_context)(locked(root))
-        overwrite = config.pop("overwrite")  # not saved, as it applies to this run only
-        plain = yaml.safe_load(self.parser_of("fit").dump(config, skip_none=False, skip_validation=True, format="yaml"))
+        plain = yaml.safe_load(text)
         inputs = inputs_of(plain)
         earlier = claim(
             root, _export_folder(plain) or root / "export", plain, inputs, ckpt_path=config.ckpt_path,
             overwrite=overwrite, fast_dev_run=bool(config.trainer.fast_dev_run),
         )  # fmt: skip
-        self.save_config_kwargs |= {"manifest": comparable(plain), "inputs": inputs, "earlier": earlier}
+        self.save_config_kwargs |= {"inputs": inputs, "earlier": earlier}
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Add the default logger and callbacks."""
@@ -273,7 +275,6 @@ def run(args: Sequence[str] | None = None) -> OpenCLI | None:
             load_from_checkpoint_support=False,
             seed_everything_default=0,
             save_config_callback=RunFolder,
-            save_config_kwargs={"overwrite": True},
             trainer_defaults={
                 "default_root_dir": "runs/default", "gradient_clip_val": 1.0, "log_every_n_steps": 10,
                 "num_sanity_val_steps": 0,

@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning
 import yaml
-from lightning.pytorch.cli import SaveConfigCallback
 
 from stepverify.callbacks.best import Best
 from stepverify.callbacks.progress import shown
@@ -75,10 +74,10 @@ class Card:
         self.epochs, self.steps = trainer.current_epoch, trainer.global_step
         self.devices = trainer.world_size
         self.data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        saved = next((c for c in trainer.callbacks if isinstance(c, SaveConfigCallback)), None)  # type: ignore[attr-defined]
-        self.config: dict[str, Any] = {}
-        if saved is not None:
-            self.config = yaml.safe_load(saved.parser.dump(saved.config, skip_none=True, skip_validation=True))
+        from stepverify.callbacks.run_folder import RunFolder  # by way of the exports, it imports this module
+
+        saved = next((c for c in trainer.callbacks if isinstance(c, RunFolder)), None)  # type: ignore[attr-defined]
+        self.config: dict[str, Any] = saved.plain if saved is not None else {}
 
     def render(self, form: Form, folder: Path) -> str:
         """Render the card of one form.

@@ -182,7 +182,7 @@ class RunFolder(SaveConfigCallback):
     Args:
         parser: as in :class:`~lightning.pytorch.cli.SaveConfigCallback`.
         config: parsed, as in that class.
-        manifest: the configuration as plain values.
+        text: the configuration as YAML.
         inputs: fingerprints of the data.
         earlier: files of an earlier run, removed when the fit starts.
         kwargs: further arguments of that class.
@@ -190,18 +190,29 @@ class RunFolder(SaveConfigCallback):
 
     def __init__(
         self, parser: LightningArgumentParser, config: Any, *,
-        manifest: Mapping[str, Any] | None = None, inputs: Mapping[str, Any] | None = None,
-        earlier: Sequence[Path] = (), **kwargs: Any,
+        text: str = "", inputs: Mapping[str, Any] | None = None, earlier: Sequence[Path] = (), **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(parser, config, **kwargs)
-        self.identity = {"stage": "fit", "config": dict(manifest or {}), "inputs": dict(inputs or {})}
+        self.text, self.plain = text, yaml.safe_load(text) or {}
+        self.identity = {"stage": "fit", "config": comparable(self.plain), "inputs": dict(inputs or {})}
         self.earlier, self._trained = earlier, False
+        self._logs: Path | None = None
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Save the configuration of commands other than fit."""
         if stage != "fit":
             self.config_filename = f"config_{getattr(stage, 'value', stage)}.yaml"
-            super().setup(trainer, pl_module, stage)
+            self._save(trainer, pl_module, stage)
+
+    def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str) -> None:
+        self._logs = Path(trainer.log_dir or trainer.default_root_dir)  # every rank asks for it: it is broadcast
+        super().setup(trainer, module, stage)
+
+    def save_config(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Write the configuration as it was parsed; on the first rank."""
+        assert self._logs is not None
+        self._logs.mkdir(parents=True, exist_ok=True)
+        (self._logs / self.config_filename).write_text(self.text, encoding="utf-8")
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Check the disk space, remove the earlier run, and save the configuration.
@@ -221,7 +232,7 @@ class RunFolder(SaveConfigCallback):
                 files.say(f"{root}: removed what an earlier fit left there ({', '.join(parts)})")
             root.mkdir(parents=True, exist_ok=True)
             write_manifest(root, self.identity)
-        super().setup(trainer, pl_module, "fit")
+        self._save(trainer, pl_module, "fit")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Record that there was something left to train."""
