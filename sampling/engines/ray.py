@@ -41,7 +41,7 @@ class RayEngine(Engine):
         self.usage: Usage | None = None if engine.usage is None else self._read.total
         self._replicas = Replicas(
             engine, f"{type(engine).__name__} of {engine.model}", engine.capacity, replicas, resources, address,
-            self._read.update,
+            self._read.update, "tokens", lambda completions: sum(c.num_tokens for c in completions),
         )  # fmt: skip
 
     @property
@@ -69,7 +69,7 @@ class RayEngine(Engine):
         return self.engine.identity()
 
     def status(self) -> str:
-        """Return the number of replicas, and of those that died."""
+        """Return the number of replicas, of those that died, and the tokens a second of each."""
         return self._replicas.status()
 
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
-import socket
 import sys
-import threading
 import uuid
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from sampling.runtime.dispatch import Dispatcher
+from sampling.runtime.rates import Rates
+from sampling.runtime.ray_guard import check_reachable, unchanged_handlers
 from stepverify.records import InputError
 
 Failed = Literal["error", "skip"]
@@ -26,7 +25,6 @@ Number = int | Literal["auto"]
 _DEATHS = 3  # of replicas with a request in work, the last ones alone with it, after which the request is given up
 _SUSPECT = 2  # deaths after which a request runs alone on a replica
 _IN_A_ROW = 5  # deaths without any answer between them, after which the run ends
-_PATIENCE = 10.0  # seconds for a connection to a cluster
 _PLACED = 60.0  # seconds for an actor to begin, before which it loads nothing
 _STORE = 1 << 27  # bytes of Ray's object store on this machine: requests and answers are small
 
@@ -52,11 +50,14 @@ class Replicas:
             resources of the cluster by name.
         address: of a Ray cluster; ``auto`` finds the one this machine belongs to; None starts one on this machine.
         heed: called after each answer with the name of the replica and the ``usage`` of its worker.
+        unit: what answers are counted in, for the progress line.
+        count: number of them in an answer.
     """
 
     def __init__(
         self, worker: Any, name: str, limit: int, number: Number = "auto", resources: dict[str, float] | None = None,
         address: str | None = None, heed: Callable[[str, Any], None] = lambda name, usage: None,
+        unit: str = "answers", count: Callable[[Any], int] = lambda answer: 1,
     ) -> None:  # fmt: skip
         self._worker, self.name, self.limit, self.address, self._heed = worker, name, limit, address, heed
         self._number, self._resources = number, dict(resources or {})
@@ -64,6 +65,7 @@ class Replicas:
         self._in_a_row = 0
         self._placing = set[asyncio.Task[None]]()
         self._num_deaths = 0
+        self._rates, self._count = Rates(unit), count
 
     @property
     def number(self) -> int:
@@ -92,9 +94,11 @@ class Replicas:
         return {named.get(key, key): float(amount) for key, amount in (defaults | self._resources).items()}
 
     def status(self) -> str:
-        """Return the number of replicas, and of those that died."""
-        alive = len(self._dispatcher.dispatch.outstanding) if self._dispatcher else 0
-        return f"{alive} replicas" + (f" ({self._num_deaths} died)" if self._num_deaths else "")
+        """Return the number of replicas, of those that died, and how much each does in a second."""
+        alive = self._dispatcher.dispatch.outstanding if self._dispatcher else {}
+        died = f" ({self._num_deaths} died)" if self._num_deaths else ""
+        each = self._rates.show(alive)
+        return f"{len(alive)} replica{'s' * (len(alive) != 1)}{died}" + (f", {each}" if each else "")
 
     async def call(
         self, key: str, amount: int, prefixes: Sequence[Hashable], method: str, *arguments: Any
@@ -122,6 +126,7 @@ class Replicas:
                 else:
                     self._in_a_row = 0
                     self._heed(name, usage)
+                    self._rates.add(actor, self._count(answer))
                     return answer
         raise Lethal(f"{key}: {_DEATHS} replicas of {self.name} died while they worked on it, the last one on it alone")
 
@@ -229,14 +234,14 @@ def connected(address: str | None) -> Any:
         InputError: Ray is not installed, or the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with _unchanged_handlers():
+    with unchanged_handlers():
         try:
             import ray
         except ImportError as error:
             raise InputError(f"replicas need Ray ({error}); install stepverify[ray]") from None
         if ray.is_initialized():
             return ray
-        _check_reachable(address)
+        check_reachable(address)
         local: dict[str, Any] = {"object_store_memory": _STORE} if address is None else {}
         try:
             ray.init(
@@ -246,31 +251,6 @@ def connected(address: str | None) -> Any:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"address: {address}: {' '.join(str(error).split())[:300]}") from None
     return ray
-
-
-def _check_reachable(address: str | None) -> None:
-    """Refuse an address at which nothing listens; Ray itself would ask for many minutes."""
-    host, _, port = (address or "").rpartition("://")[2].partition("/")[0].rpartition(":")
-    if not host or not port.isdecimal():
-        return  # `auto`, or a name that Ray knows
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE):
-            pass
-    except (OSError, OverflowError) as error:
-        raise InputError(f"address: {address}: no Ray cluster can be reached there ({error})") from None
-
-
-@contextmanager
-def _unchanged_handlers() -> Iterator[None]:
-    """Keep SIGTERM and the last resort for errors as they are: Ray replaces both."""
-    before = signal.getsignal(signal.SIGTERM)
-    hook = sys.excepthook
-    try:
-        yield
-    finally:
-        sys.excepthook = hook
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) != before:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _deaths() -> tuple[type[BaseException], ...]:

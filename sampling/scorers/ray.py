@@ -46,7 +46,7 @@ class RayScorer(Scorer):
         if self._replicas is None:
             name = f"{type(self.scorer).__name__} of {Path(self.scorer.export or '').name or 'a model'}"
             limit = _WAITING * max(1, self.scorer.concurrency)
-            self._replicas = Replicas(self.scorer, name, limit, *self._arguments, self._read.update)
+            self._replicas = Replicas(self.scorer, name, limit, *self._arguments, self._read.update, "solutions", len)
         return self._replicas
 
     @property
@@ -101,7 +101,7 @@ class RayScorer(Scorer):
         )
 
     def status(self) -> str:
-        """Return the number of replicas, and of those that died."""
+        """Return the number of replicas, of those that died, and the solutions a second of each."""
         return self._replicas.status() if self._replicas else ""
 
     async def aclose(self) -> None:

@@ -38,6 +38,7 @@ AT_ONCE, BASE, EACH, READ = 256, 8e-3, 5e-5, 40_000
 SHOT, QUESTION = 600, 60  # tokens of a few-shot prompt that all problems share, and of a question
 FULL = AT_ONCE / (BASE + EACH * AT_ONCE)  # tokens a second
 SCORING = 0.1
+COLOURS = ("0.6", "#0072B2", "#009E73", "#D55E00", "#CC79A7")
 
 
 @dataclass(eq=False)
@@ -251,16 +252,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--costs", type=float, nargs="+", default=[0, 0.3, 1, 3], help="CPU milliseconds of a request")
-    parser.add_argument("--problems", type=int, default=100, help="of each replica")
+    parser.add_argument("--problems", type=int, default=60, help="of each replica")
     parser.add_argument("--figure", type=Path, help="PNG to draw")
     arguments = parser.parse_args()
     busy: dict[str, dict[float, list[float]]] = {}
     print(f"busy share of full replicas, and seconds of the tail; {arguments.problems} problems a replica")
-    print(
-        f"{'stage':10}{'replicas':>9}"
-        + "".join(f"{cost:>11g} ms" for cost in arguments.costs)
-        + f"{'read without':>14}"
-    )
+    head = "".join(f"{cost:>11g} ms" for cost in arguments.costs)
+    print(f"{'stage':10}{'replicas':>9}{head}{'read without':>14}")
     for stage in STAGES:
         busy[stage] = {cost: [] for cost in arguments.costs}
         for replicas in arguments.replicas:
@@ -271,10 +269,8 @@ def main() -> None:
                 cells.append(f"{found['busy']:7.2f}{found['tail']:5.0f} s")
             kept = simulate(stage, replicas, 0, arguments.problems)["read"]
             lost = simulate(stage, replicas, 0, arguments.problems, affinity=False)["read"]
-            print(
-                f"{stage:10}{replicas:9}" + "".join(f"{cell:>14}" for cell in cells) + f"{lost / kept:13.1f}×",
-                flush=True,
-            )
+            row = "".join(f"{cell:>14}" for cell in cells)
+            print(f"{stage:10}{replicas:9}{row}{lost / kept:13.1f}×", flush=True)
     if arguments.figure:
         draw(busy, arguments.replicas, arguments.figure)
 
@@ -286,9 +282,7 @@ def draw(busy: dict[str, dict[float, list[float]]], replicas: list[int], file: P
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     panels = figure.subplots(1, len(busy), sharey=True)
     for axes, (stage, lines) in zip(panels, busy.items(), strict=True):
-        for (cost, shares), colour in zip(
-            lines.items(), ("0.6", "#0072B2", "#009E73", "#D55E00", "#CC79A7"), strict=False
-        ):
+        for (cost, shares), colour in zip(lines.items(), COLOURS, strict=False):
             axes.plot(replicas, shares, marker="o", markersize=4, color=colour, label=f"{cost:g} ms")
         axes.set(xscale="log", xlabel="replicas", title=stage, ylim=(0, 1.02))
         axes.set_xticks(replicas, [str(number) for number in replicas])

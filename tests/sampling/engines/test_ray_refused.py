@@ -9,7 +9,7 @@ import pytest
 ray = pytest.importorskip("ray")
 
 from sampling.engines import CalculatorEngine, RayEngine, Request, SamplingOptions, TransformersEngine  # noqa: E402
-from sampling.runtime.replicas import _check_reachable  # noqa: E402
+from sampling.runtime.ray_guard import check_reachable  # noqa: E402
 from stepverify.records import InputError  # noqa: E402
 from tests.helpers.replicas import SMALL, Noted, asked_of  # noqa: E402
 
@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_refused(arguments, message, tmp_path):
 def test_a_cluster_that_is_not_there_is_refused_at_once():
     for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"):
         with pytest.raises(InputError, match=f"^address: {address}: no Ray cluster can be reached there"):
-            _check_reachable(address)
+            check_reachable(address)
 
 
 def test_replicas_for_which_there_is_no_room_end_the_run(tmp_path, monkeypatch):
