@@ -6,6 +6,8 @@ import os
 import re
 import shlex
 import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -25,10 +27,10 @@ PIPELINE = shlex.split("sampling pipeline lit_configs/math_shepherd --to 04_labe
 VLLM = "{class_path: VllmEngine, init_args: {model: Qwen/Qwen2.5-1.5B, max_model_len: 2048}}"
 RAY = f"engine={{class_path: RayEngine, init_args: {{address: auto, engine: {VLLM}}}}}"
 
-# Each notes its command line first, in one write; LIVES are those that run until they are ended.
+# Each notes its command line first, in one write; _LIVES are those that run until they are ended.
 _NOTE = 'line=$(printf "%q " "${0##*/}" "$@")\nprintf "%s\\n" "$line" >>"$NOTES/log"\n'
-_SRUN = 'while [[ $1 == --* ]]; do shift; done\nexec "$@"\n'
-_LIVES = 'echo $$ >>"$NOTES/pids"\nexec /bin/sleep 100\n'
+_SRUN = 'while [[ $1 == --* ]]; do shift; done\necho $$ >>"$NOTES/pids"\nexec "$@"\n'
+_LIVES = "exec /bin/sleep 100\n"
 STUBS = {
     "srun": _NOTE + _SRUN,
     "sbatch": _NOTE,
@@ -56,15 +58,16 @@ class Dry:
     """Run scripts and commands in a folder with stubs of all programs, an empty environment file and the recipes.
 
     Args:
-        folder: for all of that; ``log`` in it has a line for each command.
+        folder: for all of that; ``log`` in it has a line for each command, ``pids`` the processes that srun has started.
+        real: programs of this environment, or of the machine, that are run themselves.
         stubs: bodies of stubs by name, in the place of those of :data:`STUBS`.
     """
 
-    def __init__(self, folder: Path, **stubs: str) -> None:
+    def __init__(self, folder: Path, real: Sequence[str] = (), **stubs: str) -> None:
         self.folder = folder
         self.bin = folder / "bin"
         self.bin.mkdir(parents=True)
-        for name, body in (STUBS | stubs).items():
+        for name, body in ((name, body) for name, body in (STUBS | stubs).items() if name not in real):
             (self.bin / name).write_text(f"#!/usr/bin/env bash\n{body}")
             (self.bin / name).chmod(0o755)
         (folder / ".venv" / "bin").mkdir(parents=True)
@@ -74,21 +77,33 @@ class Dry:
 
     def start(self, command: list[str], **environment: str) -> subprocess.Popen:
         """Start a command with no other variables than those of the stubs and these."""
-        known = {"PATH": f"{self.bin}:/usr/bin:/bin", "NOTES": str(self.folder), "HOME": os.environ["HOME"]}
+        path = f"{self.bin}:{Path(sys.executable).parent}:/usr/bin:/bin"
+        known = {
+            "PATH": path, "NOTES": str(self.folder), "HOME": os.environ["HOME"], "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "",
+        }  # fmt: skip
         return subprocess.Popen(
             command, cwd=self.folder, env=known | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    def submit(self, name: str, **environment: str) -> subprocess.Popen:
-        """Start a script as a job, with the variables that SLURM sets for the lines of ``#SBATCH`` in it."""
+    def submit(self, name: str, changes: Mapping[str, str] | None = None, **environment: str) -> subprocess.Popen:
+        """Start a script as a job, with the variables that SLURM sets for the lines of ``#SBATCH`` in it.
+
+        ``changes`` are values of the variables at its top, in the place of those it is shipped with.
+        """
         options = directives(FOLDER / name)
+        text = (FOLDER / name).read_text()
+        for key, value in (changes or {}).items():
+            text, count = re.subn(rf"^{key}=(\([^)]*\)|\S+)", f"{key}={value}", text, flags=re.MULTILINE)
+            assert count == 1, key
+        (self.folder / name).write_text(text)
         known = {"SLURM_JOB_ID": "12345", "SLURM_JOB_NAME": options["job-name"], "SLURM_JOB_NODELIST": "node[0-1]"}
         for key, variable in (
             ("nodes", "NNODES"), ("ntasks-per-node", "NTASKS_PER_NODE"), ("cpus-per-task", "CPUS_PER_TASK"),
             ("gpus-per-node", "GPUS_ON_NODE"),
         ):  # fmt: skip
             known |= {f"SLURM_{variable}": options[key]} if key in options else {}
-        return self.start(["bash", str(FOLDER / name)], **known | environment)
+        return self.start(["bash", name], **known | environment)
 
     def log(self) -> list[list[str]]:
         """The commands that were run, in order."""
@@ -99,13 +114,13 @@ class Dry:
         return dict(line.partition("=")[::2] for line in (self.folder / "env").read_text().splitlines())
 
     def alive(self) -> list[int]:
-        """Processes that have lived until they were ended, and are still there."""
+        """Processes that srun has started, and that are still there."""
         return [pid for pid in map(int, (self.folder / "pids").read_text().split()) if Path(f"/proc/{pid}").exists()]
 
 
 def ended(job: subprocess.Popen, code: int = 0) -> str:
     """Wait for a job, and return what it wrote on stderr."""
-    _, error = job.communicate(timeout=60)
+    _, error = job.communicate(timeout=200)
     assert job.returncode == code, error
     return error
 
@@ -120,12 +135,3 @@ def configs(log: list[list[str]], capsys: pytest.CaptureFixture) -> list[dict]:
             elif words[0] in ("sampling", "stepverify"):
                 commands.append(words)
         return [yaml.safe_load(parse(command, capsys)) for command in commands]
-
-
-def edited(name: str, **variables: str) -> str:
-    """A script with other values of the variables at its top, as a user would write them."""
-    text = (FOLDER / name).read_text()
-    for key, value in variables.items():
-        text, count = re.subn(rf"^{key}=(\([^)]*\)|\S+)", lambda found: f"{key}={value}", text, flags=re.MULTILINE)  # noqa: B023
-        assert count == 1, key
-    return text
