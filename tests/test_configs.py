@@ -183,6 +183,15 @@ def test_recipe_runs_in_small(recipe, verifiers, tmp_path, monkeypatch, ascii_mo
 
 
 @pytest.mark.slow
+def test_searches_of_math_shepherd_run_in_small(tmp_path, monkeypatch, tiny_model_dir, capsys):
+    """Every strategy, and their report."""
+    monkeypatch.setattr(pipeline, "run_process", in_process)
+    assert pipeline.main(recipes.math_shepherd_search(tmp_path, tiny_model_dir)) == 0, capsys.readouterr().err[-2000:]
+    summary = json.loads((tmp_path / "searches" / "report" / "summary.json").read_text())
+    assert summary["searches"]["curves"].keys() == {"best_of_n", "beam_search", "dvts", "rebase"}
+
+
+@pytest.mark.slow
 def test_searches_of_the_quickstart_run_in_small(tmp_path, monkeypatch, tiny_model_dir, capsys):
     """Every strategy at every budget, their report, and their policy."""
     monkeypatch.setattr(pipeline, "run_process", in_process)

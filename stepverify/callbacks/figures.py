@@ -176,7 +176,7 @@ class SolutionText(lightning.Callback):
         assert isinstance(pl_module, StepModule)
         assert pl_module.model is not None
         if isinstance(pl_module, GeneratorModule):
-            texts = [self._generated(pl_module, record) for record in batch.records[: self.num_solutions]]
+            texts = self._generated(pl_module, batch.records[: self.num_solutions])
         else:
             texts = []
             judged = list(zip(batch.records, batch.split(outputs), strict=True))[: self.num_solutions]
@@ -191,16 +191,23 @@ class SolutionText(lightning.Callback):
         for i, text in enumerate(texts):
             writer.add_text(f"solution/{i}", text, trainer.global_step)
 
-    def _generated(self, module: GeneratorModule, record: Solution) -> str:
+    def _generated(self, module: GeneratorModule, records: Sequence[Solution]) -> list[str]:
+        """Return problems and greedy solutions, sampled together."""
         assert module.model is not None
-        ids = torch.tensor([module.encoder.prompt(record.problem)], device=module.device)
+        tokenizer = module.encoder.tokenizer
+        prompts = [module.encoder.prompt(record.problem) for record in records]
+        longest, pad = max(map(len, prompts), default=0), tokenizer.pad_token_id or module.encoder.end_id
+        ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=module.device)
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=module.device)
         with torch.autocast(module.device.type, enabled=False):
             sampled = module.model.generate(
-                inputs=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=self.max_tokens,
-                pad_token_id=module.encoder.tokenizer.pad_token_id or module.encoder.end_id,
-            )  # fmt: skip
-        text = module.encoder.tokenizer.decode(sampled[0, ids.shape[1] :], skip_special_tokens=True)
-        return block(f"{record.problem}\n\n{text}\n(reference answer: {record.answer})")
+                inputs=ids, attention_mask=mask, do_sample=False, max_new_tokens=self.max_tokens, pad_token_id=pad
+            )
+        texts = tokenizer.batch_decode(sampled[:, longest:], skip_special_tokens=True)
+        return [
+            block(f"{record.problem}\n\n{text}\n(reference answer: {record.answer})")
+            for record, text in zip(records, texts, strict=True)
+        ]
 
 
 def _after_steps(visible: Sequence[tuple[str, float]], texts: Sequence[str]) -> list[float]:

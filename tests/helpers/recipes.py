@@ -58,13 +58,28 @@ def small_quickstart(out: Path, base: Path) -> list[list[str]]:
 
 def quickstart_search(out: Path, base: Path) -> list[str]:
     """Every search with an untrained generator and reward model; the policy needs 20 problems."""
+    untrained(out, base)
+    return arguments("quickstart/search", out, num_test_problems=20, sampling={"temperature": 1.0, "max_tokens": 12})
+
+
+def math_shepherd_search(out: Path, base: Path) -> list[str]:
+    """Three problems, with an untrained generator and reward model."""
+    untrained(out, base)
+    problems = write_gsm8k(out)
+    return arguments(
+        "math_shepherd/search", out, test=str(problems), generator=f"{out}/generator/export", num_test_problems=3,
+        max_tokens=12, search_engine={"class_path": "TransformersEngine", "init_args": {"model": "${generator}"}},
+    )  # fmt: skip
+
+
+def untrained(out: Path, base: Path) -> None:
+    """Write what a search takes: a generator and a reward model."""
     from tests.helpers.exports import write_process
 
     (out / "generator").mkdir(parents=True)
     (out / "generator" / "export").symlink_to(base)
     (out / "prm").mkdir()
     write_process(base, out / "prm" / "export")
-    return arguments("quickstart/search", out, num_test_problems=20, sampling={"temperature": 1.0, "max_tokens": 12})
 
 
 def gsm8k(out: Path, base: Path) -> list[str]:

@@ -1,8 +1,14 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torchmetrics.functional.classification import binary_precision_recall_curve
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stepverify.callbacks.figures import _after_steps, error_figure, token_figure
+from stepverify.callbacks.figures import SolutionText, _after_steps, error_figure, token_figure
+from stepverify.data.encode import SolutionEncoder
+from stepverify.records import Solution
+from stepverify.template import Template
 
 
 def test_the_value_after_a_step_is_that_of_its_last_token():
@@ -37,3 +43,17 @@ def test_the_point_at_one_half_is_that_of_the_metric():
 def test_without_a_step_below_one_half_the_curve_has_no_point():
     curve = binary_precision_recall_curve(1 - torch.tensor([0.6, 0.9]), torch.tensor([1, 0]))
     assert not error_figure(*curve).axes[0].collections
+
+
+def test_solutions_are_written_together_as_they_are_alone(one_layer_dir):
+    """Problems of unlike length, in one batch."""
+    tokenizer = AutoTokenizer.from_pretrained(one_layer_dir)
+    module = SimpleNamespace(
+        model=AutoModelForCausalLM.from_pretrained(one_layer_dir).float().eval(), device=torch.device("cpu"),
+        encoder=SolutionEncoder(tokenizer, Template(prompt="{problem}\n")),
+    )  # fmt: skip
+    records = [Solution(id=p, problem_id=p, problem=p, steps=[], answer="7") for p in ("1 + 2 = ?", "Add 3, then 4.")]
+    written = SolutionText(max_tokens=8)
+    together = written._generated(module, records)
+    assert together == [written._generated(module, [record])[0] for record in records]
+    assert all("(reference answer: 7)" in text for text in together)
