@@ -200,7 +200,7 @@ def test_servers(dry):
     """Both are healthy before the pipeline begins, and ended after it; nobody else may ask them."""
     ended(dry.submit("sample_servers.sh", CODE="3"), 3)
     urls = "[http://node0:22345/v1, http://node1:22345/v1]"
-    init = f"{{model: Qwen/Qwen2.5-1.5B, base_url: {urls}, api_key_env: VLLM_API_KEY}}"
+    init = f"{{model: Qwen/Qwen2.5-1.5B, base_url: {urls}, max_in_flight: 1024, api_key_env: VLLM_API_KEY}}"
     engine = f"engine={{class_path: ServerEngine, init_args: {init}}}"
     assert dry.log() == [*SERVERS, [*PIPELINE, "--set", engine]]
     assert dry.alive() == []

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sample from vLLM servers, one on each node; needs no Ray.
 #   sbatch lit_configs/cluster/sample_servers.sh
-# Submit it again to go on. Edit the lines of #SBATCH, `environment`, `model`, `serve` and `sample`: a pipeline, or
-# a stage.
+# Submit it again to go on. Edit the lines of #SBATCH, `environment`, `model`, `serve`, `in_flight` and `sample`: a
+# pipeline, or a stage.
 #SBATCH --job-name=sample
 #SBATCH --time=24:00:00
 #SBATCH --nodes=2
@@ -17,6 +17,7 @@ set -euo pipefail
 environment=.venv/bin/activate
 model=Qwen/Qwen2.5-1.5B
 serve=(--data-parallel-size 8 --max-model-len 2048) # a copy on each GPU; --tensor-parallel-size for larger models
+in_flight=1024                                      # completions that each server works on: 128 for each copy
 sample=(sampling pipeline lit_configs/math_shepherd --to 04_labels_test --set "model=$model")
 
 # shellcheck source=/dev/null
@@ -44,6 +45,7 @@ for host in "${hosts[@]}"; do
 done
 
 urls=$(printf ", http://%s:$port/v1" "${hosts[@]}")
-engine="{class_path: ServerEngine, init_args: {model: $model, base_url: [${urls#, }], api_key_env: VLLM_API_KEY}}"
+engine="{class_path: ServerEngine, init_args: {model: $model, base_url: [${urls#, }],"
+engine+=" max_in_flight: $in_flight, api_key_env: VLLM_API_KEY}}"
 # The name has a fit of the pipeline run on this node alone, rather than look for processes that srun has started.
 SLURM_JOB_NAME=interactive "${sample[@]}" --set "engine=$engine"
