@@ -16,10 +16,11 @@ pytest.importorskip("torch")
 from sampling import pipeline
 from stepverify.callbacks import SolutionText
 from tests.helpers import recipes
+from tests.helpers.parsing import parse
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "lit_configs"
-YAMLS = sorted(CONFIGS.rglob("*.yaml"))
+YAMLS = sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name != "cluster")  # those are run by test_cluster.py
 VARIABLES = [p for p in YAMLS if p.name == "vars.yaml"]
 PIPELINES = [p for p in YAMLS if p.name == "pipeline.yaml" or p == CONFIGS / "math_shepherd/strategies/recorded.yaml"]
 OVERLAYS = [p for p in YAMLS if p.parent.name == "overlays"]
@@ -46,27 +47,6 @@ def configs(command: list[str]) -> list[str]:
     return [word for before, word in pairwise(command) if before == "--config"]
 
 
-PARSED: dict[tuple[str, ...], str] = {}
-
-
-def parse(command: list[str], capsys: pytest.CaptureFixture) -> str:
-    """Parse and type-check a command line without running it; gives back the full configuration.
-
-    Ablations and overlays are compared with recipes: each command is parsed once.
-    """
-    if (known := PARSED.get((*command,))) is not None:
-        return known
-    from sampling.__main__ import main as sampling
-    from stepverify.cli import main as stepverify
-
-    program, *args = command
-    with pytest.raises(SystemExit) as stopped:
-        {"sampling": sampling, "stepverify": stepverify}[program]([*args, "--print_config"])
-    output = capsys.readouterr()
-    assert stopped.value.code == 0, output.err
-    return PARSED.setdefault((*command,), output.out)
-
-
 @pytest.fixture(autouse=True)
 def at_root(monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -75,7 +55,7 @@ def at_root(monkeypatch):
 def test_there_are_configurations():
     assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (6, 13, 5, 25)
     assert len(STAGES) == 81
-    assert not [*CONFIGS.rglob("*.sh")]
+    assert {p.parent.name for p in CONFIGS.rglob("*.sh")} == {"cluster"}
 
 
 @pytest.mark.parametrize("path", STAGES, ids=named)

@@ -81,7 +81,7 @@ class Checkpoints(Checkpoint):
         self._stuck = StuckStep()
         self._names: list[str] = []
         self.kept: list[str] = []
-        self._asked, self._unlogged = False, False
+        self._asked, self._agreed, self._unlogged = False, False, False
         self._put_off, self._num_put_off = False, 0
         self._step, self._time = -1, 0.0
 
@@ -138,10 +138,10 @@ class Checkpoints(Checkpoint):
         interval = self.train_time_interval
         late = interval is not None and time.monotonic() - self._time >= interval.total_seconds()
         costly = self._background.is_costly(self.max_share)
-        stop, late, costly, failed = any_rank(trainer, self._asked, late, costly, self._background.failed)
+        self._agreed, late, costly, failed = any_rank(trainer, self._asked, late, costly, self._background.failed)
         if failed:
             self._finish(trainer)
-        if stop:
+        if self._agreed:
             stop_training(trainer)
         loop = trainer.fit_loop.epoch_loop
         # An epoch's last step is saved after the validation: resumed from here, Lightning would skip it.
@@ -149,7 +149,7 @@ class Checkpoints(Checkpoint):
             return
         regular = self.every_n_train_steps and self._step % self.every_n_train_steps == 0
         wanted = late or regular or self._put_off
-        if stop or loop.done or (wanted and not costly):
+        if self._agreed or loop.done or (wanted and not costly):
             self._save(trainer)
         elif wanted and not self._put_off:
             self._put_off, self._num_put_off = True, self._num_put_off + 1
@@ -163,6 +163,7 @@ class Checkpoints(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if not trainer.received_sigterm and any_rank(trainer, self._asked)[0]:
+            self._agreed = True
             stop_training(trainer)
         if trainer.received_sigterm and not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
             self._save(trainer)
@@ -192,6 +193,8 @@ class Checkpoints(Checkpoint):
             files.say(self._message(trainer, error))
         if not stopped:
             return
+        if self._agreed:  # a launcher may end all ranks with the first that ends, also one that still writes
+            trainer.strategy.barrier("saved")
         exception.code = exit_code(trainer, 143 if error is None else 2)  # type: ignore[attr-defined]
         if trainer.is_global_zero and error is None:
             after = f"stepverify fit: stopped by SIGTERM after step {trainer.global_step}"

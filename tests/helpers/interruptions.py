@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,23 @@ class KillWriter(lightning.Callback):
             return original(*args)
 
         setattr(self.module, self.name, strike)
+
+
+class SlowWriter(lightning.Callback):
+    """Has the thread that writes checkpoints take seconds longer."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        save = torch.save
+
+        def slow(*args: Any) -> None:
+            if threading.current_thread().name == "checkpoint":
+                time.sleep(self.seconds)
+            save(*args)
+
+        torch.save = slow
 
 
 def interrupt(hook: str, step: int, signal: str = "SIGTERM", **more: Any) -> dict[str, Any]:
