@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampling.engines import Request
-from sampling.engines.ray import prefix_keys
-from sampling.runtime.dispatch import Dispatch, Dispatcher
+from sampling.runtime.dispatch import Dispatch, Dispatcher, prefix_keys
 
 
 def dispatch(limit=8, replicas="ab"):
