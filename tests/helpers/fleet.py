@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from sampling.engines import Completion, Request, SamplingOptions, ServerEngine
 from sampling.runtime.scheduler import run_all
-from tests.helpers.endpoints import Endpoint
+from tests.helpers.endpoints import Endpoint, engine_at, number
 
 
 class Fleet:
@@ -122,3 +122,23 @@ async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+def several(urls: list[str], **options: Any) -> ServerEngine:
+    """An engine over servers, of which none is given up for long."""
+    return engine_at(urls, **{"give_up_after": 30.0} | options)
+
+
+def requests(count: int, n: int = 1) -> list[Request]:
+    """Different prompts of 8 tokens, so that each has one key of a prefix, with seeds of their own."""
+    return [Request(f"p#{i}", [20 + i] * 8, n, 10 * i + i % 10) for i in range(count)]
+
+
+def expected(asked: list[Request]) -> dict[str, list[Completion]]:
+    """What one server that answers :func:`by_number` gives."""
+    return {r.key: [number((r.seed + i) % 10) for i in range(r.n)] for r in asked}
+
+
+def seeds(*endpoints: Endpoint) -> list[int]:
+    """Seeds of all requests that servers were asked."""
+    return sorted(body["seed"] for endpoint in endpoints for body in endpoint.asked)

@@ -45,10 +45,10 @@ class ServerEngine(Engine):
     ``--enable-prompt-tokens-details``).
 
     Several endpoints must serve one model in the same way. Each request goes to the one that has its prefix, unless
-    that has clearly more to do than the one with the least. One that stops answering is taken out, its requests are asked at
-    the others at once, and it is used again when it answers as before; this changes no record where the servers are
-    batch-invariant. A request that was lost with three endpoints in turn, the last of which worked on nothing else, is
-    treated as refused.
+    that has clearly more to do than the one with the least. One that stops answering is taken out, its requests are
+    asked at the others at once, and it is used again when it answers as before; this changes no record where the
+    servers are batch-invariant. A request that was lost with three endpoints in turn, the last of which worked on
+    nothing else, is treated as refused.
 
     Args:
         model: local folder or hub id of the served model, whose tokenizer and template are read here, except with

@@ -148,7 +148,7 @@ class SeveralServers(Servers):
             if isinstance(error, InputError):
                 raise InputError(f"{call.key}: {error}") from None
             raise Refusal(
-                f"{error}; {call.ended} servers in turn went away while they worked on it, the last one alone"
+                f"{error}; {call.ended} servers in turn went away while they worked on it, the last on it alone"
             )
         call.failed += 1
         self.retries.fault = f"{endpoint.shown}: {error}"
