@@ -15,6 +15,7 @@ from sampling.engines.server.faults import Fault, Refusal, scrubbed
 from sampling.engines.server.probe import Attempt, Continued, Probe
 from sampling.engines.server.protocol import Form, Protocol
 from sampling.engines.server.retries import Retries
+from stepverify.records import InputError
 
 if TYPE_CHECKING:
     from sampling.engines.server.client import Client
@@ -94,7 +95,13 @@ class Endpoint:
         """
         context = await self.probe.context()
         limit = self.wanted.max_model_len or context
-        return await self.probe.protocol(self.wanted.forms, limit, self.wanted.tokenizer)
+        try:
+            return await self.probe.protocol(self.wanted.forms, limit, self.wanted.tokenizer)
+        except Refusal as refusal:
+            raise self._refuses(refusal) from None
+
+    def _refuses(self, refusal: Refusal) -> InputError:
+        return InputError(f"{self.shown}: refuses a request for a few tokens: {refusal}")
 
     async def _repeat(self, send: Callable[[], Awaitable[Any]]) -> Any:
         """Repeat a request after bad answers only."""
@@ -161,6 +168,8 @@ class Endpoint:
         except TimeoutError:
             if self.answered < begun:
                 raise Fault(f"no answer within {within:g} seconds", "away") from None
+        except Refusal as refusal:
+            raise self._refuses(refusal) from None
         except Fault as fault:
             if fault.kind != "busy" and self.answered < begun:
                 raise

@@ -152,9 +152,14 @@ class Roster:
         return str(error) if isinstance(error, InputError) else f"{endpoint.shown}: {error}"
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        def end(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._dispatcher.fail(error)  # a fault of this program
+
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(end)
 
     async def aclose(self) -> None:
         """End all checks."""

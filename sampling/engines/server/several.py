@@ -174,7 +174,8 @@ class SeveralServers(Servers):
             difference = f"takes {found.context} tokens, where the run has begun with {ours.context}"
         if not difference and self._continues is not None:
             endpoint.continued = await endpoint.probe.continues(ours)
-            if any(other.continued not in (None, endpoint.continued) for other in self._roster.used):
+            known = {self.continued, *(other.continued for other in self._roster.used)}
+            if known - {None, endpoint.continued}:
                 difference = "continues a turn of the assistant in another way than the servers before it"
         if difference:
             raise InputError(f"{endpoint.shown}: {difference}")

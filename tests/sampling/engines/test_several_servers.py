@@ -133,15 +133,25 @@ def test_a_server_whose_model_is_gone_is_taken_out_and_the_last_one_ends_the_run
     )
 
 
-def test_all_die_and_the_run_ends_with_one_line(capsys):
-    """Requests that were at work in each of them are named."""
-    fleet = Fleet(*(Endpoint(lambda body, i=i: fleet.die(i)) for i in range(2)))
+@pytest.mark.parametrize("hang", [False, True])
+def test_all_die_or_hang_and_the_run_ends_with_one_line(hang, capsys):
+    """Requests that were at work in each of them are named; those that hang are not asked for one that was lost."""
+
+    def silent(body):
+        return Reply(choice(), wait=60)
+
+    fleet = Fleet(*(Endpoint(silent if hang else lambda body, i=i: fleet.die(i)) for i in range(2)))
+    for endpoint in fleet.endpoints if hang else ():
+        endpoint.probe = lambda body, endpoint=endpoint: silent(body) if endpoint.probed[1:] else choice()
     with pytest.raises(InputError) as raised:
         fleet.run(lambda urls: answered(several(urls, give_up_after=0.5), requests(1)))
     one, two = fleet.urls
     assert str(raised.value).startswith(
         f"{one}, {two}: stopped answering: no completion for 0.5 seconds (give_up_after); last: http"
     )
+    if hang:
+        assert "no answer within 0.125 seconds; what was sampled is kept, the same" in str(raised.value)
+        return
     assert "cannot be reached (Connection refused); each server went away while it worked on p#0; what" in str(
         raised.value
     )
@@ -153,11 +163,15 @@ def test_all_die_and_the_run_ends_with_one_line(capsys):
 def test_a_request_that_ends_server_after_server_is_named(refused):
     """Three servers that are started again by someone; all other requests are answered, though they were lost too."""
 
-    def answer(body, i):
-        return fleet.die(i, fleet.start(i)) if body["seed"] == 55 else by_number(body)
+    async def answer(body, i):
+        if body["seed"] != 55:
+            await asyncio.sleep(0.005)
+            return by_number(body)
+        beside.append(fleet.endpoints[i].now - 1)
+        return await fleet.die(i, fleet.start(i))
 
     fleet = Fleet(*(Endpoint(lambda body, i=i: answer(body, i)) for i in range(3)))
-    asked = requests(12)
+    asked, beside = requests(12), []
 
     def work(urls):
         return answered(several(urls, refused=refused, max_in_flight=2), asked)
@@ -170,16 +184,18 @@ def test_a_request_that_ends_server_after_server_is_named(refused):
             fleet.run(work)
     else:
         assert fleet.run(work) == expected(asked) | {"p#5": [Completion(None, "", "refused")]}
-    assert seeds(*fleet.endpoints).count(55) == 3
+    assert beside[0] > 0
+    assert len(beside) == 3
+    assert beside[2] == 0, "the last server had nothing else in work"
 
 
 def test_an_outage_of_all_servers_blames_no_request():
-    """Every request is lost with a server, and none with a second one: those that are not there are not asked."""
+    """All die with requests in work, and come back: each request is lost once."""
     down = []
 
     async def slow(body):
-        if len(down) < 3 and sum(endpoint.now for endpoint in fleet.endpoints) == 6:
-            down.extend(range(3))
+        if not down and sum(endpoint.now for endpoint in fleet.endpoints) == 6:
+            down.append(True)
             fleet.soon(*map(fleet.kill, range(3)), asyncio.sleep(0.05), *map(fleet.start, range(3)))
         await asyncio.sleep(0.02 if down else 60)
         return by_number(body)
@@ -187,6 +203,24 @@ def test_an_outage_of_all_servers_blames_no_request():
     fleet, asked = Fleet(*(Endpoint(slow) for _ in range(3))), requests(18)
     assert fleet.run(lambda urls: answered(several(urls, max_in_flight=2), asked)) == expected(asked)
     assert max(seeds(*fleet.endpoints).count(r.seed) for r in asked) == 2
+
+
+def test_a_gateway_that_is_down_blames_no_request():
+    """It stands before all servers, which seem to live: the lost request is asked only where one has answered since."""
+    state = []
+
+    def gateway(answer, body):
+        if answer is by_number and not state:
+            state.append("down")
+            asyncio.get_running_loop().call_later(0.05, state.append, "up")
+        return error(502) if state[-1:] == ["down"] else answer(body)
+
+    def behind():
+        return Endpoint(lambda body: gateway(by_number, body), lambda body: gateway(lambda body: choice(), body))
+
+    fleet, asked = Fleet(behind(), behind(), behind()), requests(1)
+    assert fleet.run(lambda urls: answered(several(urls), asked)) == expected(asked)
+    assert len(seeds(*fleet.endpoints)) == 2
 
 
 def test_a_server_that_hangs_loses_its_requests_to_the_others(capsys):
@@ -201,7 +235,8 @@ def test_a_server_that_hangs_loses_its_requests_to_the_others(capsys):
     async def work(urls):
         engine = several(urls, give_up_after=1.0, timeout=50.0)
         hung.probe = lambda body: choice() if len(hung.probed) == 1 else hang(body)
-        return await answered(engine, asked)
+        async with asyncio.timeout(20):
+            return await answered(engine, asked)
 
     assert fleet.run(work) == expected(asked)
     assert len(hung.asked) == 3

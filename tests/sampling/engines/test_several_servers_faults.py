@@ -70,6 +70,18 @@ def test_a_request_that_is_answered_badly_everywhere_is_named_after_max_retries(
     assert sorted(len(endpoint.asked) for endpoint in fleet.endpoints) == [1, 2]
 
 
+def test_a_check_that_is_refused_takes_its_server_out_and_refuses_no_request(capsys):
+    """The first server dies, the second now refuses the one token that it is asked for before it gets the request."""
+    refuses = Endpoint(by_number, lambda body: error(400, "no more") if refuses.probed[1:] else choice())
+    fleet, asked = Fleet(Endpoint(lambda body: fleet.die(0)), refuses, Endpoint(by_number)), requests(1)
+    assert fleet.run(lambda urls: answered(several(urls), asked)) == expected(asked)
+    assert not refuses.asked
+    line = (
+        f"{fleet.urls[1]}: refuses a request for a few tokens: error 400: no more; taken out, 1 of 3 servers are left"
+    )
+    assert line in capsys.readouterr().err
+
+
 PASSING = {
     "bad": {"choices": []},
     "500": error(500),

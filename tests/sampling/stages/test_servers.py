@@ -97,7 +97,6 @@ def test_a_server_of_several_that_dies_costs_no_record_and_makes_none_twice(tmp_
     fleet, names = Fleet(Endpoint(slow), dies, Endpoint(slow)), [f"p{i}" for i in range(8)]
     with fleet.listening() as urls:
         sample(urls, tmp_path / "three", *names, max_in_flight=2, give_up_after=30.0)
-    assert "3 of 3 servers" in shown[0]
     assert "2 of 3 servers" in shown[-1]
     with Endpoint(answer).listening() as url:
         sample(url, tmp_path / "one", *names)
