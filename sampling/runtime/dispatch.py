@@ -138,11 +138,11 @@ class Dispatcher(Generic[Replica]):
         """Wait for a replica, and hold an amount of it inside the block.
 
         Args:
-            prefixes: see :meth:`Dispatch.choose`, as for ``amount``, ``alone`` and ``avoid``.
+            prefixes: see :meth:`Dispatch.choose`; so are ``amount``, ``alone`` and ``avoid``.
             amount: what is held.
             alone: nothing else may run on the replica meanwhile.
             avoid: replicas that are chosen only where no other has room.
-            first: it is before all that wait, having waited before.
+            first: it is given one before all that wait, as it has waited before.
 
         Raises:
             BaseException: what :meth:`fail` was given.
@@ -172,6 +172,10 @@ class Dispatcher(Generic[Replica]):
     def remove(self, replica: Replica) -> None:
         """Give no further requests to a replica."""
         self.dispatch.remove(replica)
+
+    def pause(self, replica: Replica) -> None:
+        """Give no requests to a replica until :meth:`resume`."""
+        self.dispatch.pause(replica)
 
     def resume(self, replica: Replica) -> None:
         """Give requests to a paused replica again."""

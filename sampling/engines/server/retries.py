@@ -58,7 +58,7 @@ class Retries:
     All requests together end when nothing has succeeded for ``give_up_after`` seconds. After half of them one token is
     asked for, so that long completions are not taken for silence.
 
-    Of several servers (:class:`~sampling.engines.server.endpoints.Endpoints`) only pauses and limits are used.
+    :class:`~sampling.engines.server.several.SeveralServers` repeats requests by rules of its own, within these limits.
 
     Args:
         where: the server in messages, or the servers.

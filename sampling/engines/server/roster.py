@@ -49,7 +49,7 @@ class Roster:
         for endpoint in self.endpoints:
             self._dispatcher.add(endpoint)
             if endpoint.out:
-                self._dispatcher.dispatch.pause(endpoint)
+                self._dispatcher.pause(endpoint)
                 print(f"{endpoint.key}: {endpoint.shown}: {endpoint.out}; left out until it answers", file=sys.stderr)
                 self._spawn(self._await_return(endpoint))
         self._spawn(self._patrol())
@@ -58,7 +58,7 @@ class Roster:
         """Give a server no requests until it is found to answer again."""
         if endpoint.out:
             return
-        self._dispatcher.dispatch.pause(endpoint)
+        self._dispatcher.pause(endpoint)
         self._note(endpoint, error)
         endpoint.continued, endpoint.bad = None, 0
         waits = f"; for up to {self._retries.patience.give_up_after:g} s requests wait for one to return"
@@ -76,7 +76,7 @@ class Roster:
             if endpoint.rest is not None:
                 endpoint.rest.cancel()
             endpoint.rest = loop.call_at(until, self._rested, endpoint)
-            self._dispatcher.dispatch.pause(endpoint)
+            self._dispatcher.pause(endpoint)
 
     def _rested(self, endpoint: Endpoint) -> None:
         endpoint.rest = None

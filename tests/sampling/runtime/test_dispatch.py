@@ -179,7 +179,7 @@ def test_who_waited_before_is_first_and_a_replica_that_is_resumed_is_given_at_on
     async def main():
         dispatcher, order = Dispatcher(1), []
         dispatcher.add("a")
-        dispatcher.dispatch.pause("a")
+        dispatcher.pause("a")
 
         async def one(name, first):
             async with dispatcher.hold([], 1, first=first):
