@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
 from sampling.engines.base import Completion, Engine, Request, SamplingOptions, SummedUsage, Usage
+from sampling.runtime.dispatch import prefix_keys
 from sampling.runtime.replicas import Failed, Lethal, Number, Replicas, check_number
-
-_BLOCK = 8  # tokens: prefixes are told apart at multiples of this length
-_CHARACTERS = 32  # the same for prompts that are texts
 
 
 class RayEngine(Engine):
@@ -84,18 +81,3 @@ class RayEngine(Engine):
     async def aclose(self) -> None:
         """End the replicas."""
         await self._replicas.aclose()
-
-
-def prefix_keys(request: Request) -> list[Hashable]:
-    """Return a key for each prefix of a prompt of a whole number of blocks, the shortest first."""
-    content: Any = request.prompt_ids + request.prefix_ids
-    size = _BLOCK
-    if not content:
-        content = request.prompt or "".join(message.content for message in request.messages or ())
-        size = _CHARACTERS
-    keys: list[Hashable] = []
-    key = 0
-    for end in range(size, len(content) + 1, size):
-        block = content[end - size : end]
-        keys.append(key := hash((key, block if isinstance(block, str) else tuple(block))))
-    return keys

@@ -87,8 +87,8 @@ class Endpoint:
         self.now = self.most = 0
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[str]:
-        """Listen on a free port, in the caller's event loop; the URL of the endpoint."""
+    async def serving(self, port: int = 0) -> AsyncIterator[str]:
+        """Listen on a port, or a free one, in the caller's event loop; the URL of the endpoint."""
         tasks: set[asyncio.Task[None]] = set()
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,7 +101,7 @@ class Endpoint:
             tasks.discard(task)
             writer.close()
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=1 << 22)
+        server = await asyncio.start_server(connected, "127.0.0.1", port, limit=1 << 22)
         try:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         finally:
@@ -183,7 +183,7 @@ class Words:
         return "".join(str(i - 20) for i in ids if i >= 20)
 
 
-def engine_at(url: str, form: str = "tokens", **options: Any) -> ServerEngine:
+def engine_at(url: str | list[str], form: str = "tokens", **options: Any) -> ServerEngine:
     """An engine that loads no tokenizer, and whose pauses take milliseconds."""
     api = {"tokens": "auto", "text": "completions", "chat": "chat"}[form]
     given = {"timeout": 10.0, "max_retries": 2, "give_up_after": 1.2, "served_as": "m", "api": api} | options

@@ -94,7 +94,9 @@ class Probe:
             except (Absent, Refusal) as error:
                 reasons[asked] = str(error)
                 continue
-            protocol = replace(protocol, returns_ids=answer.token_ids is not None, context=context)
+            protocol = replace(
+                protocol, returns_ids=answer.token_ids is not None, context=context, prompt_tokens=answer.prompt_tokens
+            )
             if form == "tokens":
                 if not protocol.returns_ids:
                     continue

@@ -5,7 +5,7 @@ Nothing is left to a server's defaults, or to the model's generation_config.json
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ class Protocol:
         limit_field: its name of the token limit, ``max_tokens`` or ``max_completion_tokens``.
         returns_ids: it reports the sampled token ids.
         context: longest prompt and completion in tokens; None if unknown.
+        prompt_tokens: number of tokens that it counts in the prompt of the first request; None if it does not say.
         extra_body: fields that the user adds to every request.
     """
 
@@ -45,6 +46,7 @@ class Protocol:
     limit_field: str = "max_tokens"
     returns_ids: bool = False
     context: int | None = None
+    prompt_tokens: int | None = None
     extra_body: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -91,6 +93,20 @@ class Protocol:
                 f"sampling.stop_ids: {where} returns no token ids, so it is unknown whether it stops at them; use the "
                 "texts of sampling.stop"
             )
+
+    def difference(self, other: Protocol, where: str) -> str:
+        """Return how it differs from the protocol of another server, ``where``; empty if it is used alike."""
+        facts: list[tuple[str, Callable[[Protocol], Any]]] = [
+            ("form of prompts", lambda p: p.form),
+            ("returned token ids", lambda p: "yes" if p.returns_ids else "no"),
+            ("fields that it refuses", lambda p: ", ".join(sorted(p.left_out)) or "none"),
+            ("token limit", lambda p: p.limit_field),
+        ]
+        if None not in (self.prompt_tokens, other.prompt_tokens):
+            facts.append(("tokens that it counts in one prompt", lambda p: p.prompt_tokens))
+        pairs = [(name, fact(self), fact(other)) for name, fact in facts]
+        differ = [f"{name}: {ours} (there {theirs})" for name, ours, theirs in pairs if ours != theirs]
+        return f"differs from {where}: {'; '.join(differ)}" if differ else ""
 
     def describe(self) -> str:
         """Describe what was found, for the log."""

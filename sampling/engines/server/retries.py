@@ -6,7 +6,7 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -49,7 +49,7 @@ class Patience:
 
 
 class Retries:
-    """Repeat attempts of many requests to one server.
+    """Repeat attempts of many requests to one server, and end them all where none is completed any more.
 
     A request fails after ``max_retries`` further attempts. Where the server rather than the request is at fault (no
     connection, 502, 503, 504, an aborted completion), it is repeated for ``give_up_after`` seconds too, so that a
@@ -58,21 +58,26 @@ class Retries:
     All requests together end when nothing has succeeded for ``give_up_after`` seconds. After half of them one token is
     asked for, so that long completions are not taken for silence.
 
+    :class:`~sampling.engines.server.several.SeveralServers` repeats requests by rules of its own, within these limits.
+
     Args:
-        where: the server in messages.
+        where: the server in messages, or the servers.
         patience: the limits.
         on_retry: called before each further attempt.
 
     Attributes:
         alive: asks the server for one token; None before it is known how.
+        note: what is added to the line that ends all requests.
+        fault: the latest one.
     """
 
     def __init__(self, where: str, patience: Patience, on_retry: Callable[[], None] = lambda: None) -> None:
         self.where, self.patience, self._on_retry = where, patience, on_retry
         self.alive: Callable[[], Awaitable[Any]] | None = None
+        self.note: Callable[[], str] = lambda: ""
+        self.fault = "no answer"
         self._since, self._pending, self._served = 0.0, 0, False
         self._latest = 0.0  # completion of a request, and not the one token that is asked for
-        self._fault = "no answer"
         self._dead: asyncio.Future[str] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._said = 0.0
@@ -88,8 +93,16 @@ class Retries:
         Raises:
             InputError: the request has failed too often, or the server answers nothing.
         """
+        return await self.watched(self._persist(key, attempt, starting))
+
+    async def watched(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Return the result of a work, unless all requests end.
+
+        Raises:
+            InputError: nothing was completed for ``give_up_after`` seconds, or :meth:`end` was called.
+        """
         with self._waiting() as dead:
-            task = asyncio.create_task(self._persist(key, attempt, starting))
+            task = asyncio.create_task(work)
             try:
                 both: set[asyncio.Future[Any]] = {task, dead}
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -101,6 +114,11 @@ class Retries:
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
 
+    def end(self, line: str) -> None:
+        """End all requests with one line."""
+        if self._dead is not None and not self._dead.done():
+            self._dead.set_result(line)
+
     async def _persist(self, key: str, attempt: Callable[[], Awaitable[Result]], starting: bool) -> Result:
         failed, begun = 0, time.monotonic()
         while True:
@@ -108,16 +126,35 @@ class Retries:
                 result = await attempt()
             except Fault as fault:
                 failed += 1
-                self._fault = str(fault)
                 if starting and fault.kind == "unreachable":
                     raise InputError(f"{self.where}: {fault}; start the server first, or change base_url") from None
-                if failed > self.patience.max_retries and not self._bears(fault, begun):
-                    raise InputError(f"{key}: {self.where}: {fault} ({_times(failed)})") from None
-                await self._pause(failed, fault)
+                self.fault = str(fault)
+                self.bear(key, self.where, failed, fault, begun)
+                await self.pause(self.where, failed, fault)
             else:
-                self._succeed()
-                self._latest = self._since
+                self.served()
                 return result
+
+    def bear(self, key: str, where: str, failed: int, fault: Fault, begun: float) -> None:
+        """Check that a request may be repeated.
+
+        Args:
+            key: the request in messages.
+            where: the server in messages.
+            failed: number of failed attempts.
+            fault: of the latest one.
+            begun: time of the first one.
+
+        Raises:
+            InputError: it has failed too often.
+        """
+        if failed > self.patience.max_retries and not self._bears(fault, begun):
+            raise InputError(f"{key}: {where}: {fault} ({times(failed)})") from None
+
+    def served(self) -> None:
+        """Note that a request was completed."""
+        self._succeed()
+        self._latest = self._since
 
     def _bears(self, fault: Fault, begun: float) -> bool:
         """Tell whether a request is repeated beyond ``max_retries``."""
@@ -128,13 +165,18 @@ class Retries:
         silent = self._since <= begun or now - self._since > limit / 2
         return fault.kind != "bad" and (now - begun < limit or silent)
 
-    async def _pause(self, failed: int, fault: Fault) -> None:
+    async def pause(self, where: str, failed: int, fault: Fault) -> None:
+        """Wait before the next attempt at a request, which is counted."""
         pause = self.patience.pause(failed, fault.wait, random.random())
         if time.monotonic() > self._said:  # one line a minute says enough
             self._said = time.monotonic() + 60
-            print(f"{self.where}: {fault}; asking again in {pause:.1f} s", file=sys.stderr)
-        self._on_retry()
+            print(f"{where}: {fault}; asking again in {pause:.1f} s", file=sys.stderr)
+        self.retry()
         await asyncio.sleep(pause)
+
+    def retry(self) -> None:
+        """Count a further attempt."""
+        self._on_retry()
 
     def _succeed(self) -> None:
         self._since, self._served = time.monotonic(), True
@@ -167,14 +209,14 @@ class Retries:
             except TimeoutError:
                 pass
             except Exception as error:
-                self._fault = str(error)
+                self.fault = str(error)
             await asyncio.sleep(max(0.0, at + limit - time.monotonic()))
             if self._since == at:
                 break
         before = "stopped answering: no" if self._served else "has served no"
-        assert self._dead is not None
-        self._dead.set_result(
-            f"{self.where}: {before} completion for {limit:g} seconds (give_up_after); last: {self._fault}; {_KEPT}"
+        self.end(
+            f"{self.where}: {before} completion for {limit:g} seconds (give_up_after); last: {self.fault}"
+            f"{self.note()}; {_KEPT}"
         )
 
 
@@ -184,5 +226,6 @@ async def _until(due: Callable[[], float]) -> None:
         await asyncio.sleep(left)
 
 
-def _times(number: int) -> str:
+def times(number: int) -> str:
+    """Return a number of attempts in words."""
     return "1 attempt" if number == 1 else f"{number} attempts"

@@ -1,8 +1,11 @@
 """The engine over an OpenAI-compatible endpoint: what is sent, and in which form."""
 
+import asyncio
+from contextlib import aclosing
+
 import pytest
 
-from sampling.engines import CalculatorEngine, Completion, Message, Request
+from sampling.engines import CalculatorEngine, Completion, Message, Request, SamplingOptions
 from sampling.engines.base import GOLDEN
 from stepverify.records import InputError
 from tests.helpers.endpoints import (
@@ -180,6 +183,31 @@ def test_a_turn_of_the_assistant_is_continued_where_the_server_does_that():
     for probe in (continuing(5), lambda body: turn(), lambda body: error(400) if body["messages"][1:] else turn()):
         with pytest.raises(InputError, match=r"does not continue a turn of the assistant, .*; set api: completions"):
             sampled(Endpoint(lambda body: turn(), probe), begun, "chat")
+
+
+def test_a_turn_of_the_user_is_answered_while_it_is_found_out_whether_turns_are_continued():
+    """Its answer stays whole, though it begins like the question."""
+    begun = Request("begun", [], 1, 0, messages=(Message("user", "5"), Message("assistant", "6")))
+    plain = Request("plain", [], 1, 1, messages=(Message("user", "5"),))
+    waiting, known = asyncio.Event(), continuing(1, whole=True)
+
+    async def probe(body):
+        if body["messages"][-1]["role"] == "assistant":
+            await waiting.wait()
+        return known(body)
+
+    async def main(url):
+        engine = engine_at(url, "chat")
+        async with aclosing(engine):
+            both = [asyncio.ensure_future(engine.complete(r, SamplingOptions(max_tokens=8))) for r in (begun, plain)]
+            early = await both[1]
+            waiting.set()
+            late = await engine.complete(plain, SamplingOptions(max_tokens=8))
+            return [completion.text for (completion,) in (early, late, await both[0])]
+
+    usage = {"completion_tokens": 2}
+    endpoint = Endpoint(lambda body: turn("51" if body["messages"][-1]["role"] == "user" else "61", usage=usage), probe)
+    assert run(endpoint, main) == ["51", "51", "1"]
 
 
 def test_the_calculator_needs_token_ids():

@@ -84,7 +84,7 @@ def test_an_engine_serves_one_event_loop_after_the_other():
     async def main(url):
         engine = engines[0] if engines else engine_at(url)
         engines.append(engine)
-        engine._address = engine_at(url)._address
+        engine._addresses = engine_at(url)._addresses
         return await engine.complete(question(), SamplingOptions(max_tokens=8))
 
     assert [run(endpoint, main) for _ in range(2)] == [[number(0)]] * 2

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampling.engines import Request
-from sampling.engines.ray import prefix_keys
-from sampling.runtime.dispatch import Dispatch, Dispatcher
+from sampling.runtime.dispatch import Dispatch, Dispatcher, prefix_keys
 
 
 def dispatch(limit=8, replicas="ab"):
@@ -65,6 +64,23 @@ def test_a_removed_replica_gets_nothing_and_its_requests_may_still_end():
     assert made.choose(["x"], 4) == "b"
     made.release("a", 4)
     assert made.outstanding == {"b": 4}
+
+
+def test_a_paused_replica_gets_nothing_and_keeps_its_count():
+    """Also where it has the prefix; 4 of 8 were outstanding at a, 2 have ended, so that 6 more fit."""
+    made = dispatch()
+    assert [made.choose(["x"], 2), made.choose(["x"], 2)] == ["a", "a"]
+    made.pause("a")
+    assert made.choose(["x"], 6) == "b"
+    made.release("a", 2)
+    assert (made.choose([], 3), made.outstanding) == (None, {"a": 2, "b": 6})
+    made.resume("a")
+    assert (made.choose([], 7), made.choose([], 6)) == (None, "a")
+
+
+def test_replicas_are_avoided_where_another_has_room():
+    made = dispatch(2)
+    assert [made.choose(["x"], 1, avoid={"a"}) for _ in range(3)] == ["b", "b", "a"]
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), max_size=40), st.integers(1, 4), st.integers(1, 8))
@@ -157,3 +173,23 @@ def test_prefixes_are_told_apart_in_blocks():
     texts = [prefix_keys(Request("", [], 1, 0, prompt="x" * 40 + end)) for end in ("a", "b" * 30)]
     assert texts[0] == texts[1][:1]
     assert [len(keys) for keys in texts] == [1, 2]
+
+
+def test_who_waited_before_is_first_and_a_replica_that_is_resumed_is_given_at_once():
+    async def main():
+        dispatcher, order = Dispatcher(1), []
+        dispatcher.add("a")
+        dispatcher.pause("a")
+
+        async def one(name, first):
+            async with dispatcher.hold([], 1, first=first):
+                order.append(name)
+
+        waiting = [asyncio.create_task(one(name, name == "again")) for name in ("new", "newer", "again")]
+        await asyncio.sleep(0)
+        assert order == []
+        dispatcher.resume("a")
+        await asyncio.gather(*waiting)
+        return order
+
+    assert asyncio.run(main()) == ["again", "new", "newer"]

@@ -1,5 +1,6 @@
 """Stages over a server without a local tokenizer: what is kept when it dies, what it refuses, and what is written."""
 
+import asyncio
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from stepverify.readers import Reader
 from stepverify.records import InputError, Judgement, Problem, Rollout, Solution, StepLabel
 from stepverify.template import Template
 from tests.helpers.endpoints import Endpoint, Reply, choice, engine_at, error, turn
+from tests.helpers.fleet import Fleet
 
 CHAT = Template(chat=True)
 
@@ -79,6 +81,46 @@ def test_what_a_server_served_before_it_died_is_kept(tmp_path):
         with endpoint.listening() as url:
             sample(url, tmp_path / folder, "p", "q")
         assert len(endpoint.asked) == (3 if folder == "out" else 8)
+    assert lines(tmp_path / "out") == lines(tmp_path / "whole")
+
+
+def test_a_server_of_several_that_dies_costs_no_record_and_makes_none_twice(tmp_path, capsys, monkeypatch):
+    """The middle one of three dies at its second solution, with two in work; the records are those of one server."""
+
+    async def slow(body):
+        await asyncio.sleep(0.01)
+        return answer(body)
+
+    shown = []
+    monkeypatch.setattr("tqdm.tqdm.set_postfix_str", lambda self, text, refresh: shown.append(text))
+    dies = Endpoint(lambda body: fleet.die(1) if len(dies.asked) == 2 else Reply(answer(body), wait=60))
+    fleet, names = Fleet(Endpoint(slow), dies, Endpoint(slow)), [f"p{i}" for i in range(8)]
+    with fleet.listening() as urls:
+        sample(urls, tmp_path / "three", *names, max_in_flight=2, give_up_after=30.0)
+    assert "2 of 3 servers" in shown[-1]
+    with Endpoint(answer).listening() as url:
+        sample(url, tmp_path / "one", *names)
+    assert lines(tmp_path / "three") == lines(tmp_path / "one")
+    assert len(lines(tmp_path / "three")) == 32
+    assert summary(tmp_path / "three")["retries_this_run"] == 2
+    assert "taken out, 2 of 3 servers are left" in capsys.readouterr().err
+
+
+def test_all_servers_die_and_the_same_command_goes_on_with_one_of_them(tmp_path):
+    """What they served is kept; other URLs are no other run."""
+    done = []
+
+    def mortal(body, i):
+        done.append(body)
+        return answer(body) if len(done) <= 5 else fleet.die(i)
+
+    fleet = Fleet(*(Endpoint(lambda body, i=i: mortal(body, i)) for i in range(2)))
+    with fleet.listening() as urls, pytest.raises(InputError, match=r"stopped answering: .*; last: http.*refused"):
+        sample(urls, tmp_path / "out", "p", "q", give_up_after=0.5, max_in_flight=1)
+    assert len(list(kept_records(tmp_path / "out", Solution))) == 5
+    for folder in ("out", "whole"):
+        with Endpoint(answer).listening() as url:
+            sample(url, tmp_path / folder, "p", "q")
     assert lines(tmp_path / "out") == lines(tmp_path / "whole")
 
 
@@ -185,11 +227,12 @@ def test_the_command_line_and_the_manifest_hold_no_secret(tmp_path, monkeypatch,
 
         query = f"http://{place}?token=query-secret"
         main(command(query, "--engine.headers_env", "{X-Key: SERVER_KEY}", "--output", str(tmp_path / "a")))
-        main(command(f"http://me:pass-word@{place}", "--output", str(tmp_path / "b")))
-        failing = [("ftp://me:pass-word@h/v1", "base_url: expected"), (f"http://me:pass-word@{place}/nowhere", "lists no"),
+        main(command(f"[http://me:pass-word@{place}, 'http://127.0.0.1:1/v1']", "--output", str(tmp_path / "b")))
+        failing = [("ftp://me:pass-word@h/v1", "base_url: expected"),
+                   (f"[{url}, 'http://me:pass-word@{place}/nowhere']", "base_url[0]: http"), (f"http://me:pass-word@{place}/nowhere", "lists no"),
                    (f"http://me:pass-word@{place}?token=query-secret", "--engine.timeout")]  # fmt: skip
         endpoint.models = {"pass-word": "query-secret"}
-        for (base, line), more in zip(failing, ([], [], ["--engine.timeout", "0"]), strict=True):
+        for (base, line), more in zip(failing, ([], [], [], ["--engine.timeout", "0"]), strict=True):
             with pytest.raises(SystemExit) as ended:
                 main(command(base, *more, "--output", str(tmp_path / "c")))
             assert ended.value.code == 2
