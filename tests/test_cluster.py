@@ -208,7 +208,6 @@ def test_servers(dry):
     assert dry.environment()["SLURM_JOB_NAME"] == "interactive"
 
 
-@pytest.mark.xfail(reason="base_url takes no list yet", strict=False)
 def test_server_engines_take_all_urls(dry, capsys):
     ended(dry.submit("sample_servers.sh"))
     found = engines(configs(dry.log(), capsys))

@@ -63,7 +63,7 @@ class Replicas:
         self._number, self._resources = number, dict(resources or {})
         self._dispatcher: Dispatcher[Any] | None = None
         self._in_a_row = 0
-        self._placing = set[asyncio.Task[None]]()
+        self._actors, self._placing = set[Any](), set[asyncio.Task[None]]()
         self._num_deaths = 0
         self._rates, self._count = Rates(unit), count
 
@@ -120,7 +120,7 @@ class Replicas:
         for deaths in range(_DEATHS):
             async with dispatcher.hold(prefixes, amount, alone=deaths >= _SUSPECT) as actor:
                 try:
-                    answer, name, usage = await self._answer(actor, method, arguments)
+                    answer, name, usage = await self._answer(actor, "call", (method, *arguments))
                 except _deaths() as error:
                     self._replace(dispatcher, actor, str(error))
                 else:
@@ -130,10 +130,11 @@ class Replicas:
                     return answer
         raise Lethal(f"{key}: {_DEATHS} replicas of {self.name} died while they worked on it, the last one on it alone")
 
-    async def _answer(self, actor: Any, method: str, arguments: Sequence[Any]) -> tuple[Any, str, Any]:
+    async def _answer(self, actor: Any, method: str, arguments: Sequence[Any]) -> Any:
+        """Call a method of an actor."""
         import ray
 
-        reference = actor.call.remote(method, *arguments)
+        reference = getattr(actor, method).remote(*arguments)
         try:
             return await reference
         except asyncio.CancelledError:
@@ -162,8 +163,9 @@ class Replicas:
 
     def _replace(self, dispatcher: Dispatcher[Any], actor: Any, reason: str) -> None:
         """Replace a replica that died, once."""
-        if actor not in dispatcher.dispatch.outstanding:
+        if actor not in self._actors:
             return
+        self._actors.discard(actor)
         dispatcher.remove(actor)
         self._in_a_row += 1
         self._num_deaths += 1
@@ -177,41 +179,46 @@ class Replicas:
         self._add(dispatcher)
 
     def _add(self, dispatcher: Dispatcher[Any]) -> None:
-        dispatcher.add(actor := self._actor())
+        self._actors.add(actor := self._actor())
         task = asyncio.create_task(self._place(dispatcher, actor))
         self._placing.add(task)
         task.add_done_callback(self._placing.discard)
 
     async def _place(self, dispatcher: Dispatcher[Any], actor: Any) -> None:
-        """Wait for an actor to begin; where others have taken what it needs, it would wait for ever."""
+        """Give requests to an actor once it has begun; where others have what it needs, it would wait for ever."""
+        begun = asyncio.ensure_future(self._answer(actor, "begun", ()))
         try:
-            async with asyncio.timeout(_PLACED):
-                await actor.begun.remote()
-        except TimeoutError:
-            text = (
-                f"{self.name}: Ray had no room for a replica for {_PLACED:g} seconds; others, such as a scorer's, have "
-                "taken its CPUs or GPUs: lower `replicas`, or share them (`resources: {num_gpus: 0.5}`)"
-            )
-            if self.address is None:
-                dispatcher.fail(InputError(text))
-                connected(self.address).kill(actor)  # so that its calls end
-            else:  # a cluster may grow
-                print(f"{text}; waiting on", file=sys.stderr)
-        except _deaths():
-            pass  # its calls find out
+            if not (await asyncio.wait({begun}, timeout=_PLACED))[0]:
+                text = (
+                    f"{self.name}: Ray had no room for a replica for {_PLACED:g} seconds; others, such as a scorer's, "
+                    "have taken its CPUs or GPUs: lower `replicas`, or share them (`resources: {num_gpus: 0.5}`)"
+                )
+                if self.address is None:
+                    dispatcher.fail(InputError(text))
+                    return
+                # A cluster may grow. Other replicas work meanwhile.
+                print(f"{text}; waiting for it", file=sys.stderr)
+            await begun
+        except _deaths() as error:
+            self._replace(dispatcher, actor, str(error))
+        else:
+            dispatcher.add(actor)
+        finally:
+            begun.cancel()
 
     async def aclose(self) -> None:
         """End all replicas."""
-        if (dispatcher := self._dispatcher) is None:
+        if self._dispatcher is None:
             return
         import ray
 
         self._dispatcher = None
         for task in self._placing:
             task.cancel()
-        for actor in dispatcher.dispatch.outstanding:
+        for actor in self._actors:
             with suppress(Exception):
                 ray.kill(actor)
+        self._actors.clear()
 
 
 def check_number(replicas: Number) -> None:

@@ -77,7 +77,10 @@ def configurations(folder: Path, model: str, kind: str, problems: int) -> dict[s
         samples: dict[str, Any] = {"engine": engine, "problems": read, "num_samples": 4, "sampling": sampling}
         if kind != "TransformersEngine" or not (Path(model) / "stepverify.json").exists():
             samples["template"] = {"prompt": "{problem}\n"}
-        rollouts = {"class_path": "EarlyStop", "init_args": {"engine": engine, "sampling": sampling}}
+        rollouts: dict[str, Any] = {
+            "class_path": "Rollouts",
+            "init_args": {"engine": engine, "sampling": sampling, "strategy": {"class_path": "EarlyStop"}},
+        }
         rollouts["init_args"] |= {key: samples[key] for key in ("template",) if key in samples}
         for stage, config in (
             ("generate", samples), ("label", {"input": str(folder / name / "generate"), "steps": rollouts}),
