@@ -46,7 +46,7 @@ quickstart: $(VENV)/.installed ## the whole pipeline on the embedded problems, o
 	HF_HUB_OFFLINE=1 $(BIN)/sampling pipeline lit_configs/quickstart
 
 test: $(VENV)/.test ## the fast tests, without vLLM
-	$(PYTEST) -n 2 --dist worksteal -m 'not slow and not vllm and not ray and not gpu' $(if $(EXAMPLES),--hypothesis-profile=$(EXAMPLES))
+	$(PYTEST) -n 3 --dist worksteal -m 'not slow and not vllm and not ray and not gpu' $(if $(EXAMPLES),--hypothesis-profile=$(EXAMPLES))
 
 test-lowest: ## the fast tests with the lowest versions that pyproject.toml allows: Python 3.11 or 3.12
 	rm -rf .venv-lowest && mkdir .venv-lowest

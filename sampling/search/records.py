@@ -67,7 +67,7 @@ class Cost(Struct, kw_only=True, forbid_unknown_fields=True):
         cached_prompt_tokens: tokens that it need not read again.
         verifier_tokens: tokens that the verifier reads, without those of shared prefixes that it has read before.
         cached_verifier_tokens: tokens that it need not read again.
-        engine_calls: requests.
+        engine_calls: requests; one that goes on after an empty line counts once.
         verifier_calls: batches of prefixes.
         flops: 2 · parameters · tokens, of engine and verifier, for the tokens that are not cached; None if the number
             of parameters is unknown.

@@ -34,6 +34,7 @@ from stepverify.records import Solution
 from tests.helpers.replicas import notes
 
 PLACES = 8  # completions at once in a replica
+ASKED = 12  # requests of each replica before a kill: one that is killed three times in a row would count as lethal
 
 
 class Noting(CalculatorEngine):
@@ -99,7 +100,7 @@ def disturbed(folder: Path, stage: str, actors: int, drivers: int, rng: random.R
         with (folder / f"{stage}.log").open("a") as log:
             driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         while driver.poll() is None:
-            alive = working(folder, gone)
+            alive = working(folder, gone, ASKED)
             if len(alive) < 2:
                 time.sleep(0.2)
                 continue
@@ -126,9 +127,12 @@ def disturbed(folder: Path, stage: str, actors: int, drivers: int, rng: random.R
         assert driver.returncode == -signal.SIGKILL, (folder / f"{stage}.log").read_text()[-3000:]
 
 
-def working(folder: Path, gone: set[int]) -> set[int]:
-    """Return the processes of replicas that have been asked for something and are alive."""
-    return {pid for pid in notes(folder / "notes") if pid not in gone and Path(f"/proc/{pid}/exe").exists()}
+def working(folder: Path, gone: set[int], asked: int = 1) -> set[int]:
+    """Return the processes of replicas that have been asked so often and are alive."""
+    return {
+        pid for pid, some in notes(folder / "notes").items()
+        if pid not in gone and len(some) >= asked and Path(f"/proc/{pid}/exe").exists()
+    }  # fmt: skip
 
 
 def main() -> None:
