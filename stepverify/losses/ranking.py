@@ -31,11 +31,11 @@ class StepRanking(StepLoss):
     Every solution counts once, however many steps it has.
 
     Differences from the authors' code (WindyLee0822/Process_Q_Model): Q is the difference of two label logits instead
-    of a scalar head's output, so values stay probabilities; the sums are log-sum-exps without the added 1e-5; and a
-    correct step counts once in its own denominator, as in the paper and in their ``train_main.py``, where the function
-    in their README and ``train_ablation.py`` count it twice from the second correct step on. All labelled steps are
-    compared, also correct ones after the first error; ``targets.after_first_error`` changes that. The order of the
-    incorrect steps (equation 9) is not trained, as in the paper's experiments.
+    of a scalar head's output, so values are σ(Q); the sums are log-sum-exps without the added 1e-5; and a correct step
+    counts once in its own denominator, as in the paper, where versions of their ``train_main.py`` and
+    ``train_ablation.py`` count it twice from the second step on. As in their code, the mean is over the compared steps,
+    the anchor included. All labelled steps are compared, also correct ones after the first error;
+    ``targets.after_first_error`` changes that. The order of the incorrect steps (equation 9) is not trained.
 
     Args:
         margin: ζ, by which correct steps should exceed incorrect ones, in nats; the paper's is 4.

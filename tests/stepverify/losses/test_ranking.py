@@ -175,6 +175,26 @@ def test_log_odds_of_three_labels(neutral, odds):
     assert total.item() == pytest.approx(softplus(-odds), rel=1e-5)
 
 
+@pytest.mark.parametrize("loss", [StepRanking(), SolutionRanking(), SolutionRanking("listwise", "last")])
+def test_shared_steps_are_compared_in_each_solution(loss):
+    """Two solutions share two steps, which a batch holds once: values are those of six separate positions, the gradient
+    of a shared one is the sum of its two."""
+    examples = [example(n, targets=[1.0, 1.0, final]) for n, final in enumerate((0.0, 1.0))]
+    for number, one in enumerate(examples):
+        one.input_ids = [7, 8, number]
+    at = collate(examples).scored
+    assert (len(at.index), len(at.entries)) == (4, 6)
+    shared = two_logits(torch.linspace(-1, 2, 4)).requires_grad_()
+    apart = shared.detach()[at.entries].requires_grad_()
+    seen = [loss(shared, at, None)]
+    seen.append(lost(loss, apart, at.targets[at.entries], owner=at.owner.tolist()))
+    for total, _ in seen:
+        total.backward()
+    assert seen[0][0].item() == pytest.approx(seen[1][0].item(), rel=1e-6)
+    assert seen[0][1] == seen[1][1] > 0
+    torch.testing.assert_close(shared.grad, torch.zeros(4, 2).index_add(0, at.entries, apart.grad))
+
+
 @pytest.mark.parametrize("loss", [StepRanking(), StepRanking(anchor=False), OutcomeRanking(), SolutionRanking()])
 def test_a_batch_of_language_alone(loss):
     """A reference solution without scored positions: 0 of 0, and the gradient still reaches the outputs."""
