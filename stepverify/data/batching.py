@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from torch.utils.data import DistributedSampler
+
+if TYPE_CHECKING:
+    from stepverify.data.comparisons import Comparisons
 
 # Batches per window of the random order: enough for similar lengths or full packs, few enough to mix at random.
 WINDOW = 16
@@ -122,6 +125,8 @@ class BatchSampler(DistributedSampler[Plan]):
         rank: rank of this process.
         num_ranks: number of processes.
         accumulate: batches per optimizer step on each rank.
+        comparisons: between solutions of one problem. Their number replaces the weight of scored positions, and batches
+            that must be split are split between problems, if that is possible.
 
     Raises:
         ValueError: fewer examples than ranks.
@@ -130,12 +135,13 @@ class BatchSampler(DistributedSampler[Plan]):
     def __init__(
         self, maker: Batching, costs: Sequence[int] | np.ndarray, weights: np.ndarray, *,
         shuffle: bool, seed: int = 0, rank: int = 0, num_ranks: int = 1, accumulate: int = 1,
+        comparisons: Comparisons | None = None,
     ) -> None:  # fmt: skip
         if len(costs) < num_ranks:
             raise ValueError(f"{len(costs)} examples cannot be divided among {num_ranks} processes")
         super().__init__(costs, num_ranks, rank, shuffle, seed)  # type: ignore[arg-type] # a length is all it takes
         self.maker, self.costs, self.weights = maker, np.asarray(costs), weights
-        self.num_ranks, self.accumulate = num_ranks, accumulate
+        self.num_ranks, self.accumulate, self.comparisons = num_ranks, accumulate, comparisons
         # Each rank needs equally many batches: with sharded parameters a rank that stops early hangs the others.
         # Each epoch too, as trainer and learning rate schedule rely on it.
         count = len(maker(self._rng(0, 0)))
@@ -152,7 +158,7 @@ class BatchSampler(DistributedSampler[Plan]):
 
         Its loss denominators are 1.
         """
-        return Plan(max(self._batches(), key=lambda batch: self.costs[batch].sum()).tolist(), (1.0, 1.0))
+        return Plan(max(self.batches(), key=lambda batch: self.costs[batch].sum()).tolist(), (1.0, 1.0))
 
     def __len__(self) -> int:
         return self.num_batches // self.num_ranks
@@ -161,35 +167,45 @@ class BatchSampler(DistributedSampler[Plan]):
         steps = self._steps()
         for at in range(0, len(steps), self.accumulate):
             window = steps[at : at + self.accumulate]
-            total = sum(self.weights[batch].sum(0) for step in window for batch in step)
+            total = np.sum([self._weight(batch) for step in window for batch in step], axis=0)
             # An epoch's last window may be shorter, but is still divided by the full number.
             loss_denominators = total / (self.accumulate * self.num_ranks)
             loss_denominators[loss_denominators == 0] = 1.0  # no positions of this kind
             for step in window:
                 yield Plan(step[self.rank].tolist(), (float(loss_denominators[0]), float(loss_denominators[1])))
 
+    def _weight(self, batch: np.ndarray) -> np.ndarray:
+        weight: np.ndarray = self.weights[batch].sum(0)
+        if self.comparisons is not None:
+            weight[0] = self.comparisons.count(batch)
+        return weight
+
     def _rng(self, epoch: int, attempt: int) -> np.random.Generator | None:
         return np.random.default_rng([self.seed, epoch, attempt]) if self.shuffle else None
 
     def _steps(self) -> list[list[np.ndarray]]:
         """Return groups of batches that all ranks compute at the same time."""
-        batches = self._batches()
+        batches = self.batches()
         cost = np.array([self.costs[batch].sum() for batch in batches])
         batches = [batches[i] for i in np.argsort(-cost, kind="stable")]
         steps = [batches[i : i + self.num_ranks] for i in range(0, len(batches), self.num_ranks)]
         rng = self._rng(self.epoch, _ATTEMPTS)
         return steps if rng is None else [steps[i] for i in rng.permutation(len(steps))]
 
-    def _batches(self) -> list[np.ndarray]:
-        """Make exactly ``num_batches`` batches.
+    def batches(self) -> list[np.ndarray]:
+        """Make exactly ``num_batches`` batches, those of this epoch on all ranks.
 
         If there are fewer, the largest are split in half.
         """
         attempts = (self.maker(self._rng(self.epoch, attempt)) for attempt in range(_ATTEMPTS))
         batches = next((b for b in attempts if len(b) <= self.num_batches), None) or self.maker(self._rng(0, 0))
         while len(batches) < self.num_batches:
-            largest = max(range(len(batches)), key=lambda i: len(batches[i]))
-            batches[largest : largest + 1] = np.array_split(batches[largest], 2)
+            if self.comparisons is None:
+                largest = max(range(len(batches)), key=lambda i: len(batches[i]))
+                halves = np.array_split(batches[largest], 2)
+            else:
+                largest, halves = self.comparisons.split(batches)
+            batches[largest : largest + 1] = halves
         if len(batches) > self.num_batches:  # fewer batches fit than the maker made
             batches = np.array_split(np.concatenate(batches), self.num_batches)
         return batches

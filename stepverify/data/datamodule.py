@@ -14,6 +14,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from stepverify.data.batch import Batch, collate
 from stepverify.data.batching import Batching, BatchSampler, LengthBuckets, PaddedRows, Plan
 from stepverify.data.cache import cache_folder
+from stepverify.data.comparisons import Comparisons, check_settings, comparisons_of
 from stepverify.data.encode import Example, SolutionEncoder
 from stepverify.data.fingerprint import Unknown, options_of
 from stepverify.data.packing import PrefixPacks, count_once
@@ -104,6 +105,7 @@ class SolutionData(lightning.LightningDataModule):
         self.batch_size, self.pack_tokens, self.eval_pack_tokens = batch_size, pack_tokens, eval_pack_tokens
         self.prefix_weighting, self.num_workers, self.seed, self.cache = prefix_weighting, num_workers, seed, cache
         self.examples: dict[str, ExampleStore] = {}
+        self.comparisons: dict[str, Comparisons | None] = {}  # of a loss between solutions
         self.learned: dict[str, frozenset[str]] = {}  # train, lm → digests of their problems
 
     def setup(self, stage: str) -> None:
@@ -118,6 +120,10 @@ class SolutionData(lightning.LightningDataModule):
             self._setup(str(getattr(stage, "value", stage)))
 
     def _setup(self, stage: str) -> None:
+        balanced = stage == "fit" and self.class_weights != "natural"
+        packed = stage != "fit" or self.pack_tokens is not None
+        if stage != "predict":
+            check_settings(self._objective().loss, self.prefix_weighting == "once", balanced, packed)
         for name in ("fit", "validate") if stage == "fit" else (stage,):
             reader = self.readers[name]
             if reader is None:
@@ -175,6 +181,8 @@ class SolutionData(lightning.LightningDataModule):
             count_once(examples)
         if self.class_weights != "natural" and name == "fit":
             weigh(examples, self.class_weights if isinstance(self.class_weights, ClassWeights) else None)
+        if labelled:
+            self.comparisons[name] = comparisons_of(examples, objective.loss, _KEYS.get(name, name))
         return examples
 
     def _encoded(
@@ -196,11 +204,16 @@ class SolutionData(lightning.LightningDataModule):
         examples = self.examples[name]
         ranks = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
         packs = self._objective().packs(int(examples.lengths.max()))
+        comparisons = self.comparisons.get(name)
+        if comparisons is not None:
+            comparisons.check_packs(packs)
         plans = BatchSampler(
             self._maker(examples, shuffle, packs), examples.lengths, examples.weights, shuffle=shuffle, seed=self.seed,
             rank=ranks["rank"], num_ranks=ranks["num_replicas"],
-            accumulate=trainer.accumulate_grad_batches if shuffle else 1,
+            accumulate=trainer.accumulate_grad_batches if shuffle else 1, comparisons=comparisons,
         )  # fmt: skip
+        if comparisons is not None:
+            comparisons.warn_of_divided(plans.batches(), "pack_tokens" if shuffle else "eval_pack_tokens")
         objective = self._objective()
         lm = name == "fit" and objective.lm_weight > 0
         batches = _Batches(examples, packs, objective.pad_to, lm=lm)

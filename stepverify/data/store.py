@@ -13,6 +13,7 @@ from stepverify.data.encode import Example
 from stepverify.data.table import ExampleTable, remove_with
 from stepverify.data.targets import NEUTRAL
 
+_COLUMNS = {"positions": "weights", "lm_positions": "lm_weights"}
 _CHUNK = 1 << 14  # entries whose positions are in memory at the same time
 
 
@@ -72,7 +73,7 @@ class ExampleStore(Sequence[Example]):
     # ── weights ───────────────────────────────────────────────────────────────────────────────────
 
     def share_weights(self, times: Iterator[tuple[int, np.ndarray, np.ndarray]]) -> None:
-        """Give each position of each entry the weight 1 / times in place of its own.
+        """Divide the weight of each position of each entry by times.
 
         Args:
             times: for each entry its index, and how often its positions and its LM positions are read.
@@ -142,14 +143,14 @@ class ExampleStore(Sequence[Example]):
     def _own_weights(
         self, table: ExampleTable, name: str, rows: np.ndarray, counts: np.ndarray, entries: slice
     ) -> np.ndarray:
-        if self._times:
-            starts = self._starts[name]
-            return 1.0 / self._times[name][starts[entries.start] : starts[entries.stop]]
         weights = np.ones(counts.sum())
-        column = {"positions": "weights", "lm_positions": "lm_weights"}[name]
+        column = _COLUMNS[name]
         if table.has(column):
             given = np.repeat(table.counts(column, rows) == counts, counts)
             weights[given] = table.gather(column, rows)
+        if self._times:
+            starts = self._starts[name]
+            weights /= self._times[name][starts[entries.start] : starts[entries.stop]]
         return weights
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────
@@ -167,11 +168,10 @@ class ExampleStore(Sequence[Example]):
         index, table, row = self._find(index)
         example = table.read(row)
         if self._times:
-            own, lm = (
-                (1.0 / self._times[name][starts[index] : starts[index + 1]]).tolist()
-                for name, starts in self._starts.items()
-            )
-            example.weights, example.lm_weights = own, lm
+            for name, column in _COLUMNS.items():
+                given, starts = getattr(example, column), self._starts[name]
+                weights = np.ones(len(getattr(example, name))) if given is None else np.array(given)
+                setattr(example, column, (weights / self._times[name][starts[index] : starts[index + 1]]).tolist())
         if self._factors is not None and example.positions:
             weights = np.ones(len(example.positions)) if example.weights is None else np.array(example.weights)
             example.weights = (self._factors[classes_of(np.array(example.targets))] * weights).tolist()

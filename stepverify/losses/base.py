@@ -26,7 +26,12 @@ class Loss(ABC):
     A subclass is chosen by ``class_path`` (or its bare name) as ``model.init_args.loss``. It sees which positions
     belong to which solution, and which solutions to which problem, so it may compare pairs as well as score single
     positions.
+
+    Attributes:
+        takes_weights: the weights of single positions matter; otherwise ``data`` refuses settings that change them.
     """
+
+    takes_weights = True
 
     def denominator(self, example: Example) -> float | None:
         """Return what an encoded solution adds to the loss denominator.
@@ -68,10 +73,12 @@ class StepLoss(Loss):
     Attributes:
         takes_vocabulary: outputs may be log-probabilities over the whole vocabulary.
         takes_neutral: targets may be neutral.
+        takes_counts: positions weigh as many as a label has rollouts.
     """
 
     takes_vocabulary = False
     takes_neutral = False
+    takes_counts = False
 
 
 def weighted(losses: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -229,7 +229,7 @@ class StepModule(lightning.LightningModule):
         outputs, _ = self.model(batch)
         total, count = self.loss(outputs, batch.scored, self.model)
         mean_loss, metrics = cast(MeanMetric, self.mean_losses[stage]), cast(MetricCollection, self.metrics[stage])
-        mean_loss.update(total / count, count)
+        mean_loss.update(total / count.clamp(min=1e-9), count)
         self.log(f"{stage}/loss", mean_loss, prog_bar=True, batch_size=size)
         if len(metrics):
             self.update_metrics(metrics, outputs.detach(), batch)

@@ -18,7 +18,7 @@ from torchmetrics.classification import BinaryAccuracy
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example
 from stepverify.data.targets import StepTargets
-from stepverify.losses import OutcomeBCE, OutcomeLoss, OutcomeMSE
+from stepverify.losses import BetweenSolutions, OutcomeBCE, OutcomeLoss, OutcomeMSE
 from stepverify.metrics import AUROC, CalibrationError, GroupedAUROC, PlattScaling
 from stepverify.models import Backbone, OutcomeModel
 from stepverify.models.export import load_value_head
@@ -41,7 +41,7 @@ class OutcomeVerifier(StepModule):
         warmup: share of the training steps over which the learning rate rises from 0.
         decay: schedule of the learning rate after warmup: ``cosine``, ``linear`` or ``constant``.
         lm_weight: weight of the language-model loss on ``data.lm`` (the paper's is 1).
-        loss: ``mse`` (the paper's) or ``bce`` between value and target; or another ``OutcomeLoss``.
+        loss: ``mse`` (the paper's) or ``bce`` between value and target; or another ``OutcomeLoss``: ``OutcomeRanking``.
         per_token: train on every solution token (as in the paper), or on the final token only.
         head: how the value's logit is computed: ``reserved`` applies a gain and a bias to the logit of the template's
             step tag, a token that no solution contains (as in the paper); ``linear`` adds a layer of its own. With LoRA
@@ -77,6 +77,16 @@ class OutcomeVerifier(StepModule):
         if not 0.0 <= label_smoothing < 1.0:
             raise InputError(f"label_smoothing: expected 0 <= s < 1, got {label_smoothing}")
         self.loss = loss if isinstance(loss, OutcomeLoss) else {"mse": OutcomeMSE, "bce": OutcomeBCE}[loss]()
+        if isinstance(self.loss, BetweenSolutions):
+            for wrong, key in (
+                (per_token, "per_token: true"),
+                (label_smoothing, f"label_smoothing: {label_smoothing}"),
+            ):
+                if wrong:
+                    raise InputError(
+                        f"loss: {type(self.loss).__name__} compares the final tokens of solutions and does not support "
+                        f"{key}; set {key.partition(':')[0]} to {'false' if key[0] == 'p' else 0}"
+                    )
         self.per_token, self.predict_every_token = per_token, predict_every_token
         self.target, self.label_smoothing = target, label_smoothing
         self.calibrate, self.platt = calibrate, PlattScaling()

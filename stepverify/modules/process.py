@@ -44,7 +44,8 @@ class ProcessRewardModel(StepModule):
         lm_weight: weight of the language-model loss on ``data.lm``.
         targets: how step labels become targets.
         loss: ``cross_entropy`` of the labels, soft ones too; ``mse``, the squared difference between a step's value and
-            its target, for regression on the share of correct rollouts; or another ``StepLoss``.
+            its target, for regression on the share of correct rollouts; or another ``StepLoss``: ``StepBinomial``,
+            ``StepRanking``, ``SolutionRanking``.
         loss_over: normalize the probabilities in the loss over the ``labels`` only, or over the whole ``vocabulary``,
             as in next-token prediction. Scores compare the labels either way.
         neutral: count P(neutral) in values, and a neutral step in metrics, as ``positive`` or ``negative``, if the
@@ -69,10 +70,11 @@ class ProcessRewardModel(StepModule):
         super().__init__(backbone, template, max_length, optimizer, warmup, decay, lm_weight)
         self.targets, self.over_vocabulary = targets, loss_over == "vocabulary"
         named = {"cross_entropy": StepCrossEntropy, "mse": StepMSE}
-        self.loss = loss if isinstance(loss, StepLoss) else named[loss]()
+        self.loss: StepLoss = loss if isinstance(loss, StepLoss) else named[loss]()
         for refused, key in (
             (self.over_vocabulary and not self.loss.takes_vocabulary, "loss_over: vocabulary"),
             (targets.neutral == "class" and not self.loss.takes_neutral, "targets.neutral: class"),
+            (targets.monte_carlo != "soft" and self.loss.takes_counts, f"targets.monte_carlo: {targets.monte_carlo}"),
         ):
             if refused:
                 raise InputError(f"loss: {type(self.loss).__name__} does not support {key}")
@@ -88,11 +90,16 @@ class ProcessRewardModel(StepModule):
         """
         if not labelled:
             return self.encoder.process(record, None)
-        return self.encoder.process(record, self.targets.of(record))
+        targets = self.targets.of(record)
+        example = self.encoder.process(record, targets)
+        if self.loss.takes_counts:
+            pairs = zip(record.step_labels or (), targets, strict=True)
+            example.weights = [float((label and label.num_rollouts) or 1) for label, y in pairs if y is not None]
+        return example
 
     def encoding_options(self) -> dict[str, Any]:
         """List what the step labels mean."""
-        return {"targets": self.targets}
+        return {"targets": self.targets, "counts": self.loss.takes_counts}
 
     def build(self) -> ProcessModel:
         """Load the backbone; its rows of the label tokens are the head."""

@@ -14,12 +14,15 @@ class Values:
         return outputs
 
 
-def lost(loss, outputs, targets, weights=None, owner=None, model=None):
-    """(sum, count) at positions that no two solutions share; without ``owner`` each is a solution of its own."""
+def lost(loss, outputs, targets, weights=None, owner=None, model=None, problem=None):
+    """(sum, count) at positions that no two solutions share; without ``owner`` each is a solution of its own.
+
+    All are of one problem, unless ``problem`` gives that of each solution.
+    """
     every = torch.arange(len(targets))
     weights = torch.ones(len(targets)) if weights is None else weights
     owner = every if owner is None else torch.tensor(owner)
-    problem = torch.zeros(int(owner.max()) + 1, dtype=torch.long)
+    problem = torch.zeros(int(owner.max()) + 1, dtype=torch.long) if problem is None else torch.tensor(problem)
     at = ScoredPositions(index=every, targets=targets, weights=weights, entries=every, owner=owner, problem=problem)
     return loss(outputs, at, model or Values())
 
