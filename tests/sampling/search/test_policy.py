@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sampling.search.choosing import Candidates, candidates, choose, cross_validate, folds_of
+from sampling.search.choosing import Candidates, candidates, choose, cross_validate
+from sampling.selection.folds import folds_of
 from sampling.search.curves import cost_of
 from sampling.search.finished import read_shared
 from sampling.search.joining import join_first_samples

@@ -1,0 +1,253 @@
+"""Hold what ``sampling calibrate`` has fitted, and apply it to a verifier's values."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Struct, field
+
+from stepverify.aggregate import Aggregation, aggregate, vote_weight
+from stepverify.calibration import Map, Method
+from stepverify.decoding import read_json
+from stepverify.manifest import first_difference
+from stepverify.records import InputError
+from stepverify.statistics import aggregate_all
+
+VERSION = 1
+LEARNED: Literal["learned"] = "learned"
+Target = Literal["steps", "solutions"]
+FEATURES = ("min", "mean", "last", "log_product", "num_steps")
+_SMALLEST = 1e-12  # factor of a product
+_COMMUTE = ("last", "min", "max")  # aggregations that give the same before and after an ascending map
+
+
+class Quality(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Measure probabilities that solutions are correct, and the rules that use them.
+
+    Attributes:
+        ece: expected calibration error over 15 bins.
+        brier: Brier score.
+        best_of_n: accuracy of the best score.
+        weighted_vote: accuracy of the weighted majority vote.
+    """
+
+    ece: float
+    brier: float
+    best_of_n: float
+    weighted_vote: float
+
+
+class Measured(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Hold what one aggregation is worth, each problem measured with what the others have fitted.
+
+    Differences are of the weighted vote's accuracy: value, and ends of the 95 % interval over problems.
+
+    Attributes:
+        before: of the values as they are; None of the learned aggregation.
+        gain: after minus before; empty for the learned one.
+        over_majority: after minus the majority vote.
+        learned_over: the learned aggregation minus this one after calibration; empty without step values.
+    """
+
+    before: Quality | None
+    after: Quality
+    gain: list[float] = []
+    over_majority: list[float]
+    learned_over: list[float] = []
+
+
+class Calibration(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Hold the map of one verifier.
+
+    Attributes:
+        identity: the verifier, as the manifest of its scores has it; None of scores without one.
+        target: what the map makes of a value: the probability that the step is correct, or the solution.
+        maps: one for all steps, or one for each range of step positions.
+        first_steps: position at which each range begins, from 1.
+        aggregation: of the values that the map takes, where the target is solutions.
+        learned: weights of :data:`FEATURES` and ``bias``, the logit of a correct solution; None without step values.
+        num_labels: labels that the maps were fitted on.
+        step_quality: ECE and Brier score of step values, before and after; empty where the target is solutions.
+        measured: aggregation → what it is worth.
+    """
+
+    identity: dict[str, Any] | None
+    target: Target
+    maps: list[Map]
+    first_steps: list[int] = field(default_factory=lambda: [1])
+    aggregation: Aggregation | None = None
+    learned: dict[str, float] | None = None
+    num_labels: int = 0
+    step_quality: dict[str, list[float]] = {}
+    measured: dict[str, Measured] = {}
+
+    def __post_init__(self) -> None:
+        if not self.maps or len(self.maps) != len(self.first_steps) or self.first_steps != sorted({*self.first_steps}):
+            raise InputError("maps, first_steps: expected a map for each of some ascending positions")
+        if (self.target == "solutions") != (self.aggregation is not None) or self.first_steps[0] != 1:
+            raise InputError(
+                "target: a map of solutions names its aggregation, maps of steps none, and begin at step 1"
+            )
+        if self.learned is not None and self.learned.keys() != {*FEATURES, "bias"}:
+            raise InputError(f"learned: expected weights of {', '.join(FEATURES)} and bias")
+
+    @property
+    def by_value(self) -> bool:
+        """Tell whether the map applies to each value alone, so that no aggregation comes first."""
+        return self.target == "steps" or self.aggregation in _COMMUTE
+
+    def map_values(self, values: Sequence[float]) -> list[float]:
+        """Map each value along a solution, or along a prefix of one."""
+        if not values:
+            return []
+        return map_by_position(self.maps, self.first_steps, np.array(values), np.arange(len(values))).tolist()
+
+    def scores(self, values: Sequence[Sequence[float]], how: Aggregation | Literal["learned"]) -> list[float]:
+        """Return a score of each solution that orders them; -inf without values.
+
+        The map of the aggregated score never decreases, so that the score itself orders as it does, and has fewer ties.
+        """
+        if how != LEARNED:
+            return [aggregate(one, how) for one in values]
+        return self._of_known(values, self.learned_logits)
+
+    def weights(self, values: Sequence[Sequence[float]], how: Aggregation | Literal["learned"]) -> list[float]:
+        """Return the probability that each solution is correct, its weight in a vote; 0 without values."""
+        if how == LEARNED:
+            return [1 / (1 + math.exp(-logit)) if logit > -700 else 0.0 for logit in self.scores(values, how)]
+        plain = [vote_weight(one, how) for one in values]
+        if self.target == "steps" or how != self.aggregation:
+            return plain
+        mapped = self.maps[0](np.array(plain))
+        return [float(weight) if one else 0.0 for one, weight in zip(values, mapped, strict=True)]
+
+    def learned_logits(self, features: np.ndarray) -> np.ndarray:
+        """Return the logits of the learned aggregation, shape (M,), of features (M, 5)."""
+        assert self.learned is not None
+        weights = np.array([self.learned[name] for name in FEATURES])
+        logits: np.ndarray = features @ weights + self.learned["bias"]
+        return logits
+
+    def _of_known(self, values: Sequence[Sequence[float]], of: Any) -> list[float]:
+        known = [i for i, one in enumerate(values) if one]
+        found = np.full(len(values), -math.inf)
+        if known:
+            flat = np.concatenate([np.asarray(values[i], float) for i in known])
+            found[known] = of(summaries(flat, np.array([len(values[i]) for i in known])))
+        return found.tolist()
+
+
+class Calibrations(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Hold a file of ``sampling calibrate``.
+
+    Attributes:
+        method: of all maps.
+        num_samples: N of the measured accuracies.
+        majority: accuracy of the majority vote of N samples, on the problems that have as many.
+        num_folds: folds of the cross-fitting.
+        seed: of the folds.
+        problems: ids of the problems that the maps were fitted on.
+        verifiers: name in the scores → map.
+    """
+
+    version: int
+    method: Method
+    num_samples: int
+    majority: float
+    num_folds: int
+    seed: int
+    problems: list[str]
+    verifiers: dict[str, Calibration]
+
+    def fit_for(self, path: Path, name: str, identity: Mapping[str, Any] | None) -> Calibration | None:
+        """Return a verifier's calibration, None without one; check that it is that verifier.
+
+        Raises:
+            InputError: the scores are another verifier's.
+        """
+        found = self.verifiers.get(name)
+        if found is None:
+            return None
+        if identity is None or found.identity is None:
+            print(f"  {name}: {path} is applied by name: no manifest says which verifier gave its scores")
+        elif difference := first_difference(found.identity, json.loads(json.dumps(identity))):
+            raise InputError(
+                f"calibration: {path}: was fitted for another verifier '{name}', with {difference}; "
+                "run `sampling calibrate` on scores of this one"
+            )
+        return found
+
+    def count_shared(self, problems: Iterable[str]) -> dict[str, Any]:
+        """Count the problems that the maps were fitted on; warn if there are some."""
+        known, problems = {*self.problems}, {*problems}
+        if shared := sorted(known & problems):
+            print(
+                f"  WARNING: the calibration was fitted on {len(shared):,} of the {len(problems):,} problems, "
+                f"{shared[0]} for one; calibrated values look better on them than on new ones"
+            )
+        return {"problems": len(shared), "of": len(problems)}
+
+
+def map_by_position(
+    maps: Sequence[Map], first_steps: Sequence[int], values: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+    """Map values by the positions of their steps.
+
+    Args:
+        maps: one for each range of positions.
+        first_steps: position at which each range begins, from 1.
+        values: (M,).
+        places: (M,), positions from 0.
+    """
+    found = np.empty(len(values))
+    ranges = np.searchsorted(first_steps, places + 1, side="right") - 1
+    for number, one in enumerate(maps):
+        found[ranges == number] = one(values[ranges == number])
+    return found
+
+
+def summaries(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Summarize the step values of solutions for the learned aggregation.
+
+    Args:
+        values: (values of all solutions,), one solution after the other.
+        counts: (M,), number of values of each; at least 1.
+
+    Returns:
+        (M, 5), in the order of :data:`FEATURES`; a factor of 0 counts as 1e-12 in the logarithm of the product.
+    """
+    found = aggregate_all(values.clip(_SMALLEST), counts)
+    return np.stack([found["min"], found["mean"], found["last"], found["prod"], counts], axis=1)
+
+
+def read_calibrations(path: Path, names: Collection[str] | None = None) -> Calibrations:
+    """Read a file of ``sampling calibrate``.
+
+    Args:
+        path: the file.
+        names: verifiers whose scores there are; None for no matter which.
+
+    Raises:
+        InputError: not such a file, of another version, or of none of the verifiers ``names``.
+    """
+    plain = read_json(path)
+    version = plain.get("version") if isinstance(plain, dict) else None
+    if version != VERSION or "verifiers" not in plain:
+        raise InputError(
+            f"{path}: not a calibration of version {VERSION} (key 'version': {version!r}); `sampling calibrate` "
+            "makes one"
+        )
+    try:
+        found = msgspec.convert(plain, Calibrations)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: {error}") from None
+    if names is not None and not found.verifiers.keys() & set(names):
+        known = ", ".join(found.verifiers) or "none"
+        raise InputError(f"calibration: {path}: is of {known}, the scores of {', '.join(sorted(names)) or 'none'}")
+    return found
