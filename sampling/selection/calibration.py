@@ -21,6 +21,7 @@ from stepverify.statistics import aggregate_all
 
 VERSION = 1
 LEARNED: Literal["learned"] = "learned"
+How = Aggregation | Literal["learned"]
 Target = Literal["steps", "solutions"]
 FEATURES = ("min", "mean", "last", "log_product", "num_steps")
 _SMALLEST = 1e-12  # factor of a product
@@ -108,7 +109,7 @@ class Calibration(Struct, kw_only=True, forbid_unknown_fields=True):
             return []
         return map_by_position(self.maps, self.first_steps, np.array(values), np.arange(len(values))).tolist()
 
-    def scores(self, values: Sequence[Sequence[float]], how: Aggregation | Literal["learned"]) -> list[float]:
+    def scores(self, values: Sequence[Sequence[float]], how: How) -> list[float]:
         """Return a score of each solution that orders them; -inf without values.
 
         The map of the aggregated score never decreases, so that the score itself orders as it does, and has fewer ties.
@@ -117,7 +118,7 @@ class Calibration(Struct, kw_only=True, forbid_unknown_fields=True):
             return [aggregate(one, how) for one in values]
         return self._of_known(values, self.learned_logits)
 
-    def weights(self, values: Sequence[Sequence[float]], how: Aggregation | Literal["learned"]) -> list[float]:
+    def weights(self, values: Sequence[Sequence[float]], how: How) -> list[float]:
         """Return the probability that each solution is correct, its weight in a vote; 0 without values."""
         if how == LEARNED:
             return [1 / (1 + math.exp(-logit)) if logit > -700 else 0.0 for logit in self.scores(values, how)]
@@ -184,14 +185,23 @@ class Calibrations(Struct, kw_only=True, forbid_unknown_fields=True):
         return found
 
     def count_shared(self, problems: Iterable[str]) -> dict[str, Any]:
-        """Count the problems that the maps were fitted on; warn if there are some."""
-        known, problems = {*self.problems}, {*problems}
-        if shared := sorted(known & problems):
-            print(
-                f"  WARNING: the calibration was fitted on {len(shared):,} of the {len(problems):,} problems, "
-                f"{shared[0]} for one; calibrated values look better on them than on new ones"
-            )
-        return {"problems": len(shared), "of": len(problems)}
+        """Count the problems that the maps were fitted on, as in a summary; say so if there are some."""
+        problems = {*problems}
+        shared = sorted(problems.intersection(self.problems))
+        found = {"problems": len(shared), "of": len(problems), "first": shared[0] if shared else None}
+        for line in describe_shared(found):
+            print(f"  WARNING: {line}")
+        return found
+
+
+def describe_shared(found: Mapping[str, Any]) -> list[str]:
+    """Describe the problems that a calibration was fitted on, in one line if there are some."""
+    if not found.get("problems"):
+        return []
+    return [
+        f"the calibration was fitted on {found['problems']:,} of the {found['of']:,} problems, {found['first']} for "
+        "one; calibrated values look better on them than on new ones"
+    ]
 
 
 def map_by_position(

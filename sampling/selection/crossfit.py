@@ -85,7 +85,7 @@ def cross_fit(
         Aggregation → probabilities, shape (M,), before and after, where ``learned`` has no before; and the values after
         maps of steps.
     """
-    before = judged.weights(judged.values)
+    before: dict[str, np.ndarray] = dict(judged.weights(judged.values).items())
     after: dict[str, np.ndarray] = {how: np.full(len(judged.correct), np.nan) for how in before}
     many = (judged.counts > 1).any()
     if many:
@@ -104,7 +104,7 @@ def cross_fit(
         maps, starts, _ = fit_maps(judged, asked, known, before[asked.aggregation], where)
         mine = np.repeat(rows, judged.counts)
         values[mine] = map_by_position(maps, starts, judged.values[mine], judged.places[mine])
-    return {**before}, after | ({**judged.weights(values)} if asked.target == "steps" else {}), values
+    return before, after | (dict(judged.weights(values).items()) if asked.target == "steps" else {}), values
 
 
 def fit_maps(
