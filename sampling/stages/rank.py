@@ -94,7 +94,8 @@ def rank(
     # Leave out options that were not given, so that folders made before these options existed stay valid.
     asked = {
         "top_k": top_k, "rules": [rule.identity() for rule in rules or ()],
-        "every_aggregation": every_aggregation, "count_missing": count_missing, "without_final_step": without_final_step,
+        "every_aggregation": every_aggregation, "count_missing": count_missing,
+        "without_final_step": without_final_step,
     }  # fmt: skip
     config |= {key: value for key, value in (asked | {"simulated": simulated}).items() if value}
     if top_k and (min(top_k) < 1 or len({*top_k}) < len(top_k)):
