@@ -80,7 +80,7 @@ def fit_map(method: Method, values: np.ndarray, correct: np.ndarray, where: str 
         where: beginning of error messages.
 
     Raises:
-        InputError: one class alone, equal values, or higher values that are not more often correct.
+        InputError: one class alone, equal values, or a fitted gain that is not above 0.
     """
     if correct.all() or not correct.any():
         kind = "correct" if len(correct) and correct.all() else "incorrect"
@@ -92,10 +92,13 @@ def fit_map(method: Method, values: np.ndarray, correct: np.ndarray, where: str 
     logits = logit(values.clip(_NEAREST, 1 - _NEAREST))
     gain, bias = platt(logits, correct) if method == "platt" else (_gain(logits, correct), 0.0)
     if not gain > 0:
-        raise InputError(
-            f"{where}: higher values are not more often correct (the fitted gain is {gain:.3g}); check the verifier "
-            "and the labels, or take method isotonic, which then makes all values equal"
+        reason = (
+            "values are too high or too low for a temperature alone; take method platt or isotonic"
+            if method == "temperature"
+            else "higher values are not more often correct; check the verifier and the labels, or take method "
+            "isotonic, which then makes values equal"
         )
+        raise InputError(f"{where}: the fitted gain of logits is {gain:.3g}, expected above 0: {reason}")
     return Platt(gain, bias) if method == "platt" else Temperature(1 / gain)
 
 

@@ -76,6 +76,7 @@ class Calibration(Struct, kw_only=True, forbid_unknown_fields=True):
         num_labels: labels that the maps were fitted on.
         step_quality: ECE and Brier score of step values, before and after; empty where the target is solutions.
         measured: aggregation → what it is worth.
+        unfitted: aggregation → why it has no map, of those that were only compared.
     """
 
     identity: dict[str, Any] | None
@@ -87,6 +88,7 @@ class Calibration(Struct, kw_only=True, forbid_unknown_fields=True):
     num_labels: int = 0
     step_quality: dict[str, list[float]] = {}
     measured: dict[str, Measured] = {}
+    unfitted: dict[str, str] = {}
 
     def __post_init__(self) -> None:
         if not self.maps or len(self.maps) != len(self.first_steps) or self.first_steps != sorted({*self.first_steps}):

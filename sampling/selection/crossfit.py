@@ -20,6 +20,7 @@ from sampling.selection.calibration import (
 from sampling.selection.judged import Judged, Votes
 from stepverify.aggregate import Aggregation
 from stepverify.calibration import Map, Method, fit_map, logistic_regression, sigmoid
+from stepverify.records import InputError
 from stepverify.statistics import (
     brier,
     calibration_error,
@@ -64,7 +65,7 @@ def calibrate_verifier(judged: Judged, asked: Asked, votes: Votes, seed: int) ->
         aggregation=asked.aggregation if asked.target == "solutions" else None,
         learned=fit_learned(judged, whole) if many else None,
     )  # fmt: skip
-    before, after, values = cross_fit(judged, asked)
+    before, after, values, found.unfitted = cross_fit(judged, asked)
     if judged.truths is not None and asked.target == "steps":
         known = ~np.isnan(judged.truths)
         truth = judged.truths[known] == 1
@@ -78,33 +79,44 @@ def calibrate_verifier(judged: Judged, asked: Asked, votes: Votes, seed: int) ->
 
 def cross_fit(
     judged: Judged, asked: Asked
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:  # fmt: skip
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray, dict[str, str]]:  # fmt: skip
     """Calibrate the solutions of each fold with what is fitted on those of the others.
 
     Returns:
-        Aggregation → probabilities, shape (M,), before and after, where ``learned`` has no before; and the values after
-        maps of steps.
+        Aggregation → probabilities, shape (M,), before and after, where ``learned`` has no before; the values after
+        maps of steps; and aggregation → why it has no map, for others than that which was asked for.
+
+    Raises:
+        InputError: the aggregation that was asked for, or a position, has no map without one fold.
     """
     before: dict[str, np.ndarray] = dict(judged.weights(judged.values).items())
     after: dict[str, np.ndarray] = {how: np.full(len(judged.correct), np.nan) for how in before}
     many = (judged.counts > 1).any()
     if many:
         after[LEARNED] = np.full(len(judged.correct), np.nan)
-    values = judged.values.copy()
+    values, unfitted = judged.values.copy(), dict[str, str]()
     for fold in np.unique(judged.folds):
         known, rows = judged.folds != fold, judged.folds == fold
         where = f"{judged.name}: without fold {fold + 1} of {judged.folds.max() + 1}"
         if many:
             after[LEARNED][rows] = sigmoid(_logits(fit_learned(judged, known), judged)[rows])
         if asked.target == "solutions":
-            for how, plain in before.items():
-                one = fit_map(asked.method, plain[known], judged.correct[known], f"{where}, aggregation {how}")
+            for how in [how for how in before if how not in unfitted]:
+                plain = before[how]
+                try:
+                    one = fit_map(asked.method, plain[known], judged.correct[known], f"{where}, aggregation {how}")
+                except InputError as error:
+                    if how == asked.aggregation:
+                        raise
+                    unfitted[how] = str(error)
+                    del after[how]
+                    continue
                 after[how][rows] = one(plain[rows])
             continue
         maps, starts, _ = fit_maps(judged, asked, known, before[asked.aggregation], where)
         mine = np.repeat(rows, judged.counts)
         values[mine] = map_by_position(maps, starts, judged.values[mine], judged.places[mine])
-    return before, after | (dict(judged.weights(values).items()) if asked.target == "steps" else {}), values
+    return before, after | (dict(judged.weights(values).items()) if asked.target == "steps" else {}), values, unfitted
 
 
 def fit_maps(

@@ -73,13 +73,12 @@ class Votes:
 
     def accuracy(self, weights: np.ndarray | None) -> np.ndarray:
         """Return the accuracy of the weighted vote, or of the majority vote, for each problem."""
-        return np.array([
-            vote(
-                [self.classes[i] for i in rows], self.correct[rows], [self.size],
-                None if weights is None else weights[rows], num_subsets=self.num_subsets, seed=self.seed,
-            )[0]
-            for rows in self.groups
-        ])  # fmt: skip
+        return np.array([self._vote(rows, None if weights is None else weights[rows]) for rows in self.groups])
+
+    def _vote(self, rows: np.ndarray, weights: np.ndarray | None) -> float:
+        classes, subsets = [self.classes[i] for i in rows], self.num_subsets if len(rows) > self.size else 1
+        found = vote(classes, self.correct[rows], [self.size], weights, num_subsets=subsets, seed=self.seed)  # type: ignore[arg-type]
+        return float(found[0])
 
     def best(self, scores: np.ndarray) -> float:
         """Return the mean accuracy of best-of-N."""

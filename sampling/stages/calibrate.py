@@ -62,7 +62,7 @@ def calibrate(
 
     Raises:
         InputError: solutions without grades or scores, or of a search; fewer problems than folds; one kind of label
-            alone, equal values, or higher values that are not more often correct, in all or without one fold.
+            alone, equal values, or values to which no ascending map can be fitted, in all or without one fold.
     """
     if method not in METHODS:
         raise InputError(f"method: {method!r}: expected one of {', '.join(METHODS)}")
@@ -158,6 +158,8 @@ def _say(output: Path, made: Calibrations, judged: dict[str, Judged], votes: Vot
         if found.step_quality:
             (ece, brier), (ece_after, brier_after) = found.step_quality["before"], found.step_quality["after"]
             print(f"{name}: steps: ECE {ece:.3f} → {ece_after:.3f}, Brier score {brier:.3f} → {brier_after:.3f}")
+        for reason in found.unfitted.values():
+            print(f"  not compared: {reason}")
         if len(found.maps) > 1:
             print(f"{name}: maps of their own begin at steps {', '.join(map(str, found.first_steps))}")
         if found.learned is not None:
