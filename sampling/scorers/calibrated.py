@@ -10,7 +10,8 @@ from msgspec import to_builtins
 
 from sampling.engines.base import Usage
 from sampling.scorers.base import Objective, Scorer
-from sampling.selection.calibration import Calibration, read_calibrations
+from sampling.selection.calibration import Calibration
+from sampling.selection.calibration_files import calibration_of, count_shared, read_calibrations
 from stepverify.records import InputError, Solution
 
 
@@ -109,9 +110,9 @@ def calibrated(scorers: dict[str, Scorer], path: Path | None, problems: Iterable
         return scorers
     read, found = read_calibrations(path, scorers), dict(scorers)
     for name, scorer in scorers.items():
-        if one := read.fit_for(path, name, scorer.identity()):
+        if one := calibration_of(read, path, name, scorer.identity()):
             found[name] = CalibratedScorer(scorer, one, f"calibration: {path}: {name}")
         else:
             print(f"  {path} has no map of {name}: its values are taken as they are")
-    read.count_shared(problems)
+    count_shared(read, problems)
     return found

@@ -113,27 +113,6 @@ def judge(pool: Pool, name: str, truths: dict[str, list[float]] | None, folds: n
     return judged
 
 
-def votes_of(pool: Pool, size: int, num_subsets: int, seed: int) -> tuple[Votes, int]:
-    """Compare the answers of each problem; also return how many comparisons took too long."""
-    from stepverify.answers import Grader
-
-    classes: list[int | None] = []
-    groups: list[np.ndarray] = []
-    with Grader() as grader:
-        for samples in pool.values():
-            if len(samples) >= size:
-                groups.append(np.arange(len(classes), len(classes) + len(samples)))
-                classes += grader.classes([sample.predicted for sample in samples])
-            else:
-                classes += [None] * len(samples)
-        timed_out = grader.num_timeouts
-    correct = np.array([sample.correct for samples in pool.values() for sample in samples], bool)
-    votes = Votes(
-        size=size, groups=groups, classes=classes, correct=correct, num_subsets=num_subsets, seed=seed % (1 << 32)
-    )
-    return votes, timed_out
-
-
 def _check_both(judged: Judged) -> None:
     if not len(judged.counts):
         raise InputError(f"{judged.name}: no solution has a value; score them first")

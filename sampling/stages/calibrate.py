@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from sampling.runtime.provenance import check_independent, scored_by
-from sampling.selection.calibration import VERSION, Calibrations, Target, read_calibrations
+from sampling.selection.calibration import VERSION, Calibrations, Target
+from sampling.selection.calibration_files import read_calibrations
 from sampling.selection.crossfit import Asked, calibrate_verifier
 from sampling.selection.folds import folds_of
-from sampling.selection.judged import Judged, Votes, judge, votes_of
+from sampling.selection.judged import Judged, Votes, judge
 from sampling.selection.pool import Pool, largest_size, read_pool
 from stepverify import atomic
 from stepverify.aggregate import AGGREGATIONS, Aggregation
@@ -90,7 +91,7 @@ def calibrate(
     size = largest if size is None else size
     if not 1 <= size <= max(map(len, pool.values())):
         raise InputError(f"size: {size}: expected 1 to {max(map(len, pool.values()))}, the most samples of a problem")
-    votes, timed_out = votes_of(pool, size, num_subsets, seed)
+    votes, timed_out = _votes(pool, size, num_subsets, seed)
     verifiers = {name: calibrate_verifier(judged[name], asked[name], votes, seed) for name in names}
     identities = scored_by(input)
     for name, found in verifiers.items():
@@ -142,6 +143,27 @@ def _asked(
     default: Aggregation = "prod" if by_step else "last"
     how = (aggregation or default) if many else "last"
     return Asked(method=method, target=target, aggregation=how, per_step=per_step and target == "steps")
+
+
+def _votes(pool: Pool, size: int, num_subsets: int, seed: int) -> tuple[Votes, int]:
+    """Compare the answers of each problem; also return how many comparisons took too long."""
+    from stepverify.answers import Grader
+
+    classes: list[int | None] = []
+    groups: list[np.ndarray] = []
+    with Grader() as grader:
+        for samples in pool.values():
+            if len(samples) >= size:
+                groups.append(np.arange(len(classes), len(classes) + len(samples)))
+                classes += grader.classes([sample.predicted for sample in samples])
+            else:
+                classes += [None] * len(samples)
+        timed_out = grader.num_timeouts
+    correct = np.array([sample.correct for samples in pool.values() for sample in samples], bool)
+    votes = Votes(
+        size=size, groups=groups, classes=classes, correct=correct, num_subsets=num_subsets, seed=seed % (1 << 32)
+    )
+    return votes, timed_out
 
 
 def _say(output: Path, made: Calibrations, judged: dict[str, Judged], votes: Votes, timed_out: int) -> None:

@@ -18,7 +18,8 @@ from sampling.runtime.provenance import check_independent, scored_by
 from sampling.runtime.store import Store
 from sampling.runtime.trained import trained_on
 from sampling.selection.aggregation import choose_aggregations, map_steps
-from sampling.selection.calibration import LEARNED, Calibration, How, read_calibrations
+from sampling.selection.calibration import LEARNED, Calibration, How
+from sampling.selection.calibration_files import calibration_of, count_shared, read_calibrations
 from sampling.selection.candidates import MISSING, Candidates
 from sampling.selection.pool import Pool, choose_sizes, count_samples, drop_smaller, fill_up, has_many, read_pool
 from sampling.selection.ranking import bind_rules, default_rules, rank_problem
@@ -174,14 +175,14 @@ def _calibrate(
         return {}, {}
     names = next(iter(pool.values()))[0].scores
     read, identities = read_calibrations(path, names), scored_by(input)
-    maps = {name: found for name in names if (found := read.fit_for(path, name, identities.get(name)))}
+    maps = {name: found for name in names if (found := calibration_of(read, path, name, identities.get(name)))}
     for name in trimmed:
         if name in maps and maps[name].target == "solutions":
             raise InputError(f"without_final_step: {name}: its calibration was fitted with the final step's value")
     if others := [name for name in names if name not in maps]:
         print(f"  {path} has no map of {', '.join(others)}: values are taken as they are")
     map_steps(pool, maps, aggregation)
-    return maps, read.count_shared(pool)
+    return maps, count_shared(read, pool)
 
 
 def _say_what_to_know(rankings: list[Ranking], seen: dict[str, Any], time_limit: float) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from sampling.__main__ import main
 from sampling.search import BeamSearch
-from sampling.selection.calibration import Calibrations, read_calibrations
+from sampling.selection.calibration import Calibrations
+from sampling.selection.calibration_files import read_calibrations
 from sampling.stages.calibrate import calibrate
 from sampling.stages.rank import rank
 from sampling.stages.report import report
@@ -200,6 +201,7 @@ def test_what_cannot_be_calibrated_is_one_line(tmp_path):
     assert not file.exists()
 
 
+@pytest.mark.slow
 def test_recorded_scores(tmp_path, monkeypatch, capsys):
     """The weighted vote of the recorded GSM8K scores gains 4.0 points, as RESULTS.md has it; its calibration error falls."""
     monkeypatch.chdir(ROOT)
