@@ -58,7 +58,8 @@ def rank(
             verifier, ``prod`` for a process reward model (Lightman et al. 2023, section 2.6). ``learned`` is that of
             ``calibration``, on uncalibrated values.
         calibration: file of ``sampling calibrate``, fitted on other problems. Maps of steps apply to every value; maps
-            of solutions turn the aggregated score into the weight of a vote, and fix the aggregation.
+            of solutions turn the aggregated score into the weight of a vote, and fix the aggregation; those of
+            ``every_aggregation`` stay uncalibrated.
         validation: graded and scored solutions of *other* problems. Every verifier with several values per solution and
             no given aggregation takes the one with the best best-of-N accuracy there.
         sizes: the numbers of samples N. Default: a largest N that at least half of the problems reach, chosen to use as
