@@ -17,6 +17,7 @@ STAGES = {
     "score": ("sampling.stages.score", "score solutions with exported verifiers"),
     "search": ("sampling.stages.search", "search solutions guided by a verifier: beam search, MCTS and others"),
     "policy": ("sampling.stages.policy", "choose the best search for each budget and difficulty, for search --policy"),
+    "calibrate": ("sampling.stages.calibrate", "fit maps from verifiers' values to probabilities, on scored problems"),
     "select": ("sampling.stages.select", "select convincing incorrect solutions for people to rate"),
     "rank": ("sampling.stages.rank", "rank scored solutions by majority vote, best-of-N and weighted vote"),
     "report": ("sampling.stages.report", "report accuracies and verifier quality as JSON, Markdown, PNG and HTML"),

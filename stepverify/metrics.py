@@ -12,11 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from stepverify import statistics
+from stepverify import calibration, statistics
 
 # Metrics that compare correct with incorrect ones; they are NaN if the validation data has one class only.
 NEED_BOTH = frozenset({"step_auroc", "error_f1", "solution_auroc", "solution_auroc_per_problem", "ece_calibrated"})
@@ -189,7 +188,6 @@ class PlattScaling(Metric):
         NaN if all are correct or all incorrect, or if higher logits are not more often correct.
         """
         device = self.logits[0].device
-        # On the CPU: many small steps in float64, which not every accelerator supports.
         logits, target = (dim_zero_cat(state).cpu() for state in (self.logits, self.target))
         gain, bias = platt_scaling(logits, target)
         if not gain > 0:
@@ -200,10 +198,7 @@ class PlattScaling(Metric):
 
 
 def platt_scaling(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Fit a logistic regression of the outcome on the logit.
-
-    Targets lie inside (0, 1) (Platt 1999, section 2.2): so gain and bias are finite even if the logits separate correct
-    from incorrect without error.
+    """Fit gain and bias of logits by :func:`stepverify.calibration.platt`.
 
     Args:
         logits: (M,).
@@ -212,23 +207,5 @@ def platt_scaling(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Gain and bias, scalars; NaN with one class only or if all logits are equal.
     """
-    correct, incorrect = target.sum(), (1 - target).sum()
-    std, mean = torch.std_mean(logits.double(), correction=0)
-    if not (correct and incorrect and std):
-        nothing = logits.new_tensor(torch.nan)
-        return nothing, nothing
-    with torch.inference_mode(False), torch.enable_grad():  # Lightning validates without gradients
-        inputs = (logits.double() - mean) / std
-        soft = torch.where(target > 0, (correct + 1) / (correct + 2), 1 / (incorrect + 2)).double()
-        weights = torch.tensor([1.0, 0.0], dtype=torch.double, device=logits.device, requires_grad=True)
-        search = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
-
-        def loss() -> Tensor:
-            search.zero_grad()
-            value = F.binary_cross_entropy_with_logits(weights[0] * inputs + weights[1], soft)
-            value.backward()
-            return value
-
-        search.step(loss)
-    slope, level = weights.detach()
-    return (slope / std).to(logits.dtype), (level - slope * mean / std).to(logits.dtype)
+    gain, bias = calibration.platt(logits.cpu().double().numpy(), target.cpu().numpy() > 0)
+    return logits.new_tensor(gain), logits.new_tensor(bias)

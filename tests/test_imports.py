@@ -10,7 +10,7 @@ HEAVY = {"torch", "lightning", "vllm", "transformers", "ray", "matplotlib", "jin
 SHARED = (
     "jsonl", "keys", "records", "decoding", "consistency", "manifest", "atomic", "template", "training_problems", "answers", "aggregate",
     "readers", "data.encode", "data.targets", "versions", "statistics", "hub", "lock", "faults", "variables", "config_files",
-    "device", "steps", "thinking", "record_checks", "tensors", "cache_size", "prefix_cache",
+    "device", "steps", "thinking", "record_checks", "tensors", "cache_size", "prefix_cache", "calibration",
 )  # fmt: skip
 SCORER = ("models", "verifier", "prms")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
@@ -169,11 +169,17 @@ def test_records_and_aggregate_need_msgspec_only(root):
 def test_the_parts_of_ranking_and_reports_import_downwards_only(root):
     """Rules know nothing of files or stages, statistics nothing of how they are shown, and nothing knows the stages."""
     known = files(root, "sampling")
-    pure = ("sampling.selection", "stepverify.aggregate", "stepverify.records", "stepverify.statistics")
+    pure = (
+        "sampling.selection",
+        "stepverify.aggregate",
+        "stepverify.calibration",
+        "stepverify.records",
+        "stepverify.statistics",
+    )
     shown = ("sampling.report.section", "sampling.report.sections", "sampling.report.render", "sampling.report.figures")
     for path, names in known.items():
         own = {name for name in names if within(name, ("sampling", "stepverify"))}
-        if path.startswith("sampling/selection/") and not path.endswith(("pool.py", "aggregation.py")):
+        if path.startswith("sampling/selection/") and not path.endswith(("pool.py", "aggregation.py", "_files.py")):
             assert not [name for name in own if not within(name, pure)], path
         if path.startswith(("sampling/selection/", "sampling/report/")):
             assert not [name for name in own if within(name, ("sampling.stages",))], path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from msgspec import Struct, to_builtins
@@ -19,6 +20,7 @@ from sampling.report.summary import (
 )
 from sampling.runtime.store import read_summary
 from sampling.runtime.trained import Trained
+from sampling.selection.calibration import LEARNED, describe_shared
 from stepverify.aggregate import AGGREGATIONS
 from stepverify.jsonl import read_records
 from stepverify.records import InputError, Ranking
@@ -36,6 +38,7 @@ class _Ranked(Struct):
     sizes: list[int] = []
     fewer_samples: dict[str, int] = {}
     trained_on: dict[str, Trained | None] = {}
+    calibrated_on: dict[str, Any] = {}
 
 
 @dataclass(slots=True)
@@ -150,7 +153,7 @@ def rank_warnings(path: Path) -> list[str]:
     summary, said = read_summary(path, _Ranked), []
     if (few := summary.fewer_samples) and summary.sizes:
         said = [f"{len(few)} problems with fewer than {summary.sizes[-1]} samples are left out: {', '.join(few)}"]
-    return [*said, *describe_trained(to_builtins(summary.trained_on))]
+    return [*said, *describe_trained(to_builtins(summary.trained_on)), *describe_shared(summary.calibrated_on)]
 
 
 def split_rule(rule: str) -> tuple[str, str, str]:
@@ -159,7 +162,7 @@ def split_rule(rule: str) -> tuple[str, str, str]:
     Parts that are missing are empty.
     """
     rest, _, how = rule.rpartition("/")
-    if not rest or how not in AGGREGATIONS:
+    if not rest or how not in (*AGGREGATIONS, LEARNED):
         rest, how = rule, ""
     verifier, _, kind = rest.rpartition("/")
     return verifier, kind, how

@@ -20,7 +20,8 @@ from sampling.report.summary import (
     VerifierSteps,
 )
 
-_ORIGINS = {"validation": "validation problems", "configured": "the configuration", "default": "default"}
+_ORIGINS = {"validation": "validation problems", "configured": "the configuration", "calibration": "the calibration",
+            "default": "default"}  # fmt: skip
 
 
 def sections(summary: Summary) -> list[Section]:

@@ -6,7 +6,7 @@ Shares, accuracies and probabilities are in [0, 1]; an undefined value is None. 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stepverify.aggregate import Aggregation
 from stepverify.statistics import Bin
@@ -62,10 +62,10 @@ class Compared(Estimate):
 class ChosenAggregation:
     """Hold how a verifier's values become a score, and who chose that.
 
-    ``chosen_on`` is ``configured``, ``validation`` or ``default``.
+    ``chosen_on`` is ``configured``, ``calibration``, ``validation`` or ``default``.
     """
 
-    how: Aggregation
+    how: Aggregation | Literal["learned"]
     chosen_on: str
 
 

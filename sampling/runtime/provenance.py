@@ -89,3 +89,22 @@ def _how_sampled(folder: Path | None) -> dict[str, Any]:
         f"reuse_samples: {folder or 'these solutions'}: no manifest of `sampling generate` says how they were sampled; "
         "set reuse_samples: false"
     )
+
+
+def scored_by(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the identities of the verifiers whose scores a folder holds, by name.
+
+    Follows the manifests of the stages in between. A name whose scores came without a manifest is not there.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    passed = set[Path]()
+    while (folder / MANIFEST).is_file() and folder not in passed:
+        passed.add(folder)
+        manifest = read_manifest(folder / MANIFEST)
+        config = manifest["config"]
+        if manifest["stage"] == "score":
+            found = dict(config["verifiers"]) | found
+        elif manifest["stage"] == "search":
+            found = {config["verifier_name"]: config["verifier"]} | found
+        folder = Path(str(manifest["inputs"].get("input", {}).get("path", "")))
+    return found

@@ -5,7 +5,6 @@ Choices are measured by cross-validation. Pure.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,11 +152,3 @@ def cross_validate(
         picked = chosen[bins_of(difficulty[rows], edges)]
         accuracy[rows], cost[rows] = found.accuracy[picked, rows], found.cost[picked, rows]
     return accuracy, cost
-
-
-def folds_of(problems: Sequence[str], seed: int) -> np.ndarray:
-    """Divide problems into two halves at random, whatever their order."""
-    order = sorted(range(len(problems)), key=lambda i: hashlib.sha256(f"{seed}/{problems[i]}".encode()).digest())
-    folds = np.zeros(len(problems), int)
-    folds[order[: len(order) // 2]] = 1
-    return folds

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sampling.search.choosing import Candidates, candidates, choose, cross_validate, first_samples_cost, folds_of
+from sampling.search.choosing import Candidates, candidates, choose, cross_validate, first_samples_cost
 from sampling.search.curves import at_budget, bins_of, cost_of, quantile_edges, within
 from sampling.search.finished import FinalRule, Shared, Unit
 from sampling.search.joining import join_first_samples
 from sampling.search.policy import VERSION, Choice, Measured, Plan, Policy, as_config, digest_ids
+from sampling.selection.folds import folds_of
 from stepverify.records import InputError
 from stepverify.statistics import low_high, means_and_bootstrap
 

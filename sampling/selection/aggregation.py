@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from sampling.selection.calibration import LEARNED, Calibration, How
 from sampling.selection.estimators import best_of_n
 from sampling.selection.pool import Pool, drop_smaller, has_many, largest_size, read_pool
 from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate
@@ -21,17 +22,18 @@ CANDIDATES: tuple[Aggregation, ...] = ("prod", "min", "last", "mean")
 class Choice(TypedDict):
     """Hold the aggregation of a verifier, and how it was chosen."""
 
-    how: Aggregation
-    chosen_on: Literal["configured", "validation", "default"]
+    how: How
+    chosen_on: Literal["configured", "calibration", "validation", "default"]
 
 
 def choose_aggregations(
     pool: Pool,
-    configured: Mapping[str, Aggregation],
+    configured: Mapping[str, How],
     validation: Path | None,
     largest: int,
     everyone: set[str],
     without_final_step: Collection[str] = (),
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> tuple[dict[str, Choice], dict[str, Any] | None]:
     """Choose the aggregation of each verifier.
 
@@ -43,6 +45,7 @@ def choose_aggregations(
         largest: N for validation, or fewer if those problems have fewer samples.
         everyone: all problems of the input.
         without_final_step: verifiers whose value of the final answer's step is left out, as in ``pool``.
+        calibrations: verifier → its map, applied to ``pool`` already where it is one of steps.
 
     Returns:
         verifier → choice, and the table of validation; None without one.
@@ -50,25 +53,30 @@ def choose_aggregations(
     Raises:
         InputError: an unknown verifier or aggregation, or validation problems that are in the input.
     """
+    calibrations = calibrations or {}
     samples = [sample for group in pool.values() for sample in group]
     names = sorted(samples[0].scores)
     for name, how in configured.items():
-        if name not in names or how not in AGGREGATIONS:
+        if name not in names or how not in (*AGGREGATIONS, LEARNED):
             raise InputError(f"aggregation.{name}: {how}: expected one of {names}, and one of {AGGREGATIONS}")
+        _check_calibrated(name, how, calibrations.get(name))
     for name in without_final_step:
         if name not in names:
             raise InputError(f"without_final_step: {name}: expected one of {names}")
     other = read_pool(validation, without_final_step) if validation else {}
+    map_steps(other, calibrations, configured)
     if shared := other.keys() & everyone:
         raise InputError(f"validation: {len(shared)} problems are also in the input, for example {min(shared)}")
     size = min([largest, largest_size([*map(len, other.values())])]) if other else largest
     few = drop_smaller(other, size)
     chosen: dict[str, Choice] = {}
-    table: dict[str, dict[Aggregation, float]] = {}
+    table: dict[str, dict[How, float]] = {}
     for name in names:
         many = has_many(pool, name)
         if name in configured:
             chosen[name] = {"how": configured[name], "chosen_on": "configured"}
+        elif name in calibrations and (fixed := calibrations[name].aggregation):
+            chosen[name] = {"how": fixed, "chosen_on": "calibration"}
         elif other and many:
             if any(name not in group[0].scores for group in other.values()):
                 raise InputError(f"validation: {validation} has no score by '{name}'")
@@ -81,6 +89,30 @@ def choose_aggregations(
             chosen[name] = {"how": "prod" if by_step else "last", "chosen_on": "default"}
     named = {"fewer_samples": few} if few else {}
     return chosen, {"num_problems": len(other), "n": size, "best_of_n": table} | named if other else None
+
+
+def map_steps(pool: Pool, calibrations: Mapping[str, Calibration], configured: Mapping[str, How]) -> None:
+    """Map the values of steps in a pool; a learned aggregation takes them as they are."""
+    mapped = {n: one for n, one in calibrations.items() if one.target == "steps" and configured.get(n) != LEARNED}
+    for sample in (sample for group in pool.values() for sample in group) if mapped else ():
+        sample.scores = {
+            name: mapped[name].map_values(values) if name in mapped else values
+            for name, values in sample.scores.items()
+        }
+
+
+def _check_calibrated(name: str, how: How, calibration: Calibration | None) -> None:
+    if how == LEARNED:
+        if calibration is None or calibration.learned is None:
+            raise InputError(
+                f"aggregation.{name}: learned: expected a calibration that learned one; `sampling calibrate` does, for "
+                "verifiers with several values per solution"
+            )
+    elif calibration is not None and calibration.aggregation not in (None, how):
+        raise InputError(
+            f"aggregation.{name}: {how}: the calibration maps scores by {calibration.aggregation}; give none, "
+            f"or calibrate with aggregation.{name}: {how}"
+        )
 
 
 def _mean_best_of_n(pool: Pool, name: str, how: Aggregation, size: int) -> float:

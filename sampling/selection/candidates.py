@@ -6,14 +6,17 @@ Scores are those of a verifier, or simulated. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stepverify.aggregate import Aggregation, aggregate, vote_weight
+
+if TYPE_CHECKING:
+    from sampling.selection.calibration import Calibration, How
 
 _REPEATS = 20  # of the scores of a simulated verifier
 
@@ -55,6 +58,7 @@ class Candidates:
         num_subsets: random subsets for each N over which votes are averaged.
         seed: seed of the subsets.
         base_rate: share of correct samples over all problems; simulated verifiers know it.
+        calibrations: verifier → map of its aggregated scores, or its learned aggregation.
     """
 
     samples: Sequence[Sample]
@@ -63,6 +67,7 @@ class Candidates:
     num_subsets: int = 200
     seed: int = 0
     base_rate: float = 0.5
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     correct: list[bool] = field(init=False)
     _known: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 
@@ -74,23 +79,25 @@ class Candidates:
         """Return the keyword arguments of the vote estimators."""
         return {"num_subsets": self.num_subsets, "seed": self.seed}
 
-    def scores(self, verifier: str, how: Aggregation) -> Sequence[float]:
+    def scores(self, verifier: str, how: How) -> Sequence[float]:
         """Return a verifier's score of each sample, shape (M,).
 
         -inf if a sample has no values.
         """
-        return self._each(aggregate, verifier, how)
+        calibration = self.calibrations.get(verifier)
+        return self._each("scores", verifier, how, calibration.scores if calibration else _scores)
 
-    def weights(self, verifier: str, how: Aggregation) -> Sequence[float]:
+    def weights(self, verifier: str, how: How) -> Sequence[float]:
         """Return each sample's weight in a weighted vote.
 
         Shape (M,), at least 0.
         """
-        return self._each(vote_weight, verifier, how)
+        calibration = self.calibrations.get(verifier)
+        return self._each("weights", verifier, how, calibration.weights if calibration else _weights)
 
-    def _each(self, of: Any, verifier: str, how: Aggregation) -> Sequence[float]:
-        if (key := (of, verifier, how)) not in self._known:
-            self._known[key] = [of(sample.scores.get(verifier, ()), how) for sample in self.samples]
+    def _each(self, kind: str, verifier: str, how: How, of: Callable[..., list[float]]) -> Sequence[float]:
+        if (key := (kind, verifier, how)) not in self._known:
+            self._known[key] = of([sample.scores.get(verifier, ()) for sample in self.samples], how)
         found: Sequence[float] = self._known[key]
         return found
 
@@ -126,6 +133,14 @@ class Candidates:
         return found
 
 
+def _scores(values: Sequence[Sequence[float]], how: Aggregation) -> list[float]:
+    return [aggregate(one, how) for one in values]
+
+
+def _weights(values: Sequence[Sequence[float]], how: Aggregation) -> list[float]:
+    return [vote_weight(one, how) for one in values]
+
+
 @dataclass(kw_only=True, slots=True)
 class Simulation(Candidates):
     """Hold candidates with simulated scores and weights, shapes (M,)."""
@@ -133,10 +148,10 @@ class Simulation(Candidates):
     simulated_scores: np.ndarray
     simulated_weights: np.ndarray
 
-    def scores(self, verifier: str, how: Aggregation) -> Sequence[float]:
+    def scores(self, verifier: str, how: How) -> Sequence[float]:
         """Return the simulated scores, whatever the arguments."""
         return self.simulated_scores  # type: ignore[return-value]
 
-    def weights(self, verifier: str, how: Aggregation) -> Sequence[float]:
+    def weights(self, verifier: str, how: How) -> Sequence[float]:
         """Return the simulated weights, whatever the arguments."""
         return self.simulated_weights  # type: ignore[return-value]

@@ -11,6 +11,7 @@ from itertools import groupby
 
 import numpy as np
 
+from sampling.selection.calibration import How
 from sampling.selection.candidates import MISSING, Candidates
 from sampling.selection.rules import (
     BestOfN,
@@ -24,7 +25,7 @@ from sampling.selection.rules import (
     VerifierRule,
     WeightedVote,
 )
-from stepverify.aggregate import AGGREGATIONS, Aggregation
+from stepverify.aggregate import AGGREGATIONS
 from stepverify.records import InputError, Ranking
 from stepverify.statistics import auroc
 
@@ -37,7 +38,7 @@ def default_rules(top_k: Sequence[int] = (), simulated: Sequence[float] = ()) ->
 
 
 def bind_rules(
-    rules: Sequence[Rule], aggregation: Mapping[str, Aggregation], compared: Collection[str] = ()
+    rules: Sequence[Rule], aggregation: Mapping[str, How], compared: Collection[str] = ()
 ) -> dict[str, Rule]:
     """Bind the rules to the verifiers, and name them.
 
@@ -64,7 +65,7 @@ def bind_rules(
 
 
 def _of_verifiers(
-    rules: Sequence[VerifierRule], aggregation: Mapping[str, Aggregation], compared: Collection[str]
+    rules: Sequence[VerifierRule], aggregation: Mapping[str, How], compared: Collection[str]
 ) -> list[tuple[str, Rule]]:
     for rule in rules:
         if rule.verifier is not None and rule.verifier not in aggregation:
@@ -73,7 +74,7 @@ def _of_verifiers(
     named: list[tuple[str, Rule]] = []
     for verifier, used in aggregation.items():
         own = [rule for rule in rules if rule.verifier in (None, verifier)]
-        for how in AGGREGATIONS if verifier in compared else (used,):
+        for how in dict.fromkeys((*AGGREGATIONS, used)) if verifier in compared else (used,):
             suffixes = [""] * (how == used) + [f"/{how}"] * (verifier in compared)
             for rule in (rule for rule in own if rule.aggregation is None):
                 bound = rule.bind(verifier, how)

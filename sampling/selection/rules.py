@@ -28,6 +28,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sampling.selection.calibration import How
 from sampling.selection.candidates import Candidates
 from sampling.selection.estimators import best_of_n, elect, pass_at_k, top_k_votes, vote
 from stepverify.aggregate import Aggregation
@@ -182,14 +183,15 @@ class VerifierRule(Rule):
     kind: str
 
     def __init__(self, verifier: str | None = None, aggregation: Aggregation | None = None) -> None:
-        self.verifier, self.aggregation = verifier, aggregation
+        self.verifier = verifier
+        self.aggregation: How | None = aggregation
 
     @property
     def name(self) -> str:  # type: ignore[override]
         """Return verifier and rule, such as ``prm/best_of_n``."""
         return f"{self.verifier}/{self.kind}"
 
-    def bind(self, verifier: str, aggregation: Aggregation) -> VerifierRule:
+    def bind(self, verifier: str, aggregation: How) -> VerifierRule:
         """Return the rule for one verifier and one aggregation."""
         bound = copy.copy(self)
         bound.verifier, bound.aggregation = verifier, aggregation

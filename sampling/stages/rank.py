@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from sampling.runtime.provenance import check_independent
+from sampling.runtime.provenance import check_independent, scored_by
 from sampling.runtime.store import Store
 from sampling.runtime.trained import trained_on
-from sampling.selection.aggregation import choose_aggregations
+from sampling.selection.aggregation import choose_aggregations, map_steps
+from sampling.selection.calibration import LEARNED, Calibration, How
+from sampling.selection.calibration_files import calibration_of, count_shared, read_calibrations
 from sampling.selection.candidates import MISSING, Candidates
-from sampling.selection.pool import choose_sizes, count_samples, drop_smaller, fill_up, has_many, read_pool
+from sampling.selection.pool import Pool, choose_sizes, count_samples, drop_smaller, fill_up, has_many, read_pool
 from sampling.selection.ranking import bind_rules, default_rules, rank_problem
 from sampling.selection.rules import Rule
 from stepverify import jsonl
-from stepverify.aggregate import AGGREGATIONS, Aggregation
+from stepverify.aggregate import AGGREGATIONS
 from stepverify.records import InputError, Ranking
 from stepverify.training_problems import describe_trained
 
@@ -34,7 +36,8 @@ def rank(
     input: Path,
     output: Path,
     *,
-    aggregation: dict[str, Aggregation] | None = None,
+    aggregation: dict[str, How] | None = None,
+    calibration: Path | None = None,
     validation: Path | None = None,
     sizes: list[int] | None = None,
     num_subsets: int = 200,
@@ -52,7 +55,11 @@ def rank(
         input: graded and scored solutions, of any number of verifiers.
         output: the folder to write; a finished one is left as it is.
         aggregation: verifier → how its values become the score of a solution. Default: ``last`` for an outcome
-            verifier, ``prod`` for a process reward model (Lightman et al. 2023, section 2.6).
+            verifier, ``prod`` for a process reward model (Lightman et al. 2023, section 2.6). ``learned`` is that of
+            ``calibration``, on uncalibrated values.
+        calibration: file of ``sampling calibrate``, fitted on other problems. Maps of steps apply to every value; maps
+            of solutions turn the aggregated score into the weight of a vote, and fix the aggregation; those of
+            ``every_aggregation`` stay uncalibrated.
         validation: graded and scored solutions of *other* problems. Every verifier with several values per solution and
             no given aggregation takes the one with the best best-of-N accuracy there.
         sizes: the numbers of samples N. Default: a largest N that at least half of the problems reach, chosen to use as
@@ -87,9 +94,9 @@ def rank(
     config: dict[str, Any] = {"aggregation": aggregation or {}, "sizes": sizes}
     config |= {"num_subsets": num_subsets, "seed": seed}
     # Leave out options that were not given, so that folders made before these options existed stay valid.
-    described = [rule.identity() for rule in rules] if rules is not None else None
     asked = {
-        "top_k": top_k, "rules": described, "every_aggregation": every_aggregation, "count_missing": count_missing,
+        "top_k": top_k, "rules": [rule.identity() for rule in rules or ()],
+        "every_aggregation": every_aggregation, "count_missing": count_missing,
         "without_final_step": without_final_step,
     }  # fmt: skip
     config |= {key: value for key, value in (asked | {"simulated": simulated}).items() if value}
@@ -101,7 +108,8 @@ def rank(
         raise InputError(
             "rules: expected no top_k and no simulated with it; add TopKVote and Simulated to rules instead"
         )
-    inputs = {"input": input} | ({"validation": validation} if validation else {})
+    given = {"input": input, "validation": validation, "calibration": calibration}
+    inputs = {key: path for key, path in given.items() if path}
 
     def store() -> Store[Ranking]:
         return Store(output, Ranking, stage="rank", config=config, inputs=inputs)
@@ -111,15 +119,15 @@ def rank(
         return
     check_independent(inputs)
     # Read before the folder is made, so that an error in `sizes` does not bind it to this configuration.
-    trimmed = without_final_step or []
-    pool = read_pool(input, trimmed)
+    pool = read_pool(input, trimmed := without_final_step or [])
     everyone = {*pool}
+    maps, shared = _calibrate(calibration, input, pool, aggregation or {}, trimmed)
     missing = {"missing": fill_up(pool)} if count_missing else {}
     grid = choose_sizes(sizes, pool)
     few = drop_smaller(pool, grid[-1])
     base_rate = fmean(s.correct for samples in pool.values() for s in samples if s is not MISSING)  # of real samples
     counts = count_samples(pool) | missing
-    chosen, table = choose_aggregations(pool, aggregation or {}, validation, grid[-1], everyone, trimmed)
+    chosen, table = choose_aggregations(pool, aggregation or {}, validation, grid[-1], everyone, trimmed, maps)
     seen = {name: found for name, found in trained_on(input).items() if name in chosen}
 
     aggregations = {name: choice["how"] for name, choice in chosen.items()}
@@ -132,7 +140,7 @@ def rank(
         classes = grader.classes([sample.predicted for sample in pool[problem_id]])
         candidates = Candidates(
             samples=pool[problem_id], classes=classes, sizes=grid, num_subsets=num_subsets,
-            seed=_seed(seed, problem_id), base_rate=base_rate,
+            seed=_seed(seed, problem_id), base_rate=base_rate, calibrations=maps,
         )  # fmt: skip
         found = rank_problem(problem_id, candidates, bound)
         found.num_timeouts = grader.num_timeouts - before
@@ -150,6 +158,7 @@ def rank(
             "num_solutions": sum(map(len, pool.values())) - counts.get("missing", 0),
             "sizes": grid, "aggregation": chosen, "validation": table, **counts,
             **({"fewer_samples": few} if few else {}), **({"trained_on": seen} if seen else {}),
+            **({"calibrated_on": shared} if shared else {}),
             "answer_timeouts": sum(r.num_timeouts for r in rankings),
         })  # fmt: skip
     print(f"{output}: {len(rankings)} problems; accuracy at N = {grid[-1]}")
@@ -159,13 +168,31 @@ def rank(
     _say_what_to_know(rankings, seen, grader.time_limit)
 
 
+def _calibrate(
+    path: Path | None, input: Path, pool: Pool, aggregation: Mapping[str, How], trimmed: Collection[str]
+) -> tuple[dict[str, Calibration], dict[str, Any]]:
+    """Read the maps of the verifiers, map steps, and count the problems that the maps were fitted on."""
+    if path is None:
+        return {}, {}
+    names = next(iter(pool.values()))[0].scores
+    read, identities = read_calibrations(path, names), scored_by(input)
+    maps = {name: found for name in names if (found := calibration_of(read, path, name, identities.get(name)))}
+    for name in trimmed:
+        if name in maps and maps[name].target == "solutions":
+            raise InputError(f"without_final_step: {name}: its calibration was fitted with the final step's value")
+    if others := [name for name in names if name not in maps]:
+        print(f"  {path} has no map of {', '.join(others)}: values are taken as they are")
+    map_steps(pool, maps, aggregation)
+    return maps, count_shared(read, pool)
+
+
 def _say_what_to_know(rankings: list[Ranking], seen: dict[str, Any], time_limit: float) -> None:
     for line in describe_trained(seen):
         print(f"  WARNING: {line}")
     if late := sum(r.num_timeouts for r in rankings):
         limit = f"{time_limit:g} s of CPU time"
         print(f"  {late:,} readings or comparisons of answers took longer than {limit}; they count as not equal")
-    for rule in (r for r in rankings[0].curves if r.rpartition("/")[2] not in AGGREGATIONS):
+    for rule in (r for r in rankings[0].curves if r.rpartition("/")[2] not in (*AGGREGATIONS, LEARNED)):
         print(f"  {rule:<28} {100 * math.fsum(r.curves[rule][-1] for r in rankings) / len(rankings):6.2f} %")
 
 

@@ -88,7 +88,8 @@ def report(
     if scores is not None and tokens:
         from sampling.report.viewer import choose, to_page
 
-        used = {name: chosen.how for name, chosen in summary.accuracy.aggregation.items()} if summary.accuracy else {}
+        chosen = summary.accuracy.aggregation if summary.accuracy else {}
+        used = {name: one.how for name, one in chosen.items() if one.how != "learned"}
         if not (shown := choose(scores, used, tokens)):
             raise InputError(f"tokens: {scores} has no graded solutions with a value per token or step")
         page = to_page(shown)

@@ -12,6 +12,7 @@ from sampling.runtime.merging import Merged, copy, find_shards
 from sampling.runtime.problem_shard import ProblemShard
 from sampling.runtime.store import Store
 from sampling.scorers import ExportedVerifier, Scorer
+from sampling.scorers.calibrated import calibrated
 from sampling.scorers.path import ExportPath
 from sampling.scorers.run import Work, remove_parts, score_all
 from sampling.scorers.trained import say_trained
@@ -35,6 +36,7 @@ def score(
     shard: str | None = None,
     reuse_from: Sequence[Path] = (),
     complete_shards: bool = False,
+    calibration: Path | None = None,
 ) -> None:
     """Score solutions with one or several verifiers.
 
@@ -54,6 +56,8 @@ def score(
         reuse_from: all shards of this run, by name or as ``folder/*``. This run then writes what it would have written
             without shards.
         complete_shards: score here what missing and unfinished shards in ``reuse_from`` lack, in place of refusing.
+        calibration: file of ``sampling calibrate``; every value is then written as its map gives it. A map of the
+            product or the mean of values needs them all, and is for ``sampling rank`` alone.
 
     Raises:
         InputError: no verifier, one that cannot be loaded, a key that applies to none of the given verifiers, or
@@ -69,7 +73,8 @@ def score(
     if all(isinstance(given, Scorer) for given in verifiers.values()) and options != _DEFAULTS:
         key = next(key for key, value in options.items() if value != _DEFAULTS[key])
         raise InputError(f"{key}: {options[key]}: no verifier is given as a folder; set it in init_args of the scorer")
-    scorers = {n: v if isinstance(v, Scorer) else ExportedVerifier(v, **options) for n, v in verifiers.items()}
+    plain = {n: v if isinstance(v, Scorer) else ExportedVerifier(v, **options) for n, v in verifiers.items()}
+    scorers = calibrated(plain, calibration, (solution.problem_id for solution in read_records(input, Solution)))
     config: dict[str, Any] = {"verifiers": {name: scorer.identity() for name, scorer in scorers.items()}}
     described: dict[str, Any] = {"stage": "score", "config": config | part.config(), "inputs": {"input": input}}
     with Store(output, Solution, **described, may_be_empty=part.divides) as store:

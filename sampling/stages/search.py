@@ -24,6 +24,7 @@ from sampling.runtime.scheduler import run
 from sampling.runtime.step_fit import StepFit
 from sampling.runtime.store import Store
 from sampling.scorers import ExportedVerifier, Scorer
+from sampling.scorers.calibrated import calibrated
 from sampling.scorers.path import ExportPath
 from sampling.scorers.trained import say_trained
 from sampling.search import BestOfN, ComputeOptimal, Expansion, SearchResult, SearchStrategy
@@ -69,6 +70,7 @@ def search(
     budget: float | None = None,
     shard: str | None = None,
     complete_shards: bool = False,
+    calibration: Path | None = None,
 ) -> None:
     """Search solutions of problems, guided by a verifier.
 
@@ -105,19 +107,21 @@ def search(
         budget: one of the policy's budgets, in its unit.
         shard: ``i/n``: search the problems of job i of n alone, by a hash of their ids; each job has its own output.
         complete_shards: search here what missing and unfinished shards in ``reuse_from`` lack, in place of refusing.
+        calibration: file of ``sampling calibrate``; every value then guides the search as its map gives it. A map of
+            the product or the mean of values needs them all, and is for ``sampling rank`` alone.
 
     Raises:
         InputError: no problems; a verifier whose steps are not the generator's, or an outcome verifier where the values
             of steps are needed; a limit below 1; a policy with a strategy, without a budget, or of another search;
             shards that are missing, unfinished or of another run.
     """
-    part = ProblemShard.parse(shard)
-    strategy = _strategy(strategy, policy, budget)
+    part, strategy = ProblemShard.parse(shard), _strategy(strategy, policy, budget)
     _check_limits(max_depth=max_depth, max_tokens=max_tokens, max_problems=max_problems)
-    verifier = verifier if isinstance(verifier, Scorer) else ExportedVerifier(verifier)
-    verifier.keep_prefixes()
     template = template_of(engine, template)
     todo = read_problems(problems)
+    scorers = {verifier_name: verifier if isinstance(verifier, Scorer) else ExportedVerifier(verifier)}
+    verifier = calibrated(scorers, calibration, [problem.id for problem in todo])[verifier_name]
+    verifier.keep_prefixes()
     examples = read_examples(few_shot, todo)
     check_agreement(verifier, verifier_name, strategy, template)
     law = {

@@ -38,7 +38,7 @@ def test_the_program_lists_its_stages():
     listed = done.stdout.partition("stages:\n")[2].partition("\n\n")[0]
     assert [line.split()[0] for line in listed.splitlines()] == list(STAGES)
     assert "sampling pipeline FOLDER" in done.stdout
-    first = ["generate", "label", "score", "search", "policy", "select", "rank", "report"]
+    first = ["generate", "label", "score", "search", "policy", "calibrate", "select", "rank", "report"]
     assert list(STAGES) == [*first, "grade", "compare", "convert"]
     assert done.stderr == ""
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from sampling.search.choosing import Candidates, candidates, choose, cross_validate, folds_of
+from sampling.search.choosing import Candidates, candidates, choose, cross_validate
 from sampling.search.curves import cost_of
 from sampling.search.finished import read_shared
 from sampling.search.joining import join_first_samples
+from sampling.selection.folds import folds_of
 from stepverify.jsonl import write_records
 from stepverify.records import InputError
 from tests.helpers.budgets import NUMBER, best_of_n, flat, found, known_searches, made, result, write_search

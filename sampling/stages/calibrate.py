@@ -1,0 +1,197 @@
+"""Calibrate verifiers on scored problems: values become probabilities of being correct."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from sampling.runtime.provenance import check_independent, scored_by
+from sampling.selection.calibration import VERSION, Calibrations, Target
+from sampling.selection.calibration_files import read_calibrations
+from sampling.selection.crossfit import Asked, calibrate_verifier
+from sampling.selection.folds import folds_of
+from sampling.selection.judged import Judged, Votes, judge
+from sampling.selection.pool import Pool, largest_size, read_pool
+from stepverify import atomic
+from stepverify.aggregate import AGGREGATIONS, Aggregation
+from stepverify.calibration import METHODS, Method
+from stepverify.jsonl import read_records
+from stepverify.records import InputError, Solution
+
+
+def calibrate(
+    input: Path,
+    output: Path,
+    *,
+    method: Method = "platt",
+    target: dict[str, Target] | None = None,
+    aggregation: dict[str, Aggregation] | None = None,
+    per_step: bool = False,
+    num_folds: int = 5,
+    size: int | None = None,
+    num_subsets: int = 200,
+    seed: int = 0,
+) -> None:
+    """Fit maps from verifiers' values to probabilities, and say what they change.
+
+    Writes a JSON file for the key ``calibration`` of ``sampling rank``, ``score`` and ``search``. Every figure is
+    cross-fitted: the problems of a fold are measured with maps that the others have fitted; the maps of the file are
+    fitted on all problems. For verifiers with several values per solution, a logistic combination of minimum, mean,
+    last value, logarithm of the product and number of values is fitted to the outcomes too, and compared with each
+    fixed aggregation (``aggregation: {prm: learned}`` of ``sampling rank``).
+
+    Args:
+        input: graded and scored solutions of held-out problems, neither those that the verifiers were trained on nor
+            those that are to be ranked.
+        output: file to write, such as ``calibration.json``; an earlier calibration is replaced.
+        method: ``temperature`` (divides logits: Guo et al. 2017), ``platt`` (gain and bias of logits: Platt 1999) or
+            ``isotonic`` (any ascending steps: Zadrozny and Elkan 2002; needs a thousand labels or more).
+        target: verifier → ``steps``, a map of each value, fitted on step labels; or ``solutions``, a map of the
+            aggregated score, fitted on outcomes. Default: ``steps`` where every value is of a step and labels of steps
+            are there, otherwise ``solutions``.
+        aggregation: verifier → how its values become the score that a map of solutions takes. Default: ``prod`` for
+            several values of steps, ``last`` otherwise, as in ``sampling rank``.
+        per_step: a map for each step position with at least 50 correct and 50 incorrect steps; the others share one
+            with their neighbours. For maps of steps alone.
+        num_folds: folds of the cross-fitting, by a hash of the problem's id.
+        size: number of samples N of the votes that are measured. Default: as the largest of ``sampling rank``.
+        num_subsets: random subsets over which the votes of problems with more than N samples are averaged.
+        seed: of folds, subsets and bootstrap resamples.
+
+    Raises:
+        InputError: solutions without grades or scores, or of a search; fewer problems than folds; one kind of label
+            alone, equal values, or values to which no ascending map can be fitted, in all or without one fold.
+    """
+    if method not in METHODS:
+        raise InputError(f"method: {method!r}: expected one of {', '.join(METHODS)}")
+    atomic.refuse_others(output, folder=False)
+    if output.exists():
+        _check_replaceable(output)
+    check_independent({"input": input})
+    pool = read_pool(input)
+    if not 2 <= num_folds <= len(pool):
+        raise InputError(f"num_folds: {num_folds}: expected 2 to {len(pool)}, the number of problems in {input}")
+    names = sorted(next(iter(pool.values()))[0].scores)
+    if not names:
+        raise InputError(f"{input}: no solution has scores; run `sampling score` first")
+    for key, given in (("target", target), ("aggregation", aggregation)):
+        if unknown := (given or {}).keys() - {*names}:
+            raise InputError(f"{key}.{min(unknown)}: expected one of {', '.join(names)}")
+    judged = {name: judge(pool, name, _truths(input, name), folds_of([*pool], seed, num_folds)) for name in names}
+    asked = {
+        name: _asked(one, pool, method, (target or {}).get(name), (aggregation or {}).get(name), per_step)
+        for name, one in judged.items()
+    }
+    if per_step and not any(one.per_step for one in asked.values()):
+        raise InputError("per_step: no map is of steps; it needs step labels and target: steps")
+    largest = largest_size([*map(len, pool.values())])
+    size = largest if size is None else size
+    if not 1 <= size <= max(map(len, pool.values())):
+        raise InputError(f"size: {size}: expected 1 to {max(map(len, pool.values()))}, the most samples of a problem")
+    votes, timed_out = _votes(pool, size, num_subsets, seed)
+    verifiers = {name: calibrate_verifier(judged[name], asked[name], votes, seed) for name in names}
+    identities = scored_by(input)
+    for name, found in verifiers.items():
+        found.identity = identities.get(name)
+    made = Calibrations(
+        version=VERSION, method=method, num_samples=size, majority=float(votes.accuracy(None).mean()),
+        num_folds=num_folds, seed=seed, problems=sorted(pool), verifiers=verifiers,
+    )  # fmt: skip
+    import msgspec
+
+    atomic.write(output, json.dumps(msgspec.to_builtins(made), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    _say(output, made, judged, votes, timed_out)
+
+
+def _check_replaceable(output: Path) -> None:
+    try:
+        read_calibrations(output)
+    except InputError:
+        raise InputError(f"{output}: is there, and is not a calibration; choose another output") from None
+
+
+def _truths(path: Path, name: str) -> dict[str, list[float]] | None:
+    """Return solution → truth of each step, NaN where it is unknown; None if values are not of labelled steps."""
+    from sampling.report.collect import step_truth
+
+    found: dict[str, list[float]] = {}
+    for solution in read_records(path, Solution):
+        values = solution.scores[name]
+        if values and len(values) != len(solution.steps):
+            return None
+        truths = [step_truth(label) for label in solution.step_labels or [None] * len(solution.steps)]
+        found[solution.id] = [np.nan if truth is None else float(truth) for truth in truths]
+    labelled = any(not math.isnan(truth) for truths in found.values() for truth in truths)
+    return found if labelled else None
+
+
+def _asked(
+    judged: Judged, pool: Pool, method: Method, target: Target | None, aggregation: Aggregation | None, per_step: bool
+) -> Asked:
+    name, many = judged.name, bool((judged.counts > 1).any())
+    if target == "steps" and judged.truths is None:
+        raise InputError(f"target.{name}: steps: its values are not of labelled steps; take solutions, or label steps")
+    target = target or ("solutions" if judged.truths is None else "steps")
+    if aggregation is not None and (aggregation not in AGGREGATIONS or target == "steps"):
+        reason = "a map of steps comes before any aggregation" if target == "steps" else f"one of {AGGREGATIONS}"
+        raise InputError(f"aggregation.{name}: {aggregation}: expected none, {reason}")
+    samples = [sample for group in pool.values() for sample in group]
+    by_step = many and all(sample.num_values(name) in (0, sample.num_steps) for sample in samples)
+    default: Aggregation = "prod" if by_step else "last"
+    how = (aggregation or default) if many else "last"
+    return Asked(method=method, target=target, aggregation=how, per_step=per_step and target == "steps")
+
+
+def _votes(pool: Pool, size: int, num_subsets: int, seed: int) -> tuple[Votes, int]:
+    """Compare the answers of each problem; also return how many comparisons took too long."""
+    from stepverify.answers import Grader
+
+    classes: list[int | None] = []
+    groups: list[np.ndarray] = []
+    with Grader() as grader:
+        for samples in pool.values():
+            if len(samples) >= size:
+                groups.append(np.arange(len(classes), len(classes) + len(samples)))
+                classes += grader.classes([sample.predicted for sample in samples])
+            else:
+                classes += [None] * len(samples)
+        timed_out = grader.num_timeouts
+    correct = np.array([sample.correct for samples in pool.values() for sample in samples], bool)
+    votes = Votes(
+        size=size, groups=groups, classes=classes, correct=correct, num_subsets=num_subsets, seed=seed % (1 << 32)
+    )
+    return votes, timed_out
+
+
+def _say(output: Path, made: Calibrations, judged: dict[str, Judged], votes: Votes, timed_out: int) -> None:
+    from sampling.report.calibration_section import calibration_section
+    from sampling.report.render import to_text
+
+    total, num_voting, num_samples = len(made.problems), len(votes.groups), len(votes.classes)
+    print(
+        f"{output}: {total:,} problems; every figure is cross-fitted over {made.num_folds} folds of them; accuracies "
+        f"at N = {made.num_samples} of {num_voting:,} problems, where the majority vote has {100 * made.majority:.1f} %"
+    )
+    print("\n\n".join(to_text(calibration_section(name, made)) for name in made.verifiers))
+    for name, found in made.verifiers.items():
+        if found.step_quality:
+            (ece, brier), (ece_after, brier_after) = found.step_quality["before"], found.step_quality["after"]
+            print(f"{name}: steps: ECE {ece:.3f} → {ece_after:.3f}, Brier score {brier:.3f} → {brier_after:.3f}")
+        for reason in found.unfitted.values():
+            print(f"  not compared: {reason}")
+        if len(found.maps) > 1:
+            print(f"{name}: maps of their own begin at steps {', '.join(map(str, found.first_steps))}")
+        if found.learned is not None:
+            print(f"{name}: learned: " + ", ".join(f"{key} {weight:+.3g}" for key, weight in found.learned.items()))
+        if found.identity is None:
+            print(f"{name}: no manifest says which verifier gave these scores; the map is applied by name")
+    for name, one in judged.items():
+        if without := num_samples - len(one.counts):
+            print(f"{name}: {without:,} solutions without a value are not fitted, and weigh nothing in votes")
+    if total > num_voting:
+        print(f"{total - num_voting:,} problems with fewer than {made.num_samples} samples do not vote")
+    if timed_out:
+        print(f"{timed_out:,} comparisons of answers took too long; they count as not equal")
