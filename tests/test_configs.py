@@ -53,13 +53,8 @@ def at_root(monkeypatch):
 
 
 def test_there_are_configurations():
-<<<<<<< HEAD
     assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (6, 13, 5, 30)
-    assert len(STAGES) == 83
-=======
-    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (6, 13, 5, 25)
     assert len(STAGES) == 84
->>>>>>> calibrate
     assert {p.parent.name for p in CONFIGS.rglob("*.sh")} == {"cluster"}
 
 
