@@ -45,7 +45,7 @@ def pytest_collection_finish():
 tqdm.set_lock(threading.RLock())
 
 # The weekly run asks for more: EXAMPLES=thorough make test.
-settings.register_profile("house", deadline=None, max_examples=25)
+settings.register_profile("house", deadline=None, max_examples=20)
 settings.register_profile("thorough", deadline=None, max_examples=500)
 settings.load_profile("house")
 

@@ -30,13 +30,14 @@ LINES: dict[str, tuple[list[str], str, str]] = {
         "--held_out", "held.jsonl",
     ),
     "select": (["--per_problem", "1", "--verifier", "prm"], "--input", "scored.jsonl"),
+    "calibrate": (["--num_folds", "2", "--num_subsets", "2"], "--input", "scored.jsonl"),
     "rank": (["--num_subsets", "2"], "--input", "scored.jsonl"),
     "report": (["--num_bootstrap", "5"], "--input", "rankings.jsonl"),
     "grade": ([], "--input", "pairs.jsonl"),
     "convert": ([], "--input", "scored.jsonl"),
     "compare": (["--reference", "a", "--labels.a", "scored.jsonl", "--num_bootstrap", "5"], "--labels.b", "scored.jsonl"),
 }  # fmt: skip
-FILES = ("policy", "grade", "convert")  # stages that write a file, not a folder
+FILES = ("policy", "calibrate", "grade", "convert")  # stages that write a file, not a folder
 
 
 INPUTS: dict[str, Callable[[Path], object]] = {

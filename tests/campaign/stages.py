@@ -22,7 +22,9 @@ from sampling.runtime import store
 from sampling.scorers import Scorer
 from sampling.scorers import run as scorers_run
 from sampling.search import BeamSearch
-from sampling.stages import compare, convert, generate, grade, label, policy, rank, report, score, search, select
+from sampling.stages import (
+    calibrate, compare, convert, generate, grade, label, policy, rank, report, score, search, select,
+)  # fmt: skip
 from stepverify.jsonl import write_lines, write_records
 from stepverify.readers import Problems
 from stepverify.records import Problem, Ranking, Solution, StepLabel
@@ -214,6 +216,10 @@ def _rank(inputs: Path, out: Path) -> None:
     rank.rank(inputs / "scored.jsonl", out, num_subsets=5, top_k=[2])
 
 
+def _calibrate(inputs: Path, out: Path) -> None:
+    calibrate.calibrate(inputs / "scored.jsonl", out, num_folds=2, num_subsets=5)
+
+
 def _report(inputs: Path, out: Path) -> None:
     report.report(inputs / "rankings.jsonl", output=out, scores=inputs / "scored.jsonl", num_bootstrap=20, tokens=1)
 
@@ -233,7 +239,7 @@ def _grade(inputs: Path, out: Path) -> None:
 STAGES: dict[str, Callable[[Path, Path], None]] = {
     "generate": _generate, "label": _outcomes, "label, rollouts": _rollouts, "label, judge": _consensus,
     "score": _score, "search": _search, "policy": _policy, "select": _select, "rank": _rank, "report": _report, "compare": _compare,
-    "convert": _convert, "grade": _grade,
+    "convert": _convert, "grade": _grade, "calibrate": _calibrate,
 }  # fmt: skip
 """Stage → a run of it from the folder of :func:`prepare` to a file or folder."""
 

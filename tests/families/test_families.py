@@ -23,7 +23,7 @@ from stepverify.verifier import Verifier  # noqa: E402
 from tests.families.table import FAMILIES, Family  # noqa: E402
 
 TEMPLATE = Template(prompt="Q{problem}\n")
-FAST = {"gemma2", "granite", "gpt2", "stablelm", "mamba", "qwen3_next", "bert"}
+FAST = {"gemma2", "granite", "gpt2", "mamba", "bert"}
 # Shared prefixes of several lengths; one solution is the beginning of another, and one has a problem of its own.
 SOLUTIONS = [
     Solution(id=f"p#{i}", problem_id=problem[0], problem=problem, steps=steps, correct=i % 2 == 0)

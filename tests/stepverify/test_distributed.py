@@ -22,7 +22,7 @@ from tests.helpers.sample_accuracy import accuracy, sampled
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of four runs of two ranks each: ``ddp`` and ``fsdp2`` of a generator, ``uneven`` of 13 solutions, ``stopped``."""
+    """Folder of three runs of two ranks each: ``ddp`` and ``fsdp2`` of a generator, ``uneven`` of 13 solutions."""
     folder = tmp_path_factory.mktemp("ranks")
     best = {
         "class_path": "stepverify.callbacks.Checkpoints",
@@ -45,20 +45,21 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for overlay in ("ddp", "fsdp2")
     ]  # fmt: skip
     uneven = ["fit", "--config", joint(folder / "uneven"), "--trainer.use_distributed_sampler", "true"]
-    slow = {"class_path": "tests.helpers.interruptions.SlowWriter", "init_args": {"seconds": 2.0}}
-    term = interrupt("on_before_optimizer_step", 3, rank=1)
-    file = config("GeneratorModule", folder / "stopped", trainer__callbacks=[slow, term], trainer__logger=False)
-    stopped = ["fit", "--config", file, "--config", "lit_configs/overlays/ddp.yaml"]
-    *done, ended = run_ranks(2, *commands, *([*words, "--trainer.devices", "2"] for words in (uneven, stopped)))
-    for run in done:
-        assert run.returncode == 0, run.output[-2000:]
-    assert ended.returncode == 143, ended.output[-2000:]
+    for done in run_ranks(2, *commands, [*uneven, "--trainer.devices", "2"]):
+        assert done.returncode == 0, done.output[-2000:]
     return folder
 
 
-def test_all_processes_stay_until_a_checkpoint_is_written(two_ranks: Path):
+@pytest.mark.slow
+def test_all_processes_stay_until_a_checkpoint_is_written(tmp_path: Path):
     """After SIGTERM rank 0 writes for 2 seconds; like srun --kill-on-bad-exit, the launcher kills it when rank 1 ends."""
-    assert (two_ranks / "stopped" / "checkpoints" / "last.ckpt").resolve().name == "step=3.ckpt"
+    slow = {"class_path": "tests.helpers.interruptions.SlowWriter", "init_args": {"seconds": 2.0}}
+    term = interrupt("on_before_optimizer_step", 3, rank=1)
+    file = config("GeneratorModule", tmp_path / "run", trainer__callbacks=[slow, term], trainer__logger=False)
+    words = ["fit", "--config", file, "--config", "lit_configs/overlays/ddp.yaml", "--trainer.devices", "2"]
+    (ended,) = run_ranks(2, words)
+    assert ended.returncode == 143, ended.output[-2000:]
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").resolve().name == "step=3.ckpt"
 
 
 def test_ddp_equals_fsdp2(two_ranks: Path):

@@ -111,7 +111,7 @@ async def explore(engine, prompts, depth, width):
 tokens = st.integers(1, VOCABULARY - 2)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     prompts=st.lists(st.lists(tokens, min_size=1, max_size=6), min_size=1, max_size=6),
     batch_size=st.sampled_from([1, 3, 8, 64]), kept=st.sampled_from([0, 20, 100_000]), width=st.integers(1, 5),
@@ -177,7 +177,7 @@ def test_long_and_short_prompts_are_read_apart():
     assert (engine.network.computed, engine.network.passes) == (2 * 9 + 2, 2)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     st.lists(st.one_of(st.none(), st.integers(0, 50), st.lists(st.integers(1, 5), min_size=1, max_size=3)), max_size=30)
 )

@@ -19,7 +19,6 @@ STRATEGIES = [Exhaustive(4), EarlyStop(max_rollouts=8, round_size=2), BinarySear
 # Every strategy, and both values of ``reuse`` and ``before`` with each other; the other combinations are slow ones.
 QUICK = {
     ("Exhaustive", True, False),
-    ("EarlyStop", False, False),
     ("EarlyStop", True, True),
     ("BinarySearch", False, True),
 }

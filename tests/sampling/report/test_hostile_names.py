@@ -36,7 +36,7 @@ def test_figures_draw_any_name():
     """At the ends of lines, in a legend and above panels: one that matplotlib cannot read as text is in its message."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs that the font lacks
-        for names in (NAMES[:6], NAMES[6:], NAMES):
+        for names in (NAMES[:6], NAMES[6:]):
             assert accuracy_figure(accuracy(names)).startswith(b"\x89PNG")
         bins = [Bin(value=0.5, correct=0.5, count=2)]
         assert reliability_figure({"Values": dict.fromkeys(NAMES, bins)}).startswith(b"\x89PNG")

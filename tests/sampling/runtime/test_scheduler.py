@@ -223,7 +223,7 @@ def pipeline(folder, wrap):
 
 
 @given(seed=st.integers(0, 99), capacity=st.sampled_from([1, 3, 8, 600]))
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_records_do_not_depend_on_concurrency_or_order(tmp_path_factory, in_order, seed, capacity):
     """Solutions, labels, rollouts and judgements, byte for byte, as sets of lines; and capacity is kept."""
     engines = []

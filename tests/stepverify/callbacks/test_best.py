@@ -20,6 +20,7 @@ def assert_exported(root: Path, name: str) -> None:
     assert all(torch.equal(exported[k], state[k]) for k in exported)
 
 
+@pytest.mark.slow
 def test_the_best_is_exported_over_a_resume(tmp_path: Path, capsys: pytest.CaptureFixture):
     """Epoch 2 of 4 is the best. What is known of it comes from the checkpoint that the run goes on with."""
     root, run = tmp_path / "run", (scripted(0.1, 0.5, 0.2, 0.5), best_of())
