@@ -23,7 +23,18 @@ from sampling.scorers import Scorer
 from sampling.scorers import run as scorers_run
 from sampling.search import BeamSearch
 from sampling.stages import (
-    calibrate, compare, convert, generate, grade, label, policy, rank, report, score, search, select,
+    calibrate,
+    compare,
+    convert,
+    generate,
+    grade,
+    label,
+    policy,
+    rank,
+    report,
+    score,
+    search,
+    select,
 )  # fmt: skip
 from stepverify.jsonl import write_lines, write_records
 from stepverify.readers import Problems
@@ -208,16 +219,8 @@ def _policy(inputs: Path, out: Path) -> None:
     policy.policy(folders, [400], out, num_samples=2, num_bins=2, held_out=inputs / "held.jsonl", num_bootstrap=5)
 
 
-def _select(inputs: Path, out: Path) -> None:
-    select.select(inputs / "scored.jsonl", out, per_problem=2, verifier="prm")
-
-
 def _rank(inputs: Path, out: Path) -> None:
     rank.rank(inputs / "scored.jsonl", out, num_subsets=5, top_k=[2])
-
-
-def _calibrate(inputs: Path, out: Path) -> None:
-    calibrate.calibrate(inputs / "scored.jsonl", out, num_folds=2, num_subsets=5)
 
 
 def _report(inputs: Path, out: Path) -> None:
@@ -228,18 +231,13 @@ def _compare(inputs: Path, out: Path) -> None:
     compare.compare({"a": inputs / "scored.jsonl", "b": inputs / "scored.jsonl"}, "a", out, num_bootstrap=20)
 
 
-def _convert(inputs: Path, out: Path) -> None:
-    convert.convert(inputs / "scored.jsonl", out, format="stepwise")
-
-
-def _grade(inputs: Path, out: Path) -> None:
-    grade.grade(inputs / "pairs.jsonl", out)
-
-
 STAGES: dict[str, Callable[[Path, Path], None]] = {
     "generate": _generate, "label": _outcomes, "label, rollouts": _rollouts, "label, judge": _consensus,
-    "score": _score, "search": _search, "policy": _policy, "select": _select, "rank": _rank, "report": _report, "compare": _compare,
-    "convert": _convert, "grade": _grade, "calibrate": _calibrate,
+    "score": _score, "search": _search, "policy": _policy, "rank": _rank, "report": _report, "compare": _compare,
+    "convert": lambda inputs, out: convert.convert(inputs / "scored.jsonl", out, format="stepwise"),
+    "select": lambda inputs, out: select.select(inputs / "scored.jsonl", out, per_problem=2, verifier="prm"),
+    "grade": lambda inputs, out: grade.grade(inputs / "pairs.jsonl", out),
+    "calibrate": lambda inputs, out: calibrate.calibrate(inputs / "scored.jsonl", out, num_folds=2, num_subsets=5),
 }  # fmt: skip
 """Stage → a run of it from the folder of :func:`prepare` to a file or folder."""
 
