@@ -8,14 +8,14 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from sampling.engines.base import Usage
-from sampling.scorers.base import Objective, Scorer
+from sampling.scorers.base import Scorer
+from sampling.scorers.wrapped import WrappedScorer
 from sampling.selection.calibration import Calibration
 from sampling.selection.calibration_files import calibration_of, count_shared, read_calibrations
 from stepverify.records import InputError, Solution
 
 
-class CalibratedScorer(Scorer):
+class CalibratedScorer(WrappedScorer):
     """Map each value of a scorer to a probability.
 
     Args:
@@ -33,37 +33,8 @@ class CalibratedScorer(Scorer):
                 f"{where}: maps scores by {calibration.aggregation}, which need all values of a solution; give it to "
                 "`sampling rank`, or calibrate with target: steps, or aggregation: last, min or max"
             )
-        self.scorer, self.calibration = scorer, calibration
-
-    @property
-    def concurrency(self) -> int:  # type: ignore[override]
-        """Return the calls that keep the scorer busy."""
-        return self.scorer.concurrency
-
-    @property
-    def export(self) -> str | None:  # type: ignore[override]
-        """Return the scorer's export."""
-        return self.scorer.export
-
-    @property
-    def objective(self) -> Objective | None:  # type: ignore[override]
-        """Return the scorer's objective."""
-        return self.scorer.objective
-
-    @property
-    def usage(self) -> Usage | None:  # type: ignore[override]
-        """Return the tokens that the scorer has read."""
-        return self.scorer.usage
-
-    @property
-    def num_parameters(self) -> int | None:  # type: ignore[override]
-        """Return the number of parameters of the scorer's model."""
-        return self.scorer.num_parameters
-
-    @property
-    def caches_prefixes(self) -> bool:  # type: ignore[override]
-        """Tell whether the scorer caches prefixes."""
-        return self.scorer.caches_prefixes
+        super().__init__(scorer)
+        self.calibration = calibration
 
     async def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
         """Score solutions, and map every value."""
@@ -73,26 +44,6 @@ class CalibratedScorer(Scorer):
         """Return the scorer's identity and the maps."""
         maps = dict(zip(map(str, self.calibration.first_steps), to_builtins(self.calibration.maps), strict=True))
         return self.scorer.identity() | {"calibration": maps}
-
-    def token_texts(self, solution: Solution) -> list[str]:
-        """Return the scorer's texts of a solution's tokens."""
-        return self.scorer.token_texts(solution)
-
-    def count_tokens(self, solution: Solution) -> int | None:
-        """Count tokens as the scorer does."""
-        return self.scorer.count_tokens(solution)
-
-    def keep_prefixes(self) -> None:
-        """Let the scorer keep prefixes."""
-        self.scorer.keep_prefixes()
-
-    def status(self) -> str:
-        """Return what the scorer says of itself."""
-        return self.scorer.status()
-
-    async def aclose(self) -> None:
-        """Close the scorer."""
-        await self.scorer.aclose()
 
 
 def calibrated(scorers: dict[str, Scorer], path: Path | None, problems: Iterable[str]) -> dict[str, Scorer]:

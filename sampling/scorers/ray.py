@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sampling.engines.base import SummedUsage, Usage
 from sampling.runtime.replicas import Number, Replicas, check_number
-from sampling.scorers.base import Objective, Scorer
+from sampling.scorers.base import Scorer
+from sampling.scorers.wrapped import WrappedScorer
 from stepverify.records import Solution
 
 _WAITING = 2  # calls of a scorer's own concurrency that wait at a replica, so that it never waits for one
 
 
-class RayScorer(Scorer):
+class RayScorer(WrappedScorer):
     """Score with replicas of a scorer in Ray actors, as one scorer.
 
     Values are those of the scorer alone. Solutions of a problem go to the replica that has read others of it, unless
@@ -35,9 +35,8 @@ class RayScorer(Scorer):
         address: str | None = None,
     ) -> None:  # fmt: skip
         check_number(replicas)
-        self.scorer = scorer
+        super().__init__(scorer)
         self._read = SummedUsage()
-        self.usage: Usage | None = None if scorer.usage is None else self._read.total
         self._arguments = (replicas, resources, address)
         self._replicas: Replicas | None = None
 
@@ -56,40 +55,9 @@ class RayScorer(Scorer):
         return replicas.number * replicas.limit
 
     @property
-    def export(self) -> str | None:  # type: ignore[override]
-        """Return the scorer's export."""
-        return self.scorer.export
-
-    @property
-    def objective(self) -> Objective | None:  # type: ignore[override]
-        """Return the scorer's objective."""
-        return self.scorer.objective
-
-    @property
-    def num_parameters(self) -> int | None:  # type: ignore[override]
-        """Return the number of parameters of the scorer's model."""
-        return self.scorer.num_parameters
-
-    @property
-    def caches_prefixes(self) -> bool:  # type: ignore[override]
-        """Tell whether the scorer caches prefixes; a replica has those of the problems that it was given."""
-        return self.scorer.caches_prefixes
-
-    def identity(self) -> dict[str, Any]:
-        """Return the identity of the scorer: replicas change no value."""
-        return self.scorer.identity()
-
-    def token_texts(self, solution: Solution) -> list[str]:
-        """Return the scorer's texts of a solution's tokens."""
-        return self.scorer.token_texts(solution)
-
-    def count_tokens(self, solution: Solution) -> int | None:
-        """Count tokens as the scorer does."""
-        return self.scorer.count_tokens(solution)
-
-    def keep_prefixes(self) -> None:
-        """Let the scorer keep prefixes, in replicas that begin from now on."""
-        self.scorer.keep_prefixes()
+    def usage(self) -> Usage | None:  # type: ignore[override]
+        """Return the tokens that all replicas have read."""
+        return None if self.scorer.usage is None else self._read.total
 
     async def score(self, solutions: Sequence[Solution]) -> list[list[float]]:
         """Score solutions, those of one call on one replica."""

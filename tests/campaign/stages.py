@@ -219,10 +219,6 @@ def _policy(inputs: Path, out: Path) -> None:
     policy.policy(folders, [400], out, num_samples=2, num_bins=2, held_out=inputs / "held.jsonl", num_bootstrap=5)
 
 
-def _rank(inputs: Path, out: Path) -> None:
-    rank.rank(inputs / "scored.jsonl", out, num_subsets=5, top_k=[2])
-
-
 def _report(inputs: Path, out: Path) -> None:
     report.report(inputs / "rankings.jsonl", output=out, scores=inputs / "scored.jsonl", num_bootstrap=20, tokens=1)
 
@@ -233,9 +229,10 @@ def _compare(inputs: Path, out: Path) -> None:
 
 STAGES: dict[str, Callable[[Path, Path], None]] = {
     "generate": _generate, "label": _outcomes, "label, rollouts": _rollouts, "label, judge": _consensus,
-    "score": _score, "search": _search, "policy": _policy, "rank": _rank, "report": _report, "compare": _compare,
+    "score": _score, "search": _search, "policy": _policy, "report": _report, "compare": _compare,
     "convert": lambda inputs, out: convert.convert(inputs / "scored.jsonl", out, format="stepwise"),
     "select": lambda inputs, out: select.select(inputs / "scored.jsonl", out, per_problem=2, verifier="prm"),
+    "rank": lambda inputs, out: rank.rank(inputs / "scored.jsonl", out, num_subsets=5, top_k=[2]),
     "grade": lambda inputs, out: grade.grade(inputs / "pairs.jsonl", out),
     "calibrate": lambda inputs, out: calibrate.calibrate(inputs / "scored.jsonl", out, num_folds=2, num_subsets=5),
 }  # fmt: skip
