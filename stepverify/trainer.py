@@ -147,7 +147,7 @@ class VerifierCLI(OpenCLI):
             root, _export_folder(plain) or root / "export", plain, inputs, ckpt_path=config.ckpt_path,
             overwrite=overwrite, fast_dev_run=bool(config.trainer.fast_dev_run),
         )  # fmt: skip
-        self.save_config_kwargs |= {"inputs": inputs, "earlier": earlier}
+        self.save_config_kwargs |= {"plain": plain, "inputs": inputs, "earlier": earlier}
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Add the default logger and callbacks."""

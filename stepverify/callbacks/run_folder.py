@@ -183,6 +183,7 @@ class RunFolder(SaveConfigCallback):
         parser: as in :class:`~lightning.pytorch.cli.SaveConfigCallback`.
         config: parsed, as in that class.
         text: the configuration as YAML.
+        plain: of a fit, the same as plain values.
         inputs: fingerprints of the data.
         earlier: files of an earlier run, removed when the fit starts.
         kwargs: further arguments of that class.
@@ -190,10 +191,11 @@ class RunFolder(SaveConfigCallback):
 
     def __init__(
         self, parser: LightningArgumentParser, config: Any, *,
-        text: str = "", inputs: Mapping[str, Any] | None = None, earlier: Sequence[Path] = (), **kwargs: Any,
+        text: str = "", plain: Mapping[str, Any] | None = None, inputs: Mapping[str, Any] | None = None,
+        earlier: Sequence[Path] = (), **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(parser, config, **kwargs)
-        self.text, self.plain = text, yaml.safe_load(text) or {}
+        self.text, self.plain = text, dict(plain or {})
         self.identity = {"stage": "fit", "config": comparable(self.plain), "inputs": dict(inputs or {})}
         self.earlier, self._trained = earlier, False
         self._logs: Path | None = None
