@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from sampling.engines import Completion, Message, Request, SamplingOptions, ServerEngine
 from sampling.engines.server.probe import _TEXT
 
+Served = TypeVar("Served")
 MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "max_model_len": 200}]}
 
 
@@ -128,25 +129,30 @@ class Endpoint:
         finally:
             self.now -= not probing
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[str]:
+    def listening(self) -> contextlib.AbstractContextManager[str]:
         """Listen in a thread of its own, for stages that run an event loop themselves."""
-        found: Future[str] = Future()
-        ended = threading.Event()
+        return in_thread(self.serving())
 
-        async def main() -> None:
-            async with self.serving() as url:
-                found.set_result(url)
-                while not ended.is_set():
-                    await asyncio.sleep(0.01)
 
-        thread = threading.Thread(target=asyncio.run, args=(main(),))
-        thread.start()
-        try:
-            yield found.result(30)
-        finally:
-            ended.set()
-            thread.join()
+@contextlib.contextmanager
+def in_thread(serving: contextlib.AbstractAsyncContextManager[Served]) -> Iterator[Served]:
+    """What servers give when they listen, while they do so in a thread of its own."""
+    found: Future[Served] = Future()
+    ended = threading.Event()
+
+    async def main() -> None:
+        async with serving as given:
+            found.set_result(given)
+            while not ended.is_set():
+                await asyncio.sleep(0.01)
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    try:
+        yield found.result(30)
+    finally:
+        ended.set()
+        thread.join()
 
 
 async def _send(writer: asyncio.StreamWriter, reply: Any) -> bool:

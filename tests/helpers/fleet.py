@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from sampling.engines import Completion, Request, SamplingOptions, ServerEngine
 from sampling.runtime.scheduler import run_all
-from tests.helpers.endpoints import Endpoint, engine_at, number
+from tests.helpers.endpoints import Endpoint, engine_at, in_thread, number
 
 
 class Fleet:
@@ -70,25 +68,9 @@ class Fleet:
             for i in range(len(self.endpoints)):
                 await self.kill(i)
 
-    @contextmanager
-    def listening(self) -> Iterator[list[str]]:
+    def listening(self) -> AbstractContextManager[list[str]]:
         """Listen in a thread of its own, for stages that run an event loop themselves."""
-        found: Future[list[str]] = Future()
-        ended = threading.Event()
-
-        async def main() -> None:
-            async with self.serving() as urls:
-                found.set_result(urls)
-                while not ended.is_set():
-                    await asyncio.sleep(0.01)
-
-        thread = threading.Thread(target=asyncio.run, args=(main(),))
-        thread.start()
-        try:
-            yield found.result(30)
-        finally:
-            ended.set()
-            thread.join()
+        return in_thread(self.serving())
 
     def run(self, work: Callable[[list[str]], Any]) -> Any:
         """What ``work(urls)`` returns, with all servers listening."""
