@@ -17,6 +17,7 @@ from sampling import pipeline
 from stepverify.callbacks import SolutionText
 from stepverify.jsonl import read_records
 from stepverify.records import Solution
+from stepverify.training_problems import read_training_problems
 from tests.helpers import recipes
 from tests.helpers.parsing import parse
 
@@ -182,6 +183,23 @@ def test_recipe_runs_in_small(recipe, verifiers, tmp_path, monkeypatch, ascii_mo
     for manifest in tmp_path.rglob("manifest.json"):  # values, not the names of variables
         assert "${" not in manifest.read_text()
     assert len([*tmp_path.rglob("manifest.json")]) >= 8
+
+
+@pytest.mark.slow
+def test_distillation_runs_in_small(tmp_path, monkeypatch, ascii_model_dir, capsys):
+    """Every problem has scores of the students that were trained on the other half: no problem counts as trained on."""
+    monkeypatch.setattr(pipeline, "run_process", in_process)
+    assert pipeline.main(recipes.distillation(tmp_path, ascii_model_dir)) == 0, capsys.readouterr().err[-2000:]
+    labels = next(iter(read_records(tmp_path / "labels", Solution))).step_labels
+    assert [label.value for label in labels] == pytest.approx([0.8, 0.7])
+    halves = [{*read_training_problems(tmp_path / f"prm_{half}" / "export")} for half in ("train", "validation")]
+    assert (len(halves[0] | halves[1]), halves[0] & halves[1]) == (24, set())
+    summary = json.loads((tmp_path / "scores" / "manifest.json").read_text())["summary"]
+    assert summary["trained_on"] == {name: {"problems": 0, "of": 24, "first": None} for name in ("prm", "orm")}
+    report = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert {f"{name}/weighted_vote" for name in ("prm", "orm", "one", "two")} <= report["accuracy"].keys()
+    maps = json.loads((tmp_path / "calibration.json").read_text())["verifiers"]
+    assert {one["target"] for one in maps.values()} == {"solutions"}
 
 
 @pytest.mark.slow

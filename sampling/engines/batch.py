@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache
 
 from sampling.engines.base import GOLDEN, SamplingOptions
 from sampling.engines.cache import Rows
+from sampling.engines.grouped_attention import grouped_attention
 from sampling.engines.prefixes import count_tokens
 from sampling.engines.pump import Call
 from sampling.engines.token_sampling import sample_tokens, wrap
@@ -173,10 +174,11 @@ class Batch:
         self.decoder.prefixes.keep(self._kept.states(), numbers, ids, [row.known for row in rows])
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        out = self.decoder.network(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-            logits_to_keep=1,
-        )  # fmt: skip
+        with grouped_attention(self.decoder.network):
+            out = self.decoder.network(
+                input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+                logits_to_keep=1,
+            )  # fmt: skip
         return out.logits[:, -1].float()
 
     def _stopped(self, row: Row) -> bool:

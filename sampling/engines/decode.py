@@ -1,8 +1,8 @@
 """Decode completions for the transformers engine: which calls begin when.
 
-Rows are sampled together, and leave when they end. When an eighth of them is left, waiting calls take the places. Those
-of which much is to be read and those of which little is, since the rest was kept from earlier calls, are read apart, so
-that there is little padding.
+Rows are sampled together, and leave when they end. When few are left, waiting calls take the places. Those of which
+much is to be read and those of which little is, since the rest was kept from earlier calls, are read apart, so that
+there is little padding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from sampling.engines.pump import Call, Core
 
 _WINDOW = 8  # calls are sorted by the number of tokens to read within windows of this many batches
 _ALIKE = 1 / 2  # prompts are read together if this share of the longest one's tokens is to be read at least
-_FREE = 7 / 8  # share of the places that is free before calls begin: rows of like age and length need little padding
+_LEFT = 1 / 8  # share of the rows that is left when calls begin: rows of like age and length need little padding
+_FEW = 48  # or this many, fewer of which take nearly as long a step (at most three quarters of all)
 
 
 class Decoder(Core):
@@ -93,7 +94,7 @@ class Decoder(Core):
         """Let waiting calls begin; return the rows that end with their first token."""
         used = len(self._batch.rows) if self._batch else 0
         free = self.batch_size - used
-        if used and free < _FREE * self.batch_size:
+        if used > max(_LEFT * self.batch_size, min(_FEW, 3 / 4 * self.batch_size)):
             return []
         if not (parts := self._next_parts(free)):
             return []

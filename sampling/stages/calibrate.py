@@ -27,7 +27,7 @@ def calibrate(
     output: Path,
     *,
     method: Method = "platt",
-    target: dict[str, Target] | None = None,
+    target: dict[str, Target] | Target | None = None,
     aggregation: dict[str, Aggregation] | None = None,
     per_step: bool = False,
     num_folds: int = 5,
@@ -49,9 +49,9 @@ def calibrate(
         output: file to write, such as ``calibration.json``; an earlier calibration is replaced.
         method: ``temperature`` (divides logits: Guo et al. 2017), ``platt`` (gain and bias of logits: Platt 1999) or
             ``isotonic`` (any ascending steps: Zadrozny and Elkan 2002; needs a thousand labels or more).
-        target: verifier → ``steps``, a map of each value, fitted on step labels; or ``solutions``, a map of the
-            aggregated score, fitted on outcomes. Default: ``steps`` where every value is of a step and labels of steps
-            are there, otherwise ``solutions``.
+        target: for all verifiers, or verifier → ``steps``, a map of each value, fitted on step labels; or
+            ``solutions``, a map of the aggregated score, fitted on outcomes. Default: ``steps`` where every value is of
+            a step and labels of steps are there, otherwise ``solutions``.
         aggregation: verifier → how its values become the score that a map of solutions takes. Default: ``prod`` for
             several values of steps, ``last`` otherwise, as in ``sampling rank``.
         per_step: a map for each step position with at least 50 correct and 50 incorrect steps; the others share one
@@ -77,12 +77,13 @@ def calibrate(
     names = sorted(next(iter(pool.values()))[0].scores)
     if not names:
         raise InputError(f"{input}: no solution has scores; run `sampling score` first")
-    for key, given in (("target", target), ("aggregation", aggregation)):
-        if unknown := (given or {}).keys() - {*names}:
+    targets = dict.fromkeys(names, target) if isinstance(target, str) else target or {}
+    for key, given in (("target", targets), ("aggregation", aggregation or {})):
+        if unknown := given.keys() - {*names}:
             raise InputError(f"{key}.{min(unknown)}: expected one of {', '.join(names)}")
     judged = {name: judge(pool, name, _truths(input, name), folds_of([*pool], seed, num_folds)) for name in names}
     asked = {
-        name: _asked(one, pool, method, (target or {}).get(name), (aggregation or {}).get(name), per_step)
+        name: _asked(one, pool, method, targets.get(name), (aggregation or {}).get(name), per_step)
         for name, one in judged.items()
     }
     if per_step and not any(one.per_step for one in asked.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -113,6 +114,34 @@ def expert_iteration(out: Path, base: Path) -> list[str]:
     return arguments(
         "expert_iteration", out, start=str(out), engine=engine, min_score=0, num_problems=32, num_samples=2,
         num_test_problems=4, num_test_samples=2,
+    )  # fmt: skip
+
+
+def distillation(out: Path, base: Path) -> list[str]:
+    """24 problems × 4 solutions, every other one correct, with the values of two teachers."""
+    folder = out / "strictprmbench"
+    folder.mkdir(parents=True)
+    scores, texts = [], []
+    for i in range(24):
+        name = f"gsm8k_{i:03}"
+        scores.append({
+            "problem_id": name, "question": f"{i} + 1 ?", "ground_truth": str(i + 1),
+            "candidates": [
+                {"answer": "", "is_correct": True, "step_scores": {"one": [0.9, 0.9 - 0.8 * (k % 2)], "two": [0.7 - 0.1 * (k % 2), 0.5]}}
+                for k in range(4)
+            ],
+        })  # fmt: skip
+        texts.append({
+            "problem_id": name,
+            "candidates": [{"steps": [f"{i} + 1 and {k}", f"So it is {i + 1 + k % 2}"]} for k in range(4)],
+        })  # fmt: skip
+    for kind, rows in (("scores", scores), ("steps_text", texts)):
+        with gzip.open(folder / f"gsm8k_bon32_{kind}.jsonl.gz", "wt") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    template = {"prompt": "Question: {problem}\nAnswer:\n", "step_tag": "<step>"}
+    return arguments(
+        "distillation", out, data=str(out), model=str(base), template=template, teacher=["one", "two"],
+        max_solutions=2,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import PretrainedConfig
 
 from sampling.engines import LoadedEngine, Request, SamplingOptions, TransformersEngine
 from sampling.engines.base import Usage
@@ -44,7 +45,7 @@ class Historian:
     """A network that knows the past only by its keys and values: they are the token ids and their positions."""
 
     device = torch.device("cpu")
-    config = SimpleNamespace(num_hidden_layers=2, max_position_embeddings=64)
+    config = PretrainedConfig(num_hidden_layers=2, max_position_embeddings=64)
     generation_config = SimpleNamespace(eos_token_id=END)
 
     def __init__(self):

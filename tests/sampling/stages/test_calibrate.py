@@ -181,7 +181,7 @@ def test_what_cannot_be_calibrated_is_one_line(tmp_path):
     assert "size: 9: expected 1 to 8" in refusal(calibrate, given, file, num_folds=2, size=9)
     assert "per_step: no map is of steps" in refusal(calibrate, given, file, num_folds=2, per_step=True)
     assert "target.prm: steps: its values are not of labelled steps" in refusal(
-        calibrate, given, file, num_folds=2, target={"prm": "steps"}
+        calibrate, given, file, num_folds=2, target="steps"
     )
     assert "aggregation.orm: expected one of prm" in refusal(
         calibrate, given, file, num_folds=2, aggregation={"orm": "last"}
