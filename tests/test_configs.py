@@ -53,8 +53,8 @@ def at_root(monkeypatch):
 
 
 def test_there_are_configurations():
-    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (6, 13, 5, 30)
-    assert len(STAGES) == 84
+    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (7, 14, 5, 30)
+    assert len(STAGES) == 90
     assert {p.parent.name for p in CONFIGS.rglob("*.sh")} == {"cluster"}
 
 

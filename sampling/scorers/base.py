@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from sampling.engines.base import Usage, unloaded
+from stepverify.critique import Critique
 from stepverify.jsonl import fingerprint
 from stepverify.records import InputError, Solution
 from stepverify.template import EXPORT_FILE, load_export
@@ -83,6 +84,24 @@ class Scorer(ABC):
         0 for a solution that has no values; None if unknown.
         """
         return None
+
+    def critiques(self, solution: Solution) -> list[Critique]:
+        """Return what the scorer has written about a solution, once, after scoring it; empty if it only reads."""
+        return []
+
+    def sampled_tokens(self, solution: Solution) -> list[int]:
+        """Return the tokens that each value has taken; empty for a scorer that only reads, or if they are unknown.
+
+        A search keeps them, since :meth:`count_tokens` cannot know what was sampled in an earlier run.
+        """
+        return []
+
+    def recall(self, solution: Solution, tokens: Sequence[int]) -> None:  # noqa: B027 - only those that sample
+        """Take over the tokens that the values of a solution took in an earlier run."""
+
+    def counted(self) -> dict[str, int]:
+        """Return counts of this run for a summary, besides the tokens read."""
+        return {}
 
     def keep_prefixes(self) -> None:  # noqa: B027 - a scorer may keep nothing
         """Keep what is computed for prefixes from call to call, if the scorer can.

@@ -7,6 +7,7 @@ from typing import Any
 
 from sampling.engines.base import Usage
 from sampling.scorers.base import Objective, Scorer
+from stepverify.critique import Critique
 from stepverify.records import Solution
 
 
@@ -65,6 +66,22 @@ class WrappedScorer(Scorer):
     def count_tokens(self, solution: Solution) -> int | None:
         """Count tokens as the scorer does."""
         return self.scorer.count_tokens(solution)
+
+    def critiques(self, solution: Solution) -> list[Critique]:
+        """Return what the scorer has written."""
+        return self.scorer.critiques(solution)
+
+    def sampled_tokens(self, solution: Solution) -> list[int]:
+        """Return the tokens that the scorer's values have taken."""
+        return self.scorer.sampled_tokens(solution)
+
+    def recall(self, solution: Solution, tokens: Sequence[int]) -> None:
+        """Let the scorer take over the tokens of an earlier run."""
+        self.scorer.recall(solution, tokens)
+
+    def counted(self) -> dict[str, int]:
+        """Return the scorer's counts."""
+        return self.scorer.counted()
 
     def keep_prefixes(self) -> None:
         """Let the scorer keep prefixes."""

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _UNBOUNDED = 1 << 30  # tokens, if the context length is unknown
 Api = Literal["auto", "completions", "chat"]
 _OWN = {
-    "model", "prompt", "messages", "max_tokens", "max_completion_tokens", "n", "stream", *EXTRAS, *STANDARD, *CONTINUE,
+    "model", "prompt", "messages", "max_tokens", "max_completion_tokens", "n", "stream", "logprobs", "top_logprobs",
+    *EXTRAS, *STANDARD, *CONTINUE,
 }  # fmt: skip
 
 
@@ -259,7 +260,8 @@ class ServerEngine(Engine):
                 ) from None
             refusals += [refusal] if refusal.whole else []
             return Completion(None, "", "refused")
-        request.served[i] = self._completion(servers, where, request, answer, options)
+        made = self._completion(servers, where, request, answer, options)
+        request.served[i] = replace(made, top_logprobs=answer.top_logprobs if request.top_logprobs else None)
         return request.served[i]
 
     def _completion(
