@@ -15,8 +15,8 @@ from sampling.engines.base import unloaded
 from sampling.engines.prompts import Prompts, template_of
 from sampling.runtime.scheduler import PriorityLimit, together
 from sampling.runtime.seeds import derive_seed
-from sampling.scorers.base import digest_model
 from stepverify.critique import Critique
+from stepverify.digests import digest_model
 from stepverify.hub import local_model
 from stepverify.records import InputError
 from stepverify.template import EXPORT_FILE, Template, load_export

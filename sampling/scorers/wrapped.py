@@ -7,6 +7,7 @@ from typing import Any
 
 from sampling.engines.base import Usage
 from sampling.scorers.base import Objective, Scorer
+from stepverify.adopted import Adopted
 from stepverify.critique import Critique
 from stepverify.records import Solution
 
@@ -30,6 +31,11 @@ class WrappedScorer(Scorer):
     def export(self) -> str | None:  # type: ignore[override]
         """Return the scorer's export."""
         return self.scorer.export
+
+    @property
+    def adopted(self) -> Adopted | None:  # type: ignore[override]
+        """Return the calibration of the scorer's export."""
+        return self.scorer.adopted
 
     @property
     def objective(self) -> Objective | None:  # type: ignore[override]

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Struct, field
 
 from stepverify.aggregate import Aggregation, aggregate, vote_weight
-from stepverify.calibration import Map, Method
+from stepverify.calibration import Map, Method, map_by_position
 from stepverify.records import InputError
 from stepverify.statistics import aggregate_all
 
@@ -172,24 +172,6 @@ def describe_shared(found: Mapping[str, Any]) -> list[str]:
         f"the calibration was fitted on {found['problems']:,} of the {found['of']:,} problems, {found['first']} for "
         "one; calibrated values look better on them than on new ones"
     ]
-
-
-def map_by_position(
-    maps: Sequence[Map], first_steps: Sequence[int], values: np.ndarray, places: np.ndarray
-) -> np.ndarray:
-    """Map values by the positions of their steps.
-
-    Args:
-        maps: one for each range of positions.
-        first_steps: position at which each range begins, from 1.
-        values: (M,).
-        places: (M,), positions from 0.
-    """
-    found = np.empty(len(values))
-    ranges = np.searchsorted(first_steps, places + 1, side="right") - 1
-    for number, one in enumerate(maps):
-        found[ranges == number] = one(values[ranges == number])
-    return found
 
 
 def summaries(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -109,5 +109,5 @@ def test_what_is_no_log_probability_is_asked_for_again(logprobs, message):
 
 
 def test_they_are_no_field_of_the_users():
-    with pytest.raises(InputError, match="extra_body.logprobs: is set by the engine"):
+    with pytest.raises(InputError, match=r"extra_body\.logprobs: is set by the engine"):
         sampled(Endpoint(lambda body: choice()), question(), engine={"extra_body": {"logprobs": 1}})
