@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -86,11 +87,15 @@ class Critic(Engine):
         self.usage.count(request.n * len(read), (request.n - 1) * len(read))
         if options.max_tokens <= 4:  # of a word
             self.verdicts.append(prompt)
-            (made,) = [self._completion(self.sampled, [])]
-            top = self.top(prompt) if request.top_logprobs else None
-            return [Completion(made.token_ids, made.text, "length", counted=1, top_logprobs=top and [*top.items()])]
+            top, word = self.top(prompt) if request.top_logprobs else None, self.word()
+            ids = self._tokenizer.encode(word) if self._tokenizer else None
+            return [Completion(ids, word, "length", counted=1, top_logprobs=top and [*top.items()])]
         self.asked.append((prompt, request.n, request.seed))
         return [self._completion(text, options.stop) for text in self.says(prompt)[: request.n]]
+
+    def word(self) -> str:
+        """The word that is sampled as a verdict."""
+        return self.sampled
 
     def _completion(self, text: str, stops: Sequence[str]) -> Completion:
         cut, finish = text.endswith("…"), "length" if text.endswith("…") else "stop"
@@ -111,7 +116,7 @@ class Adder(Engine):
     def identity(self) -> dict[str, Any]:
         return {"engine": "adder", "model": self.model}
 
-    @property
+    @cached_property
     def tokenizer(self) -> Any:
         return load_tokenizer(self.model)
 
