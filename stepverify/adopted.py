@@ -50,10 +50,14 @@ class Adopted(Struct, kw_only=True, forbid_unknown_fields=True):
     quality: dict[str, list[float]]
 
     def map_values(self, values: Sequence[float]) -> list[float]:
-        """Map the values along a solution, or along a prefix of one."""
+        """Map the values along a solution, or along a prefix of one.
+
+        They are mapped with the six decimals that scores have: those that the maps were fitted on.
+        """
         if not values:
             return []
-        return map_by_position(self.maps, self.first_steps, np.array(values), np.arange(len(values))).tolist()
+        written = np.array([round(value, 6) for value in values])
+        return map_by_position(self.maps, self.first_steps, written, np.arange(len(written))).tolist()
 
 
 def load_adopted(folder: str | Path) -> Adopted | None:

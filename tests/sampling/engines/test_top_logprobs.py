@@ -102,7 +102,7 @@ def test_a_server_that_gives_none(logprobs):
 def test_what_is_no_log_probability_is_asked_for_again(logprobs, message):
     request = question("text")
     request.top_logprobs = 20
-    endpoint = Endpoint(lambda body: answered("text", logprobs))
+    endpoint = Endpoint(lambda body: answered("text", logprobs), lambda body: answered("text", None))
     with pytest.raises(InputError, match=message):
         sampled(endpoint, request, "text")
     assert len(endpoint.asked) == 3
