@@ -154,7 +154,7 @@ def test_modules_of_the_sampling_side_have_no_cycle(root):
 def test_records_and_aggregate_need_msgspec_only(root):
     names = (
         "records", "record_checks", "errors", "consistency", "decoding", "foreign", "jsonl", "keys", "aggregate", "atomic",
-        "training_problems",
+        "training_problems", "critique",
     )  # fmt: skip
     own = ("msgspec", *(f"stepverify.{name}" for name in names))
     for name in names:
