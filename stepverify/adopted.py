@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from stepverify.calibration import Map, map_by_position
 from stepverify.decoding import read_json
-from stepverify.digests import DECIDING, fingerprint_export
+from stepverify.digests import DECIDING
 from stepverify.jsonl import fingerprint
 from stepverify.records import InputError
 
@@ -48,6 +48,10 @@ class Adopted(Struct, kw_only=True, forbid_unknown_fields=True):
     num_labels: int
     problems: list[str]
     quality: dict[str, list[float]]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the mapped values, for manifests: position at which each map begins → map."""
+        return dict(zip(map(str, self.first_steps), msgspec.to_builtins(self.maps), strict=True))
 
     def map_values(self, values: Sequence[float]) -> list[float]:
         """Map the values along a solution, or along a prefix of one.
@@ -103,13 +107,3 @@ def check_neutral(adopted: Adopted, facts: Mapping[str, Any], neutral: str | Non
             f"{path}: neutral: {now}: its calibration was fitted on values with neutral: {adopted.neutral}; set raw: "
             "true, or adopt another calibration"
         )
-
-
-def identity_of(path: str, *, adopted: bool) -> str:
-    """Return digests of an export, with that of its calibration if it is applied.
-
-    Raises:
-        InputError: not an exported verifier.
-    """
-    plain = fingerprint_export(path)
-    return f"{plain} {fingerprint(Path(path) / CALIBRATION_FILE)[:16]}" if adopted else plain

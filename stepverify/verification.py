@@ -43,8 +43,8 @@ class Verification:
         prompt: text file with the question. ``{problem}``, ``{steps}`` (one per line, numbered from 1), ``{number}``
             (of the step that is judged, the last one of ``{steps}``), ``{correct}`` and ``{incorrect}`` (the
             two verdicts) are replaced. None takes a text of our own.
-        verdict: text before the word; a critique ends where it is written first. Empty for verdicts without critiques
-            that are one word.
+        verdict: text before the word; a critique ends where it is written first, in its thinking too. Empty for
+            verdicts without critiques that are one word.
         correct: word for correct; one token after ``verdict``.
         incorrect: word for incorrect.
     """

@@ -141,6 +141,11 @@ class Asking:
         async with self._limit.hold(request.n, 0):
             if self.num_critiques:
                 written = await self.engine.complete(request, self._options)
+                if len(written) != request.n:
+                    raise InputError(
+                        f"{self.engine.model}: {request.key}: {request.n} critiques were asked for, the engine "
+                        f"returned {len(written)}"
+                    )
                 self.sampled += sum(one.num_tokens for one in written)
                 found = await together(self._after(request, i, one) for i, one in enumerate(written))
             else:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sampling.scorers.local import LocalScorer
 from sampling.scorers.parallel import Dtype, Neutral
-from stepverify.adopted import identity_of
+from stepverify.digests import fingerprint_export
 
 
 class ExportedVerifier(LocalScorer):
@@ -49,10 +49,9 @@ class ExportedVerifier(LocalScorer):
         self.raw = raw
 
     def identity(self) -> dict[str, Any]:
-        """Return digests of the export and of its calibration, and the settings that decide its values."""
+        """Return digests of the export, its calibration, and the settings that decide its values."""
         assert self.export is not None
-        digests = identity_of(self.export, adopted=self.adopted is not None)
-        return {"scorer": "exported", "export": digests, **self.asked()}
+        return {"scorer": "exported", "export": fingerprint_export(self.export), **self.asked()}
 
     def loader(self) -> Callable[..., Any]:
         """Return what loads the export."""

@@ -96,8 +96,9 @@ class ParallelScorer(Scorer):
         """
 
     def asked(self) -> dict[str, Any]:
-        """Return the arguments that decide values, for :meth:`identity`."""
-        return {"dtype": self.dtype, "per_token": self.per_token, "neutral": self.neutral}
+        """Return the arguments that decide values, and the export's calibration, for :meth:`identity`."""
+        adopted = {} if self.adopted is None else {"adopted": self.adopted.identity()}
+        return {"dtype": self.dtype, "per_token": self.per_token, "neutral": self.neutral} | adopted
 
     @property
     def concurrency(self) -> int:  # type: ignore[override]

@@ -15,8 +15,9 @@ from sampling.scorers.base import Objective
 from sampling.scorers.parallel import Dtype, Neutral, ParallelScorer
 from sampling.scorers.released import ReleasedPRM
 from sampling.scorers.workers import ProcessWorker, Stream, Worker
-from stepverify.adopted import Adopted, check_neutral, identity_of
+from stepverify.adopted import Adopted, check_neutral
 from stepverify.data.encode import LeftOut, SolutionEncoder
+from stepverify.digests import fingerprint_export
 from stepverify.hub import local_export
 from stepverify.prms.families import FAMILIES
 from stepverify.records import InputError, Solution
@@ -117,9 +118,8 @@ class PoolingVerifier(ParallelScorer):
         if self.prm is not None:
             return self.prm.identity() | {"scorer": "pooling", "prm": self.prm.name, "dtype": self.dtype}
         assert self.export is not None
-        whole = identity_of(self.export, adopted=self.adopted is not None)  # fails first if it is no export at all
-        adopted = {} if self.adopted is None else {"adopted": whole.split()[-1]}
-        return {"scorer": "pooling", "export": identity_of(self.weights, adopted=False), **adopted, **self.asked()}
+        fingerprint_export(self.export)  # fails first if the folder is no export at all
+        return {"scorer": "pooling", "export": fingerprint_export(self.weights), **self.asked()}
 
     def workers(self) -> list[Worker]:
         """Make a process for each engine."""

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from sampling.scorers import ExportedVerifier, PoolingVerifier
 from sampling.scorers.calibrated import CalibratedScorer
+from sampling.scorers.pooling import _stream
 from sampling.selection.calibration import Calibration, Calibrations
 from sampling.selection.calibration_files import read_calibrations
 from sampling.stages.calibrate import calibrate
@@ -20,6 +22,7 @@ from stepverify.adoption import adopt, remove
 from stepverify.calibration import Isotonic, Platt, Temperature, logit, sigmoid
 from stepverify.cli import main
 from stepverify.jsonl import read_records, write_records
+from stepverify.models import load_encoder
 from stepverify.records import InputError, Solution
 from tests.helpers.exports import SOLUTIONS, many
 
@@ -89,9 +92,9 @@ def test_values_are_mapped_wherever_the_export_is_read(prm, tmp_path, capsys):
     assert "prm: its export holds a calibration, with which its values are mapped" in said
     assert "WARNING: the calibration was fitted on 1 of the" in said
     now = ExportedVerifier(str(prm)).identity()
-    assert now["export"].startswith(identity["export"] + " ")
+    assert now == identity | {"adopted": {"1": {"method": "platt", "gain": 2.0, "bias": 1.0}}}
     assert ExportedVerifier(str(prm), raw=True).identity() == identity
-    with pytest.raises(InputError, match=r"before: was made with config\.verifiers\.prm\.export"):
+    with pytest.raises(InputError, match=r"before: was made with config\.verifiers\.prm\.adopted\.1\."):
         score(tmp_path / "in.jsonl", tmp_path / "before", {"prm": str(prm)})
 
 
@@ -155,9 +158,7 @@ def test_what_calibrate_writes_is_adopted(orm, tmp_path):
         [s.scores["orm"] for s in read_records(tmp_path / name, Solution)] for name in ("by_file", "adopted")
     )
     assert adopted == [[round(v, 6) for v in along] for along in by_file]
-    assert (
-        PoolingVerifier(str(orm)).identity()["adopted"] == ExportedVerifier(str(orm)).identity()["export"].split()[-1]
-    )
+    assert PoolingVerifier(str(orm)).identity()["adopted"] == ExportedVerifier(str(orm)).identity()["adopted"]
     assert "adopted" not in PoolingVerifier(str(orm), raw=True).identity()
     with pytest.raises(InputError, match="was fitted for another verifier 'orm'"):  # never twice
         score(tmp_path / "in.jsonl", tmp_path / "twice", {"orm": str(orm)}, calibration=tmp_path / "c.json")
@@ -224,6 +225,23 @@ def test_a_calibration_of_other_files_is_not_applied(prm, tmp_path):
         file.write_text(json.dumps(known | changed))
         with pytest.raises(InputError, match=message):
             values(prm)
+
+
+def test_vllm_s_pooling_runner_maps_what_it_reads(orm, tmp_path):
+    """A quarter at every token: sigmoid(2 · logit(1/4) + 1) = 1 / (1 + 9 / e) = 0.231969."""
+    import torch
+
+    identity = ExportedVerifier(str(orm)).identity()
+    adopted = adopt(orm, written(tmp_path / "c.json", PLATT, identity=identity, target="solutions", aggregation="last"))
+
+    class Runner:
+        def encode(self, prompts, **_):
+            data = [torch.full((len(prompt["prompt_token_ids"]), 1), 0.25) for prompt in prompts]
+            return [SimpleNamespace(outputs=SimpleNamespace(data=one), num_cached_tokens=0) for one in data]
+
+    arguments = Runner(), load_encoder(str(orm))[0], False, False, False, False
+    for given, value in ((adopted, 0.231969), (None, 0.25)):
+        assert dict(_stream(*arguments, given, SOLUTIONS[:2], lambda *_: None)) == {0: [value], 1: [value]}
 
 
 def test_the_program(prm, tmp_path, capsys):

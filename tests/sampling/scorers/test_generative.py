@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import pickle
 import re
 
 import pytest
@@ -14,7 +15,7 @@ from stepverify.records import InputError
 from stepverify.template import Template
 from stepverify.verification import Verification
 from tests.helpers.critics import PLAIN, Critic, Vocabulary, probabilities
-from tests.helpers.engines import CodePoints
+from tests.helpers.engines import CodePoints, FakeEngine
 from tests.helpers.labels import solution
 
 STEPS = Verification(target="steps")
@@ -128,7 +129,7 @@ def test_a_server_without_log_probabilities_samples_verdicts():
     assert scored(scorer, solution(0, ["a"])) == [[0.5]]
     assert scorer.counted()["without_verdict_this_run"] == 1
     with pytest.raises(InputError, match="critic: gives no log-probabilities of tokens; set readout: sampled"):
-        scored(scorer_of(Critic(top=lambda prompt: None)), solution(0, ["a"]))
+        scored(scorer_of(Critic(top=lambda prompt: None), 1), solution(0, ["a"]))
 
 
 def test_a_chat_without_a_tokenizer_is_continued():
@@ -200,6 +201,20 @@ def test_tokens_are_counted(monkeypatch):
         assert scorer.usage == Usage(prompt_tokens=2 * q + 2 * (q + 5) + 2 * (5 + 1), cached_tokens=q)
         assert scorer.num_parameters == 10
         assert scorer.count_tokens(solution(1, ["b"])) == 0
+
+
+def test_a_copy_for_another_process_holds_the_arguments_alone():
+    """As a replica's; a scorer in use can be copied too."""
+    scorer = scorer_of(FakeEngine())
+    identity, _, _ = scorer.identity(), scorer.asking._prompts, scorer.asking._limit
+    copied = pickle.loads(pickle.dumps(scorer))
+    assert not {"_prompts", "_limit", "template"} & vars(copied.asking).keys()
+    assert copied.identity() == identity
+
+
+def test_fewer_critiques_than_asked_for_are_refused():
+    with pytest.raises(InputError, match=r"critic: p/0@\w+: 2 critiques were asked for, the engine returned 1"):
+        scored(scorer_of(Critic()), solution(0, ["a"]))
 
 
 def test_a_search_asks_for_nothing_twice():

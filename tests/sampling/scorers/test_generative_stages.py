@@ -145,7 +145,9 @@ def everything(folder):
     return results, solutions, {v.id: v for v in read_records(folder / "values", Values)}
 
 
-@pytest.mark.parametrize(("strategy", "target"), [(BeamSearch(4, 2), "steps"), (BestOfN(4), "solutions")], ids=str)
+@pytest.mark.parametrize(
+    ("strategy", "target"), [(BeamSearch(4, 2), "steps"), (BestOfN(4), "solutions")], ids=["beam", "best_of_n"]
+)
 def test_a_search_counts_what_the_verifier_read_and_sampled(strategy, target, tmp_path):
     """Each distinct prefix once: its question, and the critique of 5 tokens with the word."""
     critic = Critic(top=known)
