@@ -57,6 +57,7 @@ class Critic(Engine):
     Attributes:
         asked: prompt, number and seed of each request for critiques ...
         verdicts: ... and the prompt of each one for a verdict.
+        verdict_ids: token ids of the last of these.
     """
 
     model, capacity, num_parameters, caches_prefixes = "critic", 64, 10, True
@@ -70,6 +71,7 @@ class Critic(Engine):
         self._tokenizer = tokenizer and tokenizer()
         self.asked: list[tuple[str, int, int]] = []
         self.verdicts: list[str] = []
+        self.verdict_ids: list[int] = []
         self.usage = Usage()
 
     def identity(self) -> dict[str, Any]:
@@ -87,8 +89,9 @@ class Critic(Engine):
         self.usage.count(request.n * len(read), (request.n - 1) * len(read))
         if options.max_tokens <= 4:  # of a word
             self.verdicts.append(prompt)
+            self.verdict_ids = read
             top, word = self.top(prompt) if request.top_logprobs else None, self.word()
-            ids = self._tokenizer.encode(word) if self._tokenizer else None
+            ids = self._tokenizer.encode(word, add_special_tokens=False) if self._tokenizer else None
             return [Completion(ids, word, "length", counted=1, top_logprobs=top and [*top.items()])]
         self.asked.append((prompt, request.n, request.seed))
         return [self._completion(text, options.stop) for text in self.says(prompt)[: request.n]]
@@ -103,7 +106,7 @@ class Critic(Engine):
         at, stop = min(((text.find(stop), stop) for stop in stops if stop in text), default=(len(text), ""))
         if self._tokenizer is None:
             return Completion(None, text[:at], finish, counted=len(text), stopped_by=stop)
-        ids = self._tokenizer.encode(text[:at] + stop) + [0] * (not cut and not stop)
+        ids = self._tokenizer.encode(text[:at] + stop, add_special_tokens=False) + [0] * (not cut and not stop)
         return Completion(ids, text[:at], finish)
 
 

@@ -1,5 +1,6 @@
 """A generative verifier in the stages: records with critiques, counts, kills, and searches with their costs."""
 
+import asyncio
 import contextlib
 import json
 import random
@@ -12,9 +13,13 @@ from sampling.search import BeamSearch, BestOfN, SearchResult, Values
 from sampling.stages.rank import rank
 from sampling.stages.score import score
 from stepverify.critique import Critique
+from stepverify.data.encode import SolutionEncoder
 from stepverify.jsonl import read_records, write_records
+from stepverify.readers import Critiques, Solutions
 from stepverify.records import InputError, Ranking, Solution
+from stepverify.template import Template
 from stepverify.verification import Verification
+from tests.helpers.chats import chat_tokenizer
 from tests.helpers.critics import PLAIN, Critic, probabilities
 from tests.helpers.labels import solution
 from tests.helpers.searches import Lawful, searched, value
@@ -122,6 +127,31 @@ def test_weights_are_part_of_the_identity(tiny_model_dir, tmp_path):
     assert re.fullmatch(r"[0-9a-f]{16}( [0-9a-f]{16})+", scorer_of(engine).identity()["model"])
     assert before["question"]["correct"] == "Verdict: Yes"
     assert json.loads(json.dumps(before)) == before
+
+
+@pytest.mark.parametrize("template", [PLAIN, Template(chat=True)], ids=["plain", "chat"])
+@pytest.mark.parametrize("teacher", [None, "teacher"])
+def test_the_position_that_is_trained_is_the_one_that_is_read(teacher, template, tmp_path):
+    """Of what the reader gives, the generator's loss is at the token before the word, after the ids that the scorer asks
+    with: for a verifier that writes the critique it was trained on, and for one without critiques."""
+    words = Verification(correct="Y", incorrect="N")
+    written = {"teacher": [Critique(text="I add: 5.", value=0.9)]} if teacher else {}
+    one = solution(0, LINES[0], correct=True, critiques=written)
+    write_records(tmp_path / "in.jsonl", [one])
+    (record,) = Critiques(Solutions(str(tmp_path / "in.jsonl")), teacher, verification=words).solutions()
+    tokenizer = chat_tokenizer("chatml")
+    example = SolutionEncoder(tokenizer, template, 4096).next_token(record)
+    engine = Critic(lambda question: ["I add: 5.\nVerdict: Y"], lambda prompt: {"Y": -0.5}, tokenizer=lambda: tokenizer)
+    scorer = scorer_of(engine, num_critiques=int(bool(teacher)), verification=words, template=template)
+
+    async def scored():
+        return await scorer.score([one])
+
+    assert asyncio.run(scored()) == [[1.0]]
+    read = engine.verdict_ids
+    assert example.input_ids[: len(read)] == read
+    at = example.positions.index(len(read) - 1)
+    assert example.targets[at] == tokenizer.convert_tokens_to_ids("Y")
 
 
 # ── searches ──────────────────────────────────────────────────────────────────────────────────────
