@@ -13,6 +13,7 @@ from sampling.engines.server.faults import Fault, Refusal
 # vLLM and OpenAI say stop and length. The others are those of Text Generation Inference.
 _FINISH = {"stop": "stop", "length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 _CHARACTERS = 1024  # of one token, at most: the longest of common vocabularies has 128 (a run of spaces)
+_ID = "token_id:"
 _ROUNDING = 1e-3  # by which a log-probability may lie above 0
 _PADDING = 1024  # rows of an embedding beyond the tokenizer's last token: Qwen2 has 271
 
@@ -156,6 +157,15 @@ def _top_logprobs(choice: dict[str, Any]) -> list[tuple[str, float]] | None:
         if not isinstance(text, str) or not isinstance(value, int | float) or not value < _ROUNDING:
             raise _Bad(f"choices[0].logprobs: expected a text and its log-probability, got {text!r:.40}, {value!r:.40}")
     return [(text, float(value)) for text, value in rows] or None
+
+
+def with_texts(top: list[tuple[str, float]] | None, tokenizer: Any) -> list[tuple[str, float]] | None:
+    """Return log-probabilities with texts of tokens in the place of their ids, ``token_id:7`` (vLLM's form)."""
+    if top is None or tokenizer is None:
+        return top
+    ids = [text.removeprefix(_ID) if text.startswith(_ID) else "" for text, _ in top]
+    texts = [tokenizer.decode([int(i)]) if i.isdigit() else text for i, (text, _) in zip(ids, top, strict=True)]
+    return list(zip(texts, (value for _, value in top), strict=True))
 
 
 def _usage(answer: dict[str, Any]) -> tuple[int | None, int | None, int | None]:

@@ -74,6 +74,17 @@ def test_they_are_asked_of_servers_and_read(form, logprobs, asked):
     assert not any("logprobs" in body for body in endpoint.probed)
 
 
+def test_servers_that_know_token_ids_name_tokens_by_them():
+    """Two tokens of the text ``7`` are two, which a mapping of texts could not hold; decoded here."""
+    logprobs = {"top_logprobs": [{"token_id:27": -0.5, "token_id:1": -2.0, "7": -3.0}]}
+    endpoint = Endpoint(lambda body: answered("tokens", logprobs), lambda body: answered("tokens", None))
+    request = question()
+    request.top_logprobs = 3
+    (found,) = sampled(endpoint, request)
+    assert found.top_logprobs == [("7", -0.5), ("", -2.0), ("7", -3.0)]
+    assert endpoint.asked[0]["return_tokens_as_token_ids"] is True
+
+
 def test_nothing_is_asked_that_is_not_wanted():
     """Nor kept, where a server gives it by itself."""
     endpoint = Endpoint(lambda body: answered("tokens", OF_COMPLETIONS))
