@@ -97,7 +97,7 @@ def counts_neutral_as(facts: Mapping[str, Any], neutral: str | None) -> str | No
 
 
 def check_neutral(adopted: Adopted, facts: Mapping[str, Any], neutral: str | None, path: str) -> None:
-    """Refuse values that count P(neutral) in another way than those that the maps were fitted on.
+    """Refuse values that count P(neutral) otherwise than those mapped.
 
     Raises:
         InputError: naming both.

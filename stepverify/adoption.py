@@ -17,14 +17,13 @@ from msgspec import Struct
 
 from stepverify import atomic
 from stepverify.adopted import CALIBRATION_FILE, VERSION, Adopted, counts_neutral_as, load_adopted
-from stepverify.calibration import Map
+from stepverify.calibration import BY_VALUE, Map
 from stepverify.decoding import read_json
 from stepverify.digests import fingerprint_export
 from stepverify.records import InputError
 from stepverify.template import load_export
 
 _CARD, _HEADING = "README.md", "## Calibration"
-_BY_VALUE = ("last", "min", "max")  # aggregations that give the same before and after an ascending map
 
 
 class _Measured(Struct):
@@ -98,7 +97,9 @@ def adopt(export: Path, calibration: Path, name: str | None = None) -> Adopted:
 
 
 def remove(export: Path) -> None:
-    """Remove the calibration of an export, whose values are then those of the training again.
+    """Remove the calibration of an export.
+
+    Its values are then those of the training again.
 
     Raises:
         InputError: not an exported verifier, or one without a calibration.
@@ -167,7 +168,7 @@ def _check(fitted: _Fitted, where: str, known: dict[str, str], facts: dict[str, 
         raise InputError(f"{where}: was fitted on values that were calibrated already; {again} and raw: true")
     if theirs not in known.values():
         raise InputError(f"{where}: was fitted for another verifier than {export}, with other files; {again}")
-    if fitted.target == "solutions" and fitted.aggregation not in _BY_VALUE:
+    if fitted.target == "solutions" and fitted.aggregation not in BY_VALUE:
         raise InputError(
             f"{where}: maps scores by {fitted.aggregation}, which need all values of a solution; calibrate with "
             "target: steps, or aggregation: last, min or max"

@@ -15,6 +15,7 @@ from stepverify.records import InputError
 
 Method = Literal["temperature", "platt", "isotonic"]
 METHODS: tuple[Method, ...] = get_args(Method)
+BY_VALUE = ("last", "min", "max")  # aggregations that give the same before and after an ascending map
 _NEAREST = 1e-12  # to 0 and 1, where logits are fitted
 
 

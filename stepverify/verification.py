@@ -127,7 +127,9 @@ class Verification:
         return 1.0 if said.startswith(self.correct) else 0.0 if said.startswith(self.incorrect) else None
 
     def spacing(self, tokenizer: Any) -> list[int]:
-        """Return the tokens between ``verdict`` and the words: usually none, as a word's token holds its space.
+        """Return the tokens between ``verdict`` and the words.
+
+        Usually there are none, as a word's token holds the space before it.
 
         Raises:
             InputError: a word is not one token there.

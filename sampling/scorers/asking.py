@@ -16,10 +16,10 @@ from sampling.engines.prompts import Prompts, template_of
 from sampling.runtime.scheduler import PriorityLimit, together
 from sampling.runtime.seeds import derive_seed
 from stepverify.critique import Critique
-from stepverify.digests import digest_model
+from stepverify.digests import DECIDING, digest_model
 from stepverify.hub import local_model
 from stepverify.records import InputError
-from stepverify.template import EXPORT_FILE, Template, load_export
+from stepverify.template import Template, load_export
 from stepverify.verification import Verification
 
 Readout = Literal["probability", "sampled"]
@@ -44,7 +44,9 @@ class Judged:
 
 @dataclass(eq=False)
 class Asking:
-    """Ask an engine about steps; the fields are those of :class:`~sampling.scorers.GenerativeScorer`.
+    """Ask an engine about steps.
+
+    The fields are those of :class:`~sampling.scorers.GenerativeScorer`.
 
     Attributes:
         sampled: tokens that were sampled so far.
@@ -90,9 +92,12 @@ class Asking:
         return template_of(self.engine, self.given or (export[0] if export else Template(chat=True)))
 
     def identity(self) -> dict[str, Any]:
-        """Return engine, question, and how verdicts are sampled; of a local model digests of its files too."""
+        """Return engine, question, and how verdicts are sampled.
+
+        Of a local model, digests of its files too.
+        """
         folder, asked = Path(self.engine.model), self.verification
-        files = digest_model(folder, ("config.json", EXPORT_FILE, "tokenizer.json")) if folder.is_dir() else None
+        files = digest_model(folder, DECIDING) if folder.is_dir() else None
         text = asked.text(critique=self.num_critiques > 0)
         return {
             "engine": self.engine.identity(), "model": files, "target": asked.target,

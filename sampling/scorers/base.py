@@ -86,11 +86,16 @@ class Scorer(ABC):
         return None
 
     def critiques(self, solution: Solution) -> list[Critique]:
-        """Return what the scorer has written about a solution, once, after scoring it; empty if it only reads."""
+        """Return what the scorer has written about a solution, once, after scoring it.
+
+        Empty for a scorer that only reads.
+        """
         return []
 
     def sampled_tokens(self, solution: Solution) -> list[int]:
-        """Return the tokens that each value has taken; empty for a scorer that only reads, or if they are unknown.
+        """Return the tokens that each value has taken.
+
+        Empty for a scorer that only reads, or if they are unknown.
 
         A search keeps them, since :meth:`count_tokens` cannot know what was sampled in an earlier run.
         """

@@ -27,7 +27,7 @@ Key = tuple[str, tuple[str, ...]]
 
 
 class GenerativeScorer(Scorer):
-    """Score with an engine that writes critiques, by the probability of its verdict.
+    """Score by the probability of a verdict that an engine writes.
 
     After each critique the model is asked for one more token. The probability of the word for correct, among those of
     both words, is a verdict, and a value is the mean of the verdicts over the critiques (Zhang et al. 2024, "Generative
@@ -94,7 +94,10 @@ class GenerativeScorer(Scorer):
         return self._judged is not None
 
     def identity(self) -> dict[str, Any]:
-        """Return engine, question, and how verdicts are sampled; of a local model digests of its files too."""
+        """Return engine, question, and how verdicts are sampled.
+
+        Of a local model, digests of its files too.
+        """
         return {"scorer": "generative"} | self.asking.identity()
 
     def keep_prefixes(self) -> None:
@@ -149,7 +152,10 @@ class GenerativeScorer(Scorer):
         return self._written.pop(solution.id, [])
 
     def count_tokens(self, solution: Solution) -> int | None:
-        """Count the tokens that the verdicts on a solution have taken in a search: none where nothing was asked."""
+        """Count the tokens that a solution's verdicts have taken in a search.
+
+        None were taken where nothing was asked.
+        """
         if not self._tokens:  # another process has scored
             return None
         tokens = [self._tokens[key] for key in self._keys(solution) if key in self._tokens]
@@ -170,7 +176,10 @@ class GenerativeScorer(Scorer):
         return ", ".join(filter(None, [self.engine.status(), *said]))
 
     def counted(self) -> dict[str, int]:
-        """Return the critiques of this run, those of them without a verdict, and those whose verdict was forced."""
+        """Count the critiques of this run.
+
+        Also those of them without a verdict, and those whose verdict was forced.
+        """
         return {f"{key}_this_run": count for key, count in self._counts.items()}
 
     async def aclose(self) -> None:

@@ -15,11 +15,12 @@ _PLAIN = Critique(text="")  # no critique is needed
 
 
 class Critiques(Reader):
-    """Read a question about each labelled solution, or step, with a critique and the verdict of the label.
+    """Read questions about labelled solutions, with critiques and verdicts as answers.
 
-    A critique is kept if its own verdict agrees with the label (rejection sampling: Zhang et al. 2024, "Generative
-    Verifiers", section 3.3); the others are counted by reason. A record's ``problem`` is the question, and its one step
-    is the answer, so that a :class:`~stepverify.modules.GeneratorModule` learns to write it.
+    Each is about a solution, or one of its steps, and its verdict is the label. A critique is kept if its own verdict
+    agrees with the label (rejection sampling: Zhang et al. 2024, "Generative Verifiers", section 3.3); the others are
+    counted by reason. A record's ``problem`` is the question, and its one step is the answer, so that a
+    :class:`~stepverify.modules.GeneratorModule` learns to write it.
 
     Args:
         solutions: reader of labelled solutions: of outcomes, or with step labels for ``verification.target: steps``.
