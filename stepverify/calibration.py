@@ -5,6 +5,7 @@ Training and the sampling side share them. Needs numpy only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from stepverify.records import InputError
 
 Method = Literal["temperature", "platt", "isotonic"]
 METHODS: tuple[Method, ...] = get_args(Method)
+BY_VALUE = ("last", "min", "max")  # aggregations that give the same before and after an ascending map
 _NEAREST = 1e-12  # to 0 and 1, where logits are fitted
 
 
@@ -100,6 +102,24 @@ def fit_map(method: Method, values: np.ndarray, correct: np.ndarray, where: str 
         )
         raise InputError(f"{where}: the fitted gain of logits is {gain:.3g}, expected above 0: {reason}")
     return Platt(gain, bias) if method == "platt" else Temperature(1 / gain)
+
+
+def map_by_position(
+    maps: Sequence[Map], first_steps: Sequence[int], values: np.ndarray, places: np.ndarray
+) -> np.ndarray:
+    """Map values by the positions of their steps.
+
+    Args:
+        maps: one for each range of positions.
+        first_steps: position at which each range begins, from 1.
+        values: (M,).
+        places: (M,), positions from 0.
+    """
+    found = np.empty(len(values))
+    ranges = np.searchsorted(first_steps, places + 1, side="right") - 1
+    for number, one in enumerate(maps):
+        found[ranges == number] = one(values[ranges == number])
+    return found
 
 
 def platt(logits: np.ndarray, correct: np.ndarray) -> tuple[float, float]:

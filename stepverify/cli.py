@@ -1,4 +1,4 @@
-"""Run ``stepverify fit|validate|test|predict --config …``, a LightningCLI."""
+"""Run ``stepverify fit|validate|test|predict --config …``, a LightningCLI; and ``stepverify adopt``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ commands:
   validate   compute loss and metrics on the validation data
   test       compute loss and metrics on the test data
   predict    score solutions and write them as records
+  adopt      put a calibration of `sampling calibrate` into an export: --export DIR --calibration FILE, or --remove
 
 A run writes everything below trainer.default_root_dir: logs/ for TensorBoard, checkpoints/, and export/,
 a Hugging Face directory. To fit again in a folder that holds a run:
@@ -39,6 +40,11 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(0 if words else 2)
     with reported(f"stepverify {words[0]}"):
         check_arguments(words)
+        if words[0] == "adopt":
+            from stepverify.adoption import main as adopt
+
+            adopt(words[1:])
+            return
         from stepverify.trainer import run
 
         run(args)

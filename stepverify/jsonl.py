@@ -54,6 +54,8 @@ def _plain(record: Any) -> dict[str, Any]:
             value = _plain(value)
         elif name == "step_labels" and value is not None:
             value = [label and _plain(label) for label in value]
+        elif name == "critiques":
+            value = {verifier: [_plain(one) for one in critiques] for verifier, critiques in value.items()}
         if value != default:
             plain[name] = value
     return plain

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct, field
 
+from stepverify.critique import Critique
 from stepverify.errors import InputError as InputError  # noqa: PLC0414 - what all others import from here
 from stepverify.record_checks import check_finish, check_length, check_scores
 
@@ -86,6 +87,7 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
             per token or the final one alone from an outcome verifier; empty if the solution could not be scored.
         token_texts: verifier name → text of the token before each of its values, for token scores; some are empty, see
             :meth:`stepverify.data.encode.SolutionEncoder.token_texts`.
+        critiques: verifier name → what a generative verifier wrote, in the order of the steps.
     """
 
     id: str
@@ -105,6 +107,7 @@ class Solution(Struct, kw_only=True, forbid_unknown_fields=True):
     step_labels: list[StepLabel | None] | None = None
     scores: dict[str, list[float]] = field(default_factory=dict)
     token_texts: dict[str, list[str]] = field(default_factory=dict)
+    critiques: dict[str, list[Critique]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -67,6 +67,7 @@ class Verifier:
     Attributes:
         objective: ``process`` or ``outcome``.
         prefix_cache: the kept prefixes; None without.
+        calibration: that the export has adopted (``stepverify adopt``), with which values are mapped; None without.
         max_length: longest problem and solution in tokens; a longer solution has no score.
     """
 
@@ -78,7 +79,7 @@ class Verifier:
             raise InputError(f"pack_tokens: expected 1 or more, got {pack_tokens}")
         self.model, self.encoder, self.path, self.pack_tokens = model, encoder, path, pack_tokens
         self.objective: str = facts["objective"]
-        self.max_length = encoder.max_length
+        self.max_length, self.calibration = encoder.max_length, facts.get("calibration")
         self.prefix_cache = open_cache(model, prefix_cache_gib, path)
         # Older exports lack this key; most were trained per token.
         self._trained_on_prefixes = self.objective == "process" or bool(facts.get("per_token", True))
@@ -94,6 +95,7 @@ class Verifier:
         pack_tokens: int = 8192,
         prefix_cache_gib: float | None = None,
         revision: str | None = None,
+        raw: bool = False,
     ) -> Self:
         """Load an exported verifier.
 
@@ -107,11 +109,12 @@ class Verifier:
                 short.
             prefix_cache_gib: size of the prefix cache in GiB, see the class; 0 or None for none.
             revision: branch, tag or commit of the Hub repository.
+            raw: give the values of the training, without a calibration that the export has adopted.
 
         Raises:
             InputError: not an exported verifier, or one whose tokenizer gives other ids than in training.
         """
-        model, encoder, facts = load_verifier(local_export(str(path), revision), dtype, neutral)
+        model, encoder, facts = load_verifier(local_export(str(path), revision), dtype, neutral, raw=raw)
         try:
             model.to(choose_device(device))
         except (RuntimeError, AssertionError) as error:
@@ -249,10 +252,10 @@ class Verifier:
                 examples[i] = self._encode(solution, per_token)
         if not examples:
             return
-        numbers, encoded = list(examples), [*examples.values()]
+        numbers, encoded, maps = list(examples), [*examples.values()], self.calibration
         try:
             for i, along in score_examples(self.model, encoded, self.pack_tokens, self.prefix_cache, count):
-                yield numbers[i], [round(value, 6) for value in along]
+                yield numbers[i], [round(value, 6) for value in (maps.map_values(along) if maps else along)]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -56,8 +56,8 @@ def at_root(monkeypatch):
 
 
 def test_there_are_configurations():
-    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (8, 15, 5, 30)
-    assert len(STAGES) == 96
+    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (9, 16, 5, 30)
+    assert len(STAGES) == 102
     assert {p.parent.name for p in CONFIGS.rglob("*.sh")} == {"cluster"}
 
 
@@ -183,6 +183,19 @@ def test_recipe_runs_in_small(recipe, verifiers, tmp_path, monkeypatch, ascii_mo
     for manifest in tmp_path.rglob("manifest.json"):  # values, not the names of variables
         assert "${" not in manifest.read_text()
     assert len([*tmp_path.rglob("manifest.json")]) >= 8
+
+
+def test_generative_verifier_runs_in_small(tmp_path, monkeypatch, ascii_model_dir, capsys):
+    """Of 26 solutions a critique each; the verifier's two critiques know what is correct, so it chooses that."""
+    monkeypatch.setattr(pipeline, "run_process", in_process)
+    monkeypatch.setattr(SolutionText.__init__, "__defaults__", (1, 4))
+    words = recipes.generative_verifier(tmp_path / "runs", ascii_model_dir)
+    assert pipeline.main(words) == 0, capsys.readouterr().err[-2000:]
+    summary = json.loads((tmp_path / "runs" / "report" / "summary.json").read_text())
+    assert summary["accuracy"].keys() >= {"pass@1", "genrm/best_of_n", "genrm/weighted_vote"}
+    manifest = json.loads((tmp_path / "runs" / "scores_test" / "manifest.json").read_text())
+    assert manifest["summary"]["critiques"]["genrm"] == {"critiques": 52, "without_verdict": 0, "forced_verdicts": 0}
+    assert manifest["config"]["verifiers"]["genrm"]["template"]["prompt"] == "{problem}\n", "that of the export"
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ HEAVY = {"torch", "lightning", "vllm", "transformers", "ray", "matplotlib", "jin
 SHARED = (
     "jsonl", "keys", "records", "decoding", "consistency", "manifest", "atomic", "template", "training_problems", "answers", "aggregate",
     "readers", "data.encode", "data.targets", "versions", "statistics", "hub", "lock", "faults", "variables", "config_files",
-    "device", "steps", "thinking", "record_checks", "tensors", "cache_size", "prefix_cache", "calibration",
+    "device", "steps", "critique", "verification", "adopted", "digests", "thinking", "record_checks", "tensors", "cache_size", "prefix_cache", "calibration",
 )  # fmt: skip
 SCORER = ("models", "verifier", "prms")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
@@ -154,7 +154,7 @@ def test_modules_of_the_sampling_side_have_no_cycle(root):
 def test_records_and_aggregate_need_msgspec_only(root):
     names = (
         "records", "record_checks", "errors", "consistency", "decoding", "foreign", "jsonl", "keys", "aggregate", "atomic",
-        "training_problems",
+        "training_problems", "critique",
     )  # fmt: skip
     own = ("msgspec", *(f"stepverify.{name}" for name in names))
     for name in names:

@@ -81,6 +81,9 @@ class Request:
     ``prefix_ids``, which count as sampled tokens (for ``max_tokens`` and stop texts). The tokens after a prefix are
     sampled with random numbers that depend on its length: they differ from those that the same seed gives with a
     shorter prefix. So dropping tokens and sampling again after others does not depend on the dropped tokens.
+
+    ``top_logprobs`` asks for the log-probabilities of so many most likely first tokens
+    (:attr:`Completion.top_logprobs`): 20 is the most that servers usually give.
     """
 
     key: str
@@ -91,6 +94,7 @@ class Request:
     prompt: str | None = None
     messages: tuple[Message, ...] | None = None
     served: dict[int, Completion] = field(default_factory=dict)
+    top_logprobs: int = 0
 
 
 @dataclass(slots=True)
@@ -106,6 +110,8 @@ class Completion:
         counted: number of sampled tokens, where ``token_ids`` is None.
         stopped_by: where ``token_ids`` is None: the stop text that ended it, empty if none did; None if a server does
             not say that.
+        top_logprobs: text and log-probability of the most likely tokens in the place of the first sampled one, at
+            temperature 1, in any order; None if they were not asked for, or a server does not give them.
     """
 
     token_ids: list[int] | None
@@ -114,6 +120,7 @@ class Completion:
     num_calculator_edits: int = 0
     counted: int = 0
     stopped_by: str | None = None
+    top_logprobs: list[tuple[str, float]] | None = None
 
     @property
     def num_tokens(self) -> int:

@@ -42,6 +42,7 @@ class Row:
         ids: prefix and sampled tokens.
         known: number of tokens at the start of the prompt that were kept from earlier when the row began.
         finish: finish reason.
+        top_logprobs: of the first sampled token, if the request asks for them.
     """
 
     call: Call
@@ -49,6 +50,7 @@ class Row:
     ids: list[int]
     known: int
     finish: str = "length"
+    top_logprobs: list[tuple[str, float]] | None = None
 
 
 class Batch:
@@ -119,6 +121,7 @@ class Batch:
             return []
         first = len(self._tokens)
         tokens = sample_tokens(self._logits, self._seeds[first:], 0, self.options)
+        self._keep_top(self._logits, self.rows[first:])
         self._logits = None
         self._seeds[first:] += wrap(GOLDEN)
         self._room[first:] -= 1
@@ -166,6 +169,14 @@ class Batch:
             if (values := getattr(self, name)) is not None and len(values):
                 values[targets] = values[sources]
                 setattr(self, name, values[:left])
+
+    def _keep_top(self, logits: Tensor, rows: Sequence[Row]) -> None:
+        """Keep the log-probabilities of the first tokens that requests ask for; ``logits`` is (R, V)."""
+        for one, row in zip(logits, rows, strict=True):
+            if (number := row.call.request.top_logprobs) and row.top_logprobs is None:
+                found, ids = one.log_softmax(-1).topk(min(number, len(one)))
+                texts = [self.decoder.tokenizer.decode([token]) for token in ids.tolist()]
+                row.top_logprobs = list(zip(texts, found.tolist(), strict=True))
 
     def _keep(self, numbers: Sequence[int]) -> None:
         """Keep rows that a stop text has ended: they may be continued. Their final token was not computed."""

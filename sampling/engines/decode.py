@@ -166,7 +166,8 @@ class Decoder(Core):
         return [(call, [self._completion(row) for row in done]) for call, done in finished]
 
     def _completion(self, row: Row) -> Completion:
-        return completed(self.tokenizer, row.ids, row.finish, row.call.options, self.end_ids)
+        made = completed(self.tokenizer, row.ids, row.finish, row.call.options, self.end_ids)
+        return replace(made, top_logprobs=row.top_logprobs)
 
 
 def _alike(one: SamplingOptions, other: SamplingOptions) -> bool:

@@ -144,7 +144,7 @@ class _VllmCore(Core):
         params = SamplingParams(
             n=n, seed=seed_after(request), temperature=options.temperature, top_p=options.top_p, top_k=options.top_k,
             max_tokens=call.room, stop=options.stop or None, stop_token_ids=options.stop_ids or None,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            logprobs=request.top_logprobs or None, output_kind=RequestOutputKind.FINAL_ONLY,
         )  # fmt: skip
         ids = {"prompt_token_ids": request.prompt_ids + request.prefix_ids}
         (prompt,) = self.engine.renderer.render_cmpl([ids])  # raw prompts are deprecated (vLLM 0.32)
@@ -165,4 +165,7 @@ class _VllmCore(Core):
         prefix, finish = call.request.prefix_ids, output.finish_reason or "stop"
         ids = [*prefix, *output.token_ids]
         # vLLM only covers the tokens it sampled in its text and its search for stop texts, not the prefix.
-        return completed(self.tokenizer, ids, finish, call.options) if prefix else Completion(ids, output.text, finish)
+        made = completed(self.tokenizer, ids, finish, call.options) if prefix else Completion(ids, output.text, finish)
+        if call.request.top_logprobs and output.logprobs:
+            made.top_logprobs = [(found.decoded_token or "", found.logprob) for found in output.logprobs[0].values()]
+        return made

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from sampling.engines.base import Usage, unloaded
-from stepverify.jsonl import fingerprint
-from stepverify.records import InputError, Solution
-from stepverify.template import EXPORT_FILE, load_export
+from stepverify.adopted import Adopted
+from stepverify.critique import Critique
+from stepverify.records import Solution
 from stepverify.training_problems import count_trained
 
 Objective = Literal["outcome", "process"]
@@ -25,6 +24,7 @@ class Scorer(ABC):
     Attributes:
         concurrency: number of calls that keep it busy.
         export: local folder of the export, which records what it was trained on; None without an export.
+        adopted: calibration that the export holds, and that the values are mapped with; None without.
         objective: ``process``, a value for each step; ``outcome``, values for the final answer; None if unknown.
         usage: tokens read so far, and how many of these were not computed; None for scorers that do not know.
         num_parameters: parameters of the model; None if unknown. A token costs about twice as many FLOPs, without
@@ -34,6 +34,7 @@ class Scorer(ABC):
 
     concurrency: int = 1
     export: str | None = None
+    adopted: Adopted | None = None
     objective: Objective | None = None
     usage: Usage | None = None
     num_parameters: int | None = None
@@ -96,6 +97,29 @@ class Scorer(ABC):
         """
         return None
 
+    def critiques(self, solution: Solution) -> list[Critique]:
+        """Return what the scorer has written about a solution, once, after scoring it.
+
+        Empty for a scorer that only reads.
+        """
+        return []
+
+    def sampled_tokens(self, solution: Solution) -> list[int]:
+        """Return the tokens that each value has taken.
+
+        Empty for a scorer that only reads, or if they are unknown.
+
+        A search keeps them, since :meth:`count_tokens` cannot know what was sampled in an earlier run.
+        """
+        return []
+
+    def recall(self, solution: Solution, tokens: Sequence[int]) -> None:  # noqa: B027 - only those that sample
+        """Take over the tokens that the values of a solution took in an earlier run."""
+
+    def counted(self) -> dict[str, int]:
+        """Return counts of this run for a summary, besides the tokens read."""
+        return {}
+
     def keep_prefixes(self) -> None:  # noqa: B027 - a scorer may keep nothing
         """Keep what is computed for prefixes from call to call, if the scorer can.
 
@@ -114,27 +138,3 @@ class Scorer(ABC):
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-def fingerprint_export(path: str) -> str:
-    """Return digests of an export's files.
-
-    So a folder that was written by another training counts as another verifier.
-
-    Raises:
-        InputError: not an exported verifier.
-    """
-    folder = Path(path)
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(f"{path}: not an exported verifier (no .safetensors file)")
-    found = load_export(folder)
-    if found is None or found[1].get("objective") not in ("outcome", "process"):
-        raise InputError(f"{path}: not an exported verifier (its {EXPORT_FILE} must say objective: outcome or process)")
-    # Configuration, template, ids and tokenizer decide the values as much as the weights do.
-    return digest_model(folder, ("config.json", EXPORT_FILE, "tokenizer.json"))
-
-
-def digest_model(folder: Path, names: Sequence[str]) -> str:
-    """Return digests of a model's weights, and of the files ``names`` that are there."""
-    others = [file for name in names if (file := folder / name).is_file()]
-    return " ".join(fingerprint(file)[:16] for file in (*sorted(folder.glob("*.safetensors")), *others))

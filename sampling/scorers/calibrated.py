@@ -49,6 +49,8 @@ class CalibratedScorer(WrappedScorer):
 def calibrated(scorers: dict[str, Scorer], path: Path | None, problems: Iterable[str]) -> dict[str, Scorer]:
     """Apply a file of ``sampling calibrate`` to scorers; those that it has no map of stay as they are.
 
+    It is also said of which scorers the exports hold calibrations.
+
     Args:
         scorers: name in the scores → scorer.
         path: the file; None for no calibration.
@@ -57,6 +59,11 @@ def calibrated(scorers: dict[str, Scorer], path: Path | None, problems: Iterable
     Raises:
         InputError: no map of any scorer, one of another verifier, or one of scores that need all values.
     """
+    if adopted := {name: own for name, scorer in scorers.items() if (own := scorer.adopted) is not None}:
+        problems = [*problems]
+        for name, own in adopted.items():
+            print(f"  {name}: its export holds a calibration, with which its values are mapped")
+            count_shared(own.problems, problems)
     if path is None:
         return scorers
     read, found = read_calibrations(path, scorers), dict(scorers)
@@ -65,5 +72,5 @@ def calibrated(scorers: dict[str, Scorer], path: Path | None, problems: Iterable
             found[name] = CalibratedScorer(scorer, one, f"calibration: {path}: {name}")
         else:
             print(f"  {path} has no map of {name}: its values are taken as they are")
-    count_shared(read, problems)
+    count_shared(read.problems, problems)
     return found

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-from sampling.scorers.base import fingerprint_export
 from sampling.scorers.local import LocalScorer
 from sampling.scorers.parallel import Dtype, Neutral
+from stepverify.digests import fingerprint_export
 
 
 class ExportedVerifier(LocalScorer):
@@ -30,6 +30,7 @@ class ExportedVerifier(LocalScorer):
             earlier calls are not computed again; 0 keeps nothing, None keeps nothing except in a search, where it is 1.
             Values change by rounding only. A model that does not support it is refused when it is loaded, since costs
             count on it: set 0 then.
+        raw: give the values of the training, without a calibration that the export has adopted.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class ExportedVerifier(LocalScorer):
         per_token: bool = False,
         neutral: Neutral | None = None,
         prefix_cache_gib: float | None = None,
+        raw: bool = False,
     ) -> None:
         super().__init__(path, dtype, devices, device, pack_tokens, per_token, neutral, prefix_cache_gib)
+        self.raw = raw
 
     def identity(self) -> dict[str, Any]:
-        """Return digests of the export, and the settings that decide its values."""
+        """Return digests of the export, its calibration, and the settings that decide its values."""
         assert self.export is not None
         return {"scorer": "exported", "export": fingerprint_export(self.export), **self.asked()}
 
@@ -57,5 +60,5 @@ class ExportedVerifier(LocalScorer):
         assert self.export is not None
         return partial(
             Verifier.from_pretrained, self.export, dtype=self.dtype, neutral=self.neutral, pack_tokens=self.pack_tokens,
-            prefix_cache_gib=self.prefix_cache_gib,
+            prefix_cache_gib=self.prefix_cache_gib, raw=self.raw,
         )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from sampling.engines.base import Usage
 from sampling.scorers.base import Objective, Scorer
 from sampling.scorers.workers import Pool, Worker
+from stepverify.adopted import Adopted, load_adopted
 from stepverify.data.encode import LeftOut, SolutionEncoder
 from stepverify.hub import local_export
 from stepverify.records import InputError, Solution
@@ -41,6 +42,7 @@ class ParallelScorer(Scorer):
         if devices != "auto" and devices < 1:
             raise InputError(f"devices: expected auto, or 1 or more, got {devices}")
         self.path, self.dtype, self.devices, self.per_token, self.neutral = path, dtype, devices, per_token, neutral
+        self.raw = False
         self.usage: Usage = Usage()
         self._pool: Pool | None = None
 
@@ -48,6 +50,11 @@ class ParallelScorer(Scorer):
     def export(self) -> str | None:  # type: ignore[override]
         """Return the export's local folder; None without an export."""
         return local_export(self.path)
+
+    @property
+    def adopted(self) -> Adopted | None:  # type: ignore[override]
+        """Return the calibration that the export has adopted; None with ``raw``."""
+        return None if self.raw or not self.export else load_adopted(self.export)
 
     @cached_property
     def objective(self) -> Objective | None:  # type: ignore[override]
@@ -89,8 +96,9 @@ class ParallelScorer(Scorer):
         """
 
     def asked(self) -> dict[str, Any]:
-        """Return the arguments that decide values, for :meth:`identity`."""
-        return {"dtype": self.dtype, "per_token": self.per_token, "neutral": self.neutral}
+        """Return the arguments that decide values, and the export's calibration, for :meth:`identity`."""
+        adopted = {} if self.adopted is None else {"adopted": self.adopted.identity()}
+        return {"dtype": self.dtype, "per_token": self.per_token, "neutral": self.neutral} | adopted
 
     @property
     def concurrency(self) -> int:  # type: ignore[override]

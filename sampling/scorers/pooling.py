@@ -11,11 +11,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sampling.scorers.base import Objective, fingerprint_export
+from sampling.scorers.base import Objective
 from sampling.scorers.parallel import Dtype, Neutral, ParallelScorer
 from sampling.scorers.released import ReleasedPRM
 from sampling.scorers.workers import ProcessWorker, Stream, Worker
+from stepverify.adopted import Adopted, check_neutral
 from stepverify.data.encode import LeftOut, SolutionEncoder
+from stepverify.digests import fingerprint_export
 from stepverify.hub import local_export
 from stepverify.prms.families import FAMILIES
 from stepverify.records import InputError, Solution
@@ -48,6 +50,7 @@ class PoolingVerifier(ParallelScorer):
         per_token: keep an outcome verifier's value at every solution token instead of the final one.
         neutral: what P(neutral) counts as in the values of a process reward model with a neutral label; None takes the
             export's setting.
+        raw: give the values of the training, without a calibration that the export has adopted.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class PoolingVerifier(ParallelScorer):
         enforce_eager: bool = False,
         per_token: bool = False,
         neutral: Neutral | None = None,
+        raw: bool = False,
     ) -> None:
         if (path is None) == (prm is None):
             raise InputError("PoolingVerifier: expected either path or prm")
@@ -71,7 +75,7 @@ class PoolingVerifier(ParallelScorer):
         if prm is not None and (per_token or neutral is not None):
             raise InputError(f"prm: {prm.name}: expected no per_token and no neutral, which are of exports")
         super().__init__(path or prm.path, dtype, devices, per_token, neutral)  # type: ignore[union-attr]
-        self.prm = prm
+        self.prm, self.raw = prm, raw
         self.tensor_parallel_size, self.cpu_kv_cache_gib = tensor_parallel_size, cpu_kv_cache_gib
         self.options = {
             "tensor_parallel_size": tensor_parallel_size, "gpu_memory_utilization": gpu_memory_utilization,
@@ -147,7 +151,16 @@ class PoolingVerifier(ParallelScorer):
         }  # fmt: skip
         where = "CPU" if gpus is None else f"GPU {gpus}"
         build = partial(
-            _load, self.weights, self.dtype, self.neutral, self.per_token, self.options, environment, gpus, self.prm
+            _load,
+            self.weights,
+            self.dtype,
+            self.neutral,
+            self.per_token,
+            self.options,
+            environment,
+            gpus,
+            self.prm,
+            self.adopted,
         )
         name = f"{self.path} in vLLM on {where} ({number + 1} of {len(self.places)})"
         return ProcessWorker(build, name, daemon=self.tensor_parallel_size == 1)
@@ -156,6 +169,7 @@ class PoolingVerifier(ParallelScorer):
 def _load(
     path: str, dtype: str, neutral: Neutral | None, per_token: bool, options: dict[str, Any],
     environment: dict[str, str], gpus: str | None, prm: ReleasedPRM | None,
+    adopted: Adopted | None,
 ) -> Stream:  # fmt: skip
     for name, value in environment.items():
         os.environ.setdefault(name, value)
@@ -175,6 +189,8 @@ def _load(
         encoder, facts = prm.load_format(), {"objective": "process"}
     else:
         encoder, facts = load_encoder(path, neutral)
+        if adopted is not None:
+            check_neutral(adopted, facts, neutral, path)
     process = facts["objective"] == "process"
     # Released models are read at tokens that may occur elsewhere too.
     by_tag = process and prm is None
@@ -187,12 +203,12 @@ def _load(
         **{key: value for key, value in options.items() if value is not None},
     )  # fmt: skip
     adds_neutral = process and len(encoder.labels) == 3 and (neutral or facts.get("neutral", "positive")) == "positive"
-    return partial(_stream, llm, encoder, process, by_tag, adds_neutral, per_token)
+    return partial(_stream, llm, encoder, process, by_tag, adds_neutral, per_token, adopted)
 
 
 def _stream(
     llm: Any, encoder: SolutionEncoder, process: bool, by_tag: bool, adds_neutral: bool, per_token: bool,
-    solutions: Sequence[Solution], count: Callable[[int, int], None],
+    adopted: Adopted | None, solutions: Sequence[Solution], count: Callable[[int, int], None],
 ) -> Iterator[tuple[int, list[float]]]:  # fmt: skip
     examples = {}
     for i, solution in enumerate(solutions):
@@ -212,4 +228,5 @@ def _stream(
             values = data[:, 1:].sum(-1).clamp(max=1.0) if adds_neutral else data[:, 1]
         else:  # (T, 1) at every token
             values = data[example.positions, 0]
-        yield i, [round(value, 6) for value in values.tolist()]
+        along = values.tolist() if adopted is None else adopted.map_values(values.tolist())
+        yield i, [round(value, 6) for value in along]

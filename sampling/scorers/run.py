@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from urllib.parse import quote
 from sampling.runtime.progress import Progress
 from sampling.runtime.store import Store
 from sampling.scorers.base import Scorer
+from stepverify.critique import Critique
 from stepverify.jsonl import read_records
 from stepverify.keys import KeySet
 from stepverify.records import InputError, Solution
@@ -52,14 +53,15 @@ def score_all(work: Work, store: Store[Solution], scorers: Mapping[str, Scorer],
         held: number of records in the store of solutions that are not to be scored.
 
     Returns:
-        For the summary: ``without_scores``, verifier → number of solutions without a value, and the figures of this
-        run.
+        For the summary: ``without_scores``, verifier → number of solutions without a value; ``critiques``, verifier →
+        number of critiques, of those without a verdict, and of those whose verdict was forced, if there are some; and
+        the figures of this run.
     """
     *before, last = scorers
     done = len(store.done) - held == work.total
     parts = {name: _part(store, work, name, scorers[name]) for name in before if not done}
     read = {name: part.records() for name, part in parts.items()}
-    without = dict.fromkeys(scorers, 0)
+    without, verdicts = dict.fromkeys(scorers, 0), dict[str, Counter[str]]()
 
     def merge(solution: Solution) -> None:
         for name, records in read.items():
@@ -68,18 +70,19 @@ def score_all(work: Work, store: Store[Solution], scorers: Mapping[str, Scorer],
                 raise InputError(
                     f"{parts[name].folder}: solution {solution.id} is missing or out of order; remove the folder"
                 )
-            _put(solution, name, known.scores[name], known.token_texts.get(name))
-        _count(solution, without)
+            _put(solution, name, known.scores[name], known.token_texts.get(name), known.critiques.get(name))
+        _count(solution, without, verdicts)
 
     for solution in store.records() if store.done else ():  # scored by an earlier, killed run
         if lacking := scorers.keys() - solution.scores.keys():
             raise InputError(
                 f"{store.folder}: solution {solution.id} lacks scores by {min(lacking)!r}; its shard was edited"
             )
-        _count(solution, without)
+        _count(solution, without, verdicts)
     figures = _pass(work, store, last, scorers[last], held, merge)
     figures["seconds"] = round(figures["seconds"] + sum(part.summary["seconds"] for part in parts.values()), 2)
-    return {"without_scores": without} | figures
+    written = {"critiques": {name: dict(counts) for name, counts in verdicts.items()}} if verdicts else {}
+    return {"without_scores": without} | written | figures
 
 
 def remove_parts(store: Store[Solution]) -> None:
@@ -111,7 +114,8 @@ def _pass(
             async for chunk, values in scored:
                 missing = [pair for pair in zip(chunk, values, strict=True) if pair[0].id not in store.done]
                 for solution, along in missing:
-                    _put(solution, name, along, scorer.token_texts(solution) if along else None)
+                    texts = scorer.token_texts(solution) if along else None
+                    _put(solution, name, along, texts, scorer.critiques(solution))
                     if merge is not None:
                         merge(solution)
                 store.write(s if merge is not None else _alone(s, name) for s, _ in missing)
@@ -165,19 +169,29 @@ def _chunks(work: Work, done: KeySet) -> Iterator[list[Solution]]:
         yield chunk
 
 
-def _put(solution: Solution, name: str, values: list[float], texts: list[str] | None) -> None:
+def _put(
+    solution: Solution, name: str, values: list[float], texts: list[str] | None, critiques: list[Critique] | None
+) -> None:
     solution.scores = solution.scores | {name: values}
     others = {key: known for key, known in solution.token_texts.items() if key != name}
     solution.token_texts = others | ({name: texts} if texts else {})
+    written = {key: known for key, known in solution.critiques.items() if key != name}
+    solution.critiques = written | ({name: critiques} if critiques else {})
 
 
 def _alone(solution: Solution, name: str) -> Solution:
-    values = {"scores": {name: solution.scores[name]}}
-    if name in solution.token_texts:
-        values["token_texts"] = {name: solution.token_texts[name]}  # type: ignore[dict-item]
-    return Solution(id=solution.id, problem_id=solution.problem_id, problem="", steps=[], **values)  # type: ignore[arg-type]
+    of_one: dict[str, Any] = {
+        field: {name: known[name]}
+        for field in ("scores", "token_texts", "critiques") if name in (known := getattr(solution, field))
+    }  # fmt: skip
+    return Solution(id=solution.id, problem_id=solution.problem_id, problem="", steps=[], **of_one)
 
 
-def _count(solution: Solution, without: dict[str, int]) -> None:
+def _count(solution: Solution, without: dict[str, int], verdicts: dict[str, Counter[str]]) -> None:
     for name in without:
         without[name] += not solution.scores[name]
+        if critiques := solution.critiques.get(name):
+            verdicts.setdefault(name, Counter(critiques=0, without_verdict=0, forced_verdicts=0)).update(
+                critiques=len(critiques), without_verdict=sum(one.value is None for one in critiques),
+                forced_verdicts=sum(one.forced for one in critiques),
+            )  # fmt: skip

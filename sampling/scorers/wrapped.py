@@ -7,6 +7,8 @@ from typing import Any
 
 from sampling.engines.base import Usage
 from sampling.scorers.base import Objective, Scorer
+from stepverify.adopted import Adopted
+from stepverify.critique import Critique
 from stepverify.records import Solution
 
 
@@ -29,6 +31,11 @@ class WrappedScorer(Scorer):
     def export(self) -> str | None:  # type: ignore[override]
         """Return the scorer's export."""
         return self.scorer.export
+
+    @property
+    def adopted(self) -> Adopted | None:  # type: ignore[override]
+        """Return the calibration of the scorer's export."""
+        return self.scorer.adopted
 
     @property
     def objective(self) -> Objective | None:  # type: ignore[override]
@@ -69,6 +76,22 @@ class WrappedScorer(Scorer):
     def count_tokens(self, solution: Solution) -> int | None:
         """Count tokens as the scorer does."""
         return self.scorer.count_tokens(solution)
+
+    def critiques(self, solution: Solution) -> list[Critique]:
+        """Return what the scorer has written."""
+        return self.scorer.critiques(solution)
+
+    def sampled_tokens(self, solution: Solution) -> list[int]:
+        """Return the tokens that the scorer's values have taken."""
+        return self.scorer.sampled_tokens(solution)
+
+    def recall(self, solution: Solution, tokens: Sequence[int]) -> None:
+        """Let the scorer take over the tokens of an earlier run."""
+        self.scorer.recall(solution, tokens)
+
+    def counted(self) -> dict[str, int]:
+        """Return the scorer's counts."""
+        return self.scorer.counted()
 
     def keep_prefixes(self) -> None:
         """Let the scorer keep prefixes."""

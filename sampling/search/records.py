@@ -45,10 +45,12 @@ class Values(Struct, kw_only=True, forbid_unknown_fields=True):
     Attributes:
         id: of the expansion.
         values: in [0, 1]; empty if it is too long for the verifier.
+        tokens: those that each value has taken, of a verifier that samples.
     """
 
     id: str
     values: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if any(not 0 <= value <= 1 for value in self.values):

@@ -198,13 +198,19 @@ class Sampler:
         known = self.memory.values
         await known.copy(node.id for node in nodes)
         missing = [node for node in nodes if node.id not in known]
-        found = await self.scorer.score([self.solution(problem, i, node) for i, node in enumerate(missing)])
+        asked = [self.solution(problem, i, node) for i, node in enumerate(missing)]
+        found = await self.scorer.score(asked)
         if len(found) != len(missing):
             raise InputError(f"the verifier scored {len(found)} of {len(missing)} solutions of {problem.id}")
-        await known.add(Values(id=node.id, values=values) for node, values in zip(missing, found, strict=True))
+        await known.add(
+            Values(id=node.id, values=values, tokens=self.scorer.sampled_tokens(solution))
+            for node, solution, values in zip(missing, asked, found, strict=True)
+        )
         for node in nodes:
             record = known.take(node.id)
             node.values = record.values if record is not None else []
+            if record is not None and record.tokens:
+                self.scorer.recall(self.solution(problem, 0, node), record.tokens)
             self.num_unscored += not node.values
 
     def solution(self, problem: Problem, index: int, node: Node) -> Solution:

@@ -149,8 +149,8 @@ class Tree:
     async def score(self, nodes: Sequence[Node]) -> None:
         """Score the nodes that have no values yet, in one call."""
         if fresh := [node for node in nodes if node.values is None]:
-            self.costs.count_scored(fresh)
             await self._sampler.score(self.problem, fresh)
+            self.costs.count_scored(fresh)  # a verifier that samples knows its tokens only now
         for node in nodes:
             node.score = aggregate(node.values or (), self._sampler.aggregation)
             node.weight = vote_weight(node.values, self._sampler.aggregation) if node.values else 0.0

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Struct, field
 
 from stepverify.aggregate import Aggregation, aggregate, vote_weight
-from stepverify.calibration import Map, Method
+from stepverify.calibration import BY_VALUE, Map, Method, map_by_position
 from stepverify.records import InputError
 from stepverify.statistics import aggregate_all
 
@@ -20,7 +20,6 @@ How = Aggregation | Literal["learned"]
 Target = Literal["steps", "solutions"]
 FEATURES = ("min", "mean", "last", "log_product", "num_steps")
 _SMALLEST = 1e-12  # factor of a product
-_COMMUTE = ("last", "min", "max")  # aggregations that give the same before and after an ascending map
 
 
 class Quality(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -98,7 +97,7 @@ class Calibration(Struct, kw_only=True, forbid_unknown_fields=True):
     @property
     def by_value(self) -> bool:
         """Tell whether the map applies to each value alone, so that no aggregation comes first."""
-        return self.target == "steps" or self.aggregation in _COMMUTE
+        return self.target == "steps" or self.aggregation in BY_VALUE
 
     def map_values(self, values: Sequence[float]) -> list[float]:
         """Map each value along a solution, or along a prefix of one."""
@@ -172,24 +171,6 @@ def describe_shared(found: Mapping[str, Any]) -> list[str]:
         f"the calibration was fitted on {found['problems']:,} of the {found['of']:,} problems, {found['first']} for "
         "one; calibrated values look better on them than on new ones"
     ]
-
-
-def map_by_position(
-    maps: Sequence[Map], first_steps: Sequence[int], values: np.ndarray, places: np.ndarray
-) -> np.ndarray:
-    """Map values by the positions of their steps.
-
-    Args:
-        maps: one for each range of positions.
-        first_steps: position at which each range begins, from 1.
-        values: (M,).
-        places: (M,), positions from 0.
-    """
-    found = np.empty(len(values))
-    ranges = np.searchsorted(first_steps, places + 1, side="right") - 1
-    for number, one in enumerate(maps):
-        found[ranges == number] = one(values[ranges == number])
-    return found
 
 
 def summaries(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -61,10 +61,10 @@ def calibration_of(read: Calibrations, path: Path, name: str, identity: Mapping[
     return found
 
 
-def count_shared(read: Calibrations, problems: Iterable[str]) -> dict[str, Any]:
-    """Count the problems that the maps were fitted on, as in a summary; say so if there are some."""
+def count_shared(fitted: Iterable[str], problems: Iterable[str]) -> dict[str, Any]:
+    """Count the problems that maps were ``fitted`` on, as in a summary; say so if there are some."""
     problems = {*problems}
-    shared = sorted(problems.intersection(read.problems))
+    shared = sorted(problems.intersection(fitted))
     found = {"problems": len(shared), "of": len(problems), "first": shared[0] if shared else None}
     for line in describe_shared(found):
         print(f"  WARNING: {line}")

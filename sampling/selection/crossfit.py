@@ -14,12 +14,11 @@ from sampling.selection.calibration import (
     Measured,
     Quality,
     Target,
-    map_by_position,
     summaries,
 )
 from sampling.selection.judged import Judged, Votes
 from stepverify.aggregate import Aggregation
-from stepverify.calibration import Map, Method, fit_map, logistic_regression, sigmoid
+from stepverify.calibration import Map, Method, fit_map, logistic_regression, map_by_position, sigmoid
 from stepverify.records import InputError
 from stepverify.statistics import (
     brier,

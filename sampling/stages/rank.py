@@ -183,7 +183,7 @@ def _calibrate(
     if others := [name for name in names if name not in maps]:
         print(f"  {path} has no map of {', '.join(others)}: values are taken as they are")
     map_steps(pool, maps, aggregation)
-    return maps, count_shared(read, pool)
+    return maps, count_shared(read.problems, pool)
 
 
 def _say_what_to_know(rankings: list[Ranking], seen: dict[str, Any], time_limit: float) -> None:

@@ -44,8 +44,8 @@ def score(
         input: folder of solutions.
         output: folder for the scored solutions; a killed run continues where it stopped.
         verifiers: name in the scores, for example ``orm`` or ``prm`` → folder of an export or id of a hub repository,
-            or ``class_path`` and ``init_args`` of a scorer (ExportedVerifier, PoolingVerifier). Verifiers are loaded
-            one after the other, and each scores all solutions.
+            or ``class_path`` and ``init_args`` of a scorer (ExportedVerifier, PoolingVerifier, GenerativeScorer).
+            Verifiers are loaded one after the other, and each scores all solutions.
         pack_tokens: tokens per forward pass, with the shared prefix of a problem's solutions counted once. This and the
             keys below apply to verifiers that are given as a folder or id.
         dtype: number format of the parameters; ``auto`` is that of the training.
@@ -93,9 +93,16 @@ def score(
         remove_parts(store)
     print(f"{output}: {total} solutions scored by {', '.join(verifiers)}")
     merged.say(output, summary["items_this_run"], "solutions")
+    written = summary.get("critiques", {})
     for name, count in summary["without_scores"].items():
         if count:
-            print(f"  {name}: {count} solutions without a score (no step, or too long to be read); they rank last")
+            reasons = f"no step, or too long to be read{', or no verdict' * (name in written)}"
+            print(f"  {name}: {count} solutions without a score ({reasons}); they rank last")
+    for name, counts in written.items():
+        print(
+            f"  {name}: {counts['critiques']:,} critiques; {counts['without_verdict']:,} have no verdict, and count "
+            f"nowhere; the verdict of {counts['forced_verdicts']:,} was forced"
+        )
 
 
 def _survey(input: Path, part: ProblemShard, merged: Merged, *, texts: bool) -> tuple[int, int, dict[str, str]]:
@@ -114,4 +121,5 @@ def _unscored(solution: Solution, names: Collection[str]) -> str:
     """Describe a solution without the scores of verifiers."""
     scores = {name: values for name, values in solution.scores.items() if name not in names}
     texts = {name: values for name, values in solution.token_texts.items() if name not in names}
-    return dump_line(replace(solution, scores=scores, token_texts=texts))
+    critiques = {name: written for name, written in solution.critiques.items() if name not in names}
+    return dump_line(replace(solution, scores=scores, token_texts=texts, critiques=critiques))

@@ -169,7 +169,7 @@ def search(
                     )  # fmt: skip
                     run(work.search_all(missing, max_problems))
                     figures = {"refused_this_run": sampler.num_refused, "unscored_this_run": sampler.num_unscored}
-                figures |= progress.summary() | _read_by(verifier, before)
+                figures |= progress.summary() | _read_by(verifier, before) | verifier.counted()
             fit = StepFit(template).add(store.records())
             counted = problems.counted() | fit.counted() | {"trained_on": trained}
             summary = _summary(results.records()) | counted | merged.add(figures)
@@ -274,6 +274,7 @@ def _say(output: Path, summary: dict[str, Any]) -> None:
         ("without_solution", "problems without a finished solution: they count as incorrect"),
         ("unscored_this_run", "prefixes too long for the verifier: nothing ranks below them"),
         ("refused_this_run", "completions that the server refused"),
+        ("without_verdict_this_run", "critiques of the verifier ended without a verdict, and count nowhere"),
         ("answer_timeouts", "comparisons of two answers took too long; they count as not equal"),
     ):
         if count := summary.get(key, 0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stepverify.adopted import check_neutral, load_adopted
 from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.models.backbone import Backbone
 from stepverify.models.export import load_value_head
@@ -43,7 +44,7 @@ def load_encoder(path: str, neutral: Neutral | None = None) -> tuple[SolutionEnc
 
 
 def load_verifier(
-    path: str, dtype: str = "auto", neutral: Neutral | None = None
+    path: str, dtype: str = "auto", neutral: Neutral | None = None, *, raw: bool = False
 ) -> tuple[VerifierModel, SolutionEncoder, dict[str, Any]]:
     """Load an exported verifier in evaluation mode, with its encoder and metadata.
 
@@ -53,12 +54,16 @@ def load_verifier(
             the export does not record it.
         neutral: how the values of a process reward model with a neutral label count P(neutral); None takes the export's
             choice.
+        raw: leave out a calibration that the export has adopted; otherwise the metadata hold it as ``calibration``.
 
     Raises:
-        InputError: not an exported verifier, its tokenizer no longer gives the saved ids, or ``neutral`` is given for a
-            verifier without a neutral label.
+        InputError: not an exported verifier, its tokenizer no longer gives the saved ids, ``neutral`` is given for a
+            verifier without a neutral label, or is another one than in the calibration.
     """
     encoder, facts = load_encoder(path, neutral)
+    if not raw and (adopted := load_adopted(path)) is not None:
+        check_neutral(adopted, facts, neutral, path)
+        facts["calibration"] = adopted
     if dtype == "auto":
         dtype = facts.get("dtype", dtype)
     backbone = Backbone(path=path, dtype=dtype).load()  # type: ignore[arg-type]

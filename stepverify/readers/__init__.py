@@ -4,6 +4,7 @@ All readers yield :class:`Problem` or :class:`Solution`.
 """
 
 from stepverify.readers.base import Reader
+from stepverify.readers.critiques import Critiques
 from stepverify.readers.gsm8k import GSM8K
 from stepverify.readers.math import MATH
 from stepverify.readers.math_shepherd import MathShepherd
@@ -23,7 +24,7 @@ from stepverify.readers.synthetic import Synthetic
 from stepverify.readers.worked import Worked
 
 __all__ = [
-    "GSM8K", "MATH", "PRM800K", "HumanRatings", "MathShepherd", "OmegaPRM", "OpenAISolutions", "OpenR", "OpenRLHF",
-    "Problems", "ProcessBench", "RLHFlow", "RatedSolutions", "Reader", "Solutions", "Stepwise", "StrictPRMBench",
-    "Synthetic", "Worked",
+    "GSM8K", "MATH", "PRM800K", "Critiques", "HumanRatings", "MathShepherd", "OmegaPRM", "OpenAISolutions", "OpenR",
+    "OpenRLHF", "Problems", "ProcessBench", "RLHFlow", "RatedSolutions", "Reader", "Solutions", "Stepwise",
+    "StrictPRMBench", "Synthetic", "Worked",
 ]  # fmt: skip

@@ -199,6 +199,32 @@ def gsm8k_chat(out: Path, base: Path) -> list[str]:
     )  # fmt: skip
 
 
+def generative_verifier(out: Path, base: Path) -> list[str]:
+    """With a critic of known verdicts as teacher, and as the verifier over the tokenizer of what was fitted."""
+    from stepverify.jsonl import write_records
+    from stepverify.records import Solution
+
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("labels_train", "labels_test"):
+        write_records(
+            (out / name).with_suffix(".jsonl"),
+            [
+                Solution(
+                    id=f"p/{p}#{i}", problem_id=f"p/{p}", problem=f"{p} + 1 ?", answer=f"{p + 1}", finish="stop",
+                    steps=[f"{p} + 1 = {p + 1 + i}", f"#### {p + 1 + i}"], predicted=f"{p + 1 + i}", correct=i == 0,
+                )
+                for p in range(13) for i in range(2)
+            ],
+        )  # fmt: skip
+    words = {"verdict": "Verdict:", "correct": "Y", "incorrect": "N"}  # of a tokenizer of single characters
+    critic = {"class_path": "tests.helpers.critics.Adder", "init_args": {"model": str(base)}}
+    return arguments(
+        "generative_verifier", out, labels_train=f"{out}/labels_train.jsonl", labels_test=f"{out}/labels_test.jsonl",
+        model=str(base), template={"prompt": "{problem}\n"}, verification=words, teacher_engine=critic,
+        engine={**critic, "init_args": {"model": "${runs}/verifier/export"}}, num_train_critiques=1, num_critiques=2,
+    )  # fmt: skip
+
+
 def write_gsm8k(out: Path) -> Path:
     """Thirteen problems in the format of GSM8K."""
     out.mkdir(parents=True, exist_ok=True)

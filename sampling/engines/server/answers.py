@@ -13,6 +13,8 @@ from sampling.engines.server.faults import Fault, Refusal
 # vLLM and OpenAI say stop and length. The others are those of Text Generation Inference.
 _FINISH = {"stop": "stop", "length": "length", "eos_token": "stop", "stop_sequence": "stop"}
 _CHARACTERS = 1024  # of one token, at most: the longest of common vocabularies has 128 (a run of spaces)
+_ID = "token_id:"
+_ROUNDING = 1e-3  # by which a log-probability may lie above 0
 _PADDING = 1024  # rows of an embedding beyond the tokenizer's last token: Qwen2 has 271
 
 
@@ -28,6 +30,7 @@ class Answer:
         prompt_tokens: tokens of the prompt; None if the server does not say.
         cached_tokens: those of them that its prefix cache held; None if the server does not say.
         stopped_by: stop text that ended it, empty if there was none; None if the server does not say (vLLM does).
+        top_logprobs: text and log-probability of the most likely first tokens; None if the server gives none.
     """
 
     text: str
@@ -37,6 +40,7 @@ class Answer:
     prompt_tokens: int | None
     cached_tokens: int | None
     stopped_by: str | None = None
+    top_logprobs: list[tuple[str, float]] | None = None
 
 
 def max_bytes(max_tokens: int) -> int:
@@ -114,7 +118,7 @@ def _checked(answer: Any, chat: bool, max_tokens: int, wants_ids: bool, vocabula
     stopped_by = stopped_by if isinstance(stopped_by, str) else "" if "stop_reason" in choice else None
     return Answer(
         text, _FINISH[reason], ids, sampled if ids is None else len(ids), read, cached,
-        stopped_by,
+        stopped_by, _top_logprobs(choice),
     )  # fmt: skip
 
 
@@ -137,6 +141,31 @@ def _token_ids(choice: dict[str, Any], max_tokens: int, vocabulary: int | None) 
     if len(ids) > max_tokens:
         raise _Bad(f"choices[0].token_ids: {len(ids)} ids, though {max_tokens} were asked for")
     return ids
+
+
+def _top_logprobs(choice: dict[str, Any]) -> list[tuple[str, float]] | None:
+    """Return those of the first token, in either of OpenAI's forms: of chats, or of completions."""
+    holder = _field(choice, "logprobs", dict, "choices[0].", {})
+    places = _field(holder, "content", list, "choices[0].logprobs.", None)
+    if places is None:
+        places = _field(holder, "top_logprobs", list, "choices[0].logprobs.", [])
+        rows: list[tuple[Any, Any]] = [*places[0].items()] if places and isinstance(places[0], dict) else []
+    else:
+        first = _field(places[0], "top_logprobs", list, "choices[0].logprobs.content[0].", []) if places else []
+        rows = [(row.get("token"), row.get("logprob")) for row in first if isinstance(row, dict)]
+    for text, value in rows:
+        if not isinstance(text, str) or not isinstance(value, int | float) or not value < _ROUNDING:
+            raise _Bad(f"choices[0].logprobs: expected a text and its log-probability, got {text!r:.40}, {value!r:.40}")
+    return [(text, float(value)) for text, value in rows] or None
+
+
+def with_texts(top: list[tuple[str, float]] | None, tokenizer: Any) -> list[tuple[str, float]] | None:
+    """Return log-probabilities with texts of tokens in the place of their ids, ``token_id:7`` (vLLM's form)."""
+    if top is None or tokenizer is None:
+        return top
+    ids = [text.removeprefix(_ID) if text.startswith(_ID) else "" for text, _ in top]
+    texts = [tokenizer.decode([int(i)]) if i.isdigit() else text for i, (text, _) in zip(ids, top, strict=True)]
+    return list(zip(texts, (value for _, value in top), strict=True))
 
 
 def _usage(answer: dict[str, Any]) -> tuple[int | None, int | None, int | None]:

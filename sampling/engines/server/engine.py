@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sampling.engines.base import Completion, Engine, Request, SamplingOptions, Usage, begun, completed
 from sampling.engines.server.address import Address, check_urls
-from sampling.engines.server.answers import Answer, after_turn, checked, cut_at_stop, max_bytes
+from sampling.engines.server.answers import Answer, after_turn, checked, cut_at_stop, max_bytes, with_texts
 from sampling.engines.server.endpoint import Endpoint, Wanted
 from sampling.engines.server.faults import Refusal
 from sampling.engines.server.protocol import CONTINUE, EXTRAS, STANDARD, Form, continues
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _UNBOUNDED = 1 << 30  # tokens, if the context length is unknown
 Api = Literal["auto", "completions", "chat"]
 _OWN = {
-    "model", "prompt", "messages", "max_tokens", "max_completion_tokens", "n", "stream", *EXTRAS, *STANDARD, *CONTINUE,
+    "model", "prompt", "messages", "max_tokens", "max_completion_tokens", "n", "stream", "logprobs", "top_logprobs",
+    "return_tokens_as_token_ids", *EXTRAS, *STANDARD, *CONTINUE,
 }  # fmt: skip
 
 
@@ -259,7 +260,9 @@ class ServerEngine(Engine):
                 ) from None
             refusals += [refusal] if refusal.whole else []
             return Completion(None, "", "refused")
-        request.served[i] = self._completion(servers, where, request, answer, options)
+        made = self._completion(servers, where, request, answer, options)
+        top = with_texts(answer.top_logprobs, self.tokenizer) if request.top_logprobs else None
+        request.served[i] = replace(made, top_logprobs=top)
         return request.served[i]
 
     def _completion(

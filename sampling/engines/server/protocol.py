@@ -63,6 +63,10 @@ class Protocol:
             "frequency_penalty": 0.0,
         }  # fmt: skip
         sent = {name: value for name, value in fields.items() if name not in self.left_out}
+        if number := request.top_logprobs:
+            sent |= {"logprobs": True, "top_logprobs": number} if self.form == "chat" else {"logprobs": number}
+            if self.form == "tokens":  # several tokens may have one text, of which vLLM would name the last
+                sent["return_tokens_as_token_ids"] = True
         if not options.stop:  # some services take null or texts, but no empty list
             sent.pop("stop", None)
         return {"model": self.model, **self._prompt(request), self.limit_field: max_tokens, **sent, **self.extra_body}

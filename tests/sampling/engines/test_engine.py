@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import PretrainedConfig
 
 from sampling.engines import Engine, LoadedEngine, Request, SamplingOptions, TransformersEngine, VllmEngine
 from stepverify.records import InputError
@@ -31,7 +32,7 @@ class Chain:
         assert len(set(ids)) == len(ids)
         self.after = dict(pairwise(ids))
         self.vocab_size, self.device = len(tokenizer), torch.device("cpu")
-        self.config = SimpleNamespace(num_hidden_layers=1, max_position_embeddings=max_position_embeddings)
+        self.config = PretrainedConfig(num_hidden_layers=1, max_position_embeddings=max_position_embeddings)
         self.generation_config = SimpleNamespace(eos_token_id=tokenizer.eos_token_id)
         self.batch_sizes = []
 

@@ -113,6 +113,15 @@ def test_the_generate_stage_writes_the_same_records_through_both(vllm, transform
     assert written[1] == written[0]
 
 
+def test_both_give_the_same_log_probabilities_of_the_first_token(vllm, transformers, prompts):
+    found = []
+    for engine in (transformers, vllm):
+        requests = [Request(f"p/{i}", prompt, 1, 0, top_logprobs=5) for i, prompt in enumerate(prompts)]
+        found.append({key: dict(c.top_logprobs) for key, (c,) in complete(engine, requests, max_tokens=2).items()})
+    for key, top in found[0].items():
+        assert sorted(found[1][key].values())[-5:] == pytest.approx(sorted(top.values()), abs=1e-3)
+
+
 def test_a_prompt_longer_than_the_context_leaves_the_engine_usable(vllm, prompts):
     requests = one_each(prompts[:2])
     expected = complete(vllm, requests)

@@ -143,3 +143,19 @@ def test_prompts_as_text_where_there_is_no_tokenizer(served, url, prompts):
     asked = [Request(f"p/{i}", [], 1, 0, prompt=f"{problem}\n") for i, problem in enumerate(PROBLEMS)]
     assert complete(text, asked, temperature=0) == complete(served, one_each(prompts), temperature=0)
     assert text.tokenizer is None
+
+
+def test_log_probabilities_of_the_first_token_are_those_of_the_embedded_engine(
+    served, transformers, model, url, prompts
+):
+    """As completions, which name tokens by their ids, and as chats, where the sampled token is always one of them."""
+    chat = ServerEngine(model, url, served_as="tiny", api="chat")
+    asked = [
+        Request(f"p/{i}", prompt, 1, 0, messages=(Message("user", problem),), top_logprobs=5)
+        for i, (prompt, problem) in enumerate(zip(prompts, PROBLEMS, strict=True))
+    ]
+    ours, *others = (complete(e, asked, max_tokens=2, temperature=0) for e in (transformers, served, chat))
+    for theirs in others:
+        for key, (one,) in ours.items():
+            found = sorted(value for _, value in theirs[key][0].top_logprobs)
+            assert found == pytest.approx(sorted(value for _, value in one.top_logprobs), abs=1e-3)

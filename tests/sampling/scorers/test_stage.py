@@ -241,6 +241,7 @@ def test_help_lists_the_scorers(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for name in (
         "ExportedVerifier",
+        "GenerativeScorer",
         "PoolingVerifier",
         "QwenPRM",
         "MathShepherdPRM",

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sampling.selection.calibration import LEARNED, Calibration, map_by_position, summaries
+from sampling.selection.calibration import LEARNED, Calibration, summaries
 from sampling.selection.candidates import Candidates, Sample
 from sampling.selection.crossfit import Asked, calibrate_verifier, cross_fit, divide_positions, fit_learned
 from sampling.selection.folds import folds_of
 from sampling.selection.rules import BestOfN, WeightedVote
 from stepverify.aggregate import AGGREGATIONS, aggregate
-from stepverify.calibration import METHODS, Isotonic, Platt, Temperature
+from stepverify.calibration import METHODS, Isotonic, Platt, Temperature, map_by_position
 from stepverify.statistics import brier
 from tests.helpers.judged import judged, votes
 
