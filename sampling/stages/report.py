@@ -15,6 +15,8 @@ from stepverify.records import InputError
 from stepverify.training_problems import describe_trained
 from stepverify.versions import installed
 
+BROWSER = "browse.html"
+
 
 def report(
     input: Path | None = None,
@@ -85,15 +87,19 @@ def report(
     if searches is not None:
         asked = final_rule, held_out, prediction_samples, num_bootstrap, seed
         summary = _with_searches(summary, searches, *asked)
-    _write_all(output, summary)
-    if browse and (scores is not None or searches is not None):
-        _browse(output / "browse.html", summary, input, scores, neutral, searches or {}, final_rule, browse)
+    said = None
+    if browse:
+        said = _browse(output / BROWSER, summary, input, scores, neutral, searches or {}, final_rule, browse)
+    _write_all(output, summary, BROWSER if said else "")
+    if said:
+        print(said)
 
 
 def _browse(
     path: Path, summary: Summary, rankings: Path | None, scores: Path | None, neutral: Neutral,
     searches: dict[str, Path], final_rule: FinalRule, limit: int,
-) -> None:  # fmt: skip
+) -> str | None:  # fmt: skip
+    """Write the solution browser; return what it holds, or None where there is nothing to look at."""
     from sampling.report.browser import EXPANSIONS, Describer, Sources, browse_report
     from sampling.search.finished import read_search
 
@@ -103,10 +109,10 @@ def _browse(
     thresholds = {name: one.all.chosen.threshold for name, one in judged.items() if one.all.chosen}
     finished = [read_search(name, folder) for name, folder in searches.items()]
     if scores is None and not any((search.folder / EXPANSIONS).is_dir() for search in finished):
-        return  # only the results of the searches are there: nothing to look at
+        return None  # of searches, no more than the results may be there
     sources = Sources(scores, rankings, finished, final_rule)
     embedded = browse_report(path, sources, Describer(used, thresholds, neutral), limit)
-    print(f"{path}: {embedded.describe()}, {path.stat().st_size / 1e6:.1f} MB")
+    return f"{path}: {embedded.describe()}, {path.stat().st_size / 1e6:.1f} MB"
 
 
 def _measure(
@@ -169,7 +175,7 @@ def _with_searches(
     )
 
 
-def _write_all(output: Path, summary: Summary) -> None:
+def _write_all(output: Path, summary: Summary, browser: str) -> None:
     from sampling.report.figures import DARK, LIGHT, accuracy_figure, reliability_figure
     from sampling.report.render import to_html, to_markdown, to_text
     from sampling.report.sections import accuracy_section, first_error_section, sections, steps_section
@@ -208,7 +214,7 @@ def _write_all(output: Path, summary: Summary) -> None:
     for name, picture in pictures.items():
         atomic.write(output / name, picture)
     atomic.write(output / "report.md", to_markdown(title, parts))
-    atomic.write(output / "report.html", to_html(title, lead, parts, figures))
+    atomic.write(output / "report.html", to_html(title, lead, parts, figures, browser))
     plain = json.dumps(summary.plain(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     atomic.write(output / "summary.json", plain)
     atomic.check_written(output, ("report.md", "report.html", "summary.json", *pictures))

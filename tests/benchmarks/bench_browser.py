@@ -21,11 +21,12 @@ from stepverify.jsonl import write_records
 from stepverify.records import Solution, StepLabel
 from tests.helpers.browsing import start_browser
 
-WORDS = (
+TEXT = (
     "so each of the then we multiply add which gives total number remaining cost price dollars eggs days weeks hours she "
     "he they sold bought bread loaves apples students teacher half twice three times more than fewer left over share "
     "friends money saves spends every morning rate speed distance miles per hour minutes therefore equals answer final"
-).split()
+)
+WORDS = TEXT.split()
 
 
 def main() -> None:

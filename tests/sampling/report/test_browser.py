@@ -111,7 +111,8 @@ def test_columns_shorten_what_repeats():
     ]
     assert index["columns"]["id"] == ["#0", "=other"]
     assert (index["answers"], index["columns"]["predicted"]) == (["7"], [0, -1])
-    assert index["judged"] == [{"score": [0.2, 0.9], "predicted": [0, 0], "flags": [Flag.DOUBTED, 0]}]
+    # One without a final answer is not correct, whatever it says of itself.
+    assert index["judged"] == [{"score": [0.2, 0.9], "predicted": [0, 0], "flags": [Flag.DOUBTED, Flag.CONFIDENT]}]
 
 
 @given(st.lists(st.tuples(st.sampled_from("pqr"), st.text(max_size=30)), max_size=20))

@@ -17,6 +17,8 @@ from tests.helpers.sheets import write_scored
 pytestmark = pytest.mark.slow
 HOSTILE = "</script><img src=x onerror='window.hacked=1'><b>bold</b> &amp; <<2*3=6>>6"
 
+TOKENS = {"orm": ["We", " find", "€", "", " end"]}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -38,14 +40,15 @@ def page(folder):
         for i in range(32):
             solved, values = i < p % 32, [0.9, 0.2 if i % 2 else 0.8]
             steps = [f"We find ${p}^2 + \\frac{{{i}}}{{2}}$", "the rare zyzzyva" if (p, i) == (70, 3) else "#### 1"]
-            token_texts = {"orm": ["We", " find", "€", "", " end"]} if i == 0 else {}
-            orm = [0.5, 0.9, 0.9, 0.9, 0.1] if token_texts else [0.7]
+            orm = [0.5, 0.9, 0.9, 0.9, 0.7 if i else 0.1]
             rows.append(solution(
                 i, {"prm": values, "orm": orm}, problem=f"p{p}", steps=steps, correct=solved, predicted="1" if solved else "2",
-                labels=[(3, 8), 1 if solved else -1] if i < 4 else None, token_texts=token_texts,
+                labels=[(3, 8), 1 if solved else -1] if i < 4 else None, token_texts=TOKENS,
             ))  # fmt: skip
     hostile = [HOSTILE, "costs $5 or $10, so $x<y$"]
-    rows.append(solution(0, {"prm": [0.1, 0.9], "orm": [0.2]}, problem="hostile", steps=hostile))
+    rows.append(
+        solution(0, {"prm": [0.1, 0.9], "orm": [0.2] * 5}, problem="hostile", steps=hostile, token_texts=TOKENS)
+    )
     write_records(folder / "s.jsonl", rows)
     searched(folder / "beam", BeamSearch(4, 2), 2)
     path = folder / "browse.html"
@@ -199,7 +202,7 @@ def test_people_rate_and_the_reader_reads(driver, folder):
     assert text(driver, "#progress") == "2 of 4 rated"
     visit(driver, folder / "sheets/rate.html", "#s=q%230")
     opened(driver, "Solution q#0")
-    assert wait(driver, "document.querySelectorAll('.rate[aria-checked=true]').length") == 2, (
+    assert wait(driver, "document.querySelectorAll('.rate[aria-pressed=true]').length") == 2, (
         "the browser keeps ratings"
     )
     press(driver, "d")
@@ -223,7 +226,7 @@ def test_people_rate_and_the_reader_reads(driver, folder):
 
     driver.find_element(By.ID, "upload").send_keys(str(file))
     wait(driver, "document.querySelector('#progress').textContent === '2 sheets opened.'")
-    assert wait(driver, "document.querySelectorAll('.rate[aria-checked=true]').length") == 2
+    assert wait(driver, "document.querySelectorAll('.rate[aria-pressed=true]').length") == 2
 
 
 def test_it_fits_a_phone(driver, page):

@@ -61,6 +61,7 @@ async function start() {
     const solutions = shown.filter((row) => row.s !== undefined).length;
     const problems = new Set(shown.map((row) => row.p ?? data.problemOf[row.s])).size;
     $("found").textContent = shown.length ? `${count(solutions)} solutions of ${count(problems)} problems` : "Nothing matches.";
+    $("columns").replaceChildren(...columnsShown(data, state).map((v) => el("span", { class: "mini", title: data.verifiers[v].name }, data.verifiers[v].name)));
   }
 
   function find() {
@@ -139,11 +140,9 @@ async function start() {
   }
 
   rating.refresh = () => {
-    let done = 0;
-    for (let s = 0; s < data.size; s++) done += ratings.isRated(data.id(s));
+    const done = [...ratings.known.keys()].filter((id) => ratings.isRated(id)).length;
     $("progress").textContent = `${count(done)}${sheets ? ` of ${count(data.size)}` : ""} rated${ratings.kept ? "" : "; this browser keeps nothing: download before you close the page"}`;
     $("download").disabled = done === 0;
-    if (data.graded) return;
     list.inner.replaceChildren();
     list.paint();
   };

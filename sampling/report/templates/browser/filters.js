@@ -96,6 +96,8 @@ function writeState(state, push) {
   history[push ? "pushState" : "replaceState"](null, "", hash);
 }
 
+const TOLD_EVERY = 200; // milliseconds
+
 /**
  * Searches the index at once and the steps of all solutions shard by shard; `report` is called after each with the
  * matches so far and the share that was searched. `answer:` and `id:` search these alone.
@@ -125,6 +127,7 @@ class Search {
     }
     if (field) return this.report(this, 1);
     this.report(this, 0);
+    let told = performance.now();
     const shards = [...new Set(data.problems.map((p) => p.solutions).filter((n) => n !== undefined))];
     for (const [i, shard] of shards.entries()) {
       const bodies = await unpack(`s${shard}`);
@@ -135,7 +138,11 @@ class Search {
           if (!this.solutions[s]) this.solutions[s] = has(body.steps.join("\n"));
         });
       }
-      this.report(this, (i + 1) / shards.length);
+      const share = (i + 1) / shards.length;
+      if (share === 1 || performance.now() - told > TOLD_EVERY) {
+        this.report(this, share);
+        told = performance.now();
+      }
     }
     if (!shards.length) this.report(this, 1);
   }

@@ -83,7 +83,7 @@ class List {
 
   problem(p) {
     const problem = this.data.problems[p], { correct, graded } = this.data.tally(p);
-    const share = graded ? el("span", { class: "share", title: `${correct} of ${graded} solutions are correct` },
+    const share = graded && !hidesScores() ? el("span", { class: "share", title: `${correct} of ${graded} solutions are correct` },
       el("span", { class: "track", "aria-hidden": "true" }, el("i", { style: { width: `${(100 * correct) / graded}%` } })), `${correct} of ${graded} ✓`) : null;
     return [
       el("span", { class: "first" }, problem.text || problem.id),
@@ -93,16 +93,17 @@ class List {
 
   solution(s) {
     const { data } = this, v = verifierIndex(data, this.state), answer = data.answer(s);
-    const shown = v >= 0 ? [v] : [...data.verifiers.keys()].slice(0, 3);
+    const shown = columnsShown(data, this.state);
     const cells = [
-      data.graded ? verdict(data.columns.correct[s]) : ratingSummary(data, s),
+      data.graded && !hidesScores() ? verdict(data.columns.correct[s]) : ratingSummary(data, s),
       el("span", { class: "id" }, data.shortId(s)),
       data.graded || answer !== null ? el("span", { class: "answer", title: answer ?? "no answer" }, answer ?? "no answer") : el("span", { class: "answer" }, `${data.columns.steps[s]} steps`),
       marks(data, s, v),
-      ...(hidesScores() ? [] : shown.map((w) => mini(data.judged[w].score[s], data.verifiers[w].name))),
+      ...shown.map((w) => mini(data.judged[w].score[s], data.verifiers[w].name)),
     ];
     if (!this.flat) return cells;
-    return [el("span", { class: "cells" }, ...cells), el("span", { class: "second" }, el("span", { class: "id" }, data.problems[data.problemOf[s]].id), data.problems[data.problemOf[s]].text)];
+    return [el("span", { class: "cells" }, ...cells), el("span", { class: "second" },
+      el("span", { class: "id" }, data.problems[data.problemOf[s]].id), el("span", { class: "snippet" }, data.problems[data.problemOf[s]].text))];
   }
 
   select(i, push) {
@@ -134,6 +135,9 @@ class List {
   }
 }
 
+/** The verifiers whose scores are in the list. */
+const columnsShown = (data, state) => hidesScores() ? [] : state.v ? [verifierIndex(data, state)] : [...data.verifiers.keys()].slice(0, 3);
+
 /** Small signs of what is odd about a solution. */
 function marks(data, s, v) {
   const flags = hidesScores() ? 0 : v >= 0 ? data.judged[v].flags[s] : data.judged.reduce((all, one) => all | one.flags[s], 0);
@@ -143,10 +147,10 @@ function marks(data, s, v) {
     flags & FLAGS.missed && ["⚑", "the labelled first error was missed"],
     flags & FLAGS.alarm && ["⚐", "an error was seen where there is none"],
     data.columns.cut[s] && ["…", "cut off"],
-    data.chosenBy.has(s) && !hidesScores() && ["★", `selected by ${(data.chosenBy.get(s) ?? []).join(", ")}`],
-    ratings.isRated(data.id(s)) && data.graded && ["✎", "rated here"],
+    data.chosenBy.has(s) && !hidesScores() && ["★", `selected by ${(data.chosenBy.get(s) ?? []).join(", ")}`, "star"],
+    ratings.isRated(data.id(s)) && data.graded && !hidesScores() && ["✎", "rated here"],
   ].filter(Boolean);
-  return el("span", { class: "marks" }, ...said.map(([glyph, title]) => el("span", { role: "img", title, "aria-label": title }, glyph)));
+  return el("span", { class: "marks" }, ...said.map(([glyph, title, kind]) => el("span", { class: kind, role: "img", title, "aria-label": title }, glyph)));
 }
 
 function mini(value, name) {

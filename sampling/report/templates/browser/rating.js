@@ -17,13 +17,13 @@ function ratingHead(data, s, body) {
 function ratingControls(data, s, step, steps) {
   const id = data.id(s), current = ratings.known.get(id)?.ratings[step] ?? null;
   const buttons = RATINGS.map(([value, glyph, word, kind]) => el("button", {
-    type: "button", class: `rate ${kind}`, role: "radio", "aria-checked": String(current === value), "data-value": value, title: `${word}; again takes it back`,
+    type: "button", class: `rate ${kind}`, "aria-pressed": String(current === value), "data-value": value, title: `${word}; again takes it back`,
     onclick: () => { rating.step = step; rateStep(data, s, step, steps, value); },
   }, `${glyph} ${word}`));
   const text = ratings.known.get(id)?.remarks[step] ?? "";
   const remark = el("input", { type: "text", class: "remark", value: text, placeholder: "Remark", "aria-label": `Remark on step ${step + 1}`, maxlength: 2000,
     oninput: (event) => { ratings.remark(id, steps, step, event.target.value.trim()); rating.refresh(); } });
-  return el("div", { class: "rating" }, el("div", { role: "radiogroup", "aria-label": `Rating of step ${step + 1}` }, ...buttons), remark);
+  return el("div", { class: "rating" }, el("div", { class: "rates", role: "group", "aria-label": `Rating of step ${step + 1}` }, ...buttons), remark);
 }
 
 function rateStep(data, s, step, steps, value) {
@@ -38,7 +38,7 @@ function showRatings(data, s) {
   for (const item of document.querySelectorAll("#detail .step")) {
     const step = Number(item.dataset.step);
     item.classList.toggle("now", rating.on && step === rating.step);
-    for (const button of item.querySelectorAll(".rate")) button.setAttribute("aria-checked", String(values[step] === Number(button.dataset.value)));
+    for (const button of item.querySelectorAll(".rate")) button.setAttribute("aria-pressed", String(values[step] === Number(button.dataset.value)));
   }
 }
 

@@ -29,7 +29,8 @@ async function solutionView(data, s, open) {
   const chosen = hidden ? [] : data.chosenBy.get(s) ?? [];
   if (chosen.length) summary.append(el("p", { class: "chosen" }, "★ selected by ", ...chosen.map((rule) => el("span", { class: "tag" }, rule))));
   if (!hidden && data.verifiers.length) summary.append(scoreTable(data, s));
-  summary.append(facts([["steps", `${c.steps[s]}`], ["length", length], ...Object.entries(body.facts ?? {}).map(([key, value]) => [key, String(value)])]));
+  summary.append(facts([["steps", `${c.steps[s]}`], ["length", length], ["disagreement", !hidden && c.spread[s] !== null ? number(c.spread[s], 2) : null],
+    ...Object.entries(body.facts ?? {}).map(([key, value]) => [key, String(value)])]));
   view.append(summary, stepList(data, s, body));
   if (!hidden) view.append(...tokenPanels(data, body));
   return view;
@@ -48,7 +49,7 @@ const HOW = { prod: "product", min: "minimum", last: "last", mean: "mean", max: 
 function stepList(data, s, body) {
   const hidden = hidesScores(), error = hidden ? UNKNOWN : data.columns.error[s];
   const verifiers = hidden ? [] : [...data.verifiers.keys()].filter((v) => data.verifiers[v].kind === "step");
-  const list = el("ol", { class: "steps", style: { "--columns": verifiers.length } });
+  const list = el("ol", { class: verifiers.length ? "steps" : "steps plain", style: { "--columns": verifiers.length } });
   if (verifiers.length) {
     list.append(el("li", { class: "names", "aria-hidden": "true" }, el("span"), el("span"),
       ...verifiers.map((v) => el("span", { class: "name" }, data.verifiers[v].name))));

@@ -114,7 +114,7 @@ const count = (value) => value.toLocaleString("en-US");
 /** Background of a value: orange below 1/2, blue above, none at 1/2. */
 function shade(value) {
   const strength = Math.min(1, Math.abs(value - 0.5) * 2);
-  return `color-mix(in srgb, var(${value < 0.5 ? "--low" : "--high"}) ${(60 * strength).toFixed(0)}%, transparent)`;
+  return `color-mix(in srgb, var(${value < 0.5 ? "--low" : "--high"}) ${(48 * strength).toFixed(0)}%, transparent)`;
 }
 
 /** A bar from 0 to 1 with its number; a tick stands at the threshold. */

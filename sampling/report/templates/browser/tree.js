@@ -15,7 +15,7 @@ function treeSection(data, trees) {
     place.replaceChildren(treeView(data, trees[name], name));
   }
   section.append(el("div", { class: "tabs", role: "tablist", "aria-label": "Searches" }, ...tabs), place);
-  show(names.at(-1));
+  show(names.find((name) => trees[name].states.includes("expanded")) ?? names[0]);
   return section;
 }
 
@@ -34,7 +34,7 @@ function treeView(data, tree, name) {
   return el("div", {},
     el("p", { class: "legend" }, ...Object.keys(STATES).filter((s) => tally[s]).map((s) => el("span", { class: `state ${s}` }, `${STATES[s][0]} ${count(tally[s])} ${STATES[s][1]}`)),
       el("span", { class: "state chosen" }, "★ chosen"), tree.strategy ? el("span", { class: "tag" }, tree.strategy) : null,
-      ` ${count(tree.tokens_sampled)} tokens sampled, ${count(tree.finished)} distinct finished solutions`),
+      ` ${count(tree.tokens_sampled)} tokens sampled, ${count(tree.finished)} finished solutions`),
     el("p", { class: "controls" }, rules.length ? el("label", {}, "chosen by ", pick) : "no rule chose a solution", hide), place);
 }
 
@@ -70,7 +70,7 @@ function growTree(tree, chosen, pruned, name) {
     item.append(el("div", { class: "node", onclick: () => { if (children.length) toggle(item); focusItem(item); } },
       el("span", { class: "twisty", "aria-hidden": "true" }, children.length ? "▸" : ""),
       el("span", { class: "state", role: "img", title: word, "aria-label": on ? `${word}, chosen` : word }, on ? `★${glyph}` : glyph),
-      typeset(el("span", { class: "text" }), tree.texts[i].trim() || "(empty)"),
+      typeset(el("span", { class: "text" }), tree.texts[i].trim().replace(/\n +/g, "\n") || "ends here"),
       times > 1 ? el("span", { class: "tag", title: "equal continuations" }, `×${times}`) : null,
       solution ? el("span", { class: "end" }, verdict(solution.correct), solution.answer ?? "no answer") : null,
       bar(tree.values[i], 0.5, "value")));
