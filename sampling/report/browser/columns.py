@@ -43,7 +43,7 @@ class Columns:
 
     def add(
         self, problem: str, text: str, answer: str | None, entries: Iterable[dict[str, Any]],
-        choices: Mapping[str, str | None], **shards: int,
+        choices: Mapping[str, str | None], searched: tuple[int, int] | None = None, **shards: int,
     ) -> None:  # fmt: skip
         """Add a problem with the entries of its solutions.
 
@@ -53,6 +53,7 @@ class Columns:
             answer: the reference answer.
             entries: of its solutions.
             choices: rule → id of the solution that it selects.
+            searched: number of searches whose final answer is correct, and of those that have one that is graded.
             shards: kind → number of the shard with the problem's data.
         """
         ids = []
@@ -60,7 +61,9 @@ class Columns:
             ids.append(entry["id"])
             self._append(problem, entry)
         chosen = {rule: ids.index(one) for rule, one in choices.items() if one in ids}
-        known = {"answer": answer, "chosen": chosen} if chosen else {"answer": answer}
+        known = (
+            {"answer": answer} | ({"chosen": chosen} if chosen else {}) | ({"searched": searched} if searched else {})
+        )
         self._problems.append({"id": problem, "text": text, "count": len(ids), **known, **shards})
 
     def _append(self, problem: str, entry: Mapping[str, Any]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from sampling.report.browser.columns import Columns
 from sampling.report.browser.entries import Describer, body
 from sampling.report.browser.page import page
-from sampling.report.browser.shards import Shards, Spool
-from sampling.report.browser.trees import EXPANSIONS, spool_search, spooled_tree
+from sampling.report.browser.shards import Shards, Spool, dumps
+from sampling.report.browser.trees import EXPANSIONS, spool_search, spooled_tree, tally_answers
 from sampling.search.finished import FinishedSearch
 from stepverify.jsonl import read_records
 from stepverify.records import Ranking, Solution
@@ -96,7 +96,8 @@ class _Gathered:
         """Read everything once."""
         for solution in read_records(sources.scores, Solution) if sources.scores is not None else ():
             self.add(solution.problem_id, solution.problem, solution.answer)
-            self.solutions.add(solution.problem_id, [describer.entry(solution), body(solution)])
+            self.solutions.add(("entries", solution.problem_id), describer.entry(solution))
+            self.solutions.add(("bodies", solution.problem_id), body(solution))
         for search in searches:
             for problem, (text, answer) in spool_search(self.trees, search).items():
                 self.add(problem, text, answer)
@@ -131,23 +132,25 @@ def browse_report(path: Path, sources: Sources, describer: Describer, limit: int
         embedded = Embedded(of_problems=len(gathered.problems), without_trees=without)
         room, room_of_nodes = _Room(limit), _Room(limit * NODES)
         for problem, (text, answer) in gathered.problems.items():
-            described = gathered.solutions.count(problem)
+            described = gathered.solutions.count(("bodies", problem))
             searched = [search for search in searches if problem in search.results]
             embedded.of_solutions += described
             embedded.of_trees += len(searched)
-            nodes = sum(gathered.trees.count((search.name, "expansions", problem)) for search in searched)
+            nodes = sum(gathered.trees.count((search.name, EXPANSIONS, problem)) for search in searched)
             number, shards, entries = embedded.problems, dict[str, int](), list[dict[str, Any]]()
+            tally = None
             if described and room.take(described):
-                pairs = list(gathered.solutions.values(problem))
-                entries = [entry for entry, _ in pairs]
-                shards["solutions"] = bodies.add(number, [shown for _, shown in pairs])
+                entries = list(gathered.solutions.values(("entries", problem)))
+                shown = ",".join(gathered.solutions.texts(("bodies", problem)))
+                shards["solutions"] = bodies.add(number, f"[{shown}]")
                 embedded.solutions += described
             if searched and room_of_nodes.take(nodes):
                 trees = {search.name: spooled_tree(gathered.trees, search, problem) for search in searched}
-                shards["trees"] = grown.add(number, trees)
+                tally = tally_answers(trees.values(), sources.final_rule)
+                shards["trees"] = grown.add(number, dumps(trees))
                 embedded.trees += len(searched)
             if shards:
-                columns.add(problem, text, answer, entries, chosen.get(problem, {}), **shards)
+                columns.add(problem, text, answer, entries, chosen.get(problem, {}), tally, **shards)
                 embedded.problems += 1
         bodies.close()
         grown.close()

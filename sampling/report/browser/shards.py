@@ -21,13 +21,13 @@ def dumps(value: Any) -> str:
 
 def pack(text: str) -> str:
     """Compress an ASCII text; base64 of zlib's format."""
-    return base64.b64encode(zlib.compress(text.encode("ascii"), 7)).decode("ascii")
+    return base64.b64encode(zlib.compress(text.encode("ascii"), 6)).decode("ascii")
 
 
 class Spool:
     """Keep JSON values in a temporary file by key, so that memory holds their places alone.
 
-    Use it as a context manager; the file is removed on exit.
+    All are added before any is read. Use it as a context manager; the file is removed on exit.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,6 @@ class Spool:
     def add(self, key: Hashable, value: Any) -> None:
         """Append a value to those of a key."""
         data = dumps(value).encode("ascii")
-        self._file.seek(self._end)
         self._file.write(data)
         self._places.setdefault(key, array("q")).extend((self._end, len(data)))
         self._end += len(data)
@@ -55,10 +54,14 @@ class Spool:
 
     def values(self, key: Hashable) -> Iterator[Any]:
         """Yield the values of a key in order."""
+        return map(json.loads, self.texts(key))
+
+    def texts(self, key: Hashable) -> Iterator[str]:
+        """Yield the values of a key as JSON."""
         places = self._places.get(key, array("q"))
         for begin, length in zip(places[::2], places[1::2], strict=True):
             self._file.seek(begin)
-            yield json.loads(self._file.read(length))
+            yield self._file.read(length).decode("ascii")
 
 
 class Shards:
@@ -77,9 +80,9 @@ class Shards:
         self._size = 0
         self.number = 0
 
-    def add(self, problem: int, value: Any) -> int:
-        """Add the value of a problem; return the number of its shard."""
-        text = f'"{problem}":{dumps(value)}'
+    def add(self, problem: int, value: str) -> int:
+        """Add the value of a problem, as JSON; return the number of its shard."""
+        text = f'"{problem}":{value}'
         if self._pending and self._size + len(text) > SHARD_BYTES:
             self.close()
         self._pending.append(text)

@@ -9,7 +9,7 @@ from typing import Any
 from sampling.report.browser.columns import Columns
 from sampling.report.browser.entries import HALF, Seen
 from sampling.report.browser.page import page
-from sampling.report.browser.shards import Shards
+from sampling.report.browser.shards import Shards, dumps
 from stepverify.records import RatingSheet
 
 _VERIFIER = "verifier"
@@ -34,7 +34,7 @@ def browse_sheets(path: Path, sheets: Iterable[RatingSheet]) -> int:
     with page(path, "Rate steps") as (file, index):
         columns, bodies = Columns({_VERIFIER: Seen("last", HALF, many=True)} if shown else {}), Shards(file, "s")
         for number, (problem, group) in enumerate(problems.items()):
-            shard = bodies.add(number, [_body(sheet) for sheet in group])
+            shard = bodies.add(number, dumps([_body(sheet) for sheet in group]))
             columns.add(problem, group[0].problem, group[0].answer, map(_entry, group), {}, solutions=shard)
         bodies.close()
         count = sum(map(len, problems.values()))

@@ -15,6 +15,7 @@ from stepverify.records import Solution
 
 EXPANSIONS, VALUES = "expansions", "values"
 """Subfolders of a search."""
+_KINDS = (EXPANSIONS, VALUES, "solutions")
 
 _NUMBER = re.compile(r"@[0-9a-f]+([wg]?)\+(\d+)$")
 """End of an expansion's id: how it was sampled, and its number among those after the same steps."""
@@ -33,10 +34,10 @@ def spool_search(spool: Spool, search: FinishedSearch) -> dict[str, tuple[str, s
     how, problems = search.config["aggregation"], dict[str, tuple[str, str | None]]()
     for expansion in read_records(search.folder / EXPANSIONS, Expansion):
         kept = [expansion.id, expansion.parent, expansion.text, expansion.finish, expansion.tokens]
-        spool.add((search.name, "expansions", expansion.problem_id), kept)
+        spool.add((search.name, EXPANSIONS, expansion.problem_id), kept)
     for found in read_records(search.folder / VALUES, Values):
         value = round(vote_weight(found.values, how), 4) if found.values else None
-        spool.add((search.name, "values", found.id.rpartition("@")[0]), [found.id, value])
+        spool.add((search.name, VALUES, found.id.rpartition("@")[0]), [found.id, value])
     for s in read_records(search.folder, Solution):
         problems.setdefault(s.problem_id, (s.problem, s.answer))
         solved = None if s.correct is None else s.solved
@@ -45,15 +46,29 @@ def spool_search(spool: Spool, search: FinishedSearch) -> dict[str, tuple[str, s
     return problems
 
 
-def spooled_tree(spool: Spool, search: FinishedSearch, problem: str) -> dict[str, Any] | None:
-    """Return the tree of a problem as :func:`tree` makes it, with its costs; None if the search has no such problem."""
-    if (result := search.results.get(problem)) is None:
-        return None
-    parts = (spool.values((search.name, kind, problem)) for kind in ("expansions", "values", "solutions"))
+def spooled_tree(spool: Spool, search: FinishedSearch, problem: str) -> dict[str, Any]:
+    """Return the tree of a problem that was searched, as :func:`tree` makes it, with its costs."""
+    result = search.results[problem]
+    expansions, values, solutions = (spool.values((search.name, kind, problem)) for kind in _KINDS)
     costs = {
         "tokens_sampled": result.cost.generated_tokens, "finished": result.num_finished, "strategy": result.strategy
     }  # fmt: skip
-    return tree(*parts, result.choices) | costs
+    return tree(expansions, values, solutions, result.choices) | costs
+
+
+def tally_answers(trees: Iterable[Mapping[str, Any]], rule: str) -> tuple[int, int]:
+    """Count the trees whose answer, chosen by a rule, is correct, and those in which it chose a graded one.
+
+    Args:
+        trees: of one problem.
+        rule: kind of the rule, without the verifier.
+    """
+    correct = []
+    for one in trees:
+        verdicts = {node: verdict for node, _, _, verdict in one["solutions"]}
+        correct += [verdicts[node] for name, node in one["choices"].items() if name.rpartition("/")[2] == rule][:1]
+    graded = [verdict for verdict in correct if verdict is not None]
+    return sum(graded), len(graded)
 
 
 def tree(
@@ -78,7 +93,8 @@ def tree(
     children: dict[str, list[str]] = {}
     for name, parent, *_ in nodes.values():
         children.setdefault(parent if parent in nodes else "", []).append(name)
-    known, ended = dict(values), {row[1]: row for row in solutions}
+    known = {row[0]: row[1] for row in values}
+    ended = {row[1]: row for row in solutions}
     places: dict[str, int] = {}
     parents, states = list[int](), list[str]()
     waiting = [(name, -1) for name in sorted(children.get("", ()), key=_order, reverse=True)]

@@ -181,7 +181,7 @@ def test_half_a_surrogate_pair_survives(tmp_path):
     """Readers refuse it in a file; a page of one would still be whole."""
     with page(tmp_path / "b.html", "T </title>") as (file, index):
         one = Shards(file, "s")
-        one.add(0, "\ud800")
+        one.add(0, shards.dumps("\ud800"))
         one.close()
         index["title"] = "\udfff"
     text = (tmp_path / "b.html").read_text()

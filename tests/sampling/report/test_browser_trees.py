@@ -1,7 +1,7 @@
 """Search trees in the solution browser."""
 
 from sampling.report.browser import Describer, Sources, browse_report
-from sampling.report.browser.trees import tree
+from sampling.report.browser.trees import tally_answers, tree
 from sampling.search import BeamSearch, BestOfN, Lookahead
 from sampling.search.finished import read_search
 from sampling.stages.report import report
@@ -38,6 +38,12 @@ def test_trees_of_real_searches(tmp_path):
     _, data = read_page(tmp_path / "b.html")
     index = data["index"]
     assert (index["searches"], index["final_rule"]) == (["n", "beam", "ahead"], "best_of_n")
+    solved = {
+        name: {p: bool(r.curves["prm/best_of_n"][-1]) for p, r in found.items()} for name, found in results.items()
+    }
+    assert {problem["id"]: problem["searched"] for problem in index["problems"]} == {
+        f"p/{i}": [sum(one[f"p/{i}"] for one in solved.values()), 3] for i in range(3)
+    }
     assert sorted((problem["id"], problem["count"]) for problem in index["problems"]) == [
         (f"p/{i}", 0) for i in range(3)
     ]
@@ -76,3 +82,14 @@ def test_searches_without_expansions_are_said(tmp_path, capsys):
     searches = [read_search("n", tmp_path / "n"), read_search("bare", bare)]
     embedded = browse_report(tmp_path / "b.html", Sources(searches=searches), Describer(), 9)
     assert embedded.describe() == "2 problems, 2 search trees, no trees of bare, which has no expansions/"
+
+
+def test_how_many_searches_are_correct():
+    """The first tree's best is incorrect though its vote is not; the second has no choice; the third is not graded."""
+    trees = [
+        {"solutions": [[0, "p#0", "2", False], [1, "p#1", "1", True]], "choices": {"prm/best_of_n": 0, "majority": 1}},
+        {"solutions": [[0, "p#0", "1", True]], "choices": {}},
+        {"solutions": [[0, "p#0", "1", None]], "choices": {"prm/best_of_n": 0, "majority": 0}},
+    ]
+    assert tally_answers(trees, "best_of_n") == (0, 1)
+    assert tally_answers(trees, "majority") == (1, 1)

@@ -60,7 +60,7 @@ async function start() {
     list.show(shown, state);
     const solutions = shown.filter((row) => row.s !== undefined).length;
     const problems = new Set(shown.map((row) => row.p ?? data.problemOf[row.s])).size;
-    $("found").textContent = shown.length ? `${count(solutions)} solutions of ${count(problems)} problems` : "Nothing matches.";
+    $("found").textContent = !shown.length ? "Nothing matches." : data.size ? `${count(solutions)} solutions of ${count(problems)} problems` : `${count(problems)} problems`;
     $("columns").replaceChildren(...columnsShown(data, state).map((v) => el("span", { class: "mini", title: data.verifiers[v].name }, data.verifiers[v].name)));
   }
 
@@ -100,16 +100,16 @@ async function start() {
     CSS.highlights.set("match", new Highlight(...ranges));
   }
 
-  const choice = (label, table, key) => el("label", {}, el("span", {}, label), el("select", { "data-key": key, onchange: (event) => set({ [key]: event.target.value }) },
+  const choice = (label, table, key) => offered(table, data).length > 1 && el("label", {}, el("span", {}, label), el("select", { "data-key": key, onchange: (event) => set({ [key]: event.target.value }) },
     ...offered(table, data).map((one) => el("option", { value: one }, table[one].label))));
 
   function toolbar() {
     $("said").textContent = data.said;
     if (!sheets) {
       const verifiers = Object.fromEntries([["", { label: "any verifier" }], ...data.verifiers.map((v) => [v.name, { label: v.name }])]);
-      $("filters").append(choice("Show", FILTERS, "only"), choice("Sort", SORTS, "sort"), ...(data.verifiers.length ? [choice("By", verifiers, "v")] : []));
+      $("filters").append(...[choice("Show", FILTERS, "only"), choice("Sort", SORTS, "sort"), choice("By", verifiers, "v")].filter(Boolean));
     } else $("filters").append(choice("Show", { all: FILTERS.all, rated: FILTERS.rated, unrated: FILTERS.unrated }, "only"));
-    if (!sheets) $("tools").append(el("button", { type: "button", id: "rate", "aria-pressed": "false", onclick: () => rate(!rating.on), title: "rate steps (r)" }, "✎ Rate"));
+    if (!sheets && data.size) $("tools").append(el("button", { type: "button", id: "rate", "aria-pressed": "false", onclick: () => rate(!rating.on), title: "rate steps (r)" }, "✎ Rate"));
     $("tools").append(el("span", { id: "ratings", hidden: true },
       el("label", {}, el("span", {}, "Rater"), el("input", { type: "text", id: "rater", value: ratings.rater, size: 10, oninput: (event) => { ratings.rater = event.target.value.trim(); ratings.save(); } })),
       sheets ? null : el("label", { class: "check" }, el("input", { type: "checkbox", id: "peek", onchange: (event) => { rating.peek = event.target.checked; redraw(); } }), " scores"),
@@ -190,7 +190,7 @@ async function start() {
     j: () => list.move(1), ArrowDown: () => list.move(1), k: () => list.move(-1), ArrowUp: () => list.move(-1),
     J: () => list.move(1, true), ArrowRight: () => list.move(1, true), K: () => list.move(-1, true), ArrowLeft: () => list.move(-1, true),
     "/": () => { $("query").focus(); $("query").select(); }, "?": help, m: mathematicsShown, Escape: () => (phone.matches ? close() : $("list").focus()),
-    r: () => { if (!sheets) rate(!rating.on); }, n: nextUnrated, d: () => { if (!$("download").disabled) download(); },
+    r: () => { if (!sheets && data.size) rate(!rating.on); }, n: nextUnrated, d: () => { if (!$("download").disabled) download(); },
     Enter: () => $("detail").focus(),
   };
 
@@ -226,7 +226,7 @@ async function start() {
     await ratings.seed(data);
     rate(true);
   }
-  const first = list.rows.findIndex((row) => row.s !== undefined);
+  const first = data.size ? list.rows.findIndex((row) => row.s !== undefined) : 0;
   if (!state.s && !state.p && !phone.matches && first >= 0) list.select(first, false); else await show();
   list.reveal();
 }

@@ -85,14 +85,18 @@ class Data {
     return Array.from({ length: this.problems[p].count }, (_, k) => this.first[p] + k);
   }
 
-  /** Correct solutions of a problem among those that are graded. */
+  /** Correct solutions of a problem among those that are graded; of one without solutions, final answers of searches. */
   tally(p) {
+    if (!this.problems[p].count) {
+      const [correct, graded] = this.problems[p].searched ?? [0, 0];
+      return { correct, graded, of: "searches" };
+    }
     let correct = 0, graded = 0;
     for (const s of this.solutionsOf(p)) {
       correct += this.columns.correct[s] === true;
       graded += this.columns.correct[s] !== null;
     }
-    return { correct, graded };
+    return { correct, graded, of: "solutions" };
   }
 
   async shard(name) {

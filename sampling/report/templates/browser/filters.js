@@ -20,13 +20,13 @@ const FILTERS = {
 
 const SORTS = {
   order: { label: "problem by problem", grouped: true },
-  hard: { label: "hardest problems first", grouped: true, has: (d) => d.graded },
+  hard: { label: "hardest problems first", grouped: true, has: (d) => d.graded || d.searched },
   high: { label: "highest score first", has: (d) => d.scored, key: (d, s, v) => score(d, s, v, Math.max), down: true },
   low: { label: "lowest score first", has: (d) => d.scored, key: (d, s, v) => score(d, s, v, Math.min) },
   spread: { label: "largest disagreement first", has: (d) => d.verifiers.length > 1, key: (d, s) => d.columns.spread[s], down: true },
-  steps: { label: "most steps first", key: (d, s) => d.columns.steps[s], down: true },
-  long: { label: "longest first", key: (d, s) => d.lengths[s], down: true },
-  short: { label: "shortest first", key: (d, s) => d.lengths[s] },
+  steps: { label: "most steps first", has: (d) => d.size > 0, key: (d, s) => d.columns.steps[s], down: true },
+  long: { label: "longest first", has: (d) => d.size > 0, key: (d, s) => d.lengths[s], down: true },
+  short: { label: "shortest first", has: (d) => d.size > 0, key: (d, s) => d.lengths[s] },
 };
 
 /** A verifier's score; of all verifiers the largest or smallest. Null without one. */
@@ -38,6 +38,7 @@ function score(data, s, v, among) {
 
 function describeData(data) {
   data.graded = data.columns.correct.some((c) => c !== null);
+  data.searched = data.problems.some((problem) => problem.searched);
   data.scored = data.verifiers.length > 0;
   data.byStep = data.verifiers.some((v) => v.kind === "step");
   data.labelled = data.columns.error.some((e) => e !== UNKNOWN);

@@ -82,8 +82,8 @@ class List {
   }
 
   problem(p) {
-    const problem = this.data.problems[p], { correct, graded } = this.data.tally(p);
-    const share = graded && !hidesScores() ? el("span", { class: "share", title: `${correct} of ${graded} solutions are correct` },
+    const problem = this.data.problems[p], { correct, graded, of } = this.data.tally(p);
+    const share = graded && !hidesScores() ? el("span", { class: "share", title: `${correct} of ${graded} ${of} are correct` },
       el("span", { class: "track", "aria-hidden": "true" }, el("i", { style: { width: `${(100 * correct) / graded}%` } })), `${correct} of ${graded} ✓`) : null;
     return [
       el("span", { class: "first" }, problem.text || problem.id),
