@@ -42,12 +42,17 @@ async function start() {
     else if (p !== undefined) view = await problemView(data, p, open);
     else view = el("p", { class: "empty" }, state.s || state.p ? "What the link names is not on this page." : "Choose a problem or a solution: j and k go through the list, ? shows all keys.");
     if (turn !== opened) return; // something else was opened meanwhile
-    detail.replaceChildren(...(phone.matches ? [el("button", { type: "button", class: "back", onclick: close }, "‹ List")] : []), view);
+    detail.replaceChildren(...(phone.matches ? [turning()] : []), view);
     detail.scrollTop = 0;
     rating.step = 0;
     if (s !== undefined) showRatings(data, s);
     highlight(detail);
   }
+
+  const turning = () => el("nav", { class: "turning" },
+    el("button", { type: "button", class: "back", onclick: close }, "‹ List"),
+    el("button", { type: "button", "aria-label": "Row before", onclick: () => list.move(-1) }, "↑"),
+    el("button", { type: "button", "aria-label": "Next row", onclick: () => list.move(1) }, "↓"));
 
   function close() {
     set({ s: "", p: "" });
@@ -196,11 +201,12 @@ async function start() {
 
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
-    const typing = event.target.matches("input:not([type=checkbox]), select, textarea");
+    const at = event.target instanceof Element ? event.target : document.body;
+    const typing = at.matches("input:not([type=checkbox]), select, textarea");
     if (typing) { if (event.key === "Escape") $("list").focus(); return; }
-    const s = state.s ? data.find(state.s) : undefined, onButton = event.target.matches("button, summary, a");
+    const s = state.s ? data.find(state.s) : undefined, onButton = at.matches("button, summary, a");
     if (onButton && ["Enter", " "].includes(event.key)) return;
-    const scrolls = event.target.closest("#detail, .scroll") && event.target.id !== "list" && event.key.startsWith("Arrow");
+    const scrolls = at.closest("#detail, .scroll") && event.key.startsWith("Arrow");
     if (scrolls) return; // arrows scroll what is read
     if (rating.on && s !== undefined && ratingKey(data, s, event.key)) return event.preventDefault();
     if (ACTS[event.key]) { ACTS[event.key](); event.preventDefault(); }

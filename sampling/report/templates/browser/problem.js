@@ -21,7 +21,7 @@ function answerTable(data, p) {
     group.correct += correct === true;
   }
   const sorted = [...groups].sort(([, a], [, b]) => b.votes - a.votes), total = data.problems[p].count;
-  return el("section", { "aria-label": "Answers" }, el("h3", {}, "Answers, as they are written"),
+  return el("section", { "aria-label": "Answers" }, el("h2", {}, "Answers, as they are written"),
     el("table", { class: "answers" }, el("tbody", {}, ...sorted.slice(0, 12).map(([answer, { votes, correct }]) => el("tr", {},
       el("td", {}, verdict(correct > 0)), el("td", { class: "text" }, answer === null ? el("em", {}, "no answer") : typeset(el("span"), mathAnswer(answer))),
       el("td", { class: "votes" }, el("span", { class: "track", "aria-hidden": "true" }, el("i", { class: correct ? "good" : "bad", style: { width: `${(100 * votes) / total}%` } })), `${votes} of ${total}`)))),
@@ -30,14 +30,14 @@ function answerTable(data, p) {
 
 function solutionTable(data, p, open) {
   const all = data.solutionsOf(p), hidden = hidesScores(), verifiers = hidden ? [] : [...data.verifiers.keys()];
-  const head = ["", "solution", ...(data.graded && !hidden ? ["answer"] : []), "steps", data.hasTokens ? "tokens" : "characters", ...verifiers.map((v) => data.verifiers[v].name)];
+  const head = [hidden || !data.graded ? "rated" : "graded", "solution", ...(data.graded && !hidden ? ["answer"] : []), "steps", data.hasTokens ? "tokens" : "characters", ...verifiers.map((v) => data.verifiers[v].name)];
   const row = (s) => el("tr", { onclick: () => open({ s }, true) },
     el("td", {}, data.graded && !hidden ? verdict(data.columns.correct[s]) : ratingSummary(data, s)),
     el("td", {}, el("button", { type: "button", class: "link" }, data.shortId(s)), marks(data, s, -1)),
     data.graded && !hidden ? el("td", {}, data.answer(s) ?? el("em", {}, "none")) : null,
     el("td", { class: "digits" }, `${data.columns.steps[s]}`), el("td", { class: "digits" }, count(data.lengths[s])),
     ...verifiers.map((v) => el("td", {}, bar(data.judged[v].score[s], 0.5, data.verifiers[v].name))));
-  return el("section", { "aria-label": "Solutions of this problem" }, el("h3", {}, `${count(all.length)} solutions`),
+  return el("section", { "aria-label": "Solutions of this problem" }, el("h2", {}, `${count(all.length)} solutions`),
     el("div", { class: "scroll", tabindex: 0 }, el("table", { class: "overview" },
       el("thead", {}, el("tr", {}, ...head.map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, ...all.slice(0, MOST_ROWS).map(row)))),

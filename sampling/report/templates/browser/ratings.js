@@ -88,17 +88,17 @@ const ratings = {
 
   /** Opens a file of sheets. Returns what was done, in words. */
   async upload(data, text) {
-    let taken = 0, foreign = 0;
+    let taken = 0, foreign = 0, broken = 0;
     for (const [i, line] of text.replace(/^\uFEFF/, "").split("\n").entries()) {
       if (!line.trim()) continue;
       let sheet;
-      try { sheet = JSON.parse(line); } catch { return `Line ${i + 1} is not JSON: nothing after it was opened.`; }
+      try { sheet = JSON.parse(line); } catch { broken = i + 1; break; }
       const s = data.find(sheet.id), body = s === undefined ? null : await data.body(s);
       const fits = body && JSON.stringify(body.steps) === JSON.stringify(sheet.steps) && sheet.ratings?.length === body.steps.length && sheet.ratings.every((r) => [1, 0, -1, null].includes(r));
       if (fits) { this.known.set(sheet.id, this.fromSheet(sheet.ratings, sheet.meta)); taken++; } else foreign++;
     }
     this.save();
-    return `${count(taken)} sheets opened${foreign ? `; ${count(foreign)} left out: not on this page, or with other steps` : ""}.`;
+    return `${count(taken)} sheets opened${foreign ? `; ${count(foreign)} left out: not on this page, or with other steps` : ""}${broken ? `; line ${broken} is not JSON, nothing after it was read` : ""}.`;
   },
 };
 

@@ -37,7 +37,7 @@ async function solutionView(data, s, open) {
 }
 
 function scoreTable(data, s) {
-  return el("div", { class: "scores", role: "group", "aria-label": "Scores of the solution" }, ...data.verifiers.map((v, i) => {
+  return el("div", { class: data.verifiers.length > 3 ? "scores many" : "scores", role: "group", "aria-label": "Scores of the solution" }, ...data.verifiers.map((v, i) => {
     const value = data.judged[i].score[s], flags = data.judged[i].flags[s];
     const odd = flags & FLAGS.confident ? "incorrect, high score" : flags & FLAGS.doubted ? "correct, low score" : "";
     return el("div", {}, el("span", { class: "name", title: `${HOW[v.how]} of its values` }, v.name), bar(value, 0.5, v.name), odd ? el("span", { class: "tag warn" }, odd) : null);
@@ -49,10 +49,11 @@ const HOW = { prod: "product", min: "minimum", last: "last", mean: "mean", max: 
 function stepList(data, s, body) {
   const hidden = hidesScores(), error = hidden ? UNKNOWN : data.columns.error[s];
   const verifiers = hidden ? [] : [...data.verifiers.keys()].filter((v) => data.verifiers[v].kind === "step");
-  const list = el("ol", { class: verifiers.length ? "steps" : "steps plain", style: { "--columns": verifiers.length } });
+  const narrow = verifiers.length > 3, kind = narrow ? "steps narrow" : verifiers.length ? "steps" : "steps plain";
+  const list = el("ol", { class: kind, style: { "--columns": verifiers.length } });
   if (verifiers.length) {
     list.append(el("li", { class: "names", "aria-hidden": "true" }, el("span"), el("span"),
-      ...verifiers.map((v) => el("span", { class: "name" }, data.verifiers[v].name))));
+      ...verifiers.map((v) => el("span", { class: "name", title: data.verifiers[v].name }, data.verifiers[v].name))));
   }
   body.steps.forEach((step, i) => {
     const seen = verifiers.filter((v) => data.judged[v].predicted[s] === i).map((v) => data.verifiers[v].name);
@@ -64,7 +65,7 @@ function stepList(data, s, body) {
           i === error ? el("span", { class: "sign labelled" }, "✗ first error by the labels") : null,
           ...seen.map((name) => el("span", { class: "sign guess" }, `⚑ first error by ${name}`)))),
       ...verifiers.map((v) => el("span", { class: "value" }, el("span", { class: "name phone" }, data.verifiers[v].name),
-        bar(body.values[data.verifiers[v].name]?.[i], data.verifiers[v].threshold, data.verifiers[v].name))));
+        (narrow ? cell : bar)(body.values[data.verifiers[v].name]?.[i], data.verifiers[v].threshold, data.verifiers[v].name))));
     if (rating.on) item.querySelector(".what").append(ratingControls(data, s, i, body.steps.length));
     list.append(item);
   });

@@ -100,7 +100,7 @@ function typeset(element, text) {
 function formula(temml, part) {
   const made = el(part.display ? "div" : "span", { class: "math", title: part.source });
   try {
-    temml.render(part.tex.trim(), made, { displayMode: part.display, throwOnError: true, trust: false, maxExpand: 500, maxSize: [20, 20] });
+    temml.render(part.tex.trim(), made, { displayMode: part.display, throwOnError: true, trust: false, wrap: part.display ? "none" : "tex", maxExpand: 500, maxSize: [20, 20] });
   } catch {
     made.className = "tex"; // no formula that could be read: its source
     made.textContent = part.source;
@@ -125,6 +125,12 @@ function bar(value, threshold, name) {
     el("span", { class: "track", "aria-hidden": "true" },
       el("i", { style: { width } }), el("b", { style: { left: `${100 * threshold}%` } })),
     el("span", { class: "digits" }, number(value, 2)));
+}
+
+/** A bar's place where there are many: a number in colour, underlined below the threshold. */
+function cell(value, threshold, name) {
+  const known = value !== null && value !== undefined;
+  return el("span", { class: `cell${known && value < threshold ? " below" : ""}`, title: `${name}: ${known ? value.toFixed(4) : "no value"}`, style: known ? { background: shade(value) } : {} }, number(value, 2));
 }
 
 const VERDICTS = {

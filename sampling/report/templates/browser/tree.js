@@ -7,7 +7,7 @@ const OPEN_AT_MOST = 120; // nodes of a tree that is opened whole
 
 function treeSection(data, trees) {
   const names = data.searches.filter((name) => trees[name]);
-  const section = el("section", { class: "trees", "aria-label": "Search trees" }, el("h3", {}, "Search trees"));
+  const section = el("section", { class: "trees", "aria-label": "Search trees" }, el("h2", {}, "Search trees"));
   const place = el("div");
   const tabs = names.map((name) => el("button", { type: "button", role: "tab", onclick: () => show(name) }, name));
   function show(name) {
