@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from sampling.report.browser.columns import Columns
 from sampling.report.browser.entries import Describer, body
 from sampling.report.browser.page import page
+from sampling.report.browser.room import count_by_problem, first_that_fit
 from sampling.report.browser.shards import Shards, Spool, dumps
 from sampling.report.browser.trees import EXPANSIONS, spool_search, spooled_tree, tally_answers
 from sampling.search.finished import FinishedSearch
@@ -65,50 +66,75 @@ class Embedded:
         return ", ".join([*said, *lacking])
 
 
-@dataclass(slots=True)
-class _Room:
-    """Hold how much may still be embedded."""
-
-    left: int
-    untouched: bool = True
-
-    def take(self, size: int) -> bool:
-        """Take so much if it fits, or is the first; nothing more after something that did not fit."""
-        fits = self.untouched or size <= self.left
-        self.left, self.untouched = (self.left - size if fits else -1), False
-        return fits
-
-
-@dataclass(slots=True)
 class _Gathered:
-    """Gather problems in the order in which they come, and their data on disk."""
+    """Gather what is embedded: texts and answers in memory, the rest in a temporary file.
 
-    solutions: Spool
-    trees: Spool
-    problems: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    Attributes:
+        problems: id → text and reference answer.
+        embedded: counts of what is gathered, and of what there is.
+    """
 
-    def add(self, problem: str, text: str, answer: str | None) -> None:
-        """Keep a problem; where another record says more, that is kept."""
-        before = self.problems.get(problem, ("", None))
+    def __init__(self, spool: Spool, sources: Sources, limit: int) -> None:
+        self._spool, self._sources = spool, sources
+        self.searches = [search for search in sources.searches if (search.folder / EXPANSIONS).is_dir()]
+        self._sizes = Counter[str]() if sources.scores is None else count_by_problem(sources.scores)
+        self._nodes = {problem: 0 for search in self.searches for problem in search.results}
+        for search in self.searches:
+            for problem, number in count_by_problem(search.folder / EXPANSIONS).items():
+                self._nodes[problem] = self._nodes.get(problem, 0) + number
+        everyone = [*{**self._sizes, **self._nodes}]
+        self._described, self._grown = first_that_fit(self._sizes, limit), first_that_fit(self._nodes, limit * NODES)
+        self.problems: dict[str, tuple[str, str | None]] = {
+            p: ("", None) for p in everyone if p in self._described or p in self._grown
+        }
+        self.embedded = Embedded(
+            len(self.problems), len(everyone), sum(self._sizes[problem] for problem in self._described),
+            self._sizes.total(), sum(len(self._searched(problem)) for problem in self._grown),
+            sum(len(search.results) for search in self.searches),
+            [search.name for search in sources.searches if search not in self.searches],
+        )  # fmt: skip
+
+    def read(self, describer: Describer) -> None:
+        """Read what is embedded; no more of a file than it takes."""
+        left = self.embedded.solutions
+        for solution in read_records(self._sources.scores, Solution) if self._sources.scores is not None else ():
+            if solution.problem_id in self._described:
+                self._add(solution.problem_id, solution.problem, solution.answer)
+                self._spool.add(("entries", solution.problem_id), describer.entry(solution))
+                self._spool.add(("bodies", solution.problem_id), body(solution))
+                left -= 1
+            if not left:
+                break
+        for search in self.searches:
+            for problem, (text, answer) in spool_search(self._spool, search, self._grown).items():
+                self._add(problem, text, answer)
+            for problem in self._grown & search.results.keys():  # one in which nothing was found
+                self._add(problem, "", search.results[problem].answer)
+
+    def _add(self, problem: str, text: str, answer: str | None) -> None:
+        """Keep text and answer; where another record says more, that is kept."""
+        before = self.problems[problem]
         self.problems[problem] = before[0] or text, answer if before[1] is None else before[1]
 
-    def read(self, sources: Sources, searches: Sequence[FinishedSearch], describer: Describer) -> None:
-        """Read everything once."""
-        for solution in read_records(sources.scores, Solution) if sources.scores is not None else ():
-            self.add(solution.problem_id, solution.problem, solution.answer)
-            self.solutions.add(("entries", solution.problem_id), describer.entry(solution))
-            self.solutions.add(("bodies", solution.problem_id), body(solution))
-        for search in searches:
-            for problem, (text, answer) in spool_search(self.trees, search).items():
-                self.add(problem, text, answer)
-            for problem, result in search.results.items():
-                self.add(problem, "", result.answer)
+    def _searched(self, problem: str) -> list[FinishedSearch]:
+        return [search for search in self.searches if problem in search.results]
+
+    def solutions(self, problem: str) -> tuple[list[dict[str, Any]], str]:
+        """Return the entries of a problem's solutions, and their bodies as JSON."""
+        bodies = ",".join(self._spool.texts(("bodies", problem)))
+        return list(self._spool.values(("entries", problem))), f"[{bodies}]"
+
+    def trees(self, problem: str) -> dict[str, dict[str, Any]]:
+        """Return search → tree of a problem."""
+        if problem not in self._grown:
+            return {}
+        return {search.name: spooled_tree(self._spool, search, problem) for search in self._searched(problem)}
 
 
 def browse_report(path: Path, sources: Sources, describer: Describer, limit: int) -> Embedded:
     """Write the browser of a report.
 
-    Memory holds the entries of solutions that are embedded, and where the others are in a temporary file.
+    Memory holds the entries of solutions that are embedded, and the ids of all problems.
 
     Args:
         path: the page.
@@ -120,45 +146,25 @@ def browse_report(path: Path, sources: Sources, describer: Describer, limit: int
     Returns:
         What the page holds.
     """
-    with ExitStack() as stack:
-        gathered = _Gathered(stack.enter_context(Spool()), stack.enter_context(Spool()))
-        searches = [search for search in sources.searches if (search.folder / EXPANSIONS).is_dir()]
-        gathered.read(sources, searches, describer)
-        file, index = stack.enter_context(page(path, "Solutions"))
+    with Spool() as spool, page(path, "Solutions") as (file, index):
+        gathered = _Gathered(spool, sources, limit)
+        gathered.read(describer)
         chosen = _choices(sources.rankings, gathered.problems)
         columns = Columns(describer.verifiers)
         bodies, grown = Shards(file, "s"), Shards(file, "t")
-        without = [search.name for search in sources.searches if search not in searches]
-        embedded = Embedded(of_problems=len(gathered.problems), without_trees=without)
-        room, room_of_nodes = _Room(limit), _Room(limit * NODES)
-        for problem, (text, answer) in gathered.problems.items():
-            described = gathered.solutions.count(("bodies", problem))
-            searched = [search for search in searches if problem in search.results]
-            embedded.of_solutions += described
-            embedded.of_trees += len(searched)
-            nodes = sum(gathered.trees.count((search.name, EXPANSIONS, problem)) for search in searched)
-            number, shards, entries = embedded.problems, dict[str, int](), list[dict[str, Any]]()
-            tally = None
-            if described and room.take(described):
-                entries = list(gathered.solutions.values(("entries", problem)))
-                shown = ",".join(gathered.solutions.texts(("bodies", problem)))
-                shards["solutions"] = bodies.add(number, f"[{shown}]")
-                embedded.solutions += described
-            if searched and room_of_nodes.take(nodes):
-                trees = {search.name: spooled_tree(gathered.trees, search, problem) for search in searched}
-                tally = tally_answers(trees.values(), sources.final_rule)
-                shards["trees"] = grown.add(number, dumps(trees))
-                embedded.trees += len(searched)
-            if shards:
-                columns.add(problem, text, answer, entries, chosen.get(problem, {}), tally, **shards)
-                embedded.problems += 1
+        for number, (problem, (text, answer)) in enumerate(gathered.problems.items()):
+            (entries, shown), trees = gathered.solutions(problem), gathered.trees(problem)
+            shards = {"solutions": bodies.add(number, shown)} if entries else {}
+            shards |= {"trees": grown.add(number, dumps(trees))} if trees else {}
+            tally = tally_answers(trees.values(), sources.final_rule) if trees else None
+            columns.add(problem, text, answer, entries, chosen.get(problem, {}), tally, **shards)
         bodies.close()
         grown.close()
         index.update(
-            columns.index, kind="report", final_rule=sources.final_rule,
-            searches=[search.name for search in searches], said=embedded.describe(),
+            columns.index, kind="report", final_rule=sources.final_rule, said=gathered.embedded.describe(),
+            searches=[search.name for search in gathered.searches],
         )  # fmt: skip
-    return embedded
+    return gathered.embedded
 
 
 def _choices(rankings: Path | None, problems: Collection[str]) -> dict[str, dict[str, str | None]]:

@@ -48,10 +48,6 @@ class Spool:
         self._places.setdefault(key, array("q")).extend((self._end, len(data)))
         self._end += len(data)
 
-    def count(self, key: Hashable) -> int:
-        """Return the number of values of a key."""
-        return len(self._places.get(key, ())) // 2
-
     def values(self, key: Hashable) -> Iterator[Any]:
         """Yield the values of a key in order."""
         return map(json.loads, self.texts(key))

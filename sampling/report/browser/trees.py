@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sampling.report.browser.shards import Spool
@@ -21,24 +21,29 @@ _NUMBER = re.compile(r"@[0-9a-f]+([wg]?)\+(\d+)$")
 """End of an expansion's id: how it was sampled, and its number among those after the same steps."""
 
 
-def spool_search(spool: Spool, search: FinishedSearch) -> dict[str, tuple[str, str | None]]:
+def spool_search(spool: Spool, search: FinishedSearch, wanted: Collection[str]) -> dict[str, tuple[str, str | None]]:
     """Keep expansions, values and solutions of a search by problem.
 
     Args:
         spool: gets them under ``(name of the search, kind, id of the problem)``.
         search: a finished one.
+        wanted: ids of the problems.
 
     Returns:
-        id → text and answer of the problems that have a solution.
+        id → text and answer of those that have a solution.
     """
     how, problems = search.config["aggregation"], dict[str, tuple[str, str | None]]()
     for expansion in read_records(search.folder / EXPANSIONS, Expansion):
-        kept = [expansion.id, expansion.parent, expansion.text, expansion.finish, expansion.tokens]
-        spool.add((search.name, EXPANSIONS, expansion.problem_id), kept)
+        if expansion.problem_id in wanted:
+            kept = [expansion.id, expansion.parent, expansion.text, expansion.finish, expansion.tokens]
+            spool.add((search.name, EXPANSIONS, expansion.problem_id), kept)
     for found in read_records(search.folder / VALUES, Values):
-        value = round(vote_weight(found.values, how), 4) if found.values else None
-        spool.add((search.name, VALUES, found.id.rpartition("@")[0]), [found.id, value])
+        if (problem := found.id.rpartition("@")[0]) in wanted:
+            value = round(vote_weight(found.values, how), 4) if found.values else None
+            spool.add((search.name, VALUES, problem), [found.id, value])
     for s in read_records(search.folder, Solution):
+        if s.problem_id not in wanted:
+            continue
         problems.setdefault(s.problem_id, (s.problem, s.answer))
         solved = None if s.correct is None else s.solved
         kept = [s.id, s.meta.get("expansion"), s.predicted, solved, s.finish]
