@@ -48,10 +48,10 @@ def main() -> None:
             "from pathlib import Path; from sampling.report.browser import Describer, Sources, browse_report; "
             f"print(browse_report(Path({str(page)!r}), Sources(Path({str(scores)!r})), Describer(), 40_000).describe())"
         )
-        start = time.perf_counter()
         said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
-        seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"{said}: {page.stat().st_size / 1e6:.1f} MB, written in {seconds:.1f} s, peak {peak:.0f} MiB")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+        print(f"{said}: {page.stat().st_size / 1e6:.1f} MB, {seconds:.1f} s of CPU, peak {peak:.0f} MiB")
         try:
             print(paint(page, folder))
         except pytest.skip.Exception as reason:
@@ -95,13 +95,13 @@ def paint(page: Path, folder: Path) -> str:
                 "performance.getEntriesByType('navigation')[0].domComplete]"
             ))  # fmt: skip
         first, painted, complete = (sorted(column)[1] for column in zip(*times, strict=True))
+        rows = driver.execute_script("return document.querySelectorAll('[data-row]').length")
         search = driver.execute_async_script(
             "const [word, done] = arguments, from = performance.now(), q = document.querySelector('#query');"
             "q.value = word; q.dispatchEvent(new Event('input'));"
             "const wait = () => document.querySelector('#searched').hidden && performance.now() - from > 250 "
             "? done(performance.now() - from) : setTimeout(wait, 20); wait();", "therefore apples",
         )  # fmt: skip
-        rows = driver.execute_script("return document.querySelectorAll('[data-row]').length")
         return (
             f"first paint {first:.0f} ms, list painted {painted:.0f} ms, whole file read {complete:.0f} ms (medians of 3); "
             f"all steps searched in {search / 1000:.1f} s; {rows} rows are elements"
