@@ -203,8 +203,10 @@ def test_the_report_writes_the_page(tmp_path, capsys):
     index = read_page(tmp_path / "out/browse.html")[1]["index"]
     assert [problem["chosen"] for problem in index["problems"]] == [{"prm/best_of_n": 1}]
     assert "browse.html: 1 problems, 2 solutions, 0." in capsys.readouterr().out
+    assert '<a href="browse.html">' in (tmp_path / "out/report.html").read_text()
     report(data, output=tmp_path / "none", scores=tmp_path / "s.jsonl", num_bootstrap=10, browse=0)
     report(data, output=tmp_path / "bare", num_bootstrap=10)
+    assert "browse.html" not in (tmp_path / "none/report.html").read_text()
     assert not [*tmp_path.glob("none/*browse*"), *tmp_path.glob("bare/*browse*")]
     with pytest.raises(InputError, match="browse: expected 0 or more, got -1"):
         report(data, output=tmp_path / "out", num_bootstrap=10, browse=-1)

@@ -111,7 +111,9 @@ def test_it_shows_searches_filters_and_reopens(driver, page):
     opened(driver, "Problem p1")
     # Correct answers of p0 … p99: 0 + … + 31 three times, and 0 + 1 + 2 + 3; and that of the hostile one.
     choose(driver, "only", "correct")
-    assert found(driver) == f"{3 * 31 * 32 // 2 + 6 + 1:,} solutions of 97 problems"
+    number = f"{3 * 31 * 32 // 2 + 6 + 1:,}"
+    assert found(driver) == f"{number} solutions of 97 problems"
+    assert text(driver, "option[value=correct]") == f"correct ({number})"
     driver.execute_script(
         "document.querySelector('#query').value = 'ZYZZYVA'; document.querySelector('#query').dispatchEvent(new Event('input'))"
     )
@@ -175,6 +177,20 @@ def test_trees_are_shown(driver, page):
     driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
     assert driver.execute_script("return document.activeElement.role") == "treeitem"
     opened(driver, "Problem p/0")
+
+
+def test_people_who_rate_a_report_see_no_scores_at_first(driver, page):
+    """Neither verdicts nor labels; they come back where they are asked for, and when rating ends."""
+    visit(driver, page, "#s=p64%232")
+    opened(driver, "Solution p64#2")
+    shown = "document.querySelectorAll('.bar, .mini, .sign, .verdict.good, .verdict.bad, .tokens, .share').length"
+    assert wait(driver, f"{shown} > 9")
+    press(driver, "r")
+    wait(driver, f"document.querySelectorAll('.rate').length === 6 && {shown} === 0")
+    driver.execute_script("document.querySelector('#peek').click()")
+    wait(driver, f"document.querySelectorAll('.rate').length === 6 && {shown} > 9")
+    press(driver, "r")
+    wait(driver, "document.querySelectorAll('.rate').length === 0")
 
 
 def test_people_rate_and_the_reader_reads(driver, folder):

@@ -23,6 +23,7 @@ async function start() {
     writeState(state, push);
     if ("q" in change && listed) find();
     else if (listed) fill();
+    if ("v" in change) tally();
   }
 
   function open(row, push) {
@@ -133,6 +134,16 @@ async function start() {
     if ($("query") !== document.activeElement) $("query").value = state.q;
   }
 
+  /** Says how many solutions each filter leaves, by the verifier that counts. */
+  function tally() {
+    for (const option of document.querySelectorAll("[data-key=only] option")) {
+      if (["rated", "unrated"].includes(option.value)) continue;
+      let left = 0;
+      for (let s = 0; s < data.size; s++) left += passes(data, s, { ...state, only: option.value }) ? 1 : 0;
+      option.textContent = `${FILTERS[option.value].label} (${count(left)})`;
+    }
+  }
+
   function redraw() { fill(); show(); }
 
   function rate(on) {
@@ -228,6 +239,7 @@ async function start() {
   if (state.q) find(); else fill();
   list.reveal();
   requestAnimationFrame(() => requestAnimationFrame(() => performance.mark("painted")));
+  setTimeout(tally, 50); // after the first painting
   if (sheets) {
     await ratings.seed(data);
     rate(true);
