@@ -40,7 +40,8 @@ def page(path: Path, title: str) -> Iterator[tuple[IO[str], dict[str, Any]]]:
         script, mathematics = _script(), _resource("vendor/temml.min.js")
         head, tail = render(
             "browser/page.html", title=title, style=_resource("page.css"), script=script, index=pack(dumps(index)),
-            mathematics=_packed("vendor/temml.min.js"), hashes=[_hash(script), _hash(mathematics)],
+            mathematics=_packed("vendor/temml.min.js"), licence=_resource("vendor/temml.LICENSE"),
+            hashes=[_hash(script), _hash(mathematics)],
         ).split(_PLACE)  # fmt: skip
         with draft.open("w", encoding="utf-8", newline="\n") as file:
             file.write(head)

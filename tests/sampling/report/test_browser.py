@@ -216,4 +216,11 @@ def test_the_bundled_library_is_the_one_that_is_named(root):
     folder = root / "sampling/report/templates/browser/vendor"
     digest = hashlib.sha256((folder / "temml.min.js").read_bytes()).hexdigest()
     assert digest in (folder / "README.md").read_text()
-    assert "MIT" in (folder / "temml.LICENSE").read_text()
+
+
+def test_a_page_carries_the_licence_of_what_is_in_it(root, tmp_path):
+    with page(tmp_path / "b.html", "T"):
+        pass
+    licence = (root / "sampling/report/templates/browser/vendor/temml.LICENSE").read_text()
+    assert licence.startswith("The MIT License")
+    assert licence in (tmp_path / "b.html").read_text()
