@@ -21,7 +21,20 @@ from sampling.report.browser.shards import dumps, pack
 from sampling.report.render import render
 from stepverify import atomic
 
-SCRIPTS = ("data", "filters", "text", "list", "steps", "tokens", "problem", "tree", "ratings", "rating", "app")
+SCRIPTS = (
+    "data",
+    "filters",
+    "text",
+    "list",
+    "steps",
+    "tokens",
+    "problem",
+    "tree",
+    "ratings",
+    "rating",
+    "toolbar",
+    "app",
+)
 """Scripts in the order in which they are joined."""
 _PLACE = "<!-- data -->"
 

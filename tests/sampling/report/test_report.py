@@ -161,6 +161,7 @@ def test_report_needs_neither_scores_nor_a_manifest(tmp_path):
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["aggregation"] == {}
     assert "steps" not in summary
+    assert not (tmp_path / "out/browse.html").exists(), "there is nothing to look at"
     assert summary["accuracy"]["oracle"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
     with pytest.raises(InputError, match="num_bootstrap"):
         report(tmp_path / "in", output=tmp_path / "out", num_bootstrap=0)

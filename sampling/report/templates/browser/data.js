@@ -91,7 +91,8 @@ class Data {
       const [correct, graded] = this.problems[p].searched ?? [0, 0];
       return { correct, graded, of: "searches" };
     }
-    let correct = 0, graded = 0;
+    let correct = 0,
+      graded = 0;
     for (const s of this.solutionsOf(p)) {
       correct += this.columns.correct[s] === true;
       graded += this.columns.correct[s] !== null;

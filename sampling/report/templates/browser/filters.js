@@ -6,7 +6,11 @@ const FILTERS = {
   all: { label: "all solutions", test: () => true },
   correct: { label: "correct", has: (d) => d.graded, test: (d, s) => d.columns.correct[s] === true },
   incorrect: { label: "incorrect", has: (d) => d.graded, test: (d, s) => d.columns.correct[s] === false },
-  disagree: { label: "verifiers disagree", has: (d) => d.verifiers.length > 1, test: (d, s) => d.columns.disagree[s] === 1 },
+  disagree: {
+    label: "verifiers disagree",
+    has: (d) => d.verifiers.length > 1,
+    test: (d, s) => d.columns.disagree[s] === 1,
+  },
   confident: { label: "incorrect, high score", has: (d) => d.graded && d.scored, flag: FLAGS.confident },
   doubted: { label: "correct, low score", has: (d) => d.graded && d.scored, flag: FLAGS.doubted },
   missed: { label: "first error missed", has: (d) => d.labelled && d.byStep, flag: FLAGS.missed },
@@ -23,7 +27,12 @@ const SORTS = {
   hard: { label: "hardest problems first", grouped: true, has: (d) => d.graded || d.searched },
   high: { label: "highest score first", has: (d) => d.scored, key: (d, s, v) => score(d, s, v, Math.max), down: true },
   low: { label: "lowest score first", has: (d) => d.scored, key: (d, s, v) => score(d, s, v, Math.min) },
-  spread: { label: "largest disagreement first", has: (d) => d.verifiers.length > 1, key: (d, s) => d.columns.spread[s], down: true },
+  spread: {
+    label: "largest disagreement first",
+    has: (d) => d.verifiers.length > 1,
+    key: (d, s) => d.columns.spread[s],
+    down: true,
+  },
   steps: { label: "most steps first", has: (d) => d.size > 0, key: (d, s) => d.columns.steps[s], down: true },
   long: { label: "longest first", has: (d) => d.size > 0, key: (d, s) => d.lengths[s], down: true },
   short: { label: "shortest first", has: (d) => d.size > 0, key: (d, s) => d.lengths[s] },
@@ -61,15 +70,20 @@ function rows(data, state, matches) {
   const sort = SORTS[state.sort];
   const keep = (s) => passes(data, s, state) && (!matches || matches.solution(s));
   if (!sort.grouped) {
-    const v = verifierIndex(data, state), found = [];
+    const v = verifierIndex(data, state),
+      found = [];
     for (let s = 0; s < data.size; s++) if (keep(s)) found.push({ s, key: sort.key(data, s, v) });
-    const known = found.filter((row) => row.key !== null), sign = sort.down ? -1 : 1;
+    const known = found.filter((row) => row.key !== null),
+      sign = sort.down ? -1 : 1;
     known.sort((a, b) => sign * (a.key - b.key) || a.s - b.s);
     return [...known, ...found.filter((row) => row.key === null)];
   }
   const order = data.problems.map((_, p) => p);
   if (state.sort === "hard") {
-    const ease = order.map((p) => { const t = data.tally(p); return t.graded ? t.correct / t.graded : 2; });
+    const ease = order.map((p) => {
+      const t = data.tally(p);
+      return t.graded ? t.correct / t.graded : 2;
+    });
     order.sort((a, b) => ease[a] - ease[b] || a - b);
   }
   const found = [];
@@ -83,7 +97,14 @@ function rows(data, state, matches) {
 
 function readState(data) {
   const asked = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  const state = { ...DEFAULTS, ...Object.fromEntries(Object.keys(DEFAULTS).filter((k) => k in asked).map((k) => [k, asked[k]])) };
+  const state = {
+    ...DEFAULTS,
+    ...Object.fromEntries(
+      Object.keys(DEFAULTS)
+        .filter((k) => k in asked)
+        .map((k) => [k, asked[k]]),
+    ),
+  };
   if (!offered(FILTERS, data).includes(state.only)) state.only = DEFAULTS.only;
   if (!offered(SORTS, data).includes(state.sort)) state.sort = DEFAULTS.sort;
   if (state.v && verifierIndex(data, state) < 0) state.v = "";
@@ -116,11 +137,13 @@ class Search {
   }
 
   async run() {
-    const { data, text, field } = this, has = (value) => value !== null && value.toLowerCase().includes(text);
-    const answers = data.answers.map((answer) => field === "answer" ? answer.toLowerCase() === text : has(answer));
+    const { data, text, field } = this,
+      has = (value) => value !== null && value.toLowerCase().includes(text);
+    const answers = data.answers.map((answer) => (field === "answer" ? answer.toLowerCase() === text : has(answer)));
     data.problems.forEach((problem, p) => {
       const reference = field !== "answer" && has(problem.answer);
-      this.problems[p] = field === "answer" ? 0 : field === "id" ? has(problem.id) : has(problem.id) || has(problem.text) || reference;
+      this.problems[p] =
+        field === "answer" ? 0 : field === "id" ? has(problem.id) : has(problem.id) || has(problem.text) || reference;
     });
     for (let s = 0; s < data.size; s++) {
       const own = field !== "id" && data.columns.predicted[s] >= 0 && answers[data.columns.predicted[s]];
@@ -148,7 +171,11 @@ class Search {
     if (!shards.length) this.report(this, 1);
   }
 
-  problem(p) { return this.problems[p] === 1; }
+  problem(p) {
+    return this.problems[p] === 1;
+  }
 
-  solution(s) { return this.solutions[s] === 1; }
+  solution(s) {
+    return this.solutions[s] === 1;
+  }
 }

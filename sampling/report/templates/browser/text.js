@@ -1,16 +1,20 @@
 // Shows texts: mathematics as MathML, GSM8K's calculator annotations small, values as colours.
 
-const ENVIRONMENTS = /^(equation|align|aligned|alignat|gather|gathered|multline|split|array|cases|dcases|[pbvBV]?matrix|smallmatrix)\*?$/;
+const ENVIRONMENTS =
+  /^(equation|align|aligned|alignat|gather|gathered|multline|split|array|cases|dcases|[pbvBV]?matrix|smallmatrix)\*?$/;
 const OPENING = /\\[\\$]|\$\$|\$|\\\(|\\\[|\\begin\{([A-Za-z]+\*?)\}|\\boxed\s*\{|<<[^<>\n]*>>/g;
 
 /** Splits a text into {text}, {tex, display, source} and {note}. Dollars before amounts are no mathematics. */
 function segments(text) {
   const found = [];
   let begin = 0;
-  const plain = (end) => { if (end > begin) found.push({ text: text.slice(begin, end) }); };
+  const plain = (end) => {
+    if (end > begin) found.push({ text: text.slice(begin, end) });
+  };
   OPENING.lastIndex = 0;
-  for (let match; (match = OPENING.exec(text)); ) {
-    const at = match.index, mark = match[0];
+  for (let match; (match = OPENING.exec(text));) {
+    const at = match.index,
+      mark = match[0];
     if (mark.startsWith("<<")) {
       plain(at);
       found.push({ note: mark });
@@ -32,13 +36,16 @@ function mathematics(text, at, mark, environment) {
   const after = at + mark.length;
   const until = (close, display) => {
     const end = text.indexOf(close, after);
-    return end < 0 || !text.slice(after, end).trim() ? null : { tex: text.slice(after, end), display, end: end + close.length };
+    return end < 0 || !text.slice(after, end).trim()
+      ? null
+      : { tex: text.slice(after, end), display, end: end + close.length };
   };
   if (mark === "$$") return until("$$", true);
   if (mark === "\\[") return until("\\]", true);
   if (mark === "\\(") return until("\\)", false);
   if (environment) {
-    const close = `\\end{${environment}}`, end = ENVIRONMENTS.test(environment) ? text.indexOf(close, after) : -1;
+    const close = `\\end{${environment}}`,
+      end = ENVIRONMENTS.test(environment) ? text.indexOf(close, after) : -1;
     return end < 0 ? null : { tex: text.slice(at, end + close.length), display: true, end: end + close.length };
   }
   if (mark.startsWith("\\boxed")) {
@@ -59,7 +66,8 @@ function inline(text, after) {
     if (text[end] === "\\") end++;
     else if (text[end] === "\n" && text[end + 1] === "\n") return null;
     else if (text[end] === "$") {
-      const tex = text.slice(after, end), words = tex.replace(/\\[a-z]*text[a-z]*\s*\{[^{}]*\}|\\[A-Za-z]+/g, " ");
+      const tex = text.slice(after, end),
+        words = tex.replace(/\\[a-z]*text[a-z]*\s*\{[^{}]*\}|\\[A-Za-z]+/g, " ");
       const amount = !tex || /\s$/.test(tex) || /^\d/.test(text.slice(end + 1, end + 2));
       return amount || /[A-Za-z]{2,}\s+[A-Za-z]{2,}/.test(words) ? null : { tex, display: false, end: end + 1 };
     }
@@ -87,11 +95,14 @@ function typeset(element, text) {
   element.replaceChildren(text);
   const parts = segments(text);
   if (!parts.some((part) => part.note || (part.tex && view.mathematics))) return element;
-  const build = (temml) => element.replaceChildren(...parts.map((part) => {
-    if (part.text) return part.text.replaceAll("\\$", "$");
-    if (part.note) return el("span", { class: "note", title: "calculator annotation" }, part.note);
-    return temml ? formula(temml, part) : part.source;
-  }));
+  const build = (temml) =>
+    element.replaceChildren(
+      ...parts.map((part) => {
+        if (part.text) return part.text.replaceAll("\\$", "$");
+        if (part.note) return el("span", { class: "note", title: "calculator annotation" }, part.note);
+        return temml ? formula(temml, part) : part.source;
+      }),
+    );
   if (parts.some((part) => part.tex) && view.mathematics) loadMath().then(build, () => {});
   else build(null);
   return element;
@@ -100,7 +111,14 @@ function typeset(element, text) {
 function formula(temml, part) {
   const made = el(part.display ? "div" : "span", { class: "math", title: part.source });
   try {
-    temml.render(part.tex.trim(), made, { displayMode: part.display, throwOnError: true, trust: false, wrap: part.display ? "none" : "tex", maxExpand: 500, maxSize: [20, 20] });
+    temml.render(part.tex.trim(), made, {
+      displayMode: part.display,
+      throwOnError: true,
+      trust: false,
+      wrap: part.display ? "none" : "tex",
+      maxExpand: 500,
+      maxSize: [20, 20],
+    });
   } catch {
     made.className = "tex"; // no formula that could be read: its source
     made.textContent = part.source;
@@ -108,7 +126,8 @@ function formula(temml, part) {
   return made;
 }
 
-const number = (value, digits = 3) => value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
+const number = (value, digits = 3) =>
+  value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
 const count = (value) => value.toLocaleString("en-US");
 
 /** Background of a value: orange below 1/2, blue above, none at 1/2. */
@@ -120,17 +139,33 @@ function shade(value) {
 /** A bar from 0 to 1 with its number; a tick stands at the threshold. */
 function bar(value, threshold, name) {
   if (value === null || value === undefined) return el("span", { class: "bar none", title: `${name}: no value` }, "–");
-  const below = value < threshold, width = `${(100 * Math.min(1, Math.max(0, value))).toFixed(1)}%`;
-  return el("span", { class: `bar ${below ? "below" : "above"}`, title: `${name}: ${value.toFixed(4)}` },
-    el("span", { class: "track", "aria-hidden": "true" },
-      el("i", { style: { width } }), el("b", { style: { left: `${100 * threshold}%` } })),
-    el("span", { class: "digits" }, number(value, 2)));
+  const below = value < threshold,
+    width = `${(100 * Math.min(1, Math.max(0, value))).toFixed(1)}%`;
+  return el(
+    "span",
+    { class: `bar ${below ? "below" : "above"}`, title: `${name}: ${value.toFixed(4)}` },
+    el(
+      "span",
+      { class: "track", "aria-hidden": "true" },
+      el("i", { style: { width } }),
+      el("b", { style: { left: `${100 * threshold}%` } }),
+    ),
+    el("span", { class: "digits" }, number(value, 2)),
+  );
 }
 
 /** A bar's place where there are many: a number in colour, underlined below the threshold. */
 function cell(value, threshold, name) {
   const known = value !== null && value !== undefined;
-  return el("span", { class: `cell${known && value < threshold ? " below" : ""}`, title: `${name}: ${known ? value.toFixed(4) : "no value"}`, style: known ? { background: shade(value) } : {} }, number(value, 2));
+  return el(
+    "span",
+    {
+      class: `cell${known && value < threshold ? " below" : ""}`,
+      title: `${name}: ${known ? value.toFixed(4) : "no value"}`,
+      style: known ? { background: shade(value) } : {},
+    },
+    number(value, 2),
+  );
 }
 
 const VERDICTS = {
@@ -141,5 +176,9 @@ const VERDICTS = {
 
 function verdict(correct, words = false) {
   const { glyph, word, class: kind } = VERDICTS[correct];
-  return el("span", { class: `verdict ${kind}`, role: "img", "aria-label": word, title: word }, words ? `${glyph} ${word}` : glyph);
+  return el(
+    "span",
+    { class: `verdict ${kind}`, role: "img", "aria-label": word, title: word },
+    words ? `${glyph} ${word}` : glyph,
+  );
 }
