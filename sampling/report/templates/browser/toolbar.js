@@ -96,8 +96,9 @@ function buildToolbar(data, acts) {
 function tallyFilters(data, state) {
   for (const option of document.querySelectorAll("[data-key=only] option")) {
     if (["rated", "unrated"].includes(option.value)) continue;
+    const asked = { ...state, only: option.value };
     let left = 0;
-    for (let s = 0; s < data.size; s++) left += passes(data, s, { ...state, only: option.value }) ? 1 : 0;
+    for (let s = 0; s < data.size; s++) left += passes(data, s, asked) ? 1 : 0;
     option.textContent = `${FILTERS[option.value].label} (${count(left)})`;
   }
 }
