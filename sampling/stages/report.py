@@ -15,6 +15,8 @@ from stepverify.records import InputError
 from stepverify.training_problems import describe_trained
 from stepverify.versions import installed
 
+BROWSER = "browse.html"
+
 
 def report(
     input: Path | None = None,
@@ -25,7 +27,7 @@ def report(
     neutral: Neutral = "positive",
     num_bootstrap: int = 2000,
     seed: int = 0,
-    tokens: int = 0,
+    browse: int = 40_000,
     searches: dict[str, Path] | None = None,
     final_rule: FinalRule = "best_of_n",
     held_out: Path | None = None,
@@ -34,9 +36,9 @@ def report(
     """Report the accuracy of rules and searches, and verifiers' quality.
 
     Writes ``summary.json`` (shares in [0, 1]), ``report.md``, ``report.html`` (one self-contained page) and, for
-    rankings, ``accuracy.png``, for searches, ``budget.png``; each file appears complete or not at all. Prints the
-    accuracies at the largest N, those of searches at their budgets, the quality of step values and how well first
-    errors are found.
+    rankings, ``accuracy.png``, for searches, ``budget.png``, for scores and searches, ``browse.html``, in which people
+    look at the solutions; each file appears complete or not at all. Prints the accuracies at the largest N, those of
+    searches at their budgets, the quality of step values and how well first errors are found.
 
     Args:
         input: the rankings; None reports the scores or searches alone.
@@ -48,9 +50,10 @@ def report(
         neutral: what a step rated 0 counts as.
         num_bootstrap: number of bootstrap resamples, of the problems or solutions, for each interval.
         seed: seed of the resamples.
-        tokens: also write ``tokens.html`` with this many solutions of each kind (the best-scored incorrect and correct
-            ones, and those with the largest drops), in which colours show the value after every token or step. Token
-            values need ``per_token`` in ``sampling score``.
+        browse: largest number of solutions in ``browse.html``; 0 writes none. The first problems are embedded, each
+            whole; what that leaves out is printed, and said on the page. Search trees are embedded with up to 8
+            prefixes for each solution of this number. Values after every token need ``per_token`` in ``sampling
+            score``.
         searches: name → output of `sampling search`, for accuracy against budget. Names that are equal before ``@``
             (``beam@4``, ``beam@16``) are one curve. The search by BestOfN with the most samples is the baseline: it
             gives the curve of every smaller number, and the majority vote. Only problems that all searches have count.
@@ -62,9 +65,9 @@ def report(
             samples of the search by BestOfN.
 
     Raises:
-        InputError: nothing to report, rankings that do not belong together, ``num_bootstrap`` below 1, ``tokens`` or
-            ``threshold_subset`` without scores, a subset on which no threshold can be chosen, ``held_out`` without
-            searches, a search that has not finished, or searches without a common problem.
+        InputError: nothing to report, rankings that do not belong together, ``num_bootstrap`` below 1, ``browse``
+            below 0, ``threshold_subset`` without scores, a subset on which no threshold can be chosen, ``held_out``
+            without searches, a search that has not finished, or searches without a common problem.
     """
     if input is None and scores is None and searches is None:
         raise InputError("input, scores, searches: expected rankings, scored solutions or searches")
@@ -76,27 +79,40 @@ def report(
     atomic.refuse_others(output, folder=True)
     if threshold_subset is not None and scores is None:
         raise InputError(f"threshold_subset: {threshold_subset}: expected scores to choose a threshold on")
-    if tokens and (tokens < 0 or scores is None):
-        raise InputError(f"tokens: expected 0 or more together with scores, got {tokens} with scores: {scores}")
+    if browse < 0:
+        raise InputError(f"browse: expected 0 or more, got {browse}")
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
     summary = _measure(input, scores, threshold_subset, neutral, num_bootstrap, seed, searches is None)
     if searches is not None:
         asked = final_rule, held_out, prediction_samples, num_bootstrap, seed
         summary = _with_searches(summary, searches, *asked)
-    page = None
-    if scores is not None and tokens:
-        from sampling.report.viewer import choose, to_page
+    said = None
+    if browse:
+        said = _browse(output / BROWSER, summary, input, scores, neutral, searches or {}, final_rule, browse)
+    _write_all(output, summary, BROWSER if said else "")
+    if said:
+        print(said)
 
-        chosen = summary.accuracy.aggregation if summary.accuracy else {}
-        used = {name: one.how for name, one in chosen.items() if one.how != "learned"}
-        if not (shown := choose(scores, used, tokens)):
-            raise InputError(f"tokens: {scores} has no graded solutions with a value per token or step")
-        page = to_page(shown)
-    _write_all(output, summary)
-    if page is not None:
-        atomic.write(output / "tokens.html", page)
-        print(output / "tokens.html")
+
+def _browse(
+    path: Path, summary: Summary, rankings: Path | None, scores: Path | None, neutral: Neutral,
+    searches: dict[str, Path], final_rule: FinalRule, limit: int,
+) -> str | None:  # fmt: skip
+    """Write the solution browser; return what it holds, or None where there is nothing to look at."""
+    from sampling.report.browser import EXPANSIONS, Describer, Sources, browse_report
+    from sampling.search.finished import read_search
+
+    how = summary.accuracy.aggregation if summary.accuracy else {}
+    used = {name: one.how for name, one in how.items() if one.how != "learned"}
+    judged = summary.first_errors or {}
+    thresholds = {name: one.all.chosen.threshold for name, one in judged.items() if one.all.chosen}
+    finished = [read_search(name, folder) for name, folder in searches.items()]
+    if scores is None and not any((search.folder / EXPANSIONS).is_dir() for search in finished):
+        return None  # of searches, no more than the results may be there
+    sources = Sources(scores, rankings, finished, final_rule)
+    embedded = browse_report(path, sources, Describer(used, thresholds, neutral), limit)
+    return f"{path}: {embedded.describe()}, {path.stat().st_size / 1e6:.1f} MB"
 
 
 def _measure(
@@ -159,7 +175,7 @@ def _with_searches(
     )
 
 
-def _write_all(output: Path, summary: Summary) -> None:
+def _write_all(output: Path, summary: Summary, browser: str) -> None:
     from sampling.report.figures import DARK, LIGHT, accuracy_figure, reliability_figure
     from sampling.report.render import to_html, to_markdown, to_text
     from sampling.report.sections import accuracy_section, first_error_section, sections, steps_section
@@ -198,7 +214,7 @@ def _write_all(output: Path, summary: Summary) -> None:
     for name, picture in pictures.items():
         atomic.write(output / name, picture)
     atomic.write(output / "report.md", to_markdown(title, parts))
-    atomic.write(output / "report.html", to_html(title, lead, parts, figures))
+    atomic.write(output / "report.html", to_html(title, lead, parts, figures, browser))
     plain = json.dumps(summary.plain(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     atomic.write(output / "summary.json", plain)
     atomic.check_written(output, ("report.md", "report.html", "summary.json", *pictures))

@@ -23,6 +23,7 @@ from stepverify.readers import Reader
 from stepverify.readers.base import same_steps
 from stepverify.records import InputError, RatingSheet, Solution
 
+PAGE = "rate.html"
 _BATCH = 512  # sheets per write, since each write waits for the disk
 
 
@@ -80,9 +81,9 @@ def select(
 ) -> None:
     """Select the solutions whose steps people should rate.
 
-    Writes one rating sheet per solution. Raters replace a ``null`` of ``ratings`` with 1, 0 or -1, or leave it;
-    ``stepverify.readers.HumanRatings`` reads the sheets back. A finished folder is never overwritten, so no rating is
-    lost.
+    Writes one rating sheet per solution, and ``rate.html``, a page in which people rate the steps of all of them and
+    download a file of sheets; or they replace a ``null`` of ``ratings`` with 1, 0 or -1 by hand.
+    ``stepverify.readers.HumanRatings`` reads both. A finished folder is never overwritten, so no rating is lost.
 
     Args:
         input: graded and scored solutions of many problems.
@@ -141,6 +142,14 @@ def select(
             out.write(batch)
         out.finish(summary | {"verifier": name, "input": counts})
     print(f"{output}: {_describe(summary)}\n  of {_describe(counts)}")
+    _write_page(output)
+
+
+def _write_page(output: Path) -> None:
+    from sampling.report.browser import browse_sheets
+
+    browse_sheets(output / PAGE, jsonl.read_records(output, RatingSheet))
+    print(f"  people rate the steps in {output / PAGE}, and download their sheets there")
 
 
 def _keep(output: Path, store: Callable[[], Store[RatingSheet]]) -> bool:
@@ -163,6 +172,8 @@ def _keep(output: Path, store: Callable[[], Store[RatingSheet]]) -> bool:
         raise InputError(f"{difference}; people have rated {rated} solutions in it: choose another output") from None
     if kept.finished:
         print(f"{output}: already selected, left as it is; {rated} of {len(kept.done)} solutions have ratings")
+        if not (output / PAGE).is_file():  # killed before it was written, or removed
+            _write_page(output)
     return kept.finished
 
 

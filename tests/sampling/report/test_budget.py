@@ -178,7 +178,8 @@ def test_report_of_real_searches(tmp_path, capsys):
         tmp_path / "ranked", output=tmp_path / "out", searches=folders, held_out=tmp_path / "held.jsonl", num_bootstrap=50
     )  # fmt: skip
     out = tmp_path / "out"
-    assert {p.name for p in out.iterdir()} == {"summary.json", "accuracy.png", "budget.png", "report.md", "report.html"}
+    pages = {"report.md", "report.html", "browse.html"}
+    assert {p.name for p in out.iterdir()} == {"summary.json", "accuracy.png", "budget.png", *pages}
     summary = json.loads((out / "summary.json").read_text())["searches"]
     assert [len(curve) for curve in summary["curves"].values()] == [5, 2]
     assert summary["equal_budget"]["beam@8"][0]["difference"]["majority"]["high"] > 0

@@ -209,7 +209,7 @@ def test_the_stage_without_rankings(tmp_path, capsys):
     )
     main(["report", "--config", str(tmp_path / "r.yaml"), "--num_bootstrap", "100"])
     out = tmp_path / "out"
-    assert {p.name for p in out.iterdir()} == {"summary.json", "report.md", "report.html"}
+    assert {p.name for p in out.iterdir()} == {"summary.json", "report.md", "report.html", "browse.html"}
     summary = json.loads((out / "summary.json").read_text())
     assert summary.keys() == {"steps", "solutions", "first_errors", "config"}
     assert summary["config"]["threshold_subset"] == "gsm8k"

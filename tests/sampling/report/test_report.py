@@ -114,7 +114,7 @@ def test_one_table_of_every_rule_under_every_aggregation(tmp_path, capsys):
 
 
 def test_report(tmp_path, capsys):
-    """All four files; names are escaped; the page asks for nothing over the network."""
+    """All five files; names are escaped; the page asks for nothing over the network."""
     data = rankings(tmp_path / "in")
     aggregation = {"prm": {"how": "min", "chosen_on": "validation"}}
     validation = {"num_problems": 3, "n": 4, "best_of_n": {"prm": {"prod": 0.25, "min": 0.5}}}
@@ -128,7 +128,13 @@ def test_report(tmp_path, capsys):
     write_records(tmp_path / "scored.jsonl", rows)
     report(data, output=tmp_path / "out", scores=tmp_path / "scored.jsonl", num_bootstrap=100)
     out = tmp_path / "out"
-    assert {p.name for p in out.iterdir()} == {"summary.json", "accuracy.png", "report.md", "report.html"}
+    assert {p.name for p in out.iterdir()} == {
+        "summary.json",
+        "accuracy.png",
+        "report.md",
+        "report.html",
+        "browse.html",
+    }
     summary = json.loads((out / "summary.json").read_text())
     assert summary["accuracy"].keys() == set(RULES)
     assert summary["accuracy"]["prm/best_of_n"]["mean"] == pytest.approx(0.7)
@@ -155,6 +161,7 @@ def test_report_needs_neither_scores_nor_a_manifest(tmp_path):
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["aggregation"] == {}
     assert "steps" not in summary
+    assert not (tmp_path / "out/browse.html").exists(), "there is nothing to look at"
     assert summary["accuracy"]["oracle"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
     with pytest.raises(InputError, match="num_bootstrap"):
         report(tmp_path / "in", output=tmp_path / "out", num_bootstrap=0)

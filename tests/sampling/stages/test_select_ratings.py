@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from sampling.report.browser.columns import UNKNOWN
 from sampling.stages.score import score
 from sampling.stages.select import select
 from stepverify.data.targets import StepTargets
@@ -12,6 +13,7 @@ from stepverify.jsonl import read_records, write_records
 from stepverify.readers import HumanRatings, Solutions
 from stepverify.readers.synthetic import verdicts
 from stepverify.records import InputError, RatingSheet, Solution, StepLabel
+from tests.helpers.browsing import read_page, solutions_of
 from tests.helpers.fits import fit, write_labelled
 from tests.helpers.sheets import sheets, write_scored
 
@@ -133,3 +135,26 @@ def test_rounds_of_active_learning(tmp_path, tiny_model_dir):
     assert len({s.id for s in rated}) == 20
     assert {s.id for s in [b for b in best if not b.correct][:16]} <= incorrect
     assert all((s.step_labels[-1].rating == 1) == s.correct for s in rated)
+
+
+def test_the_page_for_raters_shows_what_the_sheets_do(scored, tmp_path, capsys):
+    """Neither verdicts nor scores, unless they are asked for; ratings made by hand are on it when it is written again."""
+    out = tmp_path / "out"
+    select(scored, out, per_problem=2)
+    assert "people rate the steps in" in capsys.readouterr().out
+    _, data = read_page(out / "rate.html")
+    index = data["index"]
+    assert (index["kind"], index["verifiers"], index["said"]) == ("sheets", [], "2 problems, 4 solutions")
+    assert {*index["columns"]["correct"], *index["columns"]["error"]} == {None, UNKNOWN}
+    shown = [one for bodies in solutions_of(data).values() for one in bodies]
+    assert [one["values"] for one in shown] == [{}] * 4
+    fill_in(out, [[1, -1]], meta={"remark": "odd"})
+    (out / "rate.html").unlink()
+    select(scored, out, per_problem=2)
+    shown = solutions_of(read_page(out / "rate.html")[1])
+    assert shown["q"][0] == {
+        "steps": ["step 0", "end"], "separator": "\n", "values": {}, "ratings": [1, -1], "meta": {"remark": "odd"},
+    }  # fmt: skip
+    select(scored, tmp_path / "primed", total=1, show_scores=True)
+    _, data = read_page(tmp_path / "primed/rate.html")
+    assert data["index"]["judged"] == [{"score": [0.9], "predicted": [UNKNOWN], "flags": [0]}]
