@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from sampling.engines.base import Usage, unloaded
 from stepverify.jsonl import fingerprint
+from stepverify.objectives import OBJECTIVES, Objective
 from stepverify.records import InputError, Solution
 from stepverify.template import EXPORT_FILE, load_export
-
-Objective = Literal["outcome", "process"]
 
 
 class Scorer(ABC):
@@ -24,7 +23,8 @@ class Scorer(ABC):
     Attributes:
         concurrency: number of calls that keep it busy.
         export: local folder of the export, which records what it was trained on; None without an export.
-        objective: ``process``, a value for each step; ``outcome``, values for the final answer; None if unknown.
+        objective: ``process`` or ``implicit``, a value for each step; ``outcome``, values for the final answer; None if
+            unknown.
         usage: tokens read so far, and how many of these were not computed; None for scorers that do not know.
         num_parameters: parameters of the model; None if unknown. A token costs about twice as many FLOPs, without
             attention (Kaplan et al. 2020, section 2.1).
@@ -116,8 +116,10 @@ def fingerprint_export(path: str) -> str:
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{path}: not an exported verifier (no .safetensors file)")
     found = load_export(folder)
-    if found is None or found[1].get("objective") not in ("outcome", "process"):
-        raise InputError(f"{path}: not an exported verifier (its {EXPORT_FILE} must say objective: outcome or process)")
+    if found is None or found[1].get("objective") not in OBJECTIVES:
+        raise InputError(
+            f"{path}: not an exported verifier (its {EXPORT_FILE} must say objective: {', '.join(OBJECTIVES)})"
+        )
     # Configuration, template, ids and tokenizer decide the values as much as the weights do.
     return digest_model(folder, ("config.json", EXPORT_FILE, "tokenizer.json"))
 

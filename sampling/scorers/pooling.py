@@ -11,13 +11,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sampling.scorers.base import Objective, fingerprint_export
+from sampling.scorers.base import fingerprint_export
 from sampling.scorers.parallel import Dtype, Neutral, ParallelScorer
 from sampling.scorers.released import ReleasedPRM
 from sampling.scorers.workers import ProcessWorker, Stream, Worker
 from stepverify.data.encode import LeftOut, SolutionEncoder
 from stepverify.hub import local_export
 from stepverify.prms.families import FAMILIES
+from stepverify.objectives import Objective
 from stepverify.records import InputError, Solution
 from stepverify.template import load_export
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sampling.engines.base import Usage
-from sampling.scorers.base import Objective, Scorer
+from sampling.scorers.base import Scorer
+from stepverify.objectives import Objective
 from stepverify.records import Solution
 
 

@@ -58,7 +58,7 @@ class ImplicitModel(CalibratedModel):
         return -self.token_nll(self.states(batch)[before], batch.input_ids[tokens])
 
     def score(self, batch: Batch) -> Tensor:
-        """Compute (M,) rewards; :func:`stepverify.objectives.step_values` reads the steps' values from them."""
+        """Compute (M,) rewards; :func:`stepverify.objectives.Reading` reads the steps' values from them."""
         return self(batch)[0]
 
     @contextmanager

@@ -17,7 +17,7 @@ from stepverify.models.reference import Reference
 from stepverify.modules.graded import GradedModule
 from stepverify.modules.optimization import Decay
 from stepverify.modules.reference import attach_reference
-from stepverify.objectives import step_values
+from stepverify.objectives import Reading
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
 
@@ -32,7 +32,7 @@ class ImplicitRewardModel(GradedModule):
     β · log(π(y|x) / π_ref(y|x)), summed over the solution's tokens, its end included; it is the log-odds of a correct
     final answer. Read at the end of each step, it is the log-odds of the solution so far, and its change over a step
     that step's process reward: no step is labelled. Values of exports are those of the solution so far
-    (:func:`stepverify.objectives.step_values`).
+    (:func:`stepverify.objectives.Reading`).
 
     The log-probabilities of the reference are computed once, before training, and kept with the encoded examples
     (``data.cache``). No reference model is in memory then. The default reference costs no second model at all: it is
@@ -155,10 +155,11 @@ class ImplicitRewardModel(GradedModule):
     def predict_step(self, batch: Batch) -> list[tuple[Solution, list[float]]]:
         """Score each record; return it with the value of the solution up to the end of each step."""
         model = cast(ImplicitModel, self.model)
-        scaling = model.scaling.tolist()
+        gain, bias = model.scaling.tolist()
+        reading = Reading("implicit", scaling=(gain, bias))
         rewards = batch.split(model.score(batch))
         return [
-            (record, step_values(along, scaling, self.encoder, record))
+            (record, reading.values(along, self.encoder, record))
             for record, along in zip(batch.records, rewards, strict=True)
         ]
 

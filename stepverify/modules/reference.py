@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from stepverify import lightning_compat
-from stepverify.callbacks.together import any_rank, together
 from stepverify.data.arrays import Unwritable
 from stepverify.data.batch import collate
 from stepverify.data.cache import cache_folder, find, find_or_build
@@ -51,6 +50,8 @@ def attach_reference(module: StepModule, reference: Reference, load: Callable[[]
     """
     if not lightning_compat.is_attached(module):
         return
+    from stepverify.callbacks.together import any_rank, together  # callbacks import modules
+
     trainer, model = module.trainer, None
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     described = {
