@@ -53,7 +53,7 @@ def at_root(monkeypatch):
 
 
 def test_there_are_configurations():
-    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (6, 13, 5, 30)
+    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (6, 13, 5, 32)
     assert len(STAGES) == 84
     assert {p.parent.name for p in CONFIGS.rglob("*.sh")} == {"cluster"}
 

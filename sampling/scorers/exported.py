@@ -18,8 +18,8 @@ from stepverify.tensors import count_parameters
 class ExportedVerifier(LocalScorer):
     """Score with an exported verifier on every device of this machine.
 
-    The verifier is an outcome verifier, a process or an implicit reward model. With one device it runs in this process, with several
-    in one process each. Values do not depend on the number of devices.
+    The verifier is an outcome verifier, a process or an implicit reward model. With one device it runs in this process,
+    with several in one process each. Values do not depend on the number of devices.
 
     Args:
         path: folder of the export, or Hub repository (``name/repository``, ``name/repository@revision``).

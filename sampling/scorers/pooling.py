@@ -17,8 +17,8 @@ from sampling.scorers.released import ReleasedPRM
 from sampling.scorers.workers import ProcessWorker, Stream, Worker
 from stepverify.data.encode import LeftOut, SolutionEncoder
 from stepverify.hub import local_export
-from stepverify.prms.families import FAMILIES
 from stepverify.objectives import Objective
+from stepverify.prms.families import FAMILIES
 from stepverify.records import InputError, Solution
 from stepverify.template import load_export
 

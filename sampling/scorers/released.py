@@ -16,9 +16,9 @@ from sampling.scorers.base import digest_model
 from sampling.scorers.local import LocalScorer
 from sampling.scorers.parallel import Dtype
 from stepverify.hub import local_model
+from stepverify.objectives import Objective
 from stepverify.prms.families import check_files, load_format
 from stepverify.prms.formats import PRMFormat
-from stepverify.objectives import Objective
 from stepverify.records import InputError
 
 _DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "chat_template.json")
