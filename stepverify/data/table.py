@@ -175,8 +175,8 @@ class ExampleTable(MappedArrays):
         """Hash the values of columns in all rows."""
         found = hashlib.blake2b(digest_size=16)
         for name in names:
-            found.update(np.ascontiguousarray(self._ends[:, [*_COLUMNS].index(name)]))
-            found.update(np.ascontiguousarray(self._arrays[name]))
+            found.update(np.ascontiguousarray(self._ends[:, [*_COLUMNS].index(name)]).data)
+            found.update(self._arrays[name].data)
         return found.hexdigest()
 
     def gather(self, name: str, rows: np.ndarray) -> np.ndarray:

@@ -30,12 +30,12 @@ def pairs(count: int = 8) -> list[Solution]:
     return found
 
 
-def other_weights(base: Path, folder: Path) -> Path:
+def other_weights(base: Path, folder: Path, seed: int = 7) -> Path:
     """The model of a folder with other random weights, and the same tokenizer."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.random.fork_rng():
-        torch.manual_seed(7)
+        torch.manual_seed(seed)
         AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base)).save_pretrained(folder)
     load_tokenizer(str(base)).save_pretrained(str(folder))
     return folder

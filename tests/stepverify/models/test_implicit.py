@@ -16,7 +16,7 @@ from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder, load_tokenizer  # noqa: E402
 from stepverify.data.tree import apart, share  # noqa: E402
 from stepverify.losses import OutcomeBCE, OutcomeRanking  # noqa: E402
-from stepverify.models import Backbone, ImplicitModel, LoRA  # noqa: E402
+from stepverify.models import ImplicitModel, LoRA  # noqa: E402
 from stepverify.models.implicit import along_paths  # noqa: E402
 from stepverify.objectives import Reading  # noqa: E402
 from stepverify.records import InputError  # noqa: E402
@@ -83,8 +83,10 @@ def test_loss_and_gradients_are_those_of_plain_sequences(loss, shared, encoder, 
 
     Pairs: -log σ(r_correct - r_incorrect) of 7 problems; of all 16 solutions the binary cross-entropy of σ(r).
     """
+    from transformers import AutoModelForCausalLM
+
     model = ImplicitModel(backbone(), 0.5)
-    plain = Backbone(path=str(tiny_model_dir)).load()
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     records = pairs()
     examples = examples_of(encoder, records)
     with torch.no_grad():
@@ -96,7 +98,7 @@ def test_loss_and_gradients_are_those_of_plain_sequences(loss, shared, encoder, 
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     rewards = torch.stack([
-        0.5 * (log_probs(model.backbone, e.input_ids, e.positions[0]) - torch.tensor(e.reference)).sum()
+        0.5 * (log_probs(model.decode, e.input_ids, e.positions[0]) - torch.tensor(e.reference)).sum()
         for e in examples
     ])  # fmt: skip
     if isinstance(loss, OutcomeBCE):
@@ -150,7 +152,7 @@ def test_step_rewards_sum_to_the_solutions(export, tiny_model_dir, reference_dir
         gain, bias = SCALING
         assert along == pytest.approx((gain * rewards.cumsum(0) + bias).sigmoid().tolist(), abs=2e-5)
         assert own == pytest.approx((gain * rewards).sigmoid().tolist(), abs=2e-5)
-        assert sum(map(logit, own)) == pytest.approx(logit(along[-1]) - bias, abs=1e-3)
+        assert sum(map(logit, own)) == pytest.approx(logit(along[-1]) - bias, abs=1e-2)  # of six decimals
         assert (tokens[-1], len(tokens)) == (along[-1], len(cumulative.token_texts(s)))
 
 
