@@ -4,16 +4,41 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from stepverify.data.encode import load_tokenizer
+from stepverify.jsonl import write_records
 from stepverify.models import Backbone, ImplicitModel
 from stepverify.models.reference import Reference
 from stepverify.records import Problem, Solution
 from tests.helpers.exports import write_export
+from tests.helpers.runs import config
 
 BETA, SCALING = 0.5, [2.0, -0.25]
+# One step of pairs on all solutions; the second time in packs of one or two problems, divided among devices.
+ONE_STEP = {
+    "loss": "dpo", "beta": 1.0, "data__pack_tokens": 4096, "trainer__logger": False,
+    "model__init_args__optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 1.0}},
+}  # fmt: skip
+PARTS = {"data__pack_tokens": 80, "trainer__accumulate_grad_batches": 64}
+
+
+def implicit(root: Path, data: Path, base: Path, **changes: Any) -> str:
+    """A configuration of 16 solutions in packs; ``loss``, ``beta`` and such are of the module, others as in :func:`config`."""
+    own = {key: changes.pop(key) for key in ("loss", "beta", "reference", "calibrate") if key in changes}
+    settings = {
+        "model__init_args__backbone": {"path": str(base)}, "data__pack_tokens": 256, "data__cache": str(root.parent / "cache"),
+        "trainer__max_epochs": 1, **{f"model__init_args__{key}": value for key, value in own.items()},
+    }  # fmt: skip
+    return config("ImplicitRewardModel", root, data, **settings | changes)
+
+
+def write_pairs(folder: Path) -> Path:
+    """The solutions of :func:`pairs` in a folder."""
+    write_records(folder / "part-00000.jsonl", pairs())
+    return folder
 
 
 def pairs(count: int = 8) -> list[Solution]:

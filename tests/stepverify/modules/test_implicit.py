@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,29 +18,23 @@ from stepverify.template import Template, load_export  # noqa: E402
 from stepverify.verifier import Verifier  # noqa: E402
 from tests.helpers.cards import run_card  # noqa: E402
 from tests.helpers.devices import reader  # noqa: E402
-from tests.helpers.implicit import other_weights, pairs, rewards_by_hand  # noqa: E402
-from tests.helpers.ranks import run_ranks  # noqa: E402
-from tests.helpers.runs import config, scalars, weights  # noqa: E402
+from tests.helpers.implicit import (  # noqa: E402
+    ONE_STEP,
+    PARTS,
+    implicit,
+    other_weights,
+    pairs,
+    rewards_by_hand,
+    write_pairs,
+)
+from tests.helpers.runs import scalars, weights  # noqa: E402
 
 ASKED = Solution(id="p#0", problem_id="p", problem="What is 2 + 3?", steps=["2 + 3 = 5", "#### 5"])
-SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1.0}}
 
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("graded")
-    write_records(folder / "part-00000.jsonl", pairs())
-    return folder
-
-
-def implicit(root: Path, data: Path, base: Path, **changes: Any) -> str:
-    """A configuration of 16 solutions in packs; ``model`` keys as such, others as in :func:`config`."""
-    own = {key: changes.pop(key) for key in ("loss", "beta", "reference", "calibrate") if key in changes}
-    settings = {
-        "model__init_args__backbone": {"path": str(base)}, "data__pack_tokens": 256, "data__cache": str(root.parent / "cache"),
-        "trainer__max_epochs": 1, **{f"model__init_args__{key}": value for key, value in own.items()},
-    }  # fmt: skip
-    return config("ImplicitRewardModel", root, data, **settings | changes)
+    return write_pairs(tmp_path_factory.mktemp("graded"))
 
 
 @pytest.mark.parametrize(("loss", "lora"), [("ce", False), ("dpo", True)])
@@ -145,30 +138,14 @@ def test_another_reference_is_loaded_once_and_only_if_needed(graded, one_layer_d
     assert len(loaded) == 4
 
 
-def test_updates_depend_neither_on_batches_nor_on_devices(graded, one_layer_dir, tmp_path):
-    """Pairs: one step of all 16 solutions, of small packs one after the other, and of packs on two devices of DDP and FSDP2."""
-    several = {"trainer__accumulate_grad_batches": 64, "data__pack_tokens": 80}
-    files = [
-        implicit(tmp_path / name / "run", graded, one_layer_dir, loss="dpo", beta=1.0, trainer__logger=False, **changes,
-                 model__init_args__optimizer=SGD, model__init_args__backbone={"path": str(one_layer_dir)})
-        for name, changes in (("whole", {"data__pack_tokens": 4096}), ("parts", several), ("ddp", several), ("fsdp2", several))
-        if (tmp_path / name).mkdir() is None
-    ]  # fmt: skip
-    for file in files[:2]:
-        main(["fit", "--config", file])
-    overlays = ("ddp", "fsdp2")
-    commands = [
-        ["fit", "--config", file, "--config", f"lit_configs/overlays/{name}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
-        for file, name in zip(files[2:], overlays, strict=True)
-    ]  # fmt: skip
-    for done in run_ranks(2, *commands):
-        assert done.returncode == 0, done.output[-2000:]
-        assert f"fit: 16 solutions have log-probabilities under the reference {one_layer_dir}; kept in" in done.output
-    expected, start = weights(tmp_path / "whole" / "run"), Backbone(path=str(one_layer_dir)).load().state_dict()
+def test_updates_do_not_depend_on_batches(graded, one_layer_dir, tmp_path):
+    """Pairs: one step of all 16 solutions, and of small packs one after the other. Two devices: test_distributed.py."""
+    for name, changes in (("whole", {}), ("parts", PARTS)):
+        main(["fit", "--config", implicit(tmp_path / name, graded, one_layer_dir, **ONE_STEP, **changes)])
+    expected, start = weights(tmp_path / "whole"), Backbone(path=str(one_layer_dir)).load().state_dict()
     assert max((start[name] - value).abs().max().item() for name, value in expected.items() if name in start) > 1e-3
-    for name in ("parts", *overlays):
-        found = weights(tmp_path / name / "run")
-        assert max((found[k] - value).abs().max().item() for k, value in expected.items()) < 2e-6, name
+    found = weights(tmp_path / "parts")
+    assert max((found[k] - value).abs().max().item() for k, value in expected.items()) < 2e-6
 
 
 def test_what_cannot_be_a_reference_is_refused(base, one_layer_dir, characters, tmp_path):
