@@ -106,7 +106,8 @@ class ScoredPositions(_Movable):
         entries: (N,) scored positions along each record's solution, one record after the other.
         owner: (N,) record of each entry.
         problem: (B,) number of the problem that each of the B records solves.
-        reference: (M,) log-probability of the token at each position under a reference model; None if not known.
+        tokens: (U,) tokens of ``index``, each once, in its order; None without ``reference``.
+        reference: (U,) their log-probabilities under a reference model; None if not known.
     """
 
     index: Tensor
@@ -115,6 +116,7 @@ class ScoredPositions(_Movable):
     entries: Tensor
     owner: Tensor
     problem: Tensor
+    tokens: Tensor | None = None
     reference: Tensor | None = None
 
 
@@ -232,16 +234,19 @@ def _scored(
     wanted = np.zeros(len(flat)) if targets is None else np.array(targets, np.float64)
     kinds, kind = np.unique(wanted, return_inverse=True)
     keys, first, entries = np.unique(flat * len(kinds) + kind, return_index=True, return_inverse=True)
-    known = [value for own in references for value in own or ()]  # of all examples or of none
+    index = keys // len(kinds)
+    known = np.array([value for own in references for value in own or ()])  # of all examples or of none
+    once = np.diff(index, prepend=-1) > 0
     each = np.concatenate([np.ones(len(p)) if w is None else np.array(w) for p, w in zip(places, weights, strict=True)])
     return ScoredPositions(
-        index=as_tensor(keys // len(kinds)),
+        index=as_tensor(index),
         targets=None if targets is None else torch.from_numpy(wanted[first]).float(),
         weights=torch.from_numpy(np.bincount(entries, weights=each, minlength=len(keys))).float(),
         entries=as_tensor(entries),
         owner=as_tensor(np.repeat(np.arange(len(places)), [len(p) for p in places])),
         problem=as_tensor(np.unique(problems, return_inverse=True)[1]),
-        reference=torch.tensor(known)[as_tensor(first)] if known else None,
+        tokens=as_tensor(index[once]) if len(known) else None,
+        reference=torch.from_numpy(known[first[once]]).float() if len(known) else None,
     )
 
 

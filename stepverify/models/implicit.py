@@ -34,23 +34,22 @@ class ImplicitModel(CalibratedModel):
 
     def forward(self, batch: Batch) -> tuple[Tensor, None]:
         """Compute the (M,) rewards of the paths that end at ``batch.scored``."""
-        tokens, place = batch.scored.index.unique_consecutive(return_inverse=True)  # one may have two targets
-        log_probs = self._log_probs(batch, tokens)
-        if batch.scored.reference is None:
+        scored = batch.scored
+        if scored.reference is None:
             assert self.reference is not None, "batches without reference log-probabilities need the reference model"
+            assert scored.targets is None, "a token with two targets would count twice"
+            tokens = scored.index
             with torch.no_grad():
                 reference = self.reference._log_probs(batch, tokens)
         else:
-            reference = torch.empty_like(log_probs).scatter_reduce(
-                0, place, batch.scored.reference.to(log_probs.dtype), "amax", include_self=False
-            )
-        rewards = along_paths(self.beta * (log_probs - reference), tokens, batch.tree.end)
-        return rewards[batch.scored.index].float(), None
+            assert scored.tokens is not None
+            tokens, reference = scored.tokens, scored.reference
+        ratios = self._log_probs(batch, tokens) - reference
+        return along_paths(self.beta * ratios, tokens, batch.tree.end)[scored.index].float(), None
 
     def log_probs(self, batch: Batch) -> Tensor:
         """Compute the (M,) log-probability of the token at each scored position, in nats."""
-        tokens, place = batch.scored.index.unique_consecutive(return_inverse=True)
-        return self._log_probs(batch, tokens)[place]
+        return self._log_probs(batch, batch.scored.index)
 
     def _log_probs(self, batch: Batch, tokens: Tensor) -> Tensor:
         # FSDP2 gathers parameters around the public methods, which therefore do not call each other.

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 
+from stepverify import lightning_compat
 from stepverify.data.batch import Batch
 from stepverify.data.encode import Example, load_tokenizer
 from stepverify.losses import BetweenSolutions, OutcomeBCE, OutcomeLoss, OutcomeRanking
@@ -32,7 +33,7 @@ class ImplicitRewardModel(GradedModule):
     β · log(π(y|x) / π_ref(y|x)), summed over the solution's tokens, its end included; it is the log-odds of a correct
     final answer. Read at the end of each step, it is the log-odds of the solution so far, and its change over a step
     that step's process reward: no step is labelled. Values of exports are those of the solution so far
-    (:func:`stepverify.objectives.Reading`).
+    (:class:`stepverify.objectives.Reading`).
 
     The log-probabilities of the reference are computed once, before training, and kept with the encoded examples
     (``data.cache``). No reference model is in memory then. The default reference costs no second model at all: it is
@@ -146,9 +147,10 @@ class ImplicitRewardModel(GradedModule):
         return self.placed(lambda: ImplicitModel(source.load(self.sharding())))
 
     def build(self) -> ImplicitModel:
-        """Load the backbone; it is the policy."""
+        """Load the backbone; it is the policy. Unless it is trained on, it keeps its calibration."""
         model = ImplicitModel(self.backbone_source.load(self.sharding()), self.beta)
-        if "scaling" in self._trained:
+        fits = lightning_compat.is_attached(self) and self.trainer.state.fn == "fit"
+        if "scaling" in self._trained and not fits:
             model.scale(*self._trained["scaling"])
         return model
 
