@@ -77,8 +77,7 @@ OBJECTIVES: dict[str, tuple[type, dict[str, Any], bool]] = {
     "prm, vocabulary": (ProcessRewardModel, {"loss_over": "vocabulary"}, False),
     "prm, mse": (ProcessRewardModel, {"loss": "mse"}, False),
     "prm, neutral": (ProcessRewardModel, {"neutral": "negative"}, True),
-    "implicit, ce": (ImplicitRewardModel, {"beta": 0.5}, False),
-    "implicit, dpo": (ImplicitRewardModel, {"beta": 0.5, "loss": "dpo"}, False),
+    "implicit": (ImplicitRewardModel, {"beta": 0.5}, False),
 }
 
 
@@ -104,7 +103,7 @@ def batch_of(name: str, module: Any, *, shared: bool = True, problems: int = 8) 
     """A training batch, as the datamodule makes it."""
     neutral, joint = OBJECTIVES[name][2], module.lm_weight > 0
     examples = [module.encode(s, labelled=True) for s in solutions(problems, neutral=neutral)]
-    for example in examples if "implicit" in name else ():
+    for example in examples if name == "implicit" else ():
         example.reference = [-3.0] * len(example.positions)
     if joint:
         examples = [*examples, *(module.encoder.lm(s) for s in solutions(2))]

@@ -23,8 +23,8 @@ from tests.helpers.sample_accuracy import accuracy, sampled
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory, one_layer_dir: Path) -> Path:
-    """Folder of five runs of two ranks each: ``ddp`` and ``fsdp2`` of a generator, and of an implicit reward model in a
-    folder each; ``uneven`` of 13 solutions."""
+    """Folder of five runs of two ranks each: ``ddp`` and ``fsdp2`` of a generator, ``implicit_ddp`` and
+    ``implicit_fsdp2`` of an implicit reward model, ``uneven`` of 13 solutions."""
     folder = tmp_path_factory.mktemp("ranks")
     best = {
         "class_path": "stepverify.callbacks.Checkpoints",
@@ -49,7 +49,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory, one_layer_dir: Path) -> 
     uneven = ["fit", "--config", joint(folder / "uneven"), "--trainer.use_distributed_sampler", "true"]
     data = write_pairs(folder / "pairs")
     implicit_ones = [
-        ["fit", "--config", implicit(folder / f"implicit_{overlay}" / "run", data, one_layer_dir, **ONE_STEP | PARTS),
+        ["fit", "--config", implicit(folder / f"implicit_{overlay}", data, one_layer_dir, **ONE_STEP | PARTS),
          "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
         for overlay in ("ddp", "fsdp2")
     ]  # fmt: skip
@@ -103,7 +103,7 @@ def test_pairs_on_two_devices_are_those_of_one(two_ranks: Path, one_layer_dir: P
     main(["fit", "--config", implicit(tmp_path / "whole", two_ranks / "pairs", one_layer_dir, **ONE_STEP)])
     expected = weights(tmp_path / "whole")
     for overlay in ("ddp", "fsdp2"):
-        found = weights(two_ranks / f"implicit_{overlay}" / "run")
+        found = weights(two_ranks / f"implicit_{overlay}")
         assert max((found[k] - value).abs().max().item() for k, value in expected.items()) < 2e-6
 
 

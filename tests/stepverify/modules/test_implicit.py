@@ -141,7 +141,7 @@ def test_another_reference_is_loaded_once_and_only_if_needed(graded, one_layer_d
 def test_updates_do_not_depend_on_batches(graded, one_layer_dir, tmp_path):
     """Pairs: one step of all 16 solutions, and of small packs one after the other. Two devices: test_distributed.py."""
     for name, changes in (("whole", {}), ("parts", PARTS)):
-        main(["fit", "--config", implicit(tmp_path / name, graded, one_layer_dir, **ONE_STEP, **changes)])
+        main(["fit", "--config", implicit(tmp_path / name, graded, one_layer_dir, **ONE_STEP | changes)])
     expected, start = weights(tmp_path / "whole"), Backbone(path=str(one_layer_dir)).load().state_dict()
     assert max((start[name] - value).abs().max().item() for name, value in expected.items() if name in start) > 1e-3
     found = weights(tmp_path / "parts")
