@@ -70,7 +70,10 @@ def attach_reference(module: StepModule, reference: Reference, load: Callable[[]
             # A sharded model's passes are collective: a rank that fails cannot tell the others in between.
             with nullcontext() if module.device_mesh is not None else together(trainer):
                 values = _own_part(module, model, store, name)
-            found, where = _keep(_sum(trainer, values), folder, name)
+            values = _sum(trainer, values)
+            with together(trainer):
+                found, where = _keep(values, folder, name)
+        assert found is not None
         store.attach(found)
         rank_zero_info(
             f"{name}: {len(store.table):,} solutions have log-probabilities under the reference {reference.path}; "
@@ -96,9 +99,10 @@ def _own_part(module: StepModule, model: ImplicitModel, store: ExampleStore, nam
     own = batches[rank :: trainer.world_size]
     values = np.zeros(table.span("positions", len(table) - 1).stop, np.float32)
     progress = _Progress(name, sum(map(len, own)))
-    for number in range(-(-len(batches) // trainer.world_size)):
+    passes = len(own) if module.device_mesh is None else -(-len(batches) // trainer.world_size)
+    for number in range(passes):
         is_own = number < len(own)
-        indices = own[number] if is_own else batches[0]  # all ranks make as many passes
+        indices = own[number] if is_own else batches[0]  # all ranks of a sharded model make as many passes
         batch = collate([store[i] for i in indices], shared=shared, pad_to=module.pad_to).to(device)
         with torch.no_grad(), model.as_reference(), trainer.precision_plugin.val_step_context():
             found = batch.split(model.log_probs(batch))

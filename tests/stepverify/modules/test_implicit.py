@@ -9,10 +9,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import lightning  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
+
 from stepverify.cli import main  # noqa: E402
+from stepverify.data.datamodule import SolutionData  # noqa: E402
 from stepverify.jsonl import read_records, write_records  # noqa: E402
-from stepverify.models import Backbone  # noqa: E402
+from stepverify.models import Backbone, LoRA  # noqa: E402
 from stepverify.modules import ImplicitRewardModel  # noqa: E402
+from stepverify.readers import Solutions  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
 from stepverify.template import Template, load_export  # noqa: E402
 from stepverify.verifier import Verifier  # noqa: E402
@@ -22,6 +27,7 @@ from tests.helpers.implicit import (  # noqa: E402
     ONE_STEP,
     PARTS,
     implicit,
+    log_probs,
     other_weights,
     pairs,
     rewards_by_hand,
@@ -136,6 +142,30 @@ def test_another_reference_is_loaded_once_and_only_if_needed(graded, one_layer_d
     other_weights(one_layer_dir, reference, seed=8)
     fit("fifth")
     assert len(loaded) == 4
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2)])
+def test_data_that_comes_after_training_has_the_reference_before_it(lora, graded, one_layer_dir, tmp_path):
+    """From Python, fit and then test: adapters are off, or the reference is loaded; it is never the trained policy."""
+    module = ImplicitRewardModel(
+        Backbone(path=str(one_layer_dir), lora=lora), Template(prompt="{problem}\n"), warmup=0.0,
+        optimizer=lambda groups: torch.optim.SGD(groups, lr=10.0), calibrate=False,
+    )  # fmt: skip
+    write_records(tmp_path / "test.jsonl", pairs(3))
+    data = SolutionData(Solutions(str(graded)), test=Solutions(str(tmp_path / "test.jsonl")), cache=False)
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    trainer.test(module, data, verbose=False)
+    plain = AutoModelForCausalLM.from_pretrained(one_layer_dir)
+    for example in data.examples["test"]:
+        with torch.no_grad():
+            expected = log_probs(plain, example.input_ids, example.positions[0])
+            now = log_probs(module.model.decode, example.input_ids, example.positions[0])
+        assert example.reference == pytest.approx(expected.tolist(), abs=1e-4)
+        assert (now - expected).abs().max() > 1e-2
 
 
 def test_updates_do_not_depend_on_batches(graded, one_layer_dir, tmp_path):
