@@ -15,6 +15,8 @@ pytest.importorskip("torch")
 
 from sampling import pipeline
 from stepverify.callbacks import SolutionText
+from stepverify.jsonl import read_records
+from stepverify.records import Solution
 from tests.helpers import recipes
 from tests.helpers.parsing import parse
 
@@ -53,8 +55,8 @@ def at_root(monkeypatch):
 
 
 def test_there_are_configurations():
-    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (6, 13, 5, 32)
-    assert len(STAGES) == 84
+    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (8, 15, 5, 32)
+    assert len(STAGES) == 96
     assert {p.parent.name for p in CONFIGS.rglob("*.sh")} == {"cluster"}
 
 
@@ -180,6 +182,19 @@ def test_recipe_runs_in_small(recipe, verifiers, tmp_path, monkeypatch, ascii_mo
     for manifest in tmp_path.rglob("manifest.json"):  # values, not the names of variables
         assert "${" not in manifest.read_text()
     assert len([*tmp_path.rglob("manifest.json")]) >= 8
+
+
+@pytest.mark.slow
+def test_rounds_of_expert_iteration_run_in_small(tmp_path, monkeypatch, tiny_model_dir, capsys):
+    """32 problems, of which one is held out of the fit; half of the solutions are correct in each round."""
+    monkeypatch.setattr(pipeline, "run_process", in_process)
+    assert pipeline.main(recipes.expert_iteration(tmp_path, tiny_model_dir)) == 0, capsys.readouterr().err[-2000:]
+    for number in (1, 2):
+        graded = [*read_records(tmp_path / f"labels_test_{number}", Solution)]
+        assert (len(graded), sum(bool(s.correct) for s in graded)) == (8, 4)
+        assert (tmp_path / f"rankings_{number}" / "manifest.json").is_file()
+    sampled = json.loads((tmp_path / "samples_train_2" / "manifest.json").read_text())
+    assert str(tmp_path / "generator_1" / "export") in json.dumps(sampled["config"])
 
 
 @pytest.mark.slow

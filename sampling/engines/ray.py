@@ -21,7 +21,7 @@ class RayEngine(Engine):
         resources: of each replica: ``num_gpus`` (1 where there is any; a tensor-parallel engine's number, on one node),
             ``num_cpus`` (1), and custom resources by name.
         address: of a Ray cluster; ``auto`` finds the one this machine belongs to; None starts Ray on this machine.
-        failed: what becomes of a request that has ended three replicas, the last one alone: ``error`` ends the run,
+        failed: what becomes of a request that has ended four replicas, the last two alone: ``error`` ends the run,
             ``skip`` leaves it out, counted.
 
     Raises:

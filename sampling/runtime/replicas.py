@@ -22,9 +22,9 @@ from stepverify.records import InputError
 Failed = Literal["error", "skip"]
 Number = int | Literal["auto"]
 
-_DEATHS = 3  # of replicas with a request in work, the last ones alone with it, after which the request is given up
+_DEATHS = 4  # of replicas with a request in work, the last two alone with it, after which the request is given up
 _SUSPECT = 2  # deaths after which a request runs alone on a replica
-_IN_A_ROW = 5  # deaths without any answer between them, after which the run ends
+_IN_A_ROW = 6  # deaths without any answer between them, after which the run ends
 _PLACED = 60.0  # seconds for an actor to begin, before which it loads nothing
 _STORE = 1 << 27  # bytes of Ray's object store on this machine: requests and answers are small
 
@@ -38,8 +38,8 @@ class Replicas:
 
     Each call goes to one replica (:class:`sampling.runtime.dispatch.Dispatch`). A replica that dies (a signal, a lost
     node, memory) is replaced, and its calls are made again. A call whose replicas died twice is made again alone on a
-    replica, so that the one that is to blame is known after its third. Errors that a worker raises are raised here.
-    Replicas end with this process, however it ends.
+    replica, and is given up once two more have died, since neither another call nor chance is then likely to be the
+    cause. Errors that a worker raises are raised here. Replicas end with this process, however it ends.
 
     Args:
         worker: an object with coroutine functions; each actor has a copy, pickled when the actor begins.
@@ -128,7 +128,7 @@ class Replicas:
                     self._heed(name, usage)
                     self._rates.add(actor, self._count(answer))
                     return answer
-        raise Lethal(f"{key}: {_DEATHS} replicas of {self.name} died while they worked on it, the last one on it alone")
+        raise Lethal(f"{key}: {_DEATHS} replicas of {self.name} died while they worked on it, the last two on it alone")
 
     async def _answer(self, actor: Any, method: str, arguments: Sequence[Any]) -> Any:
         """Call a method of an actor."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ from stepverify.jsonl import fingerprint
 from stepverify.objectives import OBJECTIVES, Objective
 from stepverify.records import InputError, Solution
 from stepverify.template import EXPORT_FILE, load_export
+from stepverify.training_problems import count_trained
 
 
 class Scorer(ABC):
@@ -72,6 +73,17 @@ class Scorer(ABC):
         Raises:
             InputError: there is no verifier to load.
         """
+
+    def count_trained(self, problems: Mapping[str, str]) -> dict[str, Any] | None:
+        """Count the problems that the verifier was trained on; None if it does not say which.
+
+        Args:
+            problems: digests of the problems' texts → ids.
+
+        Returns:
+            As :func:`stepverify.training_problems.count_trained`.
+        """
+        return count_trained(self.export, problems) if self.export else None
 
     def token_texts(self, solution: Solution) -> list[str]:
         """Return the text of each value's token; empty without token values."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sampling.scorers.base import Scorer
-from stepverify.training_problems import count_trained, describe_trained
+from stepverify.training_problems import describe_trained
 
 
 def say_trained(scorers: Mapping[str, Scorer], problems: Mapping[str, str]) -> dict[str, dict[str, Any] | None]:
@@ -19,7 +19,7 @@ def say_trained(scorers: Mapping[str, Scorer], problems: Mapping[str, str]) -> d
     Returns:
         Name → result of :func:`stepverify.training_problems.count_trained`, for the summary.
     """
-    trained = {name: count_trained(s.export, problems) if s.export else None for name, s in scorers.items()}
+    trained = {name: scorer.count_trained(problems) for name, scorer in scorers.items()}
     for line in describe_trained(trained):
         print(f"WARNING: {line}", flush=True)
     for name in (name for name, found in trained.items() if found is None):

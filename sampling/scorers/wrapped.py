@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sampling.engines.base import Usage
@@ -58,6 +58,10 @@ class WrappedScorer(Scorer):
     def identity(self) -> dict[str, Any]:
         """Return the scorer's identity."""
         return self.scorer.identity()
+
+    def count_trained(self, problems: Mapping[str, str]) -> dict[str, Any] | None:
+        """Count the problems that the scorer was trained on."""
+        return self.scorer.count_trained(problems)
 
     def token_texts(self, solution: Solution) -> list[str]:
         """Return the scorer's texts of a solution's tokens."""

@@ -72,6 +72,7 @@ class Solutions(Reader):
         max_solutions: largest number of solutions per problem, the first ones left by the other settings; None takes
             all.
         correct_only: only solutions with a correct final answer (rejection sampling for SFT).
+        min_score: verifier → smallest score; solutions with a lower value at any step are left out, with a count.
         steps_labelled_only: only solutions with step labels.
         exclude: leave out solutions of problems that occur in one of these readers.
         problems: reader of problem texts and answers by ``problem_id``, for lines whose ``problem`` is empty: files
@@ -92,10 +93,11 @@ class Solutions(Reader):
         balance: Literal["none", "mixed_only", "per_problem"] = "none", exclude: list[Reader] | None = None,
         distinct: bool = False, problems: Reader | None = None, logits: list[str] | None = None,
         columns: dict[str, str] | None = None, split: str = "train", name: str | None = None,
-        revision: str | None = None,
+        revision: str | None = None, min_score: dict[str, float] | None = None,
     ) -> None:  # fmt: skip
         if max_solutions is not None and max_solutions < 1:
             raise InputError(f"max_solutions: expected >= 1 or null, got {max_solutions}")
+        self.min_score = min_score or {}
         self.path, self.fold, self.validation_fraction, self.limit = path, fold, validation_fraction, limit
         self.correct_only, self.steps_labelled_only = correct_only, steps_labelled_only
         self.max_solutions, self.balance, self.distinct = max_solutions, balance, distinct
@@ -144,6 +146,9 @@ class Solutions(Reader):
                 continue
             if self.correct_only and not self._is_correct(solution):
                 continue
+            if reason := self._too_low(solution):
+                self.left_out.note(reason, solution.id)
+                continue
             if self.steps_labelled_only and solution.step_labels is None:
                 continue
             if self.distinct:
@@ -155,6 +160,18 @@ class Solutions(Reader):
             taken[solution.problem_id] += 1
             if self.max_solutions is None or taken[solution.problem_id] <= self.max_solutions:
                 yield solution
+
+    def _too_low(self, solution: Solution) -> str | None:
+        """Return why a solution has no score that is high enough."""
+        for name, bound in self.min_score.items():
+            if (values := solution.scores.get(name)) is None:
+                said = f"no scores by {name!r}; found {sorted(solution.scores)}"
+                raise InputError(f"{self.path}: solution {solution.id}: min_score: {said}")
+            if not values:
+                return f"that {name} did not score, as too long"
+            if min(values) < bound:
+                return f"with a score by {name} below {bound:g}"
+        return None
 
     @cached_property
     def _known(self) -> dict[str, Problem]:

@@ -79,7 +79,7 @@ def search(engine: Engine, problems: list[Any], beams: int, options: SamplingOpt
     start, cpu = time.perf_counter(), time.process_time()
     found, _ = explored_problems(
         problems, BeamSearch(beams, 4), engine=engine, scorer=Valued(lambda steps: 0.5), template=TEMPLATE,
-        sampling=options, max_depth=12, window=1 + 2 * engine.capacity // beams,
+        sampling=options, max_depth=12, window=1 + 4 * engine.capacity // beams,
     )  # fmt: skip
     tokens = sum(tree.costs.total().generated_tokens for tree, _ in found)
     return time.perf_counter() - start, time.process_time() - cpu, tokens

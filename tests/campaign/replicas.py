@@ -34,7 +34,7 @@ from stepverify.records import Solution
 from tests.helpers.replicas import notes
 
 PLACES = 8  # completions at once in a replica
-ASKED = 12  # requests of each replica before a kill: one that is killed three times in a row would count as lethal
+ASKED = 12  # requests of each replica before a kill: one that is killed four times in a row would count as lethal
 
 
 class Noting(CalculatorEngine):

@@ -10,6 +10,7 @@ from typing import Any
 from sampling.engines import Completion, Engine, Request, SamplingOptions
 from sampling.pipeline import plan
 from stepverify.data.encode import load_tokenizer
+from stepverify.readers import Synthetic
 
 OVERLAY = {"trainer": {"max_epochs": 1, "check_val_every_n_epoch": 1, "enable_progress_bar": False}}
 
@@ -30,6 +31,27 @@ class Adding(Engine):
     async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
         number = int(re.findall(r"(\d+) \+ 1 \?", self.tokenizer.decode(request.prompt_ids))[-1])
         texts = [f"{number} + 1 = {number + 1}\nSo \\boxed{{{number + 1 - i % 2}}}." for i in range(request.n)]
+        return [Completion(self.tokenizer.encode(text), text, "stop") for text in texts]
+
+
+class Solving(Engine):
+    """Solves embedded training and held-out problems step by step; every other completion ends in another answer."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    def identity(self) -> dict[str, Any]:
+        return {"engine": "solving", "model": self.model}
+
+    @property
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self.model)
+
+    async def complete(self, request: Request, options: SamplingOptions) -> list[Completion]:
+        _, split, number = request.key.partition("#")[0].split("/")
+        *_, problem = Synthetic(split, int(number) + 1).problems()
+        right = "\n".join(problem.steps)
+        texts = [right if i % 2 == 0 else f"{right[:-1]}{(int(right[-1]) + 1) % 7}" for i in range(request.n)]
         return [Completion(self.tokenizer.encode(text), text, "stop") for text in texts]
 
 
@@ -80,6 +102,18 @@ def untrained(out: Path, base: Path) -> None:
     (out / "generator" / "export").symlink_to(base)
     (out / "prm").mkdir()
     write_process(base, out / "prm" / "export")
+
+
+def expert_iteration(out: Path, base: Path) -> list[str]:
+    """With an engine that solves half of all problems, and an untrained reward model."""
+    untrained(out, base)
+    facts = out / "prm" / "export" / "stepverify.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"max_length": 128}))
+    engine = {"class_path": f"{__name__}.Solving", "init_args": {"model": "${generator}"}}
+    return arguments(
+        "expert_iteration", out, start=str(out), engine=engine, min_score=0, num_problems=32, num_samples=2,
+        num_test_problems=4, num_test_samples=2,
+    )  # fmt: skip
 
 
 def gsm8k(out: Path, base: Path) -> list[str]:

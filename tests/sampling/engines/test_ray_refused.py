@@ -25,7 +25,7 @@ def test_replicas_that_never_answer_end_the_run(tmp_path, capfd):
     )
     assert not found
     messages = {str(error) for error in errors.values()}
-    assert any("5 replicas died one after the other without an answer" in message for message in messages)
+    assert any("6 replicas died one after the other without an answer" in message for message in messages)
     assert "a replica died and is replaced" in capfd.readouterr().err
 
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from sampling.scorers import ExportedVerifier, PoolingVerifier
+from sampling.scorers import CrossFitted, ExportedVerifier, PoolingVerifier
 from sampling.search import BeamSearch
 from sampling.selection.aggregation import default_aggregation
 from sampling.selection.pool import read_pool
@@ -15,6 +16,7 @@ from sampling.stages.rank import rank
 from sampling.stages.score import score
 from stepverify.jsonl import read_records, write_records
 from stepverify.records import InputError, Solution
+from stepverify.training_problems import write_training_problems
 from stepverify.verifier import Verifier
 from tests.helpers.exports import SOLUTIONS, many
 from tests.helpers.implicit import other_weights, write_implicit
@@ -55,6 +57,9 @@ def test_scores_say_how_they_are_ranked(folders, tmp_path, capsys):
     samples = [sample for group in read_pool(tmp_path / "b").values() for sample in group]
     assert default_aggregation(samples, "whole", None) == "prod"  # scores without a manifest
     assert ExportedVerifier(export, per_token=True, rewards="step").identity()["aggregation"] == "last"
+    write_training_problems(Path(export), set())
+    parts = CrossFitted([ExportedVerifier(export, rewards="step")] * 2)
+    assert (parts.objective, parts.identity()["aggregation"]) == ("implicit", "min")
 
 
 def test_it_costs_two_models(folders, tiny_model_dir):

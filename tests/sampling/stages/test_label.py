@@ -146,6 +146,17 @@ def test_the_values_of_a_verifier_are_labels(tmp_path):
     assert StepTargets(monte_carlo="soft").of(found["p/0#0"]) == [0.9, 0.8]
 
 
+def test_the_means_of_several_verifiers_are_labels(tmp_path):
+    """(0.9 + 0.5) / 2 = 0.7 and (0.2 + 0.4) / 2 = 0.3; the second solution was too long for one of them."""
+    values = [{"a": [0.9, 0.2], "b": [0.5, 0.4]}, {"a": [0.9, 0.2], "b": []}]
+    rows = [solution(i, ["a", "#### 5"], scores=scores) for i, scores in enumerate(values)]
+    found = [s.step_labels for s in labelled(tmp_path, rows, VerifierScores(["a", "b"])).values()]
+    assert [label.value for label in found[0]] == pytest.approx([0.7, 0.3])
+    assert found[1] is None
+    with pytest.raises(InputError, match="verifier: expected a name or several"):
+        VerifierScores([])
+
+
 @pytest.mark.parametrize("scores", [{}, {"prm": [0.5]}, {"orm": [0.5, 0.5]}])
 def test_a_verifier_that_does_not_judge_steps_labels_none(tmp_path, scores):
     with pytest.raises(InputError, match="solution p/0#0: no score by 'prm' with a value for each step"):

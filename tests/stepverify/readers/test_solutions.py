@@ -80,6 +80,19 @@ def test_solutions_are_chosen_before_they_are_counted(solutions):
         Solutions(solutions, max_solutions=0)
 
 
+def test_solutions_below_a_score_are_left_out(tmp_path, make_solution):
+    """Smallest values 0.4, 0.5, 0.6 at 0.5, and a solution that was too long to be scored."""
+    scores = [[0.9, 0.4], [0.5, 0.9], [0.6, 0.6], []]
+    path = tmp_path / "s.jsonl"
+    rows = [make_solution(sample=i, steps=["a", "b"], scores={"prm": s}) for i, s in enumerate(scores)]
+    write_records(path, rows)
+    reader = Solutions(str(path), min_score={"prm": 0.5})
+    assert ids(reader) == ["p/0#1", "p/0#2"]
+    assert reader.left_out == {"with a score by prm below 0.5": 1, "that prm did not score, as too long": 1}
+    missing = Solutions(str(path), min_score={"orm": 0.5})
+    assert said(missing, "solutions") == f"{path}: solution p/0#0: min_score: no scores by 'orm'; found ['prm']"
+
+
 def test_problems_with_one_kind_of_answers_are_dropped_and_counted(tmp_path, make_solution):
     """p/0 has both kinds, p/1 is all correct, p/2 all incorrect; what another choice leaves decides."""
     kinds = [(0, True), (0, False), (1, True), (1, True), (2, False), (2, False), (2, False)]
