@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Callable
@@ -79,8 +80,9 @@ def attach_reference(module: StepModule, reference: Reference, load: Callable[[]
             f"{name}: {len(store.table):,} solutions have log-probabilities under the reference {reference.path}; "
             f"{where}"
         )
-    if model is not None and model is not module.model:
-        del model
+    if model is not None:
+        del model  # unless it is the policy, nobody holds it any more
+        gc.collect()
         return_freed_memory()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

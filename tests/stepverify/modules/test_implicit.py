@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 from stepverify.cli import main  # noqa: E402
 from stepverify.data.datamodule import SolutionData  # noqa: E402
 from stepverify.jsonl import read_records, write_records  # noqa: E402
-from stepverify.models import Backbone, LoRA  # noqa: E402
+from stepverify.models import Backbone, ImplicitModel, LoRA  # noqa: E402
 from stepverify.modules import ImplicitRewardModel  # noqa: E402
 from stepverify.readers import Solutions  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
@@ -112,10 +113,24 @@ def test_predict_and_test_read_an_export_with_its_own_reference(graded, one_laye
 
 
 def test_another_reference_is_loaded_once_and_only_if_needed(graded, one_layer_dir, tmp_path, monkeypatch, caplog):
-    """By each run that finds nothing: of other weights, other solutions, or in the place of a damaged file."""
+    """By each run that finds nothing: of other weights, other solutions, or in the place of a damaged file.
+
+    It is gone when training starts.
+    """
     reference = other_weights(one_layer_dir, tmp_path / "reference")
-    load, loaded = ImplicitRewardModel._load_reference, []
-    monkeypatch.setattr(ImplicitRewardModel, "_load_reference", lambda self: loaded.append(1) or load(self))
+    load, start, loaded = ImplicitRewardModel._load_reference, ImplicitRewardModel.on_fit_start, []
+
+    def watched(module: ImplicitRewardModel) -> ImplicitModel:
+        model = load(module)
+        loaded.append(weakref.ref(model))
+        return model
+
+    def checked(module: ImplicitRewardModel) -> None:
+        assert all(model() is None for model in loaded)
+        start(module)
+
+    monkeypatch.setattr(ImplicitRewardModel, "_load_reference", watched)
+    monkeypatch.setattr(ImplicitRewardModel, "on_fit_start", checked)
 
     def fit(name: str, data: Path = graded) -> Path:
         changes = {"reference": str(reference), "trainer__logger": False, "calibrate": False}
