@@ -163,6 +163,8 @@ def _check(fitted: _Fitted, where: str, known: dict[str, str], facts: dict[str, 
     identity, again = fitted.identity, "calibrate scores of `sampling score` with this export"
     if identity is None:
         raise InputError(f"{where}: no manifest said which verifier gave the scores that it was fitted on; {again}")
+    if identity.get("rewards") == "step":
+        raise InputError(f"{where}: was fitted on rewards of single steps; {again} and its cumulative rewards")
     theirs = str(identity.get("export"))
     if {"calibration", "adopted"} & identity.keys():
         raise InputError(f"{where}: was fitted on values that were calibrated already; {again} and raw: true")
@@ -174,7 +176,7 @@ def _check(fitted: _Fitted, where: str, known: dict[str, str], facts: dict[str, 
             "target: steps, or aggregation: last, min or max"
         )
     if fitted.target == "steps" and facts["objective"] != "process":
-        raise InputError(f"{where}: maps values of steps, and {export} is an outcome verifier")
+        raise InputError(f"{where}: maps values of steps, and {export} predicts the final answer")
 
 
 def _write_card(export: Path, text: str | None) -> None:

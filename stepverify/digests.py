@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepverify.jsonl import fingerprint
+from stepverify.objectives import OBJECTIVES
 from stepverify.records import InputError
 from stepverify.template import EXPORT_FILE, load_export
 
@@ -29,6 +30,8 @@ def fingerprint_export(path: str) -> str:
     if not any(folder.glob("*.safetensors")):
         raise InputError(f"{path}: not an exported verifier (no .safetensors file)")
     found = load_export(folder)
-    if found is None or found[1].get("objective") not in ("outcome", "process"):
-        raise InputError(f"{path}: not an exported verifier (its {EXPORT_FILE} must say objective: outcome or process)")
+    if found is None or found[1].get("objective") not in OBJECTIVES:
+        raise InputError(
+            f"{path}: not an exported verifier (its {EXPORT_FILE} must say objective: {', '.join(OBJECTIVES)})"
+        )
     return digest_model(folder, DECIDING)

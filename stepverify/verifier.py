@@ -20,6 +20,7 @@ from stepverify.memory import describe_use, is_out_of_memory
 from stepverify.models import VerifierModel, load_verifier
 from stepverify.models.incremental import Count, open_cache, score_examples
 from stepverify.models.process import Neutral
+from stepverify.objectives import Reading, Rewards
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
 
@@ -49,10 +50,10 @@ class Verifier:
         verifier.score("What is 2 + 3?", ["2 + 3 = 5", "#### 5"])  # a value in [0, 1] for each step
         verifier.best_of("What is 2 + 3?", ["2 + 3 = 6\n#### 6", "2 + 3 = 5\n#### 5"]).index
 
-    A process reward model gives the probability that each step is correct; an outcome verifier gives the probability
-    that the final answer is correct, at the final token or at every token. Values have six decimals, and equal those of
-    ``sampling score``, which uses this class. Solutions that are scored together share the computation of common
-    prefixes.
+    A process reward model gives the probability that each step is correct; an outcome verifier that the final answer is
+    correct, at the final token or at every token; an implicit reward model the same after each step. Values have six
+    decimals, and equal those of ``sampling score``, which uses this class. Solutions that are scored together share the
+    computation of common prefixes.
 
     Args:
         model: in evaluation mode, on its device.
@@ -61,11 +62,11 @@ class Verifier:
         path: shown in error messages.
         pack_tokens: tokens computed at the same time, with shared prefixes counted once.
         prefix_cache_gib: keep up to this many GiB of keys and values, so that prefixes scored in earlier calls are not
-            computed again, as in a search; a model that does not support this is said, and computed as without. 0 or
-            None keeps nothing.
+            computed again, as in a search; it is said of a model that does not support this. 0 or None keeps nothing.
+        rewards: the values of an implicit reward model, see :func:`stepverify.objectives.Reading`.
 
     Attributes:
-        objective: ``process`` or ``outcome``.
+        objective: ``process``, ``outcome`` or ``implicit``.
         prefix_cache: the kept prefixes; None without.
         calibration: that the export has adopted (``stepverify adopt``), with which values are mapped; None without.
         max_length: longest problem and solution in tokens; a longer solution has no score.
@@ -73,16 +74,15 @@ class Verifier:
 
     def __init__(
         self, model: VerifierModel, encoder: SolutionEncoder, facts: dict[str, Any], path: str,
-        pack_tokens: int = 8192, prefix_cache_gib: float | None = None,
+        pack_tokens: int = 8192, prefix_cache_gib: float | None = None, rewards: Rewards = "cumulative",
     ) -> None:  # fmt: skip
         if pack_tokens < 1:
             raise InputError(f"pack_tokens: expected 1 or more, got {pack_tokens}")
         self.model, self.encoder, self.path, self.pack_tokens = model, encoder, path, pack_tokens
-        self.objective: str = facts["objective"]
+        self.reading = Reading.of(facts, path, rewards)
+        self.objective: str = self.reading.objective
         self.max_length, self.calibration = encoder.max_length, facts.get("calibration")
         self.prefix_cache = open_cache(model, prefix_cache_gib, path)
-        # Older exports lack this key; most were trained per token.
-        self._trained_on_prefixes = self.objective == "process" or bool(facts.get("per_token", True))
 
     @classmethod
     def from_pretrained(
@@ -96,6 +96,8 @@ class Verifier:
         prefix_cache_gib: float | None = None,
         revision: str | None = None,
         raw: bool = False,
+        rewards: Rewards = "cumulative",
+        reference: str | None = None,
     ) -> Self:
         """Load an exported verifier.
 
@@ -110,16 +112,19 @@ class Verifier:
             prefix_cache_gib: size of the prefix cache in GiB, see the class; 0 or None for none.
             revision: branch, tag or commit of the Hub repository.
             raw: give the values of the training, without a calibration that the export has adopted.
+            rewards: ``cumulative`` or ``step``, for an implicit reward model.
+            reference: where its reference is; None takes the place that the export names.
 
         Raises:
-            InputError: not an exported verifier, or one whose tokenizer gives other ids than in training.
+            InputError: not an exported verifier, one whose tokenizer gives other ids than in training, or a reference
+                that is missing or has other weights.
         """
-        model, encoder, facts = load_verifier(local_export(str(path), revision), dtype, neutral, raw=raw)
+        model, encoder, facts = load_verifier(local_export(str(path), revision), dtype, neutral, reference, raw=raw)
         try:
             model.to(choose_device(device))
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device: {device}: {str(error).splitlines()[0]}") from None
-        return cls(model, encoder, facts, str(path), pack_tokens, prefix_cache_gib)
+        return cls(model, encoder, facts, str(path), pack_tokens, prefix_cache_gib, rewards)
 
     @property
     def device(self) -> torch.device:
@@ -156,15 +161,15 @@ class Verifier:
         Args:
             problem: its text, or a list of texts.
             steps: steps of the solution, without step separators; with several problems, a list of such lists.
-            per_token: return an outcome verifier's value at every solution token instead of the final one only.
+            per_token: return the value at every solution token, of an outcome verifier or implicit reward model.
             complete: whether the solution is complete. A prefix (False) has the values of its steps so far, which are
                 those of every solution that begins with it. An outcome verifier scores its final token, without the end
                 of the sequence: the probability that it leads to a correct answer.
 
         Returns:
-            Values in [0, 1] along the solution: one per step (process reward model), or the final one or one per token
-                (outcome verifier); or a list of them. Empty, with a warning, for a solution without steps or longer
-                than ``max_length``.
+            Values in [0, 1] along the solution: one per step (process and implicit reward models), or the final one
+                or one per token (outcome verifier); or a list of them. Empty, with a warning, for a solution without
+                steps or longer than ``max_length``.
         """
         if isinstance(problem, str):
             return self._scored([problem], [steps], per_token, complete)[0]  # type: ignore[list-item]
@@ -193,9 +198,8 @@ class Verifier:
             candidates: complete solutions, each a text, which the template splits into steps, or a list of steps; with
                 several problems, a list of such lists.
             aggregation: rule that aggregates the values along a solution into its score, see
-                :func:`stepverify.aggregate.aggregate`. None is the default of ``sampling rank``: ``last`` for an
-                outcome verifier, ``prod`` for a process reward model (Lightman et al. 2023, section 2.6), whose scores
-                are then logarithms.
+                :func:`stepverify.aggregate.aggregate`. None is the default of ``sampling rank``, see
+                :func:`stepverify.objectives.Reading.aggregation`; scores of ``prod`` are logarithms.
 
         Raises:
             InputError: a problem without any candidate that could be scored.
@@ -204,7 +208,7 @@ class Verifier:
             return self.best_of([problem], [candidates], aggregation=aggregation)[0]
         if len(problem) != len(candidates):
             raise InputError(f"candidates: expected a list for each of {len(problem)} problems, got {len(candidates)}")
-        how: Aggregation = aggregation or ("prod" if self.objective == "process" else "last")
+        how: Aggregation = aggregation or self.reading.aggregation
         texts = [text for text, group in zip(problem, candidates, strict=True) for _ in group]
         split = self.template.split
         steps = [split(c, continued=True) if isinstance(c, str) else c for group in candidates for c in group]
@@ -249,13 +253,14 @@ class Verifier:
         examples: dict[int, Example] = {}
         for i, solution in enumerate(solutions):
             with suppress(LeftOut):
-                examples[i] = self._encode(solution, per_token)
+                examples[i] = self.reading.encode(self.encoder, solution, per_token)
         if not examples:
             return
         numbers, encoded, maps = list(examples), [*examples.values()], self.calibration
         try:
             for i, along in score_examples(self.model, encoded, self.pack_tokens, self.prefix_cache, count):
-                yield numbers[i], [round(value, 6) for value in (maps.map_values(along) if maps else along)]
+                values = self.reading.values(along, self.encoder, solutions[numbers[i]], per_token)
+                yield numbers[i], [round(value, 6) for value in (maps.map_values(values) if maps else values)]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -265,20 +270,15 @@ class Verifier:
             ) from None
 
     def token_texts(self, solution: Solution) -> list[str]:
-        """Return the token texts that an outcome verifier scores, with ``per_token``."""
+        """Return the texts of the tokens that are scored with ``per_token``."""
         return self.encoder.token_texts(solution)
-
-    def _encode(self, solution: Solution, per_token: bool) -> Example:
-        if self.objective == "process":
-            return self.encoder.process(solution, None)
-        return self.encoder.outcome(solution, None, last_only=not per_token)
 
     def _scored(
         self, problems: Sequence[str], steps: Sequence[Steps], per_token: bool, complete: bool
     ) -> list[list[float]]:
         if any(isinstance(one, str) for one in steps):
             raise InputError("steps: expected lists of steps, got a text; template.split(text) gives its steps")
-        if not complete and not self._trained_on_prefixes:
+        if not complete and not self.reading.takes_prefixes:
             warnings.warn(
                 f"{self.path} was trained on the final token of solutions only (per_token: false): its values "
                 "of prefixes mean nothing", stacklevel=3,
@@ -294,7 +294,7 @@ class Verifier:
 
     def _reason(self, solution: Solution) -> str:
         try:
-            self._encode(solution, per_token=False)
+            self.reading.encode(self.encoder, solution)
         except LeftOut as reason:
             return str(reason)
         raise AssertionError(f"{solution.id} can be scored")

@@ -56,7 +56,7 @@ def at_root(monkeypatch):
 
 
 def test_there_are_configurations():
-    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (9, 16, 5, 30)
+    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (9, 16, 5, 32)
     assert len(STAGES) == 102
     assert {p.parent.name for p in CONFIGS.rglob("*.sh")} == {"cluster"}
 

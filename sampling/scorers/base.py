@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from sampling.engines.base import Usage, unloaded
 from stepverify.adopted import Adopted
 from stepverify.critique import Critique
+from stepverify.objectives import Objective
 from stepverify.records import Solution
 from stepverify.training_problems import count_trained
-
-Objective = Literal["outcome", "process"]
 
 
 class Scorer(ABC):
@@ -25,7 +24,8 @@ class Scorer(ABC):
         concurrency: number of calls that keep it busy.
         export: local folder of the export, which records what it was trained on; None without an export.
         adopted: calibration that the export holds, and that the values are mapped with; None without.
-        objective: ``process``, a value for each step; ``outcome``, values for the final answer; None if unknown.
+        objective: ``process`` or ``implicit``, a value for each step; ``outcome``, values for the final answer; None if
+            unknown.
         usage: tokens read so far, and how many of these were not computed; None for scorers that do not know.
         num_parameters: parameters of the model; None if unknown. A token costs about twice as many FLOPs, without
             attention (Kaplan et al. 2020, section 2.1).

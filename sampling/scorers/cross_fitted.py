@@ -8,9 +8,10 @@ from statistics import fmean
 from typing import Any
 
 from sampling.engines.base import SummedUsage, Usage
-from sampling.scorers.base import Objective, Scorer
+from sampling.scorers.base import Scorer
 from sampling.scorers.exported import ExportedVerifier
 from sampling.scorers.path import ExportPath
+from stepverify.objectives import Objective
 from stepverify.readers.released import digest
 from stepverify.records import InputError, Solution
 from stepverify.training_problems import TRAINING_PROBLEMS_FILE, read_training_problems
@@ -98,8 +99,11 @@ class CrossFitted(Scorer):
         return {"problems": 0, "of": len(problems), "first": None}
 
     def identity(self) -> dict[str, Any]:
-        """Return the verifiers' identities."""
-        return {"scorer": "cross_fitted", "verifiers": [scorer.identity() for scorer in self.scorers]}
+        """Return the verifiers' identities, and the aggregation that all of them say, if they do."""
+        own = [scorer.identity() for scorer in self.scorers]
+        said = {identity.get("aggregation") for identity in own}
+        found: dict[str, Any] = {"scorer": "cross_fitted", "verifiers": own}
+        return found if len(said) > 1 or None in said else found | {"aggregation": said.pop()}
 
     def token_texts(self, solution: Solution) -> list[str]:
         """Return the texts of a solution's tokens, where it has token values."""

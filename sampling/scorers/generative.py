@@ -12,8 +12,9 @@ from sampling.engines import Engine, SamplingOptions
 from sampling.engines.base import Usage
 from sampling.runtime.scheduler import together
 from sampling.scorers.asking import Asking, Judged, Readout
-from sampling.scorers.base import Objective, Scorer
+from sampling.scorers.base import Scorer
 from stepverify.critique import Critique
+from stepverify.objectives import Objective
 from stepverify.records import Solution
 from stepverify.template import Template
 from stepverify.verification import Verification

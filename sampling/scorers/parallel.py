@@ -11,11 +11,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 from sampling.engines.base import Usage
-from sampling.scorers.base import Objective, Scorer
+from sampling.scorers.base import Scorer
 from sampling.scorers.workers import Pool, Worker
 from stepverify.adopted import Adopted, load_adopted
 from stepverify.data.encode import LeftOut, SolutionEncoder
 from stepverify.hub import local_export
+from stepverify.objectives import Objective, Reading
 from stepverify.records import InputError, Solution
 from stepverify.template import load_export
 from stepverify.tensors import count_parameters
@@ -116,15 +117,16 @@ class ParallelScorer(Scorer):
 
         Empty for a process reward model or without ``per_token``.
         """
-        return self._encoder.token_texts(solution) if self.per_token and self.objective == "outcome" else []
+        return self._encoder.token_texts(solution) if self.per_token and self.objective != "process" else []
 
     def count_tokens(self, solution: Solution) -> int:
-        """Count the tokens of problem and solution, with step tags and the token that ends a complete solution."""
+        """Count the tokens of problem and solution, with step tags and the token that ends a complete solution.
+
+        An implicit reward model reads them by both of its models, whose parameters :attr:`num_parameters` adds up.
+        """
         encoder = self._encoder
         try:
-            if self.objective == "process":
-                return len(encoder.process(solution, None).input_ids)
-            return len(encoder.outcome(solution, None, last_only=True).input_ids)
+            return len(Reading(self.objective or "outcome").encode(encoder, solution).input_ids)
         except LeftOut:
             return 0
 

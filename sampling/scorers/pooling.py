@@ -11,7 +11,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sampling.scorers.base import Objective
 from sampling.scorers.parallel import Dtype, Neutral, ParallelScorer
 from sampling.scorers.released import ReleasedPRM
 from sampling.scorers.workers import ProcessWorker, Stream, Worker
@@ -19,6 +18,7 @@ from stepverify.adopted import Adopted, check_neutral
 from stepverify.data.encode import LeftOut, SolutionEncoder
 from stepverify.digests import fingerprint_export
 from stepverify.hub import local_export
+from stepverify.objectives import Objective
 from stepverify.prms.families import FAMILIES
 from stepverify.records import InputError, Solution
 from stepverify.template import load_export

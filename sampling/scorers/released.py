@@ -12,11 +12,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sampling.scorers.base import Objective
 from sampling.scorers.local import LocalScorer
 from sampling.scorers.parallel import Dtype
 from stepverify.digests import digest_model
 from stepverify.hub import local_model
+from stepverify.objectives import Objective
 from stepverify.prms.families import check_files, load_format
 from stepverify.prms.formats import PRMFormat
 from stepverify.records import InputError

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sampling.engines.base import Usage
-from sampling.scorers.base import Objective, Scorer
+from sampling.scorers.base import Scorer
 from stepverify.adopted import Adopted
 from stepverify.critique import Critique
+from stepverify.objectives import Objective
 from stepverify.records import Solution
 
 

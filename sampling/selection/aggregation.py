@@ -6,11 +6,12 @@ The aggregation is configured, chosen on validation problems, or the default.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from sampling.selection.calibration import LEARNED, Calibration, How
+from sampling.selection.candidates import Sample
 from sampling.selection.estimators import best_of_n
 from sampling.selection.pool import Pool, drop_smaller, has_many, largest_size, read_pool
 from stepverify.aggregate import AGGREGATIONS, Aggregation, aggregate
@@ -34,6 +35,7 @@ def choose_aggregations(
     everyone: set[str],
     without_final_step: Collection[str] = (),
     calibrations: Mapping[str, Calibration] | None = None,
+    identities: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[dict[str, Choice], dict[str, Any] | None]:
     """Choose the aggregation of each verifier.
 
@@ -46,6 +48,7 @@ def choose_aggregations(
         everyone: all problems of the input.
         without_final_step: verifiers whose value of the final answer's step is left out, as in ``pool``.
         calibrations: verifier → its map, applied to ``pool`` already where it is one of steps.
+        identities: verifier → its identity, which may say an aggregation.
 
     Returns:
         verifier → choice, and the table of validation; None without one.
@@ -83,12 +86,24 @@ def choose_aggregations(
             table[name] = {how: _mean_best_of_n(other, name, how, size) for how in CANDIDATES}
             chosen[name] = {"how": max(CANDIDATES, key=table[name].__getitem__), "chosen_on": "validation"}
         else:
-            # An outcome verifier may give one value per token; its score is still the last one.
-            # A solution without values does not tell whether values are of steps or tokens.
-            by_step = many and all(s.num_values(name) in (0, s.num_steps) for s in samples)
-            chosen[name] = {"how": "prod" if by_step else "last", "chosen_on": "default"}
+            how = default_aggregation(samples, name, (identities or {}).get(name))
+            chosen[name] = {"how": how, "chosen_on": "default"}
     named = {"fewer_samples": few} if few else {}
     return chosen, {"num_problems": len(other), "n": size, "best_of_n": table} | named if other else None
+
+
+def default_aggregation(samples: Sequence[Sample], name: str, identity: Mapping[str, Any] | None) -> Aggregation:
+    """Return how a verifier's values become a score, if nobody says so.
+
+    As its scorer has said, which is in its identity; otherwise the product of values of steps, or else the last one.
+    """
+    if identity is not None and identity.get("aggregation") in AGGREGATIONS:
+        found: Aggregation = identity["aggregation"]
+        return found
+    # An outcome verifier may give one value per token; its score is still the last one.
+    # A solution without values does not tell whether values are of steps or tokens.
+    many = any(sample.num_values(name) > 1 for sample in samples)
+    return "prod" if many and all(s.num_values(name) in (0, s.num_steps) for s in samples) else "last"
 
 
 def map_steps(pool: Pool, calibrations: Mapping[str, Calibration], configured: Mapping[str, How]) -> None:

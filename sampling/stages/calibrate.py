@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sampling.runtime.provenance import check_independent, scored_by
+from sampling.selection.aggregation import default_aggregation
 from sampling.selection.calibration import VERSION, Calibrations, Target
 from sampling.selection.calibration_files import read_calibrations
 from sampling.selection.crossfit import Asked, calibrate_verifier
@@ -53,7 +54,7 @@ def calibrate(
             ``solutions``, a map of the aggregated score, fitted on outcomes. Default: ``steps`` where every value is of
             a step and labels of steps are there, otherwise ``solutions``.
         aggregation: verifier → how its values become the score that a map of solutions takes. Default: ``prod`` for
-            several values of steps, ``last`` otherwise, as in ``sampling rank``.
+            several values of steps, ``last`` otherwise and of implicit reward models, as in ``sampling rank``.
         per_step: a map for each step position with at least 50 correct and 50 incorrect steps; the others share one
             with their neighbours. For maps of steps alone.
         num_folds: folds of the cross-fitting, by a hash of the problem's id.
@@ -82,10 +83,15 @@ def calibrate(
         if unknown := given.keys() - {*names}:
             raise InputError(f"{key}.{min(unknown)}: expected one of {', '.join(names)}")
     judged = {name: judge(pool, name, _truths(input, name), folds_of([*pool], seed, num_folds)) for name in names}
+    identities = scored_by(input)
+    samples = [sample for group in pool.values() for sample in group]
     asked = {
-        name: _asked(one, pool, method, targets.get(name), (aggregation or {}).get(name), per_step)
+        name: _asked(
+            one, default_aggregation(samples, name, identities.get(name)), method, targets.get(name),
+            (aggregation or {}).get(name), per_step,
+        )
         for name, one in judged.items()
-    }
+    }  # fmt: skip
     if per_step and not any(one.per_step for one in asked.values()):
         raise InputError("per_step: no map is of steps; it needs step labels and target: steps")
     largest = largest_size([*map(len, pool.values())])
@@ -94,7 +100,6 @@ def calibrate(
         raise InputError(f"size: {size}: expected 1 to {max(map(len, pool.values()))}, the most samples of a problem")
     votes, timed_out = _votes(pool, size, num_subsets, seed)
     verifiers = {name: calibrate_verifier(judged[name], asked[name], votes, seed) for name in names}
-    identities = scored_by(input)
     for name, found in verifiers.items():
         found.identity = identities.get(name)
     made = Calibrations(
@@ -130,8 +135,9 @@ def _truths(path: Path, name: str) -> dict[str, list[float]] | None:
 
 
 def _asked(
-    judged: Judged, pool: Pool, method: Method, target: Target | None, aggregation: Aggregation | None, per_step: bool
-) -> Asked:
+    judged: Judged, default: Aggregation, method: Method, target: Target | None, aggregation: Aggregation | None,
+    per_step: bool,
+) -> Asked:  # fmt: skip
     name, many = judged.name, bool((judged.counts > 1).any())
     if target == "steps" and judged.truths is None:
         raise InputError(f"target.{name}: steps: its values are not of labelled steps; take solutions, or label steps")
@@ -139,9 +145,6 @@ def _asked(
     if aggregation is not None and (aggregation not in AGGREGATIONS or target == "steps"):
         reason = "a map of steps comes before any aggregation" if target == "steps" else f"one of {AGGREGATIONS}"
         raise InputError(f"aggregation.{name}: {aggregation}: expected none, {reason}")
-    samples = [sample for group in pool.values() for sample in group]
-    by_step = many and all(sample.num_values(name) in (0, sample.num_steps) for sample in samples)
-    default: Aggregation = "prod" if by_step else "last"
     how = (aggregation or default) if many else "last"
     return Asked(method=method, target=target, aggregation=how, per_step=per_step and target == "steps")
 

@@ -54,9 +54,9 @@ def rank(
     Args:
         input: graded and scored solutions, of any number of verifiers.
         output: the folder to write; a finished one is left as it is.
-        aggregation: verifier → how its values become the score of a solution. Default: ``last`` for an outcome
-            verifier, ``prod`` for a process reward model (Lightman et al. 2023, section 2.6). ``learned`` is that of
-            ``calibration``, on uncalibrated values.
+        aggregation: verifier → how its values become the score of a solution. Default: ``last`` for an outcome verifier
+            or implicit reward model, ``prod`` for a process reward model (Lightman et al. 2023, section 2.6).
+            ``learned`` is that of ``calibration``, on uncalibrated values.
         calibration: file of ``sampling calibrate``, fitted on other problems. Maps of steps apply to every value; maps
             of solutions turn the aggregated score into the weight of a vote, and fix the aggregation; those of
             ``every_aggregation`` stay uncalibrated.
@@ -127,7 +127,9 @@ def rank(
     few = drop_smaller(pool, grid[-1])
     base_rate = fmean(s.correct for samples in pool.values() for s in samples if s is not MISSING)  # of real samples
     counts = count_samples(pool) | missing
-    chosen, table = choose_aggregations(pool, aggregation or {}, validation, grid[-1], everyone, trimmed, maps)
+    chosen, table = choose_aggregations(
+        pool, aggregation or {}, validation, grid[-1], everyone, trimmed, maps, scored_by(input)
+    )
     seen = {name: found for name, found in trained_on(input).items() if name in chosen}
 
     aggregations = {name: choice["how"] for name, choice in chosen.items()}

@@ -38,6 +38,12 @@ _KINDS = {
         "Gives the probability that each step of a worked solution is correct, at the step tag after the step.",
         ("token-classification", ["math", "reward-model", "process-reward-model"]),
     ),
+    "implicit": (
+        "Implicit reward model",
+        "Gives, after each step of a worked solution, the probability that the solution so far leads to a correct "
+        "answer: from the log-ratio of this model and its reference, trained on outcomes alone (Yuan et al. 2024).",
+        ("text-generation", ["math", "reward-model", "process-reward-model", "implicit-prm"]),
+    ),
 }
 _FORMS: dict[Form, str] = {
     "causal": "`AutoModelForCausalLM`",
@@ -91,6 +97,7 @@ class Card:
             f"# {title}, from {start}\n\n{purpose} {self._form(form)}",
             self._usage(form, folder),
             self._text(),
+            self._reference(),
             self._data(),
             self._metrics(),
             self._recipe(),
@@ -141,6 +148,17 @@ class Card:
         lines = ["| | text | id |", "|---|---|---|"]
         lines += [f"| {k} | `{json.dumps(v, ensure_ascii=False)}` | {ids.get(k, '')} |" for k, v in rows.items()]
         return "## Text\n\n" + "\n".join(lines)
+
+    def _reference(self) -> str:
+        facts = self.module.facts()  # the calibration is that of the weights, which may be those of the best checkpoint
+        if (found := facts.get("reference")) is None:
+            return ""
+        gain, bias = facts["scaling"]
+        return (
+            f"## Reward\n\nβ = {facts['beta']} times the log-ratio to the reference `{found['path']}` (digest "
+            f"{found['digest'][:16]}), which scoring needs beside this model; values are the sigmoid of {gain:.4g} "
+            f"times the reward {'+' if bias >= 0 else '-'} {abs(bias):.4g}."
+        )
 
     def _data(self) -> str:
         used = getattr(self.data, "examples", {})

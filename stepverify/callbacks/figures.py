@@ -13,7 +13,7 @@ from torchmetrics.classification import BinaryPrecisionRecallCurve
 
 from stepverify.aggregate import deepest_fall
 from stepverify.data.batch import Batch
-from stepverify.modules import GeneratorModule, OutcomeVerifier, ProcessRewardModel, StepModule
+from stepverify.modules import GeneratorModule, GradedModule, ProcessRewardModel, StepModule
 from stepverify.records import Solution
 
 if TYPE_CHECKING:
@@ -153,8 +153,8 @@ def _square(x: str, y: str) -> tuple[Figure, Axes]:
 class SolutionText(lightning.Callback):
     """Log solutions as text after each validation.
 
-    A generator samples them greedily; a verifier shows them with its values. For an outcome verifier that scores every
-    token, each line shows the value after it, and a figure shows all values as colours.
+    A generator samples them greedily; a verifier shows them with its values. For one that scores every token, each line
+    shows the value after it, and a figure shows all values as colours.
 
     Args:
         num_solutions: number of solutions, from the first validation batch.
@@ -181,7 +181,7 @@ class SolutionText(lightning.Callback):
             texts = []
             judged = list(zip(batch.records, batch.split(outputs), strict=True))[: self.num_solutions]
             for i, (record, values) in enumerate(judged):
-                pieces = pl_module.encoder.token_texts(record) if isinstance(pl_module, OutcomeVerifier) else []
+                pieces = pl_module.encoder.token_texts(record) if isinstance(pl_module, GradedModule) else []
                 if len(pieces) != len(values):  # step scores, or the final value only
                     texts.append(_judged(record, values))
                     continue

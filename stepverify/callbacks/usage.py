@@ -42,7 +42,8 @@ class Usage:
         self.attention = ', attn_implementation="eager"' if needs_eager else ""
         self.template, self.encoder, self.base = module.template, module.encoder, module.backbone_source.path
         self.labels, self.dtype = module.model.labels, module.number_format()
-        self.adds_neutral = "neutral" in self.labels and module.facts()["neutral"] == "positive"
+        self.facts = module.facts()
+        self.adds_neutral = "neutral" in self.labels and self.facts["neutral"] == "positive"
         # For some model types AutoTokenizer ignores the file's pre-tokenizer and uses that of the class.
         self.tokenizer = "PreTrainedTokenizerFast" if (folder / "tokenizer.json").is_file() else "AutoTokenizer"
 
@@ -94,13 +95,14 @@ class Usage:
     def _model(self) -> list[str]:
         dtype = f"dtype=torch.{self.dtype}{self.attention}"
         head = ['head = load_file(path + "/value_head.safetensors")'] if self.has_value_head else []
+        if self.objective == "implicit":
+            name = _pretrained(self.facts["reference"]["path"])
+            head.append(f"reference = {self.auto}.from_pretrained({name}, {dtype}).eval()")
         if self.form != "adapter":
             return [f"model = {self.auto}.from_pretrained(path, {dtype}).eval()", *head]
         labels = "" if self.auto == _CAUSAL else f", num_labels={len(self.labels)}"
-        base, revision = split_revision(self.base)
-        pinned = f", revision={_quoted(revision)}" if revision else ""
         return [
-            f"base = {self.auto}.from_pretrained({_quoted(base)}{pinned}{labels}, {dtype})",
+            f"base = {self.auto}.from_pretrained({_pretrained(self.base)}{labels}, {dtype})",
             "model = PeftModel.from_pretrained(base, path).eval()",
             *head,
         ]
@@ -116,6 +118,19 @@ class Usage:
         if self.template.thought:
             lines.append(f"ids += encode({_quoted(self.template.thought)})")
         step = f"encode(step + {_quoted(self.template.joint)})"
+        if self.objective == "implicit":
+            last = f"encode(steps[-1]) + [{self.encoder.end_id}]" if chat else (
+                f"encode(steps[-1] + {_quoted(self.template.joint)}) + [tokenizer.eos_token_id]"
+            )  # fmt: skip
+            return [
+                *lines,
+                "start, ends = len(ids), []",
+                "for step in steps[:-1]:",
+                f"    ids += {step}",
+                "    ends.append(len(ids) - 1)",
+                f"ids += {last}  # with the end, unless it was cut off",
+                "ends.append(len(ids) - 1)",
+            ]
         if self.objective == "outcome" and chat:
             return [
                 *lines,
@@ -147,6 +162,20 @@ class Usage:
                 "text = tokenizer.decode(sampled[0, len(ids) :], skip_special_tokens=True)",
                 "print(text)",
             ]
+        if self.objective == "implicit":
+            gain, bias = self.facts["scaling"]
+            return [
+                "",
+                "def log_probs(causal):",
+                "    with torch.inference_mode():",
+                "        logits = causal(input_ids=torch.tensor([ids])).logits[0, start - 1 : -1]",
+                "    return logits.float().log_softmax(-1).gather(-1, torch.tensor(ids[start:])[:, None])[:, 0]",
+                "",
+                "",
+                f"rewards = {self.facts['beta']} * (log_probs(model) - log_probs(reference)).cumsum(0)",
+                f"scores = ({gain} * rewards[[end - start for end in ends]] + {bias}).sigmoid().tolist()",
+                "print(scores)  # after each step, the probability that the solution so far leads to a correct answer",
+            ]
         run = ["with torch.inference_mode():", "    logits = model(input_ids=torch.tensor([ids])).logits[0]"]
         if self.has_value_head:
             decoder = ("base." if self.form == "adapter" else "model.") + self.decoder
@@ -177,6 +206,12 @@ class Usage:
     def _correct(self) -> str:
         """Write the index that selects the value from the labels' probabilities."""
         return "[:, 1:].sum(-1)" if self.adds_neutral else "[:, 1]"
+
+
+def _pretrained(path: str) -> str:
+    """Write the first arguments of ``from_pretrained``."""
+    name, revision = split_revision(path)
+    return _quoted(name) + (f", revision={_quoted(revision)}" if revision else "")
 
 
 def _quoted(text: str) -> str:

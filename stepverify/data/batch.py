@@ -106,6 +106,8 @@ class ScoredPositions(_Movable):
         entries: (N,) scored positions along each record's solution, one record after the other.
         owner: (N,) record of each entry.
         problem: (B,) number of the problem that each of the B records solves.
+        tokens: (U,) tokens of ``index``, each once, in its order; None without ``reference``.
+        reference: (U,) their log-probabilities under a reference model; None if not known.
     """
 
     index: Tensor
@@ -114,6 +116,8 @@ class ScoredPositions(_Movable):
     entries: Tensor
     owner: Tensor
     problem: Tensor
+    tokens: Tensor | None = None
+    reference: Tensor | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -181,7 +185,7 @@ def collate(
     return Batch(
         input_ids=as_tensor(np.pad(forest.ids, (0, padding))),
         tree=lay_out(forest, padding, shared),
-        scored=_scored(places, targets, [e.weights for e in examples], problems),
+        scored=_scored(places, targets, [e.weights for e in examples], problems, [e.reference for e in examples]),
         lm=_scored(lm_places, successors, lm_weights, problems) if successors or lm else None,
         records=[e.record for e in examples],
         num_tokens=sum(map(len, forest.paths)),
@@ -223,21 +227,26 @@ def as_calls(segments: Segments) -> Calls:
 
 def _scored(
     places: Sequence[np.ndarray], targets: Sequence[float] | None, weights: Sequence[Sequence[float] | None],
-    problems: Sequence[str],
+    problems: Sequence[str], references: Sequence[Sequence[float] | None] = (None,),
 ) -> ScoredPositions:  # fmt: skip
     """Merge positions with the same token and target; their weights add up."""
     flat = np.concatenate(places)
     wanted = np.zeros(len(flat)) if targets is None else np.array(targets, np.float64)
     kinds, kind = np.unique(wanted, return_inverse=True)
     keys, first, entries = np.unique(flat * len(kinds) + kind, return_index=True, return_inverse=True)
+    index = keys // len(kinds)
+    known = np.array([value for own in references for value in own or ()])  # of all examples or of none
+    once = np.diff(index, prepend=-1) > 0
     each = np.concatenate([np.ones(len(p)) if w is None else np.array(w) for p, w in zip(places, weights, strict=True)])
     return ScoredPositions(
-        index=as_tensor(keys // len(kinds)),
+        index=as_tensor(index),
         targets=None if targets is None else torch.from_numpy(wanted[first]).float(),
         weights=torch.from_numpy(np.bincount(entries, weights=each, minlength=len(keys))).float(),
         entries=as_tensor(entries),
         owner=as_tensor(np.repeat(np.arange(len(places)), [len(p) for p in places])),
         problem=as_tensor(np.unique(problems, return_inverse=True)[1]),
+        tokens=as_tensor(index[once]) if len(known) else None,
+        reference=torch.from_numpy(known[first[once]]).float() if len(known) else None,
     )
 
 

@@ -12,17 +12,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from stepverify import atomic
-from stepverify.data.table import INDEX, Damaged, ExampleTable, in_use
+from stepverify.data.arrays import INDEX, Damaged, MappedArrays, in_use
 from stepverify.lock import is_named, take
 from stepverify.records import InputError
 
 _POLL = 0.1  # seconds
 _SAID_AFTER = 5.0
 _GIB = 50.0
+Arrays = TypeVar("Arrays", bound=MappedArrays)
 
 
 def cache_folder(chosen: bool | str) -> Path | None:
@@ -54,8 +56,9 @@ def size_bound() -> float:
 
 
 def find_or_build(
-    folder: Path, build: Callable[[Path], None], verify: Callable[[ExampleTable], None], name: str
-) -> tuple[ExampleTable, bool]:
+    folder: Path, build: Callable[[Path], None], verify: Callable[[Arrays], None], name: str,
+    opened: Callable[[Path], Arrays],
+) -> tuple[Arrays, bool]:  # fmt: skip
     """Open the table in a folder; build it where there is none, or none that is whole.
 
     Args:
@@ -63,6 +66,7 @@ def find_or_build(
         build: writes a table into an empty folder.
         verify: raises :class:`Damaged` where the table is not what ``build`` would write.
         name: of the examples, for the log.
+        opened: opens the table in a folder.
 
     Returns:
         The table, and whether it was there.
@@ -75,13 +79,13 @@ def find_or_build(
     bound = size_bound()
     while True:
         with _prepared(folder, name):
-            table = _open(folder)
+            table = _open(folder, opened)
             found = table is not None and table.identity() != damaged
             if table is None or not found:
                 with atomic.replacing(folder) as draft:
                     draft.mkdir()
                     build(draft)
-                table = ExampleTable(folder)
+                table = opened(folder)
         if not found:
             _evict(folder.parent, bound, kept=folder)
             return table, False
@@ -97,6 +101,18 @@ def find_or_build(
             return table, True
 
 
+def find(folder: Path, opened: Callable[[Path], Arrays]) -> Arrays | None:
+    """Open the table in a folder; None where there is none, or none that is whole and can be read."""
+    try:
+        if (table := _open(folder, opened)) is not None:
+            table.check()
+            with suppress(OSError):  # that of another user
+                os.utime(folder / INDEX)
+        return table
+    except (OSError, Damaged):
+        return None
+
+
 @contextmanager
 def _prepared(folder: Path, name: str) -> Iterator[None]:
     """Make the folder above and hold the lock; a table that is there is read without, where one may only read."""
@@ -110,9 +126,9 @@ def _prepared(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _open(folder: Path) -> ExampleTable | None:
+def _open(folder: Path, opened: Callable[[Path], Arrays]) -> Arrays | None:
     try:
-        return ExampleTable(folder)
+        return opened(folder)
     except FileNotFoundError:
         return None
     except Damaged as reason:

@@ -34,6 +34,7 @@ class Example:
         weights: weights of the M positions in the loss; None is 1 each.
         lm_weights: weights of ``lm_positions``; None is 1 each.
         denominator: what it adds to the loss denominator; None is the sum of ``weights``.
+        reference: log-probabilities of the tokens at ``positions`` under a reference model; None if not known.
     """
 
     input_ids: list[int]
@@ -44,6 +45,7 @@ class Example:
     weights: list[float] | None = None
     lm_weights: list[float] | None = None
     denominator: float | None = None
+    reference: list[float] | None = None
 
     def lm_targets(self) -> list[int]:
         """Return the tokens after ``lm_positions``."""

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from stepverify.data.encode import SolutionEncoder
+from stepverify.data.table import ExampleTable
 from stepverify.readers import Reader
 from stepverify.readers.base import once
 from stepverify.records import Solution
@@ -98,6 +99,19 @@ def key_of(data: DataKey, encoder: SolutionEncoder, options: Mapping[str, Any]) 
         "data": data.value, "tokenizer": _tokenizer(encoder.tokenizer), "probe": encoder.probe(),
         "template": describe(encoder.template), "max_length": encoder.max_length, "options": describe(options),
         "code": _code(), "libraries": installed(*_LIBRARIES), "python": sys.version_info[:2],
+    })  # fmt: skip
+
+
+def key_of_reference(table: ExampleTable, described: Mapping[str, Any]) -> str:
+    """Make the key of a reference model's log-probabilities.
+
+    Args:
+        table: the examples, of which token ids and positions count.
+        described: digest of the reference, and how it is computed, as plain values.
+    """
+    tokens = table.digest("input_ids", "positions")
+    return _hashed({
+        "tokens": tokens, "reference": described, "code": _code(), "libraries": installed("torch", "transformers"),
     })  # fmt: skip
 
 

@@ -15,11 +15,12 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from stepverify.atomic import remove
+from stepverify.data.arrays import Damaged, Unwritable
 from stepverify.data.cache import find_or_build
 from stepverify.data.encode import Example, LeftOut, SolutionEncoder
 from stepverify.data.fingerprint import DataKey, Unknown, key_of
 from stepverify.data.store import ExampleStore
-from stepverify.data.table import Damaged, ExampleTable, TableWriter, Unwritable
+from stepverify.data.table import ExampleTable, TableWriter
 from stepverify.readers import Reader
 from stepverify.readers.base import ReasonCounter, once
 from stepverify.records import InputError, Solution
@@ -109,7 +110,9 @@ class _Encoding:
                 raise options if isinstance(options, Unknown) else Unknown("nothing says what the encoding depends on")
             data = DataKey(self.reader, self.name)
             folder = cache / key_of(data, self.encoder, options)
-            table, found = find_or_build(folder, lambda draft: self.build(draft, data), self.compare, self.name)
+            table, found = find_or_build(
+                folder, lambda draft: self.build(draft, data), self.compare, self.name, ExampleTable
+            )
             return table, f"; {'read from' if found else 'kept in'} {folder}"
         except Unknown as reason:
             rank_zero_info(f"{self.name}: encoded examples are not kept: {reason}")

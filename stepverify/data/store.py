@@ -9,8 +9,10 @@ from typing import Any, overload
 
 import numpy as np
 
+from stepverify.data.arrays import remove_with
 from stepverify.data.encode import Example
-from stepverify.data.table import ExampleTable, remove_with
+from stepverify.data.reference import LogProbs
+from stepverify.data.table import ExampleTable
 from stepverify.data.targets import NEUTRAL
 
 _COLUMNS = {"positions": "weights", "lm_positions": "lm_weights"}
@@ -44,6 +46,7 @@ class ExampleStore(Sequence[Example]):
         self._starts: dict[str, np.ndarray] = {}  # (E + 1,) where those of an entry begin
         self._denominators: np.ndarray | None = None  # (E,) nan: the sum of its weights
         self._weights: np.ndarray | None = None
+        self._reference: LogProbs | None = None
         self._add(table, np.arange(len(table)))
         if denominator is not None:
             given = [denominator(example) for example in self]
@@ -155,6 +158,16 @@ class ExampleStore(Sequence[Example]):
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def has_reference(self) -> bool:
+        """Tell whether the log-probabilities of a reference model are attached."""
+        return self._reference is not None
+
+    def attach(self, reference: LogProbs) -> None:
+        """Give each example the log-probabilities of a reference model."""
+        assert len(self._parts) == 1
+        self._reference = reference
+
     def __len__(self) -> int:
         return len(self.lengths)
 
@@ -177,6 +190,8 @@ class ExampleStore(Sequence[Example]):
             example.weights = (self._factors[classes_of(np.array(example.targets))] * weights).tolist()
         if self._denominators is not None and not np.isnan(value := self._denominators[index]):
             example.denominator = float(value)
+        if self._reference is not None:
+            example.reference = self._reference.values[table.span("positions", row)].tolist()
         return example
 
     def _find(self, index: int) -> tuple[int, ExampleTable, int]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import sys
-import weakref
+import hashlib
 import zlib
 from array import array
 from pathlib import Path
@@ -15,13 +11,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from stepverify import atomic
+from stepverify.data.arrays import MappedArrays, Unwritable, write_index
 from stepverify.data.encode import Example
 from stepverify.readers.base import ReasonCounter
 from stepverify.readers.released import digest
 from stepverify.records import InputError, Solution
 
-INDEX = "index.json"
 _FLUSH = 512  # examples
 # What an example holds, and the code of its numbers. The record is msgpack.
 _COLUMNS = {
@@ -30,14 +25,6 @@ _COLUMNS = {
 }  # fmt: skip
 _encode_record = msgspec.msgpack.Encoder().encode
 _decode_record = msgspec.msgpack.Decoder(Solution).decode
-
-
-class Unwritable(Exception):
-    """Say why a folder does not take the examples."""
-
-
-class Damaged(Exception):
-    """Say why a folder does not hold what was written."""
 
 
 class TableWriter:
@@ -95,15 +82,11 @@ class TableWriter:
             noted: what else the reader has met.
         """
         self._flush()
-        described = json.dumps({
-            "examples": self.num_examples, "tokens": self.num_tokens, "solutions": total, "byteorder": sys.byteorder,
+        facts = {
+            "examples": self.num_examples, "tokens": self.num_tokens, "solutions": total,
             "left_out": left_out.plain(), "noted": noted.plain(), "problems": self._problems,
-            "files": {name: [self._sizes[name], self._sums[name]] for name in self._sizes},
-        }, ensure_ascii=False).encode()  # fmt: skip
-        try:
-            (self.folder / INDEX).write_bytes(b"%08x\n%s" % (zlib.crc32(described), described))
-        except OSError as error:
-            raise Unwritable(error.strerror) from error
+        }  # fmt: skip
+        write_index(self.folder, facts, {name: (self._sizes[name], self._sums[name]) for name in self._sizes})
 
     def _flush(self) -> None:
         try:
@@ -125,10 +108,8 @@ def _packed(record: Solution) -> bytes:
         raise InputError(f"solution {record.id}: cannot be kept on disk: {error}; `meta` takes JSON values") from None
 
 
-class ExampleTable:
+class ExampleTable(MappedArrays):
     """Examples in a folder, memory-mapped: N rows.
-
-    It is locked for as long as this object lives, so that nobody takes a table away that is in use.
 
     Args:
         folder: written by :class:`TableWriter`.
@@ -136,7 +117,7 @@ class ExampleTable:
 
     Raises:
         FileNotFoundError: nothing is there.
-        Damaged: the index is not whole, or a file has another size than it says. :meth:`check` reads the files too.
+        Damaged: the index is not whole, or a file has another size than it says.
 
     Attributes:
         left_out: why the reader's other solutions are not there.
@@ -149,52 +130,13 @@ class ExampleTable:
     """
 
     def __init__(self, folder: Path, *, temporary: bool = False) -> None:
-        self.folder, self._lock = folder, os.open(folder / INDEX, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._lock)
-        if temporary:
-            remove_with(self, folder)
-        _shared(self._lock)
-        facts = _read_index(folder / INDEX)
-        self._files: dict[str, list[int]] = facts["files"]
-        self.num_solutions, self.num_tokens = facts["solutions"], facts["tokens"]
-        self.left_out, self.noted = _tally(facts["left_out"]), _tally(facts["noted"])
-        self.problems: list[list[str]] = facts["problems"]
-        self._arrays = {name: self._map(name, code) for name, code in _COLUMNS.items()}
-        self._ends = self._map("ends", "q").reshape(-1, len(_COLUMNS))
-        self.given, self.groups = self._map("given", "B"), self._map("groups", "i")
-
-    def _map(self, name: str, code: str) -> np.ndarray:
-        path, size = self.folder / name, self._files[name][0]
-        try:
-            found = path.stat().st_size
-        except FileNotFoundError:
-            raise Damaged(f"{path} is missing") from None
-        if found != size:
-            raise Damaged(f"{path} has {found:,} bytes, {size:,} were written")
-        # An array of its own: indexing a memmap costs as much as reading an example.
-        return np.asarray(np.memmap(path, code, "r")) if size else np.empty(0, code)
-
-    def check(self) -> None:
-        """Read all files and compare their checksums.
-
-        Raises:
-            Damaged: one of them has changed.
-        """
-        for name, (_, wanted) in self._files.items():
-            value = 0
-            with (self.folder / name).open("rb") as file:
-                while data := file.read(1 << 22):
-                    value = zlib.crc32(data, value)
-            if value != wanted:
-                raise Damaged(f"{self.folder / name} has changed since it was written")
-
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum(size for size, _ in self._files.values())
-
-    def identity(self) -> int:
-        """Tell this table from one that replaces it in its folder."""
-        return os.fstat(self._lock).st_ino
+        super().__init__(folder, temporary=temporary)
+        self.num_solutions, self.num_tokens = self.facts["solutions"], self.facts["tokens"]
+        self.left_out, self.noted = _tally(self.facts["left_out"]), _tally(self.facts["noted"])
+        self.problems: list[list[str]] = self.facts["problems"]
+        self._arrays = {name: self.map(name, code) for name, code in _COLUMNS.items()}
+        self._ends = self.map("ends", "q").reshape(-1, len(_COLUMNS))
+        self.given, self.groups = self.map("given", "B"), self.map("groups", "i")
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -224,6 +166,19 @@ class ExampleTable:
         column = [*_COLUMNS].index(name)
         return self._ends[rows + 1, column] - self._ends[rows, column]
 
+    def span(self, name: str, row: int) -> slice:
+        """Return the place of a row's values in a column."""
+        column = [*_COLUMNS].index(name)
+        return slice(*self._ends[row : row + 2, column].tolist())
+
+    def digest(self, *names: str) -> str:
+        """Hash the values of columns in all rows."""
+        found = hashlib.blake2b(digest_size=16)
+        for name in names:
+            found.update(np.ascontiguousarray(self._ends[:, [*_COLUMNS].index(name)]).data)
+            found.update(self._arrays[name].data)
+        return found.hexdigest()
+
     def gather(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Read the values of a column in (R,) rows, one row after the other."""
         counts = self.counts(name, rows)
@@ -235,52 +190,6 @@ class ExampleTable:
         """Tell whether any row has values in a column."""
         return len(self._arrays[name]) > 0
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """For worker processes that are not forked: they map the same files."""
-        return ExampleTable, (self.folder,)
-
-
-def _read_index(path: Path) -> dict[str, Any]:
-    value, _, described = path.read_bytes().partition(b"\n")
-    if value != b"%08x" % zlib.crc32(described):
-        raise Damaged(f"{path} is not whole")
-    facts: dict[str, Any] = json.loads(described)
-    if facts["byteorder"] != sys.byteorder:
-        raise Damaged(f"{path} is of a machine with another byte order")
-    return facts
-
 
 def _tally(plain: dict[str, dict[str, Any]]) -> ReasonCounter:
     return ReasonCounter({r: v["count"] for r, v in plain.items()}, {r: v["first"] for r, v in plain.items()})
-
-
-def _shared(lock: int) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-    except OSError:  # a file system without locks; nothing is removed there (see :func:`in_use`)
-        return
-
-
-def in_use(folder: Path) -> bool:
-    """Tell whether a process has a table of this folder open, or may have."""
-    try:
-        lock = os.open(folder / INDEX, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
-def remove_with(owner: object, folder: Path) -> None:
-    """Remove a folder when its owner is gone; a forked worker leaves it to the process that called this."""
-    weakref.finalize(owner, _remove, folder, os.getpid())
-
-
-def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:
-        atomic.remove(folder)

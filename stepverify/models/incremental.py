@@ -19,6 +19,7 @@ from stepverify.data.tree import common_prefix, in_order
 from stepverify.models.backbone import log, without_adapters
 from stepverify.models.check import TOLERANCE, difference, exact, narrowed, sequences_for
 from stepverify.models.heads import VerifierModel
+from stepverify.models.implicit import ImplicitModel
 from stepverify.prefix_cache import Node, PrefixCache
 from stepverify.records import Solution
 
@@ -229,6 +230,8 @@ def why_not_cached(model: VerifierModel) -> str:
     """
     if not model.packed:
         return model.reading.reason
+    if isinstance(model, ImplicitModel):
+        return "an implicit reward model reads each token after the state before it, by two models"
     base = without_adapters(model.backbone)
     sequences = sequences_for(base.config, base.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     if not model.packs(longest := max(map(len, sequences))):

@@ -9,10 +9,15 @@ from stepverify.data.encode import SolutionEncoder, load_tokenizer
 from stepverify.models.backbone import Backbone
 from stepverify.models.export import load_value_head
 from stepverify.models.heads import VerifierModel
+from stepverify.models.implicit import ImplicitModel
 from stepverify.models.outcome import OutcomeModel
 from stepverify.models.process import Neutral, ProcessModel
+from stepverify.models.reference import Reference
+from stepverify.objectives import OBJECTIVES
 from stepverify.records import InputError
 from stepverify.template import load_export
+
+_NAMES = f"{', '.join(OBJECTIVES[:-1])} or {OBJECTIVES[-1]}"
 
 
 def load_encoder(path: str, neutral: Neutral | None = None) -> tuple[SolutionEncoder, dict[str, Any]]:
@@ -26,10 +31,8 @@ def load_encoder(path: str, neutral: Neutral | None = None) -> tuple[SolutionEnc
         InputError: as in :func:`load_verifier`, except for the weights.
     """
     export = load_export(path)
-    if export is None or export[1].get("objective") not in ("outcome", "process"):
-        raise InputError(
-            f"{path}: not an exported verifier (its stepverify.json must say objective: outcome or process)"
-        )
+    if export is None or export[1].get("objective") not in OBJECTIVES:
+        raise InputError(f"{path}: not an exported verifier (its stepverify.json must say objective: {_NAMES})")
     template, facts = export
     if facts.get("form") == "adapter":
         raise InputError(f"{path}: an adapter; score with the merged export in its parent folder")
@@ -44,7 +47,7 @@ def load_encoder(path: str, neutral: Neutral | None = None) -> tuple[SolutionEnc
 
 
 def load_verifier(
-    path: str, dtype: str = "auto", neutral: Neutral | None = None, *, raw: bool = False
+    path: str, dtype: str = "auto", neutral: Neutral | None = None, reference: str | None = None, *, raw: bool = False
 ) -> tuple[VerifierModel, SolutionEncoder, dict[str, Any]]:
     """Load an exported verifier in evaluation mode, with its encoder and metadata.
 
@@ -54,11 +57,13 @@ def load_verifier(
             the export does not record it.
         neutral: how the values of a process reward model with a neutral label count P(neutral); None takes the export's
             choice.
+        reference: where the reference of an implicit reward model is; None takes the place that the export names.
         raw: leave out a calibration that the export has adopted; otherwise the metadata hold it as ``calibration``.
 
     Raises:
-        InputError: not an exported verifier, its tokenizer no longer gives the saved ids, ``neutral`` is given for a
-            verifier without a neutral label, or is another one than in the calibration.
+        InputError: not an exported verifier, its tokenizer no longer gives the saved ids, ``neutral`` or ``reference``
+            is given for a verifier without a neutral label or reference, the reference is missing or another
+            model, or ``neutral`` is another one than in the calibration.
     """
     encoder, facts = load_encoder(path, neutral)
     if not raw and (adopted := load_adopted(path)) is not None:
@@ -66,7 +71,15 @@ def load_verifier(
         facts["calibration"] = adopted
     if dtype == "auto":
         dtype = facts.get("dtype", dtype)
+    if reference is not None and facts["objective"] != "implicit":
+        raise InputError(f"{path}: reference: {reference}: it is no implicit reward model, which alone has one")
+    other = Reference.read(facts, path).find(path, reference) if facts["objective"] == "implicit" else None
     backbone = Backbone(path=path, dtype=dtype).load()  # type: ignore[arg-type]
+    if other is not None:
+        beside = ImplicitModel(Backbone(path=other, dtype=dtype).load())  # type: ignore[arg-type]
+        implicit = ImplicitModel(backbone, facts["beta"], beside)
+        implicit.scale(*facts["scaling"])
+        return implicit.eval(), encoder, facts
     if facts["objective"] == "process":
         counts_as: Neutral = neutral or facts.get("neutral", "positive")
         model: VerifierModel = ProcessModel(backbone, encoder.label_ids, neutral=counts_as)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from stepverify.data.batch import Batch
 from stepverify.models.backbone import without_adapters
+from stepverify.models.calibrated import CalibratedModel
 from stepverify.models.export import Form, Head, output_rows
-from stepverify.models.heads import Rows, VerifierModel
+from stepverify.models.heads import Rows
 from stepverify.models.rows import decoder_of
 from stepverify.models.sharded import gathered, home, whole
 from stepverify.records import InputError
@@ -40,7 +41,7 @@ class ReservedLogit(nn.Module):
         return self.gain * (hidden @ row).to(self.gain.dtype) + self.bias
 
 
-class OutcomeModel(VerifierModel):
+class OutcomeModel(CalibratedModel):
     """Compute one value logit per token (Cobbe et al. 2021).
 
     Args:
@@ -74,8 +75,6 @@ class OutcomeModel(VerifierModel):
             # Start with value 1/2 everywhere instead of random values.
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
-        self.scaling: Tensor
-        self.register_buffer("scaling", torch.tensor([1.0, 0.0]))
 
     def head_rows(self) -> Rows | None:
         """Pick the reserved token's row."""
@@ -125,18 +124,6 @@ class OutcomeModel(VerifierModel):
             return
         self.value_head.gain.div_(std)
         self.value_head.bias.copy_(-mean / std)
-
-    def scale(self, gain: float = 1.0, bias: float = 0.0) -> None:
-        """Set the calibration: values are sigmoid(gain · logit + bias).
-
-        The logits that are trained do not change.
-        """
-        self.scaling.copy_(torch.tensor([gain, bias]))
-
-    def values(self, outputs: Tensor) -> Tensor:
-        """Compute the calibrated probability that the solution's final answer is correct."""
-        gain, bias = self.scaling
-        return (gain * outputs.float() + bias).sigmoid()
 
     def classifier_head(self, state: Mapping[str, Tensor]) -> Head:
         """Return the value head, including its calibration."""

@@ -33,5 +33,7 @@ def shard(model: VerifierModel, sharding: Sharding, *, mixed: bool = False) -> N
 
     sharding.place(model, divide)
     model.gathered_dtype = policy.param_dtype
-    register_fsdp_forward_method(model, "decode")
+    for name in ("decode", "log_probs"):
+        if hasattr(model, name):
+            register_fsdp_forward_method(model, name)
     model.most_passes = sharding.largest

@@ -19,6 +19,7 @@ from stepverify.models.check import Reading
 from stepverify.models.export import Form
 from stepverify.models.files import tensor_by_tensor
 from stepverify.models.heads import VerifierModel
+from stepverify.models.implicit import ImplicitModel
 from stepverify.models.outcome import OutcomeModel
 from stepverify.models.process import ProcessModel
 from stepverify.models.rows import decoder_of, reset_rope
@@ -58,20 +59,22 @@ def trained_logits(model: VerifierModel, examples: Sequence[Example]) -> list[Te
 
     Returns:
         (M, K) for each example: log-probabilities of the K labels at M step tags (process reward model), the calibrated
-            value logit (outcome verifier), or the log-probability of each target token (generator).
+            value logit (outcome verifier), or the log-probability of each target token (generator) or solution token
+            (implicit reward model).
     """
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     found = []
     for example in examples:
         batch = collate([example]).to(device)
-        outputs = model(batch)[0][batch.scored.entries].float()
+        compute = model.log_probs if isinstance(model, ImplicitModel) else lambda batch: model(batch)[0]
+        outputs = compute(batch)[batch.scored.entries].float()
         if isinstance(model, OutcomeModel):
             outputs = (model.scaling[0] * outputs + model.scaling[1])[:, None]
         elif isinstance(model, ProcessModel):
             outputs = outputs.log_softmax(-1)
         else:
-            outputs = -outputs[:, None]
+            outputs = outputs[:, None] if isinstance(model, ImplicitModel) else -outputs[:, None]
         found.append(outputs.cpu())
     model.train(was_training)
     return found
@@ -165,14 +168,16 @@ def _exported_logits(
     keeps = is_causal and "logits_to_keep" in inspect.signature(base.forward).parameters
     found = []
     for example in examples:
-        ids, places = (torch.tensor(x, device=device) for x in ([example.input_ids], example.positions))
+        of_tokens = isinstance(model, ImplicitModel)  # read before them
+        positions = [position - of_tokens for position in example.positions]
+        ids, places = (torch.tensor(x, device=device) for x in ([example.input_ids], positions))
         logits = plain(input_ids=ids, **({"logits_to_keep": places} if keeps else {})).logits[0].float()
         logits = logits if keeps else logits[places]
         if isinstance(model, ProcessModel):
             labels: Any = model.label_ids
             logits = (logits[:, labels.to(device)] if is_causal else logits).log_softmax(-1)
         elif not isinstance(model, OutcomeModel):
-            targets = torch.tensor(example.targets, device=device).long()
+            targets = ids[0, places + 1] if of_tokens else torch.tensor(example.targets, device=device).long()
             logits = logits.log_softmax(-1).gather(-1, targets[:, None])
         found.append(logits.cpu())
     return found

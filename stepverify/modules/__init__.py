@@ -2,7 +2,11 @@
 
 from stepverify.modules.base import StepModule
 from stepverify.modules.generator import GeneratorModule
+from stepverify.modules.graded import GradedModule
+from stepverify.modules.implicit import ImplicitRewardModel
 from stepverify.modules.outcome import OutcomeVerifier
 from stepverify.modules.process import ProcessRewardModel
 
-__all__ = ["GeneratorModule", "OutcomeVerifier", "ProcessRewardModel", "StepModule"]
+__all__ = [
+    "GeneratorModule", "GradedModule", "ImplicitRewardModel", "OutcomeVerifier", "ProcessRewardModel", "StepModule",
+]  # fmt: skip

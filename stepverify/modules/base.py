@@ -1,10 +1,11 @@
-"""Share training steps, optimization and logging among the three objectives."""
+"""Share training steps, optimization and logging among the objectives."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import lightning
 import numpy as np
@@ -26,10 +27,11 @@ from stepverify.records import InputError, Solution
 from stepverify.template import Template, load_export
 
 Stage = Literal["train", "val", "test"]
+M = TypeVar("M", bound=VerifierModel)
 
 
 class StepModule(lightning.LightningModule):
-    """Provide the base of generator, outcome verifier and process reward model.
+    """Provide the base of generator, outcome verifier and reward models.
 
     A subclass defines how a record is encoded (:meth:`encode`), which model is trained (:meth:`build`) and the
     :attr:`loss`. No hyperparameters are saved in checkpoints: the configuration is saved next to them, and loading a
@@ -137,16 +139,21 @@ class StepModule(lightning.LightningModule):
         """Load the weights once, after the data; shard them on a mesh."""
         if self.model is not None:
             return
+        self.model = self.placed(self.build)
+
+    def placed(self, build: Callable[[], M]) -> M:
+        """Build a model on all ranks, freeze what no loss depends on, and shard it on a mesh."""
         sharding = self.sharding()
         # Without sharding each process loads its own copy; with it, all take part in each loading step.
         with nullcontext() if sharding else self._together():
-            self.model = self.build()
-        self._unread = self.model.freeze_unread(lm=self.lm_weight > 0)
-        self._agree()
+            model = build()
+        self._unread = model.freeze_unread(lm=self.lm_weight > 0)
+        self._agree(model)
         if sharding is not None:
             from stepverify.models.parallel import shard
 
-            shard(self.model, sharding, mixed=self.trainer.precision == "bf16-mixed")
+            shard(model, sharding, mixed=self.trainer.precision == "bf16-mixed")
+        return model
 
     def sharding(self) -> Sharding | None:
         """Describe how parameters are sharded; None if each process holds all."""
@@ -159,14 +166,13 @@ class StepModule(lightning.LightningModule):
 
         return together(self.trainer) if lightning_compat.is_attached(self) else nullcontext()
 
-    def _agree(self) -> None:
+    def _agree(self, model: VerifierModel) -> None:
         """Use prefix packs on all processes or on none."""
-        assert self.model is not None
-        packed = self.model.packed
+        packed = model.packed
         if not lightning_compat.is_attached(self):
             return
         if not self.trainer.strategy.reduce_boolean_decision(packed, all=True) and packed:
-            self.model.unpack("another process measured other hidden states of a tree than of its sequences")
+            model.unpack("another process measured other hidden states of a tree than of its sequences")
 
     def _leave_out_frozen(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Remove frozen weights from the state; they are loaded again from ``backbone.path``."""

@@ -5,30 +5,24 @@ It predicts the probability that a solution's final answer is correct.
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
-from torchmetrics import MetricCollection
-from torchmetrics.classification import BinaryAccuracy
 
-from stepverify.data.batch import Batch
 from stepverify.data.encode import Example
 from stepverify.data.targets import StepTargets
 from stepverify.losses import BetweenSolutions, OutcomeBCE, OutcomeLoss, OutcomeMSE
-from stepverify.metrics import AUROC, CalibrationError, GroupedAUROC, PlattScaling
+from stepverify.metrics import PlattScaling
 from stepverify.models import Backbone, OutcomeModel
 from stepverify.models.export import load_value_head
-from stepverify.modules.base import StepModule
+from stepverify.modules.graded import GradedModule
 from stepverify.modules.optimization import Decay
 from stepverify.records import InputError, Solution
 from stepverify.template import Template
 
 
-class OutcomeVerifier(StepModule):
+class OutcomeVerifier(GradedModule):
     """Train a token-level value head on a language model.
 
     Source: Cobbe et al. 2021, section 4.2.
@@ -103,10 +97,8 @@ class OutcomeVerifier(StepModule):
         known: list[float | None]
         if self.target == "rollouts":
             known = StepTargets(monte_carlo="soft").of(record)
-        elif record.correct is None:
-            raise InputError(f"solution {record.id}: no outcome label ('correct'); run sampling label first")
         else:
-            known = [float(record.correct)] * len(record.steps)
+            known = [self.outcome(record)] * len(record.steps)
         s = self.label_smoothing
         return [None if y is None else (1 - s) * y + s / 2 for y in known]
 
@@ -128,51 +120,3 @@ class OutcomeVerifier(StepModule):
         If it is False, values before the final token mean nothing.
         """
         return super().facts() | {"per_token": self.per_token}
-
-    def build_metrics(self) -> MetricCollection:
-        """Build the metrics of final-token values, over all solutions and per problem."""
-        return MetricCollection({
-            "solution_auroc": AUROC(), "solution_auroc_per_problem": GroupedAUROC(),
-            "solution_accuracy": BinaryAccuracy(), "ece": CalibrationError(),
-        })  # fmt: skip
-
-    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Update the metrics with the final value of each solution."""
-        assert self.model is not None
-        assert batch.scored.targets is not None
-        last = batch.last()
-        names, correct = [record.problem_id for record in batch.records], (batch.scored.targets[last] >= 0.5).long()
-        metrics.update(self.model.values(outputs)[last], target=correct, names=names)
-        if self._calibrates():
-            self.platt.update(outputs[last], correct)
-
-    def verdicts(self, example: Example) -> list[bool]:
-        """Return whether the solution is correct."""
-        return [(example.targets or [0.0])[-1] >= 0.5]
-
-    def val_names(self) -> set[str]:
-        """Return the names of the logged metrics, with the ECE after calibration."""
-        return super().val_names() | ({"val/ece_calibrated"} if self.calibrate else set())
-
-    def _calibrates(self) -> bool:
-        return self.calibrate and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
-
-    def on_validation_epoch_start(self) -> None:
-        """Remove the scaling, so that metrics measure uncalibrated values."""
-        if self._calibrates():
-            cast(OutcomeModel, self.model).scale()
-            self.platt.reset()
-
-    def on_validation_epoch_end(self) -> None:
-        """Calibrate the values; checkpoints and export hold the scaling."""
-        if self._calibrates():
-            gain, bias, error = self.platt.compute().tolist()
-            if not math.isnan(gain):
-                cast(OutcomeModel, self.model).scale(gain, bias)
-            self.log("val/ece_calibrated", error, sync_dist=True)
-
-    def on_train_end(self) -> None:
-        """Warn if the values could not be calibrated."""
-        if self.calibrate and cast(OutcomeModel, self.model).scaling.tolist() == [1.0, 0.0]:
-            why = "no validation ended, or higher values were not more often correct in it"
-            rank_zero_warn(f"values are exported as trained, not calibrated: {why}")

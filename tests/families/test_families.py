@@ -14,7 +14,14 @@ from torch.nn import functional as F  # noqa: E402
 from stepverify.data.batch import collate  # noqa: E402
 from stepverify.data.encode import SolutionEncoder  # noqa: E402
 from stepverify.losses import OutcomeBCE, StepCrossEntropy, weighted  # noqa: E402
-from stepverify.models import Backbone, GeneratorModel, OutcomeModel, ProcessModel, load_verifier  # noqa: E402
+from stepverify.models import (  # noqa: E402
+    Backbone,
+    GeneratorModel,
+    ImplicitModel,
+    OutcomeModel,
+    ProcessModel,
+    load_verifier,
+)
 from stepverify.models.incremental import why_not_cached  # noqa: E402
 from stepverify.models.rows import reset_rope  # noqa: E402
 from stepverify.records import InputError, Solution  # noqa: E402
@@ -120,6 +127,7 @@ def test_a_family(family: Family, encoder: SolutionEncoder, tmp_path: Path) -> N
     check_generator(family, base, plain, encoder)
     check_process(family, base, plain, encoder, tmp_path)
     check_outcome(family, base, plain, encoder, tmp_path)
+    check_implicit(base, plain, encoder)
 
 
 def check_generator(family: Family, base: Path, plain: Plain, encoder: SolutionEncoder) -> None:
@@ -169,6 +177,27 @@ def check_process(family: Family, base: Path, plain: Plain, encoder: SolutionEnc
         scores = export(model, encoder, folder / f"prm-{form}", form).score_solutions(SOLUTIONS)
         for found, expected in zip(scores, values, strict=True):
             close(found, expected)
+
+
+def check_implicit(base: Path, plain: Plain, encoder: SolutionEncoder) -> None:
+    """Rewards along solutions against a reference that gives every token e^-3, loss at the final token, and gradients."""
+    model = ImplicitModel(Backbone(path=str(base)).load(), 0.5).eval()
+    examples = [encoder.outcome(s, [float(s.correct)] * len(s.steps)) for s in SOLUTIONS]
+    wanted = []
+    for example in examples:
+        tokens = example.positions
+        example.reference, example.weights = [-3.0] * len(tokens), [0.0] * (len(tokens) - 1) + [1.0]
+        logits = plain(example.input_ids)[0][[p - 1 for p in tokens]].float().log_softmax(-1)
+        own = logits.gather(-1, torch.tensor([example.input_ids[p] for p in tokens])[:, None])[:, 0]
+        wanted.append((0.5 * (own + 3.0)).cumsum(0))
+    batch = together(model, examples)
+    outputs = model(batch)[0]
+    for found, expected in zip(batch.split(outputs.detach()), wanted, strict=True):
+        close(found, expected.detach())
+    loss = OutcomeBCE()(outputs, batch.scored, model)[0]
+    y = torch.tensor([float(bool(s.correct)) for s in SOLUTIONS])
+    last = torch.stack([along[-1] for along in wanted])
+    same_gradients(model, loss, plain, F.binary_cross_entropy_with_logits(last, y, reduction="sum"))
 
 
 def check_outcome(family: Family, base: Path, plain: Plain, encoder: SolutionEncoder, folder: Path) -> None:

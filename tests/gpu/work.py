@@ -18,7 +18,7 @@ import yaml
 from stepverify.data.batch import Batch, collate
 from stepverify.jsonl import write_records
 from stepverify.models import Backbone
-from stepverify.modules import GeneratorModule, OutcomeVerifier, ProcessRewardModel
+from stepverify.modules import GeneratorModule, ImplicitRewardModel, OutcomeVerifier, ProcessRewardModel
 from stepverify.readers import Synthetic
 from stepverify.records import Solution, StepLabel
 from stepverify.template import Template
@@ -77,6 +77,7 @@ OBJECTIVES: dict[str, tuple[type, dict[str, Any], bool]] = {
     "prm, vocabulary": (ProcessRewardModel, {"loss_over": "vocabulary"}, False),
     "prm, mse": (ProcessRewardModel, {"loss": "mse"}, False),
     "prm, neutral": (ProcessRewardModel, {"neutral": "negative"}, True),
+    "implicit": (ImplicitRewardModel, {"beta": 0.5}, False),
 }
 
 
@@ -102,6 +103,8 @@ def batch_of(name: str, module: Any, *, shared: bool = True, problems: int = 8) 
     """A training batch, as the datamodule makes it."""
     neutral, joint = OBJECTIVES[name][2], module.lm_weight > 0
     examples = [module.encode(s, labelled=True) for s in solutions(problems, neutral=neutral)]
+    for example in examples if name == "implicit" else ():
+        example.reference = [-3.0] * len(example.positions)
     if joint:
         examples = [*examples, *(module.encoder.lm(s) for s in solutions(2))]
     weights = [e.weight() for e in examples]

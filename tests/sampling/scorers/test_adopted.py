@@ -195,7 +195,7 @@ def test_maps_of_calibrated_values_are_refused(prm, tmp_path):
 
 def test_kinds_and_names_are_checked(orm, prm, tmp_path):
     identity = ExportedVerifier(str(orm)).identity()
-    with pytest.raises(InputError, match=r"maps values of steps, and .*orm is an outcome verifier"):
+    with pytest.raises(InputError, match=r"maps values of steps, and .*orm predicts the final answer"):
         adopt(orm, written(tmp_path / "c.json", PLATT, identity=identity))
     file = written(tmp_path / "c.json", PLATT, identity=ExportedVerifier(str(prm)).identity())
     with pytest.raises(InputError, match="has no map of 'other', but of prm"):

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from stepverify.data import cache
+from stepverify.data.arrays import INDEX, Unwritable
 from stepverify.data.cache import cache_folder, find_or_build, waiting_lock
 from stepverify.data.encode import SolutionEncoder
-from stepverify.data.table import INDEX, TableWriter, Unwritable
+from stepverify.data.table import ExampleTable, TableWriter
 from stepverify.readers import Solutions
 from stepverify.readers.base import ReasonCounter
 from stepverify.records import InputError
@@ -148,7 +149,7 @@ def _build(folder: Path, log: Path, seconds: float, count: int) -> None:
             time.sleep(seconds / count)
         writer.finish(count, ReasonCounter(), ReasonCounter())
 
-    table, _ = find_or_build(folder, build, lambda table: None, "fit")
+    table, _ = find_or_build(folder, build, lambda table: None, "fit", ExampleTable)
     assert [table.read(i).input_ids[0] for i in range(len(table))] == [*range(count)]
 
 

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepverify.data.arrays import in_use
 from stepverify.data.encode import Example
 from stepverify.data.packing import PrefixPacks, count_once
 from stepverify.data.prepare import ClassWeights, weigh
 from stepverify.data.store import ExampleStore
-from stepverify.data.table import ExampleTable, TableWriter, in_use
+from stepverify.data.table import ExampleTable, TableWriter
 from stepverify.records import InputError, Solution, StepLabel
 from tests.helpers.stores import example, read_into, store_of, table_of
 

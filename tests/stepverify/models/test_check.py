@@ -221,7 +221,7 @@ def test_ranks_read_alike() -> None:
     assert module.packs(5)
     module.model = module.build()
     assert module.packs(5)
-    module._agree()
+    module._agree(module.model)
     assert answers == [True]
     assert not module.packs(5)
 

@@ -245,4 +245,4 @@ def test_an_export_with_a_cache(process, outcome):
 
 def _ids(verifier):
     record = Solution(id="", problem_id="", problem="a = 1 ; b = a + 1 ; b ?", steps=STEPS[:3], finish="length")
-    return verifier._encode(record, False).input_ids
+    return verifier.reading.encode(verifier.encoder, record).input_ids
