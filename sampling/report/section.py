@@ -8,6 +8,9 @@ from math import ceil, floor
 
 from sampling.report.summary import Difference, Estimate, Interval
 
+FIGURE_FORMATS = ("png", "svg", "pdf")
+TABLE_FORMATS = {"CSV": "csv", "LaTeX": "tex"}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
@@ -33,6 +36,16 @@ class Section:
     dots: Sequence[Estimate | None] = ()
     strong: frozenset[int] = frozenset()
     name: str = ""
+
+    @property
+    def figure_files(self) -> dict[str, str]:
+        """Return the files of the figure: format → name."""
+        return {ending.upper(): f"{self.figure}.{ending}" for ending in FIGURE_FORMATS} if self.figure else {}
+
+    @property
+    def table_files(self) -> dict[str, str]:
+        """Return the files of the table: format → path."""
+        return {kind: f"tables/{self.name}.{end}" for kind, end in TABLE_FORMATS.items()} if self.name else {}
 
     @property
     def axis(self) -> list[float]:
