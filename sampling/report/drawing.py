@@ -77,10 +77,17 @@ def texts_as_they_are(plot: Callable[Arguments, Result]) -> Callable[Arguments, 
 @texts_as_they_are
 def picture(draw: Callable[[Width], Figure]) -> Picture:
     """Draw a figure for both widths, and render it in every format."""
-    wide, narrow = draw("wide"), draw("narrow")
+    wide, narrow = _laid_out(draw("wide")), _laid_out(draw("narrow"))
     pages = {("wide", False): render(wide, "svg"), ("narrow", False): render(narrow, "svg")}
     files = {"png": render(wide, "png"), "svg": pages["wide", False], "pdf": render(wide, "pdf")}
     return Picture(files, pages | {(width, True): darkened(svg) for (width, _), svg in pages.items()})
+
+
+def _laid_out(figure: Figure) -> Figure:
+    """Place the panels once: with a layout engine, every format would draw the figure twice."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)
+    return figure
 
 
 def render(figure: Figure, format: Literal["png", "svg", "pdf"]) -> bytes:

@@ -34,8 +34,8 @@ def accuracy_figure(found: Accuracy, width: Width = "wide") -> Figure:
     """Plot accuracy against N with 95 % bands, one line per rule.
 
     The N axis is binary logarithmic. Up to 12 rules are on one set of axes; each line is labelled at its end, or below
-    where the figure is narrow. Of more rules, each verifier has its own panel, with the same colours for the same rules
-    and the same axes.
+    where the figure is narrow. Of more rules, each verifier has its own panel, without bands, which would cover each
+    other; colours and axes are the same in all.
     """
     rules = list(found.curves)
     verifiers = list(dict.fromkeys(v for rule in rules if (v := split_rule(rule)[0])))
@@ -80,28 +80,28 @@ def _panels(found: Accuracy, rules: Sequence[str], verifiers: Sequence[str], wid
     lines: dict[str, Any] = {}
     for axes, verifier in zip(figure.axes, verifiers, strict=True):
         own = [rule for rule in rules if split_rule(rule)[0] in ("", verifier)]
-        _draw_curves(axes, found, own, styles)
+        _draw_curves(axes, found, own, styles, bands=False)
         lines |= zip([kind_label(split_rule(r)[1] or r) for r in own], axes.get_lines(), strict=True)
         title = shortened(verifier, 30 if width == "wide" else 20)
         axes.set_title(title, color=LIGHT.ink, fontsize=text_size(width), loc="left", fontweight="bold")
     for axes in figure.axes[-columns:]:  # the lowest of each column
         axes.tick_params(labelbottom=True)
-    points = [point for curve in found.curves.values() for point in curve]
-    low, high = (100 * f(getattr(p, key) for p in points) for f, key in ((min, "low"), (max, "high")))
-    figure.axes[0].set_ylim(max(low - 1, 0), min(high + 1, 101))
     figure.supylabel("problems solved (%)", color=LIGHT.ink, fontsize=text_size(width))
     figure.supxlabel("N, samples per problem", color=LIGHT.ink, fontsize=text_size(width))
     _legend(figure, [lines[name] for name in names], names, width, columns=in_row)
     return figure
 
 
-def _draw_curves(axes: Axes, found: Accuracy, rules: Sequence[str], styles: Mapping[str, Style]) -> None:
-    """Plot the curves of rules with their bands; one line each, in order."""
+def _draw_curves(
+    axes: Axes, found: Accuracy, rules: Sequence[str], styles: Mapping[str, Style], bands: bool = True
+) -> None:  # fmt: skip
+    """Plot the curves of rules, with their bands if wanted; one line each, in order."""
     sizes = found.sizes
     for rule in rules:
         curve, style = found.curves[rule], styles[rule]
         mean, low, high = ([100 * getattr(point, key) for point in curve] for key in ("mean", "low", "high"))
-        axes.fill_between(sizes, low, high, color=style.colour, alpha=0.11 if len(rules) < 7 else 0.07, linewidth=0)
+        if bands:
+            axes.fill_between(sizes, low, high, color=style.colour, alpha=0.11 if len(rules) < 7 else 0.07, linewidth=0)
         axes.plot(
             sizes, mean, color=style.colour, linestyle=style.dashes, marker=style.marker, markersize=5, linewidth=1.8,
             zorder=3, markerfacecolor=style.colour if style.marker != "s" else LIGHT.page, clip_on=False,

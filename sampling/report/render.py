@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sampling.report.drawing import Picture
-from sampling.report.section import Section
+from sampling.report.section import Section, figure_files
 from stepverify.faults import printable
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def to_markdown(title: str, parts: Sequence[Section], lead: str = "") -> str:
         lines += ["", f"## {_literal(part.title)}"]
         if part.note:
             lines += ["", _literal(part.note)]
-        if part.figure:
-            lines += ["", f"![{_literal(part.title)}]({part.figure}.png)", "", _links(part.figure_files)]
+        for figure in filter(None, (part.figure, part.dots_figure)):
+            lines += ["", f"![{_literal(part.title)}]({figure}.png)", "", _links(figure_files(figure))]
         if part.rows:
             cells = [[*map(_literal, row)] for row in part.rows]
             marked = [[f"**{c}**" if c and i in part.strong else c for c in row] for i, row in enumerate(cells)]
@@ -91,5 +91,6 @@ def _environment() -> Environment:
         loader=PackageLoader("sampling.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    made.filters["figure_files"] = figure_files
     made.filters["data_url"] = lambda svg: f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
     return made

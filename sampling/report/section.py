@@ -8,8 +8,12 @@ from math import ceil, floor
 
 from sampling.report.summary import Difference, Estimate, Interval
 
-FIGURE_FORMATS = ("png", "svg", "pdf")
 TABLE_FORMATS = {"CSV": "csv", "LaTeX": "tex"}
+
+
+def figure_files(figure: str) -> dict[str, str]:
+    """Return the files of a figure: format → name."""
+    return {ending.upper(): f"{figure}.{ending}" for ending in ("png", "svg", "pdf")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +29,7 @@ class Section:
         figure: name of the figure; HTML embeds the one given under this name.
         dots: an estimate in [0, 1] for each row, which HTML draws next to the table, on an axis zoomed to all of them;
             None for no dot.
+        dots_figure: name of a figure of the dots, for pages that cannot draw them next to a table.
         strong: indices of the rows to emphasise.
     """
 
@@ -34,13 +39,9 @@ class Section:
     rows: Sequence[Sequence[str]] = ()
     figure: str = ""
     dots: Sequence[Estimate | None] = ()
+    dots_figure: str = ""
     strong: frozenset[int] = frozenset()
     name: str = ""
-
-    @property
-    def figure_files(self) -> dict[str, str]:
-        """Return the files of the figure: format → name."""
-        return {ending.upper(): f"{self.figure}.{ending}" for ending in FIGURE_FORMATS} if self.figure else {}
 
     @property
     def table_files(self) -> dict[str, str]:

@@ -85,7 +85,9 @@ def accuracy_section(found: Accuracy, shown: Uncertainty = INTERVALS) -> Section
     header = ["rule", "accuracy", shown.header, "difference", shown.header, "AUROC"]
     dots = list(found.accuracy.values())
     title = f"Accuracy at N = {found.num_samples}"
-    return Section(title=title, note=note, header=header, rows=rows, dots=dots, name="accuracy")
+    return Section(
+        title=title, note=note, header=header, rows=rows, dots=dots, dots_figure="accuracy_dots", name="accuracy"
+    )
 
 
 def between_sections(found: Accuracy, shown: Uncertainty = INTERVALS) -> list[Section]:
@@ -129,7 +131,10 @@ def _between_section(found: Accuracy, rules: Sequence[str], kind: str, shown: Un
 
 def _curves_section(found: Accuracy) -> Section:
     rows = [[rule_label(rule), *(percent(point.mean) for point in curve)] for rule, curve in found.curves.items()]
-    note = "Means over random subsets of N samples per problem, in per cent; bands are 95\u00a0% intervals."
+    note = (
+        "Means over random subsets of N samples per problem, in per cent; bands are 95\u00a0% intervals, which are "
+        "drawn for up to 12 rules. Tables and summary.json have them for all."
+    )
     header = ["rule", *(f"N = {n}" for n in found.sizes)]
     return Section(title="Accuracy against N", note=note, header=header, rows=rows, figure="accuracy", name="curves")
 

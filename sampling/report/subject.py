@@ -9,9 +9,9 @@ from typing import Any
 from msgspec import Struct
 
 from sampling.report.summary import Subject, Summary
+from sampling.search.finished import FinishedSearch
 from stepverify.decoding import read_json
 from stepverify.jsonl import MANIFEST, read_records
-from stepverify.records import InputError
 
 _MOST_NAMED = 3
 
@@ -27,44 +27,59 @@ class _Record(Struct):
         self.id = self.id or self.problem_id
 
 
-def find_subject(folders: Iterable[Path]) -> Subject:
-    """Find the data sets and the generators of rankings, scored solutions or searches.
+def find_subject(folder: Path | None, searches: Iterable[FinishedSearch] = ()) -> Subject:
+    """Find the data sets and the generators of rankings or scored solutions, and of searches.
 
     A data set is what the ids of its problems begin with, up to the final ``/``: ``gsm8k/test``. A generator is the
     model in the manifest of `sampling generate` or `sampling search`, in this folder or in one that it derives from;
     without such a manifest, what the solutions say sampled them.
 
     Args:
-        folders: outputs of stages, or files of records.
+        folder: rankings or scored solutions, a folder or a file; None without such.
+        searches: finished searches.
     """
     data: dict[str, None] = {}
     generators: dict[str, None] = {}
-    for folder in folders:
-        data |= {one.problem_id.rpartition("/")[0]: None for one in read_records(folder, _Record)}
+    if folder is not None:
+        data |= {_data_set(one.problem_id): None for one in read_records(folder, _Record)}
         generators |= dict.fromkeys(_generators(folder))
+    for search in searches:
+        data |= {_data_set(problem): None for problem in search.results}
+        generators |= dict.fromkeys(_configured(search.config))
     return Subject(data=tuple(filter(None, data)), generators=tuple(generators))
 
 
+def _data_set(problem_id: str) -> str:
+    return problem_id.rpartition("/")[0]
+
+
+def _configured(config: Any) -> list[str]:
+    """Return the model of a stage's configuration, if it has an engine."""
+    try:
+        return [model_name(config["engine"]["model"])]
+    except (KeyError, TypeError):
+        return []
+
+
 def _generators(folder: Path) -> list[str]:
-    for at in _derived_from(folder):
-        try:
-            config = read_json(at / MANIFEST)["config"]
-            return [model_name(config["engine"]["model"])]
-        except (InputError, OSError, KeyError, TypeError):
-            origin = at
-    found = {one.generator: None for one in read_records(origin, _Record) if one.generator}
-    return list(found)
+    origin = folder
+    for at, manifest in _derived_from(folder):
+        if manifest.get("stage") in ("generate", "search") and (found := _configured(manifest.get("config"))):
+            return found
+        origin = at
+    return list({one.generator: None for one in read_records(origin, _Record) if one.generator})
 
 
-def _derived_from(folder: Path) -> Iterator[Path]:
-    """Yield a folder, then those that it derives from."""
+def _derived_from(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield a folder with its manifest, then those that it derives from, as far as they are there."""
     passed = set[Path]()
-    while folder.exists() and folder not in passed:
-        yield folder
+    while folder not in passed and (folder / MANIFEST).is_file():
+        manifest = read_json(folder / MANIFEST)
+        yield folder, manifest
         passed.add(folder)
         try:
-            folder = Path(read_json(folder / MANIFEST)["inputs"]["input"]["path"])
-        except (InputError, OSError, KeyError, TypeError):
+            folder = Path(manifest["inputs"]["input"]["path"])
+        except (KeyError, TypeError):
             return
 
 

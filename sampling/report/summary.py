@@ -229,6 +229,13 @@ class Subject:
     data: tuple[str, ...] = ()
     generators: tuple[str, ...] = ()
 
+    def __or__(self, other: Subject) -> Subject:
+        """Return all that either names, each once."""
+        return Subject(
+            data=tuple(dict.fromkeys([*self.data, *other.data])),
+            generators=tuple(dict.fromkeys([*self.generators, *other.generators])),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:

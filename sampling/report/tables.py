@@ -23,7 +23,7 @@ _LATEX = {
 def to_csv(section: Section) -> str:
     """Write a table as CSV, with numbers that programs read.
 
-    Shares are in per cent, which the header says; there are no separators of thousands, minus is a hyphen. An interval
+    A column of shares is in per cent, as its header says; there are no separators of thousands, minus is a hyphen. An interval
     is two columns, named after the column before it. A dash, which stands for an unknown value, is an empty cell.
     """
     columns: list[list[str]] = []
@@ -38,8 +38,10 @@ def to_csv(section: Section) -> str:
         elif name == "stderr":
             columns.append([f"{before} stderr", *(cell.removeprefix("± ") for cell in cells)])
         else:
-            unit = " (%)" if any(cell.endswith(" %") for cell in known) else ""
-            columns.append([f"{name}{unit}", *map(_plain, cells)])
+            shares = bool(known) and all(_NUMBER.fullmatch(cell) and cell.endswith(" %") for cell in known)
+            columns.append(
+                [f"{name} (%)" if shares else name, *(_plain(c.removesuffix(" %") if shares else c) for c in cells)]
+            )
             before = name
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
@@ -50,7 +52,7 @@ def _plain(cell: str) -> str:
     if cell == "–":
         return ""
     if _NUMBER.fullmatch(cell):
-        return cell.removesuffix(" %").replace(",", "").replace("−", "-")
+        return cell.replace(",", "").replace("−", "-")
     return printable(cell)
 
 

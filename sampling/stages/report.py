@@ -90,11 +90,9 @@ def report(
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
     summary = _measure(input, scores, threshold_subset, neutral, num_bootstrap, seed, searches is None)
-    sources = [folder for folder in (input or scores, *(searches or {}).values()) if folder is not None]
     if searches is not None:
         asked = final_rule, held_out, prediction_samples, num_bootstrap, seed
         summary = _with_searches(summary, searches, *asked)
-    summary = replace(summary, subject=find_subject(sources))
     said = None
     if browse:
         said = _browse(output / BROWSER, summary, input, scores, neutral, searches or {}, final_rule, browse)
@@ -165,7 +163,13 @@ def _measure(
         "num_bootstrap": num_bootstrap, "seed": seed, **installed("stepverify"),
     }  # fmt: skip
     return Summary(
-        accuracy=accuracy, steps=steps, solutions=solutions, first_errors=first_errors, config=config, warnings=warnings
+        subject=find_subject(input or scores),
+        accuracy=accuracy,
+        steps=steps,
+        solutions=solutions,
+        first_errors=first_errors,
+        config=config,
+        warnings=warnings,
     )
 
 
@@ -181,6 +185,7 @@ def _with_searches(
     asked |= {"final_rule": final_rule, "held_out": None if held_out is None else str(held_out)}
     return replace(
         summary,
+        subject=summary.subject | find_subject(None, shared.searches),
         searches=budget_statistics(shared, final_rule, prediction_samples, known, num_bootstrap, seed),
         warnings=[*summary.warnings, *budget_warnings(shared, prediction_samples)],
         config=asked | {"prediction_samples": prediction_samples} | summary.config,
