@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from functools import wraps
 from math import inf
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,8 +67,8 @@ def texts_as_they_are(plot: Callable[Arguments, Result]) -> Callable[Arguments, 
         from matplotlib import rc_context
 
         # A salt in place of random identifiers, so that the same figure is the same file; letters stay text in PDF.
-        fixed = {"svg.hashsalt": "stepverify", "pdf.fonttype": 42}
-        with rc_context({"text.parse_math": False, "text.usetex": False, **fixed}):
+        fixed: dict[Any, Any] = {"svg.hashsalt": "stepverify", "pdf.fonttype": 42}
+        with rc_context(fixed | {"text.parse_math": False, "text.usetex": False}):
             return plot(*args, **kwargs)
 
     return draw
@@ -78,7 +78,10 @@ def texts_as_they_are(plot: Callable[Arguments, Result]) -> Callable[Arguments, 
 def picture(draw: Callable[[Width], Figure]) -> Picture:
     """Draw a figure for both widths, and render it in every format."""
     wide, narrow = _laid_out(draw("wide")), _laid_out(draw("narrow"))
-    pages = {("wide", False): render(wide, "svg"), ("narrow", False): render(narrow, "svg")}
+    pages: dict[tuple[Width, bool], bytes] = {
+        ("wide", False): render(wide, "svg"),
+        ("narrow", False): render(narrow, "svg"),
+    }
     files = {"png": render(wide, "png"), "svg": pages["wide", False], "pdf": render(wide, "pdf")}
     return Picture(files, pages | {(width, True): darkened(svg) for (width, _), svg in pages.items()})
 

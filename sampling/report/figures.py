@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sampling.report.accuracy import kind_label, rule_label, split_rule
 from sampling.report.drawing import LIGHT, Width, canvas, shortened, spread_out, text_size, texts_as_they_are
@@ -165,7 +165,7 @@ def reliability_figure(groups: Mapping[str, Mapping[str, Sequence[Bin]]], width:
 
 def _legend(
     figure: Figure, handles: Sequence[Any], labels: Sequence[str], width: Width, columns: int,
-    place: str = "outside upper center",
+    place: Literal["outside upper center", "outside lower center"] = "outside upper center",
 ) -> None:  # fmt: skip
     """Put a legend outside all panels, where it covers no data."""
     figure.legend(

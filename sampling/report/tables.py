@@ -23,8 +23,9 @@ _LATEX = {
 def to_csv(section: Section) -> str:
     """Write a table as CSV, with numbers that programs read.
 
-    A column of shares is in per cent, as its header says; there are no separators of thousands, minus is a hyphen. An interval
-    is two columns, named after the column before it. A dash, which stands for an unknown value, is an empty cell.
+    A column of shares is in per cent, as its header says; there are no separators of thousands, minus is a hyphen. An
+    interval is two columns, named after the column before it. A dash, which stands for an unknown value, is an empty
+    cell.
     """
     columns: list[list[str]] = []
     before = ""

@@ -229,7 +229,7 @@ def test_the_stage_without_rankings(tmp_path, capsys):
         assert "(chosen here)" in text
     assert "| **prm** | **mean of subsets** | **0.500** |" in markdown
     assert "prm 1" in markdown, "what could not be read is named"
-    assert html.count("data:image/png;base64,") == 2, "reliability, light and dark"
+    assert html.count("data:image/svg+xml;base64,") == 4, "reliability, wide and narrow, light and dark"
     assert "Where the lowest value stands" in html
     assert "Accuracy against N" not in html + markdown
 

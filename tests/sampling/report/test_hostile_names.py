@@ -39,7 +39,7 @@ def test_figures_draw_any_name():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs that the font lacks
         found = accuracy(NAMES)  # twelve rules, on one set of axes
-        bins = {"Values": dict.fromkeys(NAMES, [Bin(value=0.5, correct=0.5, count=2)])}
+        bins = {"Values": {name: [Bin(value=0.5, correct=0.5, count=2)] for name in NAMES}}
         for draw in (
             lambda width: accuracy_figure(found, width),
             lambda width: dots_figure(found, width),
