@@ -124,7 +124,7 @@ def dots_figure(found: Accuracy, width: Width = "wide") -> Figure:
         axes.plot([100 * one.mean], [y], color=colour, marker=styles[rule].marker or "o", markersize=6, linestyle="")
     axes.grid(visible=False, axis="y")
     axes.set(ylim=(len(rules) - 0.5, -0.5), xlabel=f"problems solved at N = {found.num_samples} (%)")
-    most = 40 if width == "wide" else 24
+    most = 44 if width == "wide" else 26
     axes.set_yticks(range(len(rules)), [shortened(rule_label(rule), most) for rule in rules], color=LIGHT.ink)
     return figure
 
@@ -179,7 +179,7 @@ def _legend_columns(rules: Sequence[str]) -> int:
 
 
 def _end_label(rule: str, value: float) -> str:
-    return f"{shortened(rule_label(rule))}  {value:.1f}"
+    return f"{shortened(rule_label(rule), 44)}  {value:.1f}"
 
 
 def _styles(rules: Sequence[str]) -> dict[str, Style]:

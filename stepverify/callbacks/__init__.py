@@ -2,7 +2,7 @@
 
 from stepverify.callbacks.checkpoints import Checkpoints
 from stepverify.callbacks.export import HuggingFaceExport
-from stepverify.callbacks.figures import CalibrationFigure, ErrorCurve, SolutionText
+from stepverify.callbacks.figures import CalibrationFigure, PrecisionRecallCurve, SolutionText
 from stepverify.callbacks.finite import StopAtNonFinite
 from stepverify.callbacks.progress import ProgressLines
 from stepverify.callbacks.throughput import Throughput
@@ -11,7 +11,7 @@ from stepverify.callbacks.writer import ScoreWriter
 __all__ = [
     "CalibrationFigure",
     "Checkpoints",
-    "ErrorCurve",
+    "PrecisionRecallCurve",
     "HuggingFaceExport",
     "ProgressLines",
     "ScoreWriter",
