@@ -11,8 +11,8 @@ from stepverify.callbacks.writer import ScoreWriter
 __all__ = [
     "CalibrationFigure",
     "Checkpoints",
-    "PrecisionRecallCurve",
     "HuggingFaceExport",
+    "PrecisionRecallCurve",
     "ProgressLines",
     "ScoreWriter",
     "SolutionText",

@@ -230,7 +230,7 @@ def test_the_stage_without_rankings(tmp_path, capsys):
     assert "| **prm** | **mean of subsets** | **0.500** |" in markdown
     assert "prm 1" in markdown, "what could not be read is named"
     assert html.count("data:image/svg+xml;base64,") == 4, "reliability, wide and narrow, light and dark"
-    assert "Where the lowest value stands" in html
+    assert "Position of the lowest value" in html
     assert "Accuracy against N" not in html + markdown
 
 

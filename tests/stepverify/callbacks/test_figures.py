@@ -35,7 +35,7 @@ def test_the_point_at_one_half_is_that_of_the_metric():
     values, incorrect = torch.tensor([0.1, 0.5, 0.8, 0.3, 0.5, 0.9]), torch.tensor([1, 1, 1, 0, 0, 0])
     axes = precision_recall_figure(*binary_precision_recall_curve(1 - values, incorrect)).axes[0]
     assert axes.collections[0].get_offsets().tolist() == [[pytest.approx(1 / 3), pytest.approx(1 / 2)]]
-    assert {text.get_text() for text in axes.get_legend().get_texts()} == {
+    assert {text.get_text() for text in axes.figure.legends[0].get_texts()} == {
         "value below 1/2: F1 0.40", "all predicted incorrect: 0.50",
     }  # fmt: skip
 
