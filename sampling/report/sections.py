@@ -133,7 +133,7 @@ def _curves_section(found: Accuracy) -> Section:
     rows = [[rule_label(rule), *(percent(point.mean) for point in curve)] for rule, curve in found.curves.items()]
     note = (
         "Means over random subsets of N samples per problem, in per cent; bands are 95\u00a0% intervals, which are "
-        "drawn for up to 12 rules. Tables and summary.json have them for all."
+        "drawn for up to 12 rules; summary.json has them for all."
     )
     header = ["rule", *(f"N = {n}" for n in found.sizes)]
     return Section(title="Accuracy against N", note=note, header=header, rows=rows, figure="accuracy", name="curves")
