@@ -32,9 +32,10 @@ def usage() -> str:
     lines = [f"  {name:10}{text}" for name, (_, text) in STAGES.items()]
     return "\n".join(
         ["usage: sampling STAGE --config FILE.yaml [--set NAME=VALUE ...] [--key value ...]",
+         "       sampling run --problems FILE --model MODEL [--verifier EXPORT] [--output DIR]",
          "       sampling pipeline FOLDER [--set NAME=VALUE ...] [--overlay FILE.yaml ...]", "", "stages:", *lines, "",
-         "sampling STAGE --help lists the keys of a stage. sampling pipeline runs the stages of a recipe in order;",
-         "--set changes a variable of its vars.yaml."]
+         "sampling STAGE --help lists the keys of a stage. sampling run answers questions in one command;",
+         "sampling pipeline runs the stages of a recipe in order, --set changes a variable of its vars.yaml."]
     )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(usage())
         sys.exit(0 if args else 2)
     stage, *rest = args
-    if stage != "pipeline" and stage not in STAGES:
+    if stage not in ("pipeline", "run", *STAGES):
         print(f"sampling: unknown stage {stage!r}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
     with reported(f"sampling {stage}"):
@@ -60,6 +61,10 @@ def main(args: Sequence[str] | None = None) -> None:
             from sampling.pipeline import main as pipeline
 
             sys.exit(pipeline(rest))
+        if stage == "run":
+            from sampling.questions import main as answer
+
+            sys.exit(answer(rest))
         _run(stage, rest)
 
 

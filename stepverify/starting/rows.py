@@ -218,12 +218,12 @@ def _known(path: str, row: Mapping[str, Any], need: Need) -> str | None:
 
 def _fits(reader: str, row: Mapping[str, Any]) -> bool:
     """Tell whether the values have the types of a format, whose names of columns are common words."""
-    kinds = {
+    formats: dict[str, dict[str, type]] = {
         "MathShepherd": {"input": str, "label": str}, "OpenRLHF": {"input": str, "value": list},
         "RLHFlow": {"conversations": list}, "Stepwise": {"completions": list}, "ProcessBench": {"label": int},
         "PRM800K": {"label": dict, "question": dict},
-    }.get(reader, {})  # fmt: skip
-    return all(isinstance(row[key], kind) for key, kind in kinds.items())
+    }  # fmt: skip
+    return all(isinstance(row[key], kind) for key, kind in formats.get(reader, {}).items())
 
 
 def _guess(row: Mapping[str, Any], need: Need) -> dict[str, str]:

@@ -78,5 +78,5 @@ FORMATS = {
     "graded": _both(lambda p, s, c: {"question": p, "response": "\n".join(s), "is_correct": c[-1]}),
     "GSM8K": _both(lambda p, s, c: {"question": p, "answer": "\n".join(s)}),
     "worked records": lambda i: [{"id": f"w/{i}", "problem": f"{i % 7} + 1 ?", "answer": "1", "steps": ["a = 1"]}],
-    "problems": _both(lambda p, s, c: {"question": p, "target": s[-1].removeprefix("#### ")}),
+    "problems": lambda i: [{"question": f"{i} + 1 ?", "target": i + 1}],
 }  # fmt: skip
