@@ -34,7 +34,8 @@ def usage() -> str:
         ["usage: sampling STAGE --config FILE.yaml [--set NAME=VALUE ...] [--key value ...]",
          "       sampling run --problems FILE --model MODEL [--verifier EXPORT] [--output DIR]",
          "       sampling pipeline FOLDER [--set NAME=VALUE ...] [--overlay FILE.yaml ...]", "", "stages:", *lines, "",
-         "sampling STAGE --help lists the keys of a stage. sampling run answers questions in one command;",
+         "sampling STAGE --help lists the keys of a stage; --dry-run says what generate, label, score or",
+         "search would compute, and writes nothing. sampling run answers questions in one command;",
          "sampling pipeline runs the stages of a recipe in order, --set changes a variable of its vars.yaml."]
     )  # fmt: skip
 
@@ -87,7 +88,7 @@ def _run(stage: str, args: list[str]) -> None:
 
     module, description = STAGES[stage]
     run = getattr(importlib.import_module(module), stage)
-    given, rest = split_arguments(args)
+    given, rest = split_arguments([word for word in args if word != "--dry-run"])
     parser = _parser_class()(
         prog=f"sampling {stage}", description=f"{description}. --set NAME=VALUE: a variable of vars.yaml"
     )
@@ -97,7 +98,13 @@ def _run(stage: str, args: list[str]) -> None:
     parsed = parser.parse_args(rest)
     parser.variables.check()
     values = parser.instantiate(parsed)
-    run(**{key: value for key, value in values.items() if key != "config"})
+    arguments = {key: value for key, value in values.items() if key != "config"}
+    if "--dry-run" in args:
+        from sampling.runtime.dry_run import dry_run
+
+        dry_run(stage, run, arguments)
+        return
+    run(**arguments)
 
 
 if __name__ == "__main__":
