@@ -41,15 +41,15 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(0 if words else 2)
     with reported(f"stepverify {words[0]}"):
         check_arguments(words)
-        if words[0] == "adopt":
-            from stepverify.adoption import main as adopt
-
-            adopt(words[1:])
-            return
         if words[0] == "init":
             from stepverify.starting.init import main as init
 
             init(words[1:])
+            return
+        if words[0] == "adopt":
+            from stepverify.adoption import main as adopt
+
+            adopt(words[1:])
             return
         from stepverify.trainer import run
 
