@@ -32,9 +32,11 @@ def usage() -> str:
     lines = [f"  {name:10}{text}" for name, (_, text) in STAGES.items()]
     return "\n".join(
         ["usage: sampling STAGE --config FILE.yaml [--set NAME=VALUE ...] [--key value ...]",
+         "       sampling run --problems FILE --model MODEL [--verifier EXPORT] [--output DIR]",
          "       sampling pipeline FOLDER [--set NAME=VALUE ...] [--overlay FILE.yaml ...]", "", "stages:", *lines, "",
-         "sampling STAGE --help lists the keys of a stage. sampling pipeline runs the stages of a recipe in order;",
-         "--set changes a variable of its vars.yaml."]
+         "sampling STAGE --help lists the keys of a stage; --dry-run says what generate, label, score or",
+         "search would compute, and writes nothing. sampling run answers questions in one command;",
+         "sampling pipeline runs the stages of a recipe in order, --set changes a variable of its vars.yaml."]
     )  # fmt: skip
 
 
@@ -51,7 +53,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(usage())
         sys.exit(0 if args else 2)
     stage, *rest = args
-    if stage != "pipeline" and stage not in STAGES:
+    if stage not in ("pipeline", "run", *STAGES):
         print(f"sampling: unknown stage {stage!r}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
     with reported(f"sampling {stage}"):
@@ -60,6 +62,10 @@ def main(args: Sequence[str] | None = None) -> None:
             from sampling.pipeline import main as pipeline
 
             sys.exit(pipeline(rest))
+        if stage == "run":
+            from sampling.questions import main as answer
+
+            sys.exit(answer(rest))
         _run(stage, rest)
 
 
@@ -82,7 +88,7 @@ def _run(stage: str, args: list[str]) -> None:
 
     module, description = STAGES[stage]
     run = getattr(importlib.import_module(module), stage)
-    given, rest = split_arguments(args)
+    given, rest = split_arguments([word for word in args if word != "--dry-run"])
     parser = _parser_class()(
         prog=f"sampling {stage}", description=f"{description}. --set NAME=VALUE: a variable of vars.yaml"
     )
@@ -92,7 +98,13 @@ def _run(stage: str, args: list[str]) -> None:
     parsed = parser.parse_args(rest)
     parser.variables.check()
     values = parser.instantiate(parsed)
-    run(**{key: value for key, value in values.items() if key != "config"})
+    arguments = {key: value for key, value in values.items() if key != "config"}
+    if "--dry-run" in args:
+        from sampling.runtime.dry_run import dry_run
+
+        dry_run(stage, run, arguments)
+        return
+    run(**arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run ``stepverify fit|validate|test|predict --config …``, a LightningCLI; and ``stepverify adopt``."""
+"""Run ``stepverify fit|validate|test|predict --config …``, a LightningCLI; ``stepverify init`` and ``adopt``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from stepverify.faults import check_arguments, reported
 _USAGE = """usage: stepverify COMMAND --config FILE.yaml [--config OVERLAY.yaml] [--set NAME=VALUE] [--key value] ...
 
 commands:
+  init       look at your rows, model and machine, and write a first YAML: init prm --model M --data rows.jsonl
   fit        train a generator, an outcome verifier or a process reward model
   validate   compute loss and metrics on the validation data
   test       compute loss and metrics on the test data
@@ -40,6 +41,11 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(0 if words else 2)
     with reported(f"stepverify {words[0]}"):
         check_arguments(words)
+        if words[0] == "init":
+            from stepverify.starting.init import main as init
+
+            init(words[1:])
+            return
         if words[0] == "adopt":
             from stepverify.adoption import main as adopt
 

@@ -11,7 +11,7 @@ SHARED = (
     "jsonl", "keys", "records", "decoding", "consistency", "manifest", "atomic", "template", "training_problems", "answers", "aggregate",
     "readers", "data.encode", "data.targets", "versions", "statistics", "hub", "lock", "faults", "variables", "config_files",
     "device", "steps", "critique", "verification", "adopted", "digests", "thinking", "record_checks", "tensors", "cache_size", "prefix_cache",
-    "calibration", "objectives",
+    "calibration", "objectives", "starting.rows",
 )  # fmt: skip
 SCORER = ("models", "verifier", "prms")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
@@ -99,7 +99,7 @@ def test_sampling_knows_little_of_training(root):
 # Floors of the sampling side, from bottom to top: a file imports from its own floor and those below.
 FLOORS = ("sampling.runtime", "sampling.engines", ("sampling.labelling", "sampling.selection", "sampling.scorers"),
           ("sampling.sample_accuracy", "sampling.search"), ("sampling.stages", "sampling.report"),
-          "sampling.pipeline", "sampling.__main__")  # fmt: skip
+          "sampling.pipeline", "sampling.questions", "sampling.__main__")  # fmt: skip
 
 
 @cache

@@ -1,0 +1,1 @@
+"""Write a first configuration from rows, a model and the machine: ``stepverify init``."""
