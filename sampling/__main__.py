@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from stepverify.faults import check_arguments, reported
+from stepverify.suggest import meant
 
 # stage → (module, description). A module is imported only when its stage runs.
 STAGES = {
@@ -52,7 +53,7 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(0 if args else 2)
     stage, *rest = args
     if stage != "pipeline" and stage not in STAGES:
-        print(f"sampling: unknown stage {stage!r}\n\n{usage()}", file=sys.stderr)
+        print(f"sampling: {stage}: no such stage; {meant(stage, [*STAGES, 'pipeline'])}", file=sys.stderr)
         sys.exit(2)
     with reported(f"sampling {stage}"):
         check_arguments(args)

@@ -1,0 +1,78 @@
+"""Propose what a mistyped name may have meant. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from stepverify.errors import InputError
+
+_FEW = 12  # names that a message lists; more would hide its beginning
+
+
+def close_to(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to three known names that a name may have meant, the closest first; capitals do not count."""
+    by_lower = {one.lower(): one for one in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.7)
+    return [by_lower[one] for one in found]
+
+
+def meant(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Write ``did you mean …?``, or the names that are possible; each after ``prefix``."""
+    known = sorted(known)
+    if close := close_to(name, known):
+        return f"did you mean {either([prefix + one for one in close])}?"
+    shown = [prefix + one for one in known[:_FEW]]
+    if not shown:
+        return "expected none"
+    more = f" and {len(known) - _FEW} more" if len(known) > _FEW else ""
+    return f"expected {either(shown)}{more}" if not more else f"expected one of {', '.join(shown)}{more}"
+
+
+def either(names: Sequence[str]) -> str:
+    """Join names: ``a``, ``a or b``, ``a, b or c``."""
+    return " or ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
+def shown(value: object) -> str:
+    """Write a value for a message, cut after 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def check_words(program: str, words: Sequence[str], flags: Iterable[str] = ("--help", "-h", "--print_config")) -> None:
+    """Check that every word of a command line is an option or the value of one.
+
+    Args:
+        program: program and command, for the proposal.
+        words: of the command line, after the command.
+        flags: options without a value.
+
+    Raises:
+        InputError: a word alone; a YAML file most likely lacks ``--config``, and an export the name of a verifier.
+    """
+    previous = ""
+    for word in words:
+        is_option = word.startswith("-") and not word.lstrip("-")[:1].isdigit() and word != "-"
+        takes = previous.startswith("-") and "=" not in previous and previous.partition("=")[0] not in flags
+        if not is_option and not takes:
+            raise InputError(f"{word}: {_proposal(program, word)}")
+        previous = word if is_option else ""
+
+
+def _proposal(program: str, word: str) -> str:
+    if word.endswith((".yaml", ".yml")):
+        return f"--config is missing: {program} --config {word}"
+    if program == "sampling score" and Path(word).is_dir():
+        export = Path(word) / "export" if (Path(word) / "export").is_dir() else Path(word)
+        if (export / "config.json").is_file():
+            return f"expected an option before it; a verifier is given as --verifiers '{{prm: {export}}}'"
+    return f"expected an option before it; {program} --help lists them"
+
+
+def no_such(path: str | Path, kind: str = "file or folder") -> str:
+    """Say that there is no such path, and where a relative one was looked for."""
+    path = Path(path)
+    there = "" if path.is_absolute() else f" (relative to the working directory: {Path.cwd() / path})"
+    return f"{path}: no such {kind}{there}"
