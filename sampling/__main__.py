@@ -79,6 +79,7 @@ def _parser_class() -> Any:
 
 def _run(stage: str, args: list[str]) -> None:
     from stepverify.config_files import hints_of
+    from stepverify.trial import limited
     from stepverify.variables import Variables, split_arguments
 
     module, description = STAGES[stage]
@@ -87,13 +88,19 @@ def _run(stage: str, args: list[str]) -> None:
     parser = _parser_class()(
         prog=f"sampling {stage}", description=f"{description}. --set NAME=VALUE: a variable of vars.yaml"
     )
-    parser.variables, parser.hints = Variables(given), hints_of(run)
+    parser.variables, parser.hints = Variables(given), hints_of(run) | {"limit": int | None}
     parser.add_argument("--config", action="config", help="YAML file with the keys below; may be repeated")
+    parser.add_argument(
+        "--limit", type=int | None, default=None, help="only the first N problems, for a trial; the manifest says so"
+    )
     parser.add_function_arguments(run)
     parsed = parser.parse_args(rest)
     parser.variables.check()
     values = parser.instantiate(parsed)
-    run(**{key: value for key, value in values.items() if key != "config"})
+    with limited(values.limit, {k: v for k, v in values.items() if k not in ("config", "limit")}) as chosen:
+        if values.limit is not None:
+            print(f"trial: at most {values.limit:,} problems are read of each input (--limit {values.limit})")
+        run(**chosen)
 
 
 if __name__ == "__main__":

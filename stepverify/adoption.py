@@ -200,7 +200,7 @@ def _write_card(export: Path, text: str | None) -> None:
 
 def main(args: Sequence[str]) -> None:
     """Run ``stepverify adopt``; ``args`` follow the command."""
-    parser = argparse.ArgumentParser("stepverify adopt", description=__doc__.partition("\n")[0])
+    parser = OneLineParser("stepverify adopt", description=__doc__.partition("\n")[0])
     parser.add_argument("--export", type=Path, required=True, help="folder of an exported verifier")
     one = parser.add_mutually_exclusive_group(required=True)
     one.add_argument("--calibration", type=Path, help="file of `sampling calibrate`; replaces an earlier calibration")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from stepverify.errors import InputError
-from stepverify.suggest import either, meant, shown
+from stepverify.suggest import close_to, either, meant, shown
 
 _SEQUENCES = (list, set, tuple, collections.abc.Sequence, collections.abc.Iterable)
 _MAPPINGS = (dict, collections.abc.Mapping)
@@ -43,7 +43,9 @@ def check_keys(values: Mapping[str, Any], known: set[str] | None, where: str, of
     Raises:
         InputError: naming key, value and the close names.
     """
-    for key, value in values.items() if known is not None else ():
+    if known is None:
+        return
+    for key, value in values.items():
         if key not in known:
             owner = f" of {of}" if of else ""
             raise InputError(f"{where}{key}: {shown(value)}: no such key{owner}; {meant(str(key), known)}")
@@ -57,10 +59,8 @@ def check_value(value: Any, hint: Any, where: str) -> None:
     """
     if not fits(value, hint):
         choices = [str(one) for part in _members(hint) if get_origin(part) is Literal for one in get_args(part)]
-        if isinstance(value, str) and len([*_members(hint)]) == 1 and choices:
-            said = meant(value, choices)
-            listed = f" expected {either(choices)}" if said.startswith("did") else ""
-            raise InputError(f"{where}: {shown(value)}: {said}{listed}")
+        if isinstance(value, str) and close_to(value, choices):
+            raise InputError(f"{where}: {shown(value)}: {meant(value, choices)}")
         raise InputError(f"{where}: {shown(value)}: expected {expected(hint)}")
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from stepverify.errors import InputError
 
+_CLEAR = 0.1  # difference of similarity by which a name is proposed alone
 _FEW = 12  # names that a message lists; more would hide its beginning
 
 
 def close_to(name: str, known: Iterable[str]) -> list[str]:
-    """Return up to three known names that a name may have meant, the closest first; capitals do not count."""
+    """Return up to three known names that a name may have meant, the closest first, whatever their capitals."""
     by_lower = {one.lower(): one for one in known}
     found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.7)
-    return [by_lower[one] for one in found]
+    near = {one: difflib.SequenceMatcher(None, one, name.lower()).ratio() for one in found}
+    return [by_lower[one] for one in found if near[one] > near[found[0]] - _CLEAR]
 
 
 def meant(name: str, known: Iterable[str], prefix: str = "") -> str:
@@ -27,7 +31,7 @@ def meant(name: str, known: Iterable[str], prefix: str = "") -> str:
     if not shown:
         return "expected none"
     more = f" and {len(known) - _FEW} more" if len(known) > _FEW else ""
-    return f"expected {either(shown)}{more}" if not more else f"expected one of {', '.join(shown)}{more}"
+    return f"expected one of {', '.join(shown)}{more}" if more else f"expected {either(shown)}"
 
 
 def either(names: Sequence[str]) -> str:
@@ -71,8 +75,40 @@ def _proposal(program: str, word: str) -> str:
     return f"expected an option before it; {program} --help lists them"
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Parse a command line, and report mistakes in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message.
+
+        Raises:
+            InputError: always; an unknown option with the close ones.
+        """
+        label, _, words = message.partition(": ")
+        word = words.split()[0] if label == "unrecognized arguments" else ""
+        if word.startswith("--"):
+            known = [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]
+            name = word.partition("=")[0]
+            raise InputError(f"{name}: no such option; {meant(name.removeprefix('--'), known, '--')}")
+        raise InputError(f"{message}; {self.prog} --help lists all options")
+
+
 def no_such(path: str | Path, kind: str = "file or folder") -> str:
     """Say that there is no such path, and where a relative one was looked for."""
-    path = Path(path)
-    there = "" if path.is_absolute() else f" (relative to the working directory: {Path.cwd() / path})"
-    return f"{path}: no such {kind}{there}"
+    return f"{path}: no such {kind}{looked_in(path)}"
+
+
+def looked_in(path: str | Path) -> str:
+    """Say where a relative path was looked for; nothing of an absolute one."""
+    return "" if Path(path).is_absolute() else f" (relative to the working directory: {Path.cwd() / path})"
+
+
+def look_like(path: Path) -> str:
+    """Say what a folder without records seems to be, for the end of a message."""
+    if (path / "export").is_dir():
+        return f"; it is a run of `stepverify fit`, whose model is {path / 'export'}"
+    if (path / "config.json").is_file():
+        return "; it is a model or an exported verifier"
+    if (path / "summary.json").is_file():
+        return "; it is a report"
+    return ""

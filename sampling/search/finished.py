@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from sampling.search.records import SearchResult
+from stepverify import trial
 from stepverify.jsonl import MANIFEST, read_located, read_records
 from stepverify.manifest import flatten, read_manifest
 from stepverify.records import InputError, Solution
@@ -188,7 +189,7 @@ def read_shared(folders: Mapping[str, Path]) -> Shared:
         raise InputError(
             f"searches: {', '.join(folders)} have no problem in common; give searches of the same problems"
         )
-    problems = [p for p in common if all(search.results[p].curves for search in searches)]
+    problems = [*trial.first(p for p in common if all(search.results[p].curves for search in searches))]
     if not problems:
         raise InputError("searches: no problem has a reference answer, so that there is no accuracy to report")
     if not sum(search.results[p].cost.generated_tokens for search in searches for p in problems):
