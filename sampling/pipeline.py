@@ -108,7 +108,9 @@ def plan(args: Sequence[str]) -> tuple[list[tuple[str, list[str]]], bool]:
                 f"--shard {options.shard}: {others[0].name} ({others[0].run}) works on all problems; choose "
                 "stages before it with --to, or one with --only"
             )
-    commands = [(stage.name, stage.command(options.overlay, common | given, options.shard, options.limit)) for stage in chosen]
+    commands = [
+        (stage.name, stage.command(options.overlay, common | given, options.shard, options.limit)) for stage in chosen
+    ]
     return commands, options.dry_run
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from stepverify.calibration import BY_VALUE, Map
 from stepverify.decoding import read_json
 from stepverify.digests import fingerprint_export
 from stepverify.records import InputError
+from stepverify.suggest import OneLineParser
 from stepverify.template import load_export
 
 _CARD, _HEADING = "README.md", "## Calibration"

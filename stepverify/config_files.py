@@ -18,10 +18,12 @@ from stepverify.config_lines import with_line
 from stepverify.config_messages import explain
 from stepverify.config_values import check_keys, check_value, known_keys, yaml_value
 from stepverify.records import InputError
-from stepverify.suggest import check_words, close_to, meant, no_such
+from stepverify.suggest import check_words, close_to, meant, no_such, shown
 from stepverify.variables import Variables
 
 _HELP = {"-h", "--help"}
+_DATA = (".jsonl", ".gz", ".csv", ".parquet")
+_CONFIGS = (".yaml", ".yml", ".json")
 _SEVERAL = (typing.Union, types.UnionType, list, collections.abc.Sequence, collections.abc.Iterable)
 
 
@@ -45,7 +47,7 @@ class ConfigFiles:
         Raises:
             InputError: a word alone, an unknown option, or a value of another type.
         """
-        if self._is_outer and args is not None and not _HELP.intersection(args):
+        if self._is_outer and self._top_keys and args is not None and not _HELP.intersection(args):
             check_words(self.prog, args)  # type: ignore[attr-defined]
             for word, value in itertools.zip_longest(args, args[1:], fillvalue=""):
                 if word.startswith("--"):
@@ -98,6 +100,7 @@ class ConfigFiles:
 
     @property
     def _top_keys(self) -> set[str] | None:
+        """Return the keys of a file; None of the parser that knows the commands alone."""
         if getattr(self, "_subcommands_action", None) is not None:
             return None
         dests = {action.dest.partition(".")[0] for action in self._actions}  # type: ignore[attr-defined]
@@ -148,8 +151,11 @@ def _check_classes(value: Any, hint: Any, where: str) -> None:
             _check_classes(item, hint, f"{where}[{i}]")
     elif isinstance(value, str):
         named = [cls for cls in _classes(hint) if inspect.isabstract(cls)]
-        if named and value.isidentifier() and not _takes_text(hint) and value not in _literals(hint):
-            _find(value, named, where)
+        if named and not _takes_text(hint) and value not in _literals(hint):
+            if value.isidentifier():
+                _find(value, named, where)
+            elif Path(value).suffix in _DATA or ("/" in value and Path(value).suffix not in _CONFIGS):
+                raise InputError(f"{where}: {shown(value)}: expected {_as_class(named[0], value)}")
     elif isinstance(value, dict) and "class_path" in value:
         check_keys(value, {"class_path", "init_args", "dict_kwargs"}, f"{where}.")
         cls = _find(str(value["class_path"]), [*_classes(hint)], f"{where}.class_path")
@@ -192,6 +198,13 @@ def hints_of(function: Any) -> dict[str, Any]:
         return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
     except (NameError, TypeError, AttributeError):
         return {}
+
+
+def _as_class(base: type, path: str) -> str:
+    """Write how an object of a class is given; of readers, with the path."""
+    if base.__name__ == "Reader":
+        return f"a reader, as {{class_path: Problems, init_args: {{path: {path}}}}}, or Solutions"
+    return f"a class of {base.__name__} and its init_args"
 
 
 def _check_parameters(values: Any, cls: type | None, where: str) -> None:

@@ -14,6 +14,7 @@ from stepverify.suggest import meant, shown
 _KEY = re.compile(r'Parser key "([^"]+)"|class_path \'([^\']+)\'')
 _OPTION = re.compile(r"(?:Group '([^']+)' does not accept option|Option) '([^']+)'")
 _REQUIRED = re.compile(r"arguments are required: (.+)|Key \"([^\"]+)\" is required")
+_VALUE = re.compile(r"argument (--\S+): expected one argument")
 _EXPECTED = re.compile(r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.+?)\]|(\w[\w.\[\], |]*))\. Got value: (.*)")
 _WORDS = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text"}
 
@@ -39,6 +40,8 @@ def explain(message: str, files: Sequence[tuple[str, Any]]) -> str:
             return f"{', '.join(names)}: missing; give {given}, or a file with {_these(names)}: --config FILE.yaml"
         given = " ".join(f"--{key}.init_args.{name} {name.upper()}" for name in names)
         return f"{_where(key, files)}: {cls.__name__} needs init_args: {', '.join(names)}; give {given}"
+    if found := _VALUE.search(message):
+        return f"{found[1]}: expected a value after it"
     if found := _EXPECTED.search(message):
         kind, choices, other, value = found.groups()
         wanted = _WORDS.get(kind, kind) or (choices or other).replace("'", "")

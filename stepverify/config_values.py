@@ -87,9 +87,7 @@ def fits(value: Any, hint: Any) -> bool:
     if origin in _SEQUENCES or hint in _SEQUENCES:
         return _fits_list(value, args)
     if origin in _MAPPINGS or hint in _MAPPINGS:
-        return isinstance(value, str) or (
-            isinstance(value, dict) and (len(args) < 2 or all(fits(item, args[1]) for item in value.values()))
-        )
+        return _fits_mapping(value, args)
     if inspect.isclass(hint) and issubclass(hint, os.PathLike):
         return isinstance(value, str | Path)
     if inspect.isclass(hint) and inspect.isabstract(hint):
@@ -105,6 +103,12 @@ def _fits_list(value: Any, args: tuple[Any, ...]) -> bool:
         )
     item = args[0] if len({*args} - {...}) == 1 else Any
     return isinstance(value, list | tuple) and all(fits(one, item) for one in value)
+
+
+def _fits_mapping(value: Any, args: tuple[Any, ...]) -> bool:
+    if isinstance(value, str):  # a mapping in text, or the name of a file that holds one
+        return isinstance(yaml_value(value), dict) or Path(value).is_file()
+    return isinstance(value, dict) and (len(args) < 2 or all(fits(item, args[1]) for item in value.values()))
 
 
 def _is_number(value: Any, hint: type) -> bool:
@@ -140,7 +144,7 @@ def _describe(hint: Any) -> list[str]:
     if origin in _SEQUENCES or hint in _SEQUENCES:
         return ["a list" + (f" ({expected(args[0])} each)" if args and args[0] is not Any else "")]
     if origin in _MAPPINGS or hint in _MAPPINGS:
-        return ["keys and values"]
+        return ["names and values, as {name: value}"]
     if inspect.isclass(hint) and issubclass(hint, os.PathLike):
         return ["a path"]
     name = getattr(hint, "__name__", None) or str(hint)

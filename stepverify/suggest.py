@@ -62,6 +62,8 @@ def check_words(program: str, words: Sequence[str], flags: Iterable[str] = ("--h
         takes = previous.startswith("-") and "=" not in previous and previous.partition("=")[0] not in flags
         if not is_option and not takes:
             raise InputError(f"{word}: {_proposal(program, word)}")
+        if is_option and not takes and not word.startswith("--") and len(word) > 2:
+            raise InputError(f"{word}: no such option; did you mean -{word}?")
         previous = word if is_option else ""
 
 
@@ -105,10 +107,15 @@ def looked_in(path: str | Path) -> str:
 
 def look_like(path: Path) -> str:
     """Say what a folder without records seems to be, for the end of a message."""
-    if (path / "export").is_dir():
-        return f"; it is a run of `stepverify fit`, whose model is {path / 'export'}"
+    if found := look_like_run(path):
+        return found
     if (path / "config.json").is_file():
         return "; it is a model or an exported verifier"
     if (path / "summary.json").is_file():
         return "; it is a report"
     return ""
+
+
+def look_like_run(path: Path) -> str:
+    """Say where the model is, of a folder that seems to be a run of ``stepverify fit``; nothing of others."""
+    return f"; it is a run of `stepverify fit`, whose model is {path / 'export'}" if (path / "export").is_dir() else ""

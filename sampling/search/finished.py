@@ -135,7 +135,9 @@ def read_search(name: str, folder: Path) -> FinishedSearch:
     results = folder / "results"
     manifest = read_manifest(results / MANIFEST) if (results / MANIFEST).is_file() else None
     if manifest is None or manifest["stage"] != "results":
-        raise InputError(f"searches.{name}: {folder}: not the output of `sampling search`")
+        made = read_manifest(folder / MANIFEST)["stage"] if (folder / MANIFEST).is_file() else None
+        said = f", but of `sampling {made}`" if made else ""
+        raise InputError(f"searches.{name}: {folder}: not the output of `sampling search`{said}")
     if not manifest["finished"]:
         raise InputError(f"searches.{name}: {folder}: the search has not finished; run the same command again")
     config = manifest["config"]

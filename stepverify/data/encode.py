@@ -16,7 +16,7 @@ from typing import Any
 from stepverify.data.tokens import end_of_turn, single_token, start_ids
 from stepverify.records import InputError, Problem, Solution
 from stepverify.steps import heading
-from stepverify.suggest import look_like, no_such
+from stepverify.suggest import look_like_run, no_such
 from stepverify.template import Template
 
 _REMEMBERED = 1 << 16  # texts whose ids an encoder remembers
@@ -288,7 +288,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
         if not any(
             (folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
         ):
-            raise InputError(f"{path}: the model folder has no tokenizer (tokenizer.json){look_like(folder)}")
+            raise InputError(f"{path}: the model folder has no tokenizer (tokenizer.json){look_like_run(folder)}")
         if (folder / "tokenizer.json").is_file() and not trust_remote_code:
             # The file is complete. For some model types (Qwen2), AutoTokenizer of transformers 5 uses a class instead,
             # with another pre-tokenizer that would drop line ends and step tags of a custom vocabulary.

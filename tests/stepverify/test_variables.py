@@ -109,23 +109,23 @@ def generate_hints():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("engine", {"class_path": "VllmEngin"}, "f: engine.class_path: no class 'VllmEngin'; expected "),
+        ("engine", {"class_path": "VllmEngin"}, "f: engine.class_path: no class 'VllmEngin'; did you mean VllmEngine?"),
         ("engine", {"class_path": "CalculatorEngine", "init_args": {"engine": {"class_path": "Q"}}},
          "f: engine.init_args.engine.class_path: no class 'Q'"),
         ("problems", {"class_path": "MATH", "init_args": {"exclude": [{"class_path": "GSM9K"}]}},
-         "f: problems.init_args.exclude[0].class_path: no class 'GSM9K'; expected "),
-        ("few_shot", "Syntetic", "f: few_shot: no class 'Syntetic'"),
+         "f: problems.init_args.exclude[0].class_path: no class 'GSM9K'; did you mean GSM8K?"),
+        ("few_shot", "Syntetic", "f: few_shot: no class 'Syntetic'; did you mean Synthetic?"),
     ],
 )  # fmt: skip
 def test_an_unknown_class_is_refused_with_those_there_are(key, value, message):
     with pytest.raises(InputError) as refused:
         check_tree(value, generate_hints()[key], f"f: {key}")
     assert str(refused.value).startswith(message)
-    known = {"engine": "CalculatorEngine, ", "problems": "GSM8K, ", "few_shot": "Synthetic, "}
-    assert known[key] in str(refused.value)
-    assert str(refused.value).endswith(", or the import path of another class")
-    assert ", Engine," not in str(refused.value)
-    assert "Path" not in str(refused.value)
+    if "did you mean" not in message:  # no close name: all are listed, without the abstract ones
+        assert "expected CalculatorEngine, " in str(refused.value)
+        assert str(refused.value).endswith(", or the import path of another class")
+        assert ", Engine," not in str(refused.value)
+        assert "Path" not in str(refused.value)
 
 
 def test_known_classes_pass_with_long_names_and_without_any():
@@ -157,8 +157,8 @@ def test_optimizers_are_known_by_what_they_build():
 
     hints = hints_of(OutcomeVerifier)
     check_tree({"class_path": "AdamW"}, hints["optimizer"], "f")
-    with pytest.raises(InputError, match=r"no class 'AdamX'; expected .*AdamW"):
-        check_tree({"class_path": "AdamX"}, hints["optimizer"], "f")
+    with pytest.raises(InputError, match=r"no class 'AdmW'; did you mean AdamW"):
+        check_tree({"class_path": "AdmW"}, hints["optimizer"], "f")
     check_tree("mse", hints["loss"], "f")
-    with pytest.raises(InputError, match="no class 'OutcomeMS'; expected OutcomeBCE, OutcomeMSE"):
+    with pytest.raises(InputError, match=r"no class 'OutcomeMS'; did you mean OutcomeMSE\?"):
         check_tree("OutcomeMS", hints["loss"], "f")
