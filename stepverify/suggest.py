@@ -11,13 +11,14 @@ from typing import NoReturn
 from stepverify.errors import InputError
 
 _CLEAR = 0.1  # difference of similarity by which a name is proposed alone
+_CLOSE = 0.65  # least similarity, which two exchanged letters of three have
 _FEW = 12  # names that a message lists; more would hide its beginning
 
 
 def close_to(name: str, known: Iterable[str]) -> list[str]:
     """Return up to three known names that a name may have meant, the closest first, whatever their capitals."""
     by_lower = {one.lower(): one for one in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.7)
+    found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=_CLOSE)
     near = {one: difflib.SequenceMatcher(None, one, name.lower()).ratio() for one in found}
     return [by_lower[one] for one in found if near[one] > near[found[0]] - _CLEAR]
 
