@@ -16,7 +16,6 @@ _NEEDED = {
     "Solution": ("solutions", "`sampling generate`, `label`, `score` and `search` write them"),
     "Ranking": ("rankings", "`sampling rank` writes them"),
     "RatingSheet": ("rating sheets", "`sampling select` writes them"),
-    "Problem": ("problems", "no stage writes them"),
 }  # fmt: skip
 
 

@@ -141,8 +141,6 @@ def made(folder: Path, stage: str, source: str) -> None:
         (["report", "--input", "scores"], "scores: holds solutions of `sampling score`; expected rankings: `sampling rank` writes them"),
         (["report", "--scores", "rankings"], "rankings: holds rankings of `sampling rank`; expected solutions: `sampling generate`, `label`, `score` and `search` write them; did you mean its input scores?"),
         (["report", "--searches", "{a: scores}"], "searches.a: scores: not the output of `sampling search`, but of `sampling score`"),
-        (["generate", "--engine", ENGINE, "--problems", "{class_path: Problems, init_args: {path: scores}}", "--template", "{prompt: '{problem}'}"],
-         "scores: holds solutions of `sampling score`; expected problems: no stage writes them"),
     ],
 )  # fmt: skip
 def test_the_output_of_another_stage_is_named_with_the_stage_that_is_needed(words, message, said, tmp_path):
