@@ -82,7 +82,7 @@ def cases(given: Path, tiny_model_dir: Path) -> dict[str, tuple[str, dict[str, A
         "rank": ("rank", input | {"sizes": [3]}, input | {"sizes": [2]}, "sizes: 3 samples requested"),
         "select": ("select", input | {"total": 1, "verifier": "prm"}, input | {"total": 1, "verifier": "orm"}, "verifier: 'prm' is none of them"),
         "convert": ("convert", input | {"format": "stepwise"}, input, "no solution to write"),
-        "report": ("report", {"scores": str(given), "tokens": 1, "threshold_subset": "x"}, {"scores": str(given)}, "no solution has it"),
+        "report": ("report", {"scores": str(given), "browse": 0, "threshold_subset": "x"}, {"scores": str(given)}, "no solution has it"),
     }  # fmt: skip
 
 

@@ -62,10 +62,12 @@ class Batch:
 
     Attributes:
         rows: those that are being sampled.
+        steps: number of tokens that the oldest rows have sampled.
     """
 
     def __init__(self, decoder: Decoder, options: SamplingOptions) -> None:
         self.decoder, self.options, self.rows = decoder, options, list[Row]()
+        self.steps = 0
         # Each token of a stop text covers at least one byte of it.
         self._tail = max([_TAIL, *(len(text.encode()) + 1 for text in options.stop)])
         self._ending: dict[int, bool] = decoder.ending.setdefault(tuple(options.stop), {})
@@ -143,6 +145,7 @@ class Batch:
 
     def advance(self) -> None:
         """Compute the logits after the token that was sampled last, of all rows."""
+        self.steps += 1
         mask = self._kept.begin_column()
         self._logits = self._forward(self._tokens[:, None], mask, self._positions[:, None], self._kept.cache)
         self._kept.end_column()

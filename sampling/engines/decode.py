@@ -23,6 +23,7 @@ _WINDOW = 8  # calls are sorted by the number of tokens to read within windows o
 _ALIKE = 1 / 2  # prompts are read together if this share of the longest one's tokens is to be read at least
 _LEFT = 1 / 8  # share of the rows that is left when calls begin: rows of like age and length need little padding
 _FEW = 48  # or this many, fewer of which take nearly as long a step (at most three quarters of all)
+_YOUNG = 8  # steps in which calls that come after the first ones still join these: a replica is given one by one
 
 
 class Decoder(Core):
@@ -94,7 +95,9 @@ class Decoder(Core):
         """Let waiting calls begin; return the rows that end with their first token."""
         used = len(self._batch.rows) if self._batch else 0
         free = self.batch_size - used
-        if used > max(_LEFT * self.batch_size, min(_FEW, 3 / 4 * self.batch_size)):
+        few = max(_LEFT * self.batch_size, min(_FEW, 3 / 4 * self.batch_size))
+        young = self._batch is not None and self._batch.steps <= _YOUNG and free >= _LEFT * self.batch_size
+        if used > few and not young:
             return []
         if not (parts := self._next_parts(free)):
             return []

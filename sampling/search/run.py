@@ -78,6 +78,7 @@ class SearchRun:
             problems: those without a result.
             max_problems: largest number at the same time; None for as many as keep the engine busy.
         """
+        # Of a round the longest step is awaited, while most of the others have ended.
         window = max_problems or min(OPEN, 1 + 4 * self.sampler.engine.capacity // self.strategy.concurrency)
         with self._writers():
             async with aclosing(self.sampler.engine), self.sampler.scorer:

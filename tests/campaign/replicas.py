@@ -64,6 +64,7 @@ def configurations(folder: Path, model: str, kind: str, problems: int) -> dict[s
         inner["init_args"]["batch_size"] = PLACES
     else:
         inner["init_args"] |= {"max_model_len": 256, "block_size": 32, "cpu_kv_cache_gib": 1, "max_in_flight": PLACES}
+        inner["init_args"]["enforce_eager"] = True  # compiling takes minutes, and each new replica would again
     noting = {
         "class_path": "tests.campaign.replicas.Noting",
         "init_args": {"engine": inner, "folder": str(folder / "notes"), "seconds": 0.5},

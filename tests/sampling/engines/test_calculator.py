@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import PretrainedConfig
 
 from sampling.__main__ import main
 from sampling.engines import Completion, Engine, LoadedEngine, Request, SamplingOptions, TransformersEngine
@@ -40,7 +41,7 @@ class Network:
 
     def __init__(self, limit):
         self.device = torch.device("cpu")
-        self.config = SimpleNamespace(num_hidden_layers=1, max_position_embeddings=limit)
+        self.config = PretrainedConfig(num_hidden_layers=1, max_position_embeddings=limit)
         self.generation_config = SimpleNamespace(eos_token_id=0)
         self.read = 0
 

@@ -92,6 +92,7 @@ def test_a_fit_ends_in_an_export_that_needs_its_reference(
     assert all(torch.equal(again[name], value) for name, value in weights(tmp_path / "run").items())
 
 
+@pytest.mark.slow
 def test_predict_and_test_read_an_export_with_its_own_reference(graded, one_layer_dir, tmp_path, capsys):
     """From the export: values of ``predict`` are those of the verifier, a second fit begins where the first ended.
 

@@ -17,16 +17,13 @@ from tests.helpers.readers import said
 def solutions(tmp_path_factory, make_solution):
     """Two samples of each of 60 problems; the second one is correct; every third problem has step labels."""
     path = tmp_path_factory.mktemp("solutions") / "part-00000.jsonl"
-    write_records(
-        path,
-        (
-            make_solution(
-                number=number, sample=sample, answer="1", correct=bool(sample), meta={"level": number},
-                step_labels=[StepLabel(rating=1)] if number % 3 == 0 else None,
-            )
-            for number in range(60) for sample in range(2)
-        ),
-    )  # fmt: skip
+    write_records(path, [
+        make_solution(
+            number=number, sample=sample, answer="1", correct=bool(sample), meta={"level": number},
+            step_labels=[StepLabel(rating=1)] if number % 3 == 0 else None,
+        )
+        for number in range(60) for sample in range(2)
+    ])  # fmt: skip
     return str(path)
 
 
