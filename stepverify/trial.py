@@ -59,7 +59,7 @@ def limited(number: int | None, values: Mapping[str, Any]) -> Iterator[dict[str,
     paths = frozenset(source for source in sources.values() if isinstance(source, Path))
     before = _trial.set(_Trial(number, paths))
     try:
-        yield {**values, **{key: limit_reader(found) for key, found in sources.items() if found not in paths}}
+        yield {**values, **{key: limit_reader(found) for key, found in sources.items() if not isinstance(found, Path)}}
     finally:
         _trial.reset(before)
 
