@@ -285,9 +285,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
     loader: Any = AutoTokenizer
     folder = Path(path)
     if folder.is_dir():
-        if not any(
-            (folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-        ):
+        if not any((folder / f"tokenizer{end}").is_file() for end in (".json", "_config.json", ".model")):
             raise InputError(f"{path}: the model folder has no tokenizer (tokenizer.json){look_like_run(folder)}")
         if (folder / "tokenizer.json").is_file() and not trust_remote_code:
             # The file is complete. For some model types (Qwen2), AutoTokenizer of transformers 5 uses a class instead,
