@@ -219,3 +219,20 @@ def low_high(values: np.ndarray) -> tuple[float, float]:
     resampled = values[1:][~np.isnan(values[1:])]
     low, high = interval(resampled if len(resampled) else values[:1])
     return float(low), float(high)
+
+
+def spread(values: np.ndarray) -> dict[str, float]:
+    """Compute the 95 % bootstrap interval and the bootstrap standard error.
+
+    The standard error is the standard deviation of the resamples (Efron and Tibshirani 1993, section 6.2); 0 of fewer
+    than two.
+
+    Args:
+        values: (1 + resamples,), as :func:`low_high` takes them.
+
+    Returns:
+        ``low``, ``high`` and ``standard_error``.
+    """
+    low, high = low_high(values)
+    resampled = values[1:][~np.isnan(values[1:])]
+    return {"low": low, "high": high, "standard_error": float(resampled.std(ddof=1)) if len(resampled) > 1 else 0.0}

@@ -27,8 +27,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from stepverify.callbacks import (
     CalibrationFigure,
     Checkpoints,
-    ErrorCurve,
     HuggingFaceExport,
+    PrecisionRecallCurve,
     ProgressLines,
     SolutionText,
     StopAtNonFinite,
@@ -165,7 +165,8 @@ class VerifierCLI(OpenCLI):
             if config.get("enable_checkpointing") is not False:
                 added.append(Checkpoints())
             if logged:
-                added += [LearningRateMonitor("step"), Throughput(), CalibrationFigure(), ErrorCurve(), SolutionText()]
+                added += [LearningRateMonitor("step"), Throughput()]
+                added += [CalibrationFigure(), PrecisionRecallCurve(), SolutionText()]
             added.append(HuggingFaceExport(str(root / "export")))
             shown = config.get("enable_progress_bar") is not False and not any(
                 isinstance(c, ProgressBar) for c in present

@@ -14,6 +14,7 @@ from sampling.report.summary import (
     ChosenAggregation,
     Compared,
     CurvePoint,
+    Difference,
     Estimate,
     PairedDifference,
     Validation,
@@ -24,7 +25,7 @@ from sampling.selection.calibration import LEARNED, describe_shared
 from stepverify.aggregate import AGGREGATIONS
 from stepverify.jsonl import read_records
 from stepverify.records import InputError, Ranking
-from stepverify.statistics import bootstrap_means, interval
+from stepverify.statistics import means_and_bootstrap, spread
 from stepverify.training_problems import describe_trained
 
 BASELINE = "majority"
@@ -106,44 +107,42 @@ def summarise(
     13.3).
     """
     num_problems, num_rules, num_sizes = table.values.shape
-    mean = table.values.mean(axis=0)
-    resampled = bootstrap_means(table.values.reshape(num_problems, -1), num_bootstrap, seed)
-    resampled = resampled.reshape(num_bootstrap, num_rules, num_sizes)
-    low, high = interval(resampled)
+    rows = means_and_bootstrap(table.values.reshape(num_problems, -1), num_bootstrap, seed)
+    rows = rows.reshape(1 + num_bootstrap, num_rules, num_sizes)
     plain = [rule for rule in table.rules if not split_rule(rule)[2]]
     place = {rule: r for r, rule in enumerate(table.rules)}
 
+    def difference(rule: str, other: str) -> dict[str, float]:
+        resampled = rows[:, place[rule], -1] - rows[:, place[other], -1]
+        return {"difference": float(resampled[0]), **spread(resampled)}
+
     def versus(rule: str, baseline: str) -> PairedDifference:
-        r, b = place[rule], place[baseline]
-        below, above = interval(resampled[:, r, -1] - resampled[:, b, -1])
-        difference = float(mean[r, -1] - mean[b, -1])
-        return PairedDifference(versus=baseline, difference=difference, low=float(below), high=float(above))
+        return PairedDifference(versus=baseline, **difference(rule, baseline))
 
-    def at(rule: str, s: int) -> tuple[float, float, float]:
-        r = place[rule]
-        return float(mean[r, s]), float(low[r, s]), float(high[r, s])
-
-    def estimate(rule: str) -> Estimate:
-        value, below, above = at(rule, -1)
-        return Estimate(mean=value, low=below, high=above)
+    def estimate(rule: str, s: int = -1) -> dict[str, float]:
+        resampled = rows[:, place[rule], s]
+        return {"mean": float(resampled[0]), **spread(resampled)}
 
     def curve(rule: str) -> list[CurvePoint]:
-        points = [(n, *at(rule, s)) for s, n in enumerate(table.sizes)]
-        return [CurvePoint(n=n, mean=value, low=below, high=above) for n, value, below, above in points]
+        return [CurvePoint(n=n, **estimate(rule, s)) for s, n in enumerate(table.sizes)]
 
     baselines = {rule: {BASELINE: "pass@1"}.get(rule, BASELINE) for rule in plain if rule not in ("pass@1", "oracle")}
     compared: dict[str, dict[str, Compared]] = {}
     for rule in table.rules:
         if how := split_rule(rule)[2]:
-            value, below, above = at(rule, -1)
             paired = versus(rule, BASELINE) if BASELINE in place else None
-            entry = Compared(mean=value, low=below, high=above, paired=paired)
-            compared.setdefault(rule.removesuffix(f"/{how}"), {})[how] = entry
+            compared.setdefault(rule.removesuffix(f"/{how}"), {})[how] = Compared(**estimate(rule), paired=paired)
+    judged = [rule for rule in plain if split_rule(rule)[0]]
+    several = len({split_rule(rule)[0] for rule in judged}) > 1
+    between = {
+        rule: {other: Difference(**difference(rule, other)) for other in judged[i + 1 :]}
+        for i, rule in enumerate(judged[:-1])
+    }
     return Accuracy(
         num_problems=num_problems, num_samples=table.sizes[-1], num_solutions=table.num_solutions, sizes=table.sizes,
-        accuracy={rule: estimate(rule) for rule in plain}, auroc_per_problem=table.areas,
+        accuracy={rule: Estimate(**estimate(rule)) for rule in plain}, auroc_per_problem=table.areas,
         paired={rule: versus(rule, baseline) for rule, baseline in baselines.items() if baseline in place},
-        every_aggregation=compared, curves={rule: curve(rule) for rule in plain},
+        between=between if several else {}, every_aggregation=compared, curves={rule: curve(rule) for rule in plain},
         aggregation=aggregation or {}, validation=validation,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from sampling.report.summary import Difference, Estimate
 from sampling.search.curves import at_budget, bins_of, cost_of, quantile_edges, within
 from sampling.search.finished import FinalRule, FinishedSearch, Shared, Unit, differing
 from stepverify.records import InputError
-from stepverify.statistics import low_high, means_and_bootstrap
+from stepverify.statistics import means_and_bootstrap, spread
 
 RULES = ("best_of_n", "weighted_vote", "majority", "oracle", "search")
 """Rules that are reported; ``search`` is the strategy's own, ``oracle`` is correct if any solution is."""
@@ -114,13 +114,11 @@ def _means(searches: Sequence[FinishedSearch], problems: Sequence[str], num_boot
 
 
 def _estimate(resampled: np.ndarray) -> Estimate:
-    low, high = low_high(resampled)
-    return Estimate(mean=float(resampled[0]), low=low, high=high)
+    return Estimate(mean=float(resampled[0]), **spread(resampled))
 
 
 def _difference(resampled: np.ndarray) -> Difference:
-    low, high = low_high(resampled)
-    return Difference(difference=float(resampled[0]), low=low, high=high)
+    return Difference(difference=float(resampled[0]), **spread(resampled))
 
 
 def _points(search: FinishedSearch, problems: Sequence[str], means: Means) -> list[BudgetPoint]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from sampling.report.accuracy import kind_label
 from sampling.report.budget import RULES
 from sampling.report.budget_summary import BinResult, BudgetPoint, Budgets, ByDifficulty, EqualBudget
-from sampling.report.section import Section, count, percent, points, span
+from sampling.report.section import INTERVALS, Section, Uncertainty, clear, count, percent, points
 from sampling.report.summary import Difference
 
 _LABELS = {"best_of_n": "best score", "oracle": "oracle", "search": "its own rule"}
 
 
-def budget_sections(found: Budgets) -> list[Section]:
+def budget_sections(found: Budgets, shown: Uncertainty = INTERVALS) -> list[Section]:
     """Return the sections of searches, in order."""
-    parts = [budget_section(found)]
+    parts = [budget_section(found, shown)]
     if found.equal_budget:
-        parts.append(equal_budget_section(found))
+        parts.append(equal_budget_section(found, shown))
     parts += [_difficulty_section(found, one) for one in found.difficulty]
     if found.chosen:
         parts.append(_chosen_section(found))
@@ -23,18 +23,18 @@ def budget_sections(found: Budgets) -> list[Section]:
     return [*parts, Section(title="Strategies", header=["search", "strategy"], rows=rows)]
 
 
-def budget_section(found: Budgets) -> Section:
+def budget_section(found: Budgets, shown: Uncertainty = INTERVALS) -> Section:
     """Describe costs and accuracies of every search."""
     listed = [point for curve in found.curves.values() for point in curve]
     kinds = [kind for kind in RULES if kind != found.final_rule and any(kind in point.accuracy for point in listed)]
     rows: list[list[str]] = []
-    bars = []
+    dots = []
     for point in listed:
         final = point.accuracy[found.final_rule]
         others = [percent(one.mean) if (one := point.accuracy.get(kind)) else "" for kind in kinds]
         costs = [amount(point.tokens), amount(point.flops), f"{point.solutions:.1f}"]
-        rows.append([_point_label(point, found.best_of_n), *costs, percent(final.mean), span(final), *others])
-        bars.append(final)
+        rows.append([_point_label(point, found.best_of_n), *costs, percent(final.mean), shown.share(final), *others])
+        dots.append(final)
     note = (
         f"Share of {found.num_problems:,} problems solved, and what a problem costs on average: every sampled token "
         "counts, also of what was pruned, merged or looked ahead; FLOPs are 2 · parameters · tokens of generator and "
@@ -42,7 +42,7 @@ def budget_section(found: Budgets) -> Section:
         f"the {final_label(found.final_rule)}; the other rules choose among the same solutions. Best-of-N at fewer "
         "samples is the expectation over random subsets, at their share of the measured cost (a lower bound of the "
         "FLOPs where samples share what the verifier reads); its majority vote needs no verifier, whose FLOPs do not "
-        "count for it in figure and differences. Intervals (95\u00a0%) are over bootstrap resamples of the problems."
+        f"count for it in figure and differences. The {shown.words} are over bootstrap resamples of the problems."
     )
     if any(point.flops is None for point in listed):
         unknown = dict.fromkeys(point.search for point in listed if point.flops is None)
@@ -60,18 +60,18 @@ def budget_section(found: Budgets) -> Section:
         "FLOPs",
         "finished",
         final_label(found.final_rule),
-        "interval",
+        shown.header,
         *map(final_label, kinds),
     ]
     title = "Accuracy against budget"
-    return Section(title=title, note=note, header=header, rows=rows, figure="budget", bars=bars)
+    return Section(title=title, note=note, header=header, rows=rows, figure="budget", dots=dots, name="budget")
 
 
-def equal_budget_section(found: Budgets) -> Section:
+def equal_budget_section(found: Budgets, shown: Uncertainty = INTERVALS) -> Section:
     """Describe the differences from the baselines at equal cost."""
     rows = [
         [name, {"tokens": "tokens", "flops": "FLOPs"}[one.unit], amount(one.cost), percent(one.accuracy)]
-        + [cell for kind in ("best_of_n", "majority") for cell in _versus(one, kind)]
+        + [cell for kind in ("best_of_n", "majority") for cell in _versus(one, kind, shown)]
         + ["–" if one.factor is None else f"{one.factor:.2f} ×"]
         for name, compared in found.equal_budget.items()
         for one in compared
@@ -79,23 +79,23 @@ def equal_budget_section(found: Budgets) -> Section:
     note = (
         f"Each search by the {final_label(found.final_rule)} against best-of-N ({found.best_of_n}, same rule) and the "
         "majority vote of the same samples, whose curves are interpolated at the search's own mean cost, linearly in "
-        "the logarithm of the cost. Differences in percentage points, paired over problems, with 95\u00a0% intervals. "
+        f"the logarithm of the cost. Differences in percentage points, paired over problems, with {shown.words}. "
         "Last, the cost at which best-of-N is first as accurate, in units of the search's. A dash: beyond the curve; "
         "give a best-of-N search with more samples."
     )
-    header = ["search", "equal", "cost", "accuracy", "best-of-N", "difference", "interval"]
-    header += ["majority", "difference", "interval", "best-of-N needs"]
-    return Section(title="At equal budgets", note=note, header=header, rows=rows)
+    header = ["search", "equal", "cost", "accuracy", "best-of-N", "over best-of-N", shown.header]
+    header += ["majority", "over majority", shown.header, "best-of-N needs"]
+    return Section(title="At equal budgets", note=note, header=header, rows=rows, name="equal_budgets")
 
 
-def _versus(one: EqualBudget, kind: str) -> list[str]:
-    return [percent(one.baseline[kind]), *_paired(one.difference[kind])]
+def _versus(one: EqualBudget, kind: str, shown: Uncertainty) -> list[str]:
+    return [percent(one.baseline[kind]), *_paired(one.difference[kind], shown)]
 
 
-def _paired(difference: Difference | None) -> list[str]:
+def _paired(difference: Difference | None, shown: Uncertainty) -> list[str]:
     if difference is None:
         return ["–", ""]
-    return [points(difference.difference), f"{points(difference.low)} to {points(difference.high)}"]
+    return [points(difference.difference), shown.difference(difference)]
 
 
 def _difficulty_section(found: Budgets, one: ByDifficulty) -> Section:
@@ -117,21 +117,22 @@ def _difficulty_section(found: Budgets, one: ByDifficulty) -> Section:
     if one.unknown:
         note += f" {one.unknown:,} problems without held-out samples are left out."
     title = "By difficulty: held-out samples" if by_held_out else "By difficulty: the verifier's prediction"
-    return Section(title=title, note=note, header=header, rows=rows)
+    return Section(title=title, note=note, header=header, rows=rows, name=f"difficulty_{one.by}")
 
 
 def _bin_cell(result: BinResult) -> str:
     if result.difference is None:
         return percent(result.accuracy.mean)
-    clear = result.difference.low > 0 or result.difference.high < 0
-    return f"{percent(result.accuracy.mean)} ({points(result.difference.difference)}{'*' * clear})"
+    return f"{percent(result.accuracy.mean)} ({points(result.difference.difference)}{'*' * clear(result.difference)})"
 
 
 def _chosen_section(found: Budgets) -> Section:
     names = list(dict.fromkeys(name for tally in found.chosen.values() for name in tally))
     rows = [[search, *(count(tally.get(name, 0)) for name in names)] for search, tally in found.chosen.items()]
     note = "For how many problems a policy chose each strategy, by the predicted difficulty of the problem."
-    return Section(title="What the policy chose", note=note, header=["search", *names], rows=rows)
+    return Section(
+        title="What the policy chose", note=note, header=["search", *names], rows=rows, name="policy_choices"
+    )
 
 
 def _point_label(point: BudgetPoint, baseline: str) -> str:

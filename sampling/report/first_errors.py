@@ -8,17 +8,17 @@ from __future__ import annotations
 import numpy as np
 
 from sampling.report.collect import Collected, FirstErrors
-from sampling.report.quality import parts
-from sampling.report.summary import (
-    Estimate,
+from sampling.report.first_error_summary import (
     FirstErrorQuality,
     FirstErrorRates,
     LowestValue,
     MeanF1,
     VerifierFirstErrors,
 )
+from sampling.report.quality import parts
+from sampling.report.summary import Estimate
 from stepverify.records import InputError
-from stepverify.statistics import low_high, mean, means_and_bootstrap
+from stepverify.statistics import mean, means_and_bootstrap, spread
 
 HALF = 0.5
 
@@ -149,8 +149,7 @@ def _estimate(values: np.ndarray) -> Estimate | None:
     """
     if np.isnan(values[0]):
         return None
-    low, high = low_high(values)
-    return Estimate(mean=float(values[0]), low=low, high=high)
+    return Estimate(mean=float(values[0]), **spread(values))
 
 
 def _lowest(firsts: FirstErrors, rows: np.ndarray) -> LowestValue:

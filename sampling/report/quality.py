@@ -32,13 +32,13 @@ from stepverify.statistics import (
     brier,
     calibration_error,
     f1,
-    low_high,
     mean,
     pearson,
     ranks,
     reliability,
     resampled_auroc,
     resamples,
+    spread,
 )
 
 
@@ -114,9 +114,8 @@ def step_order_statistics(collected: Collected, num_bootstrap: int, seed: int) -
         areas[name], *alone = _areas(steps, collected.num_problems, num_bootstrap, seed)
         against = dict(zip(("position", "length"), alone, strict=True)) | against
         known = not np.isnan(areas[name][0])
-        low, high = low_high(areas[name]) if known else (0.0, 0.0)
         found[name] = StepOrder(
-            interval=Interval(low=low, high=high) if known else None,
+            interval=Interval(**spread(areas[name])) if known else None,
             above={key: _difference(areas[name] - area) for key, area in against.items()} if known else {},
         )
     return found
@@ -147,8 +146,7 @@ def _same_steps(a: Steps, b: Steps) -> bool:
 
 
 def _difference(areas: np.ndarray) -> Difference:
-    low, high = low_high(areas)
-    return Difference(difference=float(areas[0]), low=low, high=high)
+    return Difference(difference=float(areas[0]), **spread(areas))
 
 
 def solution_statistics(collected: Collected, used: Mapping[str, str]) -> dict[str, VerifierSolutions]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sampling.report.section import Section
+from sampling.report.drawing import Picture
+from sampling.report.section import Section, figure_files
 from stepverify.faults import printable
 
 if TYPE_CHECKING:
@@ -28,26 +29,30 @@ def to_text(section: Section) -> str:
     return "\n".join(lines)
 
 
-def to_markdown(title: str, parts: Sequence[Section]) -> str:
+def to_markdown(title: str, parts: Sequence[Section], lead: str = "") -> str:
     """Render the report as Markdown.
 
-    It refers to ``accuracy.png`` and ``budget.png`` in the same folder; other figures are in the HTML page only.
+    It refers to figures in the same folder, and to tables in the folder ``tables``.
     """
-    lines = [f"# {title}"]
+    lines = [f"# {_literal(title)}", *(["", _literal(lead)] if lead else [])]
     for part in parts:
-        if not part.rows and part.figure != "accuracy":
-            continue
         lines += ["", f"## {_literal(part.title)}"]
         if part.note:
             lines += ["", _literal(part.note)]
-        if part.figure:
-            lines += ["", f"![{_literal(part.title)}]({part.figure}.png)"]
+        for figure in filter(None, (part.figure, part.dots_figure)):
+            lines += ["", f"![{_literal(part.title)}]({figure}.png)", "", _links(figure_files(figure))]
         if part.rows:
             cells = [[*map(_literal, row)] for row in part.rows]
             marked = [[f"**{c}**" if c and i in part.strong else c for c in row] for i, row in enumerate(cells)]
             table = [[*map(_literal, part.header)], ["---", *["---:"] * (len(part.header) - 1)], *marked]
             lines += ["", *("| " + " | ".join(row) + " |" for row in table)]
+        if part.table_files:
+            lines += ["", _links(part.table_files)]
     return "\n".join(lines) + "\n"
+
+
+def _links(files: Mapping[str, str]) -> str:
+    return " · ".join(f"[{name}]({path})" for name, path in files.items())
 
 
 def _literal(text: str) -> str:
@@ -56,7 +61,7 @@ def _literal(text: str) -> str:
 
 
 def to_html(
-    title: str, lead: str, parts: Sequence[Section], figures: Mapping[str, tuple[bytes, bytes]], browser: str = ""
+    title: str, lead: str, parts: Sequence[Section], figures: Mapping[str, Picture], browser: str = ""
 ) -> str:  # fmt: skip
     """Render the report as one self-contained HTML page.
 
@@ -64,7 +69,7 @@ def to_html(
         title: title of the page.
         lead: line below the title.
         parts: the sections.
-        figures: name → PNG for a light and for a dark page.
+        figures: name → figure, which is embedded for pages of both widths, light and dark.
         browser: name of the page with the solutions, in the same folder; empty for none.
     """
     return render("report.html", title=title, lead=lead, parts=parts, figures=figures, browser=browser)
@@ -86,5 +91,6 @@ def _environment() -> Environment:
         loader=PackageLoader("sampling.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    made.filters["data_url"] = lambda png: f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    made.filters["figure_files"] = figure_files
+    made.filters["data_url"] = lambda svg: f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
     return made

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from sampling.report.accuracy import BASELINE, rule_label
+from sampling.report.accuracy import BASELINE, kind_label, rule_label, split_rule
 from sampling.report.budget_sections import budget_sections
-from sampling.report.section import Section, count, decimal, percent, points, span
+from sampling.report.first_error_sections import first_error_section, lowest_section
+from sampling.report.section import INTERVALS, Section, Uncertainty, clear, count, decimal, percent, points
 from sampling.report.summary import (
     Accuracy,
     Compared,
     Difference,
     Estimate,
-    FirstErrorQuality,
     Interval,
     Summary,
-    VerifierFirstErrors,
     VerifierSolutions,
     VerifierSteps,
 )
 
+_MOST_COMPARED = 8  # rules in one table of differences
 _ORIGINS = {"validation": "validation problems", "configured": "the configuration", "calibration": "the calibration",
             "default": "default"}  # fmt: skip
 
 
-def sections(summary: Summary) -> list[Section]:
+def sections(summary: Summary, shown: Uncertainty = INTERVALS) -> list[Section]:
     """Return the sections of a report, in order.
 
     Percentages are of problems, steps or solutions; differences are in percentage points.
@@ -33,19 +34,20 @@ def sections(summary: Summary) -> list[Section]:
     if summary.warnings:
         parts.append(Section(title="Warnings", header=[""], rows=[[line] for line in summary.warnings]))
     if summary.accuracy:
-        parts += [accuracy_section(summary.accuracy), _curves_section(summary.accuracy)]
+        parts += [accuracy_section(summary.accuracy, shown), _curves_section(summary.accuracy)]
+        parts += between_sections(summary.accuracy, shown)
     if summary.searches:
-        parts += budget_sections(summary.searches)
+        parts += budget_sections(summary.searches, shown)
     if summary.first_errors:
-        parts += [first_error_section(summary.first_errors), _lowest_section(summary.first_errors)]
+        parts += [first_error_section(summary.first_errors, shown), lowest_section(summary.first_errors)]
     if summary.accuracy and summary.accuracy.aggregation:
         parts.append(_aggregation_section(summary.accuracy))
     if summary.accuracy and summary.accuracy.every_aggregation:
-        parts.append(_comparison_section(summary.accuracy))
+        parts.append(_comparison_section(summary.accuracy, shown))
     if summary.solutions:
         parts.append(_solutions_section(summary.solutions))
     if summary.steps:
-        parts.append(steps_section(summary.steps))
+        parts.append(steps_section(summary.steps, shown))
         if any(found.subsets for found in summary.steps.values()):
             parts.append(_subsets_section(summary.steps))
     if summary.solutions or summary.steps:
@@ -58,7 +60,7 @@ def sections(summary: Summary) -> list[Section]:
     return [*parts, Section(title="How this was made", header=["", ""], rows=rows)]
 
 
-def accuracy_section(found: Accuracy) -> Section:
+def accuracy_section(found: Accuracy, shown: Uncertainty = INTERVALS) -> Section:
     """Describe the accuracy of every rule at the largest N.
 
     Includes the paired differences.
@@ -66,9 +68,9 @@ def accuracy_section(found: Accuracy) -> Section:
     rows: list[list[str]] = []
     areas = found.auroc_per_problem
     for rule, estimate in found.accuracy.items():
-        row = [rule_label(rule), percent(estimate.mean), span(estimate)]
+        row = [rule_label(rule), percent(estimate.mean), shown.share(estimate)]
         if paired := found.paired.get(rule):
-            row += [points(paired.difference), f"{points(paired.low)} to {points(paired.high)}"]
+            row += [points(paired.difference), shown.difference(paired)]
         else:
             row += ["", ""]
         rows.append([*row, decimal(areas[rule]) if rule in areas else ""])
@@ -76,20 +78,65 @@ def accuracy_section(found: Accuracy) -> Section:
         f"Share of the {found.num_problems:,} problems that a rule solves with {found.num_samples} samples of each. "
         "Shortest takes the sample with the fewest steps, without a verifier; the oracle is correct if any sample is. "
         "Paired differences, in percentage points, are from the majority vote (for the majority vote itself, from "
-        "pass@1); all intervals (95\u00a0%) are over the same bootstrap resamples of the problems. AUROC: how well a "
+        f"pass@1); all {shown.words} are over the same bootstrap resamples of the problems. AUROC: how well a "
         "rule's values, such as scores or numbers of votes, order the samples within a problem (mean over the problems "
         "with correct and incorrect samples)."
     )
-    header = ["rule", "accuracy", "interval", "difference", "interval", "AUROC"]
-    bars = list(found.accuracy.values())
-    return Section(title=f"Accuracy at N = {found.num_samples}", note=note, header=header, rows=rows, bars=bars)
+    header = ["rule", "accuracy", shown.header, "difference", shown.header, "AUROC"]
+    dots = list(found.accuracy.values())
+    title = f"Accuracy at N = {found.num_samples}"
+    return Section(
+        title=title, note=note, header=header, rows=rows, dots=dots, dots_figure="accuracy_dots", name="accuracy"
+    )
+
+
+def between_sections(found: Accuracy, shown: Uncertainty = INTERVALS) -> list[Section]:
+    """Compare the rules of every verifier with those of every other, paired over the problems.
+
+    One table of all rules of up to eight; of more, one table for each kind of rule.
+    """
+    judged = [rule for rule in found.accuracy if split_rule(rule)[0]]
+    if not found.between:
+        return []
+    if len(judged) <= _MOST_COMPARED:
+        return [_between_section(found, judged, "", shown)]
+    kinds = dict.fromkeys(split_rule(rule)[1] for rule in judged)
+    groups = {kind: [rule for rule in judged if split_rule(rule)[1] == kind] for kind in kinds}
+    return [_between_section(found, rules, kind, shown) for kind, rules in groups.items() if len(rules) > 1]
+
+
+def _between_section(found: Accuracy, rules: Sequence[str], kind: str, shown: Uncertainty) -> Section:
+    labels = [split_rule(rule)[0] if kind else rule_label(rule) for rule in rules]
+
+    def cell(row: int, column: int) -> str:
+        first, second = sorted((row, column))
+        one = found.between[rules[first]][rules[second]]
+        if row > column:
+            one = replace(one, difference=-one.difference, low=-one.high, high=-one.low)
+        return f"{points(one.difference)} ({shown.difference(one)}){'*' * clear(one)}"
+
+    places = range(len(rules))
+    rows = [[labels[i], *("" if i == j else cell(i, j) for j in places)] for i in places]
+    pairs = len(rules) * (len(rules) - 1) // 2
+    note = (
+        f"Problems solved at N = {found.num_samples} by the rule of the row minus those by the rule of the column, in "
+        f"percentage points, with {shown.words} over the same bootstrap resamples of the problems; * marks "
+        f"differences whose 95\u00a0% interval excludes zero. They are {pairs:,} comparisons, without a correction for "
+        "their number: of rules that are equally good, one in twenty would be marked."
+    )
+    title = "Verifiers compared" + (f": {kind_label(kind)}" if kind else "")
+    name = "verifiers_compared" + (f"_{kind}" if kind else "")
+    return Section(title=title, note=note, header=["rule" if not kind else "verifier", *labels], rows=rows, name=name)
 
 
 def _curves_section(found: Accuracy) -> Section:
     rows = [[rule_label(rule), *(percent(point.mean) for point in curve)] for rule, curve in found.curves.items()]
-    note = "Means over random subsets of N samples per problem, in per cent; bands are 95\u00a0% intervals."
+    note = (
+        "Means over random subsets of N samples per problem, in per cent; bands are 95\u00a0% intervals, which are "
+        "drawn for up to 12 rules; summary.json has them for all."
+    )
     header = ["rule", *(f"N = {n}" for n in found.sizes)]
-    return Section(title="Accuracy against N", note=note, header=header, rows=rows, figure="accuracy")
+    return Section(title="Accuracy against N", note=note, header=header, rows=rows, figure="accuracy", name="curves")
 
 
 def _aggregation_section(found: Accuracy) -> Section:
@@ -106,25 +153,26 @@ def _aggregation_section(found: Accuracy) -> Section:
             "other problems; the best aggregation was taken if none was configured."
         )
     header = ["verifier", "aggregation", "chosen by", *candidates]
-    return Section(title="Aggregation", note=note, header=header, rows=rows)
+    return Section(title="Aggregation", note=note, header=header, rows=rows, name="aggregation")
 
 
-def _comparison_section(found: Accuracy) -> Section:
+def _comparison_section(found: Accuracy, shown: Uncertainty) -> Section:
     ways = list(next(iter(found.every_aggregation.values())))
 
     def cell(estimate: Estimate) -> str:
         better = isinstance(estimate, Compared) and estimate.paired is not None and estimate.paired.low > 0
-        return f"{100 * estimate.mean:.1f} ({span(estimate)})" + ("*" if better else "")
+        return f"{100 * estimate.mean:.1f} ({shown.share(estimate)})" + ("*" if better else "")
 
     alone = [rule for rule in ("pass@1", BASELINE, "shortest", "oracle") if rule in found.accuracy]
     rows = [[rule_label(rule), cell(found.accuracy[rule]), *[""] * (len(ways) - 1)] for rule in alone]
     rows += [[rule_label(rule), *map(cell, by_how.values())] for rule, by_how in found.every_aggregation.items()]
     note = (
-        f"Problems solved at N = {found.num_samples}, in per cent, with 95\u00a0% intervals; * marks a paired "
+        f"Problems solved at N = {found.num_samples}, in per cent, with {shown.words}; * marks a paired "
         "difference from the majority vote that is above zero in 97.5\u00a0% of the resamples. Do not choose an "
         "aggregation from this table: the best of many figures on the same problems is biased upwards."
     )
-    return Section(title="Every rule under every aggregation", note=note, header=["rule", *ways], rows=rows)
+    title = "Every rule under every aggregation"
+    return Section(title=title, note=note, header=["rule", *ways], rows=rows, name="every_aggregation")
 
 
 def _solutions_section(solutions: Mapping[str, VerifierSolutions]) -> Section:
@@ -163,10 +211,13 @@ def _solutions_section(solutions: Mapping[str, VerifierSolutions]) -> Section:
         note += f" Position of the lowest value: {minima}."
     lengths = ["ρ steps", "r steps", "ρ tokens", "r tokens"]
     header = ["verifier", "score", "AUROC", "in a problem", "Brier", "ECE", *lengths]
-    return Section(title="Scores of solutions", note=note, header=header, rows=rows, strong=frozenset(strong))
+    strong_rows = frozenset(strong)
+    return Section(
+        title="Scores of solutions", note=note, header=header, rows=rows, strong=strong_rows, name="solutions"
+    )
 
 
-def steps_section(steps: Mapping[str, VerifierSteps]) -> Section:
+def steps_section(steps: Mapping[str, VerifierSteps], shown: Uncertainty = INTERVALS) -> Section:
     """Describe each verifier's step values, next to baselines without a verifier."""
     fields = (
         ("steps with a label", "num_steps", count),
@@ -181,25 +232,23 @@ def steps_section(steps: Mapping[str, VerifierSteps]) -> Section:
     )
     rows = [[label, *(show(getattr(found, key)) for found in steps.values())] for label, key, show in fields]
     orders = [found.order for found in steps.values()]
-    rows.append(["… its interval", *(_auroc_span(order.interval) for order in orders)])
+    rows.append([f"… its {shown.header}", *(_area(order.interval, shown) for order in orders)])
     alone = {"position": "place alone", "length": "length alone"}
     others = dict.fromkeys(key for order in orders for key in order.above)
-    rows += [[f"… above {alone.get(o, o)}", *(_auroc_span(order.above.get(o)) for order in orders)] for o in others]
+    rows += [[f"… above {alone.get(o, o)}", *(_area(order.above.get(o), shown) for order in orders)] for o in others]
     note = (
         "A step is correct if it was rated so, or if any rollout from it reached the correct answer; it is judged "
         "correct at a value of 0.5 or more. Place and length are baselines without a verifier: they take the later or "
-        "the longer of two steps for the incorrect one. Intervals (95\u00a0%) are over bootstrap resamples of the "
+        f"the longer of two steps for the incorrect one. The {shown.words} are over bootstrap resamples of the "
         "problems, and differences are taken within each resample."
     )
-    return Section(title="Values of steps", note=note, header=["", *steps], rows=rows)
+    return Section(title="Values of steps", note=note, header=["", *steps], rows=rows, name="steps")
 
 
-def _auroc_span(point: Interval | None) -> str:
+def _area(point: Interval | None, shown: Uncertainty) -> str:
     if point is None:
         return ""
-    if isinstance(point, Difference):
-        return f"{point.difference:+.3f} ({point.low:+.3f} to {point.high:+.3f})"
-    return f"{point.low:.3f} – {point.high:.3f}"
+    return shown.area_difference(point) if isinstance(point, Difference) else shown.area(point)
 
 
 def _subsets_section(steps: Mapping[str, VerifierSteps]) -> Section:
@@ -211,68 +260,5 @@ def _subsets_section(steps: Mapping[str, VerifierSteps]) -> Section:
     ]
     baselines = ["AUROC", "… of place", "… of length", "F1", "… all incorrect"]
     header = ["verifier", "subset", "steps", "correct", *baselines, "ECE"]
-    return Section(title="Values of steps by subset", note="Measures as above.", header=header, rows=rows)
-
-
-def first_error_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
-    """Describe how well verifiers find first errors, by subset and threshold."""
-    rows: list[list[str]] = []
-    bars: list[Estimate | None] = []
-    strong = set()
-
-    def add(name: str, subset: str, threshold: str, counts_and_rates: list[str], f1: Estimate | None) -> None:
-        if subset not in found[name].subsets:
-            strong.add(len(rows))
-        rows.append(
-            [name, subset, threshold, *counts_and_rates, percent(f1.mean if f1 else None), span(f1) if f1 else "–"]
-        )
-        bars.append(f1)
-
-    for name, one in found.items():
-        for subset, group in _groups(one):
-            for rates in (group.half, group.chosen):
-                if rates is not None:
-                    here = " (chosen here)" if rates is group.chosen and subset == one.chosen_on else ""
-                    cells = [count(group.num_incorrect), count(group.num_correct)]
-                    cells += [
-                        percent(p.mean if p else None) for p in (rates.erroneous_accuracy, rates.correct_accuracy)
-                    ]
-                    add(name, subset, f"{rates.threshold:.3f}{here}", cells, rates.f1)
-        if one.mean:
-            for pooled, f1 in ((one.all.half, one.mean.half), (one.all.chosen, one.mean.chosen)):
-                if pooled is not None:
-                    add(name, "mean of subsets", f"{pooled.threshold:.3f}", [""] * 4, f1)
-    note = (
-        "The first step with a value below the threshold is predicted to be the first error. For a solution with an "
-        "error, this is correct if it is the labelled step; for a solution without, if no step is below. F1 is the "
-        "harmonic mean of the two accuracies (ProcessBench, Zheng et al. 2024). Intervals (95\u00a0%) are over "
-        "bootstrap resamples of the solutions, with the threshold kept."
-    )
-    if chosen_on := next(iter(found.values())).chosen_on:
-        note += f" The second threshold is the best one on {chosen_on}, so its F1 there is biased upwards."
-    unread = [f"{name} {one.num_unread:,}" for name, one in found.items() if one.num_unread]
-    if unread:
-        note += f" Solutions too long for a verifier count as judged incorrectly: {', '.join(unread)}."
-    header = ["verifier", "subset", "threshold", "with error", "without", "erroneous", "correct", "F1", "interval"]
-    return Section(title="First errors", note=note, header=header, rows=rows, bars=bars, strong=frozenset(strong))
-
-
-def _lowest_section(found: Mapping[str, VerifierFirstErrors]) -> Section:
-    keys = ("at_first_error", "place_incorrect", "place_first_error", "place_correct")
-    rows = [
-        [name, subset, *(percent(getattr(group.lowest, key)) for key in keys)]
-        for name, one in found.items()
-        for subset, group in _groups(one)
-    ]
-    note = (
-        "How often the lowest value of an incorrect solution is that of its first error, and the average position of "
-        "the lowest value and of the first error, from 0 % (first step) to 100 % (final step)."
-    )
-    header = ["verifier", "subset", "at the first error", "place, incorrect", "first error", "place, correct"]
-    return Section(title="Where the lowest value stands", note=note, header=header, rows=rows)
-
-
-def _groups(found: VerifierFirstErrors) -> Iterator[tuple[str, FirstErrorQuality]]:
-    """Yield the subsets, then all solutions."""
-    yield from found.subsets.items()
-    yield "all", found.all
+    title = "Values of steps by subset"
+    return Section(title=title, note="Measures as above.", header=header, rows=rows, name="steps_by_subset")

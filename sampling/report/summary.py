@@ -13,14 +13,16 @@ from stepverify.statistics import Bin
 
 if TYPE_CHECKING:
     from sampling.report.budget_summary import Budgets
+    from sampling.report.first_error_summary import VerifierFirstErrors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """Hold a bootstrap interval."""
+    """Hold a bootstrap interval, and the standard deviation of the resamples."""
 
     low: float
     high: float
+    standard_error: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,8 @@ class Accuracy:
         num_solutions: number of solutions of all problems together.
         auroc_per_problem: rule → mean AUROC of the values by which it orders the samples of a problem.
         paired: rule → difference from the majority vote (for the majority vote itself: from pass@1).
+        between: rule with a verifier → every later such rule → difference of the first from it; empty with one
+            verifier.
         every_aggregation: rule → aggregation → accuracy, if it was requested.
         aggregation: verifier → the aggregation in use.
         validation: how aggregations were chosen on validation problems, if they were.
@@ -103,6 +107,7 @@ class Accuracy:
     accuracy: dict[str, Estimate]
     auroc_per_problem: dict[str, float]
     paired: dict[str, PairedDifference]
+    between: dict[str, dict[str, Difference]]
     every_aggregation: dict[str, dict[str, Compared]]
     curves: dict[str, list[CurvePoint]]
     aggregation: dict[str, ChosenAggregation] = field(default_factory=dict)
@@ -213,66 +218,23 @@ class VerifierSolutions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FirstErrorRates:
-    """Hold accuracies on erroneous and correct solutions, and their harmonic mean."""
-
-    threshold: float
-    erroneous_accuracy: Estimate | None
-    correct_accuracy: Estimate | None
-    f1: Estimate | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LowestValue:
-    """Hold how often the lowest value is at the first error.
-
-    Places are means from 0 (first step) to 1 (final step).
-    """
-
-    at_first_error: float | None
-    place_incorrect: float | None
-    place_first_error: float | None
-    place_correct: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FirstErrorQuality:
-    """Hold how well first errors are found, by threshold.
-
-    ``half`` is the threshold 1/2, ``chosen`` the one chosen on a subset, if any.
-    """
-
-    num_incorrect: int
-    num_correct: int
-    half: FirstErrorRates
-    chosen: FirstErrorRates | None
-    lowest: LowestValue
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeanF1:
-    """Hold F1 as a mean over subsets with equal weights."""
-
-    half: Estimate | None
-    chosen: Estimate | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifierFirstErrors:
-    """Hold how well one verifier finds first errors.
+class Subject:
+    """Name what a report is about; an empty tuple is unknown.
 
     Attributes:
-        num_unread: solutions that it could not read whole; they count as judged incorrectly.
-        chosen_on: the subset on which a threshold was chosen.
-        subsets: results by subset; empty if there is only one, and ``mean`` is then None.
-        all: results over all solutions.
+        data: the data sets, by the common part of the problems' ids (``gsm8k/test``).
+        generators: the models that sampled the solutions.
     """
 
-    num_unread: int
-    chosen_on: str | None
-    subsets: dict[str, FirstErrorQuality]
-    all: FirstErrorQuality
-    mean: MeanF1 | None
+    data: tuple[str, ...] = ()
+    generators: tuple[str, ...] = ()
+
+    def __or__(self, other: Subject) -> Subject:
+        """Return all that either names, each once."""
+        return Subject(
+            data=tuple(dict.fromkeys([*self.data, *other.data])),
+            generators=tuple(dict.fromkeys([*self.generators, *other.generators])),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +243,8 @@ class Summary:
 
     Parts that were not requested, or for which there are no data, are None or empty.
     """
+
+    subject: Subject = Subject()
 
     accuracy: Accuracy | None = None
     searches: Budgets | None = None

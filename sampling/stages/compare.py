@@ -23,7 +23,7 @@ from stepverify.jsonl import write_lines
 from stepverify.readers import Reader, Solutions
 from stepverify.readers.base import once
 from stepverify.records import InputError, Solution, StepLabel
-from stepverify.statistics import bootstrap_means, interval
+from stepverify.statistics import bootstrap_means, spread
 
 _COSTS = {"rollouts": "rollouts", "rollout_tokens": "tokens", "seconds": "seconds"}  # key in the manifest → column
 
@@ -232,8 +232,7 @@ def _measures(found: Comparison, num_bootstrap: int, seed: int) -> Agreement:
 def _point(mean: float, part: np.ndarray, whole: np.ndarray) -> Estimate | None:
     if not whole.any():
         return None
-    low, high = interval(part[whole > 0] / whole[whole > 0])
-    return Estimate(mean=mean, low=float(low), high=float(high))
+    return Estimate(mean=mean, **spread(np.array([mean, *(part[whole > 0] / whole[whole > 0])])))
 
 
 def _costs(source: Path | Reader) -> dict[str, float]:

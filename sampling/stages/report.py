@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from sampling.report.collect import Neutral
+from sampling.report.section import Uncertainty
+from sampling.report.subject import find_subject
 from sampling.report.summary import Summary
 from sampling.runtime.trained import trained_on
 from sampling.search.finished import FinalRule, check_rule, read_pass_at_1, read_shared
@@ -32,12 +33,15 @@ def report(
     final_rule: FinalRule = "best_of_n",
     held_out: Path | None = None,
     prediction_samples: int = 4,
+    standard_errors: bool = False,
 ) -> None:
     """Report the accuracy of rules and searches, and verifiers' quality.
 
-    Writes ``summary.json`` (shares in [0, 1]), ``report.md``, ``report.html`` (one self-contained page) and, for
-    rankings, ``accuracy.png``, for searches, ``budget.png``, for scores and searches, ``browse.html``, in which people
-    look at the solutions; each file appears complete or not at all. Prints the accuracies at the largest N, those of
+    Writes ``summary.json`` (shares in [0, 1]), ``report.md``, ``report.html`` (one self-contained page), every figure
+    as PNG, SVG and PDF (for rankings ``accuracy`` and ``accuracy_dots``, for searches ``budget``, for scores
+    ``reliability``), every table as CSV and LaTeX (booktabs) in ``tables/``, and for scores and searches
+    ``browse.html``, in which people look at the solutions; each file appears complete or not at all. The title names
+    data set, generator and N as far as ids and manifests tell. Prints the accuracies at the largest N, those of
     searches at their budgets, the quality of step values and how well first errors are found.
 
     Args:
@@ -63,6 +67,8 @@ def report(
             `sampling label`): results of the searches by difficulty, measured by pass@1 of these.
         prediction_samples: results by difficulty as the verifier predicts it, by the mean score of this many first
             samples of the search by BestOfN.
+        standard_errors: print bootstrap standard errors (``± 1.2``) in place of the 95 % intervals; ``summary.json``
+            has both.
 
     Raises:
         InputError: nothing to report, rankings that do not belong together, ``num_bootstrap`` below 1, ``browse``
@@ -90,7 +96,11 @@ def report(
     said = None
     if browse:
         said = _browse(output / BROWSER, summary, input, scores, neutral, searches or {}, final_rule, browse)
-    _write_all(output, summary, BROWSER if said else "")
+    from sampling.report.render import to_text
+    from sampling.report.writing import write_report
+
+    printed = write_report(output, summary, BROWSER if said else "", Uncertainty(standard_errors))
+    print("\n\n".join([*map(to_text, printed), str(output / "report.html")]))
     if said:
         print(said)
 
@@ -153,7 +163,13 @@ def _measure(
         "num_bootstrap": num_bootstrap, "seed": seed, **trial.described(), **installed("stepverify"),
     }  # fmt: skip
     return Summary(
-        accuracy=accuracy, steps=steps, solutions=solutions, first_errors=first_errors, config=config, warnings=warnings
+        subject=find_subject(input or scores),
+        accuracy=accuracy,
+        steps=steps,
+        solutions=solutions,
+        first_errors=first_errors,
+        config=config,
+        warnings=warnings,
     )
 
 
@@ -169,53 +185,8 @@ def _with_searches(
     asked |= {"final_rule": final_rule, "held_out": None if held_out is None else str(held_out)}
     return replace(
         summary,
+        subject=summary.subject | find_subject(None, shared.searches),
         searches=budget_statistics(shared, final_rule, prediction_samples, known, num_bootstrap, seed),
         warnings=[*summary.warnings, *budget_warnings(shared, prediction_samples)],
         config=asked | {"prediction_samples": prediction_samples} | summary.config,
     )
-
-
-def _write_all(output: Path, summary: Summary, browser: str) -> None:
-    from sampling.report.figures import DARK, LIGHT, accuracy_figure, reliability_figure
-    from sampling.report.render import to_html, to_markdown, to_text
-    from sampling.report.sections import accuracy_section, first_error_section, sections, steps_section
-
-    parts, figures = sections(summary), {}
-    title, lead, printed = "What verifiers say of solutions", "", parts[: bool(summary.warnings)]
-    if found := summary.accuracy:
-        title = "Choosing among sampled solutions"
-        lead = (
-            f"{found.num_problems:,} problems, {found.num_samples:,} samples of each; "
-            f"{found.num_solutions:,} solutions in all."
-        )
-        figures["accuracy"] = (accuracy_figure(found, LIGHT), accuracy_figure(found, DARK))
-        printed.append(accuracy_section(found))
-    if summary.searches:
-        from sampling.report.budget_figure import budget_figure
-        from sampling.report.budget_sections import budget_section, equal_budget_section
-
-        searches = f"{summary.searches.num_problems:,} problems, {len(summary.searches.strategies):,} searches."
-        title, lead = (title, f"{lead} {searches}") if summary.accuracy else ("Search guided by a verifier", searches)
-        figures["budget"] = (budget_figure(summary.searches, LIGHT), budget_figure(summary.searches, DARK))
-        printed.append(budget_section(summary.searches))
-        printed += [equal_budget_section(summary.searches)] if summary.searches.equal_budget else []
-    if summary.steps:
-        printed.append(steps_section(summary.steps))
-    if summary.first_errors:
-        printed.append(first_error_section(summary.first_errors))
-    groups = {
-        title: {name: one.reliability for name, one in verifiers.items()}
-        for title, verifiers in (("Scores of solutions", summary.solutions), ("Values of steps", summary.steps))
-        if verifiers
-    }
-    if groups:
-        figures["reliability"] = (reliability_figure(groups, LIGHT), reliability_figure(groups, DARK))
-    pictures = {f"{name}.png": figures[name][0] for name in ("accuracy", "budget") if name in figures}
-    for name, picture in pictures.items():
-        atomic.write(output / name, picture)
-    atomic.write(output / "report.md", to_markdown(title, parts))
-    atomic.write(output / "report.html", to_html(title, lead, parts, figures, browser))
-    plain = json.dumps(summary.plain(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    atomic.write(output / "summary.json", plain)
-    atomic.check_written(output, ("report.md", "report.html", "summary.json", *pictures))
-    print("\n\n".join([*map(to_text, printed), str(output / "report.html")]))

@@ -2,7 +2,7 @@
 
 from stepverify.callbacks.checkpoints import Checkpoints
 from stepverify.callbacks.export import HuggingFaceExport
-from stepverify.callbacks.figures import CalibrationFigure, ErrorCurve, SolutionText
+from stepverify.callbacks.figures import CalibrationFigure, PrecisionRecallCurve, SolutionText
 from stepverify.callbacks.finite import StopAtNonFinite
 from stepverify.callbacks.progress import ProgressLines
 from stepverify.callbacks.throughput import Throughput
@@ -11,8 +11,8 @@ from stepverify.callbacks.writer import ScoreWriter
 __all__ = [
     "CalibrationFigure",
     "Checkpoints",
-    "ErrorCurve",
     "HuggingFaceExport",
+    "PrecisionRecallCurve",
     "ProgressLines",
     "ScoreWriter",
     "SolutionText",

@@ -79,11 +79,11 @@ class CalibrationFigure(lightning.Callback):
             color="#0072B2",
             label="area: share of positions",
         )
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside upper center")  # where it covers no data
         writer.add_figure("calibration", figure, trainer.global_step)
 
 
-class ErrorCurve(lightning.Callback):
+class PrecisionRecallCurve(lightning.Callback):
     """Plot precision against recall of detecting incorrect steps.
 
     For process reward models, on the validation set.
@@ -115,10 +115,12 @@ class ErrorCurve(lightning.Callback):
         precision, recall, thresholds = (x.cpu() for x in self._curve.compute())
         writer = text_writer(trainer)
         if writer is not None and recall[0] > 0:  # undefined without incorrect steps
-            writer.add_figure("error_curve", error_figure(precision, recall, thresholds), trainer.global_step)
+            writer.add_figure(
+                "precision_recall_curve", precision_recall_figure(precision, recall, thresholds), trainer.global_step
+            )
 
 
-def error_figure(precision: Tensor, recall: Tensor, thresholds: Tensor) -> Figure:
+def precision_recall_figure(precision: Tensor, recall: Tensor, thresholds: Tensor) -> Figure:
     """Plot precision against recall of detecting incorrect steps.
 
     A point marks the threshold 1/2.
@@ -138,7 +140,7 @@ def error_figure(precision: Tensor, recall: Tensor, thresholds: Tensor) -> Figur
         p, r = float(precision[half]), float(recall[half])
         f1 = 2 * p * r / max(p + r, 1e-9)
         axes.scatter([r], [p], s=60, color="#D55E00", zorder=3, label=f"value below 1/2: F1 {f1:.2f}")
-    axes.legend(loc="best")
+    figure.legend(loc="outside upper center")
     return figure
 
 

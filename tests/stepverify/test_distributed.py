@@ -152,7 +152,7 @@ def test_metrics_of_two_processes_are_those_of_one(tmp_path: Path, tiny_model_di
     for name in names:
         (_, one), (_, two) = seen[0][name][-1], seen[1][name][-1]
         assert one == pytest.approx(two, abs=1e-6), name
-    assert {"calibration", "error_curve"} <= seen[1].keys()
+    assert {"calibration", "precision_recall_curve"} <= seen[1].keys()
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, labelled: Path) -> Fitted:
                 "val/ece",
                 "val/first_error_accuracy",
                 "calibration",
-                "error_curve",
+                "precision_recall_curve",
             },
         ),
     ],

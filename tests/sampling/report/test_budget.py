@@ -179,14 +179,15 @@ def test_report_of_real_searches(tmp_path, capsys):
     )  # fmt: skip
     out = tmp_path / "out"
     pages = {"report.md", "report.html", "browse.html"}
-    assert {p.name for p in out.iterdir()} == {"summary.json", "accuracy.png", "budget.png", *pages}
+    figures = {f"{name}.{end}" for name in ("accuracy", "accuracy_dots", "budget") for end in ("png", "svg", "pdf")}
+    assert {p.name for p in out.iterdir()} == {"summary.json", "tables", *figures, *pages}
     summary = json.loads((out / "summary.json").read_text())["searches"]
     assert [len(curve) for curve in summary["curves"].values()] == [5, 2]
     assert summary["equal_budget"]["beam@8"][0]["difference"]["majority"]["high"] > 0
     assert [one["by"] for one in summary["difficulty"]] == ["held_out", "predicted"]
     assert {point["flops"] is None for curve in summary["curves"].values() for point in curve} == {False}
     html = (out / "report.html").read_text()
-    assert html.count("data:image/png;base64,") == 4, "two figures, light and dark"
+    assert html.count("data:image/svg+xml;base64,") == 8, "two figures, wide and narrow, light and dark"
     assert "BeamSearch(num_beams=8, width=4, merge_duplicates=True)" in html
     assert "At equal budgets" in capsys.readouterr().out
     # Solutions of a search are no samples; those of best-of-N are.

@@ -142,9 +142,12 @@ def test_an_interval_of_f1_is_that_of_its_accuracies(tmp_path):
     rows = [judged(i, [0.9, 0.1], 1) for i in range(200)]
     rows += [judged(200 + i, [0.9, 0.9 if i < 120 else 0.1], -1) for i in range(200)]
     rates = statistics(tmp_path, rows, num_bootstrap=2000)["prm"]["all"]["half"]
-    assert rates["correct_accuracy"] == pytest.approx({"mean": 0.6, "low": 0.532, "high": 0.668}, abs=0.01)
-    assert rates["f1"] == pytest.approx({"mean": 0.75, "low": 0.695, "high": 0.801}, abs=0.01)
-    assert rates["erroneous_accuracy"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert rates["correct_accuracy"] == pytest.approx(
+        {"mean": 0.6, "low": 0.532, "high": 0.668, "standard_error": 0.035}, abs=0.01
+    )
+    expected = {"mean": 0.75, "low": 0.695, "high": 0.801, "standard_error": 0.027}
+    assert rates["f1"] == pytest.approx(expected, abs=0.01)
+    assert rates["erroneous_accuracy"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "standard_error": 0.0}
 
 
 SOLUTIONS = st.lists(
@@ -202,16 +205,19 @@ def test_a_neutral_step_is_what_it_is_told_to_be(neutral, truth):
 
 
 def test_the_stage_without_rankings(tmp_path, capsys):
-    """Three files and the table; the mean of the subsets and all of them stand out; nothing of rankings is there."""
+    """Files of scores alone; the mean of the subsets and all of them stand out; nothing of rankings is there."""
     write_records(tmp_path / "s.jsonl", [*ROWS, judged(8, [], 0, num_steps=1, subset="math")])
     (tmp_path / "r.yaml").write_text(
         f"scores: {tmp_path / 's.jsonl'}\noutput: {tmp_path / 'out'}\nthreshold_subset: gsm8k\n"
     )
     main(["report", "--config", str(tmp_path / "r.yaml"), "--num_bootstrap", "100"])
     out = tmp_path / "out"
-    assert {p.name for p in out.iterdir()} == {"summary.json", "report.md", "report.html", "browse.html"}
+    figures = {f"reliability.{end}" for end in ("png", "svg", "pdf")}
+    assert {p.name for p in out.iterdir()} == figures | {
+        "summary.json", "report.md", "report.html", "browse.html", "tables",
+    }  # fmt: skip
     summary = json.loads((out / "summary.json").read_text())
-    assert summary.keys() == {"steps", "solutions", "first_errors", "config"}
+    assert summary.keys() == {"subject", "steps", "solutions", "first_errors", "config"}
     assert summary["config"]["threshold_subset"] == "gsm8k"
     markdown, html, printed = (
         (out / "report.md").read_text(),
@@ -223,8 +229,8 @@ def test_the_stage_without_rankings(tmp_path, capsys):
         assert "(chosen here)" in text
     assert "| **prm** | **mean of subsets** | **0.500** |" in markdown
     assert "prm 1" in markdown, "what could not be read is named"
-    assert html.count("data:image/png;base64,") == 2, "reliability, light and dark"
-    assert "Where the lowest value stands" in html
+    assert html.count("data:image/svg+xml;base64,") == 4, "reliability, wide and narrow, light and dark"
+    assert "Position of the lowest value" in html
     assert "Accuracy against N" not in html + markdown
 
 

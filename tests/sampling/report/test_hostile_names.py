@@ -2,7 +2,8 @@
 
 import warnings
 
-from sampling.report.figures import accuracy_figure, reliability_figure
+from sampling.report.drawing import picture
+from sampling.report.figures import accuracy_figure, dots_figure, reliability_figure
 from sampling.report.render import to_html, to_markdown, to_text
 from sampling.report.section import Section
 from sampling.report.summary import Accuracy, CurvePoint, Estimate
@@ -24,22 +25,27 @@ NAMES = [
 
 
 def accuracy(names):
-    point = CurvePoint(n=1, mean=0.5, low=0.4, high=0.6)
+    level = {"mean": 0.5, "low": 0.4, "high": 0.6, "standard_error": 0.05}
     rules = ["majority", *(f"{name}/best_of_n" for name in names)]
     return Accuracy(
-        num_problems=2, num_samples=1, num_solutions=2, sizes=[1], accuracy={r: Estimate(mean=0.5, low=0.4, high=0.6) for r in rules},
-        auroc_per_problem={}, paired={}, every_aggregation={}, curves={r: [point] for r in rules},
+        num_problems=2, num_samples=1, num_solutions=2, sizes=[1], accuracy={r: Estimate(**level) for r in rules},
+        auroc_per_problem={}, paired={}, between={}, every_aggregation={},
+        curves={r: [CurvePoint(n=1, **level)] for r in rules},
     )  # fmt: skip
 
 
 def test_figures_draw_any_name():
-    """At the ends of lines, in a legend and above panels: one that matplotlib cannot read as text is in its message."""
+    """At the ends of lines, beside dots and in a legend: one that matplotlib cannot read as text is in its message."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs that the font lacks
-        for names in (NAMES[:6], NAMES[6:]):
-            assert accuracy_figure(accuracy(names)).startswith(b"\x89PNG")
-        bins = [Bin(value=0.5, correct=0.5, count=2)]
-        assert reliability_figure({"Values": dict.fromkeys(NAMES, bins)}).startswith(b"\x89PNG")
+        found = accuracy(NAMES)  # twelve rules, on one set of axes
+        bins = {"Values": {name: [Bin(value=0.5, correct=0.5, count=2)] for name in NAMES}}
+        for draw in (
+            lambda width: accuracy_figure(found, width),
+            lambda width: dots_figure(found, width),
+            lambda width: reliability_figure(bins, width),
+        ):
+            assert picture(draw).files["png"].startswith(b"\x89PNG")
 
 
 def test_tables_stay_tables():

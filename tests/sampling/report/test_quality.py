@@ -108,13 +108,18 @@ def test_intervals_of_the_order_of_steps_by_hand(tmp_path):
     write_records(tmp_path / "s.jsonl", [*rows, unread])
     found = step_order_statistics(collect(tmp_path / "s.jsonl"), 200, 0)
     assert found.keys() == {"prm", "worse"}
-    assert found["prm"]["interval"] == found["worse"]["interval"] == {"low": 0.0, "high": 1.0}
-    assert found["prm"]["above"] == {
-        "position": {"difference": -0.25, "low": -1.0, "high": 0.0},
-        "length": {"difference": 0.25, "low": -0.5, "high": 0.5},
-    }
+    area, above = found["prm"]["interval"], found["prm"]["above"]
+    assert (
+        (area["low"], area["high"]) == (found["worse"]["interval"]["low"], found["worse"]["interval"]["high"]) == (0, 1)
+    )
+    # 1, 3/4 and 0 with probabilities 1/4, 1/2 and 1/4: mean 5/8, variance 17/32 - 25/64 = (3/8)².
+    error = area["standard_error"]
+    assert error == pytest.approx(3 / 8, abs=0.04)
+    assert above["position"] == pytest.approx({"difference": -0.25, "low": -1, "high": 0, "standard_error": error})
+    assert above["length"] == pytest.approx({"difference": 0.25, "low": -0.5, "high": 0.5, "standard_error": error})
     assert found["worse"]["above"].keys() == {"position", "length", "prm"}
-    assert found["worse"]["above"]["prm"] == {"difference": -0.5, "low": -1.0, "high": 1.0}
+    expected = {"difference": -0.5, "low": -1.0, "high": 1.0, "standard_error": 2 * error}
+    assert found["worse"]["above"]["prm"] == pytest.approx(expected)
     assert found == step_order_statistics(collect(tmp_path / "s.jsonl"), 200, 0), "the same seed, the same intervals"
 
 

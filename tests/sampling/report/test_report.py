@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sampling.report.accuracy import Table, read_table, rule_label, split_rule, summarise
 from sampling.report.collect import collect
-from sampling.report.figures import spread_out
+from sampling.report.drawing import spread_out
 from sampling.stages.report import report
 from stepverify.jsonl import write_records
 from stepverify.records import InputError, Ranking
@@ -20,6 +20,8 @@ from stepverify.statistics import (
 )
 from tests.helpers.rankings import RULES, rankings
 from tests.helpers.scored import solution, solution_statistics
+
+SAME = {"difference": 0.0, "low": 0.0, "high": 0.0, "standard_error": 0.0}
 
 
 def test_bootstrap_means_are_means_of_resamples():
@@ -42,10 +44,12 @@ def test_bootstrap_columns_share_resamples():
 
 
 def test_interval_of_a_proportion():
-    """Of 400 problems half are solved: the interval is 0.5 ± 1.96 · sqrt(0.25 / 400) = 0.5 ± 0.049."""
+    """Of 400 problems half are solved: the standard error is sqrt(0.25 / 400) = 0.025, the interval 0.5 ± 1.96 · 0.025 = 0.5 ± 0.049."""
     values = np.repeat([0.0, 1.0], 200)[:, None, None]
     found = asdict(summarise(Table(["majority"], [8], 3200, values), 4000, seed=0))
-    assert found["accuracy"]["majority"] == pytest.approx({"mean": 0.5, "low": 0.451, "high": 0.549}, abs=0.006)
+    assert found["accuracy"]["majority"] == pytest.approx(
+        {"mean": 0.5, "low": 0.451, "high": 0.549, "standard_error": 0.025}, abs=0.006
+    )
 
 
 def test_paired_difference_is_narrower_than_two_intervals(tmp_path):
@@ -55,7 +59,7 @@ def test_paired_difference_is_narrower_than_two_intervals(tmp_path):
     assert (paired["versus"], paired["difference"]) == ("majority", pytest.approx(0.2))
     assert 0 <= paired["low"] < 0.2 < paired["high"] < 0.45
     assert paired["high"] - paired["low"] < found["accuracy"]["majority"]["high"] - found["accuracy"]["majority"]["low"]
-    assert found["paired"]["prm/weighted_vote"] == {"versus": "majority", "difference": 0.0, "low": 0.0, "high": 0.0}
+    assert found["paired"]["prm/weighted_vote"] == SAME | {"versus": "majority"}
     assert found["paired"]["majority"]["versus"] == "pass@1"
     assert found["paired"]["majority"]["difference"] == pytest.approx(0.5 - 0.475)
     assert found["paired"].keys() == {"majority", "prm/best_of_n", "prm/weighted_vote"}
@@ -105,7 +109,7 @@ def test_one_table_of_every_rule_under_every_aggregation(tmp_path, capsys):
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["accuracy"].keys() == curves.keys() == summary["curves"].keys()
     found = summary["every_aggregation"]["v3/best_of_n"]
-    assert found["last"]["paired"] == {"versus": "majority", "difference": 1.0, "low": 1.0, "high": 1.0}
+    assert found["last"]["paired"] == SAME | {"versus": "majority", "difference": 1.0, "low": 1.0, "high": 1.0}
     assert found["min"]["mean"] == pytest.approx(0.05)
     markdown = (tmp_path / "out/report.md").read_text()
     assert "| v3, best of N | 5.0 (0.0 – 15.0) | 100.0 (100.0 – 100.0)\\* |" in markdown
@@ -114,7 +118,7 @@ def test_one_table_of_every_rule_under_every_aggregation(tmp_path, capsys):
 
 
 def test_report(tmp_path, capsys):
-    """All five files; names are escaped; the page asks for nothing over the network."""
+    """All files; names are escaped; the page asks for nothing over the network."""
     data = rankings(tmp_path / "in")
     aggregation = {"prm": {"how": "min", "chosen_on": "validation"}}
     validation = {"num_problems": 3, "n": 4, "best_of_n": {"prm": {"prod": 0.25, "min": 0.5}}}
@@ -128,12 +132,14 @@ def test_report(tmp_path, capsys):
     write_records(tmp_path / "scored.jsonl", rows)
     report(data, output=tmp_path / "out", scores=tmp_path / "scored.jsonl", num_bootstrap=100)
     out = tmp_path / "out"
-    assert {p.name for p in out.iterdir()} == {
-        "summary.json",
-        "accuracy.png",
-        "report.md",
-        "report.html",
-        "browse.html",
+    figures = {
+        f"{name}.{end}" for name in ("accuracy", "accuracy_dots", "reliability") for end in ("png", "svg", "pdf")
+    }
+    pages = {"summary.json", "report.md", "report.html", "browse.html"}
+    assert {p.name for p in out.iterdir()} == figures | pages | {"tables"}
+    tables = ("accuracy", "curves", "first_errors", "lowest_values", "aggregation", "solutions", "steps")
+    assert {p.name for p in (out / "tables").iterdir()} == {
+        f"{name}.{end}" for name in tables for end in ("csv", "tex")
     }
     summary = json.loads((out / "summary.json").read_text())
     assert summary["accuracy"].keys() == set(RULES)
@@ -145,7 +151,9 @@ def test_report(tmp_path, capsys):
     assert (out / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     html, markdown = (out / "report.html").read_text(), (out / "report.md").read_text()
     assert not re.search(r"https?://|<script|url\(", html)
-    assert html.count("data:image/png;base64,") == 4, "two figures, light and dark"
+    assert html.count("data:image/svg+xml;base64,") == 8, "two figures, wide and narrow, light and dark"
+    links = {name for _, name in re.findall(r'(href=|\]\()"?([\w/]+\.(?:png|svg|pdf|csv|tex|html))', html + markdown)}
+    assert links == {str(p.relative_to(out)) for p in out.rglob("*.*")} - {"summary.json", "report.md", "report.html"}
     assert "&lt;b&gt;orm" in html
     assert "<b>orm" not in html
     for text in (markdown, html):
@@ -162,7 +170,7 @@ def test_report_needs_neither_scores_nor_a_manifest(tmp_path):
     assert summary["aggregation"] == {}
     assert "steps" not in summary
     assert not (tmp_path / "out/browse.html").exists(), "there is nothing to look at"
-    assert summary["accuracy"]["oracle"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
+    assert summary["accuracy"]["oracle"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "standard_error": 0.0}
     with pytest.raises(InputError, match="num_bootstrap"):
         report(tmp_path / "in", output=tmp_path / "out", num_bootstrap=0)
 

@@ -5,7 +5,7 @@ import torch
 from torchmetrics.functional.classification import binary_precision_recall_curve
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stepverify.callbacks.figures import SolutionText, _after_steps, error_figure, token_figure
+from stepverify.callbacks.figures import SolutionText, _after_steps, precision_recall_figure, token_figure
 from stepverify.data.encode import SolutionEncoder
 from stepverify.records import Solution
 from stepverify.template import Template
@@ -33,16 +33,16 @@ def test_the_point_at_one_half_is_that_of_the_metric():
     """P(correct) of incorrect steps 0.1, 0.5, 0.8, of correct ones 0.3, 0.5, 0.9. Below 1/2 are 0.1 and 0.3: precision 1/2, recall
     1/3, F1 2/5; a value of 1/2 is not called incorrect. Calling all incorrect, half are."""
     values, incorrect = torch.tensor([0.1, 0.5, 0.8, 0.3, 0.5, 0.9]), torch.tensor([1, 1, 1, 0, 0, 0])
-    axes = error_figure(*binary_precision_recall_curve(1 - values, incorrect)).axes[0]
+    axes = precision_recall_figure(*binary_precision_recall_curve(1 - values, incorrect)).axes[0]
     assert axes.collections[0].get_offsets().tolist() == [[pytest.approx(1 / 3), pytest.approx(1 / 2)]]
-    assert {text.get_text() for text in axes.get_legend().get_texts()} == {
+    assert {text.get_text() for text in axes.figure.legends[0].get_texts()} == {
         "value below 1/2: F1 0.40", "all predicted incorrect: 0.50",
     }  # fmt: skip
 
 
 def test_without_a_step_below_one_half_the_curve_has_no_point():
     curve = binary_precision_recall_curve(1 - torch.tensor([0.6, 0.9]), torch.tensor([1, 0]))
-    assert not error_figure(*curve).axes[0].collections
+    assert not precision_recall_figure(*curve).axes[0].collections
 
 
 def test_solutions_are_written_together_as_they_are_alone(one_layer_dir):
