@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from stepverify.faults import check_arguments, reported
+from stepverify.suggest import meant
 
 # stage → (module, description). A module is imported only when its stage runs.
 STAGES = {
@@ -54,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(0 if args else 2)
     stage, *rest = args
     if stage not in ("pipeline", "run", *STAGES):
-        print(f"sampling: unknown stage {stage!r}\n\n{usage()}", file=sys.stderr)
+        print(f"sampling: {stage}: no such stage; {meant(stage, [*STAGES, 'pipeline', 'run'])}", file=sys.stderr)
         sys.exit(2)
     with reported(f"sampling {stage}"):
         check_arguments(args)
@@ -84,6 +85,7 @@ def _parser_class() -> Any:
 
 def _run(stage: str, args: list[str]) -> None:
     from stepverify.config_files import hints_of
+    from stepverify.trial import limited
     from stepverify.variables import Variables, split_arguments
 
     module, description = STAGES[stage]
@@ -92,19 +94,24 @@ def _run(stage: str, args: list[str]) -> None:
     parser = _parser_class()(
         prog=f"sampling {stage}", description=f"{description}. --set NAME=VALUE: a variable of vars.yaml"
     )
-    parser.variables, parser.hints = Variables(given), hints_of(run)
+    parser.variables, parser.hints = Variables(given), hints_of(run) | {"limit": int | None}
     parser.add_argument("--config", action="config", help="YAML file with the keys below; may be repeated")
+    parser.add_argument(
+        "--limit", type=int | None, default=None, help="only the first N problems, for a trial; the manifest says so"
+    )
     parser.add_function_arguments(run)
     parsed = parser.parse_args(rest)
     parser.variables.check()
     values = parser.instantiate(parsed)
-    arguments = {key: value for key, value in values.items() if key != "config"}
-    if "--dry-run" in args:
-        from sampling.runtime.dry_run import dry_run
+    with limited(values.limit, {k: v for k, v in values.items() if k not in ("config", "limit")}) as chosen:
+        if values.limit is not None:
+            print(f"trial: at most {values.limit:,} problems are read of each input (--limit {values.limit})")
+        if "--dry-run" in args:
+            from sampling.runtime.dry_run import dry_run
 
-        dry_run(stage, run, arguments)
-        return
-    run(**arguments)
+            dry_run(stage, run, chosen)
+            return
+        run(**chosen)
 
 
 if __name__ == "__main__":

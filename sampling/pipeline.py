@@ -17,6 +17,7 @@ from typing import Any
 
 from sampling.runtime.problem_shard import ProblemShard
 from stepverify.records import InputError
+from stepverify.suggest import OneLineParser
 from stepverify.variables import FILE, Variables, load_yaml, split_arguments, variables_file
 
 PIPELINE = "pipeline.yaml"
@@ -45,7 +46,9 @@ class Stage:
     variables: Mapping[str, str] = field(default_factory=dict)
     when: tuple[str, ...] = ()
 
-    def command(self, overlays: Sequence[str], given: Mapping[str, str], shard: str | None = None) -> list[str]:
+    def command(
+        self, overlays: Sequence[str], given: Mapping[str, str], shard: str | None = None, limit: int | None = None
+    ) -> list[str]:
         """Return the command line as it is typed by hand."""
         words = [*self.run.split()]
         for config in self.configs if OVERLAYS in self.configs else (*self.configs, OVERLAYS):
@@ -55,6 +58,7 @@ class Stage:
         for name, value in (dict(given) | dict(self.variables)).items():
             words += ["--set", f"{name}={value}"]
         words += [] if shard is None else ["--shard", shard]
+        words += [] if limit is None or self.run == _FIT else ["--limit", str(limit)]
         return words + (["--ckpt_path", "last"] if self.run == _FIT else [])
 
 
@@ -104,7 +108,9 @@ def plan(args: Sequence[str]) -> tuple[list[tuple[str, list[str]]], bool]:
                 f"--shard {options.shard}: {others[0].name} ({others[0].run}) works on all problems; choose "
                 "stages before it with --to, or one with --only"
             )
-    commands = [(stage.name, stage.command(options.overlay, common | given, options.shard)) for stage in chosen]
+    commands = [
+        (stage.name, stage.command(options.overlay, common | given, options.shard, options.limit)) for stage in chosen
+    ]
     return commands, options.dry_run
 
 
@@ -231,7 +237,7 @@ def _find(stages: Sequence[Stage], word: str) -> list[int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="sampling pipeline", allow_abbrev=False,
         description="Run the stages of a recipe in order, each as a process of its own. Stages that have finished are "
         "skipped, a stage that was killed goes on; the first one that fails ends the pipeline with its exit code.",
@@ -255,6 +261,11 @@ def _parser() -> argparse.ArgumentParser:
         "--shard", metavar="i/n",
         help="run generate, label, score and search on the problems of job i of n alone; give each job a folder of its "
         "own, as --set runs=FOLDER/i",
+    )  # fmt: skip
+    parser.add_argument(
+        "--limit", type=int, metavar="N",
+        help="a trial: every stage but stepverify fit reads the first N problems alone; give it a folder of its own, "
+        "as --set runs=runs/trial",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print the command lines without running them")
     return parser

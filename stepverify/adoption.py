@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from stepverify.calibration import BY_VALUE, Map
 from stepverify.decoding import read_json
 from stepverify.digests import fingerprint_export
 from stepverify.records import InputError
+from stepverify.suggest import OneLineParser
 from stepverify.template import load_export
 
 _CARD, _HEADING = "README.md", "## Calibration"
@@ -200,7 +200,7 @@ def _write_card(export: Path, text: str | None) -> None:
 
 def main(args: Sequence[str]) -> None:
     """Run ``stepverify adopt``; ``args`` follow the command."""
-    parser = argparse.ArgumentParser("stepverify adopt", description=__doc__.partition("\n")[0])
+    parser = OneLineParser("stepverify adopt", description=__doc__.partition("\n")[0])
     parser.add_argument("--export", type=Path, required=True, help="folder of an exported verifier")
     one = parser.add_mutually_exclusive_group(required=True)
     one.add_argument("--calibration", type=Path, help="file of `sampling calibrate`; replaces an earlier calibration")

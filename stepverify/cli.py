@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from stepverify.errors import InputError
 from stepverify.faults import check_arguments, reported
+from stepverify.suggest import check_words, meant
 
+_COMMANDS = ("fit", "validate", "test", "predict", "adopt", "init")
 _USAGE = """usage: stepverify COMMAND --config FILE.yaml [--config OVERLAY.yaml] [--set NAME=VALUE] [--key value] ...
 
 commands:
@@ -46,6 +49,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
             init(words[1:])
             return
+        _check(words)
         if words[0] == "adopt":
             from stepverify.adoption import main as adopt
 
@@ -54,6 +58,15 @@ def main(args: Sequence[str] | None = None) -> None:
         from stepverify.trainer import run
 
         run(args)
+
+
+def _check(words: Sequence[str]) -> None:
+    """Refuse an unknown command, and a word alone, before lightning is imported."""
+    if words[0].startswith("-"):
+        return
+    if words[0] not in _COMMANDS:
+        raise InputError(f"no such command; {meant(words[0], _COMMANDS)}")
+    check_words(f"stepverify {words[0]}", words[1:])
 
 
 if __name__ == "__main__":

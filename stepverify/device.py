@@ -15,12 +15,14 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     None takes a GPU if there is one.
 
     Raises:
-        InputError: an unknown device, or an Apple GPU.
+        InputError: an unknown device, a GPU where there is none, or an Apple GPU.
     """
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
         raise InputError(f"device: {device}: {str(error).splitlines()[0]}") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device: {device}: PyTorch finds no GPU on this machine; use cpu, or leave it out")
     if chosen.type == "mps":
         raise InputError(f"device: {device}: {NO_APPLE}; use cpu")
     return chosen

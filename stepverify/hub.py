@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stepverify.records import InputError
+from stepverify.suggest import looked_in
 from stepverify.template import EXPORT_FILE
 
 _SMALL = ("*.json", "*.txt", "*.jinja", "*.model", "*.py")
@@ -40,10 +41,12 @@ def local_export(path: str, revision: str | None = None) -> str:
     Raises:
         InputError: no such folder, and no such repository that can be read from here.
     """
-    if Path(path).is_dir():
+    if (folder := Path(path)).is_dir():
+        if not (folder / "config.json").is_file() and (folder / "export").is_dir():
+            raise InputError(f"{path}: is the run of `stepverify fit`, no export; did you mean {folder / 'export'}?")
         return path
     if not is_hub_id(path):
-        raise InputError(f"{path}: not an exported verifier (no such folder)")
+        raise InputError(f"{path}: not an exported verifier (no such folder){looked_in(path)}")
     return _snapshot(path, revision)
 
 
@@ -99,4 +102,4 @@ def _snapshot(
             reason = "it is not in the Hub's cache, and HF_HUB_OFFLINE is set: unset it to download"
         else:
             reason = f"it could not be downloaded from the Hub: {str(error).splitlines()[0]}"
-        raise InputError(f"{path}: no such folder, and {reason}") from None
+        raise InputError(f"{path}: no such folder, and {reason}{looked_in(path)}") from None

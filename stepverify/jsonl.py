@@ -21,10 +21,13 @@ from typing import IO, Any
 import msgspec
 from msgspec.structs import fields
 
+from stepverify import trial
 from stepverify.atomic import refuse_others, replacing
 from stepverify.consistency import Consistency
 from stepverify.decoding import decode, decode_record, describe_fault, parse_record, read_json
+from stepverify.made_by import check_made_by
 from stepverify.records import InputError, Record, record_key
+from stepverify.suggest import look_like, no_such
 
 __all__ = [
     "MANIFEST", "check_output", "dump_line", "fingerprint", "first_place", "parse_record", "read_json_lines",
@@ -78,12 +81,12 @@ def shards(path: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path}: no such file or folder")
+        raise InputError(no_such(path))
     if not _described(path).get("finished", True):
         raise InputError(f"{path}: this stage has not finished; run it again with the same configuration to resume it")
     found = sorted(p for p in path.iterdir() if p.name.endswith((".jsonl", ".jsonl.gz")))
     if not found:
-        raise InputError(f"{path}: holds no .jsonl or .jsonl.gz file")
+        raise InputError(f"{path}: holds no .jsonl or .jsonl.gz file{look_like(path)}")
     return found
 
 
@@ -186,11 +189,14 @@ def read_located(
         kind: record type.
         change: called with ``file:line`` and the decoded line, to edit it in place before it is checked.
     """
-    seen = Consistency()
+    seen, wanted = Consistency(), trial.of_path(path)
+    check_made_by(path, kind, _described(path))
     for shard in shards(path):
         for where, line in _read_lines(shard):
             try:
                 record = decode_record(kind, line) if change is None else _changed(kind, where, line, change)
+                if wanted is not None and not wanted(record.problem_id):  # type: ignore[attr-defined]
+                    continue
                 if not seen.add(where, record):
                     raise InputError(f"id {record_key(record)!r} occurs in {first_place(path, record)} already")
             except InputError as error:
@@ -201,7 +207,8 @@ def read_located(
                 raise InputError(f"{where}: {describe_fault(line.decode(), error)}") from None
             yield where, record
     seen.check()
-    check_count(path, len(seen))
+    if wanted is None:
+        check_count(path, len(seen))
 
 
 def _changed(kind: type[Record], where: str, line: bytes, change: Callable[[str, Any], None]) -> Record:

@@ -6,13 +6,14 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.accelerators import AcceleratorRegistry, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from stepverify.device import NO_APPLE
 from stepverify.lightning_compat import fill_mesh
 from stepverify.records import InputError
+from stepverify.suggest import meant
 
 
 def choose_accelerator(trainer: Any) -> None:
@@ -24,8 +25,18 @@ def choose_accelerator(trainer: Any) -> None:
         trainer: the configuration's entry, changed in place.
 
     Raises:
-        InputError: the Apple GPU was requested.
+        InputError: the Apple GPU was requested, a GPU where there is none, or an unknown accelerator.
     """
+    wanted = trainer.accelerator
+    if isinstance(wanted, str) and wanted not in (
+        known := {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
+    ):
+        raise InputError(f"trainer.accelerator: {wanted!r}: no such accelerator; {meant(wanted, known)}")
+    if wanted in ("gpu", "cuda") and not (CUDAAccelerator.is_available() or MPSAccelerator.is_available()):
+        raise InputError(
+            f"trainer.accelerator: {wanted}: PyTorch finds no GPU on this machine; set it to cpu, or to auto, which "
+            "takes a GPU where there is one"
+        )
     if not MPSAccelerator.is_available() or CUDAAccelerator.is_available():
         return
     if trainer.accelerator == "auto":

@@ -11,7 +11,7 @@ SHARED = (
     "jsonl", "keys", "records", "decoding", "consistency", "manifest", "atomic", "template", "training_problems", "answers", "aggregate",
     "readers", "data.encode", "data.targets", "versions", "statistics", "hub", "lock", "faults", "variables", "config_files",
     "device", "steps", "critique", "verification", "adopted", "digests", "thinking", "record_checks", "tensors", "cache_size", "prefix_cache",
-    "calibration", "objectives", "starting.rows",
+    "calibration", "objectives", "starting.rows", "suggest", "trial",
 )  # fmt: skip
 SCORER = ("models", "verifier", "prms")
 ACCURACY = ("modules", "callbacks.figures")  # a callback of training
@@ -155,13 +155,13 @@ def test_modules_of_the_sampling_side_have_no_cycle(root):
 def test_records_and_aggregate_need_msgspec_only(root):
     names = (
         "records", "record_checks", "errors", "consistency", "decoding", "foreign", "jsonl", "keys", "aggregate", "atomic",
-        "training_problems", "critique",
+        "training_problems", "critique", "made_by", "suggest", "trial",
     )  # fmt: skip
     own = ("msgspec", *(f"stepverify.{name}" for name in names))
     for name in names:
         foreign = {
             module
-            for module in imports(root / "stepverify" / f"{name}.py")
+            for module in imports(root / "stepverify" / f"{name}.py") - typed_only(root / "stepverify" / f"{name}.py")
             if module.split(".")[0] not in sys.stdlib_module_names and not within(module, own)
         }
         assert not foreign, f"stepverify/{name}.py imports {foreign}"

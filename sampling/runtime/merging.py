@@ -12,6 +12,7 @@ from typing import Any
 from sampling.runtime.problem_shard import ProblemShard, shard_number
 from sampling.runtime.shards import list_shards
 from sampling.runtime.store import Store, kept_records
+from stepverify import trial
 from stepverify.jsonl import MANIFEST, fingerprint, read_records
 from stepverify.keys import KeySet
 from stepverify.manifest import first_difference, read_manifest
@@ -179,7 +180,7 @@ def find_shards(
         InputError: shards of another stage, configuration or number of shards; two of the same number; unless
             ``complete``, a missing or an unfinished one.
     """
-    now = json.loads(json.dumps(dict(config), default=str))
+    now = json.loads(json.dumps({**config, **trial.described()}, default=str))
     merged, unlike, unfinished = Merged(), list[Path](), list[str]()
     for folder in _expanded(reuse_from):
         manifest = read_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else None

@@ -18,7 +18,7 @@ from typing import Any, Generic
 import msgspec
 
 from sampling.runtime.shards import holds_record, list_shards, read_keys, whole_lines
-from stepverify import atomic
+from stepverify import atomic, trial
 from stepverify.jsonl import MANIFEST, check_count, digest_files, dump_line, fingerprint
 from stepverify.keys import KeySet
 from stepverify.lock import LOCK, FolderLock
@@ -64,7 +64,7 @@ class Store(Generic[Record]):
         self._identity = json.loads(
             json.dumps({
                 "stage": stage,
-                "config": dict(config),
+                "config": {**config, **trial.described()},
                 "inputs": {name: {"path": str(path), "sha256": fingerprint(path)} for name, path in inputs.items()},
             }, default=str)
         )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from sampling.search.records import SearchResult
+from stepverify import trial
 from stepverify.jsonl import MANIFEST, read_located, read_records
 from stepverify.manifest import flatten, read_manifest
 from stepverify.records import InputError, Solution
@@ -134,7 +135,9 @@ def read_search(name: str, folder: Path) -> FinishedSearch:
     results = folder / "results"
     manifest = read_manifest(results / MANIFEST) if (results / MANIFEST).is_file() else None
     if manifest is None or manifest["stage"] != "results":
-        raise InputError(f"searches.{name}: {folder}: not the output of `sampling search`")
+        made = read_manifest(folder / MANIFEST)["stage"] if (folder / MANIFEST).is_file() else None
+        said = f", but of `sampling {made}`" if made else ""
+        raise InputError(f"searches.{name}: {folder}: not the output of `sampling search`{said}")
     if not manifest["finished"]:
         raise InputError(f"searches.{name}: {folder}: the search has not finished; run the same command again")
     config = manifest["config"]
@@ -188,7 +191,7 @@ def read_shared(folders: Mapping[str, Path]) -> Shared:
         raise InputError(
             f"searches: {', '.join(folders)} have no problem in common; give searches of the same problems"
         )
-    problems = [p for p in common if all(search.results[p].curves for search in searches)]
+    problems = [*trial.first(p for p in common if all(search.results[p].curves for search in searches))]
     if not problems:
         raise InputError("searches: no problem has a reference answer, so that there is no accuracy to report")
     if not sum(search.results[p].cost.generated_tokens for search in searches for p in problems):

@@ -151,6 +151,7 @@ class Calibrations(Struct, kw_only=True, forbid_unknown_fields=True):
         seed: of the folds.
         problems: ids of the problems that the maps were fitted on.
         verifiers: name in the scores → map.
+        limit: number of problems of a trial (``--limit``); null for one of all problems.
     """
 
     version: int
@@ -161,6 +162,7 @@ class Calibrations(Struct, kw_only=True, forbid_unknown_fields=True):
     seed: int
     problems: list[str]
     verifiers: dict[str, Calibration]
+    limit: int | None = None
 
 
 def describe_shared(found: Mapping[str, Any]) -> list[str]:

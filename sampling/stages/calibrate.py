@@ -16,7 +16,7 @@ from sampling.selection.crossfit import Asked, calibrate_verifier
 from sampling.selection.folds import folds_of
 from sampling.selection.judged import Judged, Votes, judge
 from sampling.selection.pool import Pool, largest_size, read_pool
-from stepverify import atomic
+from stepverify import atomic, trial
 from stepverify.aggregate import AGGREGATIONS, Aggregation
 from stepverify.calibration import METHODS, Method
 from stepverify.jsonl import read_records
@@ -105,6 +105,7 @@ def calibrate(
     made = Calibrations(
         version=VERSION, method=method, num_samples=size, majority=float(votes.accuracy(None).mean()),
         num_folds=num_folds, seed=seed, problems=sorted(pool), verifiers=verifiers,
+        **trial.described(),
     )  # fmt: skip
     import msgspec
 

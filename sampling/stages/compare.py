@@ -17,7 +17,7 @@ from sampling.report.render import to_markdown, to_text
 from sampling.report.section import Section, count, decimal, percent, span
 from sampling.report.summary import Estimate
 from sampling.runtime.store import read_summary
-from stepverify import atomic
+from stepverify import atomic, trial
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import write_lines
 from stepverify.readers import Reader, Solutions
@@ -127,16 +127,16 @@ def compare(
     atomic.refuse_others(output, folder=True)
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
-    known = {s.id: s for s in _labelled(labels[reference])}
+    known = {s.id: s for s in _labelled(trial.limit_reader(_reader(labels[reference])))}
     costs = {name: _costs(of) for name, of in labels.items()}
     agreements: dict[str, Agreement] = {}
     disputes = []
     for name, source in labels.items():
         if name != reference:
-            found = _compare(name, known, _labelled(source), targets, final_step=final_step)
+            found = _compare(name, known, _labelled(_reader(source)), targets, final_step=final_step)
             disputes += found.disputes
             agreements[name] = _measures(found, num_bootstrap, seed)
-    config = {"final_step": final_step, "num_bootstrap": num_bootstrap, "seed": seed}
+    config = {"final_step": final_step, "num_bootstrap": num_bootstrap, "seed": seed, **trial.described()}
     plain = {name: asdict(found) for name, found in agreements.items()}
     summary = {"reference": reference, "costs": costs, "labels": plain, "config": config}
     write_lines(output / "disputes.jsonl", (json.dumps(row, ensure_ascii=False) + "\n" for row in disputes))
@@ -147,8 +147,11 @@ def compare(
     print("\n\n".join([*map(to_text, parts), str(output / "report.md")]))
 
 
-def _labelled(source: Path | Reader) -> Iterator[Solution]:
-    reader = source if isinstance(source, Reader) else Solutions(str(source))
+def _reader(source: Path | Reader) -> Reader:
+    return source if isinstance(source, Reader) else Solutions(str(source))
+
+
+def _labelled(reader: Reader) -> Iterator[Solution]:
     return (s for s in once(reader.solutions(), reader.described) if s.step_labels is not None)
 
 

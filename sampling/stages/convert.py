@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
+from stepverify import trial
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import check_output, dump_line, write_lines
 from stepverify.readers import Reader, Solutions, math_shepherd, stepwise
@@ -52,7 +53,7 @@ def convert(
     check_output(output)
     if logits and isinstance(input, Reader):
         raise InputError("logits: input is a reader; set its own logits option")
-    reader = input if isinstance(input, Reader) else Solutions(str(input), logits=logits)
+    reader = trial.limit_reader(input if isinstance(input, Reader) else Solutions(str(input), logits=logits))
     left_out, noted = ReasonCounter(), ReasonCounter()
     written = write_lines(output, _lines(reader, format, targets, left_out, noted))
     left_out.add(reader.left_out)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from sampling.labelling.answer_fallback import Unstated
 from sampling.labelling.timeouts import Timeouts
 from sampling.runtime.progress import Progress
+from stepverify import trial
 from stepverify.answers import Extracted, Grader
 from stepverify.jsonl import check_output, read_json_lines, shards, write_lines
 from stepverify.readers.base import entry
@@ -81,9 +82,9 @@ def _check(input: Path) -> int:
 
 
 def _located(input: Path) -> Iterator[tuple[str, Pair]]:
-    for shard in shards(input):
-        for where, row in read_json_lines(shard):
-            yield where, Pair(entry(where, row, "id", str), _answer(where, row, "gold"), _answer(where, row, "pred"))
+    rows = (row for shard in shards(input) for row in read_json_lines(shard))
+    for where, row in trial.first(rows):
+        yield where, Pair(entry(where, row, "id", str), _answer(where, row, "gold"), _answer(where, row, "pred"))
 
 
 def _answer(where: str, row: Any, key: str) -> str | None:

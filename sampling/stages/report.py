@@ -11,7 +11,7 @@ from sampling.report.subject import find_subject
 from sampling.report.summary import Summary
 from sampling.runtime.trained import trained_on
 from sampling.search.finished import FinalRule, check_rule, read_pass_at_1, read_shared
-from stepverify import atomic
+from stepverify import atomic, trial
 from stepverify.records import InputError
 from stepverify.training_problems import describe_trained
 from stepverify.versions import installed
@@ -160,7 +160,7 @@ def _measure(
     config: dict[str, str | int | None] = {
         "rankings": None if input is None else str(input), "scores": None if scores is None else str(scores),
         "threshold_subset": threshold_subset, **({} if scores is None else {"neutral": neutral}),
-        "num_bootstrap": num_bootstrap, "seed": seed, **installed("stepverify"),
+        "num_bootstrap": num_bootstrap, "seed": seed, **trial.described(), **installed("stepverify"),
     }  # fmt: skip
     return Summary(
         subject=find_subject(input or scores),

@@ -16,6 +16,7 @@ from typing import Any
 from stepverify.data.tokens import end_of_turn, single_token, start_ids
 from stepverify.records import InputError, Problem, Solution
 from stepverify.steps import heading
+from stepverify.suggest import look_like_run, no_such
 from stepverify.template import Template
 
 _REMEMBERED = 1 << 16  # texts whose ids an encoder remembers
@@ -284,16 +285,14 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> Any:
     loader: Any = AutoTokenizer
     folder = Path(path)
     if folder.is_dir():
-        if not any(
-            (folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-        ):
-            raise InputError(f"{path}: the model folder has no tokenizer (tokenizer.json)")
+        if not any((folder / f"tokenizer{end}").is_file() for end in (".json", "_config.json", ".model")):
+            raise InputError(f"{path}: the model folder has no tokenizer (tokenizer.json){look_like_run(folder)}")
         if (folder / "tokenizer.json").is_file() and not trust_remote_code:
             # The file is complete. For some model types (Qwen2), AutoTokenizer of transformers 5 uses a class instead,
             # with another pre-tokenizer that would drop line ends and step tags of a custom vocabulary.
             loader = PreTrainedTokenizerFast
     elif path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise InputError(f"{path}: no such model folder")
+        raise InputError(no_such(path, "model folder"))
     try:
         return loader.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:

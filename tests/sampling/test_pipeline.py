@@ -53,6 +53,8 @@ def test_plain_command_lines(recipe):
         "sampling convert --config recipe/02_again.yaml --set size=2",
         "stepverify fit --config recipe/01_problems.yaml --config recipe/02_again.yaml --ckpt_path last",
     ]
+    assert lines("--limit", "5", "--to", "1") == ["sampling convert --config recipe/01_problems.yaml --limit 5"]
+    assert "--limit" not in lines("--limit", "5", "--only", "4")[0]
     assert lines("--overlay", "over.yaml", "--set", "runs=a b", "--from", "4") == [
         "stepverify fit --config recipe/01_problems.yaml --config over.yaml --config recipe/02_again.yaml "
         "--set 'runs=a b' --ckpt_path last",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +27,8 @@ from tests.helpers.exports import SOLUTIONS, TEMPLATE
 from tests.helpers.hub import FakeHub
 
 MISSING = (
-    "me/nothing: no such folder, and it is not in the Hub's cache, and HF_HUB_OFFLINE is set: unset it to download"
+    "me/nothing: no such folder, and it is not in the Hub's cache, and HF_HUB_OFFLINE is set: unset it to download "
+    f"(relative to the working directory: {Path.cwd() / 'me/nothing'})"
 )
 GENERATOR = Template(prompt="Q: {problem}\nA:\n")
 

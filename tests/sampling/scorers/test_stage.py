@@ -200,7 +200,11 @@ def test_a_path_and_a_class_path_are_the_same_verifier(given, tmp_path, outcome,
 @pytest.mark.parametrize(
     ("given_as", "options", "message"),
     [
-        ("{class_path: ExportedVerifier, init_args: {paht: x}}", (), "'paht' is not accepted"),
+        (
+            "{class_path: ExportedVerifier, init_args: {paht: x}}",
+            (),
+            "--verifiers.a.init_args.paht: 'x': no such key of ExportedVerifier; did you mean path?",
+        ),
         ("{class_path: ExportVerifier, init_args: {path: x}}", (), "ExportVerifier"),
         (
             "{class_path: ExportedVerifier, init_args: {path: x, devices: 0}}",

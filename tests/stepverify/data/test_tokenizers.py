@@ -1,5 +1,7 @@
 """Which tokenizers and templates are taken: tags and labels of one token, and the texts of tokens."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,7 +103,8 @@ def test_folders_without_a_tokenizer_are_refused(tmp_path, base):
     for path in (str(tmp_path / "gone"), "./gone", "a/b/c"):
         with pytest.raises(InputError) as caught:
             load_tokenizer(path)
-        assert str(caught.value) == f"{path}: no such model folder"
+        there = "" if path.startswith("/") else f" (relative to the working directory: {Path.cwd() / path})"
+        assert str(caught.value) == f"{path}: no such model folder{there}"
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match=rf"^{tmp_path}: no tokenizer could be loaded: "):
         load_tokenizer(str(tmp_path))
