@@ -65,8 +65,12 @@ def _draw(axes: Axes, found: Budgets, unit: str) -> None:
             costs, mean, yerr=[below, above], color=colour, marker=marker, markersize=6, linewidth=1.8, elinewidth=1.1,
             capsize=2.5, label=name, zorder=3,
         )  # fmt: skip
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(_amount)
+    from matplotlib.ticker import EngFormatter, LogLocator
+
+    axes.set_xscale("log", base=2 if unit == "tokens" else 10)
+    if unit == "flops":
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,.0f}" if unit == "tokens" else EngFormatter())
     axes.minorticks_off()
     axes.set_xlabel({"tokens": "sampled tokens per problem", "flops": "FLOPs per problem"}[unit])
 
@@ -81,8 +85,3 @@ def _draw_band(
 
 def _levels(curve: Sequence[BudgetPoint], kind: str) -> list[list[float]]:
     return [[100 * getattr(point.accuracy[kind], key) for point in curve] for key in ("mean", "low", "high")]
-
-
-def _amount(value: float, _: float) -> str:
-    """Format a tick: 1,500 or 1.5e+12."""
-    return f"{value:,.0f}" if value < 1e6 else f"{value:.2g}"
