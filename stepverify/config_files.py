@@ -152,7 +152,7 @@ def _check_classes(value: Any, hint: Any, where: str) -> None:
     elif isinstance(value, str):
         named = [cls for cls in _classes(hint) if inspect.isabstract(cls)]
         if named and not _takes_text(hint) and value not in _literals(hint):
-            if value.isidentifier():
+            if value.isidentifier() and isinstance(yaml_value(value), str):  # neither null nor false
                 _find(value, named, where)
             elif Path(value).suffix in _DATA or ("/" in value and Path(value).suffix not in _CONFIGS):
                 raise InputError(f"{where}: {shown(value)}: expected {_as_class(named[0], value)}")

@@ -101,4 +101,4 @@ def test_an_accelerator_that_is_not_there(accelerator, message):
 
 def test_an_unknown_command_is_refused(said):
     assert said("tset", "--config", "x") == "no such command; did you mean test?"
-    assert said("train", "--config", "x") == "no such command; expected adopt, fit, predict, test or validate"
+    assert said("train", "--config", "x") == "no such command; expected adopt, fit, init, predict, test or validate"

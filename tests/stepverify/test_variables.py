@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sampling.engines import Engine
 from stepverify.config_files import check_tree, hints_of
 from stepverify.records import InputError
 from stepverify.variables import Variables, split_arguments, variables_file
@@ -122,7 +123,7 @@ def test_an_unknown_class_is_refused_with_those_there_are(key, value, message):
         check_tree(value, generate_hints()[key], f"f: {key}")
     assert str(refused.value).startswith(message)
     if "did you mean" not in message:  # no close name: all are listed, without the abstract ones
-        assert "expected CalculatorEngine, " in str(refused.value)
+        assert "CalculatorEngine, " in str(refused.value)
         assert str(refused.value).endswith(", or the import path of another class")
         assert ", Engine," not in str(refused.value)
         assert "Path" not in str(refused.value)
@@ -162,3 +163,9 @@ def test_optimizers_are_known_by_what_they_build():
     check_tree("mse", hints["loss"], "f")
     with pytest.raises(InputError, match=r"no class 'OutcomeMS'; did you mean OutcomeMSE\?"):
         check_tree("OutcomeMS", hints["loss"], "f")
+
+
+@pytest.mark.parametrize("value", ["null", "false"])
+def test_null_and_false_are_no_class_names(value):
+    """As options of the command line give them."""
+    check_tree(value, Engine | bool | None, "--engine")
