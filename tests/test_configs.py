@@ -166,7 +166,12 @@ def in_process(command: list[str]) -> int:
 
 @pytest.mark.parametrize(
     ("recipe", "verifiers"),
-    [("gsm8k", ["orm"]), ("gsm8k_chat", ["prm"]), ("math_prm800k", ["orm", "prm"]), ("math_shepherd", ["prm"])],
+    [
+        ("gsm8k", ["orm"]),
+        ("gsm8k_chat", ["prm"]),
+        ("math_shepherd", ["prm"]),
+        pytest.param("math_prm800k", ["orm", "prm"], marks=pytest.mark.slow),
+    ],
 )  # the quickstart is run by test_run_folder.py, and by `make quickstart`
 def test_recipe_runs_in_small(recipe, verifiers, tmp_path, monkeypatch, ascii_model_dir, capsys):
     """``sampling pipeline`` runs every stage of the recipe; each finds what the one before has written."""

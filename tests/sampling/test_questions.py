@@ -45,6 +45,7 @@ def run(*args):
     return stopped.value.code
 
 
+@pytest.mark.slow
 def test_from_questions_to_a_report(tiny_model_dir, process, capsys):
     """Four of 24 problems, two samples each; the same command again skips all that has finished."""
     problems = first_rows.write(Path("questions.jsonl"), "problems")

@@ -22,9 +22,8 @@ from tests.helpers.sample_accuracy import accuracy, sampled
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory, one_layer_dir: Path) -> Path:
-    """Folder of five runs of two ranks each: ``ddp`` and ``fsdp2`` of a generator, ``implicit_ddp`` and
-    ``implicit_fsdp2`` of an implicit reward model, ``uneven`` of 13 solutions."""
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of three runs of two ranks each: ``ddp`` and ``fsdp2`` of a generator, ``uneven`` of 13 solutions."""
     folder = tmp_path_factory.mktemp("ranks")
     best = {
         "class_path": "stepverify.callbacks.Checkpoints",
@@ -47,17 +46,8 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory, one_layer_dir: Path) -> 
         for overlay in ("ddp", "fsdp2")
     ]  # fmt: skip
     uneven = ["fit", "--config", joint(folder / "uneven"), "--trainer.use_distributed_sampler", "true"]
-    data = write_pairs(folder / "pairs")
-    implicit_ones = [
-        ["fit", "--config", implicit(folder / f"implicit_{overlay}", data, one_layer_dir, **ONE_STEP | PARTS),
-         "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
-        for overlay in ("ddp", "fsdp2")
-    ]  # fmt: skip
-    done = run_ranks(2, *commands, [*uneven, "--trainer.devices", "2"], *implicit_ones)
-    for one in done:
+    for one in run_ranks(2, *commands, [*uneven, "--trainer.devices", "2"]):
         assert one.returncode == 0, one.output[-2000:]
-    for one in done[-2:]:
-        assert f"fit: 16 solutions have log-probabilities under the reference {one_layer_dir}; kept in" in one.output
     return folder
 
 
@@ -96,14 +86,24 @@ def test_ddp_equals_fsdp2(two_ranks: Path):
     assert max((ddp[k] - fsdp2[k]).abs().max().item() for k in ddp) < 1e-6
 
 
-def test_pairs_on_two_devices_are_those_of_one(two_ranks: Path, one_layer_dir: Path, tmp_path: Path):
+@pytest.mark.slow
+def test_pairs_on_two_devices_are_those_of_one(one_layer_dir: Path, tmp_path: Path):
     """One step of an implicit reward model: the reference's parts of both ranks, and pairs of one pack or of several."""
     from stepverify.cli import main
 
-    main(["fit", "--config", implicit(tmp_path / "whole", two_ranks / "pairs", one_layer_dir, **ONE_STEP)])
+    data = write_pairs(tmp_path / "pairs")
+    commands = [
+        ["fit", "--config", implicit(tmp_path / overlay, data, one_layer_dir, **ONE_STEP | PARTS),
+         "--config", f"lit_configs/overlays/{overlay}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+        for overlay in ("ddp", "fsdp2")
+    ]  # fmt: skip
+    for one in run_ranks(2, *commands):
+        assert one.returncode == 0, one.output[-2000:]
+        assert f"fit: 16 solutions have log-probabilities under the reference {one_layer_dir}; kept in" in one.output
+    main(["fit", "--config", implicit(tmp_path / "whole", data, one_layer_dir, **ONE_STEP)])
     expected = weights(tmp_path / "whole")
     for overlay in ("ddp", "fsdp2"):
-        found = weights(two_ranks / f"implicit_{overlay}")
+        found = weights(tmp_path / overlay)
         assert max((found[k] - value).abs().max().item() for k, value in expected.items()) < 2e-6
 
 

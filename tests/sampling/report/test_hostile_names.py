@@ -2,6 +2,8 @@
 
 import warnings
 
+import pytest
+
 from sampling.report.drawing import picture
 from sampling.report.figures import accuracy_figure, dots_figure, reliability_figure
 from sampling.report.render import to_html, to_markdown, to_text
@@ -34,6 +36,7 @@ def accuracy(names):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_figures_draw_any_name():
     """At the ends of lines, beside dots and in a legend: one that matplotlib cannot read as text is in its message."""
     with warnings.catch_warnings():

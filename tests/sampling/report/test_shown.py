@@ -174,6 +174,7 @@ def test_latex_is_a_tabular_with_booktabs():
     ]
 
 
+@pytest.mark.slow
 def test_the_same_report_is_the_same_files(tmp_path):
     """Byte for byte, figures too: no dates, no random identifiers."""
     data = rankings(tmp_path / "in")

@@ -44,7 +44,7 @@ def graded(tmp_path_factory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("graded"))
 
 
-@pytest.mark.parametrize(("loss", "lora"), [("ce", False), ("dpo", True)])
+@pytest.mark.parametrize(("loss", "lora"), [("ce", False), pytest.param("dpo", True, marks=pytest.mark.slow)])
 def test_a_fit_ends_in_an_export_that_needs_its_reference(
     loss, lora, graded, one_layer_dir, tmp_path, caplog, monkeypatch, capsys
 ):
@@ -113,6 +113,7 @@ def test_predict_and_test_read_an_export_with_its_own_reference(graded, one_laye
     assert "test/solution_auroc_per_problem" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_reference_is_loaded_once_and_only_if_needed(graded, one_layer_dir, tmp_path, monkeypatch, caplog):
     """By each run that finds nothing: of other weights, other solutions, or in the place of a damaged file.
 
