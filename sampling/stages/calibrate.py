@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,8 @@ def calibrate(
     for key, given in (("target", targets), ("aggregation", aggregation or {})):
         if unknown := given.keys() - {*names}:
             raise InputError(f"{key}.{min(unknown)}: expected one of {', '.join(names)}")
-    judged = {name: judge(pool, name, _truths(input, name), folds_of([*pool], seed, num_folds)) for name in names}
+    truths, folds = _truths(input, names), folds_of([*pool], seed, num_folds)
+    judged = {name: judge(pool, name, truths[name], folds) for name in names}
     identities = scored_by(input)
     samples = [sample for group in pool.values() for sample in group]
     asked = {
@@ -120,19 +122,17 @@ def _check_replaceable(output: Path) -> None:
         raise InputError(f"{output}: is there, and is not a calibration; choose another output") from None
 
 
-def _truths(path: Path, name: str) -> dict[str, list[float]] | None:
-    """Return solution → truth of each step, NaN where it is unknown; None if values are not of labelled steps."""
+def _truths(path: Path, names: Sequence[str]) -> dict[str, dict[str, list[float]] | None]:
+    """Return verifier → solution → truth of each step, NaN if unknown; None where values are not of labelled steps."""
     from sampling.report.collect import step_truth
 
-    found: dict[str, list[float]] = {}
+    found, of_others = dict[str, list[float]](), set[str]()
     for solution in read_records(path, Solution):
-        values = solution.scores[name]
-        if values and len(values) != len(solution.steps):
-            return None
+        of_others |= {name for name in names if len(solution.scores[name]) not in (0, len(solution.steps))}
         truths = [step_truth(label) for label in solution.step_labels or [None] * len(solution.steps)]
         found[solution.id] = [np.nan if truth is None else float(truth) for truth in truths]
     labelled = any(not math.isnan(truth) for truths in found.values() for truth in truths)
-    return found if labelled else None
+    return {name: found if labelled and name not in of_others else None for name in names}
 
 
 def _asked(
