@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 from sampling.runtime.problem_shard import ProblemShard
 from stepverify.records import InputError
+from stepverify.starting.next_commands import IN_PIPELINE
 from stepverify.suggest import OneLineParser
 from stepverify.variables import FILE, Variables, load_yaml, split_arguments, variables_file
 
@@ -154,8 +156,11 @@ def choose(
 
 def run_process(command: Sequence[str]) -> int:
     """Run one stage and hand it the signals of this process; return its exit code, 128 + n where signal n ended it."""
+    environment = os.environ | {IN_PIPELINE: "1"}
     # In a group of its own: from a terminal Ctrl-C would reach it twice, and a second one ends it at once.
-    child = subprocess.Popen([sys.executable, "-m", *command], process_group=0, stdin=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        [sys.executable, "-m", *command], process_group=0, stdin=subprocess.DEVNULL, env=environment
+    )
 
     def forward(number: int, frame: FrameType | None) -> None:
         child.send_signal(number)

@@ -16,10 +16,12 @@ from sampling.runtime.inputs import read_problems
 from sampling.runtime.scheduler import run, run_all
 from sampling.runtime.seeds import derive_seed
 from stepverify.answers import Grader
-from stepverify.callbacks.figures import block, text_writer
 from stepverify.modules import GeneratorModule
+from stepverify.monitoring.media import show_table, shows
 from stepverify.readers import Reader
 from stepverify.records import InputError, Problem, Solution
+
+_COLUMNS = ("problem_id", "problem", "solution", "predicted", "answer", "verdict")
 
 
 class SampleAccuracy(lightning.Callback):
@@ -38,7 +40,7 @@ class SampleAccuracy(lightning.Callback):
             does.
         every_n_epochs: sample only in the validations of every n-th epoch.
         batch_size: completions sampled at the same time on each device.
-        num_texts: number of solutions that TensorBoard shows as text.
+        num_texts: number of solutions that loggers show.
         seed: seed of the samples, the same in every validation.
     """
 
@@ -114,9 +116,10 @@ class SampleAccuracy(lightning.Callback):
         correct, unfinished, total = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
         shares = (correct / total, unfinished / total)
         pl_module.log_dict(dict(zip(self.logged, shares, strict=True)), prog_bar=True, sync_dist=True, batch_size=1)
-        if (writer := text_writer(trainer)) is not None:
-            for i, solution in enumerate(solutions[: self.num_texts]):
-                writer.add_text(f"sample/{i}", _shown(solution), trainer.global_step)
+        if shows(trainer):
+            rows = [_row(solution) for solution in solutions[: self.num_texts]]
+            texts = [f"{row[1]}\n\n{row[2]}\n({row[5]}; reference answer: {row[4]})" for row in rows]
+            show_table(trainer, "sample", _COLUMNS, rows, texts)
 
     def _draw(self, trainer: lightning.Trainer, module: GeneratorModule, problems: list[Problem]) -> list[Solution]:
         network = _Network(trainer, module)
@@ -177,6 +180,6 @@ class _Network:
         return bool(self.strategy.reduce(vote, reduce_op="sum"))
 
 
-def _shown(solution: Solution) -> str:
+def _row(solution: Solution) -> tuple[str | None, ...]:
     verdict = "correct" if solution.correct else "unfinished" if solution.predicted is None else "incorrect"
-    return block(f"{solution.problem}\n\n{solution.text}\n({verdict}; reference answer: {solution.answer})")
+    return solution.problem_id, solution.problem, solution.text, solution.predicted, solution.answer, verdict

@@ -7,6 +7,7 @@ report`` gives for the same values.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -209,3 +210,8 @@ def platt_scaling(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """
     gain, bias = calibration.platt(logits.cpu().double().numpy(), target.cpu().numpy() > 0)
     return logits.new_tensor(gain), logits.new_tensor(bias)
+
+
+def shown(name: str, value: float) -> str:
+    """Format a metric's value; "undefined" if it lacks a class."""
+    return "undefined" if math.isnan(value) and name.removeprefix("val/") in NEED_BOTH else f"{value:.4g}"

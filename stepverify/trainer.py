@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,17 +22,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from stepverify.callbacks import (
-    CalibrationFigure,
-    Checkpoints,
-    HuggingFaceExport,
-    PrecisionRecallCurve,
-    ProgressLines,
-    SolutionText,
-    StopAtNonFinite,
-    Throughput,
-    files,
-)
+from stepverify.callbacks import Checkpoints, HuggingFaceExport, StopAtNonFinite, files
 from stepverify.callbacks.memory import ChooseCheckpointing, NoteOutOfMemory, out_of_memory
 from stepverify.callbacks.ranks import EndFailed
 from stepverify.callbacks.run_folder import Finished, RunFolder, claim, earlier_precision, inputs_of
@@ -46,19 +34,21 @@ from stepverify.lightning_compat import OpenCLI
 from stepverify.lock import locked
 from stepverify.memory import is_out_of_memory
 from stepverify.modules import StepModule
+from stepverify.monitoring import (
+    CalibrationFigure,
+    Hyperparameters,
+    LoggingInterval,
+    Outline,
+    PrecisionRecallCurve,
+    ProgressLines,
+    SolutionText,
+    Throughput,
+)
+from stepverify.monitoring.quiet import be_quiet
+from stepverify.monitoring.run_names import name_runs
 from stepverify.records import InputError
 from stepverify.trainer_settings import check_settings, choose_accelerator, settle_mesh, settle_precision
 from stepverify.variables import Variables, split_arguments
-
-# Warnings of Lightning and its dependencies on every start that do not apply to this program.
-_NOISE = (
-    ".*does not have many workers.*",  # collating takes milliseconds, as records are encoded beforehand
-    ".*is smaller than the logging interval.*",
-    ".*'set_vital' is deprecated.*",
-    ".*LeafSpec.*",
-    ".*LightningCLI's args parameter.*",  # only for callers in Python
-    ".*No (positive|negative) samples (found )?in target.*",
-)
 
 
 class _Parser(ConfigFiles, LightningArgumentParser):
@@ -148,6 +138,7 @@ class VerifierCLI(OpenCLI):
             overwrite=overwrite, fast_dev_run=bool(config.trainer.fast_dev_run),
         )  # fmt: skip
         self.save_config_kwargs |= {"plain": plain, "inputs": inputs, "earlier": earlier}
+        name_runs(config.trainer, resumes=bool(config.ckpt_path and files.find(root)))
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Add the default logger and callbacks."""
@@ -167,7 +158,12 @@ class VerifierCLI(OpenCLI):
             if logged:
                 added += [LearningRateMonitor("step"), Throughput()]
                 added += [CalibrationFigure(), PrecisionRecallCurve(), SolutionText()]
+                added.append(Hyperparameters(self.save_config_kwargs["plain"]))
+                if config.get("log_every_n_steps") is None:
+                    added.append(LoggingInterval())
             added.append(HuggingFaceExport(str(root / "export")))
+            paths = [str(path) for path in self.config[self.subcommand].get("config") or ()]
+            added.append(Outline(self.save_config_kwargs["plain"], paths, self.variables.given))
             shown = config.get("enable_progress_bar") is not False and not any(
                 isinstance(c, ProgressBar) for c in present
             )
@@ -233,18 +229,6 @@ def _export_folder(config: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def _be_quiet() -> None:
-    for message in _NOISE:
-        warnings.filterwarnings("ignore", message=message)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        logging.getLogger(name).addFilter(
-            lambda record: not any(text in record.getMessage() for text in ("litlogger", "Tensor Cores"))
-        )
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-
-
 def _leave_group() -> None:
     """Close the process group of several processes.
 
@@ -261,7 +245,7 @@ def run(args: Sequence[str] | None = None) -> OpenCLI | None:
     Returns None if the run had already finished. With ``args`` None the command line of the process is used: Lightning
     starts further processes of DDP and FSDP2 with it.
     """
-    _be_quiet()
+    be_quiet()
     follow_main()
     given, rest = split_arguments(sys.argv[1:] if args is None else args)
     try:
@@ -277,8 +261,8 @@ def run(args: Sequence[str] | None = None) -> OpenCLI | None:
             seed_everything_default=0,
             save_config_callback=RunFolder,
             trainer_defaults={
-                "default_root_dir": "runs/default", "gradient_clip_val": 1.0, "log_every_n_steps": 10,
-                "num_sanity_val_steps": 0,
+                "default_root_dir": "runs/default", "gradient_clip_val": 1.0, "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
             },
         )  # fmt: skip
         _leave_group()

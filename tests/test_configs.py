@@ -14,8 +14,8 @@ import yaml
 pytest.importorskip("torch")
 
 from sampling import pipeline
-from stepverify.callbacks import SolutionText
 from stepverify.jsonl import read_records
+from stepverify.monitoring import SolutionText
 from stepverify.records import Solution
 from stepverify.training_problems import read_training_problems
 from tests.helpers import recipes

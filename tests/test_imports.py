@@ -11,10 +11,10 @@ SHARED = (
     "jsonl", "keys", "records", "decoding", "consistency", "manifest", "atomic", "template", "training_problems", "answers", "aggregate",
     "readers", "data.encode", "data.targets", "versions", "statistics", "hub", "lock", "faults", "variables", "config_files",
     "device", "steps", "critique", "verification", "adopted", "digests", "thinking", "record_checks", "tensors", "cache_size", "prefix_cache",
-    "calibration", "objectives", "starting.rows", "suggest", "trial",
+    "calibration", "objectives", "starting.rows", "starting.next_commands", "suggest", "trial",
 )  # fmt: skip
 SCORER = ("models", "verifier", "prms")
-ACCURACY = ("modules", "callbacks.figures")  # a callback of training
+ACCURACY = ("modules", "monitoring.media")  # a callback of training
 
 
 @cache

@@ -126,14 +126,28 @@ class Choice:
         return True
 
 
+def final_metrics(trainer: lightning.Trainer) -> dict[str, float]:
+    """Return the validation metrics of the exported weights: the best, or the last.
+
+    Called on all ranks, as reading metrics may reduce them.
+    """
+    last = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    choice = _choice(trainer)
+    return choice.best.metrics if choice and choice.best else last
+
+
+def _choice(trainer: lightning.Trainer) -> Choice | None:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((c.choice for c in callbacks if isinstance(getattr(c, "choice", None), Choice)), None)
+
+
 def chosen(trainer: lightning.Trainer) -> tuple[Best, Path] | None:
     """Return the best checkpoint of a run and its path.
 
     None, to use the final weights, if ``Checkpoints`` has no ``monitor``; also, with a message, if the metric was
     always NaN or the checkpoint is damaged.
     """
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    choice = next((c.choice for c in callbacks if isinstance(getattr(c, "choice", None), Choice)), None)
+    choice = _choice(trainer)
     if choice is None or choice.monitor is None:
         return None
     if (best := choice.best) is None:

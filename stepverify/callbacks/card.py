@@ -14,9 +14,9 @@ import lightning
 import yaml
 
 from stepverify.callbacks.best import Best
-from stepverify.callbacks.progress import shown
 from stepverify.callbacks.usage import Usage
 from stepverify.hub import split_revision
+from stepverify.metrics import shown
 from stepverify.models.export import Form
 from stepverify.modules import StepModule
 from stepverify.versions import installed

@@ -94,7 +94,7 @@ class HuggingFaceExport(lightning.Callback):
                 "the merged model only"
             )
         if trainer.is_global_zero:
-            _check_folder(self._target(trainer))
+            _check_folder(self.target(trainer))
             if self.push_to_hub is not None:
                 _check_hub(self.push_to_hub)
 
@@ -132,7 +132,7 @@ class HuggingFaceExport(lightning.Callback):
         if trainer.interrupted or _writes_nothing(trainer):
             return
         # All ranks take part: with FSDP2 each holds only its shard, and metrics may still be reduced.
-        card, target = Card(trainer, pl_module, self._forms, self.push_to_hub), self._target(trainer)
+        card, target = Card(trainer, pl_module, self._forms, self.push_to_hub), self.target(trainer)
         model.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         card.best = take_best(trainer, model)
         with together(trainer):
@@ -178,7 +178,7 @@ class HuggingFaceExport(lightning.Callback):
 
         It replaces the export when ``drafts`` closes without an error.
         """
-        target, model = self._target(trainer), module.model
+        target, model = self.target(trainer), module.model
         assert model is not None
         _check_folder(target)
         if not is_compared:
@@ -224,11 +224,11 @@ class HuggingFaceExport(lightning.Callback):
             yield
         except InputError as error:
             raise InputError(
-                f"{self._target(trainer)}: not written: as {form}, loaded by transformers, {error}; "
-                "checkpoints are kept"
+                f"{self.target(trainer)}: not written: as {form}, loaded by transformers, {error}; checkpoints are kept"
             ) from None
 
-    def _target(self, trainer: lightning.Trainer) -> Path:
+    def target(self, trainer: lightning.Trainer) -> Path:
+        """Return the folder of the export."""
         return self.folder or Path(trainer.default_root_dir) / "export"
 
     def _push(self, folder: Path, repository: str) -> None:

@@ -21,6 +21,7 @@ from stepverify.hub import local_model
 from stepverify.readers.base import in_fold
 from stepverify.records import InputError, Solution
 from stepverify.starting.machine import Plan, look, plan, sizes_of
+from stepverify.starting.next_commands import next_commands
 from stepverify.starting.rows import READ, Need, Source, find_source, parse_columns, read_some
 from stepverify.starting.text import Text, choose_text
 from stepverify.template import load_export
@@ -108,27 +109,21 @@ def init(
     return [
         f"rows: {source.describe()}: {len(solutions):,} solutions of {problems:,} problems{more}",
         *text.said, f"length: {note}", *machine.said, f"validation: {folds}", f"{output}: written", "next:",
-        *(f"  {shlex.join(command)}" for command in next_commands(found)),
+        *(f"  {shlex.join(command)}" for command in _next(found)),
     ]  # fmt: skip
 
 
-def next_commands(found: _Found) -> list[list[str]]:
+def _next(found: _Found) -> list[list[str]]:
     """Return the command lines that train the model, and use it."""
-    export, run = f"{found.run}/export", found.run
-    commands = [["stepverify", "fit", "--config", str(found.output)]]
+    fit = ["stepverify", "fit", "--config", str(found.output)]
     if found.kind == "generator":
         problems = ["--problems", str(found.source.options["path"])]
-        return [*commands, ["sampling", "run", *problems, "--model", export, "--output", f"{run}/answers"]]
-    options = {k: v for k, v in found.source.options.items()}
+        sampled = ["--model", f"{found.run}/export", "--output", f"{found.run}/answers"]
+        return [fit, ["sampling", "run", *problems, *sampled]]
+    options = dict(found.source.options)
     options |= {} if found.fraction is None else {"fold": "validation", "validation_fraction": found.fraction}
-    convert = ["sampling", "convert", "--input", json.dumps({"class_path": found.source.reader, "init_args": options})]
-    return [
-        *commands,
-        [*convert, "--output", f"{run}/held_out.jsonl"],
-        ["sampling", "score", "--input", f"{run}/held_out.jsonl", "--verifiers", f"{{{found.kind}: {export}}}",
-         "--output", f"{run}/scores"],
-        ["sampling", "report", "--scores", f"{run}/scores", "--output", f"{run}/report"],
-    ]  # fmt: skip
+    reader = {"class_path": found.source.reader, "init_args": options}
+    return [fit, *next_commands(found.kind, f"{found.run}/export", found.run, reader)]
 
 
 def _lengths(encoder: SolutionEncoder, solutions: Sequence[Solution], kind: str) -> list[int]:

@@ -72,3 +72,19 @@ def scalars(root: Path) -> dict[str, list[tuple[int, float]]]:
     events.Reload()
     found = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     return found | {tag: [] for tag in (*events.Tags()["images"], *events.Tags()["tensors"])}
+
+
+def write_labelled(folder: Path) -> Path:
+    """Write 32 graded and step-labelled solutions of five steps: every other one with an incorrect last step."""
+    from stepverify.jsonl import write_records
+    from stepverify.readers import Synthetic
+    from stepverify.records import StepLabel
+
+    records = []
+    for i, s in enumerate(Synthetic("train", 32, num_steps=4).solutions()):
+        if i % 2:
+            s.steps, s.correct = [*s.steps[:-1], "#### 99"], False
+        s.step_labels = [StepLabel(num_correct=3, num_rollouts=4)] * 4 + [StepLabel(rating=1 if s.correct else -1)]
+        records.append(s)
+    write_records(folder / "part-00000.jsonl", records)
+    return folder

@@ -14,9 +14,9 @@ pytest.importorskip("torch")
 from sampling import pipeline
 from sampling.__main__ import main as sampling
 from sampling.questions import choose_engine, vote
-from stepverify.callbacks import SolutionText
 from stepverify.cli import main as stepverify
 from stepverify.jsonl import read_records, write_records
+from stepverify.monitoring import SolutionText
 from stepverify.records import InputError, Solution
 from stepverify.starting import init as starting
 from tests.helpers import first_rows

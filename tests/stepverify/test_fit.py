@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 
 from stepverify.cli import main  # noqa: E402
 from stepverify.jsonl import read_records, write_records  # noqa: E402
-from stepverify.records import Solution, StepLabel  # noqa: E402
-from tests.helpers.runs import BACKBONE, config, scalars, weights  # noqa: E402
+from stepverify.records import Solution  # noqa: E402
+from tests.helpers.runs import BACKBONE, config, scalars, weights, write_labelled  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -24,18 +24,7 @@ def lightning_logs_to_a_closed_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Graded and step-labelled solutions: half of them with an incorrect last step."""
-    from stepverify.readers import Synthetic
-
-    records = []
-    for i, s in enumerate(Synthetic("train", 32, num_steps=4).solutions()):
-        if i % 2:
-            s.steps, s.correct = [*s.steps[:-1], "#### 99"], False
-        s.step_labels = [StepLabel(num_correct=3, num_rollouts=4)] * 4 + [StepLabel(rating=1 if s.correct else -1)]
-        records.append(s)
-    folder = tmp_path_factory.mktemp("labelled")
-    write_records(folder / "part-00000.jsonl", records)
-    return folder
+    return write_labelled(tmp_path_factory.mktemp("labelled"))
 
 
 class Fitted(dict):

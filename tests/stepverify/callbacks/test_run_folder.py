@@ -151,7 +151,7 @@ def test_overwriting_removes_the_earlier_run_as_a_whole(done: Path, capsys: pyte
     notes = {"notes.txt", "logs/notes.txt", "checkpoints/notes.txt"}
     assert {name for name in before if after.get(name) == before[name]} - notes == {
         "export/tokenizer.json", "export/tokenizer_config.json", "export/config.json", "export/generation_config.json",
-        "export/stepverify.json", "export/training_problems.txt", "logs/hparams.yaml",
+        "export/stepverify.json", "export/training_problems.txt",
     } & before.keys()  # fmt: skip
     assert notes <= after.keys()
     assert [p.name for p in files.find(done)] == ["step=3.ckpt"]

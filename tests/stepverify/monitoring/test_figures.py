@@ -5,8 +5,9 @@ import torch
 from torchmetrics.functional.classification import binary_precision_recall_curve
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stepverify.callbacks.figures import SolutionText, _after_steps, precision_recall_figure, token_figure
 from stepverify.data.encode import SolutionEncoder
+from stepverify.monitoring.figures import precision_recall_figure
+from stepverify.monitoring.solutions import SolutionText, _after_steps, token_figure
 from stepverify.records import Solution
 from stepverify.template import Template
 

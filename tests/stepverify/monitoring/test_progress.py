@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 
-from stepverify.callbacks import ProgressLines
+from stepverify.monitoring import ProgressLines
 from stepverify.trainer import VerifierCLI, run
 from tests.helpers.runs import config
 

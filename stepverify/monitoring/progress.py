@@ -11,7 +11,7 @@ import lightning
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 
-from stepverify.metrics import NEED_BOTH
+from stepverify.metrics import shown
 
 
 class ProgressLines(ProgressBar):
@@ -23,7 +23,7 @@ class ProgressLines(ProgressBar):
         fit: epoch 1 of 2, step 40 of 188, 0:21:10 passed, 1:18:17 left, train/loss 0.446, 52 tokens/s
 
     The time left is estimated from the steps of this run, including validations. Tokens are computed tokens, counted by
-    :class:`~stepverify.callbacks.Throughput`.
+    :class:`~stepverify.monitoring.Throughput`.
 
     Args:
         seconds: shortest time between two lines.
@@ -73,11 +73,6 @@ class ProgressLines(ProgressBar):
         if self._enabled and found and trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             values = ", ".join(f"{name} {shown(name, float(value))}" for name, value in found.items())
             print(f"validate: step {trainer.global_step}, {values}", flush=True)
-
-
-def shown(name: str, value: float) -> str:
-    """Format a metric's value; "undefined" if it lacks a class."""
-    return "undefined" if math.isnan(value) and name.removeprefix("val/") in NEED_BOTH else f"{value:.4g}"
 
 
 def _clock(seconds: float) -> timedelta:

@@ -1,0 +1,27 @@
+"""Leave out what Lightning says at every start and what does not apply here."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+_WARNINGS = (
+    ".*does not have many workers.*",  # collating takes milliseconds, as records are encoded beforehand
+    ".*is smaller than the logging interval.*",
+    ".*'set_vital' is deprecated.*",
+    ".*LeafSpec.*",
+    ".*LightningCLI's args parameter.*",  # only for callers in Python
+    ".*No (positive|negative) samples (found )?in target.*",
+)
+_LOGGED = ("litlogger", "Tensor Cores", "TPU available", "to estimate number of stepping batches")
+
+
+def be_quiet() -> None:
+    """Filter warnings, log lines and progress bars of Lightning and its dependencies."""
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).addFilter(lambda record: not any(text in record.getMessage() for text in _LOGGED))
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
