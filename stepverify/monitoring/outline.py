@@ -39,6 +39,7 @@ class Outline(lightning.Callback):
     def __init__(self, config: Mapping[str, Any], files: Sequence[str], variables: Mapping[str, str]) -> None:
         self.config, self.files, self.variables = config, files, variables
         self._began = time.monotonic()
+        self._made: list[str] = []
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Print the number of parameters."""
@@ -51,27 +52,37 @@ class Outline(lightning.Callback):
         rank_zero_info(f"model: {total:,} parameters, {share}")
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Print what the fit has made."""
+        """Collect what the fit has made; printed when all callbacks have ended."""
         metrics = final_metrics(trainer)
         if trainer.interrupted or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, StepModule)
         passed = timedelta(seconds=round(time.monotonic() - self._began))
-        print(f"fit: finished after {trainer.global_step:,} steps, {trainer.current_epoch:,} epochs, {passed}")
+        self._made = [f"fit: finished after {trainer.global_step:,} steps, {trainer.current_epoch:,} epochs, {passed}"]
         if metrics:
-            print("  metrics of the exported weights:")
             width = max(map(len, metrics))
-            for name, value in sorted(metrics.items()):
-                print(f"    {name:<{width}}  {shown(name, value)}")
+            named = (f"    {name:<{width}}  {shown(name, value)}" for name, value in sorted(metrics.items()))
+            self._made += ["  metrics of the exported weights:", *named]
         callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         export = next((str(c.target(trainer)) for c in callbacks if isinstance(c, HuggingFaceExport)), None)
         if export is None:
             return
-        print(f"  export: {export}")
+        self._made.append(f"  export: {export}")
         if not os.environ.get(IN_PIPELINE):
-            print("  next:")
-            for command in self._next(trainer, pl_module, export):
-                print(f"    {shlex.join(command)}")
+            commands = self._next(trainer, pl_module, export)
+            self._made += ["  next:", *(f"    {shlex.join(command)}" for command in commands)]
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Print nothing: another callback could not end."""
+        self._made = []
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Print it."""
+        if self._made:
+            print("\n".join(self._made), flush=True)
+        self._made = []
 
     def _next(self, trainer: lightning.Trainer, module: StepModule, export: str) -> list[list[str]]:
         if command := next_stage(self.files, self.variables):

@@ -20,4 +20,4 @@ def test_a_short_fit_logs_twenty_times_or_at_every_step(steps, interval):
     trainer = SimpleNamespace(estimated_stepping_batches=steps, log_every_n_steps=50)
     LoggingInterval().on_train_start(trainer, None)
     assert trainer.log_every_n_steps == interval
-    assert steps < 20 or steps // trainer.log_every_n_steps >= 20
+    assert steps < 20 or steps / trainer.log_every_n_steps >= 20
