@@ -92,7 +92,9 @@ class Outline(lightning.Callback):
         used = "validation" if data.get("validation") else "train"
         readers = trainer.datamodule.readers  # type: ignore[attr-defined]
         reader = _short(data[used], readers["validate" if used == "validation" else "fit"])
-        return next_commands(_SHORT[module.model.objective], export, str(trainer.default_root_dir), reader)
+        return next_commands(
+            _SHORT.get(module.model.objective, module.model.objective), export, str(trainer.default_root_dir), reader
+        )
 
 
 def _short(described: Mapping[str, Any], reader: Any) -> dict[str, Any]:

@@ -34,6 +34,8 @@ from stepverify.records import Solution
 from tests.helpers.replicas import notes
 
 PLACES = 8  # completions at once in a replica
+WAITING = {"TransformersEngine": 8, "VllmEngine": 2}  # requested of a replica, in its places
+EARLY = 0.15  # share of the kills while samples are drawn, which takes a few requests only; the others are of rollouts
 ASKED = 12  # requests of each replica before a kill: one that is killed four times in a row would count as lethal
 
 
@@ -106,10 +108,11 @@ def disturbed(folder: Path, stage: str, actors: int, drivers: int, rng: random.R
                 time.sleep(0.2)
                 continue
             time.sleep(rng.uniform(0, 3))
-            if killed["actors"] < actors:
+            left = {"actors": actors - killed["actors"], "drivers": drivers - killed["drivers"]}
+            if rng.random() * sum(left.values()) < left["actors"]:
                 victim = rng.choice(sorted(alive))
                 killed["actors"] += 1
-            elif killed["drivers"] < drivers:
+            elif left["drivers"]:
                 victim = driver.pid
                 killed["drivers"] += 1
             else:
@@ -120,8 +123,8 @@ def disturbed(folder: Path, stage: str, actors: int, drivers: int, rng: random.R
             if victim == driver.pid:
                 driver.wait()
                 deadline = time.monotonic() + 60
-                while left := working(folder, gone):
-                    assert time.monotonic() < deadline, f"alive after their driver: {left}"
+                while orphans := working(folder, gone):
+                    assert time.monotonic() < deadline, f"alive after their driver: {orphans}"
                     time.sleep(0.2)
         if driver.wait() == 0:
             return killed
@@ -158,20 +161,19 @@ def run(folder: Path, arguments: argparse.Namespace) -> None:
     """Run both stages both ways, and print what was killed and compared."""
     rng = random.Random(arguments.seed)
     configurations(folder, arguments.model, arguments.engine, arguments.problems)
-    for stage, share in (("generate", 0.5), ("label", 1.0)):
+    capacity = WAITING[arguments.engine] * PLACES
+    for stage, share in (("generate", EARLY), ("label", 1 - EARLY)):
         (folder / "notes").mkdir(exist_ok=True)
         for file in (folder / "notes").iterdir():
             file.unlink()
         assert sampling([stage, "--config", str(folder / f"one_{stage}.yaml")]) in (0, None)
-        actors, drivers = (
-            round(share * n) if share < 1 else n - round(n / 2) for n in (arguments.actors, arguments.drivers)
-        )
+        actors, drivers = (round(share * n) for n in (arguments.actors, arguments.drivers))
         start = time.monotonic()
         killed = disturbed(folder, stage, actors, drivers, rng)
         one, two = ({s.id: s for s in read_records(folder / name / stage, Solution)} for name in ("one", "two"))
         asked = Counter(key for some in notes(folder / "notes").values() for key in some)
         twice = sum(asked.values()) - len(asked)
-        most = 2 * PLACES * (killed["actors"] + 2 * killed["drivers"])
+        most = capacity * (killed["actors"] + 2 * killed["drivers"])
         equal = one == two
         print(
             f"{stage}: {arguments.engine}, {killed['actors']} kills of replicas, {killed['drivers']} of the driver in "
