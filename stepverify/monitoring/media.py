@@ -22,8 +22,8 @@ _SHOWING = (TensorBoardLogger, WandbLogger, CometLogger, MLFlowLogger)
 
 
 def shows(trainer: lightning.Trainer) -> bool:
-    """Check whether this process has a logger that figures and tables go to."""
-    return trainer.is_global_zero and bool(trainer.loggers)
+    """Check whether this process has a logger that figures and tables go to; ``fast_dev_run`` writes nothing."""
+    return trainer.is_global_zero and bool(trainer.loggers) and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
 
 def show_figure(trainer: lightning.Trainer, name: str, figure: Figure) -> None:

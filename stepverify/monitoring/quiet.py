@@ -17,7 +17,7 @@ _WARNINGS = (
     ".*LightningCLI's args parameter.*",  # only for callers in Python
     ".*No (positive|negative) samples (found )?in target.*",
 )
-_LOGGED = ("litlogger", "Tensor Cores", "TPU available", "to estimate number of stepping batches")
+_LOGGED = ("litlogger", "litmodels", "Tensor Cores", "TPU available", "to estimate number of stepping batches")
 
 
 def be_quiet() -> None:

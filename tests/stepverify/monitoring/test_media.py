@@ -26,7 +26,9 @@ PNG = b"\x89PNG"
 
 def trainer(root: Path, *loggers: Any) -> Any:
     """What the functions need of a trainer, at step 7."""
-    return SimpleNamespace(loggers=list(loggers), global_step=7, is_global_zero=True, default_root_dir=str(root))
+    return SimpleNamespace(
+        loggers=list(loggers), global_step=7, is_global_zero=True, default_root_dir=str(root), fast_dev_run=0
+    )
 
 
 def show(seen: Any) -> None:
@@ -67,11 +69,13 @@ def test_comet_gets_both():
     experiment.log_table.assert_called_once_with("solution/step=7.csv", tabular_data=ROWS, headers=list(COLUMNS))
 
 
-def test_other_processes_and_fits_without_logger_show_nothing(tmp_path: Path):
+def test_other_processes_trials_and_fits_without_logger_show_nothing(tmp_path: Path):
+    assert shows(trainer(tmp_path, CSVLogger(tmp_path)))
     assert not shows(trainer(tmp_path))
-    second = trainer(tmp_path, CSVLogger(tmp_path))
-    second.is_global_zero = False
-    assert not shows(second)
+    for change in ({"is_global_zero": False}, {"fast_dev_run": 1}):
+        other = trainer(tmp_path, CSVLogger(tmp_path))
+        vars(other).update(change)
+        assert not shows(other)
 
 
 @pytest.mark.slow
