@@ -75,21 +75,27 @@ def main(args: Sequence[str]) -> int:
 
 
 def choose_engine(asked: str, model: str) -> tuple[dict[str, Any], str]:
-    """Choose vLLM where it is installed, otherwise transformers; return its configuration and the reason.
+    """Choose vLLM on a GPU if it is installed, otherwise transformers; return its configuration and the reason.
+
+    On a CPU vLLM compiles for minutes before it samples a few questions.
 
     Args:
         asked: ``auto``, ``vllm`` or ``transformers``.
         model: folder or hub id.
     """
-    installed = importlib.util.find_spec("vllm") is not None
+    installed, on_gpu = importlib.util.find_spec("vllm") is not None, _on_gpu()
     if asked == "vllm" and not installed:
         raise InputError("--engine vllm: it is not installed; pip install -e '.[vllm]', or --engine transformers")
-    if asked == "vllm" or (asked == "auto" and installed):
-        return {"class_path": "VllmEngine", "init_args": {"model": model}}, "as asked" if asked == "vllm" else (
-            "vLLM is installed"
-        )  # fmt: skip
-    why = "as asked" if asked != "auto" else "vLLM is not installed, which is faster (pip install -e '.[vllm]')"
-    return {"class_path": "TransformersEngine", "init_args": {"model": model, "dtype": _dtype()}}, why
+    if asked == "vllm" or (asked == "auto" and installed and on_gpu):
+        why = "as asked" if asked == "vllm" else "vLLM is installed"
+        return {"class_path": "VllmEngine", "init_args": {"model": model}}, why
+    why = "vLLM starts slowly on a CPU; --engine vllm" if installed else "vLLM is not installed, which is faster"
+    install = "" if installed or not on_gpu else " (pip install -e '.[vllm]')"
+    found = {
+        "class_path": "TransformersEngine",
+        "init_args": {"model": model, "dtype": "auto" if on_gpu else "float32"},
+    }
+    return found, "as asked" if asked != "auto" else why + install
 
 
 def vote(samples: Path, output: Path) -> None:
@@ -127,10 +133,10 @@ def vote(samples: Path, output: Path) -> None:
     print(f"{output}: {count:,} problems answered by majority vote{none}")
 
 
-def _dtype() -> str:
+def _on_gpu() -> bool:
     import torch
 
-    return "auto" if torch.cuda.is_available() else "float32"
+    return torch.cuda.is_available()
 
 
 def _asking(model: str, max_tokens: int) -> dict[str, Any]:

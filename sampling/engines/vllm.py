@@ -6,6 +6,7 @@ The only engine that imports vllm.
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,6 +18,8 @@ from stepverify.hub import local_model
 from stepverify.records import InputError
 from stepverify.tensors import count_parameters
 
+_CPU_LENGTH = 4096  # tokens of prompt and completion
+
 
 class VllmEngine(InProcessEngine):
     """Sample completions with vLLM in this process.
@@ -27,7 +30,7 @@ class VllmEngine(InProcessEngine):
     Args:
         model: local folder or hub id.
         dtype: vLLM's ``dtype``: ``auto``, ``bfloat16``, ``float32``, ...
-        max_model_len: longest prompt and completion in tokens; None takes the model's.
+        max_model_len: longest prompt and completion in tokens; None takes the model's, on CPU at most 4,096 of it.
         tensor_parallel_size: number of GPUs that share the model.
         gpu_memory_utilization: share of the GPU's memory that the engine may take.
         cpu_kv_cache_gib: size of the key-value cache in GiB on CPU.
@@ -81,14 +84,28 @@ class VllmEngine(InProcessEngine):
         optional: dict[str, Any] = {"max_model_len": self.max_model_len, "block_size": self.block_size}
         if current_platform.is_cpu():
             # A seeded request whose prompt is read in chunks fails on CPU (vLLM 0.32: "CPU Generator does not
-            # use offset"), so prompts are read whole there.
-            optional |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, self.max_model_len or 0)}
+            # use offset"), so prompts are read whole there; a batch must then hold the longest of them.
+            length = self.max_model_len or _length_on_cpu(local_model(self.model))
+            optional |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(_CPU_LENGTH, length)}
+            optional["max_model_len"] = length
         llm = LLM(
             model=local_model(self.model), dtype=self.dtype, tensor_parallel_size=self.tensor_parallel_size,
             gpu_memory_utilization=self.gpu_memory_utilization, enforce_eager=self.enforce_eager,
-            enable_prefix_caching=True, seed=0, **{k: v for k, v in optional.items() if v is not None},
+            enable_prefix_caching=True, seed=0, use_tqdm_on_load=False,  # the stage has a bar of its own
+            **{k: v for k, v in optional.items() if v is not None},
         )  # fmt: skip
         return _VllmCore(llm.llm_engine, self.tokenizer, self.max_in_flight, self.usage)
+
+
+def _length_on_cpu(folder: str) -> int:
+    """Return the default of ``max_model_len`` on CPU; print it if the model would read more."""
+    from transformers import AutoConfig
+
+    context = getattr(AutoConfig.from_pretrained(folder).get_text_config(), "max_position_embeddings", _CPU_LENGTH)
+    if context > _CPU_LENGTH:
+        said = f"VllmEngine on CPU: {_CPU_LENGTH:,} tokens of the model's {context:,} for prompt and completion"
+        print(f"{said}; set max_model_len for more", file=sys.stderr)
+    return min(context, _CPU_LENGTH)
 
 
 class _VllmCore(Core):

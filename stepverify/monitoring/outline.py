@@ -99,7 +99,12 @@ class Outline(lightning.Callback):
 
 def _short(described: Mapping[str, Any], reader: Any) -> dict[str, Any]:
     """Return a reader's entry of a configuration without its defaults."""
-    defaults = {name: p.default for name, p in inspect.signature(type(reader)).parameters.items()}
+    defaults = {
+        name: parameter.default
+        for base in reversed(type(reader).__mro__)  # which take the options of those above them as **options
+        for name, parameter in inspect.signature(base).parameters.items()
+        if base is not object
+    }
     given = described.get("init_args") or {}
     kept = {key: value for key, value in given.items() if key not in defaults or value != defaults[key]}
     path: str = described["class_path"]

@@ -101,11 +101,15 @@ def test_majority_vote(capsys):
     )
 
 
-def test_engine_is_vllm_where_it_is_installed(monkeypatch):
+def test_engine_is_vllm_on_a_gpu_where_it_is_installed(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    assert choose_engine("auto", "m") == (
-        {"class_path": "VllmEngine", "init_args": {"model": "m"}}, "vLLM is installed"
-    )  # fmt: skip
+    vllm = {"class_path": "VllmEngine", "init_args": {"model": "m"}}
+    monkeypatch.setattr("sampling.questions._on_gpu", lambda: True)
+    assert choose_engine("auto", "m") == (vllm, "vLLM is installed")
+    monkeypatch.setattr("sampling.questions._on_gpu", lambda: False)
+    here = {"class_path": "TransformersEngine", "init_args": {"model": "m", "dtype": "float32"}}
+    assert choose_engine("auto", "m") == (here, "vLLM starts slowly on a CPU; --engine vllm")
+    assert choose_engine("vllm", "m") == (vllm, "as asked")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert choose_engine("auto", "m")[0]["class_path"] == "TransformersEngine"
     with pytest.raises(InputError, match="--engine vllm: it is not installed"):

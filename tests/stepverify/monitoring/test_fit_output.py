@@ -163,6 +163,19 @@ def test_a_recipe_names_its_next_stage(file, stages, name):
     assert found == ([*expected[:-2], "--overlay", "lit_configs/overlays/ddp.yaml"] if following else None)
 
 
+def test_a_readers_defaults_are_left_out_also_those_of_the_classes_it_extends():
+    """As a configuration is saved, with every option."""
+    from stepverify.monitoring.outline import _short
+    from stepverify.readers import Stepwise
+
+    options = {"path": "rows.jsonl", "limit": None, "strict": False, "multiline": "keep", "fold": "validation"}
+    described = {"class_path": "stepverify.readers.Stepwise", "init_args": options}
+    kept = {"path": "rows.jsonl", "fold": "validation"}
+    assert _short(described, Stepwise("rows.jsonl")) == {"class_path": "Stepwise", "init_args": kept}
+    mine = _short(described | {"class_path": "mine.Rows"}, Stepwise("rows.jsonl"))
+    assert mine["class_path"] == "mine.Rows", "found by its whole name alone"
+
+
 def test_a_fit_outside_of_a_recipe_has_no_next_stage(tmp_path: Path):
     assert next_stage([str(tmp_path / "prm.yaml")], {}) is None
     assert next_stage([], {}) is None
