@@ -38,6 +38,7 @@ def show_figure(trainer: lightning.Trainer, name: str, figure: Figure) -> None:
         figure: of Matplotlib.
     """
     step = trainer.global_step
+    file = f"{name}/step={step}.png"
     for logger in trainer.loggers:
         match logger:
             case TensorBoardLogger():
@@ -47,11 +48,11 @@ def show_figure(trainer: lightning.Trainer, name: str, figure: Figure) -> None:
             case CometLogger():
                 logger.experiment.log_figure(figure_name=name, figure=figure, step=step)
             case MLFlowLogger():
-                logger.experiment.log_figure(logger.run_id, figure, f"{name}/step={step}.png")
+                logger.experiment.log_figure(logger.run_id, figure, file)
             case _:
                 drawn = io.BytesIO()
                 figure.savefig(drawn, format="png")
-                atomic.write(_folder(trainer, logger) / name / f"step={step}.png", drawn.getvalue())
+                atomic.write(_folder(trainer, logger) / file, drawn.getvalue())
 
 
 def show_table(
@@ -70,6 +71,7 @@ def show_table(
         texts: the same content to be read, logged as ``NAME/0``, ``NAME/1``, …
     """
     step = trainer.global_step
+    file = f"{name}/step={step}.csv"
     for logger in trainer.loggers:
         match logger:
             case TensorBoardLogger():
@@ -78,11 +80,11 @@ def show_table(
             case WandbLogger():
                 logger.log_table(name, columns=list(columns), data=[list(row) for row in rows], step=step)
             case CometLogger():
-                logger.experiment.log_table(f"{name}/step={step}.csv", tabular_data=list(rows), headers=list(columns))
+                logger.experiment.log_table(file, tabular_data=list(rows), headers=list(columns))
             case MLFlowLogger():
-                logger.experiment.log_text(logger.run_id, _as_csv(columns, rows), f"{name}/step={step}.csv")
+                logger.experiment.log_text(logger.run_id, _as_csv(columns, rows), file)
             case _:
-                atomic.write(_folder(trainer, logger) / name / f"step={step}.csv", _as_csv(columns, rows))
+                atomic.write(_folder(trainer, logger) / file, _as_csv(columns, rows))
 
 
 def _verbatim(text: str) -> str:

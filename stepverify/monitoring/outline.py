@@ -89,9 +89,9 @@ class Outline(lightning.Callback):
             return [command]
         assert module.model is not None
         data = self.config["data"]
-        used = "validation" if data.get("validation") else "train"
+        used, stage = ("validation", "validate") if data.get("validation") else ("train", "fit")
         readers = trainer.datamodule.readers  # type: ignore[attr-defined]
-        reader = _short(data[used], readers["validate" if used == "validation" else "fit"])
+        reader = _short(data[used], readers[stage])
         return next_commands(
             _SHORT.get(module.model.objective, module.model.objective), export, str(trainer.default_root_dir), reader
         )
