@@ -42,7 +42,7 @@ $(VENV)/.vllm: $(VENV)/.test
 	$(if $(HAS_GPU),,$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec)
 	touch $@
 
-quickstart: $(VENV)/.installed ## the whole pipeline on the embedded problems, offline: about 10 minutes on two cores
+quickstart: $(VENV)/.installed ## the whole pipeline on the embedded problems, offline: 6 to 10 minutes on two cores
 	HF_HUB_OFFLINE=1 $(BIN)/sampling pipeline lit_configs/quickstart
 
 test: $(VENV)/.test ## the fast tests, without vLLM

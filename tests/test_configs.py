@@ -56,8 +56,8 @@ def at_root(monkeypatch):
 
 
 def test_there_are_configurations():
-    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (9, 16, 5, 32)
-    assert len(STAGES) == 102
+    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (9, 17, 5, 35)
+    assert len(STAGES) == 109
     assert {p.parent.name for p in CONFIGS.rglob("*.sh")} == {"cluster"}
 
 
@@ -207,7 +207,8 @@ def test_generative_verifier_runs_in_small(tmp_path, monkeypatch, ascii_model_di
 def test_distillation_runs_in_small(tmp_path, monkeypatch, ascii_model_dir, capsys):
     """Every problem has scores of the students that were trained on the other half: no problem counts as trained on."""
     monkeypatch.setattr(pipeline, "run_process", in_process)
-    assert pipeline.main(recipes.distillation(tmp_path, ascii_model_dir)) == 0, capsys.readouterr().err[-2000:]
+    words = recipes.distillation(tmp_path, ascii_model_dir)
+    assert pipeline.main(words) == 0, capsys.readouterr().err[-2000:]
     labels = next(iter(read_records(tmp_path / "labels", Solution))).step_labels
     assert [label.value for label in labels] == pytest.approx([0.8, 0.7])
     halves = [{*read_training_problems(tmp_path / f"prm_{half}" / "export")} for half in ("train", "validation")]
@@ -218,6 +219,14 @@ def test_distillation_runs_in_small(tmp_path, monkeypatch, ascii_model_dir, caps
     assert {f"{name}/weighted_vote" for name in ("prm", "orm", "one", "two")} <= report["accuracy"].keys()
     maps = json.loads((tmp_path / "calibration.json").read_text())["verifiers"]
     assert {one["target"] for one in maps.values()} == {"solutions"}
+
+    objectives = ["lit_configs/distillation/objectives", *words[1:]]
+    assert pipeline.main(objectives) == 0, capsys.readouterr().err[-2000:]
+    report = json.loads((tmp_path / "objectives" / "report" / "summary.json").read_text())
+    names = {"prm", "orm", "prm_ranking", "orm_ranking", "implicit"}
+    assert {f"{name}/best_of_n" for name in names | {"one", "two"}} <= report["accuracy"].keys()
+    bench = next(iter(read_records(tmp_path / "objectives" / "scores_processbench", Solution)))
+    assert bench.scores.keys() == {"prm", "prm_ranking", "implicit"}
 
 
 @pytest.mark.slow

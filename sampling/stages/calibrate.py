@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from sampling.runtime.provenance import check_independent, scored_by
 from sampling.selection.aggregation import default_aggregation
-from sampling.selection.calibration import VERSION, Calibrations, Target
+from sampling.selection.calibration import VERSION, Calibration, Calibrations, Target
 from sampling.selection.calibration_files import read_calibrations
 from sampling.selection.crossfit import Asked, calibrate_verifier
 from sampling.selection.folds import folds_of
@@ -64,8 +65,9 @@ def calibrate(
         seed: of folds, subsets and bootstrap resamples.
 
     Raises:
-        InputError: solutions without grades or scores, or of a search; fewer problems than folds; one kind of label
-            alone, equal values, or values to which no ascending map can be fitted, in all or without one fold.
+        InputError: solutions without grades or scores, or of a search; fewer problems than folds; or no verifier to
+            which a map can be fitted: one kind of label alone, equal values, or values of which higher ones are not
+            more often correct, in all or without one fold. Others are fitted, and a warning names the one that is not.
     """
     if method not in METHODS:
         raise InputError(f"method: {method!r}: expected one of {', '.join(METHODS)}")
@@ -101,9 +103,15 @@ def calibrate(
     if not 1 <= size <= max(map(len, pool.values())):
         raise InputError(f"size: {size}: expected 1 to {max(map(len, pool.values()))}, the most samples of a problem")
     votes, timed_out = _votes(pool, size, num_subsets, seed)
-    verifiers = {name: calibrate_verifier(judged[name], asked[name], votes, seed) for name in names}
-    for name, found in verifiers.items():
-        found.identity = identities.get(name)
+    verifiers, without = dict[str, Calibration](), dict[str, InputError]()
+    for name in names:
+        try:
+            verifiers[name] = calibrate_verifier(judged[name], asked[name], votes, seed)
+            verifiers[name].identity = identities.get(name)
+        except InputError as error:
+            without[name] = error
+    if not verifiers:
+        raise next(iter(without.values()))
     made = Calibrations(
         version=VERSION, method=method, num_samples=size, majority=float(votes.accuracy(None).mean()),
         num_folds=num_folds, seed=seed, problems=sorted(pool), verifiers=verifiers,
@@ -113,6 +121,8 @@ def calibrate(
 
     atomic.write(output, json.dumps(msgspec.to_builtins(made), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     _say(output, made, judged, votes, timed_out)
+    for name, reason in without.items():
+        print(f"warning: {reason}; {output} has no map of {name}, whose values stay as they are", file=sys.stderr)
 
 
 def _check_replaceable(output: Path) -> None:

@@ -29,8 +29,6 @@ def with_adapters(model: nn.Module, lora: LoRA) -> nn.Module:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets,
         task_type=TaskType.CAUSAL_LM,
     )  # fmt: skip
-    # Checkpointed layers need inputs with gradient, which frozen embeddings do not give.
-    model.enable_input_require_grads()  # type: ignore[operator]
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:

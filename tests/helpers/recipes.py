@@ -118,7 +118,7 @@ def expert_iteration(out: Path, base: Path) -> list[str]:
 
 
 def distillation(out: Path, base: Path) -> list[str]:
-    """24 problems × 4 solutions, every other one correct, with the values of two teachers."""
+    """24 problems × 4 solutions, every other one correct, with the values of two teachers; also for its objectives."""
     folder = out / "strictprmbench"
     folder.mkdir(parents=True)
     scores, texts = [], []
@@ -138,10 +138,11 @@ def distillation(out: Path, base: Path) -> list[str]:
     for kind, rows in (("scores", scores), ("steps_text", texts)):
         with gzip.open(folder / f"gsm8k_bon32_{kind}.jsonl.gz", "wt") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
+    write_processbench(out / "bench.jsonl")
     template = {"prompt": "Question: {problem}\nAnswer:\n", "step_tag": "<step>"}
     return arguments(
         "distillation", out, data=str(out), model=str(base), template=template, teacher=["one", "two"],
-        max_solutions=2,
+        processbench=f"{out}/bench.jsonl", max_solutions=2,
     )  # fmt: skip
 
 
@@ -177,9 +178,7 @@ def math_shepherd(out: Path, base: Path) -> list[str]:
     """With the transformers engine and an untrained model, of which every rollout is incorrect."""
     problems = write_gsm8k(out)
     few_shot = {"class_path": "GSM8K", "init_args": {"path": "${train}", "start": 11, "limit": 2}}
-    row = {"id": "gsm8k-0", "generator": "g", "problem": "1 + 1 ?", "steps": ["1 + 1 = 2", "#### 2"],
-           "final_answer_correct": True, "label": -1}  # fmt: skip
-    (out / "bench.jsonl").write_text(json.dumps(row) + "\n")
+    write_processbench(out / "bench.jsonl")
     return arguments(
         "math_shepherd", out, train=str(problems), test=str(problems), processbench=f"{out}/bench.jsonl",
         model=str(base), few_shot=few_shot, template={"prompt": "Question: {problem}\nAnswer:\n", "step_tag": "<step>"},
@@ -223,6 +222,13 @@ def generative_verifier(out: Path, base: Path) -> list[str]:
         model=str(base), template={"prompt": "{problem}\n"}, verification=words, teacher_engine=critic,
         engine={**critic, "init_args": {"model": "${runs}/verifier/export"}}, num_train_critiques=1, num_critiques=2,
     )  # fmt: skip
+
+
+def write_processbench(path: Path) -> None:
+    """One solution, without an error."""
+    row = {"id": "gsm8k-0", "generator": "g", "problem": "1 + 1 ?", "steps": ["1 + 1 = 2", "#### 2"],
+           "final_answer_correct": True, "label": -1}  # fmt: skip
+    path.write_text(json.dumps(row) + "\n")
 
 
 def write_gsm8k(out: Path) -> Path:

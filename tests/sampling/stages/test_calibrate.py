@@ -174,6 +174,17 @@ def test_another_verifier_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_verifier_without_a_map_is_named_and_the_others_are_fitted(tmp_path, capsys):
+    given = scored(tmp_path / "given", range(40))
+    score(given, tmp_path / "both", {"reversed": Valued(lambda steps: 1.3 - worth(steps))})
+    file = tmp_path / "calibration.json"
+    calibrate(tmp_path / "both", file)
+    assert [*made(file).verifiers] == ["prm"]
+    (warning,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("warning"))
+    assert warning.startswith("warning: reversed: the fitted gain of logits is -")
+    assert warning.endswith(f"{file} has no map of reversed, whose values stay as they are")
+
+
 def test_what_cannot_be_calibrated_is_one_line(tmp_path):
     given, file = scored(tmp_path / "few", range(3)), tmp_path / "calibration.json"
     line = refusal(calibrate, given, file)
