@@ -42,6 +42,8 @@ def checkpoint_layers(model: nn.Module, *, pointwise: bool = False) -> None:
         options["context_fn"] = partial(create_selective_checkpoint_contexts, policy)
     try:
         model.gradient_checkpointing_enable(options)  # type: ignore[operator]
+        # Only reentrant checkpoints need it; frozen layers below adapters would run backward for nothing.
+        model.disable_input_require_grads()  # type: ignore[operator]
     except ValueError as error:
         raise InputError(f"backbone.gradient_checkpointing: {error}") from None
     setattr(model, _CHOICE, "pointwise" if pointwise else True)
