@@ -20,6 +20,7 @@ from stepverify.answers import Grader
 from stepverify.data.encode import load_tokenizer
 from stepverify.hub import is_hub_id, local_model
 from stepverify.jsonl import read_records, write_lines, write_records
+from stepverify.pipelines import PIPELINE
 from stepverify.records import InputError, Problem, Solution
 from stepverify.starting.rows import find_source, parse_columns, read_problems_of
 from stepverify.template import Template, load_export
@@ -197,7 +198,7 @@ def _write(folder: Path, stages: dict[str, tuple[str, dict[str, Any]]]) -> None:
         atomic.write(folder / f"{name}.yaml", text.replace("${", "$${"))
     listed = "".join(f"  {name}: sampling {stage}\n" for name, (stage, _) in names.items())
     head = f"# Written by sampling run.\n#   sampling pipeline {folder}\n"
-    atomic.write(folder / pipeline.PIPELINE, f"{head}stages:\n{listed}")
+    atomic.write(folder / PIPELINE, f"{head}stages:\n{listed}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ import yaml
 pytest.importorskip("torch")
 
 from sampling import pipeline
+from stepverify import pipelines
 from stepverify.jsonl import read_records
 from stepverify.monitoring import SolutionText
 from stepverify.records import Solution
@@ -42,8 +43,8 @@ def header(path: Path) -> list[str]:
     return shlex.split(found[1])
 
 
-def stages_of(path: Path) -> list[pipeline.Stage]:
-    return pipeline.read_pipeline(path.relative_to(ROOT))[0]
+def stages_of(path: Path) -> list[pipelines.Stage]:
+    return pipelines.read_pipeline(path.relative_to(ROOT))[0]
 
 
 def configs(command: list[str]) -> list[str]:
@@ -75,7 +76,7 @@ def test_stage_parses_under_the_command_in_its_header(path: Path, capsys):
 def test_pipeline_runs_the_commands_of_its_stages_headers(path: Path):
     """Program, stage and configurations are those of the header; a fit's header may add an overlay."""
     for stage in stages_of(path):
-        own = [config for config in stage.configs if config != pipeline.OVERLAYS]
+        own = [config for config in stage.configs if config != pipelines.OVERLAYS]
         command = header(ROOT / own[-1])
         assert command[:2] == stage.run.split()
         if Path(own[-1]).stem[:2].isdigit():  # the others are of several stages
@@ -84,7 +85,7 @@ def test_pipeline_runs_the_commands_of_its_stages_headers(path: Path):
 
 def test_every_numbered_yaml_is_a_stage_of_its_pipeline():
     used = {ROOT / config for path in PIPELINES for stage in stages_of(path) for config in stage.configs}
-    assert used - {ROOT / pipeline.OVERLAYS, *OVERLAYS, *ABLATIONS} == {*STAGES}
+    assert used - {ROOT / pipelines.OVERLAYS, *OVERLAYS, *ABLATIONS} == {*STAGES}
 
 
 def test_no_class_is_written_with_a_path_that_its_name_would_do_for():

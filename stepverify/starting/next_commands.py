@@ -8,7 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from stepverify.variables import load_yaml
+from stepverify.pipelines import OVERLAYS, PIPELINE, read_pipeline
+from stepverify.records import InputError
 
 IN_PIPELINE = "STEPVERIFY_IN_PIPELINE"  # set for the stages that `sampling pipeline` runs, which goes on by itself
 
@@ -45,26 +46,20 @@ def next_stage(configs: Sequence[str], given: Mapping[str, str]) -> list[str] | 
     places = {Path(config).resolve(): config for config in configs}
     found: tuple[int, list[str]] | None = None
     for folder in dict.fromkeys(Path(config).parent for config in configs):
-        file = folder / "pipeline.yaml"
-        stages: dict[str, Any] = (load_yaml(file).get("stages") if file.is_file() else None) or {}
-        for name, following in pairwise(stages):
-            files, variables = _files_of(file, name, stages[name])
-            if not files <= places.keys() or any(given.get(key) != value for key, value in variables.items()):
+        try:
+            stages, _ = read_pipeline(folder / PIPELINE)
+        except InputError:  # none, or one that the fit did not need
+            continue
+        for stage, following in pairwise(stages):
+            files = {Path(config).resolve() for config in stage.configs if config != OVERLAYS}
+            own = stage.variables
+            if not files <= places.keys() or any(given.get(key) != value for key, value in own.items()):
                 continue
             if found is None or len(files) > found[0]:  # the stage with most of the files
-                command = ["sampling", "pipeline", str(folder), "--from", following]
+                command = ["sampling", "pipeline", str(folder), "--from", following.name]
                 for path in places.keys() - files:
                     command += ["--overlay", places[path]]
                 for key, value in given.items():
-                    command += ["--set", f"{key}={value}"] if key not in variables else []
+                    command += ["--set", f"{key}={value}"] if key not in own else []
                 found = len(files), command
     return found[1] if found else None
-
-
-def _files_of(file: Path, name: str, stage: Any) -> tuple[set[Path], dict[str, str]]:
-    """Return the configuration files of a stage, and its own variables."""
-    spec = stage if isinstance(stage, dict) else {}
-    named = spec.get("config", f"{name}.yaml")
-    files = {(file.parent / n).resolve() for n in ([named] if isinstance(named, str) else named) if n != "overlays"}
-    values = spec.get("set") or {}
-    return files, {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in values.items()}

@@ -16,6 +16,7 @@ import yaml
 
 pytest.importorskip("torch")
 
+from stepverify.pipelines import FIT, OVERLAYS, read_pipeline
 from stepverify.starting.next_commands import IN_PIPELINE, next_stage
 from tests.helpers.processes import ROOT, stepverify
 from tests.helpers.runs import config, scalars, write_labelled
@@ -139,23 +140,21 @@ def test_hyperparameters_are_logged_once_with_final_metrics(fitted: Fit):
         assert (saved["seed_everything"], saved["data.train"], saved["trainer.max_epochs"]) == (3, "Solutions", 10)
 
 
+# A fit whose files are all another recipe's goes on with that one.
 FITS = [
-    (file, stages, name)
+    (file, stages, i)
     for file in sorted((ROOT / "lit_configs").rglob("pipeline.yaml"))
-    for stages in [yaml.safe_load(file.read_text())["stages"]]
-    for name, stage in stages.items()
-    if (stage if isinstance(stage, str) else stage["run"]) == "stepverify fit"
+    for stages in [read_pipeline(file)[0]]
+    for i, stage in enumerate(stages)
+    if stage.run == FIT and any(Path(config).parent == file.parent for config in stage.configs)
 ]
 
 
-@pytest.mark.parametrize(("file", "stages", "name"), FITS, ids=[f"{f.parent.name}:{n}" for f, _, n in FITS])
-def test_a_recipe_names_its_next_stage(file, stages, name):
+@pytest.mark.parametrize(("file", "stages", "i"), FITS, ids=[f"{f.parent.name}:{s[i].name}" for f, s, i in FITS])
+def test_a_recipe_names_its_next_stage(file, stages, i):
     """With the stage's own variables given, as its pipeline prints the command; those go with the stage."""
-    stage = stages[name] if isinstance(stages[name], dict) else {}
-    named = stage.get("config", f"{name}.yaml")
-    configs = [str(file.parent / c) for c in ([named] if isinstance(named, str) else named) if c != "overlays"]
-    own = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in stage.get("set", {}).items()}
-    following = list(stages)[list(stages).index(name) + 1 :][:1]
+    configs, own = [c for c in stages[i].configs if c != OVERLAYS], dict(stages[i].variables)
+    following = [stage.name for stage in stages[i + 1 : i + 2]]
     expected = ["sampling", "pipeline", str(file.parent), "--from", *following, "--set", "seed=1"]
     assert next_stage(configs, own | {"seed": "1"}) == (expected if following else None)
     overlaid = [*configs, "lit_configs/overlays/ddp.yaml"]
