@@ -90,13 +90,15 @@ def choose_engine(asked: str, model: str) -> tuple[dict[str, Any], str]:
     if asked == "vllm" or (asked == "auto" and installed and on_gpu):
         why = "as asked" if asked == "vllm" else "vLLM is installed"
         return {"class_path": "VllmEngine", "init_args": {"model": model}}, why
-    why = "vLLM starts slowly on a CPU; --engine vllm" if installed else "vLLM is not installed, which is faster"
-    install = "" if installed or not on_gpu else " (pip install -e '.[vllm]')"
-    found = {
-        "class_path": "TransformersEngine",
-        "init_args": {"model": model, "dtype": "auto" if on_gpu else "float32"},
-    }
-    return found, "as asked" if asked != "auto" else why + install
+    if on_gpu:
+        why = "vLLM is not installed, which is faster: pip install -e '.[vllm]'"
+    else:
+        why = "vLLM starts slowly on a CPU; --engine vllm" if installed else "there is no GPU"
+    from stepverify.device import multiplies_in_bfloat16
+
+    dtype = "auto" if on_gpu or multiplies_in_bfloat16() else "float32"
+    found = {"class_path": "TransformersEngine", "init_args": {"model": model, "dtype": dtype}}
+    return found, "as asked" if asked != "auto" else why
 
 
 def vote(samples: Path, output: Path) -> None:

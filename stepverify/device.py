@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from stepverify.records import InputError
@@ -26,3 +29,9 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     if chosen.type == "mps":
         raise InputError(f"device: {device}: {NO_APPLE}; use cpu")
     return chosen
+
+
+def multiplies_in_bfloat16() -> bool:
+    """Check whether this CPU has products of bfloat16 (AMX, AVX-512 BF16)."""
+    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.11 does not say
+    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))

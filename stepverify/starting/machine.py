@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from stepverify.device import multiplies_in_bfloat16
 from stepverify.memory import available_on_host, size
 from stepverify.records import InputError
 
@@ -104,7 +105,7 @@ def look() -> tuple[str, int, bool]:
     if torch.cuda.is_available():
         free = torch.cuda.mem_get_info(0)[0]
         return torch.cuda.get_device_name(0), free, torch.cuda.get_device_capability(0) >= (8, 0)
-    return "CPU", available_on_host(), False
+    return "CPU", available_on_host(), multiplies_in_bfloat16()
 
 
 def plan(model: str, sizes: Sizes, longest: int, tokens: int, machine: tuple[str, int, bool]) -> Plan:

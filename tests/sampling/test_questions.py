@@ -107,11 +107,13 @@ def test_engine_is_vllm_on_a_gpu_where_it_is_installed(monkeypatch):
     monkeypatch.setattr("sampling.questions._on_gpu", lambda: True)
     assert choose_engine("auto", "m") == (vllm, "vLLM is installed")
     monkeypatch.setattr("sampling.questions._on_gpu", lambda: False)
-    here = {"class_path": "TransformersEngine", "init_args": {"model": "m", "dtype": "float32"}}
-    assert choose_engine("auto", "m") == (here, "vLLM starts slowly on a CPU; --engine vllm")
+    for products, dtype in ((False, "float32"), (True, "auto")):
+        monkeypatch.setattr("stepverify.device.multiplies_in_bfloat16", lambda products=products: products)
+        here = {"class_path": "TransformersEngine", "init_args": {"model": "m", "dtype": dtype}}
+        assert choose_engine("auto", "m") == (here, "vLLM starts slowly on a CPU; --engine vllm")
     assert choose_engine("vllm", "m") == (vllm, "as asked")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert choose_engine("auto", "m")[0]["class_path"] == "TransformersEngine"
+    assert choose_engine("auto", "m") == (here, "there is no GPU")
     with pytest.raises(InputError, match="--engine vllm: it is not installed"):
         choose_engine("vllm", "m")
 
