@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Struct
 
 from stepverify.calibration import Map, map_by_position
-from stepverify.decoding import read_json
+from stepverify.decoding import read_made
 from stepverify.digests import DECIDING
 from stepverify.jsonl import fingerprint
 from stepverify.records import InputError
@@ -73,17 +73,7 @@ def load_adopted(folder: str | Path) -> Adopted | None:
     path = Path(folder) / CALIBRATION_FILE
     if not path.is_file():
         return None
-    plain = read_json(path)
-    version = plain.get("version") if isinstance(plain, dict) else None
-    if version != VERSION or "export" not in plain:
-        raise InputError(
-            f"{path}: not an export's calibration of version {VERSION} (key 'version': {version!r}); `stepverify "
-            "adopt` makes one"
-        )
-    try:
-        found = msgspec.convert(plain, Adopted)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{path}: {error}") from None
+    found = read_made(Adopted, path, "an export's calibration", version=VERSION, key="export", maker="stepverify adopt")
     # The weights are too large to be read once more; a training that changed them wrote a new folder.
     small = [fingerprint(file)[:16] for name in DECIDING if (file := Path(folder) / name).is_file()]
     if found.export.split()[-len(small) :] != small:

@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec.structs import fields
@@ -29,6 +29,7 @@ MAX_DEPTH = 100
 _MAX_BITS = 14_284  # 4,300 digits, Python's limit for conversions from text
 _SUSPECT = re.compile(r"NaN|Infinity|\\u[dD][89a-fA-F]|[eE]\+?0*\d{3}|\d{309}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+Made = TypeVar("Made", bound=msgspec.Struct)
 _Place = tuple[Any, "_Place"] | None  # key, and the place above
 
 
@@ -55,6 +56,30 @@ def read_json(path: Path) -> Any:
         InputError: it cannot be read, or is not JSON.
     """
     return decode_text(read_text(path), path)
+
+
+def read_made(kind: type[Made], path: Path, what: str, *, version: int, key: str, maker: str) -> Made:
+    """Read a JSON file that a command made.
+
+    Args:
+        kind: struct of the file.
+        path: the file.
+        what: what it should be, for messages: ``a policy``.
+        version: that its key ``version`` should have.
+        key: another one that no file of this kind lacks.
+        maker: command that makes one.
+
+    Raises:
+        InputError: not such a file, of another version, or with another key or value than it should have.
+    """
+    plain = read_json(path)
+    found = plain.get("version") if isinstance(plain, dict) else None
+    if found != version or key not in plain:
+        raise InputError(f"{path}: not {what} of version {version} (key 'version': {found!r}); `{maker}` makes one")
+    try:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def decode_text(text: str, path: Path) -> Any:

@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from sampling.search.base import SearchStrategy
 from sampling.search.finished import FinalRule, Unit
-from stepverify.decoding import read_json
+from stepverify.decoding import read_made
 from stepverify.records import InputError
 
 VERSION = 1
@@ -137,16 +136,7 @@ def read_policy(path: Path) -> Policy:
     Raises:
         InputError: not a policy, or one of another version.
     """
-    plain = read_json(path)
-    if not isinstance(plain, dict) or plain.get("version") != VERSION:
-        found = plain.get("version") if isinstance(plain, dict) else None
-        raise InputError(
-            f"{path}: not a policy of version {VERSION} (key 'version': {found!r}); `sampling policy` makes one"
-        )
-    try:
-        policy = msgspec.convert(plain, Policy)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{path}: {error}") from None
+    policy = read_made(Policy, path, "a policy", version=VERSION, key="edges", maker="sampling policy")
     if policy.edges != sorted({*policy.edges}):
         raise InputError(f"{path}: key 'edges': expected ascending numbers, got {policy.edges}")
     for plan in policy.plans:

@@ -7,10 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from sampling.selection.calibration import VERSION, Calibration, Calibrations, describe_shared
-from stepverify.decoding import read_json
+from stepverify.decoding import read_made
 from stepverify.manifest import first_difference
 from stepverify.records import InputError
 
@@ -25,17 +23,7 @@ def read_calibrations(path: Path, names: Collection[str] | None = None) -> Calib
     Raises:
         InputError: not such a file, of another version, or of none of the verifiers ``names``.
     """
-    plain = read_json(path)
-    version = plain.get("version") if isinstance(plain, dict) else None
-    if version != VERSION or "verifiers" not in plain:
-        raise InputError(
-            f"{path}: not a calibration of version {VERSION} (key 'version': {version!r}); `sampling calibrate` "
-            "makes one"
-        )
-    try:
-        found = msgspec.convert(plain, Calibrations)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{path}: {error}") from None
+    found = read_made(Calibrations, path, "a calibration", version=VERSION, key="verifiers", maker="sampling calibrate")
     if names is not None and not found.verifiers.keys() & set(names):
         known = ", ".join(found.verifiers) or "none"
         raise InputError(f"calibration: {path}: is of {known}, the scores of {', '.join(sorted(names)) or 'none'}")
