@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sampling.__main__ import main
-from sampling.labelling import Exhaustive, Rollouts, SyntheticOracle, VerifierScores
+from sampling.labelling import Exhaustive, Rollouts, SampleCounts, SyntheticOracle, VerifierScores
 from sampling.stages.label import label
 from stepverify.data.targets import StepTargets
 from stepverify.jsonl import read_records, write_records
@@ -131,6 +131,23 @@ def test_oracle_judges_every_step(tmp_path):
 def test_oracle_refuses_other_problems(tmp_path):
     with pytest.raises(InputError, match="solution p/0#0: its problem is not synthetic"):
         labelled(tmp_path, [solution(0, ["#### 5"])], SyntheticOracle())
+
+
+# ── samples as completions of their own prefixes ──────────────────────────────────────────────────
+
+
+def test_steps_are_labelled_by_the_samples_that_begin_with_them(tmp_path):
+    """Of three samples that begin with a one is correct, of two that go on with b one; d is of another problem."""
+    rows = [
+        solution(0, ["a", "b", "#### 5"]), solution(1, ["a", "c", "#### 6"]), solution(2, ["a", "b", "#### 6"]),
+        solution(3, ["b", "#### 5"]), solution(0, ["a", "#### 6"], "p/1"), solution(4, []),
+    ]  # fmt: skip
+    found = labelled(tmp_path, rows, SampleCounts())
+    counts = {s.id: [(x.num_correct, x.num_rollouts) for x in s.step_labels] for s in found.values()}
+    assert counts == {
+        "p/0#0": [(1, 3), (1, 2), (1, 1)], "p/0#1": [(1, 3), (0, 1), (0, 1)], "p/0#2": [(1, 3), (1, 2), (0, 1)],
+        "p/0#3": [(1, 1), (1, 1)], "p/1#0": [(0, 1), (0, 1)], "p/0#4": [],
+    }  # fmt: skip
 
 
 # ── a verifier's values as labels ─────────────────────────────────────────────────────────────────
