@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,15 +18,20 @@ from sampling.report.subject import title
 from sampling.report.summary import Summary
 from sampling.report.tables import to_csv, to_latex
 from stepverify import atomic
+from stepverify.decoding import read_json
+from stepverify.records import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SUMMARY = "summary.json"
 Draw = Callable[[Width], "Figure"]
 
 
 def write_report(output: Path, summary: Summary, browser: str, shown: Uncertainty) -> list[Section]:
     """Write ``summary.json``, ``report.md``, ``report.html``, the figures and ``tables/``.
+
+    Files of an earlier report that this one does not have are removed.
 
     Args:
         output: the folder.
@@ -46,11 +52,25 @@ def write_report(output: Path, summary: Summary, browser: str, shown: Uncertaint
             files |= zip(part.table_files.values(), (to_csv(part), to_latex(part, heading)), strict=True)
     files["report.md"] = to_markdown(heading, parts, lead)
     files["report.html"] = to_html(heading, lead, parts, figures, browser)
-    files["summary.json"] = json.dumps(summary.plain(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    names = sorted([*files, *([browser] if browser else [])])
+    plain = summary.plain() | {"files": names}
+    files[SUMMARY] = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    before = _files_of(output / SUMMARY)
     for name, content in files.items():
         atomic.write(output / name, content)
     atomic.check_written(output, files)
+    for name in before - {*names}:
+        atomic.remove(output / name)
     return _printed(summary, parts, shown)
+
+
+def _files_of(path: Path) -> set[str]:
+    """Return the files that an earlier report in this folder has written."""
+    try:
+        listed = read_json(path).get("files", [])
+    except (InputError, AttributeError):  # none, or no report's
+        return set()
+    return {name for name in listed if isinstance(name, str) and re.fullmatch(r"(tables/)?\w+\.\w+", name)}
 
 
 def _lead(summary: Summary) -> str:

@@ -162,6 +162,11 @@ def test_report(tmp_path, capsys):
     assert "70.0 %" in capsys.readouterr().out
     # Both verifiers scored the same solutions: what needs no verifier stands once.
     assert [markdown.count(f"| ({row}) |") for row in ("shortest", "correct or not")] == [1, 1]
+    # Without scores once more: what only they gave goes, what is not the report's stays.
+    (out / "tables" / "mine.csv").write_text("1\n")
+    report(data, output=out, num_bootstrap=100)
+    written = {name for name in {p.name for p in out.rglob("*.*")} if not name.startswith(("accuracy", "curves"))}
+    assert written == {"summary.json", "report.md", "report.html", "aggregation.csv", "aggregation.tex", "mine.csv"}
 
 
 def test_report_needs_neither_scores_nor_a_manifest(tmp_path):
