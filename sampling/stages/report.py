@@ -41,9 +41,9 @@ def report(
     as PNG, SVG and PDF (for rankings ``accuracy`` and ``accuracy_dots``, for searches ``budget``, for scores
     ``reliability``), every table as CSV and LaTeX (booktabs) in ``tables/``, and for scores and searches
     ``browse.html``, in which people look at the solutions; each file appears complete or not at all, and files of an
-    earlier report that are no part of this one are removed. The title names
-    data set, generator and N as far as ids and manifests tell. Prints the accuracies at the largest N, those of
-    searches at their budgets, the quality of step values and how well first errors are found.
+    earlier report that are no part of this one are removed. The title names data set, generator and N as far as ids and
+    manifests tell. Prints the accuracies at the largest N, those of searches at their budgets, the quality of step
+    values and how well first errors are found.
 
     Args:
         input: the rankings; None reports the scores or searches alone.
