@@ -135,18 +135,19 @@ def last_number(text: str) -> str | None:
 
 
 def concluded_number(text: str) -> str | None:
-    r"""Extract the last result that the last line repeats.
+    r"""Extract the result of the last line, or the last one before that it repeats.
 
-    A result is a number after an equals sign.
-
-    Otherwise the last number, as :func:`last_number`.
+    A result is a number after an equals sign. Otherwise the last number, as :func:`last_number`.
 
     >>> concluded_number("\[ 8 / 2 = 4 \text{ days} \]\nIt takes 4 days to save the remaining $8.")
     '4'
+    >>> concluded_number("The rest is 10 - 4 = 6.\nSo 6 and 3 are \(6 + 3 = 9\) in 2 days.")
+    '9'
     """
     lines = [line for line in text.splitlines() if line.strip()]
-    results = _RESULT.findall("\n".join(lines[:-1])) or _RESULT.findall(text)
-    if results:
+    if own := _RESULT.findall(lines[-1]) if lines else []:
+        return _plain_number(own[-1])
+    if results := _RESULT.findall(text):
         result = _plain_number(results[-1])
         if float(result) in [float(_plain_number(number)) for number in _NUMBER.findall(lines[-1])]:
             return result

@@ -85,7 +85,7 @@ class Grader:
         Args:
             texts: solutions, of any origin.
             fallback: the answer of a text that states none: none, its last number, or its last result if the last line
-                repeats it (:func:`stepverify.answers.last_number`, :func:`stepverify.answers.concluded_number`).
+                has or repeats it (:func:`stepverify.answers.last_number`, :func:`stepverify.answers.concluded_number`).
 
         Returns:
             One answer per text, in order.
