@@ -54,8 +54,8 @@ def label(
             takes longer is incorrect, has ``timed_out`` set, and is counted. A warning is printed if these are more
             than 1 % of the answers.
         answer_fallback: the answer of a solution in prose that states none: none at all, its last number, or its last
-            result if the last line has or repeats it. Does not apply to rollouts. A warning with three example endings is
-            printed if more than 5 % of the solutions state no answer.
+            result if the last line has or repeats it. Does not apply to rollouts. A warning with three example endings
+            is printed if more than 5 % of the solutions state no answer.
         shard: ``i/n``: label the problems of job i of n alone, by a hash of their ids; each job has its own output.
         reuse_from: all shards of this run, by name or as ``folder/*``. This run then writes what it would have written
             without shards, rollouts and judgements included. (``reuse_from`` of Rollouts takes completions alone, of
@@ -113,8 +113,8 @@ def label(
 
 
 _ADVICE = (
-    "they count as incorrect; `answer_fallback: last_number` reads the last number of such a "
-    "solution, `answer_fallback: conclusion` its last result where the last line has or repeats it"
+    "they count as incorrect; `answer_fallback: conclusion` reads the last result of such a solution "
+    "where its last line has or repeats it, `answer_fallback: last_number` its last number"
 )
 
 
