@@ -35,7 +35,7 @@ def test_more_than_a_twentieth_is_warned_of_with_three_endings(tmp_path, capsys)
     assert (summary["unstated"], summary["without_answer"], summary["correct"]) == (4, 5, 15)
     said = capsys.readouterr().err
     assert "warning: 4 of 20 solutions (20.0%) state no recognisable answer; they count as incorrect" in said
-    assert "`answer_fallback: last_number` reads the last number" in said
+    assert "`answer_fallback: conclusion` reads the last result" in said
     endings = [line.strip() for line in said.splitlines() if line.startswith("    …")]
     assert [line[-24:] for line in endings] == [f" It takes 5 days, case {i}."[-24:] for i in range(3)]
     assert max(map(len, endings)) == 121
