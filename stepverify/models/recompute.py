@@ -43,7 +43,8 @@ def checkpoint_layers(model: nn.Module, *, pointwise: bool = False) -> None:
     try:
         model.gradient_checkpointing_enable(options)  # type: ignore[operator]
         # Only reentrant checkpoints need it; frozen layers below adapters would run backward for nothing.
-        model.disable_input_require_grads()  # type: ignore[operator]
+        if hasattr(model, "_require_grads_hook"):  # without one, older releases of transformers fail here
+            model.disable_input_require_grads()  # type: ignore[operator]
     except ValueError as error:
         raise InputError(f"backbone.gradient_checkpointing: {error}") from None
     setattr(model, _CHOICE, "pointwise" if pointwise else True)
