@@ -217,7 +217,7 @@ def test_the_stage_without_rankings(tmp_path, capsys):
         "summary.json", "report.md", "report.html", "browse.html", "tables",
     }  # fmt: skip
     summary = json.loads((out / "summary.json").read_text())
-    assert summary.keys() == {"subject", "steps", "solutions", "first_errors", "config"}
+    assert summary.keys() == {"subject", "steps", "solutions", "first_errors", "config", "files"}
     assert summary["config"]["threshold_subset"] == "gsm8k"
     markdown, html, printed = (
         (out / "report.md").read_text(),
