@@ -33,5 +33,5 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 def multiplies_in_bfloat16() -> bool:
     """Check whether this CPU has products of bfloat16 (AMX, AVX-512 BF16)."""
-    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.11 does not say
+    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch do not say
     return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
