@@ -58,7 +58,7 @@ def at_root(monkeypatch):
 
 def test_there_are_configurations():
     assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (9, 18, 5, 35)
-    assert len(STAGES) == 114
+    assert len(STAGES) == 116
     assert {p.parent.name for p in CONFIGS.rglob("*.sh")} == {"cluster"}
 
 
