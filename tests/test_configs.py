@@ -57,8 +57,8 @@ def at_root(monkeypatch):
 
 
 def test_there_are_configurations():
-    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (9, 18, 5, 35)
-    assert len(STAGES) == 116
+    assert (len(VARIABLES), len(PIPELINES), len(OVERLAYS), len(ABLATIONS)) == (9, 19, 5, 36)
+    assert len(STAGES) == 121
     assert {p.parent.name for p in CONFIGS.rglob("*.sh")} == {"cluster"}
 
 
@@ -228,6 +228,25 @@ def test_distillation_runs_in_small(tmp_path, monkeypatch, ascii_model_dir, caps
     assert {f"{name}/best_of_n" for name in names | {"one", "two"}} <= report["accuracy"].keys()
     bench = next(iter(read_records(tmp_path / "objectives" / "scores_processbench", Solution)))
     assert bench.scores.keys() == {"prm", "prm_ranking", "implicit"}
+
+
+@pytest.mark.slow
+def test_objectives_on_ratings_run_in_small(tmp_path, monkeypatch, ascii_model_dir, capsys):
+    """Both objectives are scored, calibrated on held-out steps, and judged on ProcessBench before and after."""
+    monkeypatch.setattr(pipeline, "run_process", in_process)
+    words = recipes.math_prm800k(tmp_path, ascii_model_dir)
+    assert pipeline.main(["lit_configs/math_prm800k/objectives", *words[1:]]) == 0, capsys.readouterr().err[-2000:]
+    names = {"prm", "prm_ranking"}
+    maps = json.loads((tmp_path / "calibration.json").read_text())["verifiers"]
+    assert {name: one["target"] for name, one in maps.items()} == dict.fromkeys(names, "steps")
+    for folder in ("held_out", "processbench", "calibrated"):
+        assert json.loads((tmp_path / f"report_{folder}" / "summary.json").read_text())["scores"].keys() == names
+    plain, mapped = (
+        [s.scores for s in read_records(tmp_path / f"{folder}_processbench", Solution)]
+        for folder in ("scores", "calibrated")
+    )
+    assert len(plain) == len(mapped) == 8
+    assert plain != mapped
 
 
 @pytest.mark.slow

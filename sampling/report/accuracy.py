@@ -22,6 +22,7 @@ from sampling.report.summary import (
 from sampling.runtime.store import read_summary
 from sampling.runtime.trained import Trained
 from sampling.selection.calibration import LEARNED, describe_shared
+from sampling.selection.length import LengthBias, describe_length_bias
 from stepverify.aggregate import AGGREGATIONS
 from stepverify.jsonl import read_records
 from stepverify.records import InputError, Ranking
@@ -40,6 +41,7 @@ class _Ranked(Struct):
     fewer_samples: dict[str, int] = {}
     trained_on: dict[str, Trained | None] = {}
     calibrated_on: dict[str, Any] = {}
+    length_bias: dict[str, LengthBias] = {}
 
 
 @dataclass(slots=True)
@@ -148,11 +150,12 @@ def summarise(
 
 
 def rank_warnings(path: Path) -> list[str]:
-    """Return the rank stage's warnings: problems left out, or trained on."""
+    """Return the rank stage's warnings: problems left out or trained on, and scores that count steps."""
     summary, said = read_summary(path, _Ranked), []
     if (few := summary.fewer_samples) and summary.sizes:
         said = [f"{len(few)} problems with fewer than {summary.sizes[-1]} samples are left out: {', '.join(few)}"]
-    return [*said, *describe_trained(to_builtins(summary.trained_on)), *describe_shared(summary.calibrated_on)]
+    said += [*describe_trained(to_builtins(summary.trained_on)), *describe_shared(summary.calibrated_on)]
+    return [*said, *describe_length_bias(summary.length_bias)]
 
 
 def split_rule(rule: str) -> tuple[str, str, str]:

@@ -145,8 +145,8 @@ class Calibrations(Struct, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         method: of all maps.
-        num_samples: N of the measured accuracies.
-        majority: accuracy of the majority vote of N samples, on the problems that have as many.
+        num_samples: N of the measured accuracies; 0 where solutions are not graded and none was measured.
+        majority: accuracy of the majority vote of N samples, on the problems that have as many; None if not measured.
         num_folds: folds of the cross-fitting.
         seed: of the folds.
         problems: ids of the problems that the maps were fitted on.
@@ -157,7 +157,7 @@ class Calibrations(Struct, kw_only=True, forbid_unknown_fields=True):
     version: int
     method: Method
     num_samples: int
-    majority: float
+    majority: float | None
     num_folds: int
     seed: int
     problems: list[str]

@@ -50,19 +50,20 @@ class Asked:
     per_step: bool = False
 
 
-def calibrate_verifier(judged: Judged, asked: Asked, votes: Votes, seed: int) -> Calibration:
+def calibrate_verifier(judged: Judged, asked: Asked, votes: Votes | None, seed: int) -> Calibration:
     """Fit a verifier's calibration on all problems, and measure it by cross-fitting.
+
+    Without votes, of solutions that are not graded, only the values of steps are measured.
 
     Raises:
         InputError: labels or values that no map can be fitted to.
     """
     whole = np.ones(len(judged.correct), bool)
     maps, starts, num_labels = fit_maps(judged, asked, whole, judged.weights(judged.values)[asked.aggregation])
-    many = (judged.counts > 1).any()
     found = Calibration(
         identity=None, target=asked.target, maps=maps, first_steps=starts, num_labels=num_labels,
         aggregation=asked.aggregation if asked.target == "solutions" else None,
-        learned=fit_learned(judged, whole) if many else None,
+        learned=fit_learned(judged, whole) if judged.combines else None,
     )  # fmt: skip
     before, after, values, found.unfitted = cross_fit(judged, asked)
     if judged.truths is not None and asked.target == "steps":
@@ -72,7 +73,8 @@ def calibrate_verifier(judged: Judged, asked: Asked, votes: Votes, seed: int) ->
             key: [_ece(of[known], truth), brier(of[known], truth)]
             for key, of in (("before", judged.values), ("after", values))
         }
-    found.measured = _measure(judged, asked, before, after, votes, seed)
+    if votes is not None:
+        found.measured = _measure(judged, asked, before, after, votes, seed)
     return found
 
 
@@ -90,14 +92,13 @@ def cross_fit(
     """
     before: dict[str, np.ndarray] = dict(judged.weights(judged.values).items())
     after: dict[str, np.ndarray] = {how: np.full(len(judged.correct), np.nan) for how in before}
-    many = (judged.counts > 1).any()
-    if many:
+    if judged.combines:
         after[LEARNED] = np.full(len(judged.correct), np.nan)
     values, unfitted = judged.values.copy(), dict[str, str]()
     for fold in np.unique(judged.folds):
         known, rows = judged.folds != fold, judged.folds == fold
         where = f"{judged.name}: without fold {fold + 1} of {judged.folds.max() + 1}"
-        if many:
+        if judged.combines:
             after[LEARNED][rows] = sigmoid(_logits(fit_learned(judged, known), judged)[rows])
         if asked.target == "solutions":
             for how in [how for how in before if how not in unfitted]:

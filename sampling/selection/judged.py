@@ -22,11 +22,12 @@ class Judged:
         name: of the verifier.
         values: values of all M solutions, one solution after the other.
         counts: (M,), number of values of each.
-        correct: (M,), whether each solution is correct, booleans.
+        correct: (M,), whether each solution is correct, booleans; without meaning if not ``graded``.
         folds: (M,), fold of each solution's problem.
         samples: (M,), number of the solution among all, those without values included.
         truths: as ``values``, 1 for a correct step, 0 for an incorrect one, NaN for an unknown one; None if the values
             are not of labelled steps.
+        graded: whether ``correct`` is known, so that votes can be measured and a combination of values learned.
     """
 
     name: str
@@ -36,6 +37,12 @@ class Judged:
     folds: np.ndarray
     samples: np.ndarray
     truths: np.ndarray | None
+    graded: bool = True
+
+    @property
+    def combines(self) -> bool:
+        """Tell whether there are several values to combine, and outcomes to learn it from."""
+        return self.graded and bool((self.counts > 1).any())
 
     @property
     def places(self) -> np.ndarray:
@@ -85,7 +92,9 @@ class Votes:
         return float(np.mean([best_of_n(scores[rows], self.correct[rows], [self.size])[0] for rows in self.groups]))
 
 
-def judge(pool: Pool, name: str, truths: dict[str, list[float]] | None, folds: np.ndarray) -> Judged:
+def judge(
+    pool: Pool, name: str, truths: dict[str, list[float]] | None, folds: np.ndarray, *, graded: bool = True
+) -> Judged:
     """Collect one verifier's values and labels.
 
     Args:
@@ -93,6 +102,7 @@ def judge(pool: Pool, name: str, truths: dict[str, list[float]] | None, folds: n
         name: of the verifier.
         truths: solution → truth of each step, NaN where it is unknown; None if values are not of labelled steps.
         folds: (problems,), fold of each problem of the pool.
+        graded: whether the solutions' outcomes are known.
 
     Raises:
         InputError: no values, or one kind of solutions alone.
@@ -108,6 +118,7 @@ def judge(pool: Pool, name: str, truths: dict[str, list[float]] | None, folds: n
         folds=np.array([fold for _, fold in known], int),
         samples=np.array(rows, int),
         truths=None if truths is None else np.array([truth for sample, _ in known for truth in truths[sample.id]]),
+        graded=graded,
     )
     _check_both(judged)
     return judged
@@ -116,6 +127,6 @@ def judge(pool: Pool, name: str, truths: dict[str, list[float]] | None, folds: n
 def _check_both(judged: Judged) -> None:
     if not len(judged.counts):
         raise InputError(f"{judged.name}: no solution has a value; score them first")
-    if judged.correct.all() or not judged.correct.any():
+    if judged.graded and (judged.correct.all() or not judged.correct.any()):
         kind = "correct" if judged.correct.all() else "incorrect"
         raise InputError(f"{judged.name}: all {len(judged.correct):,} solutions are {kind}; a map needs both kinds")

@@ -17,30 +17,32 @@ _UNREAD = Extracted(None)
 Pool = dict[str, list[Sample]]  # problem id → its samples, in the order of first appearance
 
 
-def read_pool(path: Path, without_final_step: Collection[str] = ()) -> Pool:
+def read_pool(path: Path, without_final_step: Collection[str] = (), *, ungraded: bool = False) -> Pool:
     """Read graded and scored solutions by problem.
 
     Args:
         path: a folder or file of solutions.
         without_final_step: verifiers whose value of a solution's final step is left out where that step states the
             final answer, and is not the only one.
+        ungraded: take solutions that are not graded too, as incorrect ones.
 
     Raises:
         InputError: a solution that is not graded, or lacks a score that others have.
     """
     pool: Pool = {}
     texts: dict[str, str] = {}  # answers, each once: samples of a problem agree on most
-    read = _with_final_answers(_checked(path)) if without_final_step else ((s, _UNREAD) for s in _checked(path))
+    checked = _checked(path, ungraded=ungraded)
+    read = _with_final_answers(checked) if without_final_step else ((s, _UNREAD) for s in checked)
     for solution, final in read:
         pool.setdefault(solution.problem_id, []).append(_sample(solution, without_final_step, final, texts))
     return pool
 
 
-def _checked(path: Path) -> Iterator[Solution]:
+def _checked(path: Path, *, ungraded: bool) -> Iterator[Solution]:
     first, names = "", set[str]()
     for where, solution in read_located(path, Solution):
         here = f"{where}: solution {solution.id}"
-        if solution.correct is None:
+        if solution.correct is None and not ungraded:
             raise InputError(f"{here} is not graded ('correct' is missing); run `sampling label` first")
         if not first:
             first, names = here, set(solution.scores)

@@ -21,7 +21,7 @@ from sampling.selection.pool import Pool, largest_size, read_pool
 from stepverify import atomic, trial
 from stepverify.aggregate import AGGREGATIONS, Aggregation
 from stepverify.calibration import METHODS, Method
-from stepverify.jsonl import read_records
+from stepverify.jsonl import read_located
 from stepverify.records import InputError, Solution
 
 
@@ -48,7 +48,8 @@ def calibrate(
 
     Args:
         input: graded and scored solutions of held-out problems, neither those that the verifiers were trained on nor
-            those that are to be ranked.
+            those that are to be ranked. For maps of steps labels of steps do, as people's ratings are; votes and the
+            combination are then left out.
         output: file to write, such as ``calibration.json``; an earlier calibration is replaced.
         method: ``temperature`` (divides logits: Guo et al. 2017), ``platt`` (gain and bias of logits: Platt 1999) or
             ``isotonic`` (any ascending steps: Zadrozny and Elkan 2002; needs a thousand labels or more).
@@ -65,9 +66,10 @@ def calibrate(
         seed: of folds, subsets and bootstrap resamples.
 
     Raises:
-        InputError: solutions without grades or scores, or of a search; fewer problems than folds; or no verifier to
-            which a map can be fitted: one kind of label alone, equal values, or values of which higher ones are not
-            more often correct, in all or without one fold. Others are fitted, and a warning names the one that is not.
+        InputError: solutions without scores, or without grades that a map needs, or of a search; fewer problems than
+            folds; or no verifier to which a map can be fitted: one kind of label alone, equal values, or values of
+            which higher ones are not more often correct, in all or without one fold. Others are fitted, and a warning
+            names the one that is not.
     """
     if method not in METHODS:
         raise InputError(f"method: {method!r}: expected one of {', '.join(METHODS)}")
@@ -75,7 +77,7 @@ def calibrate(
     if output.exists():
         _check_replaceable(output)
     check_independent({"input": input})
-    pool = read_pool(input)
+    pool = read_pool(input, ungraded=True)
     if not 2 <= num_folds <= len(pool):
         raise InputError(f"num_folds: {num_folds}: expected 2 to {len(pool)}, the number of problems in {input}")
     names = sorted(next(iter(pool.values()))[0].scores)
@@ -85,8 +87,8 @@ def calibrate(
     for key, given in (("target", targets), ("aggregation", aggregation or {})):
         if unknown := given.keys() - {*names}:
             raise InputError(f"{key}.{min(unknown)}: expected one of {', '.join(names)}")
-    truths, folds = _truths(input, names), folds_of([*pool], seed, num_folds)
-    judged = {name: judge(pool, name, truths[name], folds) for name in names}
+    (truths, ungraded), folds = _truths(input, names), folds_of([*pool], seed, num_folds)
+    judged = {name: judge(pool, name, truths[name], folds, graded=not ungraded) for name in names}
     identities = scored_by(input)
     samples = [sample for group in pool.values() for sample in group]
     asked = {
@@ -98,11 +100,12 @@ def calibrate(
     }  # fmt: skip
     if per_step and not any(one.per_step for one in asked.values()):
         raise InputError("per_step: no map is of steps; it needs step labels and target: steps")
-    largest = largest_size([*map(len, pool.values())])
-    size = largest if size is None else size
-    if not 1 <= size <= max(map(len, pool.values())):
-        raise InputError(f"size: {size}: expected 1 to {max(map(len, pool.values()))}, the most samples of a problem")
-    votes, timed_out = _votes(pool, size, num_subsets, seed)
+    if ungraded and (size is not None or any(one.target == "solutions" for one in asked.values())):
+        raise InputError(
+            f"{ungraded[0]} is not graded ('correct' is missing), one of {len(ungraded):,}; run `sampling label` "
+            "first, or calibrate with target: steps, which needs labels of steps alone"
+        )
+    votes, timed_out = (None, 0) if ungraded else _votes(pool, size, num_subsets, seed)
     verifiers, without = dict[str, Calibration](), dict[str, InputError]()
     for name in names:
         try:
@@ -113,14 +116,14 @@ def calibrate(
     if not verifiers:
         raise next(iter(without.values()))
     made = Calibrations(
-        version=VERSION, method=method, num_samples=size, majority=float(votes.accuracy(None).mean()),
-        num_folds=num_folds, seed=seed, problems=sorted(pool), verifiers=verifiers,
-        **trial.described(),
+        version=VERSION, method=method, num_samples=votes.size if votes else 0,
+        majority=float(votes.accuracy(None).mean()) if votes else None, num_folds=num_folds, seed=seed,
+        problems=sorted(pool), verifiers=verifiers, **trial.described(),
     )  # fmt: skip
     import msgspec
 
     atomic.write(output, json.dumps(msgspec.to_builtins(made), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    _say(output, made, judged, votes, timed_out)
+    _say(output, made, judged, len(samples), votes, timed_out)
     for name, reason in without.items():
         print(f"warning: {reason}; {output} has no map of {name}, whose values stay as they are", file=sys.stderr)
 
@@ -132,17 +135,22 @@ def _check_replaceable(output: Path) -> None:
         raise InputError(f"{output}: is there, and is not a calibration; choose another output") from None
 
 
-def _truths(path: Path, names: Sequence[str]) -> dict[str, dict[str, list[float]] | None]:
-    """Return verifier → solution → truth of each step, NaN if unknown; None where values are not of labelled steps."""
+def _truths(path: Path, names: Sequence[str]) -> tuple[dict[str, dict[str, list[float]] | None], list[str]]:
+    """Return the truths of steps, and where the solutions stand that are not graded.
+
+    Truths are verifier → solution → truth of each step, NaN if unknown; None where values are not of labelled steps.
+    """
     from sampling.report.collect import step_truth
 
-    found, of_others = dict[str, list[float]](), set[str]()
-    for solution in read_records(path, Solution):
+    found, of_others, ungraded = dict[str, list[float]](), set[str](), list[str]()
+    for where, solution in read_located(path, Solution):
+        if solution.correct is None:
+            ungraded.append(f"{where}: solution {solution.id}")
         of_others |= {name for name in names if len(solution.scores[name]) not in (0, len(solution.steps))}
         truths = [step_truth(label) for label in solution.step_labels or [None] * len(solution.steps)]
         found[solution.id] = [np.nan if truth is None else float(truth) for truth in truths]
     labelled = any(not math.isnan(truth) for truths in found.values() for truth in truths)
-    return {name: found if labelled and name not in of_others else None for name in names}
+    return {name: found if labelled and name not in of_others else None for name in names}, ungraded
 
 
 def _asked(
@@ -160,10 +168,14 @@ def _asked(
     return Asked(method=method, target=target, aggregation=how, per_step=per_step and target == "steps")
 
 
-def _votes(pool: Pool, size: int, num_subsets: int, seed: int) -> tuple[Votes, int]:
+def _votes(pool: Pool, size: int | None, num_subsets: int, seed: int) -> tuple[Votes, int]:
     """Compare the answers of each problem; also return how many comparisons took too long."""
     from stepverify.answers import Grader
 
+    most = max(map(len, pool.values()))
+    size = largest_size([*map(len, pool.values())]) if size is None else size
+    if not 1 <= size <= most:
+        raise InputError(f"size: {size}: expected 1 to {most}, the most samples of a problem")
     classes: list[int | None] = []
     groups: list[np.ndarray] = []
     with Grader() as grader:
@@ -181,20 +193,29 @@ def _votes(pool: Pool, size: int, num_subsets: int, seed: int) -> tuple[Votes, i
     return votes, timed_out
 
 
-def _say(output: Path, made: Calibrations, judged: dict[str, Judged], votes: Votes, timed_out: int) -> None:
+def _say(
+    output: Path, made: Calibrations, judged: dict[str, Judged], num_solutions: int, votes: Votes | None, timed_out: int
+) -> None:
     from sampling.report.calibration_section import calibration_section
     from sampling.report.render import to_text
 
-    total, num_voting, num_samples = len(made.problems), len(votes.groups), len(votes.classes)
-    print(
-        f"{output}: {total:,} problems; every figure is cross-fitted over {made.num_folds} folds of them; accuracies "
-        f"at N = {made.num_samples} of {num_voting:,} problems, where the majority vote has {100 * made.majority:.1f} %"
-    )
-    print("\n\n".join(to_text(calibration_section(name, made)) for name in made.verifiers))
+    total = len(made.problems)
+    said = f"{output}: {total:,} problems; every figure is cross-fitted over {made.num_folds} folds of them; "
+    if votes is None or made.majority is None:
+        print(f"{said}solutions are not graded, so no vote is measured, and no combination of values learned")
+    else:
+        print(
+            f"{said}accuracies at N = {votes.size} of {len(votes.groups):,} problems, where the majority vote has "
+            f"{100 * made.majority:.1f} %"
+        )
+        print("\n\n".join(to_text(calibration_section(name, made)) for name in made.verifiers))
     for name, found in made.verifiers.items():
         if found.step_quality:
             (ece, brier), (ece_after, brier_after) = found.step_quality["before"], found.step_quality["after"]
-            print(f"{name}: steps: ECE {ece:.3f} → {ece_after:.3f}, Brier score {brier:.3f} → {brier_after:.3f}")
+            labels = "" if votes else f" of {found.num_labels:,} labels"
+            print(
+                f"{name}: steps{labels}: ECE {ece:.3f} → {ece_after:.3f}, Brier score {brier:.3f} → {brier_after:.3f}"
+            )
         for reason in found.unfitted.values():
             print(f"  not compared: {reason}")
         if len(found.maps) > 1:
@@ -204,9 +225,9 @@ def _say(output: Path, made: Calibrations, judged: dict[str, Judged], votes: Vot
         if found.identity is None:
             print(f"{name}: no manifest says which verifier gave these scores; the map is applied by name")
     for name, one in judged.items():
-        if without := num_samples - len(one.counts):
+        if without := num_solutions - len(one.counts):
             print(f"{name}: {without:,} solutions without a value are not fitted, and weigh nothing in votes")
-    if total > num_voting:
-        print(f"{total - num_voting:,} problems with fewer than {made.num_samples} samples do not vote")
+    if votes is not None and total > len(votes.groups):
+        print(f"{total - len(votes.groups):,} problems with fewer than {votes.size} samples do not vote")
     if timed_out:
         print(f"{timed_out:,} comparisons of answers took too long; they count as not equal")

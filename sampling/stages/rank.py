@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from msgspec import to_builtins
+
 from sampling.runtime.provenance import check_independent, scored_by
 from sampling.runtime.store import Store
 from sampling.runtime.trained import trained_on
@@ -21,6 +23,7 @@ from sampling.selection.aggregation import choose_aggregations, map_steps
 from sampling.selection.calibration import LEARNED, Calibration, How
 from sampling.selection.calibration_files import calibration_of, count_shared, read_calibrations
 from sampling.selection.candidates import MISSING, Candidates
+from sampling.selection.length import describe_length_bias, find_length_bias
 from sampling.selection.pool import Pool, choose_sizes, count_samples, drop_smaller, fill_up, has_many, read_pool
 from sampling.selection.ranking import bind_rules, default_rules, rank_problem
 from sampling.selection.rules import Rule
@@ -131,11 +134,11 @@ def rank(
         pool, aggregation or {}, validation, grid[-1], everyone, trimmed, maps, scored_by(input)
     )
     seen = {name: found for name, found in trained_on(input).items() if name in chosen}
+    biased = find_length_bias(pool, chosen)
 
     aggregations = {name: choice["how"] for name, choice in chosen.items()}
     compared = [name for name in aggregations if every_aggregation and has_many(pool, name)]
-    applied = default_rules(top_k or (), simulated or ()) if rules is None else rules
-    bound = bind_rules(applied, aggregations, compared)
+    bound = bind_rules(default_rules(top_k or (), simulated or ()) if rules is None else rules, aggregations, compared)
 
     def ranking(problem_id: str) -> Ranking:
         before = grader.num_timeouts
@@ -161,13 +164,14 @@ def rank(
             "sizes": grid, "aggregation": chosen, "validation": table, **counts,
             **({"fewer_samples": few} if few else {}), **({"trained_on": seen} if seen else {}),
             **({"calibrated_on": shared} if shared else {}),
+            **({"length_bias": to_builtins(biased)} if biased else {}),
             "answer_timeouts": sum(r.num_timeouts for r in rankings),
         })  # fmt: skip
     print(f"{output}: {len(rankings)} problems; accuracy at N = {grid[-1]}")
     print("  " + ", ".join(f"{key.replace('_', ' ')} {count}" for key, count in counts.items()))
     print("  aggregation: " + ", ".join(f"{n} {choice['how']} ({choice['chosen_on']})" for n, choice in chosen.items()))
     _say_left_out(few, grid[-1], table)
-    _say_what_to_know(rankings, seen, grader.time_limit)
+    _say_what_to_know(rankings, [*describe_trained(seen), *describe_length_bias(biased)], grader.time_limit)
 
 
 def _calibrate(
@@ -188,8 +192,8 @@ def _calibrate(
     return maps, count_shared(read.problems, pool)
 
 
-def _say_what_to_know(rankings: list[Ranking], seen: dict[str, Any], time_limit: float) -> None:
-    for line in describe_trained(seen):
+def _say_what_to_know(rankings: list[Ranking], warnings: list[str], time_limit: float) -> None:
+    for line in warnings:
         print(f"  WARNING: {line}")
     if late := sum(r.num_timeouts for r in rankings):
         limit = f"{time_limit:g} s of CPU time"

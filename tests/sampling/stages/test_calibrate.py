@@ -98,6 +98,32 @@ def test_scores_are_calibrated_and_ranked_with_the_map(tmp_path, capsys):
     assert "was made with inputs.calibration" in refusal(rank, test, tmp_path / "mapped")
 
 
+def test_labels_of_steps_are_enough_for_maps_of_steps(tmp_path, capsys):
+    """The maps are those of the same solutions with grades; what needs grades is left out, or refused."""
+    graded = scored(tmp_path / "graded", range(40), labelled=True)
+    plain = tmp_path / "plain.jsonl"
+    rows = [*read_records(graded, Solution)]
+    for row in rows:
+        row.correct = row.predicted = row.answer = None
+    write_records(plain, rows)
+    calibrate(graded, tmp_path / "graded.json", target="steps")
+    capsys.readouterr()
+    calibrate(plain, tmp_path / "plain.json")
+    said = capsys.readouterr().out
+    assert "solutions are not graded, so no vote is measured, and no combination of values learned" in said
+    assert f"prm: steps of {sum(len(row.steps) for row in rows):,} labels: ECE " in said
+    wanted, found = made(tmp_path / "graded.json"), made(tmp_path / "plain.json")
+    assert (found.num_samples, found.majority) == (0, None)
+    one, other = found.verifiers["prm"], wanted.verifiers["prm"]
+    assert (one.maps, one.step_quality, one.num_labels) == (other.maps, other.step_quality, other.num_labels)
+    assert (one.target, one.learned, one.measured) == ("steps", None, {})
+    rank(graded, tmp_path / "ranked", calibration=tmp_path / "plain.json")
+    for asked in ({"target": "solutions"}, {"size": 4}):
+        line = refusal(calibrate, plain, tmp_path / "other.json", **asked)
+        assert line.startswith(f"{plain}:1: solution p0#0 is not graded ('correct' is missing), one of 320; run ")
+    assert not (tmp_path / "other.json").exists()
+
+
 def test_a_learned_aggregation_ranks(tmp_path, capsys):
     held_out, test = scored(tmp_path / "held_out", range(40)), scored(tmp_path / "test", range(40, 50))
     file = tmp_path / "calibration.json"
