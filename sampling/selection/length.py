@@ -14,7 +14,7 @@ from stepverify.aggregate import aggregate
 from stepverify.statistics import pearson, ranks
 
 LIMIT = -0.6
-"""Of ten reward models all four below it chose better by their last value, and two of the six above it."""
+"""Of eleven reward models all five below it ordered better by their last value, and two of the six above it."""
 
 
 class LengthBias(Struct):
