@@ -6,14 +6,15 @@ The values are those of steps, of first errors and of solutions.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, nan
 from pathlib import Path
 from typing import Literal
 
+from sampling.selection.calibration import Calibration
+from sampling.selection.calibration_files import read_mapped
 from stepverify.data.targets import StepTargets
-from stepverify.jsonl import read_records
 from stepverify.records import Solution, StepLabel
 
 Neutral = Literal["positive", "negative"]
@@ -117,17 +118,18 @@ class Collected:
     verifiers: dict[str, Judgements]
 
 
-def collect(path: Path, neutral: Neutral = "positive") -> Collected:
+def collect(path: Path, neutral: Neutral = "positive", maps: Mapping[str, Calibration] | None = None) -> Collected:
     """Collect verifier values from scored solutions.
 
     Args:
         path: scored solutions; those without ``correct`` count for the steps only.
         neutral: what a step rated 0 counts as.
+        maps: verifier → calibration of its values.
     """
     verifiers: dict[str, Judgements] = {}
     subsets: dict[str, int] = {}
     problems: dict[str, int] = {}
-    for solution in read_records(path, Solution):
+    for solution in read_mapped(path, maps or {}):
         subset = subsets.setdefault(str(solution.meta.get("subset", "")), len(subsets))
         problem = problems.setdefault(solution.problem_id, len(problems))
         truths = [step_truth(label, neutral) for label in solution.step_labels or ()]

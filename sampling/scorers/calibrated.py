@@ -11,8 +11,8 @@ from msgspec import to_builtins
 from sampling.scorers.base import Scorer
 from sampling.scorers.wrapped import WrappedScorer
 from sampling.selection.calibration import Calibration
-from sampling.selection.calibration_files import calibration_of, count_shared, read_calibrations
-from stepverify.records import InputError, Solution
+from sampling.selection.calibration_files import calibration_of, check_by_value, count_shared, read_calibrations
+from stepverify.records import Solution
 
 
 class CalibratedScorer(WrappedScorer):
@@ -28,11 +28,7 @@ class CalibratedScorer(WrappedScorer):
     """
 
     def __init__(self, scorer: Scorer, calibration: Calibration, where: str) -> None:
-        if not calibration.by_value:
-            raise InputError(
-                f"{where}: maps scores by {calibration.aggregation}, which need all values of a solution; give it to "
-                "`sampling rank`, or calibrate with target: steps, or aggregation: last, min or max"
-            )
+        check_by_value(calibration, where)
         super().__init__(scorer)
         self.calibration = calibration
 

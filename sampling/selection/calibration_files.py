@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sampling.runtime.provenance import scored_by
 from sampling.selection.calibration import VERSION, Calibration, Calibrations, describe_shared
 from stepverify.decoding import read_made
+from stepverify.jsonl import read_records
 from stepverify.manifest import first_difference
-from stepverify.records import InputError
+from stepverify.records import InputError, Solution
 
 
 def read_calibrations(path: Path, names: Collection[str] | None = None) -> Calibrations:
@@ -49,11 +51,67 @@ def calibration_of(read: Calibrations, path: Path, name: str, identity: Mapping[
     return found
 
 
+def check_by_value(calibration: Calibration, where: str) -> None:
+    """Check that a map applies to each value alone.
+
+    Args:
+        calibration: the map.
+        where: beginning of the error message: the file, and the verifier's name.
+
+    Raises:
+        InputError: a map of scores that need all values of a solution first.
+    """
+    if not calibration.by_value:
+        raise InputError(
+            f"{where}: maps scores by {calibration.aggregation}, which need all values of a solution; give it to "
+            "`sampling rank`, or calibrate with target: steps, or aggregation: last, min or max"
+        )
+
+
+def maps_of_values(path: Path, scores: Path) -> tuple[dict[str, Calibration], list[str]]:
+    """Read the maps of the verifiers whose scores a folder holds.
+
+    Args:
+        path: file of ``sampling calibrate``.
+        scores: scored solutions.
+
+    Returns:
+        Verifier → map, and warnings: verifiers without a map, and problems that the maps were fitted on.
+
+    Raises:
+        InputError: no map of any of the verifiers, one of another, or one of scores that need all values.
+    """
+    names, problems = set[str](), set[str]()
+    for solution in read_records(scores, Solution):
+        names |= solution.scores.keys()
+        problems.add(solution.problem_id)
+    read, identities, maps = read_calibrations(path, names), scored_by(scores), dict[str, Calibration]()
+    for name in sorted(names):
+        if one := calibration_of(read, path, name, identities.get(name)):
+            check_by_value(one, f"calibration: {path}: {name}")
+            maps[name] = one
+    without = ", ".join(sorted(names - maps.keys()))
+    said = [f"{path} has no map of {without}: values are taken as they are"] if without else []
+    return maps, [*said, *describe_shared(shared_with(read.problems, problems))]
+
+
+def read_mapped(path: Path, maps: Mapping[str, Calibration]) -> Iterator[Solution]:
+    """Read scored solutions, their values as the maps of the verifiers have them."""
+    for solution in read_records(path, Solution):
+        scores = solution.scores
+        solution.scores = scores | {name: one.map_values(scores[name]) for name, one in maps.items() if name in scores}
+        yield solution
+
+
+def shared_with(fitted: Iterable[str], problems: Collection[str]) -> dict[str, Any]:
+    """Count the problems that maps were ``fitted`` on, as in a summary."""
+    shared = sorted({*problems}.intersection(fitted))
+    return {"problems": len(shared), "of": len(problems), "first": shared[0] if shared else None}
+
+
 def count_shared(fitted: Iterable[str], problems: Iterable[str]) -> dict[str, Any]:
     """Count the problems that maps were ``fitted`` on, as in a summary; say so if there are some."""
-    problems = {*problems}
-    shared = sorted(problems.intersection(fitted))
-    found = {"problems": len(shared), "of": len(problems), "first": shared[0] if shared else None}
+    found = shared_with(fitted, {*problems})
     for line in describe_shared(found):
         print(f"  WARNING: {line}")
     return found

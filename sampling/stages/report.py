@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from sampling.report.subject import find_subject
 from sampling.report.summary import Summary
 from sampling.runtime.trained import trained_on
 from sampling.search.finished import FinalRule, check_rule, read_pass_at_1, read_shared
+from sampling.selection.calibration import Calibration
+from sampling.selection.calibration_files import maps_of_values
 from stepverify import atomic, trial
 from stepverify.records import InputError
 from stepverify.training_problems import describe_trained
@@ -34,6 +37,7 @@ def report(
     held_out: Path | None = None,
     prediction_samples: int = 4,
     standard_errors: bool = False,
+    calibration: Path | None = None,
 ) -> None:
     """Report the accuracy of rules and searches, and verifiers' quality.
 
@@ -70,11 +74,14 @@ def report(
             samples of the search by BestOfN.
         standard_errors: print bootstrap standard errors (``± 1.2``) in place of the 95 % intervals; ``summary.json``
             has both.
+        calibration: file of ``sampling calibrate`` whose maps are applied to the values of ``scores``, fitted on other
+            problems: maps of steps, or of one value of a solution.
 
     Raises:
-        InputError: nothing to report, rankings that do not belong together, ``num_bootstrap`` below 1, ``browse``
-            below 0, ``threshold_subset`` without scores, a subset on which no threshold can be chosen, ``held_out``
-            without searches, a search that has not finished, or searches without a common problem.
+        InputError: nothing to report, rankings that do not belong together, ``num_bootstrap`` below 1, ``browse`` below
+            0, ``threshold_subset`` or ``calibration`` without scores, a calibration of other verifiers, a subset on
+            which no threshold can be chosen, ``held_out`` without searches, a search that has not finished, or searches
+            without a common problem.
     """
     if input is None and scores is None and searches is None:
         raise InputError("input, scores, searches: expected rankings, scored solutions or searches")
@@ -90,13 +97,18 @@ def report(
         raise InputError(f"browse: expected 0 or more, got {browse}")
     if num_bootstrap < 1:
         raise InputError(f"num_bootstrap: expected 1 or more, got {num_bootstrap}")
-    summary = _measure(input, scores, threshold_subset, neutral, num_bootstrap, seed, searches is None)
+    if calibration is not None and scores is None:
+        raise InputError(f"calibration: {calibration}: expected scores whose values it maps")
+    mapped = ({}, []) if calibration is None or scores is None else maps_of_values(calibration, scores)
+    summary = _measure(input, scores, threshold_subset, neutral, num_bootstrap, seed, searches is None, mapped)
+    if calibration is not None:
+        summary = replace(summary, config=summary.config | {"calibration": str(calibration)})
     if searches is not None:
         asked = final_rule, held_out, prediction_samples, num_bootstrap, seed
         summary = _with_searches(summary, searches, *asked)
     said = None
     if browse:
-        said = _browse(output / BROWSER, summary, input, scores, neutral, searches or {}, final_rule, browse)
+        said = _browse(output / BROWSER, summary, input, scores, neutral, searches or {}, final_rule, browse, mapped[0])
     from sampling.report.render import to_text
     from sampling.report.writing import write_report
 
@@ -108,7 +120,7 @@ def report(
 
 def _browse(
     path: Path, summary: Summary, rankings: Path | None, scores: Path | None, neutral: Neutral,
-    searches: dict[str, Path], final_rule: FinalRule, limit: int,
+    searches: dict[str, Path], final_rule: FinalRule, limit: int, maps: Mapping[str, Calibration],
 ) -> str | None:  # fmt: skip
     """Write the solution browser; return what it holds, or None where there is nothing to look at."""
     from sampling.report.browser import EXPANSIONS, Describer, Sources, browse_report
@@ -121,7 +133,7 @@ def _browse(
     finished = [read_search(name, folder) for name, folder in searches.items()]
     if scores is None and not any((search.folder / EXPANSIONS).is_dir() for search in finished):
         return None  # of searches, no more than the results may be there
-    sources = Sources(scores, rankings, finished, final_rule)
+    sources = Sources(scores, rankings, finished, final_rule, maps)
     embedded = browse_report(path, sources, Describer(used, thresholds, neutral), limit)
     return f"{path}: {embedded.describe()}, {path.stat().st_size / 1e6:.1f} MB"
 
@@ -134,11 +146,12 @@ def _measure(
     num_bootstrap: int,
     seed: int,
     alone: bool,
+    mapped: tuple[Mapping[str, Calibration], Sequence[str]],
 ) -> Summary:
     from sampling.report.accuracy import accuracy_statistics, rank_warnings
 
     accuracy = steps = solutions = first_errors = None
-    warnings = [] if scores is None else describe_trained(trained_on(scores))
+    maps, warnings = mapped[0], [*mapped[1], *([] if scores is None else describe_trained(trained_on(scores)))]
     if input is not None:
         accuracy = accuracy_statistics(input, num_bootstrap, seed)
         warnings = [*dict.fromkeys([*rank_warnings(input), *warnings])]
@@ -147,7 +160,7 @@ def _measure(
         from sampling.report.first_errors import first_error_statistics
         from sampling.report.quality import solution_statistics, step_statistics
 
-        collected = collect(scores, neutral)
+        collected = collect(scores, neutral, maps)
         used = {name: chosen.how for name, chosen in accuracy.aggregation.items()} if accuracy else {}
         first_errors = first_error_statistics(collected, threshold_subset, num_bootstrap, seed)
         if threshold_subset is not None and not first_errors:

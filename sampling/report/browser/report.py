@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from sampling.report.browser.room import count_by_problem, first_that_fit
 from sampling.report.browser.shards import Shards, Spool, dumps
 from sampling.report.browser.trees import EXPANSIONS, spool_search, spooled_tree, tally_answers
 from sampling.search.finished import FinishedSearch
+from sampling.selection.calibration import Calibration
+from sampling.selection.calibration_files import read_mapped
 from stepverify.jsonl import read_records
-from stepverify.records import Ranking, Solution
+from stepverify.records import Ranking
 
 NODES = 8
 """Prefixes of search trees that a page may hold for every solution that it may hold."""
@@ -28,6 +30,7 @@ class Sources:
 
     Attributes:
         scores: scored solutions.
+        maps: verifier → calibration of its values.
         rankings: of these, or of other problems.
         searches: finished ones.
         final_rule: rule by which the final answer of a search is chosen.
@@ -37,6 +40,7 @@ class Sources:
     rankings: Path | None = None
     searches: Sequence[FinishedSearch] = ()
     final_rule: str = "best_of_n"
+    maps: Mapping[str, Calibration] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -97,7 +101,8 @@ class _Gathered:
     def read(self, describer: Describer) -> None:
         """Read what is embedded; no more of a file than it takes."""
         left = self.embedded.solutions
-        for solution in read_records(self._sources.scores, Solution) if self._sources.scores is not None else ():
+        scores = self._sources.scores
+        for solution in read_mapped(scores, self._sources.maps) if scores is not None else ():
             if solution.problem_id in self._described:
                 self._add(solution.problem_id, solution.problem, solution.answer)
                 self._spool.add(("entries", solution.problem_id), describer.entry(solution))

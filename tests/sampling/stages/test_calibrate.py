@@ -16,6 +16,7 @@ from sampling.stages.report import report
 from sampling.stages.score import score
 from stepverify.jsonl import read_records, write_records
 from stepverify.records import InputError, Ranking, Solution, StepLabel
+from tests.helpers.browsing import read_page
 from tests.helpers.searches import Valued, searched
 
 ROOT = Path(__file__).parents[3]
@@ -122,6 +123,34 @@ def test_labels_of_steps_are_enough_for_maps_of_steps(tmp_path, capsys):
         line = refusal(calibrate, plain, tmp_path / "other.json", **asked)
         assert line.startswith(f"{plain}:1: solution p0#0 is not graded ('correct' is missing), one of 320; run ")
     assert not (tmp_path / "other.json").exists()
+
+
+def test_a_report_maps_scores_without_scoring_again(tmp_path, capsys):
+    """A map of 0.4 and 0.9 to the shares of correct steps: its report is that of scores that `score` has mapped."""
+    held_out = scored(tmp_path / "held_out", range(40), labelled=True)
+    test = scored(tmp_path / "test", range(38, 60), labelled=True)
+    file = tmp_path / "calibration.json"
+    calibrate(held_out, file, target="steps")
+    score(tmp_path / "test_given", tmp_path / "mapped", {"prm": Valued(worth)}, calibration=file)
+    told = {"num_bootstrap": 10, "browse": 5}
+    report(scores=test, calibration=file, output=tmp_path / "a", **told)
+    said = capsys.readouterr().out
+    assert "the calibration was fitted on 2 of the 22 problems, p38 for one" in said
+    report(scores=tmp_path / "mapped", output=tmp_path / "b", **told)
+    report(scores=test, output=tmp_path / "c", **told)
+    a, b, c = (json.loads((tmp_path / name / "summary.json").read_text()) for name in "abc")
+    for key in ("steps", "solutions", "first_errors"):
+        assert a[key] == b[key], key
+    assert a["steps"] != c["steps"]
+    assert (a["config"]["calibration"], "calibration" in c["config"]) == (str(file), False)
+    low = round(made(file).verifiers["prm"].map_values([0.4])[0], 4)
+    assert str(low) in json.dumps(read_page(tmp_path / "a/browse.html")[1])
+    line = refusal(report, tmp_path / "x", calibration=file, output=tmp_path / "d")
+    assert line == f"calibration: {file}: expected scores whose values it maps"
+    calibrate(held_out, tmp_path / "of_products.json", target="solutions")
+    line = refusal(report, scores=test, calibration=tmp_path / "of_products.json", output=tmp_path / "d")
+    assert "prm: maps scores by prod, which need all values of a solution" in line
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_learned_aggregation_ranks(tmp_path, capsys):
