@@ -123,7 +123,7 @@ def calibrate(
     import msgspec
 
     atomic.write(output, json.dumps(msgspec.to_builtins(made), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    _say(output, made, judged, len(samples), votes, timed_out)
+    _say(output, made, judged, (len(samples), len(ungraded)), votes, timed_out)
     for name, reason in without.items():
         print(f"warning: {reason}; {output} has no map of {name}, whose values stay as they are", file=sys.stderr)
 
@@ -194,15 +194,19 @@ def _votes(pool: Pool, size: int | None, num_subsets: int, seed: int) -> tuple[V
 
 
 def _say(
-    output: Path, made: Calibrations, judged: dict[str, Judged], num_solutions: int, votes: Votes | None, timed_out: int
-) -> None:
+    output: Path, made: Calibrations, judged: dict[str, Judged], counts: tuple[int, int], votes: Votes | None,
+    timed_out: int,
+) -> None:  # fmt: skip
     from sampling.report.calibration_section import calibration_section
     from sampling.report.render import to_text
 
-    total = len(made.problems)
+    total, (num_solutions, num_ungraded) = len(made.problems), counts
     said = f"{output}: {total:,} problems; every figure is cross-fitted over {made.num_folds} folds of them; "
     if votes is None or made.majority is None:
-        print(f"{said}solutions are not graded, so no vote is measured, and no combination of values learned")
+        print(
+            f"{said}{num_ungraded:,} of {num_solutions:,} solutions are not graded, so no vote is measured, and no "
+            "combination of values learned"
+        )
     else:
         print(
             f"{said}accuracies at N = {votes.size} of {len(votes.groups):,} problems, where the majority vote has "

@@ -111,7 +111,7 @@ def test_labels_of_steps_are_enough_for_maps_of_steps(tmp_path, capsys):
     capsys.readouterr()
     calibrate(plain, tmp_path / "plain.json")
     said = capsys.readouterr().out
-    assert "solutions are not graded, so no vote is measured, and no combination of values learned" in said
+    assert "320 of 320 solutions are not graded, so no vote is measured, and no combination of values learned" in said
     assert f"prm: steps of {sum(len(row.steps) for row in rows):,} labels: ECE " in said
     wanted, found = made(tmp_path / "graded.json"), made(tmp_path / "plain.json")
     assert (found.num_samples, found.majority) == (0, None)
