@@ -7,14 +7,13 @@ pytest.importorskip("torch")
 
 from stepverify.records import Solution
 from stepverify.statistics import auroc_per_problem
-from tests.benchmarks.bench_probe import first, probe
+from tests.benchmarks.bench_probe import probe
 
 
 def solutions(rng, problems: int, each: int) -> list[Solution]:
     return [
         Solution(
             id=f"{p}#{i}", problem_id=str(p), problem="?", steps=["4"], correct=bool(rng.random() < 0.5),
-            scores={"one": [0.9, 0.9]},
         )
         for p in range(problems)
         for i in range(each)
@@ -47,8 +46,3 @@ def test_probes_are_never_judged_on_what_they_learned_from():
     scores = probe(states, known, [], [])
     for values in scores.values():  # other problems' coordinates were constant, and have no weight
         assert auroc_per_problem(values, correct, ids) == pytest.approx(0.5)
-
-
-def test_the_first_solutions_of_each_problem_are_kept():
-    known = solutions(np.random.default_rng(2), 3, 4)
-    assert [s.id for s in first(known, 2)] == ["0#0", "0#1", "1#0", "1#1", "2#0", "2#1"]

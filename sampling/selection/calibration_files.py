@@ -7,12 +7,22 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from sampling.runtime.provenance import scored_by
 from sampling.selection.calibration import VERSION, Calibration, Calibrations, describe_shared
 from stepverify.decoding import read_made
 from stepverify.jsonl import read_records
 from stepverify.manifest import first_difference
 from stepverify.records import InputError, Solution
+
+
+class _Scored(Struct):
+    """Read no more of a solution than says whose it is, and which verifiers scored it."""
+
+    id: str
+    problem_id: str
+    scores: dict[str, list[float]] = {}
 
 
 def read_calibrations(path: Path, names: Collection[str] | None = None) -> Calibrations:
@@ -68,6 +78,26 @@ def check_by_value(calibration: Calibration, where: str) -> None:
         )
 
 
+def maps_of(path: Path, names: Collection[str], scores: Path) -> tuple[Calibrations, dict[str, Calibration], list[str]]:
+    """Read the maps of verifiers whose scores a folder holds.
+
+    Args:
+        path: file of ``sampling calibrate``.
+        names: the verifiers.
+        scores: scored solutions, whose manifests identify the verifiers.
+
+    Returns:
+        The file, verifier → map, and a line that names the verifiers without one, if there are some.
+
+    Raises:
+        InputError: no map of any of the verifiers, or one of another.
+    """
+    read, identities = read_calibrations(path, names), scored_by(scores)
+    maps = {name: found for name in names if (found := calibration_of(read, path, name, identities.get(name)))}
+    without = ", ".join(name for name in names if name not in maps)
+    return read, maps, [f"{path} has no map of {without}: values are taken as they are"] if without else []
+
+
 def maps_of_values(path: Path, scores: Path) -> tuple[dict[str, Calibration], list[str]]:
     """Read the maps of the verifiers whose scores a folder holds.
 
@@ -82,16 +112,12 @@ def maps_of_values(path: Path, scores: Path) -> tuple[dict[str, Calibration], li
         InputError: no map of any of the verifiers, one of another, or one of scores that need all values.
     """
     names, problems = set[str](), set[str]()
-    for solution in read_records(scores, Solution):
+    for solution in read_records(scores, _Scored):
         names |= solution.scores.keys()
         problems.add(solution.problem_id)
-    read, identities, maps = read_calibrations(path, names), scored_by(scores), dict[str, Calibration]()
-    for name in sorted(names):
-        if one := calibration_of(read, path, name, identities.get(name)):
-            check_by_value(one, f"calibration: {path}: {name}")
-            maps[name] = one
-    without = ", ".join(sorted(names - maps.keys()))
-    said = [f"{path} has no map of {without}: values are taken as they are"] if without else []
+    read, maps, said = maps_of(path, sorted(names), scores)
+    for name, one in maps.items():
+        check_by_value(one, f"calibration: {path}: {name}")
     return maps, [*said, *describe_shared(shared_with(read.problems, problems))]
 
 

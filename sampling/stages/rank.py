@@ -21,7 +21,7 @@ from sampling.runtime.store import Store
 from sampling.runtime.trained import trained_on
 from sampling.selection.aggregation import choose_aggregations, map_steps
 from sampling.selection.calibration import LEARNED, Calibration, How
-from sampling.selection.calibration_files import calibration_of, count_shared, read_calibrations
+from sampling.selection.calibration_files import count_shared, maps_of
 from sampling.selection.candidates import MISSING, Candidates
 from sampling.selection.length import describe_length_bias, find_length_bias
 from sampling.selection.pool import Pool, choose_sizes, count_samples, drop_smaller, fill_up, has_many, read_pool
@@ -180,14 +180,12 @@ def _calibrate(
     """Read the maps of the verifiers, map steps, and count the problems that the maps were fitted on."""
     if path is None:
         return {}, {}
-    names = next(iter(pool.values()))[0].scores
-    read, identities = read_calibrations(path, names), scored_by(input)
-    maps = {name: found for name in names if (found := calibration_of(read, path, name, identities.get(name)))}
+    read, maps, without = maps_of(path, next(iter(pool.values()))[0].scores.keys(), input)
     for name in trimmed:
         if name in maps and maps[name].target == "solutions":
             raise InputError(f"without_final_step: {name}: its calibration was fitted with the final step's value")
-    if others := [name for name in names if name not in maps]:
-        print(f"  {path} has no map of {', '.join(others)}: values are taken as they are")
+    for line in without:
+        print(f"  {line}")
     map_steps(pool, maps, aggregation)
     return maps, count_shared(read.problems, pool)
 

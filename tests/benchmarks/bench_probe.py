@@ -11,7 +11,7 @@ quarter of its problems. States are kept in `OUTPUT.states.npy` and read from th
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stepverify.jsonl import read_records, write_records
+from stepverify.jsonl import write_records
+from stepverify.readers import Solutions
 from stepverify.readers.base import in_fold
 from stepverify.records import Solution
 from stepverify.statistics import auroc_per_problem
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--teacher", nargs="*", default=[], help="names of scores that a probe learns")
     parser.add_argument("--shares", nargs="*", type=float, default=[0.25, 0.5], help="of the problems to learn from")
     arguments = parser.parse_args()
-    solutions = first(read_records(arguments.solutions, Solution), arguments.samples)
+    solutions = [*Solutions(arguments.solutions, max_solutions=arguments.samples).solutions()]
     kept = arguments.output.with_suffix(".states.npy")
     if not kept.is_file():
         np.save(kept, states(arguments.model, solutions))
@@ -51,17 +52,6 @@ def main() -> None:
     print(f"{len(solutions)} solutions of {len(names)} problems; held-out AUROC within a problem:")
     for name, values in scores.items():
         print(f"  {name}: {auroc_per_problem(values, correct, ids):.3f}")
-
-
-def first(solutions: Iterable[Solution], number: int) -> list[Solution]:
-    """Return the first solutions of each problem."""
-    seen: dict[str, int] = {}
-    kept = []
-    for solution in solutions:
-        seen[solution.problem_id] = seen.get(solution.problem_id, 0) + 1
-        if seen[solution.problem_id] <= number:
-            kept.append(solution)
-    return kept
 
 
 @torch.inference_mode()
@@ -138,7 +128,7 @@ def fit(
             loss = (share * softplus(logits[worse] - logits[better])).sum() / share.sum()
         else:
             loss = (balance * binary_cross_entropy_with_logits(logits, y, reduction="none")).mean()
-        loss = loss + PENALTY * (weights**2).sum() + 0 * bias.sum()
+        loss = loss + PENALTY * (weights**2).sum()
         loss.backward()
         return loss
 
